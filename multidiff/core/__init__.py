@@ -1,0 +1,1 @@
+"""The maths that every modality shares. It imports torch alone."""

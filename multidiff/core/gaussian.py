@@ -1,0 +1,105 @@
+"""The Gaussian process: ``noisy = alpha clean + sigma noise``, learned and undone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.losses import Objective, SimpleLoss
+from multidiff.core.predictions import PREDICTIONS, Predicts, combine
+from multidiff.core.protocols import Corrupted, Estimate
+from multidiff.core.randomness import Rng, normal
+from multidiff.core.schedules import NoiseLevel, NoiseSchedule
+from multidiff.core.times import TimeGrid, TimeSampler, UniformTimes
+
+# Above this signal scale the noisiest level is far from pure noise, and a walk that starts
+# from pure noise starts where no training example was.
+LARGEST_FINAL_ALPHA = 0.5
+
+
+class GaussianProcess:
+    """Gaussian diffusion of states of any shape ``(batch, ...)``.
+
+    Args:
+        schedule: how much noise at which time.
+        predicts: what the network returns.
+        objective: the training loss; mean squared error of the prediction where not given.
+        times: how training draws times; uniform where not given.
+        learns_variance: the network returns twice the channels (dimension 1), the second
+            half saying where the reverse variance lies (Nichol & Dhariwal 2021, eq. 15).
+
+    Raises:
+        ValueError: if the network predicts noise and the schedule ends without signal (the
+            clean state cannot be told from the noise there).
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        predicts: Predicts = "noise",
+        *,
+        objective: Objective | None = None,
+        times: TimeSampler | None = None,
+        learns_variance: bool = False,
+    ):
+        if predicts not in PREDICTIONS:
+            raise ValueError(f"predicts {predicts!r}: one of {', '.join(PREDICTIONS)}")
+        last_alpha = float(schedule.at(torch.ones(1)).alpha)
+        if predicts == "noise" and last_alpha == 0:
+            raise ValueError(
+                "the schedule ends with zero terminal SNR, where noise prediction says nothing "
+                'about the clean state: use predicts="velocity" or "clean"'
+            )
+        if last_alpha > LARGEST_FINAL_ALPHA:
+            warnings.warn(
+                f"the schedule ends at alpha {last_alpha:.3f}: sampling starts from pure noise, "
+                "which training will never have seen",
+                stacklevel=2,
+            )
+        self.schedule = schedule
+        self.prediction = PREDICTIONS[predicts]()
+        self.objective = SimpleLoss() if objective is None else objective
+        self.times = UniformTimes() if times is None else times
+        self.learns_variance = learns_variance
+
+    def draw_level(self, batch: int, rng: Rng | None) -> NoiseLevel:
+        """A training level for each of ``batch`` samples."""
+        return self.schedule.at(self.times.draw(self.schedule, batch, rng))
+
+    def corrupt(
+        self, clean: Float[Tensor, " batch *state"], level: NoiseLevel, rng: Rng | None
+    ) -> Corrupted:
+        """A draw from q(x_t | x_0), eq. (1)."""
+        noise = normal(clean.shape, rng).to(clean.device, clean.dtype)
+        return Corrupted(combine(level.alpha, clean, level.sigma, noise), clean, noise, level)
+
+    def loss(
+        self, output: Tensor, corrupted: Corrupted, mask: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
+        """The objective for each sample, a mean over the places where the mask is 1."""
+        return self.objective(self, output, corrupted, mask)
+
+    def estimate(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
+        """The denoiser's output read as (clean, noise)."""
+        prediction, fraction = self.split(output)
+        clean, noise = self.prediction.pair(prediction, noisy, level)
+        return Estimate(clean, noise, fraction)
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The prediction, and the variance fraction in [0, 1] where one is learned."""
+        if not self.learns_variance:
+            return output, None
+        prediction, raw = output.chunk(2, dim=1)
+        return prediction, (raw + 1) / 2
+
+    def prior(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
+        """Standard normal states, where sampling starts."""
+        return normal(shape, rng)
+
+    def levels(self, times: TimeGrid) -> list[NoiseLevel]:
+        """The levels a walk over these times visits, and the one where it ends."""
+        return times.levels(self.schedule)

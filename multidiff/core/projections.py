@@ -1,0 +1,48 @@
+"""Projections: what is known of the clean state, put into every estimate.
+
+The noise is derived again, so that the estimate stays a pair that fits the noisy state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from multidiff.core.predictions import with_clean
+from multidiff.core.protocols import Estimate, Projection
+from multidiff.core.schedules import NoiseLevel
+
+
+def clip(low: float = -1.0, high: float = 1.0) -> Projection:
+    """Keep the clean estimate within bounds, for states that have them (pixels, not latents)."""
+
+    def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
+        return with_clean(estimate, estimate.clean.clamp(low, high), noisy, level)
+
+    return project
+
+
+def keep_known(known: Tensor, mask: Tensor) -> Projection:
+    """Keep ``known`` where ``mask`` is 1: inpainting. The last estimate has it to the bit.
+
+    Args:
+        known: clean states, broadcastable to the batch.
+        mask: 1 where known, 0 where free, broadcastable to the batch.
+    """
+
+    def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
+        kept = torch.where(mask.to(noisy.device).bool(), known.to(noisy), estimate.clean)
+        return with_clean(estimate, kept, noisy, level)
+
+    return project
+
+
+def in_turn(*projections: Projection) -> Projection:
+    """Several projections, one after the other."""
+
+    def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
+        for one in projections:
+            estimate = one(estimate, noisy, level)
+        return estimate
+
+    return project

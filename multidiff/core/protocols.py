@@ -1,0 +1,153 @@
+"""The architecture on one page.
+
+A **Domain** turns media into a state and back. A **Process** knows how a state is
+corrupted, which loss that implies and how to read a network's output. A **Denoiser** is
+any network ``(noisy, level, condition) -> output``. A **Solver** makes one reverse step.
+:func:`multidiff.core.sampling.sample` walks all of them backwards, and one trainer trains
+all of them; neither knows which modality it serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.randomness import Rng
+from multidiff.core.schedules import NoiseLevel
+from multidiff.core.times import TimeGrid
+
+# A condition is a tensor, or a dict or tuple of tensors, each with the batch first.
+Condition = Any
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a domain makes of a batch of media.
+
+    Attributes:
+        clean: the state to be generated.
+        condition: what the denoiser is told about it.
+        mask: 1 where the state counts in the loss, 0 where it is padding; broadcast to it.
+    """
+
+    clean: Float[Tensor, " batch *state"]
+    condition: Condition = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A noisy state, and what it was made of: ``noisy = alpha * clean + sigma * noise``."""
+
+    noisy: Float[Tensor, " batch *state"]
+    clean: Float[Tensor, " batch *state"]
+    noise: Float[Tensor, " batch *state"]
+    level: NoiseLevel
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a network's output says about a noisy state.
+
+    ``noisy = alpha * clean + sigma * noise`` holds for every estimate: noise, clean and
+    velocity predictions are all read as this pair.
+
+    Attributes:
+        clean: estimate of the clean state.
+        noise: estimate of the noise.
+        variance_fraction: where a learned reverse variance lies between the smallest (0) and
+            the largest (1) admissible one, in logs; None where the variance is not learned.
+    """
+
+    clean: Float[Tensor, " batch *state"]
+    noise: Float[Tensor, " batch *state"]
+    variance_fraction: Float[Tensor, " batch *state"] | None = None
+
+
+Projection = Callable[[Estimate, Tensor, NoiseLevel], Estimate]
+EstimateAt = Callable[[Tensor, NoiseLevel], Estimate]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Any network that reads a noisy state; what its output means is the process's affair."""
+
+    def __call__(self, noisy: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
+        """The prediction, shaped like ``noisy`` (twice the channels with learned variance)."""
+        ...
+
+
+@runtime_checkable
+class Process(Protocol):
+    """How a state is corrupted, and how a denoiser's output undoes it."""
+
+    def draw_level(self, batch: int, rng: Rng | None) -> NoiseLevel:
+        """A training level for each sample."""
+        ...
+
+    def corrupt(self, clean: Tensor, level: NoiseLevel, rng: Rng | None) -> Corrupted:
+        """A draw from q(noisy | clean) at that level."""
+        ...
+
+    def loss(
+        self, output: Tensor, corrupted: Corrupted, mask: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
+        """One loss for each sample."""
+        ...
+
+    def estimate(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
+        """A denoiser's output read as (clean, noise)."""
+        ...
+
+    def prior(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
+        """A draw from the noisiest distribution, where sampling starts."""
+        ...
+
+    def levels(self, times: TimeGrid) -> list[NoiseLevel]:
+        """The levels of a walk back: one for each step, and the one where it ends."""
+        ...
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """One step backwards. What it remembers between steps travels through ``memory``."""
+
+    def step(
+        self,
+        estimate_at: EstimateAt,
+        noisy: Tensor,
+        level: NoiseLevel,
+        next_level: NoiseLevel,
+        memory: Any,
+        rng: Rng | None,
+    ) -> tuple[Tensor, Any]:
+        """The state at ``next_level`` and the memory for the next step (None at the first)."""
+        ...
+
+
+class Domain:
+    """Media to state and back: a new modality overrides :meth:`encode` and :meth:`decode`."""
+
+    def encode(self, batch: Any, rng: Rng | None) -> Encoded:
+        """A batch of media as states near zero mean and unit variance, and their condition."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to encode")
+
+    def decode(self, state: Tensor) -> Any:
+        """States back to media."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to decode")
+
+    def extra_losses(
+        self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """Losses beside the process's own, by name; none by default."""
+        return {}
+
+    def project(
+        self, estimate: Estimate, noisy: Tensor, level: NoiseLevel, condition: Condition = None
+    ) -> Estimate:
+        """What is known of every clean state, put into an estimate; nothing by default."""
+        return estimate

@@ -1,0 +1,259 @@
+"""Noise schedules: from a time in [0, 1] to how much signal and how much noise is left.
+
+The state at time ``t`` is ``noisy = alpha(t) * clean + sigma(t) * noise`` with
+``alpha^2 + sigma^2 = 1`` (variance preserving; Ho et al. 2020, eq. 4, where
+``alpha^2`` is written as alpha-bar). Time 0 is the clean end, time 1 the noisiest.
+
+A table of ``T`` betas puts its step ``k = 0 .. T-1`` at time ``(k + 1) / T``; between two
+steps ``alpha`` is interpolated linearly, which is the continuous noise level of WaveGrad
+(Chen et al. 2020, section 2.3). Everything is kept in float64: ``1 - alpha^2`` taken from
+a float32 table is wrong by 1e-4 where the noise is smallest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# A beta of 1 destroys the signal in one step; tables that are made from an alpha-bar
+# function stop short of it (Nichol & Dhariwal 2021, section 3.2).
+LARGEST_BETA = 0.999
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """How noisy each state of a batch is.
+
+    The network is handed the whole level and embeds what suits it: Stable Diffusion the
+    time, WaveGrad ``alpha``, others ``log_snr``.
+
+    Attributes:
+        time: 0 (clean) to 1 (noisiest).
+        alpha: scale of the clean signal.
+        sigma: scale of the noise, ``alpha^2 + sigma^2 = 1``.
+    """
+
+    time: Float[Tensor, " batch"]
+    alpha: Float[Tensor, " batch"]
+    sigma: Float[Tensor, " batch"]
+
+    @property
+    def log_snr(self) -> Float[Tensor, " batch"]:
+        """``2 log(alpha / sigma)``: +inf where clean, -inf where no signal is left."""
+        return 2 * (torch.log(self.alpha) - torch.log(self.sigma))
+
+    def to(self, device: torch.device | str) -> NoiseLevel:
+        """The same level on another device (as float32 where float64 does not exist)."""
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        moved = (part.to(device=device, dtype=dtype) for part in self.parts())
+        return NoiseLevel(*moved)
+
+    def expand(self, batch: int) -> NoiseLevel:
+        """One level for every state of a batch of that size."""
+        return NoiseLevel(*(part.expand(batch) for part in self.parts()))
+
+    def __getitem__(self, rows: slice | Tensor) -> NoiseLevel:
+        return NoiseLevel(*(part[rows] for part in self.parts()))
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three tensors, in the order of construction."""
+        return self.time, self.alpha, self.sigma
+
+
+def clean_level(batch: int = 1) -> NoiseLevel:
+    """The level without any noise, where every walk back ends."""
+    zero = torch.zeros(batch, dtype=torch.float64)
+    return NoiseLevel(zero, torch.ones_like(zero), zero)
+
+
+@runtime_checkable
+class NoiseSchedule(Protocol):
+    """A curve of noise levels over time, and its inverse."""
+
+    @property
+    def num_steps(self) -> int | None:
+        """Entries of the table, or None for a curve without one."""
+        ...
+
+    def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
+        """The level at each time in [0, 1]."""
+        ...
+
+    def time_at(self, log_snr: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The time at which the schedule reaches each log signal-to-noise ratio."""
+        ...
+
+
+class BetaSchedule:
+    """A table of betas, ``q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I)``.
+
+    Args:
+        betas: the variances, each inside (0, 1).
+
+    Raises:
+        ValueError: if a beta is not inside (0, 1); the message names it.
+    """
+
+    def __init__(self, betas: Sequence[float] | Tensor):
+        table = torch.as_tensor(betas, dtype=torch.float64).flatten().cpu()
+        if table.numel() == 0:
+            raise ValueError("betas are empty: give at least one")
+        wrong = ~((table > 0) & (table < 1))
+        if wrong.any():
+            step = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"beta {float(table[step]):g} at step {step} of {len(table)} is not inside (0, 1): "
+                "a beta of 1 or more leaves no signal; use more steps or smaller betas"
+            )
+        self._set_alphas_cumprod(torch.cumprod(1 - table, dim=0))
+
+    def _set_alphas_cumprod(self, alphas_cumprod: Tensor) -> None:
+        self.alphas_cumprod = alphas_cumprod
+        self._alpha_knots = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod.sqrt()])
+
+    @property
+    def num_steps(self) -> int:
+        """Length of the table, ``T``."""
+        return len(self.alphas_cumprod)
+
+    @property
+    def betas(self) -> Float[Tensor, " steps"]:
+        """The betas that the table of cumulated alphas stands for."""
+        knots = self._alpha_knots**2
+        return 1 - knots[1:] / knots[:-1]
+
+    def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
+        """See :class:`NoiseSchedule`; exact at every ``k / T``, linear in alpha between."""
+        wanted = time.to(torch.float64)
+        position = (wanted * self.num_steps).clamp(0, self.num_steps)
+        nearest = position.round()
+        # k / T * T misses k by an ulp for some k; the table is meant, not its neighbourhood.
+        rounding = 4 * self.num_steps * torch.finfo(time.dtype).eps
+        position = torch.where((position - nearest).abs() < rounding, nearest, position)
+        below = position.floor().long().clamp(max=self.num_steps - 1)
+        fraction = position - below
+        knots = self._alpha_knots.to(time.device)
+        alpha = torch.lerp(knots[below], knots[below + 1], fraction)
+        return NoiseLevel(wanted, alpha, ((1 - alpha) * (1 + alpha)).sqrt())
+
+    def time_at(self, log_snr: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :class:`NoiseSchedule`.
+
+        Raises:
+            ValueError: if a level is noisier than the schedule's noisiest.
+        """
+        alpha = torch.sigmoid(log_snr.to(torch.float64)).sqrt()
+        descending = self._alpha_knots.to(alpha.device)
+        if (alpha < descending[-1] - 1e-12).any():
+            raise ValueError(
+                f"a level with alpha {float(alpha.min()):.4g} is noisier than the schedule's "
+                f"noisiest, alpha {float(descending[-1]):.4g}"
+            )
+        # searchsorted wants an ascending table: mirror it.
+        upper = torch.searchsorted(-descending, -alpha).clamp(1, self.num_steps)
+        left, right = descending[upper - 1], descending[upper]
+        return (upper - 1 + (left - alpha) / (left - right)) / self.num_steps
+
+    def with_zero_terminal_snr(self) -> BetaSchedule:
+        """The schedule shifted and scaled so that its last step holds no signal at all.
+
+        Lin et al. 2023, algorithm 1: the square roots of the cumulated alphas keep their
+        first value and end at 0. Such a schedule cannot be used with noise prediction.
+        """
+        roots = self.alphas_cumprod.sqrt()
+        first, last = roots[0], roots[-1]
+        rescaled = BetaSchedule.__new__(BetaSchedule)
+        rescaled._set_alphas_cumprod(((roots - last) * first / (first - last)) ** 2)
+        return rescaled
+
+    @classmethod
+    def linear(
+        cls, steps: int = 1000, first: float | None = None, last: float | None = None
+    ) -> BetaSchedule:
+        """Betas that grow linearly: 1e-4 to 0.02 over 1000 steps (Ho et al. 2020).
+
+        Where ``first`` or ``last`` is not given, that value is multiplied by ``1000 / steps``,
+        so that any number of steps ends at about the same noise (Nichol & Dhariwal 2021).
+
+        Raises:
+            ValueError: if that makes a beta of 1 or more, as at 20 steps or fewer.
+        """
+        scale = 1000 / steps
+        low = 1e-4 * scale if first is None else first
+        high = 0.02 * scale if last is None else last
+        return cls(torch.linspace(low, high, steps, dtype=torch.float64))
+
+    @classmethod
+    def scaled_linear(
+        cls, steps: int = 1000, first: float = 0.00085, last: float = 0.012
+    ) -> BetaSchedule:
+        """Square roots of beta that grow linearly, as in Stable Diffusion.
+
+        That code calls it "linear"; diffusers calls it "scaled_linear".
+        """
+        roots = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64)
+        return cls(roots**2)
+
+    @classmethod
+    def cosine(cls, steps: int = 1000, offset: float = 0.008) -> BetaSchedule:
+        """``alpha-bar(u) = cos^2(pi/2 (u + offset) / (1 + offset))`` (Nichol & Dhariwal 2021)."""
+        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        return cls._from_alpha_bar(torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2)
+
+    @classmethod
+    def sqrt(cls, steps: int = 2000, offset: float = 1e-4) -> BetaSchedule:
+        """``alpha-bar(u) = 1 - sqrt(u + offset)`` (Diffusion-LM, Li et al. 2022, appendix A)."""
+        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        return cls._from_alpha_bar(1 - torch.sqrt(u + offset))
+
+    @classmethod
+    def _from_alpha_bar(cls, alpha_bar: Tensor) -> BetaSchedule:
+        return cls((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=LARGEST_BETA))
+
+
+class LogSNRSchedule:
+    """Log signal-to-noise ratio linear in time, without a table.
+
+    Time 0 is the level ``highest``, not quite clean: the last reverse step goes from there
+    to the clean estimate.
+
+    Args:
+        highest: log SNR at time 0.
+        lowest: log SNR at time 1.
+
+    Raises:
+        ValueError: if ``lowest`` is not below ``highest``.
+    """
+
+    num_steps = None
+
+    def __init__(self, highest: float = 10.0, lowest: float = -10.0):
+        if not lowest < highest:
+            raise ValueError(f"lowest log SNR {lowest:g} is not below the highest, {highest:g}")
+        self.highest, self.lowest = highest, lowest
+
+    def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
+        """See :class:`NoiseSchedule`."""
+        time = time.to(torch.float64)
+        log_snr = self.highest + (self.lowest - self.highest) * time
+        return NoiseLevel(time, torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
+
+    def time_at(self, log_snr: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :class:`NoiseSchedule`.
+
+        Raises:
+            ValueError: if a level lies outside the schedule's range.
+        """
+        wanted = log_snr.to(torch.float64)
+        if ((wanted < self.lowest - 1e-9) | (wanted > self.highest + 1e-9)).any():
+            raise ValueError(
+                f"log SNR {[round(float(x), 3) for x in wanted]} leaves the schedule's range "
+                f"{self.lowest:g} .. {self.highest:g}"
+            )
+        return (wanted - self.highest) / (self.lowest - self.highest)

@@ -1,0 +1,231 @@
+"""The loop around the solvers: starting points, projections, guidance, progress."""
+
+import pytest
+import torch
+from oracles import gaussian_data, known_pair
+
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.guidance import (
+    ClassifierFreeGuidance,
+    leave_out,
+    map_condition,
+    null_condition,
+)
+from multidiff.core.predictions import spread
+from multidiff.core.projections import clip, in_turn, keep_known
+from multidiff.core.protocols import Domain
+from multidiff.core.sampling import sample
+from multidiff.core.schedules import BetaSchedule
+from multidiff.core.solvers import DDIM, DDPM, DPMSolverPP, Heun
+from multidiff.core.times import even_times, trailing_times
+
+LINEAR = BetaSchedule.linear()
+PROCESS = GaussianProcess(LINEAR)
+
+
+def double(*shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_walk_from_a_middle_level_runs_exactly_its_steps():
+    times = trailing_times(20).tail(6)
+    clean, noise = double(1, 4), double(1, 4, seed=1)
+    level = PROCESS.levels(times)[0]
+    start = spread(level.alpha, clean) * clean + spread(level.sigma, clean) * noise
+    calls = []
+    oracle = known_pair(PROCESS, clean, noise)
+
+    def denoiser(noisy, level, condition):
+        calls.append(float(level.time[0]))
+        return oracle(noisy, level)
+
+    found = sample(PROCESS, denoiser, DDIM(), (1, 4), times, start=start)
+    assert len(calls) == 6 and calls[0] == pytest.approx(0.3)
+    torch.testing.assert_close(found, clean)
+
+
+def test_a_start_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"start has shape \(2, 3\), not \(1, 3\)"):
+        sample(PROCESS, gaussian_data(1.0), DDIM(), (1, 3), even_times(2), start=torch.zeros(2, 3))
+
+
+def test_progress_is_told_after_each_step():
+    told = []
+    sample(PROCESS, gaussian_data(1.0), Heun(), (2, 3), even_times(5), on_step=told.append)
+    assert [step.number for step in told] == [1, 2, 3, 4, 5]
+    assert {step.total for step in told} == {5}
+    assert float(told[-1].level.sigma[0]) == 0 and told[0].state.shape == (2, 3)
+
+
+def test_the_denoiser_is_handed_levels_for_the_whole_batch():
+    seen = []
+
+    def denoiser(noisy, level, condition):
+        seen.append((level.alpha.shape, condition))
+        return noisy
+
+    sample(PROCESS, denoiser, DDIM(), (3, 2), even_times(2), condition="told")
+    assert seen == [((3,), "told")] * 2
+
+
+@pytest.mark.parametrize("solver", [DDPM(), DDIM(), Heun(), DPMSolverPP()])
+def test_clipping_keeps_the_result_in_bounds(solver):
+    rng = torch.Generator().manual_seed(0)
+    found = sample(
+        PROCESS,
+        gaussian_data(3.0),
+        solver,
+        (50, 4),
+        even_times(8),
+        project=clip(-0.5, 0.5),
+        rng=rng,
+    )
+    assert float(found.abs().max()) <= 0.5
+
+
+@pytest.mark.parametrize("solver", [DDPM(), DDIM(), Heun(), DPMSolverPP()])
+def test_inpainting_keeps_the_known_to_the_bit(solver):
+    known = double(2, 6).float()
+    mask = torch.tensor([1, 1, 0, 0, 1, 0])
+    found = sample(
+        PROCESS,
+        gaussian_data(1.0),
+        solver,
+        (2, 6),
+        even_times(7),
+        project=in_turn(clip(-9, 9), keep_known(known, mask)),
+        rng=torch.Generator().manual_seed(1),
+    )
+    kept = mask.bool().expand(2, 6)
+    assert torch.equal(found[kept], known[kept])
+    assert not torch.isclose(found[~kept], known[~kept]).any()
+
+
+def test_inpainting_follows_the_joint_distribution():
+    """Two equal numbers: knowing one, sampling the other with its best denoiser finds it."""
+
+    def denoiser(noisy, level, condition=None):
+        # x_1 = x_2 ~ N(0, 1): the mean of both noisy values carries all there is to know.
+        mean = noisy.mean(dim=1, keepdim=True)
+        gain = level.alpha / (level.alpha**2 + level.sigma**2 / 2)
+        clean = spread(gain, noisy) * mean
+        return (noisy - spread(level.alpha, noisy) * clean) / spread(level.sigma, noisy)
+
+    known = torch.tensor([[1.3, 0.0]])
+    found = sample(
+        PROCESS,
+        denoiser,
+        DDPM(),
+        (1, 2),
+        trailing_times(1000),
+        project=keep_known(known, torch.tensor([1, 0])),
+        rng=torch.Generator().manual_seed(0),
+    )
+    assert float(found[0, 1]) == pytest.approx(1.3, abs=0.15)
+
+
+# -------------------------------------------------------------------------- guidance
+
+
+def told_and_untold(noisy, level, condition):
+    """Predicts the condition itself; 0 where it is left out (-1)."""
+    value = torch.where(condition >= 0, condition, 0).double()
+    return value[:, None].expand(noisy.shape).clone()
+
+
+def guided(scale, **options):
+    level = LINEAR.at(torch.tensor([0.5, 0.5]))
+    return ClassifierFreeGuidance(told_and_untold, scale, **options)(
+        double(2, 3), level, torch.tensor([2, 5])
+    )
+
+
+def test_guidance_is_untold_plus_scaled_difference():
+    assert guided(3.0)[:, 0].tolist() == [6, 15]
+    assert guided(0.0)[:, 0].tolist() == [0, 0]
+    assert guided(2.0, negative=torch.tensor([1, 1]))[:, 0].tolist() == [3, 9]
+
+
+def test_scale_one_is_the_conditional_pass_alone():
+    sizes = []
+
+    def denoiser(noisy, level, condition):
+        sizes.append(len(noisy))
+        return told_and_untold(noisy, level, condition)
+
+    level = LINEAR.at(torch.tensor([0.5]))
+    one = ClassifierFreeGuidance(denoiser, 1.0)(double(1, 3), level, torch.tensor([2]))
+    assert torch.equal(one, told_and_untold(double(1, 3), level, torch.tensor([2])))
+    ClassifierFreeGuidance(denoiser, 2.0)(double(1, 3), level, torch.tensor([2]))
+    assert sizes == [1, 2]  # one doubled batch, not two calls
+
+
+def test_guidance_of_some_channels():
+    found = guided(3.0, channels=2)
+    assert found.tolist() == [[6, 6, 2], [15, 15, 5]]
+
+
+def test_rescaled_guidance_has_the_conditional_deviation():
+    def denoiser(noisy, level, condition):
+        return noisy * (1 + condition.double())[:, None]
+
+    noisy, condition = double(2, 50), torch.tensor([2, 3])
+    level = LINEAR.at(torch.tensor([0.5, 0.5]))
+    full = ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0)(noisy, level, condition)
+    told = denoiser(noisy, level, condition)
+    torch.testing.assert_close(full.std(dim=1), told.std(dim=1))
+    none = ClassifierFreeGuidance(denoiser, 4.0)(noisy, level, condition)
+    half = ClassifierFreeGuidance(denoiser, 4.0, rescale=0.5)(noisy, level, condition)
+    torch.testing.assert_close(half, (full + none) / 2)
+
+
+def test_rescaling_a_constant_prediction_is_finite():
+    assert torch.isfinite(guided(3.0, rescale=0.7)).all()
+
+
+def test_guidance_of_any_prediction_is_the_same():
+    """Noise, clean and velocity are affine in each other: so are their guided versions."""
+    noisy, level = double(1, 4), LINEAR.at(torch.tensor([0.4]))
+    noises = {1: double(1, 4, seed=3), -1: double(1, 4, seed=4)}
+    found = []
+    for name in ("noise", "clean", "velocity"):
+        process = GaussianProcess(LINEAR, name)
+
+        def denoiser(noisy, level, condition, process=process):
+            rows = []
+            for x, a, s, c in zip(noisy, level.alpha, level.sigma, condition, strict=True):
+                noise = noises[int(c)][0]
+                clean = (x - s * noise) / a
+                pair = {"noise": noise, "clean": clean, "velocity": a * noise - s * clean}
+                rows.append(pair[name])  # noqa: B023
+            return torch.stack(rows)
+
+        output = ClassifierFreeGuidance(denoiser, 2.5)(noisy, level, torch.tensor([1]))
+        found.append(process.estimate(output, noisy, level).clean)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+
+
+def test_wrong_scales():
+    with pytest.raises(ValueError, match="scale -1"):
+        ClassifierFreeGuidance(told_and_untold, -1.0)
+
+
+def test_conditions_left_out():
+    condition = {"class": torch.tensor([3, 4]), "text": (torch.ones(2, 5), [torch.ones(2, 1)])}
+    null = null_condition(condition)
+    assert null["class"].tolist() == [-1, -1] and float(null["text"][0].sum()) == 0
+    some = leave_out(condition, torch.tensor([False, True]))
+    assert some["class"].tolist() == [3, -1]
+    assert some["text"][0].sum(dim=1).tolist() == [5, 0]
+    assert some["text"][1][0].tolist() == [[1], [0]]
+    assert null_condition(None) is None
+    with pytest.raises(TypeError, match="not <class 'str'>"):
+        map_condition(torch.clone, "prompt")
+
+
+def test_a_domain_says_what_it_lacks():
+    with pytest.raises(NotImplementedError, match="how to encode"):
+        Domain().encode({}, None)
+    with pytest.raises(NotImplementedError, match="how to decode"):
+        Domain().decode(torch.zeros(1))
