@@ -80,8 +80,16 @@ class GaussianProcess:
     def loss(
         self, output: Tensor, corrupted: Corrupted, mask: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
-        """The objective for each sample, a mean over the places where the mask is 1."""
-        return self.objective(self, output, corrupted, mask)
+        """The objective for each sample, a mean over the places where the mask is 1.
+
+        Weighted as the draw of the times asks, which learns from it while training.
+        """
+        loss = self.objective(self, output, corrupted, mask)
+        time = corrupted.level.time
+        weight = self.times.weight(time).to(loss)
+        if torch.is_grad_enabled():
+            self.times.observe(time, loss)
+        return loss * weight
 
     def estimate(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
         """The denoiser's output read as (clean, noise)."""

@@ -136,8 +136,8 @@ class Domain:
         """A batch of media as states near zero mean and unit variance, and their condition."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to encode")
 
-    def decode(self, state: Tensor) -> Any:
-        """States back to media."""
+    def decode(self, state: Tensor, condition: Condition = None) -> Any:
+        """States back to media, for domains that need it with the help of the condition."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to decode")
 
     def extra_losses(

@@ -13,6 +13,9 @@ from torch import Tensor
 
 Rng = torch.Generator | Sequence[torch.Generator]
 
+_WORD = 2**64 - 1
+BLOCK = 1024
+
 
 def device_of(rng: Rng | None) -> torch.device:
     """The device that draws happen on; the CPU without a generator."""
@@ -53,3 +56,40 @@ def _draw(source, shape: Sequence[int], rng: Rng | None, dtype: torch.dtype) -> 
 def generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
     """One generator for each seed."""
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A seed that depends on all of the numbers and looks like none of them.
+
+    Neighbouring steps, rows or blocks get unrelated streams (the mixing function of
+    SplitMix64, Steele et al. 2014, over the numbers in turn).
+    """
+    state = 0
+    for number in numbers:
+        state = (state + 0x9E3779B97F4A7C15 + number) & _WORD
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
+        state ^= state >> 31
+    return state >> 1
+
+
+def placed_normal(shape: Sequence[int], start: int, seed: int) -> Tensor:
+    """Standard normal values that belong to places on an endless last axis.
+
+    Any stretch of it has the same values as the whole, so pieces of a long state that are
+    made one after the other begin from the same noise where they overlap.
+
+    Args:
+        shape: of the stretch, the axis last.
+        start: its first place.
+        seed: of the whole.
+    """
+    *before, length = shape
+    first, last = start // BLOCK, (start + length - 1) // BLOCK
+    blocks = [
+        torch.randn(
+            (*before, BLOCK), generator=torch.Generator().manual_seed(mixed_seed(seed, number))
+        )
+        for number in range(first, last + 1)
+    ]
+    return torch.cat(blocks, dim=-1)[..., start - first * BLOCK :][..., :length]

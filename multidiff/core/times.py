@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.distributed
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from multidiff.core.randomness import Rng, uniform
 from multidiff.core.schedules import NoiseLevel, NoiseSchedule, clean_level
@@ -82,11 +82,12 @@ class DiscreteTimes(UniformTimes):
         return (torch.floor(uniform((batch,), rng) * steps) + 1) / steps
 
 
-class ImportanceTimes:
+class ImportanceTimes(nn.Module):
     """Table times drawn in proportion to the root mean square of their recent losses.
 
     Nichol & Dhariwal 2021, section 3.3 (eq. 18). Until every step has ``history`` losses the
-    draw is uniform. :meth:`weight` divides by the probability, so the mean is unbiased.
+    draw is uniform. :meth:`weight` divides by the probability, so the mean is unbiased. The
+    losses are buffers: they travel in checkpoints.
 
     Args:
         steps: length of the schedule's table.
@@ -97,16 +98,19 @@ class ImportanceTimes:
     def __init__(self, steps: int, history: int = 10, uniform_share: float = 0.001):
         if steps < 1 or history < 1 or not 0 < uniform_share <= 1:
             raise ValueError("importance times need steps >= 1, history >= 1, 0 < share <= 1")
+        super().__init__()
         self.steps, self.history, self.uniform_share = steps, history, uniform_share
-        self._losses = torch.zeros(steps, history, dtype=torch.float64)
-        self._counts = torch.zeros(steps, dtype=torch.int64)
+        self.losses: Tensor
+        self.counts: Tensor
+        self.register_buffer("losses", torch.zeros(steps, history, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(steps, dtype=torch.int64))
 
     def probabilities(self) -> Float[Tensor, " steps"]:
         """How likely each step of the table is drawn now."""
-        flat = torch.full((self.steps,), 1 / self.steps, dtype=torch.float64)
-        if (self._counts < self.history).any():
+        flat = torch.full_like(self.losses[:, 0], 1 / self.steps)
+        if (self.counts < self.history).any():
             return flat
-        root = self._losses.square().mean(dim=1).sqrt()
+        root = self.losses.square().mean(dim=1).sqrt()
         return (1 - self.uniform_share) * root / root.sum() + self.uniform_share * flat
 
     def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
@@ -121,27 +125,19 @@ class ImportanceTimes:
     def weight(self, time: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """See :class:`TimeSampler`."""
         step = self._step(time)
-        return (1 / (self.steps * self.probabilities()[step])).to(time.device)
+        return 1 / (self.steps * self.probabilities()[step.to(self.losses.device)]).to(time.device)
 
     def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
         """See :class:`TimeSampler`; with several processes each learns from all of them."""
-        pairs = torch.stack([self._step(time).double(), loss.detach().double().cpu()], dim=1)
+        steps, losses = self._step(time).double().cpu(), loss.detach().double().cpu()
+        pairs = torch.stack([steps, losses], dim=1)
         for step, value in _from_every_process(pairs).tolist():
             row = int(step)
-            self._losses[row, int(self._counts[row]) % self.history] = value
-            self._counts[row] += 1
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The losses remembered, for a checkpoint."""
-        return {"losses": self._losses, "counts": self._counts}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take up remembered losses."""
-        self._losses.copy_(state["losses"])
-        self._counts.copy_(state["counts"])
+            self.losses[row, int(self.counts[row]) % self.history] = value
+            self.counts[row] += 1
 
     def _step(self, time: Tensor) -> Tensor:
-        return (time.cpu() * self.steps).round().long() - 1
+        return (time * self.steps).round().long() - 1
 
 
 def _from_every_process(pairs: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Speech: mel front ends, vocoders on the shared process, data, metrics, synthesis."""

@@ -1,0 +1,266 @@
+"""Speech to train on: folders, lists and data sets, cut into segments."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multidiff.audio.mel import MelPreset, preset_named
+from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
+from multidiff.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+STARTER = "starter:"
+# Where all but this share of a recording's energy lies below, it ends.
+BEYOND_BAND = 1e-5
+QUIETEST_PEAK = 1e-4
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where recordings come from.
+
+    Attributes:
+        path: a folder of sound files; a list of them, one a line, LJSpeech's ``id|text``
+            among them; the name of a data set of the ``datasets`` library, on the hub or in a
+            folder; or ``starter:speech``, which comes with the package.
+        held_out_every: every so many-th recording is kept for validation; 0 keeps none.
+        repeat: how often an epoch visits each recording.
+        dataset_split: split of a data set.
+        dataset_column: its column of sounds.
+        dataset_config: its configuration, if it has several.
+    """
+
+    path: str
+    held_out_every: int = 0
+    repeat: int = 1
+    dataset_split: str = "train"
+    dataset_column: str = "audio"
+    dataset_config: str | None = None
+
+    def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
+        """Its readable recordings; those that cannot be read are reported and left out.
+
+        Args:
+            held_out: only those kept for validation, or only the others; None takes all.
+
+        Raises:
+            InputError: if the source cannot be found or has none.
+        """
+        opened = list(_readable(self._side(self._all(), held_out)))
+        if not opened:
+            raise InputError(f"{self.path}: no readable recordings on this side of the split")
+        return opened
+
+    def _side(self, places: Sequence[Any], held_out: bool | None) -> Iterator[Any]:
+        every = self.held_out_every
+        for number, place in enumerate(places):
+            kept = every > 0 and number % every == every // 2
+            if held_out is None or kept == held_out:
+                yield place
+
+    def _all(self) -> Sequence[Any]:
+        if self.path.startswith(STARTER):
+            name = self.path.removeprefix(STARTER)
+            return find_sounds(Path(str(resources.files("multidiff") / "starter" / name)))
+        path = Path(self.path)
+        if path.is_dir() and not _is_dataset_folder(path):
+            return find_sounds(path)
+        if path.is_file():
+            return _listed(path)
+        return _from_dataset(self)
+
+
+def _readable(places: Iterable[Any]) -> Iterator[SoundFile]:
+    for place in places:
+        try:
+            yield SoundFile(*place) if isinstance(place, tuple) else SoundFile(place)
+        except InputError as fault:
+            logger.warning("skipped: %s", fault)
+
+
+def _is_dataset_folder(path: Path) -> bool:
+    return any(path.glob("*.parquet")) or any(path.glob("*.arrow"))
+
+
+def _listed(path: Path) -> list[Path]:
+    """The files that a list names: paths, or LJSpeech ids whose sounds lie in ``wavs``."""
+    if path.suffix.lower() in EXTENSIONS:
+        return [path]
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
+        names = [row[0].strip() for row in rows if row and row[0].strip()]
+    if not names:
+        raise InputError(f"{path}: the list names no files")
+    return [_place_of(path.parent, name) for name in names]
+
+
+def _place_of(folder: Path, name: str) -> Path:
+    direct = folder / name
+    if direct.suffix.lower() in EXTENSIONS:
+        return direct
+    by_id = [folder / "wavs" / f"{name}{ending}" for ending in EXTENSIONS]
+    return next((path for path in by_id if path.is_file()), by_id[0])
+
+
+def _from_dataset(source: Source) -> Sequence[tuple[bytes, str]]:
+    import datasets  # seconds to import
+
+    path = Path(source.path)
+    try:
+        if path.is_dir():
+            files = sorted(str(p) for p in [*path.glob("*.parquet"), *path.glob("*.arrow")])
+            kind = "parquet" if files[0].endswith("parquet") else "arrow"
+            table = datasets.load_dataset(kind, data_files=files, split="train")
+        else:
+            table = datasets.load_dataset(
+                source.path, source.dataset_config, split=source.dataset_split
+            )
+    except Exception as error:  # the library raises what its many readers raise
+        raise InputError(
+            f"{source.path}: is no folder, no list, and no data set that can be loaded "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    column = source.dataset_column
+    if column not in table.column_names:
+        raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
+    # Undecoded: the library's own decoder wants torchcodec; soundfile reads the bytes.
+    return _DatasetSounds(table.cast_column(column, datasets.Audio(decode=False)), source)
+
+
+class _DatasetSounds(Sequence):
+    """(bytes, name) of each row, read when asked for."""
+
+    def __init__(self, table: Any, source: Source):
+        self.table, self.source = table, source
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: Any) -> Any:
+        cell = self.table[int(row)][self.source.dataset_column]
+        name = f"{self.source.path}[{row}]"
+        content = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        return content, name
+
+
+class SpeechSegments:
+    """Random segments of recordings, beside the same stretch of their whole mel.
+
+    Mels are made of whole recordings, as at synthesis: those of a segment alone would see
+    mirrored edges. Recordings are kept in memory. An epoch visits each as often as it has
+    segments.
+
+    Args:
+        sources: where recordings come from.
+        mel: name of the preset.
+        segment_frames: mel frames of a segment.
+        gain_db: range of the random gain; both ends 0 for none.
+        held_out: take the recordings that training does not see.
+
+    Raises:
+        InputError: if a source has no readable recordings.
+    """
+
+    def __init__(
+        self,
+        sources: list[Source],
+        mel: str = "hifigan-22k",
+        segment_frames: int = 64,
+        gain_db: tuple[float, float] = (0.0, 0.0),
+        held_out: bool = False,
+    ):
+        if segment_frames < 1 or not sources:
+            raise ValueError(f"{segment_frames} frames of {len(sources)} sources: nothing to cut")
+        self.preset = preset_named(mel)
+        self.segment_frames, self.gain_db = segment_frames, gain_db
+        self.utterances: list[Utterance] = []
+        self.visits: list[int] = []
+        for source in sources:
+            if held_out and not source.held_out_every:
+                continue
+            for recording in source.recordings(held_out):
+                self._add(recording, source.repeat)
+        if not self.utterances:
+            raise InputError("no usable recordings in any of the sources")
+
+    def _add(self, recording: SoundFile, repeat: int) -> None:
+        try:
+            utterance = prepare(recording, self.preset, self.segment_frames)
+        except InputError as fault:
+            logger.warning("skipped: %s", fault)
+            return
+        count = math.ceil(utterance.mel.shape[1] / self.segment_frames)
+        self.visits += [len(self.utterances)] * (count * repeat)
+        self.utterances.append(utterance)
+
+    def __len__(self) -> int:
+        return len(self.visits)
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """See :class:`~multidiff.training.batches.Examples`."""
+        utterance = self.utterances[self.visits[index]]
+        preset = self.preset
+        samples = self.segment_frames * preset.hop_length
+        frames = preset.num_frames(samples)
+        first = int(rng.integers(0, utterance.mel.shape[1] - frames + 1))
+        start = first * preset.hop_length
+        gain = 10 ** (rng.uniform(*self.gain_db) / 20)
+        mel = utterance.mel[:, first : first + frames]
+        return {
+            "wave": gain * utterance.wave[start : start + samples],
+            "mel": preset.compress(preset.expand(mel) * gain**preset.power),
+            "band_hz": utterance.band_hz,
+            "name": utterance.name,
+        }
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A recording ready to be cut: samples, the mel of all of them, and the band's edge."""
+
+    wave: Tensor
+    mel: Tensor
+    band_hz: float
+    name: str
+
+
+def prepare(recording: SoundFile, preset: MelPreset, least_frames: int) -> Utterance:
+    """Read a recording and make its mel.
+
+    Raises:
+        InputError: if it cannot be read, or is silent.
+    """
+    wave = recording.read(preset.sample_rate_hz)
+    if float(wave.abs().max()) < QUIETEST_PEAK:
+        raise InputError(f"{recording.name}: is silent")
+    hop = preset.hop_length
+    padded = max(math.ceil(len(wave) / hop), least_frames, preset.n_fft // hop) * hop
+    wave = F.pad(wave, (0, padded - len(wave)))
+    edge = min(band_edge_hz(wave, preset.sample_rate_hz), recording.rate_hz / 2)
+    return Utterance(wave, preset.mel(wave[None])[0], edge, recording.name)
+
+
+def band_edge_hz(wave: Tensor, rate_hz: int) -> float:
+    """The frequency below which all but a hundred-thousandth of the energy lies.
+
+    A recording at 16 kHz brought to 22 kHz, or one from a narrow codec, says nothing about
+    what is above; a network that is told it is silence learns to lisp.
+    """
+    spectrum = torch.stft(wave, 1024, 512, window=torch.hann_window(1024), return_complex=True)
+    energy = spectrum.abs().square().sum(dim=1).double()
+    above = energy.flip(0).cumsum(0).flip(0) / energy.sum()
+    edge = int((above > BEYOND_BAND).sum())
+    return edge * rate_hz / 1024

@@ -1,0 +1,272 @@
+"""Mel spectrograms, by named presets.
+
+Half of what goes wrong with vocoders is a mel that was made another way than the one the
+network was trained on: another scale, norm, logarithm, power, padding. So a way of making
+mels is a named object, and a checkpoint carries the name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.errors import InputError
+
+DECIBELS_BELOW_ONE = 100.0  # lmnt's scale: -100 dB is 0, 0 dB is 1, after 20 dB are taken off
+
+
+@dataclass(frozen=True)
+class MelPreset:
+    """One way to make mel spectrograms.
+
+    Attributes:
+        name: how checkpoints and messages call it.
+        sample_rate_hz: rate of the waveform.
+        n_fft: size of the Fourier transform in samples.
+        win_length: length of the Hann window in samples.
+        hop_length: samples between frames.
+        n_mels: number of bands.
+        f_min_hz: lower edge of the lowest band.
+        f_max_hz: upper edge of the highest band.
+        mel_scale: "slaney" (librosa's) or "htk".
+        norm: "slaney" divides each band by its width; None leaves peaks of 1.
+        power: 1 for magnitudes, 2 for powers.
+        window_normalized: the spectrum is divided by the window's L2 norm.
+        log: "ln", "log10" or "decibels" (lmnt's 0 to 1 scale).
+        floor: smallest value before the logarithm; 0 sends silence to a level of 0.
+        centred: frame i lies on sample ``i * hop`` and there is one frame more; otherwise
+            it lies on ``(i + 1/2) * hop``, HiFi-GAN's padding.
+        drops_last: the one frame more of centred framing is left out.
+    """
+
+    name: str
+    sample_rate_hz: int
+    n_fft: int
+    win_length: int
+    hop_length: int
+    n_mels: int
+    f_min_hz: float
+    f_max_hz: float
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    norm: Literal["slaney"] | None = "slaney"
+    power: Literal[1, 2] = 1
+    window_normalized: bool = False
+    log: Literal["ln", "log10", "decibels"] = "ln"
+    floor: float = 1e-5
+    centred: bool = False
+    drops_last: bool = False
+
+    # ------------------------------------------------------------------ spectrum
+
+    @property
+    def padding(self) -> int:
+        """Samples mirrored at each end before framing."""
+        return (self.n_fft if self.centred else self.n_fft - self.hop_length) // 2
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a waveform of that many samples (a multiple of the hop)."""
+        return num_samples // self.hop_length + self._extra_frames
+
+    def num_samples(self, num_frames: int) -> int:
+        """Samples that so many frames stand for."""
+        return (num_frames - self._extra_frames) * self.hop_length
+
+    @property
+    def _extra_frames(self) -> int:
+        return int(self.centred and not self.drops_last)
+
+    def spectrum(self, wave: Float[Tensor, "batch samples"]) -> Tensor:
+        """The complex spectrum, ``(batch, n_fft // 2 + 1, frames)``.
+
+        Raises:
+            InputError: if the waveform is shorter than the padding needs.
+        """
+        if wave.shape[-1] <= self.padding:
+            raise InputError(
+                f"{wave.shape[-1]} samples are too short for a {self.name} mel: "
+                f"at least {self.padding + 1} are needed"
+            )
+        padded = F.pad(wave[:, None], (self.padding, self.padding), mode="reflect")[:, 0]
+        spectrum = torch.stft(
+            padded,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            window_like(self.win_length, wave),
+            center=False,
+            return_complex=True,
+        )
+        return spectrum[..., :-1] if self.drops_last else spectrum
+
+    def waveform(self, spectrum: Tensor, num_samples: int) -> Float[Tensor, "batch samples"]:
+        """The waveform whose spectrum is nearest (least squares) to the one given."""
+        window = self._padded_window(spectrum.real)
+        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * window[:, None]
+        overlapped = overlap_add(frames, self.hop_length)
+        squares = window.square()[None, :, None].expand(1, -1, spectrum.shape[2])
+        weight = overlap_add(squares, self.hop_length)
+        wave = overlapped / weight.clamp(min=1e-8)
+        return wave[:, self.padding : self.padding + num_samples]
+
+    def _padded_window(self, like: Tensor) -> Float[Tensor, " n_fft"]:
+        left = (self.n_fft - self.win_length) // 2
+        right = self.n_fft - self.win_length - left
+        return F.pad(window_like(self.win_length, like), (left, right))
+
+    # ----------------------------------------------------------------------- mel
+
+    def filters(self, like: Tensor) -> Float[Tensor, "bins mels"]:
+        """The filter bank, on the device and in the dtype of ``like``."""
+        return _filters(self).to(like)
+
+    def bands(self, magnitude: Float[Tensor, "batch bins frames"]) -> Tensor:
+        """Linear band values ``(batch, mels, frames)`` of a magnitude spectrum."""
+        if self.window_normalized:
+            magnitude = magnitude / self.window_norm(magnitude)
+        if self.power == 2:
+            magnitude = magnitude.square()
+        return self.filters(magnitude).T @ magnitude
+
+    def compress(self, bands: Tensor) -> Tensor:
+        """Band values to levels (logarithms)."""
+        if self.log == "ln":
+            return torch.log(bands.clamp(min=self.floor))
+        if self.log == "log10":
+            levels = torch.log10(bands)
+            return torch.where(torch.isinf(levels), 0.0, levels)
+        decibels = 20 * torch.log10(bands.clamp(min=self.floor)) - 20
+        return ((decibels + DECIBELS_BELOW_ONE) / DECIBELS_BELOW_ONE).clamp(0, 1)
+
+    def expand(self, mel: Tensor) -> Tensor:
+        """Levels back to band values."""
+        if self.log == "ln":
+            return torch.exp(mel)
+        if self.log == "log10":
+            return torch.where(mel == 0, 0.0, 10.0**mel)
+        return 10 ** ((mel * DECIBELS_BELOW_ONE - DECIBELS_BELOW_ONE + 20) / 20)
+
+    def mean_magnitude(self, mel: Float[Tensor, "batch mels frames"]) -> Tensor:
+        """Mean magnitude of the spectrum inside each band, ``(batch, mels, frames)``."""
+        bands = self.expand(mel) / self.filters(mel).sum(dim=0)[:, None]
+        if self.power == 2:
+            bands = bands.sqrt()
+        if self.window_normalized:
+            bands = bands * self.window_norm(mel)
+        return bands
+
+    def window_norm(self, like: Tensor) -> Tensor:
+        """L2 norm of the window: the magnitude that white noise of deviation 1 has, in RMS."""
+        return window_like(self.win_length, like).square().sum().sqrt()
+
+    def mel(self, wave: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch mels frames"]:
+        """The mel spectrogram of waveforms in [-1, 1].
+
+        Raises:
+            InputError: if the waveform is too short for one frame.
+        """
+        spectrum = self.spectrum(wave)
+        # HiFi-GAN's square root of the power plus 1e-9: no infinite slope at silence.
+        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+        return self.compress(self.bands(magnitude))
+
+    # --------------------------------------------------------------------- levels
+
+    @property
+    def level_range(self) -> tuple[float, float]:
+        """The least and the greatest level that audio in [-1, 1] can have."""
+        loudest = torch.full((1, self.n_fft // 2 + 1, 1), float(self._padded_window_sum()))
+        highest = float(self.compress(self.bands(loudest)).max())
+        if self.log == "decibels":
+            return 0.0, 1.0
+        if self.floor == 0:
+            return -16.0, highest
+        logarithm = math.log if self.log == "ln" else math.log10
+        return logarithm(self.floor), highest
+
+    def normalize(self, mel: Tensor) -> Tensor:
+        """Levels brought near zero mean and unit variance, for networks."""
+        low, high = self.level_range
+        return (mel - (low + high) / 2) * (5 / (high - low))
+
+    def _padded_window_sum(self) -> Tensor:
+        return torch.hann_window(self.win_length).sum()
+
+
+def window_like(length: int, like: Tensor) -> Float[Tensor, " length"]:
+    """The Hann window, on the device and in the dtype of ``like``."""
+    return torch.hann_window(length, device=like.device, dtype=like.dtype)
+
+
+def overlap_add(frames: Float[Tensor, "batch length count"], hop: int) -> Tensor:
+    """Sums overlapping frames to ``(batch, samples)``."""
+    _, length, count = frames.shape
+    samples = (count - 1) * hop + length
+    return F.fold(frames, (1, samples), (1, length), stride=(1, hop))[:, 0, 0]
+
+
+@lru_cache(maxsize=16)
+def _filters(preset: MelPreset) -> Tensor:
+    return torchaudio.functional.melscale_fbanks(
+        preset.n_fft // 2 + 1,
+        preset.f_min_hz,
+        preset.f_max_hz,
+        preset.n_mels,
+        preset.sample_rate_hz,
+        norm=preset.norm,
+        mel_scale=preset.mel_scale,
+    )
+
+
+PRESETS: dict[str, MelPreset] = {
+    preset.name: preset
+    for preset in (
+        # HiFi-GAN, Tacotron 2, WaveGlow, Grad-TTS, Matcha-TTS, PriorGrad, SpeechBrain DiffWave.
+        MelPreset("hifigan-22k", 22050, 1024, 1024, 256, 80, 0, 8000),
+        MelPreset("bigvgan-24k-100", 24000, 1024, 1024, 256, 100, 0, 12000),
+        MelPreset("bigvgan-v2-22k-80", 22050, 1024, 1024, 256, 80, 0, 11025),
+        MelPreset("bigvgan-v2-44k-128", 44100, 2048, 2048, 512, 128, 0, 22050),
+        MelPreset(
+            "vocos-24k", 24000, 1024, 1024, 256, 100, 0, 12000,
+            mel_scale="htk", norm=None, floor=1e-7, centred=True,
+        ),
+        # The paper names neither scale nor norm; librosa's defaults stand in for them.
+        MelPreset("wavegrad-paper-24k", 24000, 2048, 1200, 300, 128, 20, 12000, centred=True),
+        MelPreset(
+            "lmnt-wavegrad-22k", 22050, 2048, 1200, 300, 128, 20, 11025,
+            mel_scale="htk", norm=None, window_normalized=True, log="decibels", centred=True,
+        ),
+        # The published weights were trained on librosa mels, not on the repository's own.
+        MelPreset(
+            "lmnt-wavegrad-24k-pretrained", 24000, 2048, 1200, 300, 128, 20, 12000,
+            log="decibels", centred=True,
+        ),
+        MelPreset(
+            "lmnt-diffwave", 22050, 1024, 1024, 256, 80, 20, 11025,
+            mel_scale="htk", norm=None, window_normalized=True, log="decibels", centred=True,
+        ),
+        MelPreset(
+            "ivanvovk-wavegrad", 22050, 1024, 1024, 300, 80, 80, 8000,
+            mel_scale="htk", norm=None, power=2, log="log10", floor=0, centred=True,
+            drops_last=True,
+        ),
+    )
+}  # fmt: skip
+
+
+def preset_named(name: str) -> MelPreset:
+    """The preset of that name.
+
+    Raises:
+        InputError: if there is none; the message lists them.
+    """
+    if name not in PRESETS:
+        raise InputError(f"no mel preset {name!r}: one of {', '.join(PRESETS)}")
+    return PRESETS[name]

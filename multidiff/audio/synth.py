@@ -1,0 +1,196 @@
+"""Sound or mel in, sound out: what ``multidiff synth`` does with each input."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.audio.mel import MelPreset
+from multidiff.audio.mel_files import ENDINGS, read_mel
+from multidiff.audio.plan import Plan
+from multidiff.audio.sound import EXTENSIONS, SoundFile, write_sound
+from multidiff.audio.vocoder import MelSource, Vocoder
+from multidiff.core.protocols import Solver
+from multidiff.errors import InputError
+
+SILENT = 1e-7
+SPEAKER = "espeak-ng"
+
+
+class SoundMel:
+    """The mel of a recording of any length, made piece by piece as it is asked for.
+
+    The samples lie in a temporary file, so memory does not grow with the recording.
+
+    Args:
+        sound: the recording.
+        preset: how its mel is made.
+        spool: an open temporary file.
+
+    Raises:
+        InputError: if the recording cannot be read, is too short for a frame, or is silent.
+    """
+
+    def __init__(self, sound: SoundFile, preset: MelPreset, spool: tempfile._TemporaryFileWrapper):
+        self.preset, self.name = preset, sound.name
+        self.num_samples, peak = 0, 0.0
+        for block in sound.blocks(preset.sample_rate_hz):
+            spool.write(block.astype(np.float32).tobytes())
+            self.num_samples += len(block)
+            peak = max(peak, float(np.abs(block).max()))
+        if self.num_samples < preset.hop_length:
+            raise InputError(
+                f"{sound.name}: {self.num_samples} samples at {preset.sample_rate_hz} Hz are "
+                f"shorter than one frame ({preset.hop_length}); give a longer recording"
+            )
+        if peak < SILENT:
+            raise InputError(f"{sound.name}: is silent; nothing to synthesise")
+        spool.flush()
+        self._samples = np.memmap(spool.name, np.float32, "r", shape=(self.num_samples,))
+        self._hops = max(-(-self.num_samples // preset.hop_length), self._margin + 1)
+        self.num_frames = preset.num_frames(self._hops * preset.hop_length)
+
+    @property
+    def _margin(self) -> int:
+        """Hops on each side after which the edges' mirror images are out of sight."""
+        return -(-self.preset.n_fft // self.preset.hop_length)
+
+    def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
+        """The frames from ``first`` up to ``last``, as those of the whole recording's mel."""
+        start, stop = max(first - self._margin, 0), min(last + self._margin, self._hops)
+        hop = self.preset.hop_length
+        wave = torch.from_numpy(np.array(self._samples[start * hop : stop * hop]))
+        wave = F.pad(wave, (0, (stop - start) * hop - len(wave)))
+        return self.preset.mel(wave[None])[..., first - start : last - start]
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What became of one input.
+
+    Attributes:
+        input: its name.
+        output: the file written.
+        seconds: length of the sound.
+        wall_seconds: time of the synthesis, the model's loading not counted.
+        threads: of the CPU.
+    """
+
+    input: str
+    output: str
+    seconds: float
+    wall_seconds: float
+    threads: int
+
+    @property
+    def real_time_factor(self) -> float:
+        """Time to make a second of sound."""
+        return self.wall_seconds / self.seconds
+
+
+def synthesize_file(
+    vocoder: Vocoder,
+    source: Path,
+    output: Path,
+    *,
+    plan: Plan | None = None,
+    solver: Solver | None = None,
+    seed: int = 0,
+) -> Synthesis:
+    """Synthesise one recording or mel into a file, whole or not at all.
+
+    The sound is as long as the recording, or as the mel's frames stand for.
+
+    Raises:
+        InputError: if the input cannot be used or the output cannot be written.
+    """
+    began = time.perf_counter()
+    with opened(source, vocoder.preset) as (mel, num_samples):
+        chunks = vocoder.stream(mel, plan=plan, solver=solver, seed=seed)
+        rate = vocoder.preset.sample_rate_hz
+        written = write_sound(output, trimmed(chunks, num_samples), rate)
+    wall = time.perf_counter() - began
+    return Synthesis(str(source), str(output), written / rate, wall, torch.get_num_threads())
+
+
+@contextmanager
+def opened(source: Path, preset: MelPreset) -> Iterator[tuple[MelSource, int]]:
+    """A recording or a mel file as a mel, and the length of its sound in samples.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
+    if source.suffix.lower() in ENDINGS:
+        if not source.is_file():
+            raise InputError(f"{source}: no such mel file")
+        mel = read_mel(source, preset)
+        yield mel, preset.num_samples(mel.num_frames)
+        return
+    if source.suffix.lower() not in EXTENSIONS:
+        raise InputError(
+            f"{source}: is neither sound ({', '.join(EXTENSIONS)}) nor a mel ({', '.join(ENDINGS)})"
+        )
+    with tempfile.NamedTemporaryFile(suffix=".samples") as spool:
+        sound = SoundMel(SoundFile(source), preset, spool)
+        yield sound, sound.num_samples
+
+
+def trimmed(chunks: Iterator[Tensor], num_samples: int) -> Iterator[np.ndarray]:
+    """The chunks up to a number of samples."""
+    left = num_samples
+    for chunk in chunks:
+        yield chunk[:left].numpy()
+        left -= min(left, len(chunk))
+
+
+def find_inputs(paths: list[Path]) -> list[Path]:
+    """The files named, and those in the folders named.
+
+    Raises:
+        InputError: if a path does not exist, or a folder holds nothing to synthesise.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS + ENDINGS)
+            if not inside:
+                raise InputError(f"{path}: holds neither sound nor mels")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return files
+
+
+@contextmanager
+def spoken(text: str) -> Iterator[Path]:
+    """A recording of a text, read by espeak-ng.
+
+    The vocoder then says it again. No model here reads text: this is a way to hear the
+    vocoder on any sentence, not speech synthesis by diffusion.
+
+    Raises:
+        InputError: if there is nothing to say or espeak-ng is not installed.
+    """
+    if not text.strip():
+        raise InputError("--text: is empty; give a sentence")
+    program = shutil.which(SPEAKER)
+    if program is None:
+        raise InputError(f"--text: needs {SPEAKER}, which is not installed (apt install {SPEAKER})")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.wav"
+        subprocess.run([program, "-w", str(path), "--", text], check=True, capture_output=True)
+        yield path

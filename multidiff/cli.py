@@ -1,0 +1,265 @@
+"""The command line: parse, call, print.
+
+Exit status: 0; 2 for what the user can mend (one line on stderr, no traceback); 1 for a
+fault of ours; 130 on Ctrl-C. Everything heavy is imported inside the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from multidiff.errors import InputError
+
+if TYPE_CHECKING:
+    from multidiff.report import Report
+
+app = typer.Typer(
+    help="Diffusion for image, audio and text on one core.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ModelName = Annotated[str, typer.Argument(help="A shipped model, a folder, or a hub id.")]
+Steps = Annotated[int | None, typer.Option(help="Network evaluations.")]
+Solver = Annotated[str | None, typer.Option(help="ddpm, ddim, heun or dpm++.")]
+Seed = Annotated[int, typer.Option(help="Of the noise.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, last.")]
+# Options that the model's own wing adds travel as unread arguments.
+OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command()
+def synth(
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="Sound or mel files, folders.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Have espeak-ng read this first.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A sound file, or a folder.")] = ...,  # type: ignore[assignment]
+    model: Annotated[str, typer.Option(help="The vocoder.")] = "speech",
+    steps: Steps = None,
+    solver: Solver = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Make speech from mel spectrograms, or from recordings by way of theirs."""
+    from contextlib import nullcontext
+
+    from multidiff.loading import load
+
+    if bool(inputs) == (text is not None):
+        raise InputError("give INPUT files, or --text, and not both")
+    vocoder = load(model, checked_device(device))
+    run = verb(vocoder, "synth")
+    options = {"steps": steps, "solver": solver, "seed": seed, "share": process_share()}
+    if text is None:
+        say(run(vocoder, inputs, out, **options), as_json)
+        return
+    from multidiff.audio.synth import spoken
+
+    with spoken(text) if text is not None else nullcontext() as recording:
+        say(run(vocoder, [recording], out, **options), as_json)
+
+
+@app.command(context_settings=OPEN)
+def sample(
+    context: typer.Context,
+    model: ModelName,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder.")] = None,
+    num: Annotated[int, typer.Option("-n", min=1, help="Samples for each prompt.")] = 1,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="The condition; may be repeated.")
+    ] = None,
+    steps: Steps = None,
+    solver: Solver = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale; 1 is off.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Draw samples from a model; its wing may add options of its own."""
+    from multidiff.loading import load
+    from multidiff.options import read_options
+
+    ready = load(model, checked_device(device))
+    run = verb(ready, "sample")
+    common = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
+    own = read_options(context.args, run, {*common, "model", "num", "prompts", "out"})
+    say(run(ready, num=num, prompts=prompt or [], out=out, **common, **own), as_json)
+
+
+@app.command("eval", context_settings=OPEN)
+def evaluate(
+    context: typer.Context,
+    model: ModelName,
+    data: Annotated[str | None, typer.Argument(help="Held-out media.")] = None,
+    steps: Steps = None,
+    solver: Solver = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Measure a model; its wing may add options of its own."""
+    from multidiff.loading import find_model, load
+    from multidiff.options import read_options
+
+    folder = find_model(model)
+    ready = load(model, checked_device(device))
+    run = verb(ready, "eval")
+    common = {"steps": steps, "solver": solver, "seed": seed}
+    own = read_options(context.args, run, {*common, "model", "data", "folder"})
+    say(run(ready, data, folder, **common, **own), as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/NAME where not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="From the newest checkpoint.")] = False,
+) -> None:
+    """Train what a recipe says; the model comes to lie in OUT/model."""
+    from multidiff.training_command import train_recipe
+
+    folder = Path("runs") / recipe.stem if out is None else out
+    say(train_recipe(recipe, overrides or [], folder, resume), as_json=False)
+
+
+@app.command()
+def check(
+    recipes: Annotated[list[Path], typer.Argument(help="Recipes, YAML files.")],
+) -> None:
+    """Find everything wrong in recipes without building or running anything."""
+    from multidiff.loading import check_recipe
+    from multidiff.report import Report
+
+    faults: list[str] = []
+    for path in recipes:
+        try:
+            check_recipe(path)
+        except InputError as fault:
+            faults.append(str(fault))
+    say(Report([f"{len(recipes) - len(faults)} of {len(recipes)} recipes are right"], {}, faults))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models that come with the package."""
+    from multidiff.loading import shipped_table
+
+    say(shipped_table(), as_json)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A foreign checkpoint.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the model to be.")],
+) -> None:
+    """Turn a checkpoint of another project into a model."""
+    from multidiff.loading import convert_checkpoint
+
+    say(convert_checkpoint(source, destination), as_json=False)
+
+
+# ------------------------------------------------------------------------- printing
+
+
+def say(report: Report, as_json: bool = False) -> None:
+    """Print a report; end with status 2 if some of it could not be done."""
+    if as_json:
+        print(json.dumps({**report.facts, "faults": report.faults}))
+    else:
+        for line in report.lines:
+            print(line)
+    for fault in report.faults:
+        complain(fault)
+    if report.faults:
+        raise typer.Exit(2)
+
+
+def complain(text: str) -> None:
+    """A line, or a line for each of several faults, on stderr."""
+    for line in text.splitlines():
+        print(f"multidiff: {line}", file=sys.stderr)
+
+
+def verb(model: Any, name: str) -> Callable[..., Report]:
+    """What the model's wing does under a command.
+
+    Raises:
+        InputError: if it does nothing of the sort.
+    """
+    from multidiff.catalogue import VERBS
+    from multidiff.recipe import locate
+
+    kind = type(model).__name__
+    if name not in VERBS.get(kind, {}):
+        raise InputError(f"a {kind} does not {name}; it knows {', '.join(VERBS.get(kind, {}))}")
+    return locate(VERBS[kind][name])
+
+
+def checked_device(name: str) -> str:
+    """A device that is there.
+
+    Raises:
+        InputError: if it is not.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: cannot be used ({reason}); try cpu") from error
+    return name
+
+
+def process_share() -> tuple[int, int]:
+    """Which of how many processes this is, where a launcher started several."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def main() -> None:
+    """The program ``multidiff``."""
+    logging.basicConfig(format="multidiff: %(message)s", level=logging.WARNING)
+    sys.exit(run(sys.argv[1:]))
+
+
+# What the parser raises about wrong options: the parent of all its kinds, which typer does
+# not export.
+ParserError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; returns its exit status."""
+    try:
+        status = app(arguments, prog_name="multidiff", standalone_mode=False)
+    except InputError as fault:
+        complain(str(fault))
+        return 2
+    except typer.Exit as end:
+        return end.exit_code
+    except ParserError as fault:
+        complain(fault.format_message())
+        return 2
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        return 128 + getattr(stop, "number", 2)
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody listens any more
+        return 0
+    return int(status or 0)
+
+
+if __name__ == "__main__":
+    main()

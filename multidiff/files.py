@@ -1,0 +1,83 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from multidiff.errors import InputError
+
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than allowed",
+    errno.EACCES: "no right to write there",
+    errno.EPERM: "no right to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` when the block ends well.
+
+    The file lies beside its destination until it is complete and on the disk; if the block
+    fails, nothing is left behind and what was there before stays.
+
+    Raises:
+        InputError: if the system refuses (full disk, no rights), naming the file and why.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        flush_to_disk(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """The same for a folder; one that is there already is replaced.
+
+    Raises:
+        InputError: if the system refuses, naming the folder and why.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.iterdir():
+            flush_to_disk(file)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file or folder survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refused(path: Path, error: OSError) -> InputError:
+    """What to tell about a write that the system refused."""
+    reason = REASONS.get(error.errno or 0, error.strerror or str(error))
+    return InputError(f"{path}: cannot be written: {reason}; choose another place or make room")

@@ -1,0 +1,207 @@
+"""Models by name, folder or hub id, and how their folders are written.
+
+A model is a folder: ``recipe.yaml`` says what it is, ``model.safetensors`` holds its weights,
+``card.md`` tells about it, and the model's own wing may keep more beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from multidiff.catalogue import CONVERTERS, PARTS
+from multidiff.errors import InputError
+from multidiff.files import folder_written_whole
+from multidiff.recipe import Node, Part, check_section, locate, parse, read_recipe
+from multidiff.report import Report, table
+from multidiff.weights import load_into, read_tensors, save_tensors
+
+RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
+TRAINED = "model"
+HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
+
+
+SECTIONS: dict[str, Any] = {"model": Any, "data": Any, "held_out": Any, "trainer": Any}
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What every wing's model offers beside its own verbs."""
+
+    def task(self) -> nn.Module:
+        """What a trainer trains."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for, kept in their file and compared on loading."""
+        ...
+
+    def settle(self, folder: Path) -> None:
+        """Take up what else lies in the folder."""
+        ...
+
+
+def shipped() -> dict[str, Path]:
+    """The models that come with the package, by name."""
+    root = Path(str(resources.files("multidiff") / "pretrained"))
+    found = sorted(root.glob(f"*/{WEIGHTS}")) if root.is_dir() else []
+    return {path.parent.name: path.parent for path in found}
+
+
+def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
+    """A ready model of any domain.
+
+    Args:
+        name: of a shipped model, a folder, or a model on the Hugging Face hub.
+        device: where it will compute.
+
+    Raises:
+        InputError: if there is no such model, or its files do not fit each other.
+    """
+    folder = find_model(name)
+    model = build_model(folder / RECIPE)
+    tensors, facts = read_tensors(folder / WEIGHTS)
+    for key, value in model.facts().items():
+        if facts.get(key, value) != value:
+            raise InputError(
+                f"{folder / WEIGHTS}: was made for {key} {facts[key]}, but {folder / RECIPE} "
+                f"says {value}; take both from the same model"
+            )
+    load_into(model, tensors, folder / WEIGHTS)
+    model.settle(folder)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model.
+
+    Raises:
+        InputError: if it cannot be found.
+    """
+    if str(name) in shipped():
+        return shipped()[str(name)]
+    folder = Path(name)
+    if (folder / TRAINED / WEIGHTS).is_file():  # a run's folder holds the model it made
+        return folder / TRAINED
+    if folder.is_dir():
+        for needed in (RECIPE, WEIGHTS):
+            if not (folder / needed).is_file():
+                raise InputError(f"{folder}: holds no {needed}, so it is no model's folder")
+        return folder
+    if folder.exists():
+        raise InputError(f"{folder}: a model is a folder with {RECIPE} and {WEIGHTS}, not a file")
+    if str(name).count("/") == 1:
+        return _from_hub(str(name))
+    raise InputError(
+        f"no model {str(name)!r}: give a folder, a hub id, or one of {', '.join(shipped())}"
+    )
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # slow to import, seldom needed
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors", "*.json"]))
+    except Exception as error:  # network, rights, names: the library raises many kinds
+        raise InputError(
+            f"{name}: is no folder here and cannot be had from the hub "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+
+
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Part]:
+    """The checked sections of a recipe.
+
+    Raises:
+        InputError: if anything is wrong, with every fault on a line of its own.
+    """
+    return check_section(read_recipe(path, overrides), SECTIONS, PARTS)
+
+
+def build_model(recipe: Path) -> Any:
+    """The model of a recipe, with untrained weights; its other sections are not looked at.
+
+    Raises:
+        InputError: if the recipe is wrong.
+    """
+    return _built(read_recipe(recipe), recipe)
+
+
+def _from_text(recipe: str, name: Path) -> Any:
+    return _built(parse(recipe, str(name)), name)
+
+
+def _built(tree: Node, name: Path) -> Any:
+    if "model" not in tree.value:
+        raise InputError(f"{name}: has no section 'model'")
+    only = Node({"model": tree.value["model"]}, tree.place)
+    return check_section(only, SECTIONS, PARTS)["model"].build()
+
+
+def save_model(
+    model: Any, folder: Path, recipe: str, *, half: bool = False, texts: Mapping[str, str] = {}
+) -> None:
+    """Write a model's folder, whole or not at all.
+
+    Args:
+        model: whose weights are written.
+        folder: its place; what is there is replaced.
+        recipe: its resolved recipe.
+        half: write float16, half the size.
+        texts: further files by name, such as the card.
+
+    Raises:
+        InputError: if the system refuses.
+    """
+    parse(recipe, RECIPE)
+    tensors = {
+        name: tensor.to(HALF.get(tensor.dtype, tensor.dtype)) if half else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    with folder_written_whole(folder) as partial:
+        save_tensors(tensors, partial / WEIGHTS, {"format": "multidiff", **model.facts()})
+        (partial / RECIPE).write_text(recipe)
+        for name, text in texts.items():
+            (partial / name).write_text(text)
+
+
+def shipped_table() -> Report:
+    """The models that come with the package: name, size, licence, and what they are."""
+    rows = [["name", "MB", "about"]]
+    facts = []
+    for name, folder in shipped().items():
+        size = (folder / WEIGHTS).stat().st_size / 1e6
+        about = _first_line(folder / CARD)
+        rows.append([name, f"{size:.1f}", about])
+        facts.append({"name": name, "megabytes": round(size, 2), "about": about})
+    return Report(table(rows), {"models": facts})
+
+
+def _first_line(card: Path) -> str:
+    lines = card.read_text().splitlines() if card.is_file() else []
+    return next((line.lstrip("# ") for line in lines if line.strip()), "")
+
+
+def convert_checkpoint(source: Path, destination: Path) -> Report:
+    """Turn a foreign checkpoint into a model's folder.
+
+    Raises:
+        InputError: if no converter knows the file, or it is not whole.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such file")
+    for target in CONVERTERS:
+        found = locate(target)(source)
+        if found is None:
+            continue
+        recipe, tensors, about = found
+        model = _from_text(recipe, source)
+        load_into(model, tensors, source)
+        save_model(model, destination, recipe)
+        return Report([f"{destination}: {about}"], {"destination": str(destination)})
+    raise InputError(f"{source}: is of no kind that can be converted")

@@ -1,0 +1,62 @@
+"""ConvNeXt blocks over time, told the noise level (Liu et al. 2022; Peebles & Xie 2023)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class AdaptiveNorm(nn.Module):
+    """Layer norm whose scale and shift come from an embedding; starts as the plain norm.
+
+    Args:
+        width: channels.
+        embedding_width: size of the embedding.
+    """
+
+    def __init__(self, width: int, embedding_width: int):
+        super().__init__()
+        self.width = width
+        self.modulation = nn.Linear(embedding_width, 2 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(
+        self, x: Float[Tensor, "batch frames width"], embedding: Float[Tensor, "batch emb"]
+    ) -> Float[Tensor, "batch frames width"]:
+        """The normalised and modulated frames."""
+        scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=-1)
+        return F.layer_norm(x, (self.width,)) * (1 + scale) + shift
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution over time, adaptive norm, inverted bottleneck, gated residual.
+
+    Frames are normalised one by one: nothing looks further than the convolution, so long
+    inputs can be cut into pieces.
+
+    Args:
+        width: channels.
+        embedding_width: size of the noise level's embedding.
+        kernel: length of the convolution, odd.
+        expansion: width of the bottleneck over that of the block.
+    """
+
+    def __init__(self, width: int, embedding_width: int, kernel: int = 7, expansion: int = 3):
+        super().__init__()
+        self.mix = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = AdaptiveNorm(width, embedding_width)
+        self.widen = nn.Linear(width, expansion * width)
+        self.narrow = nn.Linear(expansion * width, width)
+        self.gate = nn.Linear(embedding_width, width)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, 0.3)
+
+    def forward(
+        self, x: Float[Tensor, "batch frames width"], embedding: Float[Tensor, "batch emb"]
+    ) -> Float[Tensor, "batch frames width"]:
+        """The frames after the block."""
+        mixed = self.mix(x.transpose(1, 2)).transpose(1, 2)
+        hidden = F.gelu(self.widen(self.norm(mixed, embedding)), approximate="tanh")
+        return x + self.gate(embedding)[:, None] * self.narrow(hidden)

@@ -1,0 +1,63 @@
+"""Options that a model's wing adds to a command, read from its function's signature."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pydantic
+
+from multidiff.errors import InputError
+
+
+def read_options(
+    arguments: Sequence[str], function: Callable[..., Any], taken: Iterable[str]
+) -> dict[str, Any]:
+    """``--name value`` pairs as keyword arguments of a function.
+
+    A flag of type bool stands alone; a tuple takes its values with commas between.
+
+    Args:
+        arguments: what the command did not read itself.
+        function: whose keyword-only parameters are the options.
+        taken: parameters that the command fills itself.
+
+    Raises:
+        InputError: if there is no such option, its value is missing or not right.
+    """
+    hints = typing.get_type_hints(function)
+    known = {
+        name.replace("_", "-"): name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in set(taken)
+    }
+    values: dict[str, Any] = {}
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        option, equals, attached = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or option not in known:
+            raise InputError(f"{word}: no such option here; {_offer(known)}")
+        hint = hints[known[option]]
+        if hint is bool and not equals:
+            values[known[option]] = True
+            continue
+        if not equals and not left:
+            raise InputError(f"--{option}: needs a value")
+        values[known[option]] = _value(option, attached if equals else left.pop(0), hint)
+    return values
+
+
+def _value(option: str, text: str, hint: Any) -> Any:
+    is_tuple = typing.get_origin(hint) is tuple
+    try:
+        return pydantic.TypeAdapter(hint).validate_python(text.split(",") if is_tuple else text)
+    except pydantic.ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise InputError(f"--{option} {text}: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def _offer(known: dict[str, str]) -> str:
+    return f"this model adds {', '.join(f'--{k}' for k in known)}" if known else "it adds none"

@@ -1,0 +1,32 @@
+"""What a command has to tell: lines for people, facts for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a command.
+
+    Attributes:
+        lines: printed on stdout, unless ``--json`` is asked for.
+        facts: printed as one JSON object then.
+        faults: what could not be done, a line each; the command ends with status 2.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Rows of text as aligned lines, the first row a heading; numbers stand on the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines

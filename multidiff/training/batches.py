@@ -1,0 +1,163 @@
+"""Batches that are a function of their number.
+
+What batch ``k`` holds follows from the seed and ``k`` alone: order, crops, noise. So training
+resumes bit by bit from nothing more than the number of the next batch, and several processes
+share one batch by rows: two processes with half of it each see what one with all of it sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from multidiff.core.randomness import mixed_seed
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Single examples, cut out of media at random."""
+
+    def __len__(self) -> int:
+        """How many make an epoch."""
+        ...
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """One example: tensors without a batch dimension, and names."""
+        ...
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """An endless sequence of batches."""
+
+    def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
+        """One of ``parts`` equal shares of the batch with that number."""
+        ...
+
+
+class Batches:
+    """Shuffled batches of examples, epoch after epoch.
+
+    Args:
+        examples: where they come from.
+        batch_size: examples in one batch, over all processes.
+        seed: of the order and of the examples' own randomness.
+        shuffle: a new order in each epoch, or the order of the examples.
+
+    Raises:
+        ValueError: if there are no examples, or the batch is empty.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, seed: int = 0, shuffle: bool = True):
+        if len(examples) == 0 or batch_size < 1:
+            raise ValueError(f"{len(examples)} examples in batches of {batch_size}: none to draw")
+        self.examples, self.batch_size = examples, batch_size
+        self.seed, self.shuffle = seed, shuffle
+        self._order: tuple[int, np.ndarray] | None = None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches until every example was seen, counting the last, shared one."""
+        return math.ceil(len(self.examples) / self.batch_size)
+
+    def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
+        """See :class:`BatchSource`.
+
+        Raises:
+            ValueError: if the batch cannot be shared evenly.
+        """
+        if self.batch_size % parts:
+            raise ValueError(f"a batch of {self.batch_size} cannot be shared by {parts} processes")
+        share = self.batch_size // parts
+        first = number * self.batch_size + part * share
+        return collate([self._visit(place) for place in range(first, first + share)])
+
+    def _visit(self, place: int) -> dict[str, Any]:
+        epoch, position = divmod(place, len(self.examples))
+        rng = np.random.default_rng(mixed_seed(self.seed, 1, place))
+        return self.examples.example(int(self._permutation(epoch)[position]), rng)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != epoch:
+            count = len(self.examples)
+            rng = np.random.default_rng(mixed_seed(self.seed, 0, epoch))
+            self._order = epoch, rng.permutation(count) if self.shuffle else np.arange(count)
+        return self._order[1]
+
+
+class ListedBatches:
+    """Batches that are given as a sequence of dicts, over and over.
+
+    Args:
+        batches: each a dict of tensors with the batch first.
+    """
+
+    def __init__(self, batches: Sequence[dict[str, Any]]):
+        if len(batches) == 0:
+            raise ValueError("no batches to train on")
+        self.batches = batches
+
+    def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
+        """See :class:`BatchSource`."""
+        return rows_of(self.batches[number % len(self.batches)], part, parts)
+
+
+def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Examples to a batch: tensors and numbers are stacked, the rest are lists."""
+    batch: dict[str, Any] = {}
+    for key, first in examples[0].items():
+        values = [example[key] for example in examples]
+        if isinstance(first, Tensor):
+            batch[key] = torch.stack(values)
+        elif isinstance(first, int | float):
+            batch[key] = torch.tensor(values)
+        else:
+            batch[key] = values
+    return batch
+
+
+def rows_of(batch: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
+    """One of ``parts`` equal shares of a batch.
+
+    Raises:
+        ValueError: if the batch cannot be shared evenly.
+    """
+    share = {}
+    for key, values in batch.items():
+        if len(values) % parts:
+            raise ValueError(f"a batch of {len(values)} cannot be shared by {parts} processes")
+        size = len(values) // parts
+        share[key] = values[part * size : (part + 1) * size]
+    return share
+
+
+class _Numbered(Dataset):
+    """A batch source as a data set whose items are whole batches, for worker processes."""
+
+    def __init__(self, source: BatchSource, part: int, parts: int):
+        self.source, self.part, self.parts = source, part, parts
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.source.batch(number, self.part, self.parts)
+
+
+def stream(
+    source: BatchSource, numbers: range, part: int, parts: int, workers: int, pin: bool
+) -> Iterator[dict[str, Any]]:
+    """The batches with these numbers, prepared ahead by worker processes if there are any."""
+    return iter(
+        DataLoader(
+            _Numbered(source, part, parts),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            pin_memory=pin,
+            persistent_workers=False,
+        )
+    )

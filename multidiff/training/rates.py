@@ -1,0 +1,27 @@
+"""The learning rate over the steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Decay = Literal["none", "linear", "cosine"]
+
+
+def rate_at(step: int, steps: int, warmup_steps: int, decay: Decay, decay_from: float) -> float:
+    """The factor of the learning rate at a step (from 0).
+
+    Args:
+        step: which.
+        steps: of the whole training.
+        warmup_steps: it grows linearly over these.
+        decay: how it falls to 0.
+        decay_from: share of the steps after which it falls; constant until then.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    start = max(warmup_steps, decay_from * steps)
+    if decay == "none" or step < start:
+        return 1.0
+    done = (step - start) / max(steps - start, 1)
+    return 1 - done if decay == "linear" else (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,264 @@
+"""One run of the trainer: its weights, optimizer and average, and one step of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from multidiff.core.randomness import generators, mixed_seed
+from multidiff.errors import InputError
+from multidiff.training.batches import BatchSource, stream
+from multidiff.training.checkpoints import CheckpointFolder
+from multidiff.training.ema import MovingAverage
+from multidiff.training.log import TrainingLog
+from multidiff.training.rates import rate_at
+from multidiff.training.state import gathered, put_back
+
+if TYPE_CHECKING:
+    from multidiff.training.trainer import Preview, Trainer
+
+# Streams of random numbers that must not meet.
+WEIGHTS, NOISE, HELD_OUT = 2, 3, 4
+# Reading a loss makes a GPU wait, so several are read at once; the CPU reads each.
+UNREAD_ON_GPU = 16
+
+
+class Losses(nn.Module):
+    """A task as a module whose forward pass is its losses, for engines that wrap modules."""
+
+    def __init__(self, task: nn.Module):
+        super().__init__()
+        self.task: Any = task
+
+    def forward(self, batch: Any, rng: list[torch.Generator]) -> dict[str, Tensor]:
+        """Mean losses by name."""
+        return {name: loss.mean() for name, loss in self.task.losses(batch, rng).items()}
+
+
+class Run:
+    """A task in training.
+
+    Args:
+        plan: how to train.
+        task: what to train.
+        batches: what to train it on.
+        folder: for checkpoints and logs, or None.
+        texts: files to keep beside each checkpoint.
+    """
+
+    def __init__(
+        self,
+        plan: Trainer,
+        task: nn.Module,
+        batches: BatchSource,
+        folder: Path | None,
+        texts: dict[str, str],
+    ):
+        self.plan, self.batches, self.folder, self.texts = plan, batches, folder, texts
+        self.engine = Accelerator(mixed_precision=_mixed_precision(plan.precision))
+        if self.engine.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        if plan.compile:
+            task.compile()
+        self.losses, self.optimizer = self.engine.prepare(Losses(task), self._optimizer(task))
+        self.task = self.engine.unwrap_model(self.losses).task
+        self.average = MovingAverage(self.task, plan.ema_decay)
+        self.step = 0
+        self.last_losses: dict[str, float] = {}
+        self._unread: list[tuple[int, list[str], dict[str, Tensor]]] = []
+        self._since_log: list[dict[str, float]] = []
+
+    def _optimizer(self, task: nn.Module) -> torch.optim.Optimizer:
+        trained = [p for p in task.parameters() if p.requires_grad]
+        return torch.optim.AdamW(
+            trained,
+            lr=self.plan.learning_rate,
+            betas=self.plan.betas,
+            weight_decay=self.plan.weight_decay,
+            fused=self.engine.device.type == "cuda",
+        )
+
+    # ------------------------------------------------------------------ begin and end
+
+    def begin(self, resume: bool) -> None:
+        """Take up the newest checkpoint, or see that there is none in the way.
+
+        Raises:
+            InputError: if there is nothing to resume, or another run is in the way.
+        """
+        if self.folder is not None:
+            self.checkpoints = CheckpointFolder(self.folder, self.plan.keep)
+            if resume:
+                found = self.checkpoints.newest()
+                put_back(found, self.losses, self._bare_optimizer(), self.average)
+                self.step = found.step
+            elif self.checkpoints.paths():
+                raise InputError(
+                    f"{self.folder}: holds the checkpoints of a run; --resume it, "
+                    "or choose another folder"
+                )
+        self.log = TrainingLog(self.plan.steps, self.step, self.folder, self.engine.is_main_process)
+        if resume:
+            self.log.say(f"resuming from step {self.step}")
+
+    def finish(self) -> None:
+        """Leave the averaged weights in the task."""
+        self._read_losses()
+        for name, parameter in self.task.named_parameters():
+            parameter.data.copy_(self.average.shadow[name])
+        self.engine.wait_for_everyone()
+
+    # -------------------------------------------------------------------------- steps
+
+    def steps_to_go(self) -> Iterator[int]:
+        """The numbers of the steps left, from 1."""
+        plan = self.plan
+        first, last = self.step * plan.accumulate, plan.steps * plan.accumulate
+        cuda = self.engine.device.type == "cuda"
+        self._stream = stream(
+            self.batches,
+            range(first, last),
+            self.engine.process_index,
+            self.engine.num_processes,
+            plan.workers,
+            pin=cuda,
+        )
+        yield from range(self.step + 1, plan.steps + 1)
+
+    def advance(self, step: int) -> None:
+        """One update of the weights."""
+        plan = self.plan
+        self.losses.train()
+        # Dropout and the like; each process its own.
+        torch.manual_seed(mixed_seed(plan.seed, WEIGHTS, step, self.engine.process_index))
+        factor = rate_at(step - 1, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.learning_rate * factor
+        self.optimizer.zero_grad()
+        names: list[str] = []
+        sums: dict[str, Tensor] = {}
+        for micro in range(plan.accumulate):
+            last = micro == plan.accumulate - 1
+            with contextlib.nullcontext() if last else self.engine.no_sync(self.losses):
+                batch = next(self._stream)
+                names += _names(batch)
+                number = (step - 1) * plan.accumulate + micro
+                losses = self._losses_of(batch, NOISE, number)
+                self.engine.backward(_total(losses) / plan.accumulate)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / plan.accumulate
+        norm = self.engine.clip_grad_norm_(self.losses.parameters(), plan.max_gradient_norm)
+        self.optimizer.step()
+        self.average.update()
+        self.step = step
+        self._unread.append((step, names, {**sums, "gradient": torch.as_tensor(norm).detach()}))
+        self.log.advance(step)
+        cuda = self.engine.device.type == "cuda"
+        if step % plan.log_every == 0 or len(self._unread) >= (UNREAD_ON_GPU if cuda else 1):
+            self._read_losses()
+        if step % plan.log_every == 0:
+            self._tell(factor)
+
+    def _losses_of(self, batch: dict[str, Any], use: int, number: int) -> dict[str, Tensor]:
+        sent: Any = send_to_device(batch, self.engine.device, non_blocking=True)
+        rows = len(next(iter(batch.values())))
+        first = self.engine.process_index * rows
+        seeds = [mixed_seed(self.plan.seed, use, number, first + row) for row in range(rows)]
+        return self.losses(sent, generators(seeds, self.engine.device))
+
+    def _read_losses(self) -> None:
+        """See that all losses are numbers before they reach a log or a checkpoint."""
+        for step, names, values in self._unread:
+            read = {name: float(value) for name, value in values.items()}
+            bad = [name for name, value in read.items() if not math.isfinite(value)]
+            if self.any_process(bool(bad)):
+                self._stop_on(step, names, bad)
+            self._since_log.append(read)
+        self._unread.clear()
+
+    def _stop_on(self, step: int, names: list[str], bad: list[str]) -> None:
+        what = f"{', '.join(bad)} is not a finite number" if bad else "another process stopped"
+        files = f" on {', '.join(names)}" if names else ""
+        kept = "nothing was saved after it; lower the learning rate or look at those files"
+        raise InputError(f"step {step}: {what}{files}; {kept}")
+
+    def _tell(self, factor: float) -> None:
+        count = len(self._since_log)
+        means = {
+            name: sum(one[name] for one in self._since_log) / count for name in self._since_log[0]
+        }
+        if self.engine.num_processes > 1:
+            device = self.engine.device
+            means = {
+                name: self._reduced(torch.tensor(value, device=device), "mean")
+                for name, value in means.items()
+            }
+        self._since_log.clear()
+        self.last_losses = means
+        self.log.tell(self.step, "train", {**means, "rate": self.plan.learning_rate * factor})
+
+    def look(self, held_out: BatchSource | None, preview: Preview | None) -> None:
+        """Held-out losses and previews, with the averaged weights."""
+        with self.average.in_place(), torch.no_grad():
+            self.losses.eval()
+            if held_out is not None:
+                self.log.tell(self.step, "held-out", self._held_out_losses(held_out))
+            if preview is not None and self.log.writer is not None:
+                preview(self.log.writer, self.step)
+
+    def _held_out_losses(self, held_out: BatchSource) -> dict[str, float]:
+        engine, sums = self.engine, {}
+        for number in range(self.plan.validation_batches):
+            batch = held_out.batch(number, engine.process_index, engine.num_processes)
+            for name, loss in self._losses_of(batch, HELD_OUT, number).items():
+                sums[name] = sums.get(name, 0) + loss / self.plan.validation_batches
+        return {name: self._reduced(loss, "mean") for name, loss in sums.items()}
+
+    def _reduced(self, value: Tensor, how: str) -> float:
+        return float(cast(Tensor, self.engine.reduce(value, how)))
+
+    def any_process(self, here: bool) -> bool:
+        """Whether something is true in any process; all get the same answer."""
+        if self.engine.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.engine.device)
+        return self._reduced(flag, "sum") > 0
+
+    # -------------------------------------------------------------------- checkpoints
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a folder."""
+        self._read_losses()
+        if self.folder is None:
+            return
+        checkpoint = gathered(
+            self.step, self.losses, self._bare_optimizer(), self.average, self.texts
+        )
+        if self.engine.is_main_process:
+            self.checkpoints.save(checkpoint)
+        self.engine.wait_for_everyone()
+
+    def _bare_optimizer(self) -> torch.optim.Optimizer:
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+
+def _mixed_precision(precision: str) -> str:
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() else "fp32"
+    return {"bf16": "bf16", "fp32": "no"}[precision]
+
+
+def _names(batch: dict[str, Any]) -> list[str]:
+    return [str(name) for name in batch.get("name", [])]
+
+
+def _total(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()

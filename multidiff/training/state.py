@@ -1,0 +1,95 @@
+"""Between a run in memory and its checkpoint.
+
+The state is gathered whole, under the names of the unwrapped task, whatever the engine made
+of the module: a checkpoint does not know how many processes wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from multidiff.errors import InputError
+from multidiff.training.checkpoints import Checkpoint
+from multidiff.training.ema import MovingAverage
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+PREFIX = "task."  # of the task in the module that computes its losses
+
+
+def gathered(
+    step: int,
+    losses: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage,
+    texts: Mapping[str, str],
+) -> Checkpoint:
+    """A checkpoint of the present state; every process must call it."""
+    model: dict[str, Any] = get_model_state_dict(losses, options=WHOLE)
+    moments: Any = get_optimizer_state_dict(losses, optimizer, options=WHOLE)
+    tensors = {
+        "model": {name.removeprefix(PREFIX): value for name, value in model.items()},
+        "ema": {name: _whole(value) for name, value in average.shadow.items()},
+        "optimizer": {
+            f"{parameter}/{name}": torch.as_tensor(value)
+            for parameter, values in moments.get("state", {}).items()
+            for name, value in values.items()
+        },
+    }
+    numbers = {"ema_updates": average.updates, "param_groups": moments.get("param_groups", [])}
+    return Checkpoint(step, tensors, numbers, dict(texts))
+
+
+def put_back(
+    found: Checkpoint,
+    losses: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage,
+) -> None:
+    """Take up a checkpoint's state.
+
+    Raises:
+        InputError: if it is of another model.
+    """
+    model: Any = {f"{PREFIX}{name}": value for name, value in found.tensors["model"].items()}
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in found.tensors["optimizer"].items():
+        parameter, _, name = key.rpartition("/")
+        state.setdefault(parameter, {})[name] = value
+    moments: Any = {"state": state, "param_groups": found.numbers["param_groups"]}
+    try:
+        set_model_state_dict(losses, model, options=WHOLE)
+        set_optimizer_state_dict(losses, optimizer, moments, options=WHOLE)
+        for name, shadow in average.shadow.items():
+            _copy(found.tensors["ema"][name], shadow)
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(
+            f"the checkpoint of step {found.step} is of another model than this recipe's ({reason})"
+        ) from error
+    average.updates = found.numbers["ema_updates"]
+
+
+def _whole(value: Tensor) -> Tensor:
+    gather = getattr(value, "full_tensor", None)  # a shard of FSDP
+    return value if gather is None else gather()
+
+
+def _copy(whole: Tensor, into: Tensor) -> None:
+    mesh = getattr(into, "device_mesh", None)
+    if mesh is not None:
+        from torch.distributed.tensor import distribute_tensor
+
+        placements = into.placements  # type: ignore[attr-defined]
+        whole = distribute_tensor(whole.to(into.device), mesh, placements)
+    into.copy_(whole)

@@ -1,0 +1,158 @@
+"""One trainer for every task.
+
+It knows losses by name and nothing of what they are losses of. Every random draw of a step
+is seeded by the step, so a run that was interrupted goes on as if it had not been, and
+several processes draw for their rows of a batch what one process would have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from multidiff.core.randomness import Rng
+from multidiff.errors import InputError
+from multidiff.training.batches import BatchSource, ListedBatches
+from multidiff.training.rates import Decay
+from multidiff.training.run import Run
+from multidiff.training.signals import Interrupted, interruptions
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A module with losses."""
+
+    def losses(self, batch: Any, rng: Rng | None) -> dict[str, Tensor]:
+        """The losses of each sample by name; the mean of their sum is minimised."""
+        ...
+
+
+Preview = Callable[[Any, int], None]
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """How to train.
+
+    Attributes:
+        steps: updates of the weights.
+        learning_rate: of AdamW, at its highest.
+        warmup_steps: over which the rate grows from 0.
+        decay: how the rate falls to 0.
+        decay_from: share of the steps after which it falls.
+        betas: AdamW's averages.
+        weight_decay: AdamW's.
+        max_gradient_norm: longer gradients are shortened to it.
+        accumulate: batches for one update.
+        precision: "bf16" computes the network in bfloat16; "auto" does so on a GPU.
+        ema_decay: of the weights' moving average, which is what comes out.
+        compile: compile the network (minutes at the start, then faster on a GPU).
+        seed: of the weights' and the batches' randomness.
+        log_every: steps between lines of the log.
+        save_every: steps between checkpoints.
+        keep: checkpoints that stay.
+        validate_every: steps between looks at held-out data and previews.
+        validation_batches: held-out batches looked at.
+        workers: processes that prepare batches ahead, for each training process.
+        threads: of the CPU, for each process; torch's choice where None.
+    """
+
+    steps: int
+    learning_rate: float = 2e-4
+    warmup_steps: int = 0
+    decay: Decay = "none"
+    decay_from: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    accumulate: int = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ema_decay: float = 0.9999
+    compile: bool = False
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    keep: int = 3
+    validate_every: int = 1000
+    validation_batches: int = 8
+    workers: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        least_one = ("steps", "accumulate", "log_every", "save_every", "keep", "validate_every")
+        for name in least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+        if not self.learning_rate > 0 or not 0 <= self.decay_from <= 1:
+            raise ValueError(
+                f"learning_rate {self.learning_rate:g} must be positive and "
+                f"decay_from {self.decay_from:g} in [0, 1]"
+            )
+
+    def fit(
+        self,
+        task: torch.nn.Module,
+        batches: BatchSource | list[dict[str, Any]],
+        held_out: BatchSource | None = None,
+        *,
+        out: Path | str | None = None,
+        resume: bool = False,
+        texts: Mapping[str, str] | None = None,
+        preview: Preview | None = None,
+    ) -> Outcome:
+        """Train a task; it ends with the averaged weights.
+
+        Args:
+            task: a module with ``losses``.
+            batches: what to train on.
+            held_out: what to look at from time to time.
+            out: folder of the checkpoints and logs; nothing is written where None.
+            resume: go on from the newest whole checkpoint in ``out``.
+            texts: files to keep beside each checkpoint, by name.
+            preview: called with TensorBoard's writer and the step, the weights averaged.
+
+        Returns:
+            How far it came.
+
+        Raises:
+            InputError: if a loss is not a number, naming step and files; if ``out`` holds
+                another run, or nothing to resume; if the system refuses a write.
+        """
+        source = ListedBatches(batches) if isinstance(batches, list) else batches
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        run = Run(self, task, source, None if out is None else Path(out), dict(texts or {}))
+        run.begin(resume)
+        with run.log, interruptions() as signal:
+            for step in run.steps_to_go():
+                run.advance(step)
+                if step % self.validate_every == 0 or step == self.steps:
+                    run.look(held_out, preview)
+                stopping = run.any_process(signal.raised)
+                if step % self.save_every == 0 or step == self.steps or stopping:
+                    run.save()
+                if stopping:
+                    raise Interrupted(signal.number)
+        run.finish()
+        return Outcome(run.step, run.last_losses)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far training came.
+
+    Attributes:
+        step: steps done.
+        losses: the last logged means, by name.
+    """
+
+    step: int
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+__all__ = ["InputError", "Outcome", "Task", "Trainer"]

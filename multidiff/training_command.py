@@ -1,0 +1,60 @@
+"""From a recipe to a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multidiff.catalogue import VERBS
+from multidiff.errors import InputError
+from multidiff.loading import RECIPE, Model, check_recipe, save_model
+from multidiff.recipe import locate, to_yaml
+from multidiff.report import Report
+from multidiff.training.batches import Batches
+from multidiff.training.trainer import Trainer
+
+MODEL = "model"
+
+
+def train_recipe(recipe: Path, overrides: Sequence[str], out: Path, resume: bool) -> Report:
+    """Train what a recipe says.
+
+    Args:
+        recipe: the file.
+        overrides: ``key.path=value`` changes of it.
+        out: folder of checkpoints and logs; the model comes to lie in ``out/model``.
+        resume: go on from the newest checkpoint there.
+
+    Raises:
+        InputError: if the recipe is wrong or training cannot go on.
+    """
+    parts = check_recipe(recipe, overrides)
+    for needed in ("model", "data", "trainer"):
+        if needed not in parts:
+            raise InputError(f"{recipe}: has no section {needed!r}, which training needs")
+    trainer: Trainer = parts["trainer"].build()
+    torch.manual_seed(trainer.seed)
+    model: Model = parts["model"].build()
+    data: Batches = parts["data"].build()
+    held_out = parts["held_out"].build() if "held_out" in parts else None
+    resolved = to_yaml({name: part.resolved for name, part in parts.items()})
+    outcome = trainer.fit(
+        model.task(),
+        data,
+        held_out,
+        out=out,
+        resume=resume,
+        texts={RECIPE: resolved},
+        preview=_preview(model, held_out),
+    )
+    save_model(model, out / MODEL, resolved)
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
+    return Report([f"{out / MODEL}: trained for {outcome.step} steps ({losses})"])
+
+
+def _preview(model: Any, held_out: Batches | None) -> Any:
+    target = VERBS.get(type(model).__name__, {}).get("preview")
+    return locate(target)(model, held_out.batch(0)) if target and held_out is not None else None

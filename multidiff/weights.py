@@ -1,0 +1,109 @@
+"""Reading and writing weights: safetensors only."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from multidiff.errors import InputError
+from multidiff.files import refused
+
+SHOWN = 3
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors to a safetensors file (whole only if the caller writes to a spare name).
+
+    Raises:
+        InputError: if the system refuses.
+    """
+    separate = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    try:
+        safetensors.torch.save_file(_unshared(separate), path, dict(metadata or {}))
+    except safetensors.SafetensorError as error:
+        raise _told_by_system(path, error) from error
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of tensors that lie in the memory of another, which the format does not allow."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            tensors[name] = tensor.clone()
+        seen.add(place)
+    return tensors
+
+
+def _told_by_system(path: Path, error: Exception) -> InputError:
+    """The writer reports the system's error number in its text alone."""
+    text = str(error)
+    number = text.rpartition("os error ")[2].rstrip(") ")
+    return refused(path, OSError(int(number) if number.isdigit() else 0, text))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata.
+
+    Raises:
+        InputError: if there is no such file, or it is something else or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    if is_pickle(path):
+        raise InputError(
+            f"{path}: is a pickle, which can run code when it is opened; "
+            "convert it to safetensors first: multidiff convert"
+        )
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except safetensors.SafetensorError as error:
+        raise InputError(
+            f"{path}: is not a whole safetensors file ({error}); copy or download it again"
+        ) from error
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file looks like a pickle, bare or inside torch's zip."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05")
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy tensors into a module that has exactly these.
+
+    Raises:
+        InputError: if tensors are missing, extra or of another shape; names the first of them.
+    """
+    own = module.state_dict()
+    faults = {
+        "missing": [name for name in own if name not in tensors],
+        "not of this model": [name for name in tensors if name not in own],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} where {tuple(own[name].shape)} belongs"
+            for name in own
+            if name in tensors and tensors[name].shape != own[name].shape
+        ],
+    }
+    told = [f"{_some(names)} {fault}" for fault, names in faults.items() if names]
+    if told:
+        raise InputError(f"{path}: does not fit the model: {'; '.join(told)}; is it of another?")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
