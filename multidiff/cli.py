@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multidiff.errors import InputError
+from multidiff.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from multidiff.report import Report
@@ -238,7 +238,9 @@ def main() -> None:
 
 # What the parser raises about wrong options: the parent of all its kinds, which typer does
 # not export.
-ParserError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+ParserError: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -253,8 +255,11 @@ def run(arguments: list[str]) -> int:
     except ParserError as fault:
         complain(fault.format_message())
         return 2
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        return 128 + getattr(stop, "number", 2)
+    except Interrupted as stop:
+        complain(str(stop))
+        return 128 + stop.number
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
     except BrokenPipeError:
         sys.stderr.close()  # nobody listens any more
         return 0

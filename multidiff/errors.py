@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""What ends a command before its end: a fault that the user can mend, and a signal."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,15 @@ class InputError(ValueError):
     The message is one line that names the file or the option, the value, and the mend. The
     command line prints it and ends with status 2.
     """
+
+
+class Interrupted(Exception):
+    """Work stopped on a signal, after saving.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by signal {number}, after saving")
+        self.number = number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,8 +75,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def is_pickle(path: Path) -> bool:
     """Whether a file looks like a pickle, bare or inside torch's zip."""
     with path.open("rb") as file:
-        start = file.read(2)
-    return zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05")
+        start = file.read(9)
+    # A safetensors file begins with the length of its header, which may read like a pickle's
+    # first bytes, and then has the header's brace.
+    bare = start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and start[8:] != b"{"
+    return bare or start[:4] == b"PK\x03\x04"
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

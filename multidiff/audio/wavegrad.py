@@ -198,7 +198,6 @@ def conv(before: int, after: int, taps: int, dilation: int = 1) -> TimeConv:
     layer = TimeConv(before, after, taps, dilation)
     with torch.no_grad():
         layer.weight.copy_(nn.init.orthogonal_(torch.empty(layer.weight.shape)))
-        layer.bias.zero_()
     return layer
 
 

@@ -35,6 +35,7 @@ class TimeConv(nn.Conv2d):
         )
         self.reach = dilation * (taps // 2)
         self.weight = nn.Parameter(self.weight.to(memory_format=torch.channels_last))
+        self.bias = nn.Parameter(torch.zeros(after))
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolved states."""

@@ -11,18 +11,6 @@ from dataclasses import dataclass
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training stopped on a signal, after saving.
-
-    Attributes:
-        number: of the signal.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(f"stopped by signal {number}, after saving")
-        self.number = number
-
-
 @dataclass
 class Raised:
     """The signal that came, if one did."""

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from multidiff.core.randomness import Rng
-from multidiff.errors import InputError
+from multidiff.errors import Interrupted
 from multidiff.training.batches import BatchSource, ListedBatches
 from multidiff.training.rates import Decay
 from multidiff.training.run import Run
-from multidiff.training.signals import Interrupted, interruptions
+from multidiff.training.signals import interruptions
 
 
 @runtime_checkable
@@ -153,6 +153,3 @@ class Outcome:
 
     step: int
     losses: dict[str, float] = field(default_factory=dict)
-
-
-__all__ = ["InputError", "Outcome", "Task", "Trainer"]

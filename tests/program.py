@@ -1,0 +1,45 @@
+"""Running the command line as users do: in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "recipes"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+MULTIDIFF = [sys.executable, "-m", "multidiff.cli"]
+LAUNCH = [
+    sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+    "--main_process_port", "0", "-m", "multidiff.cli",
+]  # fmt: skip
+
+
+def run(*arguments, program=MULTIDIFF, **options):
+    """The finished process, its output as text."""
+    command = [*program, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=300, **options
+    )
+
+
+def start(*arguments, program=MULTIDIFF):
+    """The process, running."""
+    return subprocess.Popen(
+        [*program, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    )
+
+
+def refused(*arguments, **options):
+    """The one line with which a command ends that cannot use what it was given."""
+    done = run(*arguments, **options)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith("multidiff: ")]
+    return line

@@ -1,0 +1,91 @@
+"""Batches are functions of their number, whoever asks for which share."""
+
+import numpy as np
+import pytest
+import torch
+from toys import Ring
+
+from multidiff.core.randomness import mixed_seed, placed_normal
+from multidiff.training.batches import Batches, ListedBatches, collate, rows_of, stream
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for():
+    first, second = Batches(Ring(), 6, seed=3), Batches(Ring(), 6, seed=3)
+    second.batch(0)
+    assert torch.equal(first.batch(17)["points"], second.batch(17)["points"])
+    other = Batches(Ring(), 6, seed=4)
+    assert not torch.equal(first.batch(17)["points"], other.batch(17)["points"])
+
+
+def test_shares_make_up_the_whole():
+    batches = Batches(Ring(), 6)
+    whole = batches.batch(5)
+    shares = [batches.batch(5, part, 3) for part in range(3)]
+    assert torch.equal(torch.cat([share["points"] for share in shares]), whole["points"])
+    assert [name for share in shares for name in share["name"]] == whole["name"]
+    with pytest.raises(ValueError, match="cannot be shared by 4"):
+        batches.batch(0, 0, 4)
+
+
+def test_an_epoch_sees_every_example_once_in_a_new_order():
+    batches = Batches(Ring(), 10)
+    epochs = [
+        [name for number in range(4) for name in batches.batch(4 * epoch + number)["name"]]
+        for epoch in range(2)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(f"point-{i}" for i in range(40))
+    assert epochs[0] != epochs[1]
+    assert batches.batches_per_epoch == 4
+
+
+def test_the_same_example_is_cut_anew_in_each_epoch():
+    batches = Batches(Ring(), 40, shuffle=False)
+    assert not torch.equal(batches.batch(0)["points"], batches.batch(1)["points"])
+
+
+def test_nothing_to_draw():
+    class Nothing(Ring):
+        def __len__(self):
+            return 0
+
+    with pytest.raises(ValueError, match="none to draw"):
+        Batches(Nothing(), 4)
+    with pytest.raises(ValueError, match="no batches"):
+        ListedBatches([])
+
+
+def test_listed_batches_go_round():
+    listed = ListedBatches([{"x": torch.zeros(2)}, {"x": torch.ones(2)}])
+    assert listed.batch(3)["x"].tolist() == [1, 1]
+    assert listed.batch(3, 1, 2)["x"].tolist() == [1]
+    with pytest.raises(ValueError, match="cannot be shared"):
+        rows_of({"x": torch.zeros(3)}, 0, 2)
+
+
+def test_examples_are_collated_by_kind():
+    batch = collate([{"x": torch.zeros(2), "hz": 3.5, "name": "a"}] * 2)
+    assert batch["x"].shape == (2, 2)
+    assert batch["hz"].tolist() == [3.5, 3.5] and batch["name"] == ["a", "a"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_worker_processes_change_nothing(workers):
+    batches = Batches(Ring(), 4)
+    found = list(stream(batches, range(2, 5), 0, 1, workers, pin=False))
+    for number, batch in zip(range(2, 5), found, strict=True):
+        assert torch.equal(batch["points"], batches.batch(number)["points"])
+
+
+def test_mixed_seeds_differ():
+    seeds = {mixed_seed(a, b) for a in range(100) for b in range(100)}
+    assert len(seeds) == 10_000
+    assert mixed_seed(1, 2) != mixed_seed(2, 1)
+    bits = np.array([bin(mixed_seed(0, k) ^ mixed_seed(0, k + 1)).count("1") for k in range(1000)])
+    assert 28 < bits.mean() < 35  # half of 63 bits flip
+
+
+def test_placed_noise_does_not_depend_on_the_stretch():
+    whole = placed_normal((3, 5000), 0, 9)
+    assert torch.equal(placed_normal((3, 700), 1900, 9), whole[:, 1900:2600])
+    assert float(whole.std()) == pytest.approx(1, abs=0.02)
+    assert not torch.equal(placed_normal((3, 700), 1900, 8), whole[:, 1900:2600])

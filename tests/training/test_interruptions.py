@@ -1,0 +1,132 @@
+"""Killed at random moments, stopped politely, out of disk, and spread over processes."""
+
+import json
+import random
+import resource
+import signal
+import time
+
+import pytest
+import torch
+from program import LAUNCH, RECIPES, refused, run, start
+
+from multidiff.errors import InputError
+from multidiff.files import folder_written_whole, written_whole
+from multidiff.weights import read_tensors
+
+SMALL = [
+    RECIPES / "smoke" / "speech.yaml",
+    "trainer.steps=60",
+    "trainer.save_every=3",
+    "trainer.log_every=1",
+    "trainer.validate_every=30",
+    "model.denoiser.width=16",
+]
+
+
+def same_weights(one, other):
+    here, there = (read_tensors(f / "model" / "model.safetensors")[0] for f in (one, other))
+    return here.keys() == there.keys() and all(torch.equal(here[k], there[k]) for k in here)
+
+
+def losses(folder):
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines if '"train"' in line]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    done = run("train", *SMALL, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def checkpoints(folder):
+    inside = folder / "checkpoints"
+    return sorted(p.name for p in inside.iterdir() if p.name.isdigit()) if inside.exists() else []
+
+
+def wait_for_checkpoints(process, folder, count):
+    while len(checkpoints(folder)) < count:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
+    moments = random.Random(5)
+    for attempt in range(4):
+        resume = ["--resume"] if checkpoints(tmp_path) else []
+        process = start("train", *SMALL, "--out", tmp_path, *resume)
+        wait_for_checkpoints(process, tmp_path, 1 if attempt == 0 else 2)
+        time.sleep(moments.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last = run("train", *SMALL, "--out", tmp_path, "--resume")
+    assert last.returncode == 0, last.stderr
+    assert same_weights(tmp_path, uninterrupted)
+    assert losses(tmp_path) == losses(uninterrupted)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status):
+    process = start("train", *SMALL, "trainer.save_every=1000", "--out", tmp_path)
+    while not (tmp_path / "log.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    (saved,) = checkpoints(tmp_path)
+    assert 1 <= int(saved) < 60
+    done = run("train", *SMALL, "--out", tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert same_weights(tmp_path, uninterrupted)
+
+
+def test_two_processes_train_like_one_with_the_double_batch(tmp_path, uninterrupted):
+    done = run("train", *SMALL, "--out", tmp_path, program=LAUNCH)
+    assert done.returncode == 0, done.stderr
+    together, alone = losses(tmp_path), losses(uninterrupted)
+    assert len(together) == 60
+    for here, there in zip(together, alone, strict=True):
+        assert here["denoising"] == pytest.approx(there["denoising"], rel=1e-4)
+    single = run("train", *SMALL, "--out", tmp_path, "--resume", "trainer.steps=62")
+    assert single.returncode == 0, single.stderr  # one process goes on where two stopped
+
+
+def too_large_for_the_disk():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def test_a_full_disk_is_told_and_spoils_nothing(tmp_path):
+    first = run("train", *SMALL, "trainer.steps=3", "--out", tmp_path)
+    assert first.returncode == 0, first.stderr
+    line = refused(
+        "train",
+        *SMALL,
+        "--resume",
+        "--out",
+        tmp_path,
+        preexec_fn=too_large_for_the_disk,
+    )
+    assert "cannot be written" in line
+    assert "larger than allowed" in line
+    assert checkpoints(tmp_path) == ["00000003"]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["00000003"]
+
+
+@pytest.mark.parametrize("writer", [written_whole, folder_written_whole])
+def test_an_unfinished_write_leaves_what_was_there(tmp_path, writer):
+    target = tmp_path / "thing"
+    with writer(target) as partial:
+        (partial / "a" if writer is folder_written_whole else partial).write_text("old")
+    with pytest.raises(InputError, match="the disk is full"), writer(target) as partial:
+        (partial / "a" if writer is folder_written_whole else partial).write_text("new")
+        raise OSError(28, "No space left on device")
+    kept = target / "a" if writer is folder_written_whole else target
+    assert kept.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["thing"]
