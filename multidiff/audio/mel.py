@@ -45,6 +45,8 @@ class MelPreset:
         centred: frame i lies on sample ``i * hop`` and there is one frame more; otherwise
             it lies on ``(i + 1/2) * hop``, HiFi-GAN's padding.
         drops_last: the one frame more of centred framing is left out.
+        under_root: added to the power before its root is taken; HiFi-GAN adds 1e-9, which is
+            heard of wherever no norm makes bands small.
     """
 
     name: str
@@ -63,6 +65,7 @@ class MelPreset:
     floor: float = 1e-5
     centred: bool = False
     drops_last: bool = False
+    under_root: float = 0.0
 
     # ------------------------------------------------------------------ spectrum
 
@@ -173,9 +176,8 @@ class MelPreset:
             InputError: if the waveform is too short for one frame.
         """
         spectrum = self.spectrum(wave)
-        # HiFi-GAN's square root of the power plus 1e-9: no infinite slope at silence.
-        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-        return self.compress(self.bands(magnitude))
+        power = spectrum.real.square() + spectrum.imag.square() + self.under_root
+        return self.compress(self.bands(power.sqrt()))
 
     # --------------------------------------------------------------------- levels
 
@@ -229,10 +231,10 @@ PRESETS: dict[str, MelPreset] = {
     preset.name: preset
     for preset in (
         # HiFi-GAN, Tacotron 2, WaveGlow, Grad-TTS, Matcha-TTS, PriorGrad, SpeechBrain DiffWave.
-        MelPreset("hifigan-22k", 22050, 1024, 1024, 256, 80, 0, 8000),
-        MelPreset("bigvgan-24k-100", 24000, 1024, 1024, 256, 100, 0, 12000),
-        MelPreset("bigvgan-v2-22k-80", 22050, 1024, 1024, 256, 80, 0, 11025),
-        MelPreset("bigvgan-v2-44k-128", 44100, 2048, 2048, 512, 128, 0, 22050),
+        MelPreset("hifigan-22k", 22050, 1024, 1024, 256, 80, 0, 8000, under_root=1e-9),
+        MelPreset("bigvgan-24k-100", 24000, 1024, 1024, 256, 100, 0, 12000, under_root=1e-9),
+        MelPreset("bigvgan-v2-22k-80", 22050, 1024, 1024, 256, 80, 0, 11025, under_root=1e-9),
+        MelPreset("bigvgan-v2-44k-128", 44100, 2048, 2048, 512, 128, 0, 22050, under_root=1e-9),
         MelPreset(
             "vocos-24k", 24000, 1024, 1024, 256, 100, 0, 12000,
             mel_scale="htk", norm=None, floor=1e-7, centred=True,

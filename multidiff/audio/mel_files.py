@@ -144,18 +144,18 @@ class Levels:
         low, high = preset.level_range
         slack = SLACK * (high - low)
         inside = low - slack <= self.least and self.greatest <= high + slack
-        return inside and not (preset.log == "ln" and self._look_decimal)
+        return inside and not (preset.log == "ln" and self._too_shallow)
 
     @property
-    def _look_decimal(self) -> bool:
-        """Decimal logarithms, or a 0 to 1 scale, where natural logarithms should be.
+    def _too_shallow(self) -> bool:
+        """Other logarithms, or another scale, where natural logarithms should be.
 
         Speech in natural logarithms reaches below -9 in its pauses and spreads over 1.6 or
-        more; in decimal ones it stops at -5 and spreads over half of that.
+        more; decimal ones stop at -5 and spread over half of that, as do normalised ones.
         """
         zero_to_one = self.least >= 0 and self.greatest <= 1
-        decimal = self.least >= -5.01 and self.greatest <= 1.2 and 0.6 < self.deviation < 1.5
-        return zero_to_one or (self.num_frames >= 20 and decimal)
+        shallow = self.least >= -5.01 and 0.6 < self.deviation < 1.5
+        return zero_to_one or (self.num_frames >= 20 and shallow)
 
     def guess(self, num_bands: int) -> str:
         """What a mel of so many bands and these levels looks like, in words."""
@@ -164,11 +164,11 @@ class Levels:
             return "magnitudes or powers without a logarithm"
         if self.greatest - self.least > 25:
             return "decibels (librosa's power_to_db or amplitude_to_db)"
-        if self.least > -4 and self.greatest < 4 and self.least < -0.5 and self.greatest > 1.2:
-            return "a mel normalised by its mean and deviation"
         if self.least >= 0:
-            scaled = [p.name for p in PRESETS.values() if p.log == "decibels"]
-            return " or ".join([n for n in fitting if n in scaled] or ["decibels scaled to 0..1"])
-        if self._look_decimal:
+            scaled = [name for name in fitting if PRESETS[name].log == "decibels"]
+            return " or ".join(scaled) or "decibels scaled to 0..1"
+        if self._too_shallow and self.greatest > 1.2:
+            return "a mel normalised by its mean and deviation"
+        if self._too_shallow:
             return "decimal logarithms (multiply by 2.3026)"
         return " or ".join(fitting) or "no preset known here"

@@ -1,0 +1,154 @@
+"""Mel front ends against librosa and against the conventions they are named after."""
+
+import math
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from sounds import speech, tones
+
+from multidiff.audio.mel import PRESETS, preset_named
+from multidiff.errors import InputError
+
+NAMES = sorted(PRESETS)
+HIFIGAN = PRESETS["hifigan-22k"]
+
+
+def fitted(wave, preset):
+    """Cut to whole hops, resampled by nobody: rates do not matter to the formulas."""
+    return wave[:, : wave.shape[1] // preset.hop_length * preset.hop_length]
+
+
+def by_librosa(wave, preset):
+    """The preset's definition, written with librosa and numpy alone."""
+    pad = (preset.n_fft if preset.centred else preset.n_fft - preset.hop_length) // 2
+    padded = np.pad(wave[0].numpy(), pad, mode="reflect")
+    spectrum = librosa.stft(
+        padded,
+        n_fft=preset.n_fft,
+        hop_length=preset.hop_length,
+        win_length=preset.win_length,
+        center=False,
+    )
+    magnitude = np.sqrt(np.abs(spectrum) ** 2 + preset.under_root)
+    if preset.window_normalized:
+        magnitude = magnitude / np.sqrt(
+            (librosa.filters.get_window("hann", preset.win_length) ** 2).sum()
+        )
+    filters = librosa.filters.mel(
+        sr=preset.sample_rate_hz,
+        n_fft=preset.n_fft,
+        n_mels=preset.n_mels,
+        fmin=preset.f_min_hz,
+        fmax=preset.f_max_hz,
+        htk=preset.mel_scale == "htk",
+        norm=preset.norm,
+    )
+    bands = filters @ magnitude**preset.power
+    if preset.drops_last:
+        bands = bands[:, :-1]
+    if preset.log == "ln":
+        return np.log(np.maximum(bands, preset.floor))
+    if preset.log == "log10":
+        return np.log10(bands)
+    decibels = 20 * np.log10(np.maximum(bands, preset.floor)) - 20
+    return np.clip((decibels + 100) / 100, 0, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sound", ["tones", "speech"])
+def test_presets_agree_with_librosa(name, sound):
+    preset = PRESETS[name]
+    wave = fitted(tones() if sound == "tones" else speech(seconds=2), preset)
+    wanted = by_librosa(wave, preset)
+    found = preset.mel(wave)[0].numpy()
+    assert found.shape == wanted.shape == (preset.n_mels, preset.num_frames(wave.shape[1]))
+    assert np.abs(found - wanted).max() < 1e-4 * max(1, np.abs(wanted).max())
+    assert preset.num_samples(found.shape[1]) == wave.shape[1]
+
+
+def test_filters_of_the_named_scales():
+    """Row sums: 0.049 at most with slaney's norm, 13.7 without any (22.05 kHz, 80 bands)."""
+    one = torch.zeros(1)
+    assert float(HIFIGAN.filters(one).sum(dim=0).max()) == pytest.approx(0.0475, abs=0.002)
+    diffwave = PRESETS["lmnt-diffwave"]
+    assert float(diffwave.filters(one).max()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("hifigan-22k", -11.5129), ("vocos-24k", -16.1181), ("lmnt-wavegrad-22k", 0.0)],
+)
+def test_silence(name, level):
+    preset = PRESETS[name]
+    mel = preset.mel(torch.zeros(1, preset.hop_length * 20))
+    assert float(mel.min()) == float(mel.max()) == pytest.approx(level, abs=1e-4)
+    assert preset.level_range[0] == pytest.approx(level, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_sound_leaves_the_level_range(name):
+    preset = PRESETS[name]
+    low, high = preset.level_range
+    for wave in (tones(), torch.ones(1, 22200), torch.randn(1, 22200).sign()):
+        mel = preset.mel(fitted(wave, preset))
+        finite = mel[torch.isfinite(mel)]
+        assert low - 1e-3 <= float(finite.min()) and float(finite.max()) <= high + 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_lie_where_the_preset_says(name):
+    """A click at sample k * hop: frame k is loudest if centred, k - 1 and k tie if not."""
+    preset = PRESETS[name]
+    wave = torch.zeros(1, preset.hop_length * 30)
+    wave[0, 12 * preset.hop_length] = 1
+    energy = preset.spectrum(wave).abs().square().sum(dim=1)[0]
+    if preset.centred:
+        assert int(energy.argmax()) == 12
+    else:
+        assert sorted(energy.topk(2).indices.tolist()) == [11, 12]
+        assert float(energy[11]) == pytest.approx(float(energy[12]), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_waveform_undoes_spectrum(name):
+    preset = PRESETS[name]
+    wave = fitted(tones(), preset)
+    found = preset.waveform(preset.spectrum(wave), wave.shape[1])
+    # Where the last frame is dropped, nothing covers the end.
+    inside = slice(None, -preset.n_fft) if preset.drops_last else slice(None)
+    torch.testing.assert_close(found[:, inside], wave[:, inside], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_expand_undoes_compress(name):
+    preset = PRESETS[name]
+    bands = torch.logspace(-3, -0.1, 50)
+    torch.testing.assert_close(preset.expand(preset.compress(bands)), bands, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mean_magnitude_of_white_noise(name):
+    """White noise of deviation 1 has spectral magnitudes of mean sqrt(pi)/2 |window|."""
+    preset = PRESETS[name]
+    rng = torch.Generator().manual_seed(0)
+    wave = 0.05 * torch.randn(1, preset.hop_length * 2000, generator=rng)
+    found = preset.mean_magnitude(preset.mel(wave)).mean(dim=2)[0]
+    wanted = 0.05 * math.sqrt(math.pi) / 2 * float(preset.window_norm(wave))
+    if preset.power == 2:  # the root of mean powers is the RMS
+        wanted *= math.sqrt(4 / math.pi)
+    covered = preset.filters(wave).sum(dim=0) > 0
+    torch.testing.assert_close(
+        found[covered], torch.full_like(found[covered], wanted), rtol=0.1, atol=0
+    )
+
+
+def test_too_short_for_a_frame():
+    with pytest.raises(InputError, match="too short for a hifigan-22k mel"):
+        HIFIGAN.mel(torch.zeros(1, 256))
+
+
+def test_unknown_preset():
+    with pytest.raises(InputError, match="one of hifigan-22k"):
+        preset_named("hifigan")
