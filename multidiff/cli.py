@@ -54,8 +54,6 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Make speech from mel spectrograms, or from recordings by way of theirs."""
-    from contextlib import nullcontext
-
     from multidiff.loading import load
 
     if bool(inputs) == (text is not None):
@@ -68,7 +66,7 @@ def synth(
         return
     from multidiff.audio.synth import spoken
 
-    with spoken(text) if text is not None else nullcontext() as recording:
+    with spoken(text) as recording:
         say(run(vocoder, [recording], out, **options), as_json)
 
 
@@ -163,13 +161,14 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A foreign checkpoint.")],
+    source: Annotated[Path, typer.Argument(help="A foreign checkpoint, or a folder of ours.")],
     destination: Annotated[Path, typer.Argument(help="Folder of the model to be.")],
+    half: Annotated[bool, typer.Option("--half", help="Write float16, half the size.")] = False,
 ) -> None:
-    """Turn a checkpoint of another project into a model."""
+    """Turn a checkpoint, of another project or of a run, into a model."""
     from multidiff.loading import convert_checkpoint
 
-    say(convert_checkpoint(source, destination), as_json=False)
+    say(convert_checkpoint(source, destination, half), as_json=False)
 
 
 # ------------------------------------------------------------------------- printing
@@ -201,7 +200,7 @@ def verb(model: Any, name: str) -> Callable[..., Report]:
         InputError: if it does nothing of the sort.
     """
     from multidiff.catalogue import VERBS
-    from multidiff.recipe import locate
+    from multidiff.checking import locate
 
     kind = type(model).__name__
     if name not in VERBS.get(kind, {}):

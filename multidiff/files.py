@@ -7,10 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 from multidiff.errors import InputError
 
+STARTER = "starter:"
 REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -81,3 +83,11 @@ def refused(path: Path, error: OSError) -> InputError:
     """What to tell about a write that the system refused."""
     reason = REASONS.get(error.errno or 0, error.strerror or str(error))
     return InputError(f"{path}: cannot be written: {reason}; choose another place or make room")
+
+
+def place_of(name: str | Path) -> Path:
+    """Where something lies: a path as it is, ``starter:NAME`` among the package's own data."""
+    text = str(name)
+    if not text.startswith(STARTER):
+        return Path(name)
+    return Path(str(resources.files("multidiff") / "starter" / text.removeprefix(STARTER)))

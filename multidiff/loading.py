@@ -15,13 +15,16 @@ import torch
 from torch import nn
 
 from multidiff.catalogue import CONVERTERS, PARTS
+from multidiff.checking import Part, check_section, locate
 from multidiff.errors import InputError
 from multidiff.files import folder_written_whole
-from multidiff.recipe import Node, Part, check_section, locate, parse, read_recipe
+from multidiff.recipe import Node, parse, read_recipe
 from multidiff.report import Report, table
+from multidiff.training.checkpoints import STATE
 from multidiff.weights import load_into, read_tensors, save_tensors
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
+AVERAGED = "ema.safetensors"
 TRAINED = "model"
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
 
@@ -65,7 +68,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     """
     folder = find_model(name)
     model = build_model(folder / RECIPE)
-    tensors, facts = read_tensors(folder / WEIGHTS)
+    tensors, facts = _weights_in(folder)
     for key, value in model.facts().items():
         if facts.get(key, value) != value:
             raise InputError(
@@ -75,6 +78,15 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     load_into(model, tensors, folder / WEIGHTS)
     model.settle(folder)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A model's weights; of a training run's checkpoint, the averaged ones."""
+    tensors, facts = read_tensors(folder / WEIGHTS)
+    if (folder / AVERAGED).is_file():
+        tensors |= read_tensors(folder / AVERAGED)[0]
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("times.")}
+    return tensors, facts
 
 
 def find_model(name: str | Path) -> Path:
@@ -187,14 +199,21 @@ def _first_line(card: Path) -> str:
     return next((line.lstrip("# ") for line in lines if line.strip()), "")
 
 
-def convert_checkpoint(source: Path, destination: Path) -> Report:
-    """Turn a foreign checkpoint into a model's folder.
+def convert_checkpoint(source: Path, destination: Path, half: bool = False) -> Report:
+    """Turn a foreign checkpoint, or a model or a checkpoint of our own, into a model's folder.
+
+    Args:
+        source: a file of another project, or one of our folders.
+        destination: the folder to be.
+        half: write float16.
 
     Raises:
         InputError: if no converter knows the file, or it is not whole.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file")
+    if (source / RECIPE).is_file() or (source / TRAINED / RECIPE).is_file():
+        return _rewritten(find_model(source), destination, half)
     for target in CONVERTERS:
         found = locate(target)(source)
         if found is None:
@@ -202,6 +221,15 @@ def convert_checkpoint(source: Path, destination: Path) -> Report:
         recipe, tensors, about = found
         model = _from_text(recipe, source)
         load_into(model, tensors, source)
-        save_model(model, destination, recipe)
+        save_model(model, destination, recipe, half=half)
         return Report([f"{destination}: {about}"], {"destination": str(destination)})
     raise InputError(f"{source}: is of no kind that can be converted")
+
+
+def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
+    """A model's folder written anew, with what its wing keeps beside the weights."""
+    kept = [*folder.glob("*.json"), *folder.glob(CARD)]
+    texts = {path.name: path.read_text() for path in kept if path.name != STATE}
+    save_model(load(folder), destination, (folder / RECIPE).read_text(), half=half, texts=texts)
+    size = (destination / WEIGHTS).stat().st_size / 1e6
+    return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from multidiff.catalogue import VERBS
+from multidiff.checking import locate
 from multidiff.errors import InputError
 from multidiff.loading import RECIPE, Model, check_recipe, save_model
-from multidiff.recipe import locate, to_yaml
+from multidiff.recipe import to_yaml
 from multidiff.report import Report
 from multidiff.training.batches import Batches
 from multidiff.training.trainer import Trainer

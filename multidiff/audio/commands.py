@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from multidiff.audio.data import STARTER
 from multidiff.audio.evaluation import Clip, Scores, clips_of, evaluate
 from multidiff.audio.metrics import METRICS
 from multidiff.audio.plan import write_plans
@@ -17,6 +16,7 @@ from multidiff.audio.search import distance_on, search
 from multidiff.audio.synth import Synthesis, find_inputs, synthesize_file
 from multidiff.audio.vocoder import Vocoder, solver_named
 from multidiff.errors import InputError
+from multidiff.files import place_of
 from multidiff.report import Report, table
 
 SOUND = ".wav"
@@ -69,7 +69,7 @@ def outputs_for(
     Raises:
         InputError: if two inputs would go to the same file.
     """
-    if len(files) == 1 and not any(path.is_dir() for path in inputs):
+    if len(files) == 1 and not any(place_of(path).is_dir() for path in inputs):
         is_file = out.suffix.lower() in (".wav", ".flac")
         return [(files[0], out if is_file else out / f"{files[0].stem}{SOUND}")]
     if out.suffix.lower() in (".wav", ".flac"):
@@ -164,7 +164,7 @@ def measure(
         held_out_every: take only the recordings that training with this number held out.
         search_steps: search for the best plans of so many evaluations first, and keep them.
     """
-    clips = clips_of(f"{STARTER}speech" if data is None else data, model.preset, held_out_every)
+    clips = clips_of("starter:speech" if data is None else data, model.preset, held_out_every)
     lines = []
     if search_steps:
         lines = search_plans(model, clips, folder, search_steps)

@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from torch import Tensor
 from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.errors import InputError
+from multidiff.files import place_of
 
 logger = logging.getLogger(__name__)
 
-STARTER = "starter:"
 # Where all but this share of a recording's energy lies below, it ends.
 BEYOND_BAND = 1e-5
 QUIETEST_PEAK = 1e-4
@@ -72,10 +71,7 @@ class Source:
                 yield place
 
     def _all(self) -> Sequence[Any]:
-        if self.path.startswith(STARTER):
-            name = self.path.removeprefix(STARTER)
-            return find_sounds(Path(str(resources.files("multidiff") / "starter" / name)))
-        path = Path(self.path)
+        path = place_of(self.path)
         if path.is_dir() and not _is_dataset_folder(path):
             return find_sounds(path)
         if path.is_file():

@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.spectral import spectral_distance
+
+logger = logging.getLogger(__name__)
 
 ITU_RATE_HZ = 16000
 NUM_CEPSTRA = 13
@@ -69,9 +72,17 @@ def _or_nan(metric: Callable[..., float], *arguments: object) -> float:
 
 
 def _pesq(original: np.ndarray, made: np.ndarray) -> float:
-    from pesq import pesq
-
+    try:
+        from pesq import pesq  # an extra: it comes as C source and needs a compiler
+    except ImportError:
+        _warn_once("PESQ is left out: pip install 'multidiff[metrics]' brings it")
+        raise
     return pesq(ITU_RATE_HZ, original, made, "wb")
+
+
+@lru_cache(maxsize=1)
+def _warn_once(text: str) -> None:
+    logger.warning(text)
 
 
 def _stoi(original: np.ndarray, made: np.ndarray, extended: bool) -> float:

@@ -24,6 +24,7 @@ from multidiff.audio.sound import EXTENSIONS, SoundFile, write_sound
 from multidiff.audio.vocoder import MelSource, Vocoder
 from multidiff.core.protocols import Solver
 from multidiff.errors import InputError
+from multidiff.files import place_of
 
 SILENT = 1e-7
 SPEAKER = "espeak-ng"
@@ -156,13 +157,13 @@ def trimmed(chunks: Iterator[Tensor], num_samples: int) -> Iterator[np.ndarray]:
 
 
 def find_inputs(paths: list[Path]) -> list[Path]:
-    """The files named, and those in the folders named.
+    """The files named, and those in the folders named; ``starter:NAME`` is the package's own.
 
     Raises:
         InputError: if a path does not exist, or a folder holds nothing to synthesise.
     """
     files: list[Path] = []
-    for path in paths:
+    for path in map(place_of, paths):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS + ENDINGS)
             if not inside:

@@ -1,0 +1,126 @@
+"""Who may import whom, and how large rooms may grow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import multidiff
+
+PACKAGE = Path(multidiff.__file__).parent
+ROOT = PACKAGE.parent
+WINGS = ("audio", "image", "text")
+# Ground-floor modules that know nothing of the wings: everyone but core may use them.
+GROUND = {"errors", "files", "weights", "report"}
+ALLOWED = {
+    "core": {"core"},
+    "nn": {"core", "nn"},
+    "training": {"core", "training"} | GROUND,
+    **{wing: {"core", "nn", wing} | GROUND for wing in WINGS},
+    "errors": set(),
+    "report": set(),
+    "files": {"errors"},
+    "weights": {"errors", "files"},
+    "recipe": {"errors"},
+    "checking": {"errors", "recipe"},
+    "options": {"errors"},
+    "catalogue": set(),
+}
+# Outside the standard library. jaxtyping is the language of shapes in signatures.
+CORE_IMPORTS = {"torch", "jaxtyping"}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path):
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports(path, include_lazy=True):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_import_rule(path):
+    own = room(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "multidiff":
+            target = parts[1] if len(parts) > 1 else "__init__"
+            assert target != "cli", f"{path} imports the command line"
+            if own in ALLOWED:
+                assert target in ALLOWED[own], f"{path}: {own} may not import {target}"
+        elif own == "core":
+            standard = parts[0] in sys.stdlib_module_names
+            assert standard or parts[0] in CORE_IMPORTS, f"{path}: core may not import {name}"
+
+
+def test_no_import_circles():
+    graph = {}
+    for path in modules():
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        tree = ast.parse(path.read_text())
+        top = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module]
+        graph[name] = {n.module for n in top if n.module.startswith("multidiff.")}
+    done, walking = set(), []
+
+    def visit(name):
+        assert name not in walking, f"import circle: {' -> '.join([*walking, name])}"
+        if name in done:
+            return
+        walking.append(name)
+        for target in graph.get(name, ()):
+            visit(target)
+        walking.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_rooms_stay_small(path):
+    text = path.read_text()
+    assert text.count("\n") <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno <= 60, f"{path}:{node.lineno} {node.name}"
+
+
+def test_the_public_names():
+    assert 15 <= len(multidiff.__all__) <= 25
+    for name in multidiff.__all__:
+        assert getattr(multidiff, name) is not None
+        assert name in dir(multidiff)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        multidiff.nonsense  # noqa: B018
+
+
+def test_help_waits_for_nothing_heavy():
+    """What makes --help slow is imports; times are for benchmarks."""
+    code = (
+        "import sys; from multidiff.cli import run; run(['--help']); "
+        "print([m for m in ('torch', 'numpy', 'pydantic', 'yaml', 'librosa') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_the_wheel_holds_what_the_product_needs():
+    """Package data: typed marker, starter recordings, every shipped model's files."""
+    import tomllib
+
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = data["tool"]["setuptools"]["package-data"]["multidiff"]
+    for needed in ("py.typed", "starter/**/*", "pretrained/**/*"):
+        assert needed in patterns
