@@ -76,12 +76,12 @@ def test_voicing_of_tone_and_noise():
 @pytest.mark.parametrize("name", ["hifigan-22k", "lmnt-diffwave", "ivanvovk-wavegrad"])
 def test_griffin_lim_has_the_right_length_and_place(name):
     preset = PRESETS[name]
-    clean = recording()[: preset.hop_length * 150]
+    clean = recording()[: preset.hop_length * 60]
     made = griffin_lim(preset.mel(clean[None])[0], preset, len(clean))
     assert len(made) == len(clean)
     loudness = [x.unfold(0, 441, 441).square().mean(dim=1).sqrt() for x in (clean, made)]
     correlation = [
-        float(np.corrcoef(loudness[0][3:-3], loudness[1].roll(shift)[3:-3])[0, 1])
+        float(np.corrcoef(loudness[0][2:-2], loudness[1].roll(shift)[2:-2])[0, 1])
         for shift in (-1, 0, 1)
     ]
     assert correlation[1] == max(correlation) > 0.95
