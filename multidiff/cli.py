@@ -176,11 +176,11 @@ def convert(
 
 def say(report: Report, as_json: bool = False) -> None:
     """Print a report; end with status 2 if some of it could not be done."""
-    if as_json:
-        print(json.dumps({**report.facts, "faults": report.faults}))
-    else:
-        for line in report.lines:
-            print(line)
+    told = [json.dumps({**report.facts, "faults": report.faults})] if as_json else report.lines
+    try:
+        print(*told, sep="\n", end="\n" if told else "", flush=True)
+    except BrokenPipeError:  # nobody listens any more: what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for fault in report.faults:
         complain(fault)
     if report.faults:
@@ -259,9 +259,6 @@ def run(arguments: list[str]) -> int:
         return 128 + stop.number
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody listens any more
-        return 0
     return int(status or 0)
 
 

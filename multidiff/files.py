@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -21,6 +21,7 @@ REASONS = {
     errno.EPERM: "no right to write there",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
 }
 
 
@@ -43,7 +44,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise refused(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is none, nothing was written either
+            partial.unlink()
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def train_recipe(recipe: Path, overrides: Sequence[str], out: Path, resume: bool
         texts={RECIPE: resolved},
         preview=_preview(model, held_out),
     )
+    if not outcome.leads:
+        return Report([])
     save_model(model, out / MODEL, resolved)
     losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
     return Report([f"{out / MODEL}: trained for {outcome.step} steps ({losses})"])

@@ -17,3 +17,21 @@ def unchecked_signatures():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The folder of a finished training run: the smoke recipe's."""
+    from program import RECIPES
+
+    from multidiff.cli import run
+
+    folder = tmp_path_factory.mktemp("runs") / "speech"
+    assert run(["train", str(RECIPES / "smoke" / "speech.yaml"), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_vocoder(small_run):
+    """The folder of a vocoder that is quick and bad."""
+    return small_run / "model"

@@ -7,10 +7,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "ACCELERATE_USE_CPU": "true",
+}
 MULTIDIFF = [sys.executable, "-m", "multidiff.cli"]
+# accelerate starts several processes only where it believes in several GPUs; the environment
+# above has them compute on the CPU all the same.
 LAUNCH = [
-    sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+    sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
     "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
     "--main_process_port", "0", "-m", "multidiff.cli",
 ]  # fmt: skip

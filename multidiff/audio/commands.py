@@ -13,6 +13,7 @@ from multidiff.audio.evaluation import Clip, Scores, clips_of, evaluate
 from multidiff.audio.metrics import METRICS
 from multidiff.audio.plan import write_plans
 from multidiff.audio.search import distance_on, search
+from multidiff.audio.sound import EXTENSIONS, WRITTEN
 from multidiff.audio.synth import Synthesis, find_inputs, synthesize_file
 from multidiff.audio.vocoder import Vocoder, solver_named
 from multidiff.errors import InputError
@@ -67,12 +68,14 @@ def outputs_for(
     """Which file each input goes to.
 
     Raises:
-        InputError: if two inputs would go to the same file.
+        InputError: if two inputs would go to the same file, or to a kind that is not written.
     """
+    if out.suffix.lower() in set(EXTENSIONS) - set(WRITTEN):
+        raise InputError(f"{out}: sound is written as {' or '.join(WRITTEN)}")
     if len(files) == 1 and not any(place_of(path).is_dir() for path in inputs):
-        is_file = out.suffix.lower() in (".wav", ".flac")
+        is_file = out.suffix.lower() in WRITTEN
         return [(files[0], out if is_file else out / f"{files[0].stem}{SOUND}")]
-    if out.suffix.lower() in (".wav", ".flac"):
+    if out.suffix.lower() in WRITTEN:
         raise InputError(f"{out}: {len(files)} inputs do not go into one file; name a folder")
     pairs = [(file, out / f"{file.stem}{SOUND}") for file in files]
     taken: dict[Path, Path] = {}

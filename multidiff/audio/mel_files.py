@@ -134,7 +134,8 @@ class Levels:
         ]
         sizes = np.array([block.size for block in blocks])
         mean = sum(block.sum() for block in blocks) / sizes.sum()
-        variance = sum(((block - mean) ** 2).sum() for block in blocks) / sizes.sum()
+        with np.errstate(invalid="ignore"):  # infinite levels are told of by the least and greatest
+            variance = sum(((block - mean) ** 2).sum() for block in blocks) / sizes.sum()
         least = min(float(block.min()) for block in blocks)
         greatest = max(float(block.max()) for block in blocks)
         return cls(least, greatest, float(variance) ** 0.5, array.shape[1])
@@ -153,9 +154,9 @@ class Levels:
         Speech in natural logarithms reaches below -9 in its pauses and spreads over 1.6 or
         more; decimal ones stop at -5 and spread over half of that, as do normalised ones.
         """
-        zero_to_one = self.least >= 0 and self.greatest <= 1
+        no_pause = self.least >= 0
         shallow = self.least >= -5.01 and 0.6 < self.deviation < 1.5
-        return zero_to_one or (self.num_frames >= 20 and shallow)
+        return no_pause or (self.num_frames >= 20 and shallow)
 
     def guess(self, num_bands: int) -> str:
         """What a mel of so many bands and these levels looks like, in words."""

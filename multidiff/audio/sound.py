@@ -18,6 +18,7 @@ from multidiff.errors import InputError
 from multidiff.files import refused, written_whole
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
+WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
 # Full scale is 1. Beyond this the numbers are 16-bit integers stored as floats, or volts.
 LOUDEST = 1.5
 BLOCK_SECONDS = 20
@@ -135,14 +136,13 @@ def write_sound(path: Path, blocks: Iterator[Any], rate_hz: int) -> int:
     Raises:
         InputError: if the ending is no format that can be written, or the system refuses.
     """
-    formats = {".wav": "WAV", ".flac": "FLAC"}
-    if path.suffix.lower() not in formats:
-        raise InputError(f"{path}: sound is written as .wav or .flac, not {path.suffix!r}")
+    if path.suffix.lower() not in WRITTEN:
+        raise InputError(f"{path}: sound is written as {' or '.join(WRITTEN)}, not {path.suffix!r}")
     written = 0
     with written_whole(path) as partial:
         try:
             with soundfile.SoundFile(
-                partial, "w", rate_hz, 1, "PCM_16", format=formats[path.suffix.lower()]
+                partial, "w", rate_hz, 1, "PCM_16", format=WRITTEN[path.suffix.lower()]
             ) as file:
                 for block in blocks:
                     file.write(np.clip(np.asarray(block), -1, 1))

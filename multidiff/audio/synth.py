@@ -59,7 +59,7 @@ class SoundMel:
         if peak < SILENT:
             raise InputError(f"{sound.name}: is silent; nothing to synthesise")
         spool.flush()
-        self._samples = np.memmap(spool.name, np.float32, "r", shape=(self.num_samples,))
+        self._samples = Path(spool.name)
         self._hops = max(-(-self.num_samples // preset.hop_length), self._margin + 1)
         self.num_frames = preset.num_frames(self._hops * preset.hop_length)
 
@@ -72,8 +72,11 @@ class SoundMel:
         """The frames from ``first`` up to ``last``, as those of the whole recording's mel."""
         start, stop = max(first - self._margin, 0), min(last + self._margin, self._hops)
         hop = self.preset.hop_length
-        wave = torch.from_numpy(np.array(self._samples[start * hop : stop * hop]))
-        wave = F.pad(wave, (0, (stop - start) * hop - len(wave)))
+        count, size = (stop - start) * hop, np.dtype(np.float32).itemsize
+        wave = torch.from_numpy(
+            np.fromfile(self._samples, np.float32, count, offset=start * hop * size)
+        )
+        wave = F.pad(wave, (0, count - len(wave)))
         return self.preset.mel(wave[None])[..., first - start : last - start]
 
 

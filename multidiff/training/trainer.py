@@ -139,7 +139,7 @@ class Trainer:
                 if stopping:
                     raise Interrupted(signal.number)
         run.finish()
-        return Outcome(run.step, run.last_losses)
+        return Outcome(run.step, run.last_losses, run.engine.is_main_process)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,9 @@ class Outcome:
     Attributes:
         step: steps done.
         losses: the last logged means, by name.
+        leads: whether this process is the only one, or the first of several: the one to write.
     """
 
     step: int
     losses: dict[str, float] = field(default_factory=dict)
+    leads: bool = True

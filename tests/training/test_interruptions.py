@@ -86,11 +86,16 @@ def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status):
     assert same_weights(tmp_path, uninterrupted)
 
 
+def test_the_launcher_starts_two_processes():
+    assert run("models", program=LAUNCH).stdout.count("name ") == 2
+
+
 def test_two_processes_train_like_one_with_the_double_batch(tmp_path, uninterrupted):
     done = run("train", *SMALL, "--out", tmp_path, program=LAUNCH)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("trained for 60 steps") == 1
     together, alone = losses(tmp_path), losses(uninterrupted)
-    assert len(together) == 60
+    assert len(together) == 60 and together != alone
     for here, there in zip(together, alone, strict=True):
         assert here["denoising"] == pytest.approx(there["denoising"], rel=1e-4)
     single = run("train", *SMALL, "--out", tmp_path, "--resume", "trainer.steps=62")

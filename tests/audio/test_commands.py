@@ -1,0 +1,388 @@
+"""`multidiff synth`, `sample` and `eval` on real speech, and what they refuse."""
+
+import json
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from commands import complains, does, facts
+from program import ENVIRONMENT, LAUNCH, MULTIDIFF, ROOT, refused, run, start
+from safetensors.torch import save_file
+from sounds import RATE, STARTER, speech, tones
+
+from multidiff.audio import synth as synthesis
+from multidiff.audio.mel import PRESETS
+from multidiff.audio.sound import SoundFile
+from multidiff.files import refused as refused_by_system
+
+HIFIGAN = PRESETS["hifigan-22k"]
+CLIP = "starter:speech/LJ80-07.flac"
+
+
+@pytest.fixture(scope="module")
+def vocoder(small_vocoder):
+    return ["--model", small_vocoder]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "in" / "clip.wav"
+    path.parent.mkdir()
+    soundfile.write(path, speech(seconds=1.0)[0].numpy(), RATE)
+    return path
+
+
+def samples(path):
+    return soundfile.read(path, dtype="float32")[0]
+
+
+# ------------------------------------------------------------------------------ good input
+
+
+def test_the_main_job(tmp_path, capsys, vocoder):
+    """A recording's mel becomes a sound of the same length, and the speed is told."""
+    out = tmp_path / "spoken.wav"
+    told = does(capsys, "synth", CLIP, "-o", out, *vocoder)
+    assert "real-time factor" in told and "1 thread" in told and str(out) in told
+    assert len(samples(out)) == len(speech("LJ80-07")[0])
+    assert soundfile.info(out).samplerate == RATE
+
+
+def test_the_shipped_model_speaks_better_than_griffin_lim(tmp_path, capsys):
+    from multidiff.audio.metrics import compare, griffin_lim
+
+    out = tmp_path / "spoken.flac"
+    told = facts(capsys, "synth", CLIP, "-o", out)
+    assert told["steps"] <= 8 and told["outputs"][0]["output"] == str(out)
+    clean = speech("LJ80-07")[0]
+    clean = clean[: len(clean) // 256 * 256]
+    made = torch.from_numpy(samples(out))[: len(clean)]
+    ours = compare(clean, made, HIFIGAN)
+    theirs = compare(clean, griffin_lim(HIFIGAN.mel(clean[None])[0], HIFIGAN, len(clean)), HIFIGAN)
+    assert ours["pesq"] > theirs["pesq"] + 0.3 and ours["estoi"] > theirs["estoi"]
+    assert ours["log_mel_l1"] < 0.1 and ours["multi_stft"] < theirs["multi_stft"]
+
+
+def test_seeds_and_steps(tmp_path, capsys, vocoder, clip):
+    def made(*options):
+        does(capsys, "synth", clip, "-o", tmp_path / "a.wav", *vocoder, *options)
+        return (tmp_path / "a.wav").read_bytes()
+
+    first = made("--seed", 1)
+    assert made("--seed", 1) == first
+    others = [made("--seed", 2), made("--seed", 1, "--steps", 5), made("--solver", "dpm++")]
+    assert len({first, *others}) == 4
+
+
+def test_mels_of_every_kind_sound_as_their_recording(tmp_path, capsys, vocoder, clip):
+    mel = HIFIGAN.mel(torch.nn.functional.pad(speech(seconds=1.0), (0, 222)))[0]
+    np.save(tmp_path / "npy.npy", mel.numpy())
+    np.savez(tmp_path / "npz.npz", mel=mel.numpy(), sample_rate_hz=RATE)
+    save_file({"mel": mel}, tmp_path / "tensors.safetensors", {"preset": "hifigan-22k"})
+    mels = [tmp_path / name for name in ("npy.npy", "npz.npz", "tensors.safetensors")]
+    does(capsys, "synth", clip, *mels, "-o", tmp_path / "out", *vocoder)
+    recording = samples(tmp_path / "out" / "clip.wav")
+    for path in mels:
+        made = samples(tmp_path / "out" / f"{path.stem}.wav")
+        assert len(made) == mel.shape[1] * 256
+        assert np.abs(made[: len(recording)] - recording).max() < 1e-3
+
+
+def test_a_folder_of_all_kinds_of_sound(tmp_path, capsys, vocoder):
+    """Wav, flac, ogg, mp3; other rates; eight channels; float and 24-bit samples."""
+    folder = tmp_path / "in" / "deep"
+    folder.mkdir(parents=True)
+    wave = tones(0.4)[0].numpy()
+    eight = np.stack([wave] * 8, axis=1)
+    soundfile.write(folder / "eight.wav", eight, RATE)
+    soundfile.write(folder / "float.wav", wave, RATE, subtype="FLOAT")
+    soundfile.write(folder / "deep.flac", wave, 48000, subtype="PCM_24")
+    soundfile.write(folder / "ogg.ogg", wave, RATE)
+    soundfile.write(folder / "mp3.mp3", wave, 44100)
+    soundfile.write(folder / "fast.wav", np.repeat(wave, 16), 384000)
+    soundfile.write(folder / "slow.wav", wave, 8000)
+    told = facts(capsys, "synth", tmp_path / "in", "-o", tmp_path / "out", *vocoder)
+    outputs = {Path(one["output"]).stem: one["seconds"] for one in told["outputs"]}
+    assert set(outputs) == {"eight", "float", "deep", "ogg", "mp3", "fast", "slow"}
+    for path in folder.iterdir():
+        wanted = SoundFile(path).length / SoundFile(path).rate_hz
+        assert outputs[path.stem] == pytest.approx(wanted, abs=1.5 / RATE)
+    assert told["real_time_factor"] > 0 and told["threads"] == 1
+
+
+def test_shortest_and_odd_lengths(tmp_path, capsys, vocoder):
+    for length in (256, 257, 511, 1000):
+        soundfile.write(tmp_path / "in.wav", tones(0.1)[0, :length].numpy(), RATE)
+        does(capsys, "synth", tmp_path / "in.wav", "-o", tmp_path / "out.wav", *vocoder)
+        assert len(samples(tmp_path / "out.wav")) == length
+
+
+def test_one_bad_file_does_not_stop_the_others(tmp_path, capsys, vocoder, clip):
+    (clip.parent / "bad.wav").write_text("no sound")
+    told = complains(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder)
+    assert "bad.wav" in told
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["clip.wav"]
+
+
+def test_text_is_read_by_espeak(tmp_path, capsys, vocoder, monkeypatch, clip):
+    """The reader is replaced where it is not installed; that it is asked for is told."""
+    asked = []
+
+    def reads(command, **options):
+        asked.append(command)
+        soundfile.write(command[2], samples(clip), RATE)
+
+    monkeypatch.setattr(synthesis.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(synthesis.subprocess, "run", reads)
+    does(capsys, "synth", "--text", "-v is no option", "-o", tmp_path / "a.wav", *vocoder)
+    assert asked[0][0].endswith("espeak-ng") and asked[0][-2:] == ["--", "-v is no option"]
+    assert len(samples(tmp_path / "a.wav")) == RATE
+    monkeypatch.setattr(synthesis.shutil, "which", lambda name: None)
+    told = complains(capsys, "synth", "--text", "Hello.", "-o", tmp_path / "b.wav", *vocoder)
+    assert "espeak-ng" in told and "install" in told
+
+
+def test_two_processes_share_a_folder(tmp_path, small_vocoder):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(5):
+        soundfile.write(folder / f"{number}.wav", tones(0.3, seed=number)[0].numpy(), RATE)
+    command = ["synth", folder, "--model", small_vocoder, "--json"]
+    together = run(*command, "-o", tmp_path / "two", program=LAUNCH)
+    assert together.returncode == 0, together.stderr
+    told = [json.loads(line) for line in together.stdout.splitlines() if line.startswith("{")]
+    assert sorted(len(one["outputs"]) for one in told) == [2, 3]
+    alone = run(*command, "-o", tmp_path / "one")
+    assert alone.returncode == 0
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tmp_path, small_vocoder):
+    peaks = []
+    for seconds in (40, 400):
+        soundfile.write(tmp_path / "in.wav", tones(seconds)[0].numpy(), RATE)
+        program = (
+            "import sys; from multidiff.cli import run; assert run(sys.argv[1:]) == 0;"
+            "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+        )
+        done = subprocess.run(
+            [*MULTIDIFF[:1], "-c", program, "synth", tmp_path / "in.wav", "--steps", "1",
+             "-o", tmp_path / "out.wav", "--model", small_vocoder],
+            capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, check=True,
+        )  # fmt: skip
+        peaks.append(int(done.stdout.splitlines()[-1]) / 1024)
+        assert soundfile.info(tmp_path / "out.wav").frames == seconds * RATE
+    assert peaks[1] - peaks[0] < 20  # MiB; the samples alone would take 30
+
+
+# ------------------------------------------------------------------------- sample and eval
+
+
+def test_sample_reads_a_mel_several_ways(tmp_path, capsys, small_vocoder, clip):
+    out = tmp_path / "out"
+    told = facts(capsys, "sample", small_vocoder, "--prompt", clip, "-n", 2, "-o", out)
+    assert [Path(one["output"]).name for one in told["outputs"]] == ["clip-0.wav", "clip-1.wav"]
+    assert (out / "clip-0.wav").read_bytes() != (out / "clip-1.wav").read_bytes()
+    assert "--prompt" in complains(capsys, "sample", small_vocoder, "-o", out)
+    assert "-o" in complains(capsys, "sample", small_vocoder, "--prompt", clip)
+    wrong = ["sample", small_vocoder, "--prompt", clip, "-o", out]
+    assert "--guidance" in complains(capsys, *wrong, "--guidance", 2)
+    assert "--sharp" in complains(capsys, *wrong, "--sharp", 2)
+
+
+def test_eval_puts_griffin_lim_beside_the_model(capsys, small_vocoder, clip):
+    told = facts(capsys, "eval", small_vocoder, clip.parent)
+    assert told["clips"] == 1
+    systems = {one["system"]: one for one in told["systems"]}
+    assert any("Griffin-Lim" in name for name in systems) and len(systems) >= 2
+    wanted = {"pesq", "stoi", "estoi", "log_mel_l1", "multi_stft", "mcd", "voicing_f1"}
+    assert all(wanted <= one.keys() for one in systems.values())
+    table = does(capsys, "eval", small_vocoder, clip.parent)
+    assert "PESQ" in table and "Griffin-Lim" in table
+
+
+def test_eval_searches_plans_and_keeps_them(tmp_path, capsys, small_vocoder, clip):
+    import shutil
+
+    import multidiff
+
+    folder = shutil.copytree(small_vocoder, tmp_path / "model")
+    before = multidiff.load(folder).plan(2)
+    told = does(capsys, "eval", folder, clip.parent, "--search-steps", "2")
+    assert "2 evaluations" in told
+    assert multidiff.load(folder).plan(2) != before
+    assert multidiff.load(folder).plan(2).num_steps == 2
+
+
+def test_eval_refuses_what_holds_no_sound(tmp_path, capsys, small_vocoder):
+    assert "no sound files" in complains(capsys, "eval", small_vocoder, tmp_path)
+    told = complains(capsys, "eval", small_vocoder, tmp_path, "--search-steps", "four")
+    assert "--search-steps four" in told
+
+
+# -------------------------------------------------------------------------------- bad input
+
+
+def bad_sounds(folder):
+    """Files that are no sound to speak from, and what the line about them says."""
+    wave = tones(0.5)[0].numpy()
+    broken = wave.copy()
+    broken[5000] = np.nan
+    (folder / "empty.wav").touch()
+    soundfile.write(folder / "hollow.wav", np.zeros(0), RATE)
+    soundfile.write(folder / "whole.flac", wave, RATE)
+    whole = (folder / "whole.flac").read_bytes()
+    (folder / "truncated.flac").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.wav").write_text("these are words, and no sound\n" * 40)
+    soundfile.write(folder / "nan.wav", broken, RATE, subtype="FLOAT")
+    soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(folder / "one.wav", np.ones(1) * 0.1, RATE)
+    soundfile.write(folder / "integers.wav", wave * 32768, RATE, subtype="FLOAT")
+    (folder / "words.txt").write_text("words")
+    return {
+        "empty.wav": "is not a sound file",
+        "hollow.wav": "holds no samples",
+        "truncated.flac": "truncated",
+        "text.wav": "is not a sound file",
+        "nan.wav": "not numbers",
+        "silent.wav": "is silent",
+        "one.wav": "1 samples at 22050 Hz",
+        "integers.wav": "full scale is 1",
+        "words.txt": "neither sound",
+        "missing.wav": "no such file",
+    }
+
+
+def test_sounds_that_cannot_be_used(tmp_path, capsys, vocoder):
+    for name, reason in bad_sounds(tmp_path).items():
+        out = tmp_path / "out" / "a.wav"
+        told = complains(capsys, "synth", tmp_path / name, "-o", out, *vocoder)
+        assert name in told and reason in told
+        assert not out.parent.exists() or not list(out.parent.iterdir()), name
+
+
+def bad_mels():
+    """Arrays that are no mel of the model, and what the line about them says."""
+    mel = HIFIGAN.mel(speech(seconds=1.0)[:, :21760])[0].numpy()
+    hundred = PRESETS["vocos-24k"].mel(speech(seconds=1.0)[:, :21760])[0].numpy()
+    broken = mel.copy()
+    broken[3, 3] = np.inf
+    return {
+        "bands": (hundred, "looks like"),
+        "scale": (mel / np.log(10), "decimal"),
+        "linear": (np.exp(mel), "without a logarithm"),
+        "decibels": (8.68 * mel, "decibels"),
+        "normalised": ((mel - mel.mean()) / mel.std(), "normalised"),
+        "type": ((100 * mel).astype(np.int16), "int16"),
+        "transposed": (mel.T, "transpose"),
+        "nan": (broken, "not numbers"),
+        "flat": (mel[0], "shape"),
+        "empty": (mel[:, :0], "shape"),
+    }
+
+
+def test_mels_that_cannot_be_used(tmp_path, capsys, vocoder):
+    out = tmp_path / "out" / "a.wav"
+    for name, (array, reason) in bad_mels().items():
+        np.save(tmp_path / f"{name}.npy", array)
+        told = complains(capsys, "synth", tmp_path / f"{name}.npy", "-o", out, *vocoder)
+        assert name in told and reason in told, told
+    np.savez(tmp_path / "rate.npz", mel=bad_mels()["nan"][0], sample_rate_hz=24000)
+    assert "24000" in complains(capsys, "synth", tmp_path / "rate.npz", "-o", out, *vocoder)
+    (tmp_path / "words.npy").write_text("words")
+    assert "words.npy" in complains(capsys, "synth", tmp_path / "words.npy", "-o", out, *vocoder)
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    assert "objects" in complains(capsys, "synth", tmp_path / "objects.npy", "-o", out, *vocoder)
+    assert not out.exists()
+
+
+def test_wrong_options(tmp_path, capsys, vocoder, clip):
+    out = tmp_path / "out" / "a.wav"
+    for options, reason in (
+        (["--steps", "0"], "0"),
+        (["--steps", "10000000"], "10000000"),
+        (["--steps", "-3"], "-3"),
+        (["--steps", "many"], "integer"),
+        (["--solver", "euler"], "euler"),
+        (["--text", "and a file"], "not both"),
+        (["--model", "spech"], "no model 'spech'"),
+    ):
+        told = complains(capsys, "synth", clip, "-o", out, *vocoder, *options)
+        assert reason in told
+    assert "INPUT" in complains(capsys, "synth", "-o", out, *vocoder)
+    assert ".mp3" in complains(capsys, "synth", clip, "-o", tmp_path / "b.mp3", *vocoder)
+    two = ["synth", clip, CLIP, *vocoder]
+    assert "name a folder" in complains(capsys, *two, "-o", out)
+    same = tmp_path / "other" / "clip.wav"
+    same.parent.mkdir()
+    same.write_bytes(clip.read_bytes())
+    told = complains(capsys, "synth", clip, same, "-o", tmp_path / "both", *vocoder)
+    assert "as would" in told
+    assert not out.parent.exists() and not (tmp_path / "both").exists()
+
+
+def test_places_that_cannot_be_written(tmp_path, capsys, vocoder, clip):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "a.wav", Path("/proc/nowhere/a.wav"), Path("/dev/null/a.wav")):
+        told = complains(capsys, "synth", clip, "-o", out, *vocoder)
+        assert str(out) in told
+    # Root may write everywhere, so that there are no rights is played.
+    assert "no right" in str(refused_by_system(tmp_path / "a.wav", PermissionError(13, "denied")))
+
+
+def test_a_full_disk(tmp_path, small_vocoder):
+    """Writing beyond a limit fails as on a full disk; nothing is left behind."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    sound = tmp_path / "long.npy"
+    np.save(sound, HIFIGAN.mel(speech()[:, :102400])[0].numpy())
+    out = tmp_path / "out" / "a.wav"
+    told = refused("synth", sound, "-o", out, "--model", small_vocoder, preexec_fn=limit)
+    assert str(out) in told
+    assert not list(out.parent.iterdir())
+
+
+def test_control_c_leaves_nothing_half_written(tmp_path, small_vocoder):
+    soundfile.write(tmp_path / "long.wav", tones(120)[0].numpy(), RATE)
+    process = start("synth", tmp_path / "long.wav", "-o", tmp_path / "out" / "a.wav",
+                    "--model", small_vocoder, "--steps", "30")  # fmt: skip
+    for _ in range(300):
+        if (tmp_path / "out").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_checkpoint_of_lmnts_speaks(tmp_path, capsys, clip):
+    """Its weights in its own format, converted, loaded and run on a stretch of speech."""
+    wavegrad = pytest.importorskip("wavegrad.model")
+    from wavegrad.params import params
+
+    torch.manual_seed(0)
+    torch.save(
+        {"model": wavegrad.WaveGrad(params).state_dict(), "step": 1, "params": dict(params)},
+        tmp_path / "theirs.pt",
+    )
+    told = does(capsys, "convert", tmp_path / "theirs.pt", tmp_path / "model")
+    assert "lmnt" in told
+    out = tmp_path / "a.wav"
+    does(capsys, "synth", clip, "-o", out, "--model", tmp_path / "model", "--steps", 2)
+    assert len(samples(out)) == RATE
+
+
+def test_the_starter_recordings_are_there():
+    assert len(list(STARTER.glob("*.flac"))) == 4

@@ -1,0 +1,213 @@
+"""The command line as a whole: statuses, models, recipes, conversion."""
+
+import json
+import shutil
+import time
+
+import pytest
+import safetensors.torch
+import torch
+from commands import complains, does, facts
+from program import RECIPES, refused, run
+
+import multidiff
+from multidiff.loading import shipped
+from multidiff.weights import read_tensors, save_tensors
+
+SMOKE = sorted((RECIPES / "smoke").glob("*.yaml"))
+COMMANDS = ("synth", "sample", "eval", "train", "check", "models", "convert")
+
+
+def test_help_names_every_command_and_is_quick_to_come(capsys):
+    text = does(capsys, "--help")
+    assert all(command in text for command in COMMANDS)
+    for command in COMMANDS:
+        assert "--help" in does(capsys, command, "--help")
+
+
+def test_wrong_words_end_with_status_2():
+    for words in (["sing"], ["synth", "--stpes", "3"], ["train"], ["check"], ["synth", "a.wav"]):
+        refused(*words)
+
+
+def test_models_are_listed(capsys):
+    assert facts(capsys, "models") == {
+        "faults": [],
+        "models": [
+            {"name": name, "megabytes": pytest.approx(size, abs=0.01), "about": about}
+            for name, size, about in _shipped()
+        ],
+    }
+    assert all(name in does(capsys, "models") for name, _, _ in _shipped())
+
+
+def _shipped():
+    for name, folder in shipped().items():
+        card = (folder / "card.md").read_text()
+        size = (folder / "model.safetensors").stat().st_size / 1e6
+        assert size < 12 and "icen" in card, f"{name}: too large, or its card tells no licence"
+        yield name, size, card.splitlines()[0].lstrip("# ")
+
+
+@pytest.mark.parametrize("recipe", SMOKE, ids=lambda path: path.stem)
+def test_every_smoke_recipe_trains_a_model_that_loads(recipe, tmp_path, capsys):
+    began = time.time()
+    assert "trained for" in does(capsys, "train", recipe, "--out", tmp_path)
+    model = multidiff.load(tmp_path)
+    assert not model.training and time.time() - began < 120
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"train", "held-out"} <= {entry["group"] for entry in logged}
+    assert (tmp_path / "model" / "recipe.yaml").read_text() == (
+        sorted((tmp_path / "checkpoints").iterdir())[-1] / "recipe.yaml"
+    ).read_text()
+
+
+def test_check_tells_five_faults_at_once(tmp_path, capsys):
+    good = RECIPES / "smoke" / "speech.yaml"
+    text = good.read_text()
+    for right, wrong in (
+        ("use: Vocoder", "use: Vocodre"),
+        ("batch_size: 4", "batch_size: four"),
+        ("held_out_every: 4}]", "hold_out: 4}]"),
+        ("steps: 20", "steps: 20\n  decay: sideways"),
+        ("log_every: 5", "logevery: 5"),
+    ):
+        assert right in text
+        text = text.replace(right, wrong, 1)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(text)
+    told = complains(capsys, "check", bad, good, lines=5)
+    assert told.count(f"{bad}:") == 5
+    for hint in ("did you mean 'Vocoder'", "'four'", "did you mean 'held_out_every'", "sideways"):
+        assert hint in told
+    assert complains(capsys, "train", bad, "--out", tmp_path / "run", lines=5) == told
+    assert not (tmp_path / "run").exists()
+    assert "1 of 1 recipes are right" in does(capsys, "check", good)
+
+
+def test_a_recipe_that_is_not_there(tmp_path, capsys):
+    assert "nothing.yaml" in complains(capsys, "check", tmp_path / "nothing.yaml")
+    assert "nothing.yaml" in complains(capsys, "train", tmp_path / "nothing.yaml")
+
+
+# ---------------------------------------------------------------- models and their folders
+
+
+def test_an_unknown_model(tmp_path, capsys):
+    told = complains(capsys, "eval", "spech")
+    assert "no model 'spech'" in told and "speech" in told
+    (tmp_path / "empty").mkdir()
+    assert "holds no recipe.yaml" in complains(capsys, "eval", tmp_path / "empty")
+    (tmp_path / "file").touch()
+    assert "not a file" in complains(capsys, "eval", tmp_path / "file")
+
+
+def test_a_hub_id_that_cannot_be_had(monkeypatch, capsys):
+    import huggingface_hub
+
+    def fails(*arguments, **options):
+        raise OSError("no network here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    told = complains(capsys, "eval", "somebody/something")
+    assert "somebody/something" in told and "no network here" in told
+
+
+def test_a_hub_id_is_a_folder_once_it_is_had(monkeypatch, small_vocoder):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **o: str(small_vocoder))
+    assert isinstance(multidiff.load("somebody/something"), torch.nn.Module)
+
+
+@pytest.fixture
+def copied(small_vocoder, tmp_path):
+    return shutil.copytree(small_vocoder, tmp_path / "copied")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensors: tensors.popitem(), "missing"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra not of this model"),
+        (lambda tensors: tensors.update({next(iter(tensors)): torch.zeros(9)}), "another shape"),
+    ],
+)
+def test_weights_that_do_not_fit(copied, change, reason, capsys):
+    path = copied / "model.safetensors"
+    tensors, told = read_tensors(path)
+    change(tensors)
+    save_tensors(tensors, path, told)
+    line = complains(capsys, "synth", "starter:speech/LJ80-07.flac", "-o", copied / "a.wav",
+                     "--model", copied)  # fmt: skip
+    assert reason in line and str(path) in line
+    assert not (copied / "a.wav").exists()
+
+
+def test_weights_for_another_mel(copied, capsys):
+    path = copied / "model.safetensors"
+    tensors, told = read_tensors(path)
+    save_tensors(tensors, path, {**told, "mel": "vocos-24k"})
+    line = complains(capsys, "eval", copied)
+    assert "mel vocos-24k" in line and "hifigan-22k" in line
+
+
+def test_a_pickle_posing_as_weights(copied, capsys):
+    path = copied / "model.safetensors"
+    torch.save({"weights": torch.zeros(3)}, path)
+    assert "is a pickle" in complains(capsys, "eval", copied)
+
+
+def test_runs_and_their_checkpoints_are_models(small_run, tmp_path, capsys):
+    """A checkpoint loads with its averaged weights, which the finished model has too."""
+    last = sorted((small_run / "checkpoints").iterdir())[-1]
+    finished, unfinished = multidiff.load(small_run), multidiff.load(last)
+    for one, other in zip(
+        finished.state_dict().values(), unfinished.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+    does(capsys, "convert", last, tmp_path / "small", "--half")
+    halved = safetensors.torch.load_file(tmp_path / "small" / "model.safetensors")
+    for name, tensor in finished.state_dict().items():
+        assert torch.equal(halved[name], tensor.half())
+    assert isinstance(multidiff.load(tmp_path / "small"), torch.nn.Module)
+    assert sorted(p.name for p in (tmp_path / "small").iterdir()) == [
+        "model.safetensors",
+        "recipe.yaml",
+    ]
+
+
+# ------------------------------------------------------------------ foreign checkpoints
+
+
+def test_nothing_to_convert(tmp_path, capsys):
+    assert "no such file" in complains(capsys, "convert", tmp_path / "no.pt", tmp_path / "to")
+    (tmp_path / "text.pt").write_text("words")
+    assert "text.pt" in complains(capsys, "convert", tmp_path / "text.pt", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_device_that_is_not_there(capsys, tmp_path):
+    for device in ("cuda:77", "gpu"):
+        told = complains(capsys, "eval", "speech", "--device", device)
+        assert f"--device {device}" in told
+
+
+def test_reading_stops_when_nobody_listens():
+    """`multidiff models | head -0` is no error."""
+    import subprocess
+
+    from program import ENVIRONMENT, MULTIDIFF, ROOT
+
+    with subprocess.Popen(
+        [*MULTIDIFF, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+        env=ENVIRONMENT,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 0
+
+
+def test_the_program_runs_as_a_process():
+    assert run("models").returncode == 0
+    assert "Traceback" not in run("eval", "spech").stderr
