@@ -8,8 +8,8 @@ correction: for each coefficient it estimates how strong the clean one is, ``S``
 
 is what that strength implies if nothing else were known. Written as a velocity the filter is
 ``alpha sigma (1 - S) / (alpha^2 S + sigma^2) noisy``: bounded at every level, and nothing at
-the clean end. A further output is added to it. Told only "predict the velocity", the same
-network needs ten times the training to reach the same error (docs/audio.md has the table).
+the clean end. A further output is added to it. Asked for the bare velocity, the same network
+is further from it after equal minutes of training (docs/audio.md has the table).
 """
 
 from __future__ import annotations

@@ -93,15 +93,15 @@ class ClassifierFreeGuidance:
         twice = NoiseLevel(*(torch.cat([part, part]) for part in level.parts()))
         both = map_condition(lambda x, y: torch.cat([x, y]), condition, negative)
         told, untold = self.denoiser(torch.cat([noisy, noisy]), twice, both).chunk(2)
-        guided = self._rescaled(untold + self.scale * (told - untold), told)
-        if self.channels is None:
-            return guided
-        return torch.cat([guided[:, : self.channels], told[:, self.channels :]], dim=1)
+        part = slice(None) if self.channels is None else slice(self.channels)
+        guided = untold[:, part] + self.scale * (told - untold)[:, part]
+        guided = self._rescaled(guided, told[:, part])
+        return guided if self.channels is None else torch.cat([guided, told[:, part.stop :]], dim=1)
 
     def _rescaled(self, guided: Tensor, told: Tensor) -> Tensor:
         if self.rescale == 0:
             return guided
         dims = tuple(range(1, guided.ndim))
-        wanted = told.std(dim=dims, keepdim=True)
-        ratio = wanted / guided.std(dim=dims, keepdim=True).clamp(min=SMALLEST_DEVIATION)
+        wanted, found = (x.std(dim=dims, correction=0, keepdim=True) for x in (told, guided))
+        ratio = torch.where(found > SMALLEST_DEVIATION, wanted / found, 1.0)
         return guided * (1 + self.rescale * (ratio - 1))

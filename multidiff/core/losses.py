@@ -13,6 +13,7 @@ from multidiff.core.likelihood import Decoder, DiscretisedDecoder, bound_term, l
 from multidiff.core.posterior import Transition
 from multidiff.core.protocols import Corrupted
 from multidiff.core.schedules import NoiseLevel
+from multidiff.core.times import UniformTimes
 
 if TYPE_CHECKING:
     from multidiff.core.gaussian import GaussianProcess
@@ -128,11 +129,14 @@ class HybridLoss:
         """See :class:`Objective`.
 
         Raises:
-            ValueError: if the process does not learn its variance or has no table.
+            ValueError: if the process does not learn its variance, has no table, or draws
+                times between its entries.
         """
         schedule = process.schedule
         if not process.learns_variance or schedule.num_steps is None:
             raise ValueError("the hybrid loss needs learns_variance=True and a table of betas")
+        if type(process.times) is UniformTimes:  # its child DiscreteTimes keeps to the table
+            raise ValueError("the hybrid loss needs times of the table: times=DiscreteTimes()")
         prediction, raw = output.chunk(2, dim=1)
         frozen = torch.cat([prediction.detach(), raw], dim=1)
         estimate = process.estimate(frozen, corrupted.noisy, corrupted.level)

@@ -175,7 +175,8 @@ class TimeGrid:
         times = self.find(schedule)
         if len(times) != self.num_steps or not bool((times[1:] < times[:-1]).all()):
             raise ValueError(
-                f"{self.num_steps} steps do not fit a schedule of {schedule.num_steps} steps"
+                f"{self.num_steps} steps do not fit a schedule of {schedule.num_steps} steps: two "
+                "of them fall on one time"
             )
         return times
 

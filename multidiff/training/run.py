@@ -83,7 +83,7 @@ class Run:
             lr=self.plan.learning_rate,
             betas=self.plan.betas,
             weight_decay=self.plan.weight_decay,
-            fused=self.engine.device.type == "cuda",
+            fused=self.engine.device.type in ("cuda", "cpu"),
         )
 
     # ------------------------------------------------------------------ begin and end

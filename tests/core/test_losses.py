@@ -128,6 +128,9 @@ def test_hybrid_loss_needs_a_learned_variance():
     zero = torch.zeros(1, 2)
     with pytest.raises(ValueError, match="learns_variance=True"):
         process.loss(zero, Corrupted(zero, zero, zero, at_snr(1)))
+    process = GaussianProcess(LINEAR, objective=HybridLoss(), learns_variance=True)
+    with pytest.raises(ValueError, match="DiscreteTimes"):
+        process.loss(zero, Corrupted(zero, zero, zero, at_snr(1)))
 
 
 def test_weighted_loss_multiplies_each_sample():

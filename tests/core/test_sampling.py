@@ -181,6 +181,26 @@ def test_rescaled_guidance_has_the_conditional_deviation():
 
 def test_rescaling_a_constant_prediction_is_finite():
     assert torch.isfinite(guided(3.0, rescale=0.7)).all()
+    one = torch.ones(2, 1)  # of one value there is no deviation to bring back
+    level, condition = LINEAR.at(torch.tensor([0.5, 0.5])), torch.tensor([2, 3])
+    denoiser = ClassifierFreeGuidance(lambda x, _, c: x * c[:, None], 3.0, rescale=0.7)
+    plain = ClassifierFreeGuidance(lambda x, _, c: x * c[:, None], 3.0)
+    assert torch.equal(denoiser(one, level, condition), plain(one, level, condition))
+
+
+def test_rescaling_looks_at_the_guided_channels_alone():
+    """A learned variance rides along: it is neither guided nor counted."""
+
+    def denoiser(noisy, level, condition):
+        means = noisy * (1 + condition.double())[:, None, None]
+        return torch.cat([means, 100 * noisy.square()], dim=1)
+
+    noisy, condition = double(2, 1, 50), torch.tensor([2, 3])
+    level = LINEAR.at(torch.tensor([0.5, 0.5]))
+    guided_half = ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0, channels=1)
+    found, told = guided_half(noisy, level, condition), denoiser(noisy, level, condition)
+    torch.testing.assert_close(found[:, :1].std(dim=2), told[:, :1].std(dim=2))
+    assert torch.equal(found[:, 1:], told[:, 1:])
 
 
 def test_guidance_of_any_prediction_is_the_same():

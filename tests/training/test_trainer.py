@@ -12,6 +12,7 @@ import multidiff as md
 from multidiff.core.times import ImportanceTimes
 from multidiff.errors import InputError
 from multidiff.training.batches import Batches
+from multidiff.training.ema import MovingAverage
 from multidiff.training.trainer import Trainer
 
 QUICK = {"learning_rate": 1e-2, "log_every": 1, "save_every": 5, "validate_every": 5}
@@ -226,3 +227,17 @@ def test_the_condition_is_left_out_for_a_share_of_the_samples():
     assert torch.equal(seen[0][~dropped], batch["label"][~dropped])
     with pytest.raises(ValueError, match="not in"):
         md.DiffusionTask(Labelled(), process, Recorder(2, 2), drop_condition=1.5)
+
+
+def test_the_average_warms_up():
+    """Decay min(d, (1 + n) / (10 + n)) at update n, so that the start does not linger."""
+    module = torch.nn.Linear(1, 1, bias=False)
+    average = MovingAverage(module, 0.9)
+    wanted = float(module.weight)
+    for count in range(1, 101):
+        with torch.no_grad():
+            module.weight.fill_(float(count))
+        average.update()
+        keep = min(0.9, (1 + count) / (10 + count))
+        wanted = keep * wanted + (1 - keep) * count
+        assert float(average.shadow["weight"]) == pytest.approx(wanted, rel=1e-5)
