@@ -131,7 +131,7 @@ def train(
     from multidiff.training_command import train_recipe
 
     folder = Path("runs") / recipe.stem if out is None else out
-    say(train_recipe(recipe, overrides or [], folder, resume), as_json=False)
+    say(train_recipe(recipe, overrides or [], out=folder, resume=resume), as_json=False)
 
 
 @app.command()
@@ -216,6 +216,8 @@ def checked_device(name: str) -> str:
     """
     import torch
 
+    if name == "cuda":  # of several processes on a machine each takes its own
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -20,7 +20,9 @@ from multidiff.training.trainer import Trainer
 MODEL = "model"
 
 
-def train_recipe(recipe: Path, overrides: Sequence[str], out: Path, resume: bool) -> Report:
+def train_recipe(
+    recipe: Path | str, overrides: Sequence[str] = (), *, out: Path | str, resume: bool = False
+) -> Report:
     """Train what a recipe says.
 
     Args:
@@ -32,6 +34,7 @@ def train_recipe(recipe: Path, overrides: Sequence[str], out: Path, resume: bool
     Raises:
         InputError: if the recipe is wrong or training cannot go on.
     """
+    recipe, out = Path(recipe), Path(out)
     parts = check_recipe(recipe, overrides)
     for needed in ("model", "data", "trainer"):
         if needed not in parts:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from multidiff.core.randomness import mixed_seed
+from multidiff.errors import InputError
 
 
 @runtime_checkable
@@ -70,10 +71,13 @@ class Batches:
         """See :class:`BatchSource`.
 
         Raises:
-            ValueError: if the batch cannot be shared evenly.
+            InputError: if the batch cannot be shared evenly.
         """
         if self.batch_size % parts:
-            raise ValueError(f"a batch of {self.batch_size} cannot be shared by {parts} processes")
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be shared evenly by {parts} processes; "
+                "make it a multiple, or start fewer"
+            )
         share = self.batch_size // parts
         first = number * self.batch_size + part * share
         return collate([self._visit(place) for place in range(first, first + share)])
@@ -126,12 +130,12 @@ def rows_of(batch: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
     """One of ``parts`` equal shares of a batch.
 
     Raises:
-        ValueError: if the batch cannot be shared evenly.
+        InputError: if the batch cannot be shared evenly.
     """
     share = {}
     for key, values in batch.items():
         if len(values) % parts:
-            raise ValueError(f"a batch of {len(values)} cannot be shared by {parts} processes")
+            raise InputError(f"a batch of {len(values)} cannot be shared by {parts} processes")
         size = len(values) // parts
         share[key] = values[part * size : (part + 1) * size]
     return share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,10 @@ class TrainingLog:
 
     @property
     def writer(self) -> Any:
-        """The TensorBoard writer; None without a folder."""
-        if self._writer is None and self.folder is not None:
+        """The TensorBoard writer; one that writes nothing where there is nothing to tell."""
+        if self.folder is None:
+            return Mute()
+        if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # a second to import
 
             self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._start)
@@ -99,6 +101,13 @@ class TrainingLog:
         """A line of text."""
         if self.talks:
             self._bar.console.print(line, highlight=False, soft_wrap=True)
+
+
+class Mute:
+    """A writer of nothing, for processes that must take part in what another one tells."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
 
 
 def _drop_lines_beyond(path: Path, step: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import parse_flag_from_env, send_to_device
 from torch import Tensor, nn
 
 from multidiff.core.randomness import generators, mixed_seed
@@ -20,6 +20,7 @@ from multidiff.training.checkpoints import CheckpointFolder
 from multidiff.training.ema import MovingAverage
 from multidiff.training.log import TrainingLog
 from multidiff.training.rates import rate_at
+from multidiff.training.shards import gathered_weights, keep_precision, put_whole
 from multidiff.training.state import gathered, put_back
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Run:
     ):
         self.plan, self.batches, self.folder, self.texts = plan, batches, folder, texts
         self.engine = Accelerator(mixed_precision=_mixed_precision(plan.precision))
+        keep_precision(getattr(self.engine.state, "fsdp_plugin", None))
         if self.engine.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         if plan.compile:
@@ -112,8 +114,8 @@ class Run:
     def finish(self) -> None:
         """Leave the averaged weights in the task."""
         self._read_losses()
-        for name, parameter in self.task.named_parameters():
-            parameter.data.copy_(self.average.shadow[name])
+        for name, value in self.average.shadow.items():
+            put_whole(self.task, name, value)
         self.engine.wait_for_everyone()
 
     # -------------------------------------------------------------------------- steps
@@ -164,7 +166,8 @@ class Run:
         cuda = self.engine.device.type == "cuda"
         if step % plan.log_every == 0 or len(self._unread) >= (UNREAD_ON_GPU if cuda else 1):
             self._read_losses()
-        if step % plan.log_every == 0:
+        if step % plan.log_every == 0 or step == plan.steps:
+            self._read_losses()
             self._tell(factor)
 
     def _losses_of(self, batch: dict[str, Any], use: int, number: int) -> dict[str, Tensor]:
@@ -172,7 +175,8 @@ class Run:
         rows = len(next(iter(batch.values())))
         first = self.engine.process_index * rows
         seeds = [mixed_seed(self.plan.seed, use, number, first + row) for row in range(rows)]
-        return self.losses(sent, generators(seeds, self.engine.device))
+        with self.engine.autocast():
+            return self.losses(sent, generators(seeds, self.engine.device))
 
     def _read_losses(self) -> None:
         """See that all losses are numbers before they reach a log or a checkpoint."""
@@ -207,11 +211,11 @@ class Run:
 
     def look(self, held_out: BatchSource | None, preview: Preview | None) -> None:
         """Held-out losses and previews, with the averaged weights."""
-        with self.average.in_place(), torch.no_grad():
+        with self.average.in_place(), gathered_weights(self.losses), torch.no_grad():
             self.losses.eval()
             if held_out is not None:
                 self.log.tell(self.step, "held-out", self._held_out_losses(held_out))
-            if preview is not None and self.log.writer is not None:
+            if preview is not None and self.folder is not None:
                 preview(self.log.writer, self.step)
 
     def _held_out_losses(self, held_out: BatchSource) -> dict[str, float]:
@@ -252,7 +256,8 @@ class Run:
 
 def _mixed_precision(precision: str) -> str:
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() else "fp32"
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+        precision = "fp32" if on_cpu else "bf16"
     return {"bf16": "bf16", "fp32": "no"}[precision]
 
 

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 from multidiff.errors import InputError
 from multidiff.training.checkpoints import Checkpoint
 from multidiff.training.ema import MovingAverage
+from multidiff.training.shards import whole
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 PREFIX = "task."  # of the task in the module that computes its losses
@@ -39,7 +40,7 @@ def gathered(
     moments: Any = get_optimizer_state_dict(losses, optimizer, options=WHOLE)
     tensors = {
         "model": {name.removeprefix(PREFIX): value for name, value in model.items()},
-        "ema": {name: _whole(value) for name, value in average.shadow.items()},
+        "ema": {name: whole(value) for name, value in average.shadow.items()},
         "optimizer": {
             f"{parameter}/{name}": torch.as_tensor(value)
             for parameter, values in moments.get("state", {}).items()
@@ -78,11 +79,6 @@ def put_back(
             f"the checkpoint of step {found.step} is of another model than this recipe's ({reason})"
         ) from error
     average.updates = found.numbers["ema_updates"]
-
-
-def _whole(value: Tensor) -> Tensor:
-    gather = getattr(value, "full_tensor", None)  # a shard of FSDP
-    return value if gather is None else gather()
 
 
 def _copy(whole: Tensor, into: Tensor) -> None:

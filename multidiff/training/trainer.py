@@ -127,6 +127,8 @@ class Trainer:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         run = Run(self, task, source, None if out is None else Path(out), dict(texts or {}))
+        if held_out is not None:  # what is wrong with it is told now, not hours from now
+            held_out.batch(0, run.engine.process_index, run.engine.num_processes)
         run.begin(resume)
         with run.log, interruptions() as signal:
             for step in run.steps_to_go():

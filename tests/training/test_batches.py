@@ -6,6 +6,7 @@ import torch
 from toys import Ring
 
 from multidiff.core.randomness import mixed_seed, placed_normal
+from multidiff.errors import InputError
 from multidiff.training.batches import Batches, ListedBatches, collate, rows_of, stream
 
 
@@ -23,7 +24,7 @@ def test_shares_make_up_the_whole():
     shares = [batches.batch(5, part, 3) for part in range(3)]
     assert torch.equal(torch.cat([share["points"] for share in shares]), whole["points"])
     assert [name for share in shares for name in share["name"]] == whole["name"]
-    with pytest.raises(ValueError, match="cannot be shared by 4"):
+    with pytest.raises(InputError, match="cannot be shared evenly by 4"):
         batches.batch(0, 0, 4)
 
 
@@ -58,7 +59,7 @@ def test_listed_batches_go_round():
     listed = ListedBatches([{"x": torch.zeros(2)}, {"x": torch.ones(2)}])
     assert listed.batch(3)["x"].tolist() == [1, 1]
     assert listed.batch(3, 1, 2)["x"].tolist() == [1]
-    with pytest.raises(ValueError, match="cannot be shared"):
+    with pytest.raises(InputError, match="cannot be shared"):
         rows_of({"x": torch.zeros(3)}, 0, 2)
 
 

@@ -1,0 +1,94 @@
+"""What the reverse loop costs beyond its network: 20 steps of DDIM over 20 forward passes.
+
+The network is the shipped vocoder's, with random weights, on two seconds of sound. Beside the
+package's ``sample()`` runs a loop around diffusers' ``DDIMScheduler`` with the same network,
+which ends at the same states. Ratio to the forward passes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.timing import Row, counted, in_alternation, installed, on_threads, rows_of
+from multidiff.audio.domains import WhitenedDomain
+from multidiff.audio.frames import FrameDenoiser
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.sampling import sample
+from multidiff.core.schedules import BetaSchedule, NoiseLevel
+from multidiff.core.solvers import DDIM
+from multidiff.core.times import trailing_times
+
+PART = "reverse-loop"
+STEPS, TABLE = 20, 1000
+SECONDS = 2.0
+PLAIN, OURS, THEIRS = f"{STEPS} forward passes", "multidiff sample()", "diffusers DDIMScheduler"
+SAME = 1e-2  # of states, relative to the largest: the walk multiplies rounding
+
+
+def measure(threads: int, rounds: int) -> list[Row]:
+    """The bare passes, the package's loop and that of diffusers."""
+    with on_threads(threads):
+        loops = _loops()
+        seconds = {PLAIN: [], OURS: [], THEIRS: [], **in_alternation(loops, rounds)}
+    return rows_of(PART, f"DDIM, {STEPS} steps, {counted(threads)}", seconds, PLAIN)
+
+
+def _loops() -> dict[str, Callable[[], Tensor]]:
+    torch.manual_seed(0)
+    network = FrameDenoiser().eval()
+    torch.nn.init.normal_(network.write.weight, std=0.02)
+    frames = int(SECONDS * network.preset.sample_rate_hz / network.preset.hop_length)
+    shape = WhitenedDomain(network.preset.name, network.hop).state_shape(1, frames)
+    noisy, mel = torch.randn(shape), torch.randn(1, network.preset.n_mels, frames)
+    process = GaussianProcess(BetaSchedule.linear(TABLE), "noise")
+    levels = process.levels(trailing_times(STEPS))[:-1]
+
+    @torch.no_grad()
+    def plain() -> Tensor:
+        for level in levels:
+            output = network(noisy, level, mel)
+        return output
+
+    def ours() -> Tensor:
+        times = trailing_times(STEPS)
+        return sample(process, network, DDIM(), shape, times, condition=mel, start=noisy)
+
+    loops: dict[str, Callable[[], Tensor]] = {PLAIN: plain, OURS: ours}
+    if installed("diffusers"):
+        loops[THEIRS] = _their_loop(network, levels, noisy, mel)
+        _check_equal(loops[OURS](), loops[THEIRS]())
+    return loops
+
+
+def _their_loop(
+    network: FrameDenoiser, levels: list[NoiseLevel], noisy: Tensor, mel: Tensor
+) -> Callable[[], Tensor]:
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(
+        num_train_timesteps=TABLE,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+
+    @torch.no_grad()
+    def loop() -> Tensor:
+        scheduler.set_timesteps(STEPS)
+        state = noisy
+        for level, step in zip(levels, scheduler.timesteps, strict=True):
+            state = scheduler.step(network(state, level, mel), step, state).prev_sample
+        return state
+
+    return loop
+
+
+def _check_equal(one: Tensor, other: Tensor) -> None:
+    difference = float((one - other).abs().max() / other.abs().max())
+    if not difference < SAME:
+        raise RuntimeError(f"the loops end at different states: {difference:g} apart")

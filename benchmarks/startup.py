@@ -1,0 +1,30 @@
+"""How long ``multidiff --help`` takes to come, beside Python's own start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+from benchmarks.timing import Row, in_alternation, rows_of
+
+PART = "startup"
+PROGRAMS = {
+    "python -c pass": ["-c", "pass"],
+    "multidiff --help": ["-m", "multidiff.cli", "--help"],
+}
+
+
+def measure(threads: int, rounds: int) -> list[Row]:
+    """Wall time of both processes; the number of threads plays no part."""
+    calls = {name: caller(words) for name, words in PROGRAMS.items()}
+    return rows_of(PART, "a process of its own", in_alternation(calls, rounds), "python -c pass")
+
+
+def caller(words: list[str]) -> Callable[[], object]:
+    """A function that runs Python with these words and waits for it."""
+
+    def call() -> object:
+        return subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+
+    return call

@@ -1,0 +1,149 @@
+"""Timing functions beside each other, and the rows that tell of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+PACKAGES = ("multidiff", "torch", "diffusers", "wavegrad", "librosa")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one system did in one case.
+
+    Attributes:
+        part: of the benchmarks.
+        case: what was to be done.
+        system: who did it.
+        unit: of the three numbers.
+        median: over the rounds; None where the system is not installed.
+        lowest: of the rounds.
+        highest: of the rounds.
+        ratio: the median over the rounds of this system's number over the reference's in the
+            same round; None where there is no reference.
+    """
+
+    part: str
+    case: str
+    system: str
+    unit: str
+    median: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    ratio: float | None = None
+
+    def cells(self) -> list[str]:
+        """The row as text."""
+        if self.median is None:
+            return [self.part, self.case, self.system, "not installed", "", "", "", ""]
+        numbers = [_number(x) for x in (self.median, self.lowest, self.highest)]
+        ratio = "-" if self.ratio is None else f"{self.ratio:.3f}"
+        return [self.part, self.case, self.system, *numbers, self.unit, ratio]
+
+
+HEADING = ["part", "case", "system", "median", "lowest", "highest", "unit", "ratio"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def in_alternation(
+    functions: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each call: a round calls every function once, every other one backwards.
+
+    Each function is called once beforehand, untimed.
+    """
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds):
+        for name in list(functions)[:: -1 if number % 2 else 1]:
+            began = time.perf_counter()
+            functions[name]()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def rows_of(
+    part: str,
+    case: str,
+    seconds: Mapping[str, list[float]],
+    reference: str,
+    unit: str = "s",
+    value: Callable[[float], float] = lambda second: second,
+) -> list[Row]:
+    """A row for each system, with its ratio to the reference.
+
+    Args:
+        part: of the benchmarks.
+        case: what was to be done.
+        seconds: of each system and round; none for a system that is not installed.
+        reference: whose ratio is 1.
+        unit: of the values.
+        value: from seconds to what is told.
+    """
+    values = {system: [value(second) for second in taken] for system, taken in seconds.items()}
+    against = values.get(reference, [])
+    rows = []
+    for system, found in values.items():
+        if not found:
+            rows.append(Row(part, case, system, unit))
+            continue
+        ratios = [one / other for one, other in zip(found, against, strict=False)]
+        ratio = median(ratios) if ratios else None
+        rows.append(Row(part, case, system, unit, median(found), min(found), max(found), ratio))
+    return rows
+
+
+def installed(package: str) -> bool:
+    """Whether a peer is there."""
+    return find_spec(package) is not None
+
+
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Everything inside, torch's as well as numpy's work, on so many threads of the CPU."""
+    import torch
+    from threadpoolctl import threadpool_limits  # comes with librosa
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def counted(threads: int) -> str:
+    """A number of threads, as a case tells it."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on, and how busy that was at the beginning."""
+    names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    models = [line.split(":")[1].strip() for line in names.splitlines() if "model name" in line]
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "packages": found,
+    }
