@@ -116,7 +116,10 @@ def evaluate(
     ready = load(model, checked_device(device))
     run = verb(ready, "eval")
     common = {"steps": steps, "solver": solver, "seed": seed}
-    own = read_options(context.args, run, {*common, "model", "data", "folder"})
+    words = list(context.args)
+    if data is not None and data.startswith("--"):  # an option that the parser took for DATA
+        words, data = [data, *words], None
+    own = read_options(words, run, {*common, "model", "data", "folder"})
     say(run(ready, data, folder, **common, **own), as_json)
 
 

@@ -224,8 +224,9 @@ def test_eval_searches_plans_and_keeps_them(tmp_path, capsys, small_vocoder, cli
 
 def test_eval_refuses_what_holds_no_sound(tmp_path, capsys, small_vocoder):
     assert "no sound files" in complains(capsys, "eval", small_vocoder, tmp_path)
-    told = complains(capsys, "eval", small_vocoder, tmp_path, "--search-steps", "four")
-    assert "--search-steps four" in told
+    for data in ([tmp_path], []):
+        told = complains(capsys, "eval", small_vocoder, *data, "--search-steps", "four")
+        assert "--search-steps four" in told
 
 
 # -------------------------------------------------------------------------------- bad input

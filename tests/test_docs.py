@@ -1,0 +1,81 @@
+"""What the pages say runs, links that lead somewhere, and commands that exist."""
+
+import re
+import shlex
+
+import pytest
+from pages import PAGES, ROOT, blocks, execute
+from program import refused
+
+MODALITY = ROOT / "docs" / "add_a_modality.md"
+PYTHON = [page for page in PAGES if page != MODALITY and any(blocks(page))]
+CI = ROOT / ".ci" / "run"
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(tmp_path)
+    execute(page)
+
+
+@pytest.mark.slow
+def test_a_new_modality_by_the_page(tmp_path, monkeypatch):
+    """Trains as the page says; its samples are nearly as near to real curves as real ones."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    space = execute(MODALITY)
+    assert float(space["ratio"]) < 1.5
+    swapped = space["distance_to_nearest"](space["made"], space["kind"].flip(0))
+    assert float(swapped) > 4 * float(space["distance_to_nearest"](space["made"], space["kind"]))
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+
+
+def commands():
+    """Every line of a page that calls the program."""
+    for page in PAGES:
+        for line in re.findall(r"^(?:\$ )?(multidiff [a-z].*)$", page.read_text(), re.MULTILINE):
+            yield pytest.param(line, id=f"{page.stem}: {line[:40]}")
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_and_their_options_exist(line):
+    import typer.main
+
+    from multidiff.cli import app
+
+    words = shlex.split(re.split(r"#|\||&&|\s{2,}", line)[0])
+    group = typer.main.get_command(app)
+    command = group.commands[words[1]]
+    known = {option for parameter in command.params for option in parameter.opts}
+    own = {"--held-out-every", "--search-steps"}
+    used = {word.split("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
+    assert used <= known | own | {"--help"}
+
+
+def test_ci_runs_what_the_readme_says():
+    """But for the place that the sound is written to, and pip's silence."""
+    readme = (ROOT / "README.md").read_text()
+    script = CI.read_text().replace("--quiet ", "").replace('"$work/spoken.wav"', "spoken.wav")
+    commands = re.findall(r"^(pip install .*)$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        for part in command.split(" && "):
+            assert part in script, part
+
+
+def test_the_readmes_recipes_exist():
+    for page in PAGES:
+        for name in re.findall(r"recipes/[\w/]+\.yaml", page.read_text()):
+            assert (ROOT / name).is_file(), f"{page.name}: {name}"
+
+
+def test_program_words_are_those_of_the_architecture():
+    assert "No such command" in refused("sing")
