@@ -45,7 +45,7 @@ def commands():
             yield pytest.param(line, id=f"{page.stem}: {line[:40]}")
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", list(commands()))
 def test_commands_and_their_options_exist(line):
     import typer.main
 
