@@ -1,6 +1,7 @@
 """Running the command line as users do: in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,8 @@ def start(*arguments, program=MULTIDIFF):
         text=True,
         env=ENVIRONMENT,
         cwd=ROOT,
+        # Background jobs of a shell ignore Ctrl-C, and what they start would as well.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

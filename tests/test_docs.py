@@ -25,7 +25,7 @@ def test_a_new_modality_by_the_page(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     space = execute(MODALITY)
-    assert float(space["ratio"]) < 1.5
+    assert float(space["ratio"]) < 2.5
     swapped = space["distance_to_nearest"](space["made"], space["kind"].flip(0))
     assert float(swapped) > 4 * float(space["distance_to_nearest"](space["made"], space["kind"]))
     assert (tmp_path / "curves.png").stat().st_size > 10_000
