@@ -11,13 +11,11 @@ import torch
 from multidiff.catalogue import VERBS
 from multidiff.checking import locate
 from multidiff.errors import InputError
-from multidiff.loading import RECIPE, Model, check_recipe, save_model
+from multidiff.loading import RECIPE, TRAINED, Model, check_recipe, save_model
 from multidiff.recipe import to_yaml
 from multidiff.report import Report
 from multidiff.training.batches import Batches
 from multidiff.training.trainer import Trainer
-
-MODEL = "model"
 
 
 def train_recipe(
@@ -56,9 +54,9 @@ def train_recipe(
     )
     if not outcome.leads:
         return Report([])
-    save_model(model, out / MODEL, resolved)
+    save_model(model, out / TRAINED, resolved)
     losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
-    return Report([f"{out / MODEL}: trained for {outcome.step} steps ({losses})"])
+    return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})"])
 
 
 def _preview(model: Any, held_out: Batches | None) -> Any:
