@@ -1,0 +1,115 @@
+"""Training an autoencoder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from multidiff.core.randomness import Rng
+from multidiff.image.autoencoder import Autoencoder
+from multidiff.image.discriminator import PatchDiscriminator, balance
+from multidiff.image.perceptual import PerceptualDistance
+from multidiff.image.picture import crop_to, from_unit, pad_to_multiple, to_unit
+
+BLACK = -1.0
+
+
+class PictureAutoencoder(nn.Module):
+    """An autoencoder and what it learns from (Rombach et al. 2022, section 3.1).
+
+    Both players of the adversarial game step at once: the discriminator's loss does not reach
+    the autoencoder, nor the other way round, so one sum of losses trains both.
+
+    Args:
+        autoencoder: what is wanted.
+        kl_weight: of the latents' KL from a normal, in nats for each picture, beside
+            errors that are means over a picture.
+        discriminator: judges patches; none where not given.
+        adversarial_weight: of its judgement, after both pulls are made equally strong.
+        adversarial_from: batches before it begins.
+        perceptual: a distance of features beside that of pixels, and as heavy.
+        pad_to: pictures are padded to multiples of this; 0 takes them as they are.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        kl_weight: float = 1e-6,
+        discriminator: PatchDiscriminator | None = None,
+        adversarial_weight: float = 0.5,
+        adversarial_from: int = 0,
+        perceptual: PerceptualDistance | None = None,
+        pad_to: int = 0,
+    ):
+        super().__init__()
+        self.autoencoder, self.kl_weight = autoencoder, kl_weight
+        self.discriminator, self.perceptual = discriminator, perceptual
+        self.adversarial_weight, self.adversarial_from = adversarial_weight, adversarial_from
+        self.pad_to = pad_to
+        self.batches: Tensor
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def task(self) -> nn.Module:
+        """Itself."""
+        return self
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "autoencoder", "scaling": f"{self.autoencoder.scaling:g}"}
+
+    def files(self) -> dict[str, str]:
+        """None that must lie beside the weights."""
+        return {}
+
+    def settle(self, folder: Path) -> None:
+        """Nothing lies beside the weights."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the encoder and the decoder."""
+        self.autoencoder.encoder.compile(*args, **kwargs)
+        self.autoencoder.decoder.compile(*args, **kwargs)
+
+    def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
+        """Errors of the reconstruction, the KL, and the game's two losses, by name."""
+        picture = self._padded(batch["picture"])
+        latents = self.autoencoder.encode(picture)
+        made = self.autoencoder.decode(latents.sample(rng)).float()
+        error = (made - picture).abs().flatten(1).mean(dim=1)
+        losses = {"reconstruction": error, "kl": self.kl_weight * latents.kl().float()}
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(made, picture)
+        if self.discriminator is not None and self._game_is_on():
+            fooled = self.discriminator.fooled(made)
+            quality = error + losses.get("perceptual", 0)
+            weight = self.adversarial_weight * self._balance(quality, fooled)
+            losses["adversarial"] = weight * fooled
+            losses["discriminator"] = self.discriminator.loss(picture, made)
+        return losses
+
+    def _game_is_on(self) -> bool:
+        if torch.is_grad_enabled():
+            self.batches += 1
+        return int(self.batches) > self.adversarial_from
+
+    def _balance(self, quality: Tensor, fooled: Tensor) -> Tensor:
+        if not quality.requires_grad:
+            return quality.new_ones(())
+        return balance(quality, fooled, self.autoencoder.decoder.conv_out.weight)
+
+    def _padded(self, picture: Tensor) -> Tensor:
+        own = next(self.parameters())
+        unit = to_unit(picture).to(own.device)
+        return pad_to_multiple(unit, self.pad_to, BLACK) if self.pad_to else unit
+
+    @torch.no_grad()
+    def reconstruct(
+        self, picture: UInt8[Tensor, "batch colours height width"]
+    ) -> UInt8[Tensor, "batch colours height width"]:
+        """What is left of pictures after the latents' means."""
+        height, width = picture.shape[2:]
+        latents = self.autoencoder.encode(self._padded(picture))
+        return from_unit(crop_to(self.autoencoder.decode(latents.mean), width, height))

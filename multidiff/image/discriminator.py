@@ -1,0 +1,64 @@
+"""A discriminator of patches, which teaches the autoencoder sharpness."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class PatchDiscriminator(nn.Module):
+    """A score for each patch of a picture (Isola et al. 2017), high where it looks real.
+
+    Group norms stand where the original has batch norms: a score then does not depend on the
+    other pictures of the batch.
+
+    Args:
+        picture_channels: 3 for colour.
+        width: channels of the first layer.
+        layers: how often the size is halved.
+    """
+
+    def __init__(self, picture_channels: int = 3, width: int = 64, layers: int = 3):
+        super().__init__()
+        stages: list[nn.Module] = [nn.Conv2d(picture_channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        wide = width
+        for number in range(1, layers + 1):
+            stride, to = (2 if number < layers else 1), min(2**number, 8) * width
+            stages += [
+                nn.Conv2d(wide, to, 4, stride, 1, bias=False),
+                nn.GroupNorm(min(32, to), to),
+                nn.LeakyReLU(0.2),
+            ]
+            wide = to
+        self.layers = nn.Sequential(*stages, nn.Conv2d(wide, 1, 4, 1, 1))
+
+    def forward(self, picture: Float[Tensor, "batch colours height width"]) -> Tensor:
+        """Scores ``(batch, 1, patches, patches)``."""
+        return self.layers(picture)
+
+    def loss(self, real: Tensor, made: Tensor) -> Float[Tensor, " batch"]:
+        """The hinge loss that the discriminator's own weights learn from."""
+        wrong_real, wrong_made = F.relu(1 - self(real)), F.relu(1 + self(made.detach()))
+        return 0.5 * (wrong_real.flatten(1).mean(dim=1) + wrong_made.flatten(1).mean(dim=1))
+
+    def fooled(self, made: Tensor) -> Float[Tensor, " batch"]:
+        """The loss that the maker of pictures learns from; the weights here do not."""
+        frozen = {name: weight.detach() for name, weight in self.named_parameters()}
+        return -functional_call(self, frozen, (made,)).flatten(1).mean(dim=1)
+
+
+def balance(
+    first: Tensor, second: Tensor, weight: Tensor, largest: float = 1e4
+) -> Float[Tensor, ""]:
+    """What the second loss is to be multiplied by to pull at a weight as the first does.
+
+    Esser et al. 2021, equation 7.
+    """
+    own, other = (
+        torch.autograd.grad(loss.sum(), weight, retain_graph=True)[0].norm()
+        for loss in (first, second)
+    )
+    return (own / (other + 1e-4)).clamp(max=largest).detach()

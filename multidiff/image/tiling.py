@@ -1,0 +1,91 @@
+"""Large pictures through an autoencoder in overlapping tiles.
+
+Memory then grows with the tile, not with the picture. Attention and group norms see a tile
+where they would have seen the whole, so the outcome is close to the whole's but not equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Neighbouring tiles share this part of their height and width, over which they are faded.
+OVERLAP = 0.25
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a picture is cut.
+
+    Attributes:
+        size: height and width of a tile in pixels; 0 for none.
+        factor: pixels for each place of a latent.
+    """
+
+    size: int
+    factor: int
+
+    def __post_init__(self):
+        if self.size < 0 or self.size % self.factor or 0 < self.size < 4 * self.factor:
+            raise ValueError(
+                f"tile {self.size}: a multiple of {self.factor}, at least {4 * self.factor}, or 0"
+            )
+
+    def encoded(self, encode: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
+        """The latents of a picture, in tiles where it is larger than one."""
+        return self._through(encode, picture, self.size, 1 / self.factor)
+
+    def decoded(self, decode: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
+        """The picture of latents, in tiles where it is larger than one."""
+        return self._through(decode, latent, self.size // self.factor, self.factor)
+
+    def _through(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, size: int, ratio: float
+    ) -> Tensor:
+        if size == 0 or max(x.shape[2:]) <= size:
+            return function(x)
+        stride = max(round(size * (1 - OVERLAP) / self.factor) * self.factor, 1)
+        if ratio > 1:
+            stride = max(round(size * (1 - OVERLAP)), 1)
+        total, weights = None, None
+        for top in _starts(x.shape[2], size, stride):
+            for left in _starts(x.shape[3], size, stride):
+                made = function(x[:, :, top : top + size, left : left + size])
+                if total is None or weights is None:
+                    height, width = (round(n * ratio) for n in x.shape[2:])
+                    total = made.new_zeros(len(x), made.shape[1], height, width)
+                    weights = made.new_zeros(height, width)
+                place = _place(made, top, left, ratio)
+                fade = _fade(made)
+                total[place] += made * fade
+                weights[place[2:]] += fade
+        assert total is not None and weights is not None
+        return total / weights
+
+
+def _starts(length: int, size: int, stride: int) -> list[int]:
+    """Where tiles begin; the last ends with the picture."""
+    last = max(length - size, 0)
+    return [*range(0, last, stride), last]
+
+
+def _place(made: Tensor, top: int, left: int, ratio: float) -> tuple[slice, ...]:
+    first, second = round(top * ratio), round(left * ratio)
+    height, width = made.shape[2:]
+    whole = slice(None)
+    return whole, whole, slice(first, first + height), slice(second, second + width)
+
+
+def _fade(made: Tensor) -> Tensor:
+    """Weights that fall towards the tile's edges, never to nothing."""
+
+    def ramp(length: int) -> Tensor:
+        edge = max(int(length * OVERLAP), 1)
+        place = torch.arange(length, device=made.device, dtype=made.dtype)
+        nearest = torch.minimum(place, length - 1 - place)
+        return ((nearest + 1) / (edge + 1)).clamp(max=1)
+
+    return ramp(made.shape[2])[:, None] * ramp(made.shape[3])

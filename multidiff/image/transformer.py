@@ -1,0 +1,154 @@
+"""Transformer blocks on feature maps, with cross-attention to a condition.
+
+Rombach et al. 2022, section 3.3 and appendix E.2.1; parameters are called as in the published
+weights.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multidiff.image.blocks import merge_heads, split_heads
+
+# The norm at the transformers' entry has its own, whatever the UNet's other norms have.
+ENTRY_NORM_EPS = 1e-6
+
+
+class CrossAttention(nn.Module):
+    """Attention from tokens to a condition's tokens, or among themselves.
+
+    Args:
+        width: of the tokens.
+        condition_width: of the condition's tokens; those of the tokens where not given.
+        heads: attention heads.
+        upcast: compute the attention in float32 whatever the precision around it, which the
+            768-pixel model of Stable Diffusion 2.1 needs in float16.
+    """
+
+    def __init__(self, width: int, condition_width: int | None, heads: int, upcast: bool = False):
+        super().__init__()
+        self.heads, self.upcast = heads, upcast
+        source = width if condition_width is None else condition_width
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(source, width, bias=False)
+        self.to_v = nn.Linear(source, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        condition: Float[Tensor, "batch words condition_width"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """What each token gathered."""
+        source = x if condition is None else condition
+        q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
+        if self.upcast:
+            q, k, v = q.float(), k.float(), v.float()
+        q, k, v = (split_heads(part, self.heads) for part in (q, k, v))
+        gathered = merge_heads(F.scaled_dot_product_attention(q, k, v))
+        return self.to_out[0](gathered.to(x.dtype))
+
+
+class GatedGELU(nn.Module):
+    """``value * gelu(gate)``, both linear in the input, with the exact gelu (Shazeer 2020)."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows inner"]:
+        """The gated values."""
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """A gated layer four times as wide, and back."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        inner = 4 * width
+        self.net = nn.ModuleList([GatedGELU(width, inner), nn.Identity(), nn.Linear(inner, width)])
+
+    def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        """The layer's output."""
+        return self.net[2](self.net[0](x))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each around a shortcut."""
+
+    def __init__(self, width: int, condition_width: int, heads: int, upcast: bool):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = CrossAttention(width, None, heads, upcast)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = CrossAttention(width, condition_width, heads, upcast)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        condition: Float[Tensor, "batch words condition_width"],
+    ) -> Float[Tensor, "batch tokens width"]:
+        """The tokens, informed by each other and by the condition."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), condition)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block on the places of a feature map, around a shortcut.
+
+    Args:
+        channels: of the map.
+        condition_width: of the condition's tokens.
+        heads: attention heads.
+        groups: of the norm at the entry.
+        linear: enter and leave by linear layers (Stable Diffusion 2) or by 1x1 convolutions
+            (1.x): the same map, with weights of another shape.
+        upcast: see :class:`CrossAttention`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        condition_width: int,
+        heads: int,
+        groups: int,
+        linear: bool,
+        upcast: bool,
+    ):
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.GroupNorm(groups, channels, ENTRY_NORM_EPS)
+        self.proj_in = _projection(channels, linear)
+        block = TransformerBlock(channels, condition_width, heads, upcast)
+        self.transformer_blocks = nn.ModuleList([block])
+        self.proj_out = _projection(channels, linear)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        condition: Float[Tensor, "batch words condition_width"],
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The map, informed by the condition."""
+        height, width = x.shape[2:]
+        h = self.norm(x)
+        if self.linear:
+            tokens = self.proj_in(h.flatten(2).transpose(1, 2))
+        else:
+            tokens = self.proj_in(h).flatten(2).transpose(1, 2)
+        tokens = self.transformer_blocks[0](tokens, condition)
+        if self.linear:
+            h = self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+        else:
+            h = self.proj_out(tokens.transpose(1, 2).unflatten(2, (height, width)))
+        return x + h
+
+
+def _projection(channels: int, linear: bool) -> nn.Module:
+    return nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)

@@ -1,0 +1,128 @@
+"""Examples of pictures: bad ones, sizes, splits, mirrors, fingerprints, the starter digits."""
+
+import logging
+
+import pytest
+import torch
+from pictures import numbers, rng, write
+
+from multidiff.errors import InputError
+from multidiff.files import place_of
+from multidiff.image import data
+from multidiff.image.data import Pictures, Source
+from multidiff.image.picture import read_picture, resized
+from multidiff.training.batches import Batches
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_bad_pictures_are_named_once(tmp_path, caplog, monkeypatch, at_once):
+    if not at_once:
+        monkeypatch.setattr(data, "PIXELS_READ_AT_ONCE", 0)
+    for name in ("a/0.png", "b/2.png", "b/4.png"):
+        write(tmp_path / name, int(name[2]))
+    cut = write(tmp_path / "a" / "1.png", 1)
+    cut.write_bytes(cut.read_bytes()[:-60])
+    (tmp_path / "b" / "5.png").write_text("no picture")
+    with caplog.at_level(logging.WARNING):
+        found = Pictures(Source(str(tmp_path)))
+        seen = [found.example(index, rng()) for index in [*range(len(found))] * 2]
+    # A picture that stands in comes with its own label, caption and name.
+    wanted = [0, 2, 4] if at_once else [0, 2, 2, 4, 0]
+    assert numbers(found) == wanted
+    for example in seen:
+        number = int(example["picture"][0, 0, 0])
+        label = int(number > 1)
+        assert example["name"] == str(tmp_path / "ab"[label] / f"{number}.png")
+        assert example["label"] == label and example["caption"] == "ab"[label]
+    assert [found.stand_in(i) for i in range(len(found))] == (
+        [0, 1, 2] if at_once else [0, 2, 2, 3, 0]
+    )
+    for name in ("a/1.png", "b/5.png"):
+        assert caplog.text.count(f"skipped: {tmp_path / name}") == 1
+    with pytest.raises(IndexError):
+        found.picture(len(found))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_differing_sizes_are_named(tmp_path, monkeypatch, at_once):
+    if not at_once:
+        monkeypatch.setattr(data, "PIXELS_READ_AT_ONCE", 0)
+    write(tmp_path / "a.png", 1)
+    write(tmp_path / "b.png", 2, width=6, height=8)
+    with pytest.raises(InputError, match=r"b\.png: is 6x8 where others are 8x6; give a size"):
+        numbers(Pictures(Source(str(tmp_path))))
+    found = Pictures(Source(str(tmp_path)), size=(4, 4))
+    wanted = resized(read_picture(tmp_path / "b.png"), 4, 4)
+    assert torch.equal(found.picture(1), wanted) and found.size == (4, 4)
+    with pytest.raises(ValueError, match="1 or more"):
+        Pictures(Source(str(tmp_path)), size=(0, 4))
+
+
+# ---------------------------------------------------------------------------- examples
+
+
+def test_held_out_pictures_are_never_trained_on(tmp_path):
+    for number in range(10):
+        write(tmp_path / f"{number}.png", number)
+    source = Source(str(tmp_path), held_out_every=4)
+    assert numbers(Pictures(source, held_out=True)) == [2, 6]
+    assert numbers(Pictures(source)) == [0, 1, 3, 4, 5, 7, 8, 9]
+    with pytest.raises(InputError, match="no pictures are held out"):
+        Pictures(Source(str(tmp_path)), held_out=True)
+    with pytest.raises(InputError, match="none are on this side"):
+        Pictures(Source(str(tmp_path), held_out_every=1))
+
+
+def test_every_other_picture_is_mirrored(tmp_path):
+    write(tmp_path / "a.png", 1)
+    found, plain = Pictures(Source(str(tmp_path)), flip=True), read_picture(tmp_path / "a.png")
+    seen = [found.example(0, rng(seed))["picture"] for seed in range(200)]
+    mirrored = sum(torch.equal(picture, plain.flip(-1)) for picture in seen)
+    assert 70 < mirrored < 130
+    assert mirrored + sum(torch.equal(picture, plain) for picture in seen) == 200
+    assert all(torch.equal(found.picture(0), plain) for _ in range(9))
+
+
+def test_examples_are_no_views_of_the_set(tmp_path):
+    write(tmp_path / "a.png", 1)
+    found = Pictures(Source(str(tmp_path)))
+    before = found.picture(0).clone()
+    found.example(0, rng())["picture"].zero_()
+    found.picture(0).zero_()
+    assert torch.equal(found.picture(0), before)
+
+
+def test_a_fingerprint_changes_with_the_pictures(tmp_path):
+    for number in range(6):
+        write(tmp_path / f"{number}.png", number)
+    source = Source(str(tmp_path), held_out_every=3)
+    first = Pictures(source).fingerprint()
+    assert first == Pictures(source, flip=True).fingerprint()
+    others = [
+        Pictures(source, held_out=True),
+        Pictures(source, channels=1),
+        Pictures(source, size=(4, 4)),
+        Pictures(Source(str(tmp_path))),
+    ]
+    write(tmp_path / "2.png", 77)
+    others.append(Pictures(source))
+    (tmp_path / "2.png").rename(tmp_path / "2b.png")
+    others.append(Pictures(source))
+    assert len({first, *(one.fingerprint() for one in others)}) == 7
+
+
+def test_the_starter_digits():
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    source = Source("starter:digits", label_column="label", names=names, templates=("digit {}",))
+    found = Pictures(source, channels=1)
+    assert len(found) == 200 and found.size == (28, 28)
+    assert torch.bincount(found.labels).tolist() == [20] * 10
+    label = int(found.labels[5])
+    assert found.caption_of(5, rng()) == f"digit {names[label]}"
+    # White ink on black, as in MNIST, whose mean level is 0.13.
+    mean = torch.stack([found.picture(i) for i in range(200)]).float().mean() / 255
+    assert float(mean) == pytest.approx(0.13, abs=0.02)
+    batch = Batches(found, 16).batch(0)
+    assert batch["picture"].shape == (16, 1, 28, 28) and batch["picture"].dtype == torch.uint8
+    assert batch["label"].shape == (16,) and len(batch["caption"]) == 16
+    assert (place_of("starter:digits") / "README.md").is_file()
