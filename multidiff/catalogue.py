@@ -9,6 +9,7 @@ PARTS = {
     "BetaSchedule.scaled_linear": "multidiff.core.schedules:BetaSchedule.scaled_linear",
     "BetaSchedule.cosine": "multidiff.core.schedules:BetaSchedule.cosine",
     "BetaSchedule.sqrt": "multidiff.core.schedules:BetaSchedule.sqrt",
+    "BetaSchedule.zero_terminal_snr": "multidiff.core.schedules:BetaSchedule.zero_terminal_snr",
     "BetaSchedule": "multidiff.core.schedules:BetaSchedule",
     "LogSNRSchedule": "multidiff.core.schedules:LogSNRSchedule",
     # Processes, and what they are made of.
@@ -19,6 +20,21 @@ PARTS = {
     "UniformTimes": "multidiff.core.times:UniformTimes",
     "DiscreteTimes": "multidiff.core.times:DiscreteTimes",
     "ImportanceTimes": "multidiff.core.times:ImportanceTimes",
+    # Pictures.
+    "PictureDiffusion": "multidiff.image.diffusion:PictureDiffusion",
+    "PictureAutoencoder": "multidiff.image.autoencoding:PictureAutoencoder",
+    "PixelDomain": "multidiff.image.domains:PixelDomain",
+    "LatentDomain": "multidiff.image.domains:LatentDomain",
+    "Autoencoder": "multidiff.image.autoencoder:Autoencoder",
+    "PatchDiscriminator": "multidiff.image.discriminator:PatchDiscriminator",
+    "PerceptualDistance": "multidiff.image.perceptual:PerceptualDistance",
+    "UNet": "multidiff.image.unet:UNet",
+    "TextEncoder": "multidiff.image.text_encoder:TextEncoder",
+    "WordTokenizer": "multidiff.image.tokenizers:WordTokenizer",
+    "ClipTokenizer": "multidiff.image.tokenizers:ClipTokenizer",
+    "Pictures": "multidiff.image.data:Pictures",
+    "LatentCache": "multidiff.image.latents:LatentCache",
+    "PictureClassifier": "multidiff.image.features:PictureClassifier",
     # Audio.
     "Vocoder": "multidiff.audio.vocoder:Vocoder",
     "WaveformDomain": "multidiff.audio.domains:WaveformDomain",
@@ -36,7 +52,18 @@ VERBS = {
         "eval": "multidiff.audio.commands:measure",
         "preview": "multidiff.audio.previews:preview",
     },
+    "PictureDiffusion": {
+        "sample": "multidiff.image.commands:sample",
+        "eval": "multidiff.image.evaluation:measure",
+        "export": "multidiff.image.stable_diffusion:export",
+        "preview": "multidiff.image.previews:preview",
+    },
+    "PictureAutoencoder": {
+        "eval": "multidiff.image.reconstruction:measure",
+        "preview": "multidiff.image.previews:preview_autoencoder",
+    },
+    "PictureClassifier": {"eval": "multidiff.image.feature_distance:measure"},
 }
 
-# Foreign checkpoints: each is asked whether it knows a file, and the first that does converts.
-CONVERTERS = ("multidiff.audio.lmnt:convert",)
+# Foreign checkpoints: each module is asked whether it knows a file; the first that does converts.
+CONVERTERS = ("multidiff.image.stable_diffusion", "multidiff.audio.lmnt")

@@ -119,7 +119,8 @@ def evaluate(
     words = list(context.args)
     if data is not None and data.startswith("--"):  # an option that the parser took for DATA
         words, data = [data, *words], None
-    own = read_options(words, run, {*common, "model", "data", "folder"})
+    taken = {*common, "model", "data", "folder"}
+    own = read_options(words, run, taken, lambda name: load(name, device))
     say(run(ready, data, folder, **common, **own), as_json)
 
 
@@ -162,16 +163,21 @@ def models(as_json: Json = False) -> None:
     say(shipped_table(), as_json)
 
 
-@app.command()
+@app.command(context_settings=OPEN)
 def convert(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A foreign checkpoint, or a folder of ours.")],
     destination: Annotated[Path, typer.Argument(help="Folder of the model to be.")],
     half: Annotated[bool, typer.Option("--half", help="Write float16, half the size.")] = False,
 ) -> None:
-    """Turn a checkpoint, of another project or of a run, into a model."""
+    """Turn a checkpoint, of another project or of a run, into a model.
+
+    What the source's kind needs besides comes last. Stable Diffusion: --predicts noise or
+    velocity, --tokenizer FOLDER, --ema; from a model of ours: --to diffusers or single-file.
+    """
     from multidiff.loading import convert_checkpoint
 
-    say(convert_checkpoint(source, destination, half), as_json=False)
+    say(convert_checkpoint(source, destination, half, context.args), as_json=False)
 
 
 # ------------------------------------------------------------------------- printing

@@ -9,27 +9,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from multidiff.catalogue import CONVERTERS, PARTS
+from multidiff.catalogue import PARTS, VERBS
 from multidiff.checking import Part, check_section, locate
 from multidiff.errors import InputError
 from multidiff.files import folder_written_whole
+from multidiff.foreign import convert_foreign
+from multidiff.options import read_options
 from multidiff.recipe import Node, parse, read_recipe
 from multidiff.report import Report, table
+from multidiff.starting import Initial
 from multidiff.training.checkpoints import STATE
-from multidiff.weights import load_into, read_tensors, save_tensors
+from multidiff.weights import Conversion, load_into, read_tensors, save_tensors
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
 AVERAGED = "ema.safetensors"
 TRAINED = "model"
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
 
-
-SECTIONS: dict[str, Any] = {"model": Any, "data": Any, "held_out": Any, "trainer": Any}
+SECTIONS: dict[str, Any] = {
+    "model": Any,
+    "weights": list[Initial],
+    "data": Any,
+    "held_out": Any,
+    "first_pass": Any,
+    "trainer": Any,
+}
 
 
 @runtime_checkable
@@ -44,8 +54,12 @@ class Model(Protocol):
         """What the weights were made for, kept in their file and compared on loading."""
         ...
 
+    def files(self) -> dict[str, str]:
+        """What else must lie in the folder, by name."""
+        ...
+
     def settle(self, folder: Path) -> None:
-        """Take up what else lies in the folder."""
+        """Take that up."""
         ...
 
 
@@ -60,12 +74,18 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     """A ready model of any domain.
 
     Args:
-        name: of a shipped model, a folder, or a model on the Hugging Face hub.
+        name: of a shipped model, a folder, a model on the Hugging Face hub, or the folder or
+            file of a foreign checkpoint, which is converted in memory.
         device: where it will compute.
 
     Raises:
         InputError: if there is no such model, or its files do not fit each other.
     """
+    path = Path(name)
+    if path.exists() and str(name) not in shipped() and not _is_ours(path):
+        found = convert_foreign(path)
+        if found is not None:
+            return _made(found, path).to(device).eval().requires_grad_(False)
     folder = find_model(name)
     model = build_model(folder / RECIPE)
     tensors, facts = _weights_in(folder)
@@ -78,6 +98,23 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     load_into(model, tensors, folder / WEIGHTS)
     model.settle(folder)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _is_ours(path: Path) -> bool:
+    return (path / RECIPE).is_file() or (path / TRAINED / RECIPE).is_file()
+
+
+def _made(found: Conversion, source: Path) -> Any:
+    """The model of a foreign checkpoint, with what lies beside its weights taken up."""
+    model = _built(parse(found.recipe, str(source)), source)
+    load_into(model, found.tensors, source)
+    with TemporaryDirectory() as root:
+        folder = Path(root) / (source.resolve().stem or "model")
+        folder.mkdir()
+        for name, text in found.texts.items():
+            (folder / name).write_text(text, "utf-8")
+        model.settle(folder)
+    return model
 
 
 def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -144,10 +181,6 @@ def build_model(recipe: Path) -> Any:
     return _built(read_recipe(recipe), recipe)
 
 
-def _from_text(recipe: str, name: Path) -> Any:
-    return _built(parse(recipe, str(name)), name)
-
-
 def _built(tree: Node, name: Path) -> Any:
     if "model" not in tree.value:
         raise InputError(f"{name}: has no section 'model'")
@@ -178,7 +211,7 @@ def save_model(
     with folder_written_whole(folder) as partial:
         save_tensors(tensors, partial / WEIGHTS, {"format": "multidiff", **model.facts()})
         (partial / RECIPE).write_text(recipe)
-        for name, text in texts.items():
+        for name, text in {**model.files(), **texts}.items():
             (partial / name).write_text(text)
 
 
@@ -199,36 +232,53 @@ def _first_line(card: Path) -> str:
     return next((line.lstrip("# ") for line in lines if line.strip()), "")
 
 
-def convert_checkpoint(source: Path, destination: Path, half: bool = False) -> Report:
+def convert_checkpoint(
+    source: Path, destination: Path, half: bool = False, words: Sequence[str] = ()
+) -> Report:
     """Turn a foreign checkpoint, or a model or a checkpoint of our own, into a model's folder.
 
     Args:
-        source: a file of another project, or one of our folders.
+        source: a file or folder of another project, or one of our folders.
         destination: the folder to be.
         half: write float16.
+        words: options of the wing that reads the source; for a model of ours, ``--to`` a form
+            of another project.
 
     Raises:
         InputError: if no converter knows the file, or it is not whole.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file")
-    if (source / RECIPE).is_file() or (source / TRAINED / RECIPE).is_file():
-        return _rewritten(find_model(source), destination, half)
-    for target in CONVERTERS:
-        found = locate(target)(source)
-        if found is None:
-            continue
-        recipe, tensors, about = found
-        model = _from_text(recipe, source)
-        load_into(model, tensors, source)
-        save_model(model, destination, recipe, half=half)
-        return Report([f"{destination}: {about}"], {"destination": str(destination)})
-    raise InputError(f"{source}: is of no kind that can be converted")
+    if _is_ours(source):
+        folder = find_model(source)
+        if words:
+            return _exported(folder, destination, half, words)
+        return _rewritten(folder, destination, half)
+    found = convert_foreign(source, words)
+    if found is None:
+        raise InputError(f"{source}: is of no kind that can be converted")
+    model = _made(found, source)
+    save_model(model, destination, found.recipe, half=half, texts=found.texts)
+    return Report([f"{destination}: {found.about}"], {"destination": str(destination)})
+
+
+def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str]) -> Report:
+    """A model of ours in a form of another project."""
+    model = load(folder)
+    kind = type(model).__name__
+    if "export" not in VERBS.get(kind, {}):
+        raise InputError(f"{words[0]}: a {kind} is written in no other form")
+    run = locate(VERBS[kind]["export"])
+    given = {"recipe": check_recipe(folder / RECIPE)["model"].resolved, "half": half}
+    options = read_options(words, run, given)
+    if "to" not in options:
+        raise InputError("give --to, the form to be written")
+    return run(model, folder, destination, **given, **options)
 
 
 def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
     """A model's folder written anew, with what its wing keeps beside the weights."""
-    kept = [*folder.glob("*.json"), *folder.glob(CARD)]
+    kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
     texts = {path.name: path.read_text() for path in kept if path.name != STATE}
     save_model(load(folder), destination, (folder / RECIPE).read_text(), half=half, texts=texts)
     size = (destination / WEIGHTS).stat().st_size / 1e6

@@ -13,16 +13,21 @@ from multidiff.errors import InputError
 
 
 def read_options(
-    arguments: Sequence[str], function: Callable[..., Any], taken: Iterable[str]
+    arguments: Sequence[str],
+    function: Callable[..., Any],
+    taken: Iterable[str],
+    load: Callable[[str], Any] | None = None,
 ) -> dict[str, Any]:
     """``--name value`` pairs as keyword arguments of a function.
 
-    A flag of type bool stands alone; a tuple takes its values with commas between.
+    A flag of type bool stands alone; a tuple takes its values with commas between; a model is
+    named, and loaded.
 
     Args:
         arguments: what the command did not read itself.
         function: whose keyword-only parameters are the options.
         taken: parameters that the command fills itself.
+        load: makes a model of its name.
 
     Raises:
         InputError: if there is no such option, its value is missing or not right.
@@ -46,8 +51,26 @@ def read_options(
             continue
         if not equals and not left:
             raise InputError(f"--{option}: needs a value")
-        values[known[option]] = _value(option, attached if equals else left.pop(0), hint)
+        text = attached if equals else left.pop(0)
+        kind = _model_in(hint)
+        if kind is None or load is None:
+            values[known[option]] = _value(option, text, hint)
+        else:
+            values[known[option]] = _model(option, text, kind, load)
     return values
+
+
+def _model_in(hint: Any) -> type | None:
+    """The class of models that an option names, if it is of that kind."""
+    kinds = [one for one in (hint, *typing.get_args(hint)) if inspect.isclass(one)]
+    return next((one for one in kinds if hasattr(one, "settle")), None)
+
+
+def _model(option: str, name: str, kind: type, load: Callable[[str], Any]) -> Any:
+    found = load(name)
+    if not isinstance(found, kind):
+        raise InputError(f"--{option} {name}: is a {type(found).__name__}, not a {kind.__name__}")
+    return found
 
 
 def _value(option: str, text: str, hint: Any) -> Any:

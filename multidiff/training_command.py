@@ -11,7 +11,7 @@ import torch
 from multidiff.catalogue import VERBS
 from multidiff.checking import locate
 from multidiff.errors import InputError
-from multidiff.loading import RECIPE, TRAINED, Model, check_recipe, save_model
+from multidiff.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
 from multidiff.recipe import to_yaml
 from multidiff.report import Report
 from multidiff.training.batches import Batches
@@ -40,8 +40,12 @@ def train_recipe(
     trainer: Trainer = parts["trainer"].build()
     torch.manual_seed(trainer.seed)
     model: Model = parts["model"].build()
+    for initial in parts["weights"].build() if "weights" in parts else ():
+        initial.put_into(model, load(initial.model))
     data: Batches = parts["data"].build()
     held_out = parts["held_out"].build() if "held_out" in parts else None
+    if "first_pass" in parts:
+        data = parts["first_pass"].build()(model, data)
     resolved = to_yaml({name: part.resolved for name, part in parts.items()})
     outcome = trainer.fit(
         model.task(),

@@ -1,9 +1,13 @@
-"""Reading and writing weights: safetensors only."""
+"""Reading and writing weights: safetensors; of foreign pickles the tensors and nothing else."""
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,6 +18,32 @@ from multidiff.errors import InputError
 from multidiff.files import refused
 
 SHOWN = 3
+# What training programs leave beside the tensors of published files. Nothing is done with it:
+# each stands for an empty object, so that reading runs none of their code.
+LEFT_ALONE = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "_codecs.encode",
+)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A foreign checkpoint turned into a model.
+
+    Attributes:
+        recipe: of the model, as YAML.
+        tensors: the model's weights, by its own names.
+        about: what it is, in a line.
+        texts: what must lie beside the weights, by file name.
+    """
+
+    recipe: str
+    tensors: dict[str, Tensor]
+    about: str
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 def save_tensors(
@@ -72,6 +102,45 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def read_pickle(path: Path) -> Any:
+    """What a torch file holds, if that is tensors and plain values; None if it is none.
+
+    Tensors in today's format stay on the disk until they are used.
+
+    Raises:
+        InputError: if opening it would run code, or it is not whole.
+    """
+    if not path.is_file() or not is_pickle(path):
+        return None
+    with path.open("rb") as file:
+        is_mappable = file.read(2) == b"PK"
+    empty: Any = [(_Empty, name) for name in LEFT_ALONE]
+    try:
+        with torch.serialization.safe_globals(empty), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's age
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mappable)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: holds objects besides tensors, which could run code; it is not read: "
+            "ask its maker for safetensors"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path}: is not a whole torch file ({reason}); copy or download it again"
+        ) from error
+
+
+class _Empty:
+    """Stands where a pickle names an object that is neither tensor nor plain value."""
+
+    def __init__(self, *arguments: object):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 def is_pickle(path: Path) -> bool:
     """Whether a file looks like a pickle, bare or inside torch's zip."""
     with path.open("rb") as file:
@@ -82,7 +151,7 @@ def is_pickle(path: Path) -> bool:
     return bare or start[:4] == b"PK\x03\x04"
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Copy tensors into a module that has exactly these.
 
     Raises:

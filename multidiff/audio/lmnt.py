@@ -8,16 +8,15 @@ rate among the file's parameters, or the default's where there are none, decides
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.weights import Conversion, read_pickle
 
 MELS = {22050: "lmnt-wavegrad-22k", 24000: "lmnt-wavegrad-24k-pretrained"}
 KNOWN_BY = "downsample.1.residual_dense.weight"
@@ -53,25 +52,13 @@ model:
 """
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int] | None:
-    """The tensors by our names, and the sample rate; None if the file is of another kind.
-
-    Raises:
-        InputError: if it looks like one but holds more than tensors and numbers.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, IsADirectoryError) as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise InputError(
-                f"{path}: holds objects besides tensors, which could run code; it is not read"
-            ) from error
-        return None
+def _content(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | None:
+    """The tensors and the parameters beside them; None if the file is of another kind."""
+    content = read_pickle(path)
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or KNOWN_BY not in state:
         return None
-    parameters: Any = content.get("params", {})
-    return renamed(state), int(parameters.get("sample_rate", 22050))
+    return state, content.get("params", {})
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -84,16 +71,27 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def convert(source: Path) -> tuple[str, dict[str, Tensor], str] | None:
-    """Recipe, tensors and a line about them; None if the file is of another kind.
+def knows(source: Path) -> bool:
+    """Whether a file is such a checkpoint.
 
     Raises:
-        InputError: if the sample rate has no mel that goes with it.
+        InputError: if it holds more than tensors and numbers.
     """
-    read = read_checkpoint(source)
-    if read is None:
-        return None
-    tensors, rate = read
+    return _content(source) is not None
+
+
+def convert(source: Path) -> Conversion:
+    """The model of a checkpoint.
+
+    Raises:
+        InputError: if the file is of another kind, or its sample rate has no mel with it.
+    """
+    content = _content(source)
+    if content is None:
+        raise InputError(f"{source}: is no checkpoint of lmnt-com/wavegrad")
+    state, parameters = content
+    rate = int(parameters.get("sample_rate", 22050))
     if rate not in MELS:
         raise InputError(f"{source}: its sample rate {rate} is none of {sorted(MELS)}")
-    return RECIPE.format(mel=MELS[rate]), tensors, f"lmnt WaveGrad reading {MELS[rate]} mels"
+    about = f"lmnt WaveGrad reading {MELS[rate]} mels"
+    return Conversion(RECIPE.format(mel=MELS[rate]), renamed(state), about)

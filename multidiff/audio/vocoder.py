@@ -104,6 +104,10 @@ class Vocoder(nn.Module):
             "embedding_scale": str(getattr(self.denoiser, "embedding_scale", "none")),
         }
 
+    def files(self) -> dict[str, str]:
+        """None that must lie beside the weights."""
+        return {}
+
     def settle(self, folder: Path) -> None:
         """Take up what lies beside the weights: searched plans."""
         self.searched = read_plans(folder)

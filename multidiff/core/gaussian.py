@@ -31,6 +31,9 @@ class GaussianProcess:
         times: how training draws times; uniform where not given.
         learns_variance: the network returns twice the channels (dimension 1), the second
             half saying where the reverse variance lies (Nichol & Dhariwal 2021, eq. 15).
+        offset_noise: deviation of a further noise that is the same all over a channel
+            (dimension 1). A network trained with some (0.1 is usual) learns to move a whole
+            picture's brightness, which plain noise never hides. Sampling has none.
 
     Raises:
         ValueError: if the network predicts noise and the schedule ends without signal (the
@@ -45,6 +48,7 @@ class GaussianProcess:
         objective: Objective | None = None,
         times: TimeSampler | None = None,
         learns_variance: bool = False,
+        offset_noise: float = 0.0,
     ):
         if predicts not in PREDICTIONS:
             raise ValueError(f"predicts {predicts!r}: one of {', '.join(PREDICTIONS)}")
@@ -64,7 +68,7 @@ class GaussianProcess:
         self.prediction = PREDICTIONS[predicts]()
         self.objective = SimpleLoss() if objective is None else objective
         self.times = UniformTimes() if times is None else times
-        self.learns_variance = learns_variance
+        self.learns_variance, self.offset_noise = learns_variance, offset_noise
 
     def draw_level(self, batch: int, rng: Rng | None) -> NoiseLevel:
         """A training level for each of ``batch`` samples."""
@@ -75,6 +79,9 @@ class GaussianProcess:
     ) -> Corrupted:
         """A draw from q(x_t | x_0), eq. (1)."""
         noise = normal(clean.shape, rng).to(clean.device, clean.dtype)
+        if self.offset_noise:
+            one_each = (*clean.shape[:2], *[1] * (clean.ndim - 2))
+            noise = noise + self.offset_noise * normal(one_each, rng).to(noise)
         return Corrupted(combine(level.alpha, clean, level.sigma, noise), clean, noise, level)
 
     def loss(

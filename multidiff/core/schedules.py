@@ -173,6 +173,11 @@ class BetaSchedule:
         return rescaled
 
     @classmethod
+    def zero_terminal_snr(cls, schedule: BetaSchedule) -> BetaSchedule:
+        """Another schedule :meth:`with_zero_terminal_snr`, as recipes can say it."""
+        return schedule.with_zero_terminal_snr()
+
+    @classmethod
     def linear(
         cls, steps: int = 1000, first: float | None = None, last: float | None = None
     ) -> BetaSchedule:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,7 @@ class Autoencoder(nn.Module):
 
     def __init__(
         self,
-        picture_channels: int = 3,
+        picture_channels: Literal[1, 3] = 3,
         channels: tuple[int, ...] = (128, 256, 512, 512),
         layers: int = 2,
         latent_channels: int = 4,
@@ -67,7 +68,8 @@ class Autoencoder(nn.Module):
         tile: int = 0,
     ):
         super().__init__()
-        self.picture_channels, self.latent_channels = picture_channels, latent_channels
+        self.picture_channels: Literal[1, 3] = picture_channels
+        self.latent_channels = latent_channels
         self.scaling = scaling
         self.factor = 2 ** (len(channels) - 1)
         self.tiles = Tiles(tile, self.factor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -99,9 +99,10 @@ class UNet(nn.Module):
         )
         if classes is not None:
             self.class_embedding = nn.Embedding(classes, make.time_width)
+        self.down_blocks: Any
         self.down_blocks, skips = _way_down(make, plan, layers)
         self.mid_block = _middle(make, channels[-1], heads[-1])
-        self.up_blocks = _way_up(make, plan, layers, skips)
+        self.up_blocks: Any = _way_up(make, plan, layers, skips)
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], norm_eps)
         self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

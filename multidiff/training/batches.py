@@ -62,6 +62,10 @@ class Batches:
         self.seed, self.shuffle = seed, shuffle
         self._order: tuple[int, np.ndarray] | None = None
 
+    def over(self, examples: Examples) -> Batches:
+        """The same batches of other examples."""
+        return Batches(examples, self.batch_size, self.seed, self.shuffle)
+
     @property
     def batches_per_epoch(self) -> int:
         """Batches until every example was seen, counting the last, shared one."""

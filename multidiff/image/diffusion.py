@@ -1,0 +1,275 @@
+"""Picture models: diffusion in pixels or in latents, and what people do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, UInt8
+from torch import Tensor, nn
+
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.guidance import ClassifierFreeGuidance, map_condition
+from multidiff.core.projections import clip, in_turn, keep_known
+from multidiff.core.protocols import Condition, Denoiser, Projection, Solver
+from multidiff.core.randomness import generators
+from multidiff.core.sampling import Step, sample
+from multidiff.core.task import DiffusionTask
+from multidiff.core.times import TimeGrid
+from multidiff.errors import InputError
+from multidiff.image.domains import LatentDomain, PixelDomain
+from multidiff.image.picture import from_unit, pad_to_multiple, to_unit
+from multidiff.image.unet import UNet
+from multidiff.image.walk import Walk
+
+Size = tuple[int, int]
+# What is painted over an initial picture that is given without a strength.
+STRENGTH = 0.8
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A picture to begin from.
+
+    Attributes:
+        picture: bytes ``(1 or batch, colours, height, width)``.
+        strength: how much of it is lost before the walk back, 0 to 1.
+        mask: true where it is painted anew; everywhere where not given.
+    """
+
+    picture: UInt8[Tensor, "batch colours height width"]
+    strength: float = STRENGTH
+    mask: Bool[Tensor, "height width"] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"--strength {self.strength:g}: from 0 (as it is) to 1 (all anew)")
+        if self.mask is not None and self.mask.shape != self.picture.shape[2:]:
+            theirs, own = (f"{s[1]}x{s[0]}" for s in (self.mask.shape, self.picture.shape[2:]))
+            raise InputError(f"the mask has {theirs} pixels, the picture {own}: make them the same")
+
+
+@dataclass(frozen=True)
+class _Order:
+    """How the pictures of one call are made, once it is checked."""
+
+    size: Size
+    times: TimeGrid
+    solver: Solver
+    guidance: float
+    rescale: float
+    negative: str
+    canvas: Canvas | None
+
+
+class PictureDiffusion(nn.Module):
+    """A model of pictures.
+
+    Args:
+        domain: pictures as states, and captions or classes as conditions.
+        process: what the denoiser is trained on.
+        denoiser: the network.
+        walk: how to sample where nobody says otherwise.
+        drop_condition: share of the classes that training leaves out, for guidance. (Captions
+            are dropped by the domain.)
+        subjects: a prompt for each label of the data, by which the model is measured; the
+            classes where it has some.
+    """
+
+    def __init__(
+        self,
+        domain: PixelDomain | LatentDomain,
+        process: GaussianProcess,
+        denoiser: UNet,
+        walk: Walk | None = None,
+        drop_condition: float = 0.0,
+        subjects: tuple[str, ...] = (),
+    ):
+        super().__init__()
+        self.subjects = subjects or getattr(domain, "classes", ())
+        self.domain, self.process, self.denoiser = domain, process, denoiser
+        self.walk = Walk() if walk is None else walk
+        self.drop_condition = drop_condition
+        self.name = ""
+        self.walk.solver_named(None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.denoiser.parameters()).device
+
+    def task(self) -> DiffusionTask:
+        """What a trainer trains."""
+        return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "pictures", "channels": str(self.domain.channels)}
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return self.domain.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up, and the folder's name."""
+        self.name = folder.name
+        self.domain.settle(folder)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        negative: str = "",
+        size: Size | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+        guidance: float | None = None,
+        rescale: float | None = None,
+        seed: int | Sequence[int] = 0,
+        canvas: Canvas | None = None,
+        batch_size: int = 16,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> UInt8[Tensor, "count colours height width"]:
+        """Pictures, one for each prompt.
+
+        Args:
+            prompts: captions, or names of classes; empty texts for a model without either.
+            negative: a caption to stay away from.
+            size: width and height; the canvas's or the model's where not given.
+            steps: of the solver, all of which are made.
+            solver: its name.
+            guidance: scale; 1 is off.
+            rescale: of the guidance, see :class:`~multidiff.image.walk.Walk`.
+            seed: of the noise: picture ``i`` has ``seed + i``, or the i-th of several. A picture
+                depends on its own alone, whatever is made beside it.
+            canvas: a picture to begin from, and the part of it to paint anew. What lies
+                outside the mask comes back to the bit.
+            batch_size: pictures at a time.
+            on_step: told after each step of each batch.
+
+        Raises:
+            InputError: if the model cannot do what is asked.
+        """
+        size = self._checked_size(size, canvas)
+        strength = 1.0 if canvas is None else canvas.strength
+        order = _Order(
+            size,
+            self.walk.times(steps, self.process.schedule.num_steps, strength or 1.0),
+            self.walk.solver_named(solver),
+            self._checked_guidance(guidance),
+            self.walk.rescale if rescale is None else rescale,
+            negative,
+            canvas,
+        )
+        if canvas is not None and strength == 0:
+            return canvas.picture.expand(len(prompts), -1, -1, -1).clone()
+        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        made = []
+        for first in range(0, len(prompts), batch_size):
+            rows = slice(first, first + batch_size)
+            made.append(self._made(list(prompts[rows]), seeds[rows], order, on_step))
+        pictures = torch.cat(made)
+        if canvas is None or canvas.mask is None:
+            return pictures
+        return torch.where(canvas.mask, pictures, canvas.picture)
+
+    def _made(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        order: _Order,
+        on_step: Callable[[Step], None] | None,
+    ) -> UInt8[Tensor, "batch colours height width"]:
+        """One batch of pictures."""
+        shape = self.domain.state_shape(len(prompts), order.size)
+        rng = generators(seeds)
+        state = sample(
+            self.process,
+            self._guided(order, len(prompts)),
+            order.solver,
+            shape,
+            order.times,
+            condition=self._condition(prompts),
+            project=self._projection(order.canvas, shape),
+            rng=rng,
+            start=self._begun(order.canvas, shape, rng),
+            device=self.device,
+            on_step=on_step,
+        )
+        return from_unit(self.domain.to_picture(state, order.size)).cpu()
+
+    def _condition(self, prompts: list[str]) -> Condition:
+        if isinstance(self.domain, LatentDomain):
+            return self.domain.condition(prompts)
+        return self.domain.labels(prompts, self.device)
+
+    def _guided(self, order: _Order, count: int) -> Denoiser:
+        if order.guidance == 1:
+            return self.denoiser
+        away = None
+        if self.domain.reads == "prompt":
+            away = map_condition(
+                lambda one: one.expand(count, *one.shape[1:]), self._condition([order.negative])
+            )
+        channels = self.denoiser.conv_in.in_channels if self.process.learns_variance else None
+        return ClassifierFreeGuidance(
+            self.denoiser, order.guidance, rescale=order.rescale, negative=away, channels=channels
+        )
+
+    def _begun(
+        self, canvas: Canvas | None, shape: tuple[int, ...], rng: list[torch.Generator]
+    ) -> Tensor | None:
+        """A canvas as noisy states; nothing without one, for then the prior is drawn."""
+        if canvas is None or canvas.strength == 1:
+            return None
+        clean = self._state_of(canvas).expand(shape)
+        time = torch.full((shape[0],), canvas.strength, dtype=torch.float64)
+        level = self.process.schedule.at(time).to(self.device)
+        return self.process.corrupt(clean, level, rng).noisy
+
+    def _state_of(self, canvas: Canvas) -> Tensor:
+        return self.domain.to_state(to_unit(canvas.picture).to(self.device)).float()
+
+    def _projection(self, canvas: Canvas | None, shape: tuple[int, ...]) -> Projection | None:
+        projections = [clip()] if isinstance(self.domain, PixelDomain) else []
+        if canvas is not None and canvas.mask is not None:
+            free = pad_to_multiple(canvas.mask[None, None].float(), self.domain.pad_to)
+            kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only where all pixels are
+            projections.append(keep_known(self._state_of(canvas), kept))
+        return in_turn(*projections) if projections else None
+
+    def _checked_guidance(self, guidance: float | None) -> float:
+        if guidance is None:
+            return self.walk.guidance if self.domain.reads != "nothing" else 1.0
+        if guidance < 0:
+            raise InputError(f"--guidance {guidance:g}: 0 or more; 1 is off")
+        if guidance != 1 and self.domain.reads == "nothing":
+            raise InputError(f"--guidance {guidance:g}: this model reads no prompt to be guided by")
+        return guidance
+
+    def _checked_size(self, size: Size | None, canvas: Canvas | None) -> Size:
+        if canvas is not None:
+            channels, height, width = canvas.picture.shape[1:]
+            if channels != self.domain.channels:
+                raise InputError(
+                    f"the initial picture has {channels} channels, not {self.domain.channels}"
+                )
+            if size is not None and size != (width, height):
+                raise InputError(
+                    f"--size {size[0]}x{size[1]}: the initial picture has {width}x{height}; "
+                    "leave the size out, or resize the picture"
+                )
+            size = (width, height)
+        size = self.domain.size if size is None else size
+        multiple = self.domain.multiple
+        if min(size) < 1 or any(length % multiple for length in size):
+            near = "x".join(str(max(round(n / multiple), 1) * multiple) for n in size)
+            raise InputError(
+                f"size {size[0]}x{size[1]}: width and height must be multiples of {multiple}; "
+                f"the nearest is {near}"
+            )
+        return size

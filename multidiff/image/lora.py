@@ -1,0 +1,225 @@
+"""Low-rank changes of a picture model's weights, merged into them.
+
+Hu et al. 2021, section 4.1: a layer's weight ``W`` becomes ``W + scale * B A`` with ``A`` of few
+rows and ``B`` of few columns, and ``scale = alpha / rank``. Files name layers in several ways:
+``unet.PATH.lora_A.weight`` (peft), ``unet.PATH.lora.down.weight`` and
+``unet.PATH.processor.to_q_lora.down.weight`` (diffusers), ``lora_unet_PATH.lora_down.weight``
+with underscores for dots (kohya), where PATH may also be CompVis'.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multidiff.errors import InputError
+from multidiff.image import key_maps as maps
+from multidiff.weights import read_tensors
+
+logger = logging.getLogger(__name__)
+
+# The end of a name: which matrix it is.
+ENDINGS = {
+    "down": re.compile(r"[._]lora(_A|[._]down|_linear_layer\.down)(\.default)?\.weight$"),
+    "up": re.compile(r"[._]lora(_B|[._]up|_linear_layer\.up)(\.default)?\.weight$"),
+    "alpha": re.compile(r"\.alpha$"),
+}
+# Other ways to change a layer, of which the product alone would be wrong.
+OTHERS = re.compile(r"\.(lora_|dora_|hada_|lokr_|diff).*$")
+# Once diffusers kept the matrices beside the layers, under short names.
+BESIDE = re.compile(r"(\.processor)?\.to_(q|k|v|out)$")
+UNET_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+TEXT_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
+OWNERS = re.compile(r"^((base_model\.model|unet|text_encoder|text_model)\.)+")
+KOHYA = {"lora_unet_": maps.OUR_UNET, "lora_te_": maps.OUR_TEXT_ENCODER}
+METADATA = "lora_adapter_metadata"
+
+
+@dataclass(frozen=True)
+class LoraReport:
+    """What became of a file's tensors.
+
+    Attributes:
+        matched: paths of the layers that were changed.
+        unmatched: names of tensors that no layer of the model has a use for.
+    """
+
+    matched: list[str]
+    unmatched: list[str]
+
+
+@dataclass
+class _Change:
+    """What a file says about one layer."""
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    alpha: float | None = None
+    names: list[str] = field(default_factory=list)
+
+
+def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
+    """Change a model's weights by a LoRA; nothing is changed if any part does not fit.
+
+    Args:
+        model: with a UNet as ``denoiser`` and perhaps ``domain.text_encoder``.
+        path: the safetensors file.
+        weight: how much of the change to make; -1 takes it back.
+
+    Returns:
+        The layers that were changed, and the tensors that were not used, which are also told
+        in a warning.
+
+    Raises:
+        InputError: if nothing in the file belongs to the model, or something does not fit.
+    """
+    tensors, metadata = read_tensors(path)
+    layers = _layers(model)
+    changes, unmatched = _changes(tensors, _Names(model, layers))
+    alphas = _alphas(path, metadata)
+    deltas: dict[str, Tensor] = {}
+    for name, change in changes.items():
+        if change.down is None or change.up is None:
+            unmatched += change.names
+            continue
+        delta = _product(path, name, change.down, change.up, layers[name])
+        deltas[name] = weight * _scale(name, change, alphas) * delta
+    if not deltas:
+        shown = ", ".join(list(tensors)[:3])
+        raise InputError(f"{path}: changes no layer of this model; it holds {shown or 'nothing'}")
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            layers[name] += delta.to(layers[name])
+    if unmatched:
+        shown = ", ".join(unmatched[:3]) + (", ..." if len(unmatched) > 3 else "")
+        logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), shown)
+    return LoraReport(list(deltas), unmatched)
+
+
+def _layers(model: nn.Module) -> dict[str, Tensor]:
+    """The matrices and kernels of the UNet and the text encoder, by the layers' paths."""
+    return {
+        name.removesuffix(".weight"): parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith((maps.OUR_UNET, maps.OUR_TEXT_ENCODER))
+        and name.endswith(".weight")
+        and parameter.ndim >= 2
+    }
+
+
+class _Names:
+    """Finds the layer that a path in a file means."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, Tensor]):
+        self.layers = layers
+        unet = maps.within(maps.OUR_UNET, dict(model.named_parameters()))
+        pairs = maps.unet_map(maps.levels_of_ours(unet))
+        self.flat: dict[str, str] = {}
+        for start, prefix in KOHYA.items():
+            for inner in maps.within(prefix, layers):
+                paths = [inner, f"text_model.{inner}"]
+                if prefix == maps.OUR_UNET:
+                    paths = [inner, maps.renamed(inner, pairs) or inner]
+                for path in paths:
+                    self.flat[start + path.replace(".", "_")] = prefix + inner
+
+    def find(self, path: str) -> str | None:
+        """A layer's path in the model; None if the model has none such."""
+        if path in self.flat:
+            return self.flat[path]
+        is_text = path.startswith("text_encoder.") or ".self_attn." in path or ".mlp.fc" in path
+        short = TEXT_LAYERS if is_text else UNET_LAYERS
+        path = BESIDE.sub(lambda found: f".{short[found[2]]}", OWNERS.sub("", path))
+        found = (maps.OUR_TEXT_ENCODER if is_text else maps.OUR_UNET) + path
+        return found if found in self.layers else None
+
+
+def _changes(tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, _Change], list[str]]:
+    """What a file says about each layer, and the names of what is about none."""
+    changes: dict[str, _Change] = {}
+    strange: set[str] = set()
+    unmatched: list[str] = []
+    for name, tensor in tensors.items():
+        kind, path = _taken_apart(name)
+        layer = names.find(path)
+        if layer is None:
+            unmatched.append(name)
+            continue
+        change = changes.setdefault(layer, _Change())
+        change.names.append(name)
+        if kind == "alpha":
+            change.alpha = float(tensor)
+        elif kind == "":
+            strange.add(layer)
+        else:
+            setattr(change, kind, tensor.float())
+    for layer in strange:
+        unmatched += changes.pop(layer).names
+    return changes, unmatched
+
+
+def _taken_apart(name: str) -> tuple[str, str]:
+    """Which matrix a name means (empty if of another kind), and the path of its layer."""
+    for kind, ending in ENDINGS.items():
+        found = ending.search(name)
+        if found:
+            return kind, name[: found.start()]
+    return "", OTHERS.sub("", name)
+
+
+def _product(path: Path, name: str, down: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+    """``B A`` in the shape of the weight, for kernels too."""
+    rank, *inner = down.shape
+    outer, *rest = up.shape
+    fits = (
+        weight.shape[0] == outer
+        and rest[:1] == [rank]
+        and set(rest[1:]) <= {1}
+        and inner[:1] == [weight.shape[1]]
+        and down[0].numel() == weight[0].numel()
+    )
+    if not fits:
+        raise InputError(
+            f"{path}: {name}: {tuple(up.shape)} times {tuple(down.shape)} does not fit the "
+            f"weight {tuple(weight.shape)}; it was made for another model"
+        )
+    return (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+
+
+def _scale(name: str, change: _Change, alphas: Mapping[str, tuple[Any, dict, bool]]) -> float:
+    """``alpha / rank``; 1 where the file has no alpha."""
+    rank = 1 if change.down is None else change.down.shape[0]
+    alpha, root = change.alpha, False
+    if alpha is None:
+        for prefix, (usual, special, is_root) in alphas.items():
+            if name.startswith(prefix):
+                path = name.removeprefix(prefix)
+                alpha, root = special.get(path, special.get(f"text_model.{path}", usual)), is_root
+    if alpha is None:
+        return 1.0
+    return alpha / (rank**0.5 if root else rank)
+
+
+def _alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, tuple[Any, dict, bool]]:
+    """What peft wrote about each network: its alpha, those of single layers, and the rule."""
+    try:
+        said = json.loads(metadata.get(METADATA, "{}"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its {METADATA} is no JSON; copy or download it again") from error
+    ours = {"unet": maps.OUR_UNET, "text_encoder": maps.OUR_TEXT_ENCODER}
+    return {
+        prefix: (
+            said.get(f"{part}.lora_alpha"),
+            said.get(f"{part}.alpha_pattern") or {},
+            bool(said.get(f"{part}.use_rslora")),
+        )
+        for part, prefix in ours.items()
+    }

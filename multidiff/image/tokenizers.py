@@ -1,0 +1,162 @@
+"""Captions to token numbers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from multidiff.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
+
+
+class Tokenizer(Protocol):
+    """What a text encoder's input is made by."""
+
+    def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
+        """Token numbers; what does not fit is cut off."""
+        ...
+
+    def complaint(self, caption: str) -> str | None:
+        """What of a caption does not reach the encoder, told in a line; None if all does."""
+        ...
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside a model's weights, by name."""
+        ...
+
+    def settle(self, folder: Path) -> None:
+        """Take those files up."""
+        ...
+
+
+class WordTokenizer:
+    """One token for each word of a fixed list, in lower case.
+
+    Args:
+        words: the list; the position is the number, after begin, end (also the padding) and
+            unknown.
+        length: tokens of every caption.
+    """
+
+    BEGIN, END, UNKNOWN, FIRST = 0, 1, 2, 3
+
+    def __init__(self, words: tuple[str, ...], length: int = 16):
+        if len(set(words)) != len(words):
+            raise ValueError("words: one is there twice")
+        self.length = length
+        self.numbers = {word: self.FIRST + place for place, word in enumerate(words)}
+
+    def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
+        """See :class:`Tokenizer`."""
+        return torch.tensor([self._numbers(caption) for caption in captions])
+
+    def _numbers(self, caption: str) -> list[int]:
+        known = [self.numbers.get(word, self.UNKNOWN) for word in words_of(caption)]
+        framed = [self.BEGIN, *known[: self.length - 2], self.END]
+        return framed + [self.END] * (self.length - len(framed))
+
+    def complaint(self, caption: str) -> str | None:
+        """See :class:`Tokenizer`."""
+        words = words_of(caption)
+        if len(words) > self.length - 2:
+            cut = " ".join(words[self.length - 2 :])
+            return f"{caption!r}: has {len(words)} words; cut off: {cut!r}"
+        unknown = [word for word in words if word not in self.numbers]
+        if unknown:
+            return f"{caption!r}: the model never read {', '.join(unknown)}; it is passed over"
+        return None
+
+    def files(self) -> dict[str, str]:
+        """None: the words stand in the recipe."""
+        return {}
+
+    def settle(self, folder: Path) -> None:
+        """Nothing to take up."""
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption, in lower case, without punctuation."""
+    return re.findall(r"[^\W_]+", caption.lower())
+
+
+class ClipTokenizer:
+    """The byte-pair encoding of CLIP, from its ``vocab.json`` and ``merges.txt``.
+
+    Args:
+        folder: where they lie for training; a model that is written keeps them beside its
+            weights.
+        length: tokens of every caption, begin and end among them.
+        pad: number of the padding: 49407 (the end token) for Stable Diffusion 1, 0 for 2.
+    """
+
+    def __init__(self, folder: str | None = None, length: int = 77, pad: int = 49407):
+        self.length, self.pad = length, pad
+        self._files: dict[str, str] = {}
+        self._encoder: Any = None
+        if folder is not None:
+            self.settle(Path(folder))
+
+    def settle(self, folder: Path) -> None:
+        """See :class:`Tokenizer`; files that are missing are asked for when they are needed."""
+        if all((folder / name).is_file() for name in (VOCABULARY, MERGES)):
+            self.take({name: (folder / name).read_text("utf-8") for name in (VOCABULARY, MERGES)})
+
+    def take(self, files: dict[str, str]) -> None:
+        """Take up the contents of both files."""
+        self._files, self._encoder = dict(files), None
+
+    def files(self) -> dict[str, str]:
+        """See :class:`Tokenizer`."""
+        return dict(self._files)
+
+    def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
+        """See :class:`Tokenizer`.
+
+        Raises:
+            InputError: if the files were not found beside the weights.
+        """
+        rows = []
+        for caption in captions:
+            begin, *inner, end = self._ready()(caption)["input_ids"]
+            framed = [begin, *inner[: self.length - 2], end]
+            rows.append(framed + [self.pad] * (self.length - len(framed)))
+        return torch.tensor(rows)
+
+    def complaint(self, caption: str) -> str | None:
+        """See :class:`Tokenizer`."""
+        inner = self._ready()(caption)["input_ids"][1:-1]
+        if len(inner) <= self.length - 2:
+            return None
+        cut = self._ready().decode(inner[self.length - 2 :])
+        return f"{caption!r}: has {len(inner)} tokens, {self.length - 2} fit; cut off: {cut!r}"
+
+    def _ready(self) -> Any:
+        if self._encoder is None:
+            if not self._files:
+                raise InputError(
+                    f"the model's folder holds no {VOCABULARY} and {MERGES}: put those of CLIP's "
+                    "tokenizer there to have prompts read"
+                )
+            self._encoder = _clip_encoder(self._files)
+        return self._encoder
+
+
+def _clip_encoder(files: dict[str, str]) -> Any:
+    import json
+
+    from transformers import CLIPTokenizer  # seconds to import
+
+    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
+    lines = [line for line in files[MERGES].splitlines() if line and not line.startswith("#")]
+    merges: Any = [tuple(line.split(" ", 1)) for line in lines]
+    return CLIPTokenizer(vocab=json.loads(files[VOCABULARY]), merges=merges)
