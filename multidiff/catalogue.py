@@ -55,7 +55,7 @@ VERBS = {
     "PictureDiffusion": {
         "sample": "multidiff.image.commands:sample",
         "eval": "multidiff.image.evaluation:measure",
-        "export": "multidiff.image.stable_diffusion:export",
+        "export": "multidiff.image.published.conversion:export",
         "preview": "multidiff.image.previews:preview",
     },
     "PictureAutoencoder": {
@@ -66,4 +66,4 @@ VERBS = {
 }
 
 # Foreign checkpoints: each module is asked whether it knows a file; the first that does converts.
-CONVERTERS = ("multidiff.image.stable_diffusion", "multidiff.audio.lmnt")
+CONVERTERS = ("multidiff.image.published.conversion", "multidiff.audio.lmnt")

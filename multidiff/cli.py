@@ -29,7 +29,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelName = Annotated[str, typer.Argument(help="A shipped model, a folder, or a hub id.")]
+ModelName = Annotated[
+    str, typer.Argument(help="A shipped model, a folder, a hub id, or a foreign checkpoint.")
+]
 Steps = Annotated[int | None, typer.Option(help="Network evaluations.")]
 Solver = Annotated[str | None, typer.Option(help="ddpm, ddim, heun or dpm++.")]
 Seed = Annotated[int, typer.Option(help="Of the noise.")]
@@ -109,10 +111,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model; its wing may add options of its own."""
-    from multidiff.loading import find_model, load
+    from multidiff.loading import home_of, load
     from multidiff.options import read_options
 
-    folder = find_model(model)
     ready = load(model, checked_device(device))
     run = verb(ready, "eval")
     common = {"steps": steps, "solver": solver, "seed": seed}
@@ -121,7 +122,7 @@ def evaluate(
         words, data = [data, *words], None
     taken = {*common, "model", "data", "folder"}
     own = read_options(words, run, taken, lambda name: load(name, device))
-    say(run(ready, data, folder, **common, **own), as_json)
+    say(run(ready, data, home_of(model), **common, **own), as_json)
 
 
 @app.command()
@@ -175,7 +176,7 @@ def convert(
     What the source's kind needs besides comes last. Stable Diffusion: --predicts noise or
     velocity, --tokenizer FOLDER, --ema; from a model of ours: --to diffusers or single-file.
     """
-    from multidiff.loading import convert_checkpoint
+    from multidiff.conversion_command import convert_checkpoint
 
     say(convert_checkpoint(source, destination, half, context.args), as_json=False)
 

@@ -72,6 +72,20 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_replaceable(folder: Path, known_by: str) -> None:
+    """Refuse to write a folder where one lies that holds other things.
+
+    Args:
+        folder: its place.
+        known_by: a file that is in every folder of the kind.
+
+    Raises:
+        InputError: if there is something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / known_by).exists():
+        raise InputError(f"{folder}: holds other things, which would be lost; name a new folder")
+
+
 def flush_to_disk(path: Path) -> None:
     """Wait until a file or folder survives a power cut."""
     handle = os.open(path, os.O_RDONLY)

@@ -15,17 +15,21 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from multidiff.catalogue import PARTS, VERBS
-from multidiff.checking import Part, check_section, locate
+from multidiff.catalogue import PARTS
+from multidiff.checking import Part, check_section
 from multidiff.errors import InputError
 from multidiff.files import folder_written_whole
 from multidiff.foreign import convert_foreign
-from multidiff.options import read_options
 from multidiff.recipe import Node, parse, read_recipe
 from multidiff.report import Report, table
 from multidiff.starting import Initial
-from multidiff.training.checkpoints import STATE
-from multidiff.weights import Conversion, load_into, read_tensors, save_tensors
+from multidiff.weights import (
+    Conversion,
+    load_into,
+    read_tensors,
+    save_tensors,
+    without_values,
+)
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
 AVERAGED = "ema.safetensors"
@@ -81,13 +85,14 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     Raises:
         InputError: if there is no such model, or its files do not fit each other.
     """
-    path = Path(name)
-    if path.exists() and str(name) not in shipped() and not _is_ours(path):
-        found = convert_foreign(path)
-        if found is not None:
-            return _made(found, path).to(device).eval().requires_grad_(False)
+    found = convert_foreign(Path(name)) if _may_be_foreign(name) else None
+    if found is not None:
+        model = outline(found, Path(name))
+        load_into(model, found.tensors, name)
+        return model.to(device).eval().requires_grad_(False)
     folder = find_model(name)
-    model = build_model(folder / RECIPE)
+    with without_values():
+        model = build_model(folder / RECIPE)
     tensors, facts = _weights_in(folder)
     for key, value in model.facts().items():
         if facts.get(key, value) != value:
@@ -100,14 +105,33 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     return model.to(device).eval().requires_grad_(False)
 
 
-def _is_ours(path: Path) -> bool:
+def home_of(name: str | Path) -> Path:
+    """The folder of a model that :func:`load` found; of a foreign one, its own file or folder.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    return Path(name) if _may_be_foreign(name) else find_model(name)
+
+
+def _may_be_foreign(name: str | Path) -> bool:
+    return str(name) not in shipped() and Path(name).exists() and not is_ours(Path(name))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a path is a model's folder, or that of a run which made one."""
     return (path / RECIPE).is_file() or (path / TRAINED / RECIPE).is_file()
 
 
-def _made(found: Conversion, source: Path) -> Any:
-    """The model of a foreign checkpoint, with what lies beside its weights taken up."""
-    model = _built(parse(found.recipe, str(source)), source)
-    load_into(model, found.tensors, source)
+def outline(found: Conversion, source: Path) -> Any:
+    """The model of a foreign checkpoint, its parameters without values.
+
+    Args:
+        found: the checkpoint; what lies beside its weights is taken up.
+        source: where it is from.
+    """
+    with without_values():
+        model = _built(parse(found.recipe, str(source)), source)
     with TemporaryDirectory() as root:
         folder = Path(root) / (source.resolve().stem or "model")
         folder.mkdir()
@@ -189,27 +213,35 @@ def _built(tree: Node, name: Path) -> Any:
 
 
 def save_model(
-    model: Any, folder: Path, recipe: str, *, half: bool = False, texts: Mapping[str, str] = {}
+    model: Any,
+    folder: Path,
+    recipe: str,
+    *,
+    half: bool = False,
+    texts: Mapping[str, str] = {},
+    tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a model's folder, whole or not at all.
 
     Args:
-        model: whose weights are written.
+        model: what is written.
         folder: its place; what is there is replaced.
         recipe: its resolved recipe.
         half: write float16, half the size.
         texts: further files by name, such as the card.
+        tensors: its weights, where it has no values itself.
 
     Raises:
         InputError: if the system refuses.
     """
     parse(recipe, RECIPE)
-    tensors = {
-        name: tensor.to(HALF.get(tensor.dtype, tensor.dtype)) if half else tensor
-        for name, tensor in model.state_dict().items()
-    }
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    if half:
+        kinds = {name: HALF.get(kind, kind) for name, kind in kinds.items()}
+    held = model.state_dict() if tensors is None else tensors
+    written = {name: held[name].to(kind) for name, kind in kinds.items()}
     with folder_written_whole(folder) as partial:
-        save_tensors(tensors, partial / WEIGHTS, {"format": "multidiff", **model.facts()})
+        save_tensors(written, partial / WEIGHTS, {"format": "multidiff", **model.facts()})
         (partial / RECIPE).write_text(recipe)
         for name, text in {**model.files(), **texts}.items():
             (partial / name).write_text(text)
@@ -230,56 +262,3 @@ def shipped_table() -> Report:
 def _first_line(card: Path) -> str:
     lines = card.read_text().splitlines() if card.is_file() else []
     return next((line.lstrip("# ") for line in lines if line.strip()), "")
-
-
-def convert_checkpoint(
-    source: Path, destination: Path, half: bool = False, words: Sequence[str] = ()
-) -> Report:
-    """Turn a foreign checkpoint, or a model or a checkpoint of our own, into a model's folder.
-
-    Args:
-        source: a file or folder of another project, or one of our folders.
-        destination: the folder to be.
-        half: write float16.
-        words: options of the wing that reads the source; for a model of ours, ``--to`` a form
-            of another project.
-
-    Raises:
-        InputError: if no converter knows the file, or it is not whole.
-    """
-    if not source.exists():
-        raise InputError(f"{source}: no such file")
-    if _is_ours(source):
-        folder = find_model(source)
-        if words:
-            return _exported(folder, destination, half, words)
-        return _rewritten(folder, destination, half)
-    found = convert_foreign(source, words)
-    if found is None:
-        raise InputError(f"{source}: is of no kind that can be converted")
-    model = _made(found, source)
-    save_model(model, destination, found.recipe, half=half, texts=found.texts)
-    return Report([f"{destination}: {found.about}"], {"destination": str(destination)})
-
-
-def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str]) -> Report:
-    """A model of ours in a form of another project."""
-    model = load(folder)
-    kind = type(model).__name__
-    if "export" not in VERBS.get(kind, {}):
-        raise InputError(f"{words[0]}: a {kind} is written in no other form")
-    run = locate(VERBS[kind]["export"])
-    given = {"recipe": check_recipe(folder / RECIPE)["model"].resolved, "half": half}
-    options = read_options(words, run, given)
-    if "to" not in options:
-        raise InputError("give --to, the form to be written")
-    return run(model, folder, destination, **given, **options)
-
-
-def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
-    """A model's folder written anew, with what its wing keeps beside the weights."""
-    kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
-    texts = {path.name: path.read_text() for path in kept if path.name != STATE}
-    save_model(load(folder), destination, (folder / RECIPE).read_text(), half=half, texts=texts)
-    size = (destination / WEIGHTS).stat().st_size / 1e6
-    return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from multidiff.errors import InputError
 from multidiff.files import refused
@@ -89,8 +91,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: no such weights file")
     if is_pickle(path):
         raise InputError(
-            f"{path}: is a pickle, which can run code when it is opened; "
-            "convert it to safetensors first: multidiff convert"
+            f"{path}: is a pickle, which can run code when it is opened; it is not read: "
+            "ask its maker for safetensors"
         )
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -151,11 +153,37 @@ def is_pickle(path: Path) -> bool:
     return bare or start[:4] == b"PK\x03\x04"
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Copy tensors into a module that has exactly these.
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Modules built in this block have parameters without values, for :func:`load_into` to fill.
+
+    They take neither the time of random initialisation nor memory. Buffers are made as ever:
+    those that are not saved have no other source.
+    """
+
+    def emptied(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if parameter.is_meta:  # one that two modules share
+            return None
+        return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    # What a hook returns is registered instead, which the function's type does not tell.
+    hook = register_module_parameter_registration_hook(emptied)  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Whether tensors are exactly those that a module has.
+
+    Args:
+        module: whose names and shapes they should have.
+        tensors: by their names.
+        path: where they are from, for the message.
 
     Raises:
-        InputError: if tensors are missing, extra or of another shape; names the first of them.
+        InputError: if some are missing, extra or of another shape; names the first of them.
     """
     own = module.state_dict()
     faults = {
@@ -167,14 +195,32 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
             if name in tensors and tensors[name].shape != own[name].shape
         ],
     }
-    told = [f"{_some(names)} {fault}" for fault, names in faults.items() if names]
+    told = [f"{some(names)} {fault}" for fault, names in faults.items() if names]
     if told:
         raise InputError(f"{path}: does not fit the model: {'; '.join(told)}; is it of another?")
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Copy tensors into a module that has exactly these; all or none.
+
+    Args:
+        module: what receives them; parameters without values come to lie on the CPU.
+        tensors: by the module's names.
+        path: where they are from, for the message.
+
+    Raises:
+        InputError: if they do not fit.
+    """
+    check_fit(module, tensors, path)
+    for parameter in [one for one in module.parameters() if one.is_meta]:
+        real = nn.Parameter(torch.empty_like(parameter, device="cpu"), parameter.requires_grad)
+        torch.utils.swap_tensors(parameter, real)
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in module.state_dict().items():
             tensor.copy_(tensors[name])
 
 
-def _some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of many names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

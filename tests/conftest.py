@@ -35,3 +35,12 @@ def small_run(tmp_path_factory):
 def small_vocoder(small_run):
     """The folder of a vocoder that is quick and bad."""
     return small_run / "model"
+
+
+def pytest_collection_modifyitems(items):
+    """What needs a GPU is skipped, and told of, where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

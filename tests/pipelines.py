@@ -6,8 +6,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from multidiff.image import key_maps as maps
-from multidiff.image.key_tensors import as_convolutions, packed, without_clip_prefix
+from multidiff.image.published import naming
+from multidiff.image.published.single_file import map_to_theirs
+from multidiff.image.published.tensors import as_convolutions, packed, without_clip_prefix
 
 LETTERS = [chr(code) for code in range(33, 127)]
 MERGES = ["a b", "c a", "ca t</w>"]
@@ -91,12 +92,12 @@ def compvis(pipe):
     version = 1 if pipe.text_encoder.config.hidden_act == "quick_gelu" else 2
     text = without_clip_prefix(pipe.text_encoder.state_dict())
     ours = {
-        **{maps.OUR_UNET + name: t for name, t in pipe.unet.state_dict().items()},
-        **{maps.OUR_AUTOENCODER + name: t for name, t in pipe.vae.state_dict().items()},
-        **{maps.OUR_TEXT_ENCODER + name: t for name, t in text.items()},
+        **{naming.OUR_UNET + name: t for name, t in pipe.unet.state_dict().items()},
+        **{naming.OUR_AUTOENCODER + name: t for name, t in pipe.vae.state_dict().items()},
+        **{naming.OUR_TEXT_ENCODER + name: t for name, t in text.items()},
     }
-    found, unknown = maps.sorted_out(
-        as_convolutions(ours), maps.model_map(ours, is_open_clip=version == 2)
+    found, unknown = naming.sorted_out(
+        as_convolutions(ours), map_to_theirs(ours, is_open_clip=version == 2)
     )
     assert not unknown
     return packed(found)

@@ -1,5 +1,7 @@
 """What the pages say runs, links that lead somewhere, and commands that exist."""
 
+import ast
+import inspect
 import re
 import shlex
 
@@ -55,9 +57,50 @@ def test_commands_and_their_options_exist(line):
     group = typer.main.get_command(app)
     command = group.commands[words[1]]
     known = {option for parameter in command.params for option in parameter.opts}
-    own = {"--held-out-every", "--search-steps"}
     used = {word.split("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
-    assert used <= known | own | {"--help"}
+    assert used <= known | options_of_wings(words[1], command) | {"--help"}
+
+
+def options_of_wings(name, command):
+    """What models, and readers of foreign checkpoints, add to a command that leaves words to them.
+
+    For ``convert`` that is what either side takes: reading a checkpoint, or writing one.
+    """
+    from multidiff.catalogue import CONVERTERS, VERBS
+    from multidiff.checking import locate
+
+    if not command.context_settings.get("ignore_unknown_options"):
+        return set()
+    verb = "export" if name == "convert" else name
+    targets = [verbs[verb] for verbs in VERBS.values() if verb in verbs]
+    if name == "convert":
+        targets += [f"{module}:convert" for module in CONVERTERS]
+    assert targets, name
+    return {
+        "--" + parameter.name.replace("_", "-")
+        for target in targets
+        for parameter in inspect.signature(locate(target)).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def named_in_pages():
+    """Every ``file.py::name`` of a page."""
+    for page in PAGES:
+        for path, name in re.findall(r"`([\w/]+\.py)::([\w.]+)", page.read_text()):
+            yield pytest.param(path, name, id=f"{page.stem}: {name}")
+
+
+@pytest.mark.parametrize(("path", "name"), list(named_in_pages()))
+def test_code_and_tests_that_a_page_names_exist(path, name):
+    roots = (ROOT, ROOT / "multidiff", ROOT / "tests")
+    places = [root / path for root in roots if (root / path).is_file()]
+    assert places, path
+    definitions = ast.parse(places[0].read_text()).body
+    for part in name.split("."):
+        found = [one for one in definitions if getattr(one, "name", None) == part]
+        assert found, f"{path}: {name}"
+        definitions = getattr(found[0], "body", [])
 
 
 def test_ci_runs_what_the_readme_says():

@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from multidiff import load
 from multidiff.errors import InputError
-from multidiff.weights import is_pickle, load_into, read_tensors, save_tensors
+from multidiff.loading import RECIPE, WEIGHTS, build_model, shipped
+from multidiff.weights import (
+    is_pickle,
+    load_into,
+    read_tensors,
+    save_tensors,
+    without_values,
+)
 
 
 @pytest.fixture
@@ -59,6 +67,53 @@ def test_nothing_is_loaded_if_something_does_not_fit(tmp_path, layer):
     with pytest.raises(InputError):
         load_into(layer, {"weight": torch.zeros(2, 3)}, tmp_path / "a")
     assert torch.equal(layer.weight, before)
+
+
+class Tied(nn.Module):
+    """What building without values must not lose: layouts, ties, buffers that are not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.other.weight = self.one.weight
+        self.fixed = nn.Parameter(torch.zeros(2), requires_grad=False)
+        self.picture = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+        self.register_buffer("rates", torch.arange(3.0), persistent=False)
+        self.register_buffer("count", torch.tensor(0))
+
+
+def test_modules_built_without_values():
+    whole = Tied()
+    drawn = torch.get_rng_state()
+    with without_values():
+        module = Tied()
+    assert all(one.is_meta for one in module.parameters())
+    assert torch.equal(module.rates, torch.arange(3.0))
+    tensors = {name: t + 1 for name, t in whole.state_dict().items()}
+    load_into(module, tensors, "x")
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(t, tensors[name]) for name, t in module.state_dict().items())
+    assert module.other.weight is module.one.weight and module.one.weight.requires_grad
+    assert not module.fixed.requires_grad
+    assert module.picture.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not module.picture.weight.is_contiguous()
+    assert not nn.Linear(2, 2).weight.is_meta
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_loaded_models_are_those_that_were_built_with_values(name):
+    folder = shipped()[name]
+    torch.manual_seed(0)
+    whole = build_model(folder / RECIPE)
+    load_into(whole, read_tensors(folder / WEIGHTS)[0], folder)
+    drawn = torch.get_rng_state()
+    found = load(name)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for kind in ("named_parameters", "named_buffers"):
+        ours, theirs = dict(getattr(found, kind)()), dict(getattr(whole, kind)())
+        assert ours.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            assert torch.equal(ours[key], tensor) and ours[key].stride() == tensor.stride()
 
 
 class Harm:

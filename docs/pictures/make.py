@@ -11,6 +11,8 @@ import multidiff as md
 from multidiff.audio.metrics import griffin_lim
 from multidiff.audio.sound import SoundFile
 from multidiff.files import place_of
+from multidiff.image.diffusion import Canvas
+from multidiff.image.picture import grid, write_picture
 
 HERE = Path(__file__).parent
 CLIP, SECONDS = "starter:speech/LJ001-0019.flac", 3.2
@@ -68,6 +70,40 @@ def walk(vocoder):
     figure.savefig(HERE / "walk.png", dpi=80)
 
 
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def enlarged(pictures, times=2):
+    """Pictures with larger pixels."""
+    return pictures.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+
+def digits(model):
+    """A row of samples for each prompt."""
+    prompts = [f"a handwritten {name}" for name in DIGITS for _ in range(12)]
+    made = model.generate(prompts, seed=[*range(12)] * len(DIGITS))
+    write_picture(grid(enlarged(made), columns=12, background=64), HERE / "digits.png")
+
+
+def painting(model):
+    """A digit, from which walks begin ever later, and whose upper half is painted anew."""
+    first = model.generate(["a handwritten seven"], seed=2)
+    rows = [first]
+    for strength in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+        rows.append(model.generate(["a handwritten three"], canvas=Canvas(first, strength)))
+    mask = torch.zeros(28, 28, dtype=torch.bool)
+    mask[:14] = True
+    half = first.clone()
+    half[:, :, mask] = 128
+    rows.append(half)
+    names = ("seven", "nine", "one", "two", "three", "eight", "four")
+    prompts = [f"a handwritten {name}" for name in names]
+    rows.append(model.generate(prompts, canvas=Canvas(first, 1.0, mask)))
+    write_picture(
+        grid(enlarged(torch.cat(rows), 3), columns=8, background=64), HERE / "painting.png"
+    )
+
+
 def training(log):
     """Losses over the steps of a run."""
     entries = [json.loads(line) for line in Path(log).read_text().splitlines()]
@@ -88,5 +124,8 @@ if __name__ == "__main__":
     model = md.load("speech")
     speech(model)
     walk(model)
+    painter = md.load("digits")
+    digits(painter)
+    painting(painter)
     if len(sys.argv) > 1:
         training(sys.argv[1])

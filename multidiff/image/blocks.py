@@ -79,10 +79,20 @@ class SpatialAttention(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """The map with what each place gathered from the others added."""
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        tokens = as_tokens(self.group_norm(x))
         q, k, v = (split_heads(to(tokens), self.heads) for to in (self.to_q, self.to_k, self.to_v))
         gathered = merge_heads(F.scaled_dot_product_attention(q, k, v))
         return x + self.to_out[0](gathered).transpose(1, 2).reshape(x.shape)
+
+
+def as_tokens(
+    x: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch places channels"]:
+    """The places of a feature map, row by row.
+
+    They are laid side by side in memory once here; otherwise each layer that reads them would.
+    """
+    return x.flatten(2).transpose(1, 2).contiguous()
 
 
 def split_heads(

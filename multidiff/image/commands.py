@@ -17,8 +17,8 @@ from torch import Tensor
 from multidiff.core.sampling import Step
 from multidiff.errors import InputError
 from multidiff.image.diffusion import STRENGTH, Canvas, PictureDiffusion, Size
-from multidiff.image.lora import merge_lora
 from multidiff.image.picture import grid, read_picture, write_picture
+from multidiff.image.published.lora import merge_lora
 from multidiff.report import Report
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def _added(model: PictureDiffusion, text: str) -> str:
     path, weight = _weighed(text)
     report = merge_lora(model, path, weight)
     left = f", {len(report.unmatched)} not" if report.unmatched else ""
-    return f"{path}: {report.matched} weights changed{left}"
+    return f"{path}: {len(report.matched)} weights changed{left}"
 
 
 def _weighed(text: str) -> tuple[Path, float]:

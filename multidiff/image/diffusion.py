@@ -155,13 +155,16 @@ class PictureDiffusion(nn.Module):
             InputError: if the model cannot do what is asked.
         """
         size = self._checked_size(size, canvas)
+        rescale = self.walk.rescale if rescale is None else rescale
+        if not 0 <= rescale <= 1:
+            raise InputError(f"--rescale {rescale:g}: from 0 (off) to 1")
         strength = 1.0 if canvas is None else canvas.strength
         order = _Order(
             size,
             self.walk.times(steps, self.process.schedule.num_steps, strength or 1.0),
             self.walk.solver_named(solver),
             self._checked_guidance(guidance),
-            self.walk.rescale if rescale is None else rescale,
+            rescale,
             negative,
             canvas,
         )

@@ -40,12 +40,13 @@ class LatentCache:
     autoencoder's weights: when either changes, another one is made.
 
     Args:
-        folder: where the latents are kept.
+        folder: where the latents are kept; in memory only where not given.
         batch_size: pictures encoded at a time.
     """
 
-    def __init__(self, folder: str, batch_size: int = 64):
-        self.folder, self.batch_size = Path(folder), batch_size
+    def __init__(self, folder: str | None = None, batch_size: int = 64):
+        self.folder = None if folder is None else Path(folder)
+        self.batch_size = batch_size
 
     def __call__(self, model: PictureDiffusion, batches: Shuffled) -> Any:
         """The same batches, of latents.
@@ -58,6 +59,12 @@ class LatentCache:
             raise InputError("LatentCache: only a LatentDomain on Pictures has latents to keep")
         if pictures.flip:
             raise InputError("LatentCache: kept latents cannot be flipped; set flip: false")
+        return batches.over(Latents(pictures, *self._kept(domain, pictures)))
+
+    def _kept(self, domain: LatentDomain, pictures: Pictures) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of every picture, from the file if there is one."""
+        if self.folder is None:
+            return self._encoded(domain, pictures)
         path = self.folder / f"latents-{_name(domain, pictures)}.safetensors"
         if not path.is_file():
             logger.warning("first pass: %d pictures to latents in %s", len(pictures), path)
@@ -65,7 +72,7 @@ class LatentCache:
             with written_whole(path) as partial:
                 save_tensors({"mean": mean, "log_variance": log_variance}, partial)
         tensors, _ = read_tensors(path)
-        return batches.over(Latents(pictures, tensors["mean"], tensors["log_variance"]))
+        return tensors["mean"], tensors["log_variance"]
 
     @torch.no_grad()
     def _encoded(self, domain: LatentDomain, pictures: Pictures) -> tuple[Tensor, Tensor]:

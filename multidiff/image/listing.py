@@ -223,6 +223,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _from_table(source: Source, path: Path) -> Listing:
+    if not path.exists() and (path.suffix or path.is_absolute() or len(path.parts) > 2):
+        raise InputError(f"{source.path}: no such file or folder; check the path")
     import datasets  # seconds to import
 
     try:

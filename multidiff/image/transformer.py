@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.image.blocks import merge_heads, split_heads
+from multidiff.image.blocks import as_tokens, merge_heads, split_heads
 
 # The norm at the transformers' entry has its own, whatever the UNet's other norms have.
 ENTRY_NORM_EPS = 1e-6
@@ -123,7 +123,6 @@ class SpatialTransformer(nn.Module):
         upcast: bool,
     ):
         super().__init__()
-        self.linear = linear
         self.norm = nn.GroupNorm(groups, channels, ENTRY_NORM_EPS)
         self.proj_in = _projection(channels, linear)
         block = TransformerBlock(channels, condition_width, heads, upcast)
@@ -136,19 +135,23 @@ class SpatialTransformer(nn.Module):
         condition: Float[Tensor, "batch words condition_width"],
     ) -> Float[Tensor, "batch channels height width"]:
         """The map, informed by the condition."""
-        height, width = x.shape[2:]
-        h = self.norm(x)
-        if self.linear:
-            tokens = self.proj_in(h.flatten(2).transpose(1, 2))
-        else:
-            tokens = self.proj_in(h).flatten(2).transpose(1, 2)
-        tokens = self.transformer_blocks[0](tokens, condition)
-        if self.linear:
-            h = self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
-        else:
-            h = self.proj_out(tokens.transpose(1, 2).unflatten(2, (height, width)))
-        return x + h
+        tokens = self.proj_in(as_tokens(self.norm(x)))
+        tokens = self.proj_out(self.transformer_blocks[0](tokens, condition))
+        return x + tokens.transpose(1, 2).reshape(x.shape)
+
+
+class PlaceConv(nn.Conv2d):
+    """A 1x1 convolution of places in a row: a linear layer with a convolution's weights."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 1)
+
+    def forward(
+        self, x: Float[Tensor, "batch places channels"]
+    ) -> Float[Tensor, "batch places channels"]:
+        """The layer's output."""
+        return F.linear(x, self.weight.flatten(1), self.bias)
 
 
 def _projection(channels: int, linear: bool) -> nn.Module:
-    return nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+    return nn.Linear(channels, channels) if linear else PlaceConv(channels)

@@ -105,7 +105,6 @@ class UNet(nn.Module):
         self.up_blocks: Any = _way_up(make, plan, layers, skips)
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], norm_eps)
         self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(
         self,
@@ -124,7 +123,7 @@ class UNet(nn.Module):
         """
         words = None if self.condition_width is None else condition
         time = self._time(level, condition)
-        h = self.conv_in(noisy.contiguous(memory_format=torch.channels_last))
+        h = self.conv_in(noisy)
         skips = [h]
         for block in self.down_blocks:
             for resnet, attend in block.pairs():

@@ -205,3 +205,24 @@ def test_corruption_of_a_sample_does_not_depend_on_its_batch():
     assert torch.equal(together.noisy[1:2], alone.noisy)
     with pytest.raises(ValueError, match="2 generators for a batch of 3"):
         process.corrupt(clean, levels, generators(range(2)))
+
+
+def test_offset_noise_is_shared_by_a_channel():
+    """Variance 1 + o^2 at each place, covariance o^2 between places of a channel, none between."""
+    offset, count = 0.5, 40_000
+    process = GaussianProcess(BetaSchedule.linear(1000), offset_noise=offset)
+    level = process.draw_level(count, torch.Generator().manual_seed(0))
+    corrupted = process.corrupt(
+        torch.zeros(count, 2, 2, 1), level, torch.Generator().manual_seed(1)
+    )
+    found = torch.cov(corrupted.noise.flatten(1).T)
+    same, none = 1 + offset**2, offset**2
+    wanted = torch.tensor([
+        [same, none, 0, 0], [none, same, 0, 0], [0, 0, same, none], [0, 0, none, same]
+    ])  # fmt: skip
+    assert torch.allclose(found, wanted, atol=0.04)
+    plain = GaussianProcess(BetaSchedule.linear(1000))
+    again = plain.corrupt(torch.zeros(4, 2, 2, 1), level[:4], torch.Generator().manual_seed(1))
+    assert torch.equal(
+        again.noise, torch.randn(4, 2, 2, 1, generator=torch.Generator().manual_seed(1))
+    )

@@ -7,8 +7,8 @@ from pipelines import VERSIONS, autoencoder, text_encoder, unet
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from multidiff.errors import InputError
-from multidiff.image import key_maps as maps
-from multidiff.image.key_tensors import (
+from multidiff.image.published import naming
+from multidiff.image.published.tensors import (
     as_convolutions,
     as_matrices,
     modern_attention,
@@ -20,9 +20,9 @@ from multidiff.image.key_tensors import (
 
 def there_and_back(names, pairs):
     """The names on the other side, each different, which lead back to these."""
-    other = [maps.renamed(name, pairs) for name in names]
+    other = [naming.renamed(name, pairs) for name in names]
     assert None not in other and len(set(other)) == len(other)
-    assert [maps.renamed(name, maps.turned(pairs)) for name in other] == list(names)
+    assert [naming.renamed(name, naming.turned(pairs)) for name in other] == list(names)
     return other
 
 
@@ -30,13 +30,13 @@ def there_and_back(names, pairs):
 def test_every_name_of_the_unet(version):
     model = unet(version)
     ours = model.state_dict()
-    levels = maps.levels_of_ours(ours)
-    compvis = there_and_back(ours, maps.unet_map(levels))
+    levels = naming.levels_of_ours(ours)
+    compvis = there_and_back(ours, naming.unet_map(levels))
     assert len(ours) == 686
-    assert levels == maps.levels_of_theirs(compvis)
-    assert levels == maps.Levels(2, (True, True, True, False))
+    assert levels == naming.levels_of_theirs(compvis)
+    assert levels == naming.Levels(2, (True, True, True, False))
 
-    state = {maps.UNET + new: ours[old] for new, old in zip(compvis, ours, strict=True)}
+    state = {naming.UNET + new: ours[old] for new, old in zip(compvis, ours, strict=True)}
     wanted = theirs.convert_ldm_unet_checkpoint(dict(state), model.config)
     assert wanted.keys() == ours.keys()
     assert all(wanted[name] is ours[name] for name in ours)
@@ -55,8 +55,8 @@ def test_every_name_of_the_unet(version):
     ],
 )
 def test_names_as_the_papers_code_has_them(place, name):
-    pairs = maps.unet_map(maps.Levels(2, (True, True, True, False)))
-    assert maps.renamed(name, pairs) == place
+    pairs = naming.unet_map(naming.Levels(2, (True, True, True, False)))
+    assert naming.renamed(name, pairs) == place
 
 
 @pytest.mark.parametrize("attended", [(True,), (False, True), (True, True, True)])
@@ -71,26 +71,26 @@ def test_other_numbers_of_levels_and_layers(attended, layers):
         up_block_types=up,
         layers_per_block=layers,
     )
-    levels = maps.levels_of_ours(model.state_dict())
-    compvis = there_and_back(model.state_dict(), maps.unet_map(levels))
-    assert levels == maps.Levels(layers, attended) == maps.levels_of_theirs(compvis)
+    levels = naming.levels_of_ours(model.state_dict())
+    compvis = there_and_back(model.state_dict(), naming.unet_map(levels))
+    assert levels == naming.Levels(layers, attended) == naming.levels_of_theirs(compvis)
 
     names = autoencoder(channels, layers).state_dict()
-    pairs = maps.autoencoder_map_of(names)
-    assert pairs == maps.autoencoder_map_of(there_and_back(names, pairs))
+    pairs = naming.autoencoder_map_of(names)
+    assert pairs == naming.autoencoder_map_of(there_and_back(names, pairs))
 
 
 def test_blocks_that_make_no_unet():
     with pytest.raises(InputError, match="3 input blocks, of which 2 halve"):
-        maps.levels_of_theirs([f"input_blocks.{i}.0.op.weight" for i in (0, 2)])
+        naming.levels_of_theirs([f"input_blocks.{i}.0.op.weight" for i in (0, 2)])
 
 
 def test_every_name_of_the_autoencoder():
     model = autoencoder()
     ours = model.state_dict()
-    pairs = maps.autoencoder_map_of(ours)
+    pairs = naming.autoencoder_map_of(ours)
     compvis = there_and_back(ours, pairs)
-    assert len(ours) == 248 and pairs == maps.autoencoder_map_of(compvis)
+    assert len(ours) == 248 and pairs == naming.autoencoder_map_of(compvis)
     at = dict(zip(compvis, ours, strict=True))
     assert at["decoder.up.3.block.0.norm1.weight"] == "decoder.up_blocks.0.resnets.0.norm1.weight"
     assert at["decoder.up.1.upsample.conv.bias"] == "decoder.up_blocks.2.upsamplers.0.conv.bias"
@@ -98,7 +98,7 @@ def test_every_name_of_the_autoencoder():
     written = as_convolutions(ours)
     assert written["encoder.mid_block.attentions.0.to_q.weight"].shape == (512, 512, 1, 1)
     assert written["encoder.mid_block.attentions.0.group_norm.weight"].shape == (512,)
-    state = {maps.AUTOENCODER + maps.renamed(name, pairs): written[name] for name in ours}
+    state = {naming.AUTOENCODER + naming.renamed(name, pairs): written[name] for name in ours}
     wanted = theirs.convert_ldm_vae_checkpoint(state, model.config)
     assert {name: t.shape for name, t in wanted.items()} == {n: t.shape for n, t in ours.items()}
     back = as_matrices(written)
@@ -122,9 +122,9 @@ def test_every_name_of_the_text_encoders():
     assert len(text_encoder(768, 12, 12)) == 196
     ours = text_encoder()
     assert len(ours) == 372
-    pairs = maps.open_clip_map(maps.text_layers(ours))
+    pairs = naming.open_clip_map(naming.text_layers(ours))
     compvis = there_and_back(ours, pairs)
-    assert maps.text_layers(compvis) == 23
+    assert naming.text_layers(compvis) == 23
 
 
 def test_packed_queries_keys_and_values():
@@ -139,21 +139,21 @@ def test_packed_queries_keys_and_values():
     )
     model = CLIPTextModel(config)
     ours = without_clip_prefix(model.state_dict())
-    apart, unknown = maps.sorted_out(ours, maps.open_clip_map(2))
+    apart, unknown = naming.sorted_out(ours, naming.open_clip_map(2))
     file = packed(apart)
     assert not unknown and len(file) == 4 + 2 * 12
     assert file["transformer.resblocks.1.attn.in_proj_weight"].shape == (24, 8)
-    back, unknown = maps.sorted_out(unpacked(file), maps.turned(maps.open_clip_map(2)))
+    back, unknown = naming.sorted_out(unpacked(file), naming.turned(naming.open_clip_map(2)))
     assert not unknown and back.keys() == ours.keys()
     assert all(torch.equal(back[name], ours[name]) for name in ours)
 
-    state = {maps.OPEN_CLIP + name: tensor for name, tensor in file.items()}
+    state = {naming.OPEN_CLIP + name: tensor for name, tensor in file.items()}
     wanted = without_clip_prefix(theirs.convert_open_clip_checkpoint(model, state))
     assert wanted.keys() == ours.keys()
     assert all(torch.equal(wanted[name], ours[name]) for name in ours)
 
 
 def test_names_of_the_moving_average():
-    assert maps.averaged_name("input_blocks.0.0.weight") == (
+    assert naming.averaged_name("input_blocks.0.0.weight") == (
         "model_ema.diffusion_modelinput_blocks00weight"
     )

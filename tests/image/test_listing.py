@@ -217,7 +217,7 @@ def test_words_as_labels_follow_the_names(tmp_path):
 
 
 def test_sources_that_are_nothing(tmp_path):
-    with pytest.raises(InputError, match="no folder of pictures and no data set"):
+    with pytest.raises(InputError, match="no such file or folder"):
         Pictures(Source(str(tmp_path / "nowhere")))
     (tmp_path / "file.png.zip").write_text("x")
     with pytest.raises(InputError, match="no folder of pictures and no data set"):

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from multidiff.errors import InputError
-from multidiff.image import key_maps as maps
-from multidiff.image.lora import merge_lora
+from multidiff.image.published import naming
+from multidiff.image.published.lora import merge_lora
 
 RANK, ALPHA = 3, 6.0
 QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -99,8 +99,8 @@ def kohya(found, model, rename=lambda path: path):
 
 
 def compvis_kohya(found, model):
-    whole = maps.unet_map(maps.levels_of_ours(model.denoiser.state_dict()))
-    return kohya(found, model, lambda path: maps.renamed(path, whole))
+    whole = naming.unet_map(naming.levels_of_ours(model.denoiser.state_dict()))
+    return kohya(found, model, lambda path: naming.renamed(path, whole))
 
 
 def older(found, model):
@@ -135,7 +135,7 @@ def test_every_form_gives_the_sum(model, tmp_path, form):
     report = merge_lora(model, write(form(found, model), tmp_path / "a.safetensors"), 0.5)
     wanted = dict(before)
     for path, (down, up) in found.items():
-        prefix = maps.OUR_TEXT_ENCODER if path.startswith("encoder.") else maps.OUR_UNET
+        prefix = naming.OUR_TEXT_ENCODER if path.startswith("encoder.") else naming.OUR_UNET
         name = f"{prefix}{path}.weight"
         product = torch.einsum("or...,ri...->oi...", up.double(), down.double())
         wanted[name] = (before[name] + 0.5 * ALPHA / RANK * product).float()
@@ -177,7 +177,7 @@ def test_a_linear_lora_of_a_1x1_convolution_and_the_other_way_round(model, tmp_p
     merge_lora(model, write(kohya(flat | square, model), tmp_path / "a.safetensors"))
     for path in (ENTRY, QUERY):
         down, up = (t.flatten(1) for t in found[path])
-        change = (layer(model, path).weight - before[f"{maps.OUR_UNET}{path}.weight"]).flatten(1)
+        change = (layer(model, path).weight - before[f"{naming.OUR_UNET}{path}.weight"]).flatten(1)
         torch.testing.assert_close(change, ALPHA / RANK * up @ down, rtol=1e-4, atol=1e-4)
 
 
@@ -214,7 +214,7 @@ def test_what_is_not_used_is_told(model, tmp_path, caplog):
         path = write((state | extra, None), tmp_path / "a.safetensors")
         report = merge_lora(model, path)
     assert set(extra) < set(report.unmatched) and len(report.unmatched) == 6
-    assert len(report.matched) == 5 and f"{maps.OUR_UNET}{KERNEL}" not in report.matched
+    assert len(report.matched) == 5 and f"{naming.OUR_UNET}{KERNEL}" not in report.matched
     assert f"{path}: 6 tensors are not used: lora_" in caplog.text
     assert caplog.text.count("\n") == 1
 
@@ -230,6 +230,12 @@ def test_files_that_change_nothing(model, tmp_path):
     state[name] = torch.zeros(9, RANK)
     with pytest.raises(InputError, match=r"fc1: \(9, 3\) times \(3, 8\) does not fit the weight"):
         merge_lora(model, write((state, None), tmp_path / "a"))
+    state[name] = torch.tensor(1.0)
+    with pytest.raises(InputError, match=r"\(\) times \(3, 8\) does not fit the weight"):
+        merge_lora(model, write((state, None), tmp_path / "a"))
+    odd = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": "6"})}
+    with pytest.raises(InputError, match="gives alpha '6', which is no number"):
+        merge_lora(model, write((peft(pairs(model), model)[0], odd), tmp_path / "a"))
     broken = {"lora_adapter_metadata": "{"}
     with pytest.raises(InputError, match="is no JSON"):
         merge_lora(model, write((peft(pairs(model), model)[0], broken), tmp_path / "a"))

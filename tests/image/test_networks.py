@@ -24,11 +24,12 @@ from multidiff.core.schedules import BetaSchedule, NoiseLevel
 from multidiff.image.unet import UNet
 
 CLOSE = 1e-4
+LARGE = [pytest.mark.slow, pytest.mark.full_size]
 SHAPES = [
     pytest.param(SMALL_1, id="small-1"),
     pytest.param(SMALL_2, id="small-2"),
-    pytest.param(STABLE_1, id="stable-1.5", marks=pytest.mark.slow),
-    pytest.param(STABLE_2, id="stable-2.1", marks=pytest.mark.slow),
+    pytest.param(STABLE_1, id="stable-1.5", marks=LARGE),
+    pytest.param(STABLE_2, id="stable-2.1", marks=LARGE),
 ]
 SCHEDULE = BetaSchedule.scaled_linear(1000, 0.00085, 0.012)
 
@@ -248,3 +249,15 @@ def test_levels_between_two_entries_are_embedded_between():
     waves = [net.time_embedding(one) for one in (clean, between, later)]
     assert (waves[0] - waves[1]).norm() < (waves[0] - waves[2]).norm()
     assert isinstance(between, NoiseLevel)
+
+
+@pytest.mark.gpu
+def test_compiled_in_bfloat16_on_a_gpu():
+    """The GPU recipes' way: channels last, compiled, autocast; near the plain network."""
+    net = _tiny_unet().cuda()
+    noisy, level, words = draw(2, 4, 16, 16).cuda(), level_at([5, 900]).to("cuda"), draw(2, 5, 8)
+    wanted = net(noisy, level, words.cuda())
+    fast = torch.compile(net, fullgraph=True)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = fast(noisy, level, words.cuda())
+    assert relative(found.float(), wanted) < 0.05

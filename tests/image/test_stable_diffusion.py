@@ -15,20 +15,21 @@ from pipelines import autoencoder, compvis, pipeline, text_encoder, unet, write_
 from safetensors.torch import load_file, save_file
 
 from multidiff import load
+from multidiff.conversion_command import convert_checkpoint
 from multidiff.core.schedules import BetaSchedule
 from multidiff.errors import InputError
-from multidiff.image import key_maps as maps
-from multidiff.image.key_tensors import without_clip_prefix
-from multidiff.image.stable_diffusion import convert, knows
-from multidiff.image.stable_diffusion_recipe import SCHEDULE, Words
-from multidiff.image.stable_diffusion_shapes import (
+from multidiff.image.published import naming
+from multidiff.image.published.conversion import convert, knows
+from multidiff.image.published.recipe import SCHEDULE, Words
+from multidiff.image.published.shapes import (
     autoencoder_words,
     schedule_of,
     text_words,
     unet_words,
 )
-from multidiff.loading import convert_checkpoint
+from multidiff.image.published.tensors import without_clip_prefix
 from multidiff.recipe import parse
+from multidiff.report import Report
 from multidiff.weights import LEFT_ALONE, read_pickle
 
 STEPS = 1000
@@ -203,6 +204,15 @@ def test_what_the_scheduler_says(first, tmp_path, config, words):
     assert {key: here[key] for key in words} == words
 
 
+def test_the_size_of_pictures_that_are_not_square(first, tmp_path, capsys):
+    folder = changed(first[0], tmp_path, "unet", sample_size=[8, 12])
+    assert said(convert(folder))["domain"]["size"] == [24, 16]
+    does(capsys, "convert", folder, tmp_path / "ours")
+    does(capsys, "convert", tmp_path / "ours", tmp_path / "theirs", "--to", "diffusers")
+    config = json.loads((tmp_path / "theirs/unet/config.json").read_text())
+    assert config["sample_size"] == [8, 12]
+
+
 def test_zero_terminal_snr(tmp_path):
     options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     root, pipe = written(tmp_path, 1, prediction="v_prediction", **options)
@@ -228,8 +238,8 @@ def test_a_ckpt_with_everything_published_files_hold(first, tmp_path):
     state = {
         name.replace("transformer.text_model.", "transformer."): t for name, t in state.items()
     }
-    averaged = {maps.averaged_name(name.removeprefix(maps.UNET)): t + 1
-                for name, t in state.items() if name.startswith(maps.UNET)}  # fmt: skip
+    averaged = {naming.averaged_name(name.removeprefix(naming.UNET)): t + 1
+                for name, t in state.items() if name.startswith(naming.UNET)}  # fmt: skip
     betas = pipe.scheduler.betas
     state |= averaged | {
         "model_ema.decay": torch.tensor(0.9999),
@@ -250,7 +260,7 @@ def test_a_ckpt_with_everything_published_files_hold(first, tmp_path):
     assert said(plain) == said(wanted) and plain.texts.keys() == wanted.texts.keys()
     for name, tensor in wanted.tensors.items():
         assert torch.equal(plain.tensors[name], tensor)
-        more = 1 if name.startswith(maps.OUR_UNET) else 0
+        more = 1 if name.startswith(naming.OUR_UNET) else 0
         assert torch.equal(ema.tensors[name], tensor + more)
 
 
@@ -333,9 +343,9 @@ def test_marks_that_some_files_carry(first, tmp_path):
 def test_shapes_tell_the_published_models(version, denoiser, text):
     """From shapes to words, and from words to a model that has just these tensors."""
     tensors = {
-        **{maps.OUR_UNET + name: t for name, t in unet(version).state_dict().items()},
-        **{maps.OUR_AUTOENCODER + name: t for name, t in autoencoder().state_dict().items()},
-        **{maps.OUR_TEXT_ENCODER + n: t
+        **{naming.OUR_UNET + name: t for name, t in unet(version).state_dict().items()},
+        **{naming.OUR_AUTOENCODER + name: t for name, t in autoencoder().state_dict().items()},
+        **{naming.OUR_TEXT_ENCODER + n: t
            for n, t in text_encoder(text["width"], text["layers"], text["heads"]).items()},
     }  # fmt: skip
     words = Words(
@@ -391,7 +401,7 @@ def drops(*pieces):
 
 
 def adds(name, *shape):
-    return lambda state: state.update({name: torch.zeros(*shape)})
+    return lambda state: state.update({name: torch.zeros(shape)})
 
 
 @pytest.mark.parametrize(
@@ -400,7 +410,7 @@ def adds(name, *shape):
         (renames, "holds what is no part of Stable Diffusion: model.diffusion_model.input_blocks"
                   ".1.0.in_layers.9.weight"),
         (drops("out.2.bias"), "lacks model.diffusion_model.out.2.bias"),
-        (drops("time_embed"), "time_embed.2.weight (4 in all)"),
+        (drops("time_embed"), "time_embed.2.weight and 1 more"),
         (drops("quant_conv"), "lacks first_stage_model.post_quant_conv.weight"),
         (drops("cond_stage_model"), "holds no text encoder"),
         (drops("first_stage_model"), "holds no autoencoder"),
@@ -413,13 +423,35 @@ def adds(name, *shape):
         (adds("control_model.x", 1), "is a ControlNet"),
         (adds("model.diffusion_model.input_blocks.0.0.weight", 64, 9, 3, 3),
          "is a model for inpainting: its UNet reads 9 channels"),
+        (adds("model.diffusion_model.input_blocks.0.0.weight"), "have not the shapes"),
+        (adds("model.diffusion_model.input_blocks.1.0.out_layers.3.weight", 33, 64, 3, 3),
+         "have not the shapes"),
+        (adds("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", 9),
+         "have not the shapes"),
+        (adds("model.diffusion_model.out.2.bias", 5), "denoiser.conv_out.bias (5,) where (4,)"),
     ],
 )  # fmt: skip
 def test_single_files_that_are_something_else(first, tmp_path, capsys, change, reason):
     path = single(first, tmp_path, change)
-    told = complains(capsys, "convert", path, tmp_path / "model")
+    told = refused(capsys, path, tmp_path)
     assert str(path) in told and reason in told
-    assert not (tmp_path / "model").exists()
+
+
+def refused(capsys, source, tmp_path):
+    """The one line that ``convert``, ``sample`` and ``eval`` all end with."""
+    told = complains(capsys, "convert", source, tmp_path / "model")
+    assert complains(capsys, "sample", source, "--prompt", "a", "-o", tmp_path / "out") == told
+    assert complains(capsys, "eval", source) == told
+    assert not (tmp_path / "model").exists() and not (tmp_path / "out").exists()
+    return told
+
+
+@pytest.mark.parametrize("size", [0, 5, 300, -1000])
+def test_files_that_were_not_copied_whole(first, tmp_path, capsys, size):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((first[0] / "single.safetensors").read_bytes()[:size])
+    told = refused(capsys, path, tmp_path)
+    assert f"{path}: is not a whole safetensors file" in told and "download it again" in told
 
 
 def test_files_of_one_part_alone(first, tmp_path, capsys):
@@ -432,9 +464,9 @@ def test_files_of_one_part_alone(first, tmp_path, capsys):
     ):
         path = tmp_path / f"{name}.safetensors"
         save_file(unet_of(state), path)
-        assert reason in complains(capsys, "convert", path, tmp_path / "model")
-    told = complains(capsys, "convert", first[0] / "folder/vae", tmp_path / "model")
-    assert "one part of a model alone" in told
+        assert reason in refused(capsys, path, tmp_path)
+    told = refused(capsys, first[0] / "folder/vae", tmp_path)
+    assert "is a part of a model, or a LoRA, alone" in told
 
 
 @pytest.mark.parametrize(
@@ -446,6 +478,7 @@ def test_files_of_one_part_alone(first, tmp_path, capsys):
         ("unet", {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "AttnDownBlock2D"),
         ("unet", {"up_block_types": ["UpBlock2D", "UpBlock2D"]}, "do not mirror"),
         ("unet", {"layers_per_block": 2}, "missing"),
+        ("vae", {"block_out_channels": 64}, "say what diffusers never writes (TypeError"),
         ("vae", {"use_quant_conv": False}, "use_quant_conv is false"),
         ("scheduler", {"prediction_type": "flow"}, "'flow' is none of epsilon"),
         ("scheduler", {"beta_schedule": "exp"}, "beta_schedule 'exp' is not read"),
@@ -453,7 +486,7 @@ def test_files_of_one_part_alone(first, tmp_path, capsys):
 )
 def test_folders_that_are_something_else(first, tmp_path, capsys, component, values, reason):
     folder = changed(first[0], tmp_path, component, **values)
-    told = complains(capsys, "convert", folder, tmp_path / "model")
+    told = refused(capsys, folder, tmp_path)
     assert str(folder) in told and reason in told
 
 
@@ -463,10 +496,16 @@ def test_folders_that_are_not_whole(first, tmp_path, capsys):
     content = json.loads(index.read_text())
     (folder / "unet/diffusion_pytorch_model.safetensors").unlink()
     assert "holds no weights" in complains(capsys, "convert", folder, tmp_path / "model")
+    (folder / "unet/config.json").write_text("[]")
+    assert "holds no JSON object" in complains(capsys, "convert", folder, tmp_path / "model")
     (folder / "unet/config.json").write_text("{")
     assert "config.json: is no JSON" in complains(capsys, "convert", folder, tmp_path / "model")
     (folder / "unet/config.json").unlink()
     assert "no such file" in complains(capsys, "convert", folder, tmp_path / "model")
+    shutil.rmtree(folder / "unet")
+    assert "has no folder unet; download the model whole" in refused(capsys, folder, tmp_path)
+    index.write_text(json.dumps({**content, "unet": [None, None]}))
+    assert "what is read is Stable Diffusion 1 or 2" in refused(capsys, folder, tmp_path)
     index.write_text(json.dumps({**content, "text_encoder_2": ["x", "y"]}))
     told = complains(capsys, "convert", folder, tmp_path / "model")
     assert "is a StableDiffusionPipeline; what is read is Stable Diffusion 1 or 2" in told
@@ -481,10 +520,10 @@ class Harm:
 def test_pickles_with_code(first, tmp_path, capsys):
     state = load_file(first[0] / "single.safetensors")
     torch.save({"state_dict": state, "x": Harm()}, tmp_path / "a.ckpt")
-    told = complains(capsys, "convert", tmp_path / "a.ckpt", tmp_path / "model")
+    told = refused(capsys, tmp_path / "a.ckpt", tmp_path)
     assert "a.ckpt: holds objects besides tensors, which could run code" in told
     torch.save(state, tmp_path / "b.safetensors")
-    told = complains(capsys, "convert", tmp_path / "b.safetensors", tmp_path / "model")
+    told = refused(capsys, tmp_path / "b.safetensors", tmp_path)
     assert "is a pickle by the name of safetensors" in told
     (tmp_path / "c.ckpt").write_bytes(pickle.dumps({"a": Harm()}))
     assert "could run code" in complains(capsys, "convert", tmp_path / "c.ckpt", "model")
@@ -496,6 +535,7 @@ def test_pickles_with_code(first, tmp_path, capsys):
 def test_files_of_no_known_kind(tmp_path, capsys):
     (tmp_path / "text.txt").write_text("a cat sat\n")
     (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "empty.ckpt").write_bytes(b"")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     torch.save([1, 2], tmp_path / "list.pt")
     for path in (tmp_path, *sorted(tmp_path.iterdir())):
@@ -507,10 +547,41 @@ def test_files_of_no_known_kind(tmp_path, capsys):
 # ---------------------------------------------------------------------- command line
 
 
+@pytest.mark.parametrize("form", ["folder", "single.safetensors"])
+def test_sampling_and_measuring_need_no_conversion(first, form, tmp_path, capsys, monkeypatch):
+    source, seen = first[0] / form, []
+
+    def measure(model, data, folder, *, steps, solver, seed):
+        seen.append((type(model).__name__, folder))
+        return Report([])
+
+    monkeypatch.setattr("multidiff.image.evaluation.measure", measure)
+    does(capsys, "eval", source)
+    assert seen == [("PictureDiffusion", source)]
+    how = ("--prompt", "a cat", "--steps", 1, "--size", "16x16", "-o", tmp_path / "out")
+    assert "seed 0" in does(capsys, "sample", source, *how)
+    assert (tmp_path / "out/000-a-cat-0.png").is_file()
+
+
+def test_folders_with_other_things_are_kept(first, tmp_path, capsys):
+    """Writing a model replaces its folder, so that must not be somebody's home."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/letter.txt").write_text("dear")
+    source, ours = first[0] / "folder", tmp_path / "ours"
+    does(capsys, "convert", source, ours)
+    does(capsys, "convert", source, ours)
+    for words in ((source, tmp_path / "home"), (ours, tmp_path / "home"),
+                  (ours, tmp_path / "home", "--to", "diffusers"), (source, source)):  # fmt: skip
+        assert "holds other things, which would be lost" in complains(capsys, "convert", *words)
+    assert (tmp_path / "home/letter.txt").read_text() == "dear"
+    does(capsys, "convert", ours, tmp_path / "theirs", "--to", "diffusers")
+    does(capsys, "convert", ours, tmp_path / "theirs", "--to", "diffusers")
+
+
 def test_options_of_the_command(second, tmp_path, capsys):
     root, _ = second
     path, out = root / "single.safetensors", tmp_path / "model"
-    assert "give --predicts noise" in complains(capsys, "convert", path, out)
+    assert "with --predicts noise" in complains(capsys, "convert", path, out)
     assert "'noise' or 'velocity'" in complains(capsys, "convert", path, out, "--predicts", "x")
     assert "no such option" in complains(capsys, "convert", path, out, "--predict", "noise")
     arguments = ("convert", path, out, "--predicts", "velocity")
@@ -567,6 +638,15 @@ def test_models_that_have_no_such_form(first, tmp_path, capsys, small_vocoder):
     recipe.write_text(text.replace("first: 0.00085", "first: 0.001"))
     told = complains(capsys, "convert", ours, out, "--to", "single-file")
     assert "schedule: first is 0.001" in told and not out.exists()
+    recipe.write_text(text.replace("length: 12}", "length: 12, skip: 1}", 1))
+    told = complains(capsys, "convert", ours, out, "--to", "diffusers")
+    assert "leaves 1 blocks of its text encoder out" in told
+    recipe.write_text(text.replace("predicts: noise", "predicts: clean"))
+    told = complains(capsys, "convert", ours, out, "--to", "single-file")
+    assert "no model that predicts clean" in told
+    recipe.write_text(text.replace("predicts: noise", "predicts: velocity"))
+    does(capsys, "convert", ours, tmp_path / "v.safetensors", "--to", "single-file")
+    assert said(convert(tmp_path / "v.safetensors"))["process"]["predicts"] == "velocity"
     recipe.write_text(text)
     (ours / "vocab.json").unlink()
     told = complains(capsys, "convert", ours, out, "--to", "diffusers")

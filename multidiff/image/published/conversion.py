@@ -15,34 +15,32 @@ from torch import nn
 
 from multidiff.errors import InputError
 from multidiff.files import written_whole
-from multidiff.image.diffusers_folder import INDEX, read_folder
-from multidiff.image.diffusers_writing import half_precision, write_folder
-from multidiff.image.key_maps import AUTOENCODER, UNET
-from multidiff.image.single_file import names_in, read_single_file, single_file, stranger
-from multidiff.image.stable_diffusion_recipe import (
-    END_OF_TEXT,
-    number_of,
-    tokenizer_files,
-)
+from multidiff.image.published.contents import names_in, stranger
+from multidiff.image.published.folder import INDEX, read_folder
+from multidiff.image.published.folder_writing import half_precision, write_folder
+from multidiff.image.published.naming import AUTOENCODER, UNET
+from multidiff.image.published.single_file import read_single_file, single_file
+from multidiff.image.published.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
 from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.report import Report
 from multidiff.weights import Conversion, save_tensors
 
 VERSIONS = {"quick_gelu": "Stable Diffusion 1", "gelu": "Stable Diffusion 2"}
+# What a folder without an index holds one of: a part of a model, or a change of one.
 ALONE = ("diffusion_pytorch_model.safetensors", "pytorch_lora_weights.safetensors")
 
 
 def knows(source: Path) -> bool:
     """Whether a folder or file is Stable Diffusion, or something often taken for it.
 
-    Reads no tensors. What is known and cannot be used is told by :func:`convert`.
+    What is known and cannot be used is told by :func:`convert`.
 
     Raises:
-        InputError: if a file would run code.
+        InputError: if a file would run code, or is not whole.
     """
     if source.is_dir():
         return (source / INDEX).is_file() or any((source / name).is_file() for name in ALONE)
-    names = names_in(source) or []
+    names = names_in(source)
     whole = any(name.startswith((UNET, AUTOENCODER)) for name in names)
     return whole or stranger(names) is not None
 
@@ -67,7 +65,9 @@ def convert(
         InputError: if it is another model, is not whole, or does not tell what it predicts.
     """
     if source.is_dir() and not (source / INDEX).is_file():
-        raise InputError(f"{source}: is one part of a model alone: give the folder with {INDEX}")
+        raise InputError(
+            f"{source}: is a part of a model, or a LoRA, alone: give the folder with {INDEX}"
+        )
     if source.is_dir() and ema:
         raise InputError("--ema: only single files hold a moving average beside the weights")
     texts = _tokenizer(source, tokenizer)
@@ -120,8 +120,7 @@ def export(
     Raises:
         InputError: if the form has no such model, or the system refuses.
     """
-    if recipe["domain"]["use"] != "LatentDomain" or not recipe["domain"].get("text_encoder"):
-        raise InputError(f"{folder}: is no model of latents and captions, as Stable Diffusion is")
+    _check_kind(folder, recipe)
     tensors = half_precision(model.state_dict()) if half else model.state_dict()
     if to == "diffusers":
         write_folder(recipe, tensors, tokenizer_files(folder), destination)
@@ -132,3 +131,21 @@ def export(
         with written_whole(destination) as partial:
             save_tensors(renamed, partial, {"format": "pt"})
     return Report([f"{destination}: written for {to}"], {"destination": str(destination)})
+
+
+def _check_kind(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Whether Stable Diffusion's programs could compute what a model does."""
+    domain, denoiser = recipe["domain"], recipe["denoiser"]
+    if domain["use"] != "LatentDomain" or not domain.get("text_encoder"):
+        raise InputError(f"{folder}: is no model of latents and captions, as Stable Diffusion is")
+    reads_captions = denoiser["condition_width"] is not None and denoiser["classes"] is None
+    if not reads_captions or not {"cross", "none"}.issuperset(denoiser["attention"]):
+        raise InputError(
+            f"{folder}: its UNet reads classes, or has attention without captions, which Stable "
+            "Diffusion's has not"
+        )
+    if domain["text_encoder"]["skip"]:
+        raise InputError(
+            f"{folder}: leaves {domain['text_encoder']['skip']} blocks of its text encoder out "
+            "(skip), which the other forms do not tell"
+        )

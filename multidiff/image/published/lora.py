@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.errors import InputError
-from multidiff.image import key_maps as maps
-from multidiff.weights import read_tensors
+from multidiff.image.published import naming
+from multidiff.weights import read_tensors, some
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ BESIDE = re.compile(r"(\.processor)?\.to_(q|k|v|out)$")
 UNET_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 TEXT_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 OWNERS = re.compile(r"^((base_model\.model|unet|text_encoder|text_model)\.)+")
-KOHYA = {"lora_unet_": maps.OUR_UNET, "lora_te_": maps.OUR_TEXT_ENCODER}
+KOHYA = {"lora_unet_": naming.OUR_UNET, "lora_te_": naming.OUR_TEXT_ENCODER}
 METADATA = "lora_adapter_metadata"
 
 
@@ -84,23 +84,22 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
     tensors, metadata = read_tensors(path)
     layers = _layers(model)
     changes, unmatched = _changes(tensors, _Names(model, layers))
-    alphas = _alphas(path, metadata)
+    told = _told_by_peft(path, metadata)
     deltas: dict[str, Tensor] = {}
     for name, change in changes.items():
         if change.down is None or change.up is None:
             unmatched += change.names
             continue
         delta = _product(path, name, change.down, change.up, layers[name])
-        deltas[name] = weight * _scale(name, change, alphas) * delta
+        deltas[name] = weight * _scale(path, name, change, told) * delta
     if not deltas:
-        shown = ", ".join(list(tensors)[:3])
-        raise InputError(f"{path}: changes no layer of this model; it holds {shown or 'nothing'}")
+        shown = some(list(tensors)) or "nothing"
+        raise InputError(f"{path}: changes no layer of this model; it holds {shown}")
     with torch.no_grad():
         for name, delta in deltas.items():
             layers[name] += delta.to(layers[name])
     if unmatched:
-        shown = ", ".join(unmatched[:3]) + (", ..." if len(unmatched) > 3 else "")
-        logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), shown)
+        logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), some(unmatched))
     return LoraReport(list(deltas), unmatched)
 
 
@@ -109,7 +108,7 @@ def _layers(model: nn.Module) -> dict[str, Tensor]:
     return {
         name.removesuffix(".weight"): parameter
         for name, parameter in model.named_parameters()
-        if name.startswith((maps.OUR_UNET, maps.OUR_TEXT_ENCODER))
+        if name.startswith((naming.OUR_UNET, naming.OUR_TEXT_ENCODER))
         and name.endswith(".weight")
         and parameter.ndim >= 2
     }
@@ -120,14 +119,14 @@ class _Names:
 
     def __init__(self, model: nn.Module, layers: Mapping[str, Tensor]):
         self.layers = layers
-        unet = maps.within(maps.OUR_UNET, dict(model.named_parameters()))
-        pairs = maps.unet_map(maps.levels_of_ours(unet))
+        unet = naming.within(naming.OUR_UNET, dict(model.named_parameters()))
+        pairs = naming.unet_map(naming.levels_of_ours(unet))
         self.flat: dict[str, str] = {}
         for start, prefix in KOHYA.items():
-            for inner in maps.within(prefix, layers):
+            for inner in naming.within(prefix, layers):
                 paths = [inner, f"text_model.{inner}"]
-                if prefix == maps.OUR_UNET:
-                    paths = [inner, maps.renamed(inner, pairs) or inner]
+                if prefix == naming.OUR_UNET:
+                    paths = [inner, naming.renamed(inner, pairs) or inner]
                 for path in paths:
                     self.flat[start + path.replace(".", "_")] = prefix + inner
 
@@ -138,7 +137,7 @@ class _Names:
         is_text = path.startswith("text_encoder.") or ".self_attn." in path or ".mlp.fc" in path
         short = TEXT_LAYERS if is_text else UNET_LAYERS
         path = BESIDE.sub(lambda found: f".{short[found[2]]}", OWNERS.sub("", path))
-        found = (maps.OUR_TEXT_ENCODER if is_text else maps.OUR_UNET) + path
+        found = (naming.OUR_TEXT_ENCODER if is_text else naming.OUR_UNET) + path
         return found if found in self.layers else None
 
 
@@ -155,12 +154,12 @@ def _changes(tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, _C
             continue
         change = changes.setdefault(layer, _Change())
         change.names.append(name)
-        if kind == "alpha":
+        if kind == "alpha" and tensor.numel() == 1:
             change.alpha = float(tensor)
-        elif kind == "":
-            strange.add(layer)
-        else:
+        elif kind in ("down", "up"):
             setattr(change, kind, tensor.float())
+        else:
+            strange.add(layer)
     for layer in strange:
         unmatched += changes.pop(layer).names
     return changes, unmatched
@@ -177,13 +176,11 @@ def _taken_apart(name: str) -> tuple[str, str]:
 
 def _product(path: Path, name: str, down: Tensor, up: Tensor, weight: Tensor) -> Tensor:
     """``B A`` in the shape of the weight, for kernels too."""
-    rank, *inner = down.shape
-    outer, *rest = up.shape
+    rank = down.shape[0] if down.ndim else 0
     fits = (
-        weight.shape[0] == outer
-        and rest[:1] == [rank]
-        and set(rest[1:]) <= {1}
-        and inner[:1] == [weight.shape[1]]
+        rank > 0
+        and up.shape == (weight.shape[0], rank, *[1] * (up.ndim - 2))
+        and down.shape[1:2] == weight.shape[1:2]
         and down[0].numel() == weight[0].numel()
     )
     if not fits:
@@ -194,32 +191,29 @@ def _product(path: Path, name: str, down: Tensor, up: Tensor, weight: Tensor) ->
     return (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
 
 
-def _scale(name: str, change: _Change, alphas: Mapping[str, tuple[Any, dict, bool]]) -> float:
-    """``alpha / rank``; 1 where the file has no alpha."""
+def _scale(path: Path, name: str, change: _Change, told: Mapping[str, Any]) -> float:
+    """``alpha / rank``, or ``alpha / sqrt(rank)`` where peft says so; 1 without alpha."""
     rank = 1 if change.down is None else change.down.shape[0]
-    alpha, root = change.alpha, False
-    if alpha is None:
-        for prefix, (usual, special, is_root) in alphas.items():
-            if name.startswith(prefix):
-                path = name.removeprefix(prefix)
-                alpha, root = special.get(path, special.get(f"text_model.{path}", usual)), is_root
+    if change.alpha is not None:
+        return change.alpha / rank
+    is_text = name.startswith(naming.OUR_TEXT_ENCODER)
+    part, prefix = (
+        ("text_encoder", naming.OUR_TEXT_ENCODER) if is_text else ("unet", naming.OUR_UNET)
+    )
+    inner, special = name.removeprefix(prefix), told.get(f"{part}.alpha_pattern") or {}
+    usual = told.get(f"{part}.lora_alpha")
+    alpha = special.get(inner, special.get(f"text_model.{inner}", usual))
     if alpha is None:
         return 1.0
-    return alpha / (rank**0.5 if root else rank)
+    if not isinstance(alpha, int | float):
+        raise InputError(f"{path}: its {METADATA} gives alpha {alpha!r}, which is no number")
+    return alpha / (rank**0.5 if told.get(f"{part}.use_rslora") else rank)
 
 
-def _alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, tuple[Any, dict, bool]]:
-    """What peft wrote about each network: its alpha, those of single layers, and the rule."""
+def _told_by_peft(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What peft wrote about both networks: their alpha, those of single layers, and the rule."""
     try:
-        said = json.loads(metadata.get(METADATA, "{}"))
+        told = json.loads(metadata.get(METADATA, "{}"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: its {METADATA} is no JSON; copy or download it again") from error
-    ours = {"unet": maps.OUR_UNET, "text_encoder": maps.OUR_TEXT_ENCODER}
-    return {
-        prefix: (
-            said.get(f"{part}.lora_alpha"),
-            said.get(f"{part}.alpha_pattern") or {},
-            bool(said.get(f"{part}.use_rslora")),
-        )
-        for part, prefix in ours.items()
-    }
+    return told if isinstance(told, dict) else {}

@@ -2,7 +2,7 @@
 
 A map is a dict from our module paths to theirs; a name is renamed by the longest path that it
 begins with, so a map turned round is the map back. How many levels and layers there are is
-read from the names. Where the tensors differ too, ``key_tensors`` makes them alike.
+read from the names. Where the tensors differ too, ``tensors`` makes them alike.
 """
 
 from __future__ import annotations
@@ -84,37 +84,6 @@ def within(prefix: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
     """Those of the tensors whose names begin so, by the rest of their names."""
     cut = len(prefix)
     return {name[cut:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def file_map(tensors: Mapping[str, Value]) -> Pairs:
-    """Our paths in a whole model to those of the single file with these tensors.
-
-    Raises:
-        InputError: if the UNet's blocks make no levels of one length.
-    """
-    text = within(OPEN_CLIP, tensors)
-    levels = levels_of_theirs(within(UNET, tensors))
-    autoencoder = autoencoder_map_of(within(AUTOENCODER, tensors))
-    return _whole_map(levels, autoencoder, text_layers(text) if text else None)
-
-
-def model_map(tensors: Mapping[str, Value], is_open_clip: bool) -> Pairs:
-    """The same for a model of ours with these tensors."""
-    layers = text_layers(within(OUR_TEXT_ENCODER, tensors)) if is_open_clip else None
-    levels = levels_of_ours(within(OUR_UNET, tensors))
-    autoencoder = autoencoder_map_of(within(OUR_AUTOENCODER, tensors))
-    return _whole_map(levels, autoencoder, layers)
-
-
-def _whole_map(levels: Levels, autoencoder: Pairs, open_clip_layers: int | None) -> Pairs:
-    parts = [(OUR_UNET, UNET, unet_map(levels)), (OUR_AUTOENCODER, AUTOENCODER, autoencoder)]
-    pairs = {OUR_TEXT_ENCODER.rstrip("."): CLIP.rstrip(".")}
-    if open_clip_layers is not None:
-        pairs = {}
-        parts.append((OUR_TEXT_ENCODER, OPEN_CLIP, open_clip_map(open_clip_layers)))
-    for ours, theirs, inner in parts:
-        pairs |= {ours + mine: theirs + other for mine, other in inner.items()}
-    return pairs
 
 
 # ------------------------------------------------------------------------------- UNet

@@ -1,8 +1,7 @@
-"""What a recipe says of a Stable Diffusion model, and the files that travel with it."""
+"""What a recipe says of a Stable Diffusion model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,10 @@ import yaml
 
 from multidiff.errors import InputError
 from multidiff.image.autoencoder import Autoencoder
-from multidiff.image.key_maps import OUR_AUTOENCODER, OUR_TEXT_ENCODER, OUR_UNET
+from multidiff.image.published.naming import OUR_AUTOENCODER, OUR_TEXT_ENCODER, OUR_UNET
 from multidiff.image.text_encoder import TextEncoder
-from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.image.unet import UNet
 
-END_OF_TEXT = "<|endoftext|>"
 # The published configurations of Stable Diffusion, where a file does not tell.
 SCHEDULE = {"use": "BetaSchedule.scaled_linear", "steps": 1000, "first": 0.00085, "last": 0.012}
 SCALING = 0.18215
@@ -90,11 +87,15 @@ class Words:
         return [prefix + name for prefix, one in parts.items() for name in one.state_dict()]
 
     def recipe(self, origin: str) -> str:
-        """The recipe as YAML, with a line on top that says where it comes from."""
+        """The recipe as YAML, with a line on top that says where it comes from.
+
+        Args:
+            origin: that line.
+        """
         body = yaml.safe_dump(
             {"model": self.model()}, sort_keys=False, default_flow_style=None, width=100
         )
-        return f"# {origin}\n{body}"
+        return f"# {' '.join(origin.split())}\n{body}"
 
 
 def zero_terminal(schedule: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,59 +119,3 @@ def check_input(source: Path, seen: int, latent: int) -> None:
         raise InputError(
             f"{source}: is a model {kind}: its UNet reads {seen} channels, the latent has {latent}"
         )
-
-
-def some(names: list[str]) -> str:
-    """The first of many names, and how many they are."""
-    shown = ", ".join(names[:3])
-    return f"{shown} ({len(names)} in all)" if len(names) > 3 else shown
-
-
-def tokenizer_files(folder: Path) -> dict[str, str]:
-    """``vocab.json`` and ``merges.txt`` of a folder; empty if it has none.
-
-    Newer programs write ``tokenizer.json`` instead, which holds both.
-
-    Raises:
-        InputError: if they cannot be read.
-    """
-    paths = [folder / VOCABULARY, folder / MERGES]
-    whole = folder / "tokenizer.json"
-    if all(path.is_file() for path in paths):
-        read_json(paths[0])
-        return {path.name: _text(path) for path in paths}
-    if not whole.is_file():
-        return {}
-    try:
-        model = read_json(whole)["model"]
-        merges = [one if isinstance(one, str) else " ".join(one) for one in model["merges"]]
-        vocabulary = json.dumps(model["vocab"], ensure_ascii=False)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{whole}: has no vocabulary and merges of a byte-pair code") from error
-    return {VOCABULARY: vocabulary, MERGES: "\n".join(["#version: 0.2", *merges, ""])}
-
-
-def number_of(token: str, files: Mapping[str, str], otherwise: int) -> int:
-    """A token's number in the vocabulary, if there is one."""
-    return int(json.loads(files.get(VOCABULARY, "{}")).get(token, otherwise))
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: if it is missing or none.
-    """
-    try:
-        return json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is no JSON ({error}); copy or download it again") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; the folder is not whole") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from multidiff.core.schedules import BetaSchedule
-from multidiff.image import key_maps as maps
-from multidiff.image.stable_diffusion_recipe import SCALING, SCHEDULE
+from multidiff.image.published import naming
+from multidiff.image.published.recipe import SCALING, SCHEDULE
 
 HEADS, SIZE_OF_A_HEAD = 8, 64
 
 
 def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The denoiser of a model with these tensors."""
-    own = _Shapes(maps.OUR_UNET, tensors)
-    levels = maps.levels_of_ours(maps.within(maps.OUR_UNET, tensors))
+    own = _Shapes(naming.OUR_UNET, tensors)
+    levels = naming.levels_of_ours(naming.within(naming.OUR_UNET, tensors))
     count = len(levels.attended)
     channels = [own[f"down_blocks.{i}.resnets.0.conv2.weight"][0] for i in range(count)]
     middle = "mid_block.attentions.0."
@@ -48,8 +48,8 @@ def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Its autoencoder."""
-    own = _Shapes(maps.OUR_AUTOENCODER, tensors)
-    levels, layers = maps.autoencoder_size(maps.within(maps.OUR_AUTOENCODER, tensors))
+    own = _Shapes(naming.OUR_AUTOENCODER, tensors)
+    levels, layers = naming.autoencoder_size(naming.within(naming.OUR_AUTOENCODER, tensors))
     places = (f"encoder.down_blocks.{i}.resnets.0.conv2.weight" for i in range(levels))
     return {
         "picture_channels": own["encoder.conv_in.weight"][1],
@@ -64,13 +64,13 @@ def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def text_words(tensors: Mapping[str, Tensor], is_open_clip: bool) -> dict[str, Any]:
     """Its text encoder."""
-    own = _Shapes(maps.OUR_TEXT_ENCODER, tensors)
+    own = _Shapes(naming.OUR_TEXT_ENCODER, tensors)
     vocabulary, width = own["embeddings.token_embedding.weight"]
     return {
         "vocabulary": vocabulary,
         "width": width,
         "feed_forward": own["encoder.layers.0.mlp.fc1.weight"][0],
-        "layers": maps.text_layers(maps.within(maps.OUR_TEXT_ENCODER, tensors)),
+        "layers": naming.text_layers(naming.within(naming.OUR_TEXT_ENCODER, tensors)),
         "heads": max(1, width // SIZE_OF_A_HEAD),
         "activation": "gelu" if is_open_clip else "quick_gelu",
         "length": own["embeddings.position_embedding.weight"][0],

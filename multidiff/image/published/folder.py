@@ -10,25 +10,20 @@ from typing import Any
 from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.image import key_maps as maps
-from multidiff.image.key_tensors import as_matrices, modern_attention, without_clip_prefix
-from multidiff.image.stable_diffusion_recipe import (
-    END_OF_TEXT,
-    SCALING,
-    Words,
-    check_input,
-    number_of,
-    read_json,
-    some,
-    tokenizer_files,
-    zero_terminal,
+from multidiff.image.published import naming
+from multidiff.image.published.contents import read_json, weights_in
+from multidiff.image.published.recipe import SCALING, Words, check_input, zero_terminal
+from multidiff.image.published.tensors import (
+    as_matrices,
+    modern_attention,
+    without_clip_prefix,
 )
-from multidiff.weights import read_pickle, read_tensors
+from multidiff.image.published.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
 
 INDEX = "model_index.json"
 COMPONENTS = ("unet", "vae", "text_encoder", "scheduler")
 # Our word, theirs, and what theirs is where it is not said.
-UNET = (
+UNET_KEYS = (
     ("in_channels", "in_channels", 4),
     ("out_channels", "out_channels", 4),
     ("channels", "block_out_channels", (320, 640, 1280, 1280)),
@@ -42,7 +37,7 @@ UNET = (
     ("flip_sin_to_cos", "flip_sin_to_cos", True),
     ("freq_shift", "freq_shift", 0),
 )
-AUTOENCODER = (
+AUTOENCODER_KEYS = (
     ("picture_channels", "in_channels", 3),
     ("channels", "block_out_channels", (64,)),
     ("layers", "layers_per_block", 1),
@@ -50,7 +45,7 @@ AUTOENCODER = (
     ("scaling", "scaling_factor", SCALING),
     ("groups", "norm_num_groups", 32),
 )
-TEXT_ENCODER = (
+TEXT_ENCODER_KEYS = (
     ("vocabulary", "vocab_size", 49408),
     ("width", "hidden_size", 512),
     ("feed_forward", "intermediate_size", 2048),
@@ -105,7 +100,6 @@ SOLVERS = {
 }
 # Schedulers that take the times of the table's even division where theirs are not said.
 LEADING = ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler")
-WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
 def read_folder(folder: Path, predicts: str | None = None) -> tuple[Words, dict[str, Tensor]]:
@@ -118,29 +112,40 @@ def read_folder(folder: Path, predicts: str | None = None) -> tuple[Words, dict[
     Raises:
         InputError: if it is another model, or not whole.
     """
-    _check_index(folder)
+    try:
+        _check_index(folder)
+        words = _words(folder, predicts)
+    except InputError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder}: its configurations say what diffusers never writes ({error!r}); download "
+            "them again"
+        ) from error
+    return words, _tensors(folder)
+
+
+def _words(folder: Path, predicts: str | None) -> Words:
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
-    denoiser = {**_read_words(unet, UNET), **_levels(folder, unet)}
-    autoencoder = {**_read_words(vae, AUTOENCODER), "norm_eps": 1e-6}
+    denoiser = {**_read_words(unet, UNET_KEYS), **_levels(folder, unet)}
+    autoencoder = {**_read_words(vae, AUTOENCODER_KEYS), "norm_eps": 1e-6}
     check_input(folder, denoiser["in_channels"], autoencoder["latent_channels"])
-    text = _read_words(_config(folder, "text_encoder"), TEXT_ENCODER)
+    text = _read_words(_config(folder, "text_encoder"), TEXT_ENCODER_KEYS)
     path = folder / "scheduler" / "scheduler_config.json"
     scheduler = read_json(path)
     denoiser["time_steps"] = scheduler.get("num_train_timesteps", 1000)
     kind = scheduler.get("_class_name", "")
-    side = (unet.get("sample_size") or 64) * 2 ** (len(autoencoder["channels"]) - 1)
-    words = Words(
+    return Words(
         denoiser,
         autoencoder,
         text,
         _schedule(path, scheduler),
         predicts or _predicts(path, scheduler),
         _pad(folder / "tokenizer", text["vocabulary"]),
-        (side, side),
+        _size(unet, 2 ** (len(autoencoder["channels"]) - 1)),
         scheduler.get("timestep_spacing", "leading" if kind in LEADING else "linspace"),
         SOLVERS.get(kind, "ddim"),
     )
-    return words, _tensors(folder)
 
 
 def _check_index(folder: Path) -> None:
@@ -165,6 +170,13 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
                 f"where it is {json.dumps(value)}"
             )
     return config
+
+
+def _size(unet: Mapping[str, Any], factor: int) -> tuple[int, int]:
+    """Width and height of the pictures that the UNet was made for."""
+    said = unet.get("sample_size") or 64
+    height, width = said if isinstance(said, list) else (said, said)
+    return factor * width, factor * height
 
 
 def _read_words(config: Mapping[str, Any], table: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
@@ -221,39 +233,14 @@ def _pad(folder: Path, vocabulary: int) -> int:
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
-    unet = _component(folder / "unet")
-    vae = as_matrices(modern_attention(_component(folder / "vae")))
-    text = without_clip_prefix(_component(folder / "text_encoder"))
+    unet = weights_in(folder / "unet")
+    vae = as_matrices(modern_attention(weights_in(folder / "vae")))
+    text = without_clip_prefix(weights_in(folder / "text_encoder"))
     found: dict[str, Tensor] = {}
     for prefix, tensors in (
-        (maps.OUR_UNET, unet),
-        (maps.OUR_AUTOENCODER, vae),
-        (maps.OUR_TEXT_ENCODER, text),
+        (naming.OUR_UNET, unet),
+        (naming.OUR_AUTOENCODER, vae),
+        (naming.OUR_TEXT_ENCODER, text),
     ):
         found |= {prefix + name: tensor for name, tensor in tensors.items()}
     return found
-
-
-def _component(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a component: the best of the files that hold them."""
-    for variant in ("", ".fp16"):
-        for ending in ("safetensors", "bin"):
-            for stem in WEIGHTS:
-                path = folder / f"{stem}{variant}.{ending}"
-                index = folder / f"{stem}.{ending}.index{variant}.json"
-                if path.is_file():
-                    return _file(path)
-                if index.is_file():
-                    names = sorted(set(read_json(index)["weight_map"].values()))
-                    return {k: t for name in names for k, t in _file(folder / name).items()}
-    found = [path.name for path in folder.iterdir()]
-    raise InputError(f"{folder}: holds no weights ({some(found)}); download the model whole")
-
-
-def _file(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
-    content = read_pickle(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is no file of tensors; download the model whole")
-    return content

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.files import folder_written_whole
-from multidiff.image import diffusers_folder as folders
-from multidiff.image import key_maps as maps
-from multidiff.image.stable_diffusion_recipe import END_OF_TEXT
+from multidiff.files import check_replaceable, folder_written_whole
+from multidiff.image.published import folder as folders
+from multidiff.image.published import naming
+from multidiff.image.published.tokenizer_files import BEGIN_OF_TEXT, END_OF_TEXT
 from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.weights import save_tensors
 
-BEGIN_OF_TEXT = "<|startoftext|>"
 SINCE = "0.18.0"  # the version whose names of configurations and tensors are written
 
 
@@ -44,6 +43,7 @@ def write_folder(
             f"the model's folder holds no {VOCABULARY} and {MERGES}, which {destination} needs: "
             "put those of CLIP's tokenizer there"
         )
+    check_replaceable(destination, folders.INDEX)
     configs = {
         "unet": _unet(model),
         "vae": _autoencoder(model),
@@ -59,11 +59,11 @@ def write_folder(
         for name in (VOCABULARY, MERGES):
             (partial / "tokenizer" / name).write_text(texts[name], "utf-8")
         for component, prefix, name, inner in (
-            ("unet", maps.OUR_UNET, "diffusion_pytorch_model", ""),
-            ("vae", maps.OUR_AUTOENCODER, "diffusion_pytorch_model", ""),
-            ("text_encoder", maps.OUR_TEXT_ENCODER, "model", "text_model."),
+            ("unet", naming.OUR_UNET, "diffusion_pytorch_model", ""),
+            ("vae", naming.OUR_AUTOENCODER, "diffusion_pytorch_model", ""),
+            ("text_encoder", naming.OUR_TEXT_ENCODER, "model", "text_model."),
         ):
-            own = {inner + n: t for n, t in maps.within(prefix, tensors).items()}
+            own = {inner + n: t for n, t in naming.within(prefix, tensors).items()}
             save_tensors(own, partial / component / f"{name}.safetensors", {"format": "pt"})
         (partial / folders.INDEX).write_text(json.dumps(_index(), indent=2), "utf-8")
 
@@ -91,23 +91,18 @@ def _index() -> dict[str, Any]:
 def _unet(model: Mapping[str, Any]) -> dict[str, Any]:
     words = model["denoiser"]
     kinds = {attention: block for block, attention in folders.LEVELS.items()}
-    strange = [kind for kind in words["attention"] if kind not in kinds]
-    if strange or words.get("classes") is not None or words["condition_width"] is None:
-        raise InputError(
-            "the UNet attends to itself alone or reads classes, and diffusers' pipeline for text "
-            "to pictures has none such: only models that read captions can be written"
-        )
     down = [kinds[kind] for kind in words["attention"]]
     factor = 2 ** (len(model["domain"]["autoencoder"]["channels"]) - 1)
+    width, height = (side // factor for side in model["domain"]["size"])
     heads = words["heads"]
     return {
         "_class_name": "UNet2DConditionModel",
         "_diffusers_version": SINCE,
-        **_written(words, folders.UNET),
+        **_written(words, folders.UNET_KEYS),
         "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
         "down_block_types": down,
         "up_block_types": [folders.MIRRORED[kind] for kind in reversed(down)],
-        "sample_size": model["domain"]["size"][0] // factor,
+        "sample_size": width if width == height else [height, width],
     }
 
 
@@ -119,7 +114,7 @@ def _autoencoder(model: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "_class_name": "AutoencoderKL",
         "_diffusers_version": SINCE,
-        **_written(words, folders.AUTOENCODER),
+        **_written(words, folders.AUTOENCODER_KEYS),
         "out_channels": words["picture_channels"],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
@@ -132,7 +127,7 @@ def _text_encoder(model: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
-        **_written(words, folders.TEXT_ENCODER),
+        **_written(words, folders.TEXT_ENCODER_KEYS),
         "layer_norm_eps": 1e-5,
         "bos_token_id": words["vocabulary"] - 2,
         "eos_token_id": words["vocabulary"] - 1,

@@ -1,0 +1,144 @@
+"""What a file holds, without knowing more of it: tensors, their names, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from torch import Tensor
+
+from multidiff.errors import InputError
+from multidiff.image.published import naming
+from multidiff.weights import is_pickle, read_pickle, read_tensors, some
+
+SAFE = ".safetensors"
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+# What a file may be besides Stable Diffusion, by a piece of a name in it.
+STRANGERS = {
+    "lora": "a LoRA, which changes a model: give it to sample by --lora",
+    "hada_w1": "a LoHa, which changes a model and is not read",
+    "conditioner.embedders.": "Stable Diffusion XL",
+    "model.diffusion_model.label_emb.": "Stable Diffusion XL or another that reads labels",
+    "joint_blocks.": "Stable Diffusion 3",
+    "double_blocks.": "Flux",
+    "control_model.": "a ControlNet",
+    "controlnet_cond_embedding.": "a ControlNet",
+}
+
+
+def tensors_in(path: Path) -> dict[str, Tensor]:
+    """A file's tensors; of a pickle those in its ``state_dict``, if it has one.
+
+    Raises:
+        InputError: if there is no such file, it is damaged or of another kind, or would run code.
+    """
+    if path.suffix == SAFE or not (path.is_file() and is_pickle(path)):
+        _refuse_disguise(path)
+        return read_tensors(path)[0]
+    content = read_pickle(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    items = state.items() if isinstance(state, Mapping) else ()
+    return {str(name): one for name, one in items if isinstance(one, Tensor)}
+
+
+def weights_in(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a component of diffusers: whole precision and safetensors first.
+
+    Args:
+        folder: the component's; its files may be parts, told by an index.
+
+    Raises:
+        InputError: if it holds none, or they are not whole.
+    """
+    for variant in ("", ".fp16"):
+        for ending in ("safetensors", "bin"):
+            for stem in STEMS:
+                path = folder / f"{stem}{variant}.{ending}"
+                index = folder / f"{stem}.{ending}.index{variant}.json"
+                if path.is_file():
+                    return tensors_in(path)
+                if index.is_file():
+                    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+                    return {k: t for name in names for k, t in tensors_in(folder / name).items()}
+    found = sorted(path.name for path in folder.iterdir())
+    raise InputError(f"{folder}: holds no weights ({some(found)}); download the model whole")
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of a file's tensors, in safetensors without reading these; none in other files.
+
+    Raises:
+        InputError: if it is damaged, or a pickle that would run code or poses as safetensors.
+    """
+    if not path.is_file():
+        return []
+    if path.suffix != SAFE and is_pickle(path):
+        return list(tensors_in(path))
+    _refuse_disguise(path)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return list(file.keys())
+    except safetensors.SafetensorError as error:
+        if path.suffix != SAFE:
+            return []
+        raise InputError(
+            f"{path}: is not a whole safetensors file ({error}); copy or download it again"
+        ) from error
+
+
+def _refuse_disguise(path: Path) -> None:
+    if path.suffix == SAFE and path.is_file() and is_pickle(path):
+        raise InputError(
+            f"{path}: is a pickle by the name of safetensors; if you trust where it comes from, "
+            "call it .ckpt to have its tensors read, and nothing else"
+        )
+
+
+def stranger(names: Iterable[str]) -> str | None:
+    """What a file is that is often taken for Stable Diffusion; None if none of those known.
+
+    Args:
+        names: of its tensors.
+    """
+    names = list(names)
+    for piece, what in STRANGERS.items():
+        if any(piece in name for name in names):
+            return what
+    parts = {name.split(".")[0] for name in names}
+    if {"encoder", "decoder"} <= parts or parts == {naming.AUTOENCODER.rstrip(".")}:
+        return "an autoencoder alone"
+    if {"down_blocks", "up_blocks"} <= parts or {"input_blocks", "output_blocks"} <= parts:
+        return "a UNet alone"
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's object.
+
+    Raises:
+        InputError: if it is missing, or holds anything else.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is no JSON ({error}); copy or download it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no JSON object; copy or download it again")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """A text file.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; the folder is not whole") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error

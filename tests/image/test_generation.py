@@ -1,0 +1,289 @@
+"""What a picture model makes, from Python."""
+
+import pytest
+import torch
+
+import multidiff as md
+from multidiff.errors import InputError
+from multidiff.image.diffusion import Canvas
+from multidiff.image.domains import LatentDomain, PixelDomain
+from multidiff.image.tokenizers import ClipTokenizer, WordTokenizer
+from multidiff.image.walk import GRIDS, Walk
+
+SEVEN = "a handwritten seven"
+
+
+@pytest.fixture(scope="module")
+def digits(small_digits):
+    return md.load(small_digits)
+
+
+@pytest.fixture(scope="module")
+def pixels(small_pixels):
+    return md.load(small_pixels)
+
+
+@pytest.fixture(scope="module")
+def colour(small_colour):
+    return md.load(small_colour)
+
+
+def noise_picture(*shape):
+    rng = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
+
+
+class Counted:
+    """How often the network is evaluated, and on how many states."""
+
+    def __init__(self, model):
+        self.batches = []
+        self.hook = model.denoiser.register_forward_pre_hook(
+            lambda _, arguments: self.batches.append(len(arguments[0]))
+        )
+
+    def __enter__(self):
+        return self.batches
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
+def test_pictures_have_the_originals_size(digits, pixels):
+    for model, prompt in ((digits, SEVEN), (pixels, "seven")):
+        made = model.generate([prompt] * 2, steps=2)
+        assert made.shape == (2, 1, 28, 28) and made.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "heun", "dpm++"])
+def test_a_picture_depends_on_its_own_seed_alone(digits, solver):
+    together = digits.generate([SEVEN] * 5, seed=10, steps=3, solver=solver, batch_size=3)
+    alone = digits.generate([SEVEN], seed=13, steps=3, solver=solver)
+    named = digits.generate([SEVEN] * 2, seed=[13, 10], steps=3, solver=solver)
+    assert (together[3].int() - alone[0].int()).abs().max() <= 1
+    assert (named[0].int() - alone[0].int()).abs().max() <= 1
+    assert not torch.equal(together[0], together[3])
+
+
+def test_guidance_is_one_doubled_batch_a_step(digits):
+    with Counted(digits) as batches:
+        digits.generate([SEVEN] * 3, steps=4, solver="ddim", guidance=2.0)
+    assert batches == [6] * 4
+    with Counted(digits) as batches:
+        digits.generate([SEVEN] * 3, steps=4, solver="ddim", guidance=1.0)
+    assert batches == [3] * 4
+
+
+def test_guidance_and_negative_prompts_change_pictures(digits):
+    def made(**options):
+        return digits.generate([SEVEN], steps=3, **options)
+
+    plain = made(guidance=3.0)
+    assert torch.equal(plain, made(guidance=3.0, negative=""))
+    for other in ({"guidance": 1.0}, {"guidance": 3.0, "negative": "a handwritten one"}):
+        assert not torch.equal(plain, made(**other))
+    # Away from what is asked for: with and without are the same, whatever the scale.
+    assert torch.equal(made(guidance=3.0, negative=SEVEN), made(guidance=7.0, negative=SEVEN))
+
+
+def test_classes_are_guided_too(pixels):
+    one, other, free = (
+        pixels.generate(["seven"], steps=3, guidance=2.0),
+        pixels.generate(["two"], steps=3, guidance=2.0),
+        pixels.generate([""], steps=3),
+    )
+    assert not torch.equal(one, other) and not torch.equal(one, free)
+    with pytest.raises(InputError, match=r"no class 'eleven'.*zero, one"):
+        pixels.generate(["eleven"])
+
+
+def test_pixels_stay_in_bounds(pixels):
+    """Estimates are clipped at every step, so states end within the range of bytes."""
+    states = []
+    pixels.generate(["one"], steps=5, solver="ddim", on_step=lambda s: states.append(s.state))
+    assert float(states[-1].abs().max()) <= 1
+
+
+# ------------------------------------------------------------------------ from a picture
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.5, 0.99, 1.0])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_walk_from_a_picture_has_the_steps_it_says(digits, strength, steps):
+    done = []
+    canvas = Canvas(noise_picture(1, 1, 28, 28), strength)
+    digits.generate([SEVEN], steps=steps, solver="ddim", canvas=canvas, on_step=done.append)
+    assert [one.number for one in done] == list(range(1, steps + 1))
+
+
+def test_strength_0_is_the_picture_and_1_forgets_it(digits):
+    first, second = noise_picture(1, 1, 28, 28), 255 - noise_picture(1, 1, 28, 28)
+    with Counted(digits) as batches:
+        assert torch.equal(digits.generate([SEVEN], canvas=Canvas(first, 0.0)), first)
+    assert batches == []
+    made = [digits.generate([SEVEN], steps=3, canvas=Canvas(p, 1.0)) for p in (first, second)]
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], digits.generate([SEVEN], steps=3))
+
+
+def test_less_strength_keeps_more(pixels):
+    picture = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    picture[..., 8:20, 8:20] = 255
+
+    def gap(strength):
+        made = pixels.generate([""], steps=8, canvas=Canvas(picture, strength))
+        return float((made.float() - picture.float()).abs().mean())
+
+    assert gap(0.02) < gap(0.3) < gap(1.0)
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+@pytest.mark.parametrize("which", ["digits", "pixels"])
+def test_what_is_not_masked_comes_back_to_the_bit(which, strength, request):
+    model = request.getfixturevalue(which)
+    picture, mask = noise_picture(1, 1, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
+    mask[3:17, 9:] = True
+    prompt = SEVEN if which == "digits" else "seven"
+    made = model.generate([prompt] * 3, steps=3, canvas=Canvas(picture, strength, mask))
+    assert torch.equal(made[:, :, ~mask], picture.expand(3, -1, -1, -1)[:, :, ~mask])
+    assert not torch.equal(made[:, :, mask], picture.expand(3, -1, -1, -1)[:, :, mask])
+
+
+def test_the_painted_part_knows_the_rest(pixels):
+    """Known pixels stand in every estimate, so the last one has them and the walk saw them."""
+    picture, mask = noise_picture(1, 1, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
+    mask[:14] = True
+    states = []
+    canvas = Canvas(picture, 1.0, mask)
+    pixels.generate([""], steps=4, canvas=canvas, on_step=lambda s: states.append(s.state))
+    unit = picture.float() / 127.5 - 1
+    assert torch.allclose(states[-1][:, :, 14:], unit[:, :, 14:], atol=1e-5)
+
+
+def test_other_sizes(digits, colour):
+    assert digits.generate([SEVEN], steps=1, size=(45, 31)).shape == (1, 1, 31, 45)
+    assert colour.generate(["a nine"], steps=1, size=(72, 48)).shape == (1, 3, 48, 72)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"size": (70, 60)}, r"70x60.*multiples of 8.*72x64"),
+        ({"size": (0, 64)}, "nearest is 8x64"),
+        ({"steps": 0}, "--steps 0: from 1 to 1000"),
+        ({"steps": 1001}, "--steps 1001"),
+        ({"guidance": -1.0}, "--guidance -1"),
+        ({"solver": "euler"}, "no solver 'euler'"),
+        ({"canvas": Canvas(noise_picture(1, 1, 64, 64))}, "has 1 channels, not 3"),
+        ({"canvas": Canvas(noise_picture(1, 3, 64, 60))}, "60x64.*nearest is 64x64|56x64"),
+        ({"canvas": Canvas(noise_picture(1, 3, 64, 64)), "size": (32, 32)}, "--size 32x32"),
+    ],
+)
+def test_what_cannot_be_made(colour, options, reason):
+    with pytest.raises(InputError, match=reason):
+        colour.generate(["a nine"], **options)
+
+
+def test_canvases_that_cannot_be():
+    picture = noise_picture(1, 1, 8, 9)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="--strength"):
+            Canvas(picture, strength)
+    with pytest.raises(InputError, match=r"9x9.*9x8"):
+        Canvas(picture, 0.5, torch.ones(9, 9, dtype=torch.bool))
+
+
+# ------------------------------------------------------------------------------ its parts
+
+
+@pytest.mark.parametrize("grid", sorted(GRIDS))
+@pytest.mark.parametrize("steps", [1, 3, 20, 999])
+def test_every_grid_has_the_steps_it_says(grid, steps):
+    schedule = md.BetaSchedule.scaled_linear(1000, 0.00085, 0.012)
+    walk = Walk(steps, grid)
+    assert len(walk.times(None, 1000).times(schedule)) == steps
+    assert len(walk.times(None, 1000, strength=0.3).times(schedule)) == steps
+
+
+def test_dropped_captions_are_empty_ones(digits):
+    """The empty caption stands for none, as in the published models."""
+    domain = digits.domain
+    batch = {"picture": noise_picture(64, 1, 28, 28), "caption": [SEVEN] * 64}
+    drop, domain.drop_caption = domain.drop_caption, 0.5
+    encoded = domain.encode(batch, torch.Generator().manual_seed(0))
+    domain.drop_caption = drop
+    full, empty = domain.condition([SEVEN, ""])
+    is_full = (encoded.condition == full).flatten(1).all(dim=1)
+    is_empty = (encoded.condition == empty).flatten(1).all(dim=1)
+    assert bool((is_full ^ is_empty).all()) and 16 < int(is_empty.sum()) < 48
+
+
+def test_the_autoencoder_is_left_alone_and_the_text_encoder_learns(digits, small_digits):
+    task = md.load(small_digits).requires_grad_(True).task()
+    task.domain.autoencoder.requires_grad_(False)
+    batch = {"picture": noise_picture(4, 1, 28, 28), "caption": [SEVEN] * 4}
+    losses = task.losses(batch, torch.Generator().manual_seed(0))
+    losses["denoising"].mean().backward()
+    assert task.domain.text_encoder.transformer.embeddings.token_embedding.weight.grad.any()
+    assert all(p.grad is None for p in task.domain.autoencoder.parameters())
+
+
+def test_states_and_pictures_are_inverse_in_pixels():
+    domain = PixelDomain((5, 7), 1, pad_to=4)
+    picture = torch.rand(2, 1, 7, 5) * 2 - 1
+    state = domain.to_state(picture)
+    assert state.shape == domain.state_shape(2, (5, 7)) == (2, 1, 8, 8)
+    assert torch.equal(domain.decode(state), picture)
+
+
+def test_a_tokenizer_and_a_text_encoder_go_together(digits):
+    with pytest.raises(ValueError, match="go together"):
+        LatentDomain(digits.domain.autoencoder, None, WordTokenizer(("a",)))
+
+
+# --------------------------------------------------------------------------- tokenizers
+
+
+def test_word_tokens():
+    tokenizer = WordTokenizer(("a", "seven"), length=6)
+    begin, end, unknown = tokenizer.BEGIN, tokenizer.END, tokenizer.UNKNOWN
+    assert tokenizer(["A seven!", "", "a purple seven a seven"]).tolist() == [
+        [begin, 3, 4, end, end, end],
+        [begin, end, end, end, end, end],
+        [begin, 3, unknown, 4, 3, end],
+    ]
+    assert tokenizer.complaint("A seven!") is None
+    assert "cut off: 'seven'" in tokenizer.complaint("a purple seven a seven")
+    assert "never read purple" in tokenizer.complaint("a purple seven")
+    with pytest.raises(ValueError, match="twice"):
+        WordTokenizer(("a", "a"))
+
+
+VOCABULARY = ["a</w>", "b</w>", "a", "b", "ab</w>", "<|startoftext|>", "<|endoftext|>"]
+
+
+@pytest.fixture
+def clip_files(tmp_path):
+    import json
+
+    numbers = {token: number for number, token in enumerate(VOCABULARY)}
+    (tmp_path / "vocab.json").write_text(json.dumps(numbers))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b</w>\n")
+    return tmp_path
+
+
+def test_clip_tokens(clip_files):
+    tokenizer = ClipTokenizer(str(clip_files), length=6, pad=0)
+    assert tokenizer(["ab a", ""]).tolist() == [[5, 4, 0, 6, 0, 0], [5, 6, 0, 0, 0, 0]]
+    assert tokenizer.complaint("ab a") is None
+    told = tokenizer.complaint("a b a b ab ab")
+    assert "6 tokens, 4 fit" in told and "ab ab" in told
+    again = ClipTokenizer(length=6, pad=0)
+    again.take(tokenizer.files())
+    assert torch.equal(again(["b ab"]), tokenizer(["b ab"]))
+
+
+def test_clip_tokens_without_their_files(tmp_path):
+    tokenizer = ClipTokenizer(str(tmp_path))
+    with pytest.raises(InputError, match=r"vocab\.json and merges\.txt"):
+        tokenizer(["a"])

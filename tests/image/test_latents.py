@@ -1,0 +1,108 @@
+"""The first pass over pictures, and weights that training starts from."""
+
+import pytest
+import torch
+
+import multidiff as md
+from multidiff.errors import InputError
+from multidiff.image.data import Pictures, Source
+from multidiff.image.latents import LatentCache
+from multidiff.image.picture import to_unit
+from multidiff.starting import Initial
+from multidiff.training_command import train_recipe
+
+SOURCE = Source("starter:digits", held_out_every=20, label_column="label")
+
+
+@pytest.fixture
+def digits(small_digits):
+    return md.load(small_digits)
+
+
+def batches(**options):
+    return md.Batches(Pictures(SOURCE, channels=1, held_out=True, **options), 4)
+
+
+def test_kept_latents_are_the_encoders(digits, tmp_path):
+    plain = batches()
+    kept = LatentCache(str(tmp_path))(digits, plain)
+    one, other = plain.batch(1), kept.batch(1)
+    assert one["caption"] == other["caption"]
+    gaussian = digits.domain.gaussian(to_unit(one["picture"]))
+    assert torch.allclose(other["latent_mean"], gaussian.mean, atol=1e-5)
+    assert torch.allclose(other["latent_log_variance"], gaussian.log_variance, atol=1e-5)
+    clean = [
+        digits.domain.encode(batch, torch.Generator().manual_seed(0)).clean
+        for batch in (one, other)
+    ]
+    assert torch.allclose(*clean, atol=1e-5)
+
+
+def test_they_are_read_again_unless_something_changed(digits, tmp_path, caplog):
+    cache = LatentCache(str(tmp_path))
+    cache(digits, batches())
+    (file,) = tmp_path.iterdir()
+    before = file.stat().st_mtime_ns
+    cache(digits, batches())
+    assert [one.stat().st_mtime_ns for one in tmp_path.iterdir()] == [before]
+    with torch.no_grad():
+        next(digits.domain.autoencoder.parameters()).add_(1)
+    cache(digits, batches())
+    assert len(list(tmp_path.iterdir())) == 2
+    assert caplog.text.count("first pass") == 2
+
+
+def test_in_memory(digits):
+    kept = LatentCache()(digits, batches())
+    assert kept.batch(0)["latent_mean"].shape == (4, 4, 8, 8)
+    assert len(kept.examples) == len(batches().examples)
+
+
+def test_what_has_no_latents(digits, small_pixels):
+    with pytest.raises(InputError, match="set flip: false"):
+        LatentCache()(digits, batches(flip=True))
+    with pytest.raises(InputError, match="only a LatentDomain"):
+        LatentCache()(md.load(small_pixels), batches())
+
+
+# ---------------------------------------------------------------------------- starting from
+
+
+def test_weights_are_taken_from_another_model(digits, small_digits):
+    from multidiff.loading import RECIPE, build_model
+
+    fresh = build_model(small_digits / RECIPE)
+    before = fresh.denoiser.conv_in.weight.clone()
+    initial = Initial(str(small_digits), "domain.autoencoder", "domain.autoencoder")
+    initial.put_into(fresh, digits)
+    for one, other in zip(
+        fresh.domain.autoencoder.parameters(), digits.domain.autoencoder.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert torch.equal(fresh.denoiser.conv_in.weight, before)
+    Initial(str(small_digits)).put_into(fresh, digits)
+    assert torch.equal(fresh.denoiser.conv_in.weight, digits.denoiser.conv_in.weight)
+
+
+def test_parts_that_are_not_there(digits):
+    with pytest.raises(InputError, match="no part 'vae'; it has domain"):
+        Initial("a model", "vae").put_into(digits, digits)
+    with pytest.raises(InputError, match="does not fit"):
+        Initial("a model", "denoiser", "domain.autoencoder").put_into(digits, digits)
+
+
+def test_a_recipe_starts_from_a_model(small_digits, tmp_path):
+    from program import RECIPES
+
+    train_recipe(
+        RECIPES / "smoke" / "digits.yaml",
+        [
+            f"weights=[{{model: {small_digits}}}]", "trainer.steps=1", "trainer.ema_decay=0.0",
+            "trainer.learning_rate=1e-12", f"first_pass.folder={tmp_path / 'latents'}",
+        ],
+        out=tmp_path / "run",
+    )  # fmt: skip
+    one, other = md.load(small_digits), md.load(tmp_path / "run")
+    for (name, weight), found in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert torch.allclose(weight, found, atol=1e-6), name
+    assert len(list((tmp_path / "latents").iterdir())) == 1
