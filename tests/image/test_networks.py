@@ -174,6 +174,15 @@ def _tiny_unet(**options):
     return randomised(UNet(4, 4, **shape, heads=(2, 2, 2), condition_width=8, groups=8, **options))
 
 
+def test_the_layout_in_memory_changes_nothing_else():
+    noisy, level, words = draw(2, 4, 8, 8), level_at([5, 900]), draw(2, 5, 8)
+    plain, net = _tiny_unet(), _tiny_unet(channels_last=True)
+    net.load_state_dict(plain.state_dict())
+    wanted = plain(noisy, level, words)
+    assert net.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(net(noisy, level, words), wanted, atol=1e-4)
+
+
 def test_saved_memory_costs_nothing_but_time():
     losses = []
     for save_memory in (False, True):
@@ -254,7 +263,7 @@ def test_levels_between_two_entries_are_embedded_between():
 @pytest.mark.gpu
 def test_compiled_in_bfloat16_on_a_gpu():
     """The GPU recipes' way: channels last, compiled, autocast; near the plain network."""
-    net = _tiny_unet().cuda()
+    net = _tiny_unet(channels_last=True).cuda()
     noisy, level, words = draw(2, 4, 16, 16).cuda(), level_at([5, 900]).to("cuda"), draw(2, 5, 8)
     wanted = net(noisy, level, words.cuda())
     fast = torch.compile(net, fullgraph=True)
