@@ -1,10 +1,12 @@
 """The benchmarks' own arithmetic, and that each part runs."""
 
+import json
 import time
 
 import pytest
 
-from benchmarks.__main__ import PARTS
+from benchmarks.__main__ import PARTS, main
+from benchmarks.digits_budget import spend
 from benchmarks.timing import in_alternation, rows_of
 
 
@@ -35,3 +37,49 @@ def test_a_part_runs(part):
 
     rows = importlib.import_module(f"benchmarks.{PARTS[part]}").measure(1, 1)
     assert rows and all(row.median is None or row.median > 0 for row in rows)
+
+
+TINY = {
+    "unet-step": "--batch 1 --side 8 --latent-side 8",
+    "picture-loop": "--batch 1 --side 64 --steps 2",
+    "decode-memory": "--small 1 --side 128 --tile 64",
+    "digits-budget": "--data starter:digits --minutes 0.02 --samples 5 --our-walk 2 --their-walk 1",
+}
+
+
+@pytest.mark.parametrize("part", TINY)
+def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):
+    words = [part, "--threads", "1", "--rounds", "1", "--json", *TINY[part].split()]
+    monkeypatch.setattr("sys.argv", ["benchmarks", *words])
+    main()
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    peers = {row["system"].split()[0]: row["ratio"] for row in reversed(rows)}
+    assert {row["part"] for row in rows} == {part}
+    assert peers["multidiff"] > 0 and peers["diffusers"] > 0
+
+
+def test_all_train_for_the_same_time():
+    class Steps:
+        def __init__(self, seconds):
+            self.seconds, self.steps, self.shares = seconds, 0, []
+
+        def step(self, progress):
+            began = time.process_time()
+            while time.process_time() - began < self.seconds:
+                pass
+            self.steps += 1
+            self.shares.append(progress)
+
+    quick, slow = Steps(0.005), Steps(0.02)
+    spend({"quick": quick, "slow": slow}, 0.2)
+    assert 5 <= slow.steps <= 10 and 20 <= quick.steps <= 40
+    for one in (quick, slow):
+        assert one.shares[0] == 0 and one.shares == sorted(one.shares) and one.shares[-1] < 1
+
+
+@pytest.mark.parametrize("words", ["--sides 3", "no-part", "startup --rounds 0", "--side 8"])
+def test_options_of_no_part_are_refused(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *words.split()])
+    with pytest.raises(SystemExit):
+        main()
+    assert words.split()[-1] in capsys.readouterr().err

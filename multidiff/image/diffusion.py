@@ -154,17 +154,18 @@ class PictureDiffusion(nn.Module):
         Raises:
             InputError: if the model cannot do what is asked.
         """
+        if not prompts:
+            raise InputError(
+                "no prompts: give one for each picture, empty ones for a model without"
+            )
         size = self._checked_size(size, canvas)
-        rescale = self.walk.rescale if rescale is None else rescale
-        if not 0 <= rescale <= 1:
-            raise InputError(f"--rescale {rescale:g}: from 0 (off) to 1")
         strength = 1.0 if canvas is None else canvas.strength
         order = _Order(
             size,
             self.walk.times(steps, self.process.schedule.num_steps, strength or 1.0),
             self.walk.solver_named(solver),
             self._checked_guidance(guidance),
-            rescale,
+            self._checked_rescale(rescale),
             negative,
             canvas,
         )
@@ -206,9 +207,7 @@ class PictureDiffusion(nn.Module):
         return from_unit(self.domain.to_picture(state, order.size)).cpu()
 
     def _condition(self, prompts: list[str]) -> Condition:
-        if isinstance(self.domain, LatentDomain):
-            return self.domain.condition(prompts)
-        return self.domain.labels(prompts, self.device)
+        return map_condition(lambda one: one.to(self.device), self.domain.condition(prompts))
 
     def _guided(self, order: _Order, count: int) -> Denoiser:
         if order.guidance == 1:
@@ -253,6 +252,12 @@ class PictureDiffusion(nn.Module):
         if guidance != 1 and self.domain.reads == "nothing":
             raise InputError(f"--guidance {guidance:g}: this model reads no prompt to be guided by")
         return guidance
+
+    def _checked_rescale(self, rescale: float | None) -> float:
+        rescale = self.walk.rescale if rescale is None else rescale
+        if not 0 <= rescale <= 1:
+            raise InputError(f"--rescale {rescale:g}: from 0 (off) to 1")
+        return rescale
 
     def _checked_size(self, size: Size | None, canvas: Canvas | None) -> Size:
         if canvas is not None:

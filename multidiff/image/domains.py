@@ -65,8 +65,8 @@ class PixelDomain(Domain):
         """The part of the states that is a picture of a width and height."""
         return crop_to(state, *size)
 
-    def labels(self, names: list[str], device: torch.device) -> Tensor | None:
-        """The numbers of classes, -1 where the name is empty.
+    def condition(self, names: list[str]) -> Tensor | None:
+        """What the denoiser is told of classes: their numbers, -1 where the name is empty.
 
         Raises:
             InputError: if there is no such class.
@@ -79,8 +79,7 @@ class PixelDomain(Domain):
                 raise InputError(f"no class {name!r}: {told}")
         if not self.classes:
             return None
-        numbers = [self.classes.index(name) if name else -1 for name in names]
-        return torch.tensor(numbers, device=device)
+        return torch.tensor([self.classes.index(name) if name else -1 for name in names])
 
     def complaint(self, prompt: str) -> str | None:
         """Nothing: a class is known or it is an error."""

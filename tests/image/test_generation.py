@@ -184,6 +184,11 @@ def test_what_cannot_be_made(colour, options, reason):
         colour.generate(["a nine"], **options)
 
 
+def test_no_prompts_are_no_pictures(digits):
+    with pytest.raises(InputError, match="no prompts"):
+        digits.generate([])
+
+
 def test_canvases_that_cannot_be():
     picture = noise_picture(1, 1, 8, 9)
     for strength in (-0.1, 1.1, float("nan")):
