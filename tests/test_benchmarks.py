@@ -47,7 +47,15 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("part", TINY)
+@pytest.mark.parametrize(
+    "part",
+    [
+        "unet-step",
+        "picture-loop",
+        pytest.param("decode-memory", marks=pytest.mark.slow),  # four processes
+        "digits-budget",
+    ],
+)
 def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):
     words = [part, "--threads", "1", "--rounds", "1", "--json", *TINY[part].split()]
     monkeypatch.setattr("sys.argv", ["benchmarks", *words])
