@@ -1,7 +1,9 @@
 """Speed, beside what else does the same work: ``python -m benchmarks --help``.
 
 Everything is measured in one process, in alternation, so that whatever else the machine does
-slows all of it alike. Peers are optional; one that is missing is told as such:
+slows all of it alike; memory in processes of its own, one after the other. Where steps take
+seconds, the process's own time is told (CPU s), which a busy machine hardly changes. Peers are
+optional; one that is missing is told as such:
 
 - diffusers: ``pip install -e ".[bench]"``.
 - lmnt's WaveGrad: ``pip install --no-deps wavegrad``. The package pins versions of its

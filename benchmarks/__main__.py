@@ -1,11 +1,19 @@
-"""``python -m benchmarks [part ...]``: run parts by name, print a table of each."""
+"""``python -m benchmarks [part ...]``: run parts by name, print a table of each.
+
+What a part's ``measure`` takes by keyword, such as sizes, are options of the program when that
+part is named.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
+import sys
 from dataclasses import asdict
+from types import ModuleType
+from typing import Any
 
 from benchmarks.timing import HEADING, Row, machine
 from multidiff.report import table
@@ -16,40 +24,79 @@ PARTS = {
     "reverse-loop": "reverse_loop",
     "synth": "synth",
     "wavegrad-step": "wavegrad_step",
+    "unet-step": "unet_step",
+    "picture-loop": "picture_loop",
+    "decode-memory": "decode_memory",
+    "digits-budget": "digits_budget",
 }
 
 
 def main() -> None:
     """The program."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Speed, beside what else does the same work.",
-        epilog="The ratio is to the system whose ratio is 1; low is good for times (s, RTF), "
-        "high for sound trained on in a second.",
-    )
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; or all")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
-    parser.add_argument("--rounds", type=int, default=7, help="the median is over these (7)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
-    wrong = [name for name in options.parts if name not in PARTS]
-    if wrong:
-        parser.error(f"no part {', '.join(wrong)}: there are {', '.join(PARTS)}")
-    if options.threads < 1 or options.rounds < 1:
-        parser.error("--threads and --rounds must be at least 1")
+    named = {word: _module(word) for word in sys.argv[1:] if word in PARTS}
+    options = _parser(named).parse_args()
     found = machine()
     if not options.json:
         packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
         print(f"{found['cpu']}, {found['cores']} cores, load {found['load']}; {packages}")
     rows: list[Row] = []
     for name in options.parts or PARTS:
-        part = importlib.import_module(f"benchmarks.{PARTS[name]}")
-        fresh = part.measure(options.threads, options.rounds)
+        part = _module(name)
+        given = {key: getattr(options, key) for key in _sizes(part) if hasattr(options, key)}
+        fresh = part.measure(options.threads, options.rounds, **given)
         rows += fresh
         if not options.json:
             print("", *table([HEADING, *(row.cells() for row in fresh)]), sep="\n", flush=True)
     if options.json:
         print(json.dumps({"machine": found, "rows": [asdict(row) for row in rows]}))
+
+
+def _parser(named: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Speed and memory, beside what else does the same work.",
+        epilog="The ratio is to the system whose ratio is 1; low is good for times (s, RTF), "
+        "memory and distances, high for what is done in a second. A part's own options are "
+        "shown where it is named before --help.",
+    )
+    offer = f"of {', '.join(PARTS)}; or all"
+    parser.add_argument("parts", nargs="*", metavar="part", type=_part, help=offer)
+    parser.add_argument("--threads", type=_count, default=2, help="of the CPU (2)")
+    parser.add_argument("--rounds", type=_count, default=7, help="the median is over these (7)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    known: set[str] = set()
+    for name, part in named.items():
+        group = parser.add_argument_group(f"options of {name}")
+        for key, default in _sizes(part).items():
+            if key in known:  # two parts share it
+                continue
+            known.add(key)
+            option, kind = "--" + key.replace("_", "-"), type(default)
+            told = f"({default})" if default else None
+            group.add_argument(option, type=kind, default=argparse.SUPPRESS, help=told)
+    return parser
+
+
+def _sizes(part: ModuleType) -> dict[str, Any]:
+    """What a part takes by keyword, with what stands for it otherwise."""
+    parameters = inspect.signature(part.measure).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"benchmarks.{PARTS[name]}")
+
+
+def _part(name: str) -> str:
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"no part {name}: there are {', '.join(PARTS)}")
+    return name
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-PACKAGES = ("multidiff", "torch", "diffusers", "wavegrad", "librosa")
+PACKAGES = ("multidiff", "torch", "diffusers", "accelerate", "wavegrad", "librosa")
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,28 @@ def _number(value: float | None) -> str:
 
 
 def in_alternation(
-    functions: Mapping[str, Callable[[], object]], rounds: int
+    functions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call: a round calls every function once, every other one backwards.
 
     Each function is called once beforehand, untimed.
+
+    Args:
+        functions: by name.
+        rounds: how often each is called.
+        clock: tells seconds. That of the process (``time.process_time``) does not count what
+            a busy machine takes away, and counts each thread.
     """
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds):
         for name in list(functions)[:: -1 if number % 2 else 1]:
-            began = time.perf_counter()
+            began = clock()
             functions[name]()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock() - began)
     return seconds
 
 
@@ -125,6 +133,24 @@ def on_threads(count: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def training_on_cpu() -> Iterator[None]:
+    """Inside, accelerate keeps to the CPU where there is a GPU too; afterwards it chooses anew."""
+    from accelerate.state import AcceleratorState
+
+    key = "ACCELERATE_USE_CPU"
+    before = os.environ.get(key)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ[key] = "true"
+    try:
+        yield
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        del os.environ[key]
+        if before is not None:
+            os.environ[key] = before
 
 
 def counted(threads: int) -> str:

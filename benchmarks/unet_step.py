@@ -1,0 +1,150 @@
+"""A training step of a UNet: the package's beside diffusers'.
+
+First the networks alone, a DDPM of small colour pictures and a small Stable Diffusion: the same
+weights, noisy states, times and captions; squared error on the noise, the backward pass and
+the step of the same AdamW (fused). Then a step of the package's trainer beside one of the
+example that diffusers documents, both through accelerate, as each comes. Told in pictures
+trained on in a second of the CPU's time, ratio to diffusers'.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.pairs import (
+    Shape,
+    alike,
+    latent_unet,
+    pixel_unet,
+    their_latent_unet,
+    their_pixel_unet,
+)
+from benchmarks.timing import (
+    Row,
+    counted,
+    in_alternation,
+    installed,
+    on_threads,
+    rows_of,
+    training_on_cpu,
+)
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.schedules import BetaSchedule
+from multidiff.core.task import DiffusionTask
+from multidiff.image.domains import PixelDomain
+from multidiff.training.batches import ListedBatches
+from multidiff.training.run import Run
+from multidiff.training.trainer import Trainer
+
+PART = "unet-step"
+PIXELS: Shape = (3, (64, 128, 128), 2, ("none", "self", "none"))
+LATENTS, WORDS = ((64, 128, 256), 8, 128), 16
+TABLE, LEARNING_RATE = 1000, 1e-4
+OURS = "multidiff"
+SAME = 1e-3  # of losses that took the same steps
+FAR = 1_000_000
+CLOCK = time.process_time  # a step of seconds on a busy machine
+
+Steps = dict[bool, Callable[[], float]]  # ours where true
+
+
+def measure(
+    threads: int, rounds: int, *, batch: int = 16, side: int = 32, latent_side: int = 16
+) -> list[Row]:
+    """All three cases.
+
+    Args:
+        threads: of the CPU.
+        rounds: steps of each.
+        batch: pictures in a step.
+        side: height and width of pictures,
+        latent_side: and of latents.
+    """
+    torch.manual_seed(0)
+    alone, captions = f"UNet, {side}x{side}", f"UNet with captions, {latent_side}x{latent_side}"
+    with on_threads(threads), training_on_cpu():
+        cases = [
+            (alone, "diffusers UNet2DModel", _pixel_steps(batch, side)),
+            (captions, "diffusers UNet2DConditionModel", _latent_steps(batch, latent_side)),
+            (f"{alone}, the trainer's", "diffusers' example", _trainers(batch, side)),
+        ]
+        for _, _, steps in cases[:2]:
+            _check_equal(steps)
+        rows = []
+        for case, their_name, steps in cases:
+            named = {OURS if is_ours else their_name: step for is_ours, step in steps.items()}
+            seconds = {OURS: [], their_name: [], **in_alternation(named, rounds, CLOCK)}
+            told, unit = f"{case}, batch {batch}, {counted(threads)}", "pictures/CPU s"
+            rows += rows_of(PART, told, seconds, their_name, unit, lambda second: batch / second)
+    return rows
+
+
+def _pixel_steps(batch: int, side: int) -> Steps:
+    ours = pixel_unet(*PIXELS)
+    noisy, noise = torch.randn(2, batch, PIXELS[0], side, side)
+    index = torch.randint(0, TABLE, (batch,))
+    level = BetaSchedule.linear(TABLE).at((index.double() + 1) / TABLE)
+    steps: Steps = {True: step_of(ours, lambda: ours(noisy, level), noise)}
+    if installed("diffusers"):
+        theirs = their_pixel_unet(*PIXELS, side)
+        alike(ours, theirs)
+        steps[False] = step_of(theirs, lambda: theirs(noisy, index).sample, noise)
+    return steps
+
+
+def _latent_steps(batch: int, side: int) -> Steps:
+    ours = latent_unet(*LATENTS)
+    noisy, noise = torch.randn(2, batch, 4, side, side)
+    words = torch.randn(batch, WORDS, LATENTS[2])
+    index = torch.randint(0, TABLE, (batch,))
+    level = BetaSchedule.linear(TABLE).at((index.double() + 1) / TABLE)
+    steps: Steps = {True: step_of(ours, lambda: ours(noisy, level, words), noise)}
+    if installed("diffusers"):
+        theirs = their_latent_unet(*LATENTS, side)
+        alike(ours, theirs)
+        steps[False] = step_of(theirs, lambda: theirs(noisy, index, words).sample, noise)
+    return steps
+
+
+def step_of(network: nn.Module, output: Callable[[], Tensor], noise: Tensor) -> Callable[[], float]:
+    """One training step as a function that returns the loss before it."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = F.mse_loss(output(), noise)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _trainers(batch: int, side: int) -> Steps:
+    """Our trainer's step, and that of diffusers' example."""
+    picture = torch.randint(0, 256, (4 * batch, PIXELS[0], side, side), dtype=torch.uint8)
+    domain, process = PixelDomain((side, side)), GaussianProcess(BetaSchedule.linear(TABLE))
+    task = DiffusionTask(domain, process, pixel_unet(*PIXELS))
+    plan = Trainer(steps=FAR, learning_rate=LEARNING_RATE, precision="fp32", log_every=FAR)
+    batches = ListedBatches([{"picture": part} for part in picture.split(batch)])
+    run = Run(plan, task, batches, None, {})
+    run.begin(resume=False)
+    numbers = run.steps_to_go()
+    steps: Steps = {True: lambda: run.advance(next(numbers)) or 0.0}
+    if installed("diffusers"):
+        from benchmarks.diffusers_training import DiffusersTraining
+
+        theirs = DiffusersTraining(their_pixel_unet(*PIXELS, side), picture, batch)
+        steps[False] = lambda: theirs.step(progress=0.5)
+    return steps
+
+
+def _check_equal(steps: Steps) -> None:
+    one, *others = (step() for step in steps.values())
+    if not all(abs(one - other) <= SAME * abs(other) for other in others):
+        raise RuntimeError(f"the networks differ: losses {one:g} and {others[0]:g}")
