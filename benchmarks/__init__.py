@@ -2,7 +2,7 @@
 
 Everything is measured in one process, in alternation, so that whatever else the machine does
 slows all of it alike; memory in processes of its own, one after the other. Where steps take
-seconds, the process's own time is told (CPU s), which a busy machine hardly changes. Peers are
+seconds, the process's own time is told (CPU s), without what it waited for a core. Peers are
 optional; one that is missing is told as such:
 
 - diffusers: ``pip install -e ".[bench]"``.
