@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from multidiff.core.projections import clip
 from multidiff.core.randomness import generators
 from multidiff.core.times import trailing_times
 from multidiff.errors import InputError
-from multidiff.image.autoencoding import PictureAutoencoder
-from multidiff.image.data import Pictures, Source
+from multidiff.image.data import Pictures
 from multidiff.image.diffusion import PictureDiffusion
 from multidiff.image.domains import PixelDomain
-from multidiff.image.feature_distance import batches_of, compare_sets
+from multidiff.image.feature_distance import batches_of, compare_sets, labelled
 from multidiff.image.features import PictureClassifier
 from multidiff.image.inception import inception_features
 from multidiff.image.metrics import Describe, accuracy, describe_all
@@ -80,7 +78,8 @@ def measure(
     if num < 0 or bits < 0 or not (num or bits):
         raise InputError(f"--num {num} --bits {bits}: there is nothing to measure")
     source = DATA if data is None else data
-    real = pictures_of(model, source, split, label_column, caption_column)
+    domain = model.domain
+    real = labelled(source, domain.size, domain.channels, split, label_column, caption_column)
     report = Report([], {"data": source})
     if bits:
         bound = bits_per_dim(model, _stacked(real, bits), seed)
@@ -124,23 +123,6 @@ def _judged(
         distance = compare_sets(features, found, how["seed"])
         report.lines.extend(f"{name}: {line}" for line in distance.lines())
         report.facts[name] = distance.facts()
-
-
-def pictures_of(
-    model: PictureDiffusion | PictureAutoencoder,
-    path: str,
-    split: str,
-    label_column: str | None,
-    caption_column: str | None = None,
-) -> Pictures:
-    """A source as the model reads it, with labels if it has them."""
-    if label_column is None:
-        with suppress(InputError):
-            return pictures_of(model, path, split, "label", caption_column)
-    source = Source(path, split=split, label_column=label_column, caption_column=caption_column)
-    if isinstance(model, PictureAutoencoder):
-        return Pictures(source, channels=model.autoencoder.picture_channels)
-    return Pictures(source, model.domain.size, model.domain.channels)
 
 
 def prompts_of(model: PictureDiffusion, real: Pictures, count: int) -> list[str]:

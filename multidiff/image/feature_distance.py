@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -123,7 +123,7 @@ def measure(
         raise InputError("--steps, --solver: a classifier takes no steps; leave them out")
     if data is None:
         raise InputError("DATA: name a folder, file or data set of labelled pictures")
-    first = _pictures(model, data, split, label_column)
+    first = labelled(data, model.size, model.channels, split, label_column)
     chosen = _chosen(len(first), most, seed)
     lines: list[str] = []
     facts: dict[str, Any] = {"count": len(chosen)}
@@ -134,7 +134,7 @@ def measure(
     elif against is None:
         raise InputError(f"{data}: has no labels; --label-column, or --against other pictures")
     if against is not None:
-        other = _pictures(model, against, split, label_column)
+        other = labelled(against, model.size, model.channels, split, label_column)
         real = describe_all(batches_of(first, chosen), model.describe)
         some = _chosen(len(other), most, mixed_seed(seed, 1))  # others, of one source too
         distance = compare_sets(real, describe_all(batches_of(other, some), model.describe), seed)
@@ -158,15 +158,29 @@ def _chosen(count: int, most: int, seed: int) -> list[int]:
     return torch.randperm(count, generator=rng)[:most].tolist()
 
 
-def _pictures(
-    model: PictureClassifier, path: str, split: str, label_column: str | None
+def labelled(
+    path: str,
+    size: tuple[int, int] | None,
+    channels: Literal[1, 3],
+    split: str,
+    label_column: str | None = None,
+    caption_column: str | None = None,
 ) -> Pictures:
-    """A source as the model reads it, with labels if it has them."""
+    """The pictures of a source, with labels if it has them.
+
+    Args:
+        path: of the source.
+        size: width and height; as they are where None.
+        channels: 1 for grey, 3 for colour.
+        split: of a data set.
+        label_column: labels of a data set; ``label`` where there is one.
+        caption_column: captions of a data set.
+    """
     if label_column is None:
         with suppress(InputError):
-            return _pictures(model, path, split, "label")
-    source = Source(path, split=split, label_column=label_column)
-    return Pictures(source, size=model.size, channels=model.channels)
+            return labelled(path, size, channels, split, "label", caption_column)
+    source = Source(path, split=split, label_column=label_column, caption_column=caption_column)
+    return Pictures(source, size, channels)
 
 
 def _accuracy_on(model: PictureClassifier, pictures: Pictures, chosen: list[int]) -> float:

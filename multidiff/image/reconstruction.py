@@ -9,8 +9,8 @@ import torch
 
 from multidiff.errors import InputError
 from multidiff.image.autoencoding import PictureAutoencoder
-from multidiff.image.evaluation import DATA, describes_by, pictures_of
-from multidiff.image.feature_distance import batches_of, compare_sets
+from multidiff.image.evaluation import DATA, describes_by
+from multidiff.image.feature_distance import batches_of, compare_sets, labelled
 from multidiff.image.features import PictureClassifier
 from multidiff.image.metrics import describe_all, psnr, ssim
 from multidiff.report import Report
@@ -48,7 +48,8 @@ def measure(
     """
     if steps is not None or solver is not None:
         raise InputError("--steps, --solver: an autoencoder takes no steps; leave them out")
-    real = pictures_of(model, DATA if data is None else data, split, None)
+    channels = model.autoencoder.picture_channels
+    real = labelled(DATA if data is None else data, None, channels, split)
     chosen = list(range(min(most, len(real))))
     pairs = [(batch, model.reconstruct(batch).cpu()) for batch in batches_of(real, chosen)]
     noise = torch.cat([psnr(one, other) for one, other in pairs])
