@@ -26,7 +26,7 @@ from multidiff.image.diffusion import PictureDiffusion
 from multidiff.image.domains import LatentDomain
 from multidiff.image.text_encoder import TextEncoder
 from multidiff.image.tokenizers import WordTokenizer
-from multidiff.image.walk import Walk
+from multidiff.image.walk import PictureWalk
 
 PART = "picture-loop"
 UNET = ((64, 128, 256), 8, 128)
@@ -77,7 +77,7 @@ class _Loops:
             ),
             GaussianProcess(BetaSchedule.scaled_linear(TABLE, FIRST_BETA, LAST_BETA)),
             latent_unet(*UNET),
-            Walk(steps, "leading", "ddim", GUIDANCE),
+            PictureWalk(steps, "leading", "ddim", GUIDANCE),
         ).eval()
         self.model.requires_grad_(False)
         self.size, self.prompts, self.steps = (side, side), [PROMPT] * batch, steps

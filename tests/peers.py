@@ -19,7 +19,7 @@ from multidiff.image.diffusion import PictureDiffusion
 from multidiff.image.domains import LatentDomain
 from multidiff.image.text_encoder import TextEncoder
 from multidiff.image.unet import UNet
-from multidiff.image.walk import Walk
+from multidiff.image.walk import PictureWalk
 
 CROSS, PLAIN = "cross", "none"
 THEIR_DOWN = {CROSS: "CrossAttnDownBlock2D", PLAIN: "DownBlock2D"}
@@ -171,7 +171,7 @@ def model_of(shape, unet, autoencoder, text_encoder):
         LatentDomain(autoencoder, text_encoder, tokenizer),
         GaussianProcess(schedule, shape.predicts),
         unet,
-        Walk(20, "leading", "ddim", 7.5),
+        PictureWalk(20, "leading", "ddim", 7.5),
     ).eval()
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(multidiff.__file__).parent
 ROOT = PACKAGE.parent
 WINGS = ("audio", "image", "text")
 # Ground-floor modules that know nothing of the wings: everyone but core may use them.
-GROUND = {"errors", "files", "weights", "report"}
+GROUND = {"errors", "files", "weights", "report", "walks"}
 ALLOWED = {
     "core": {"core"},
     "nn": {"core", "nn"},
@@ -23,6 +23,7 @@ ALLOWED = {
     "report": set(),
     "files": {"errors"},
     "weights": {"errors", "files"},
+    "walks": {"core", "errors"},
     "recipe": {"errors"},
     "checking": {"errors", "recipe"},
     "options": {"errors"},

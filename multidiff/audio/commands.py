@@ -15,10 +15,11 @@ from multidiff.audio.plan import write_plans
 from multidiff.audio.search import distance_on, search
 from multidiff.audio.sound import EXTENSIONS, WRITTEN
 from multidiff.audio.synth import Synthesis, find_inputs, synthesize_file
-from multidiff.audio.vocoder import Vocoder, solver_named
+from multidiff.audio.vocoder import Vocoder
 from multidiff.errors import InputError
 from multidiff.files import place_of
 from multidiff.report import Report, table
+from multidiff.walks import solver_named
 
 SOUND = ".wav"
 # A search listens to this many clips, this many seconds of each.

@@ -20,9 +20,8 @@ from multidiff.core.protocols import Estimate, Projection, Solver
 from multidiff.core.randomness import generators, mixed_seed, placed_normal
 from multidiff.core.sampling import Step, sample
 from multidiff.core.schedules import NoiseLevel
-from multidiff.core.solvers import SOLVERS
 from multidiff.core.task import DiffusionTask
-from multidiff.errors import InputError
+from multidiff.walks import solver_named
 
 # Frames that a chunk sees beyond its ends; what it makes of them is thrown away, but for the
 # fade. Eight evaluations of the frame denoiser look 52 frames far, projections some more.
@@ -213,14 +212,3 @@ def faded_in(tail: Float[Tensor, " fade"], piece: Tensor) -> Float[Tensor, " sam
     length = min(len(tail), len(piece))
     share = torch.linspace(0, 1, length + 2)[1:-1]
     return torch.cat([torch.lerp(tail[:length], piece[:length], share), piece[length:]])
-
-
-def solver_named(name: str) -> Solver:
-    """The solver of that name.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if name not in SOLVERS:
-        raise InputError(f"no solver {name!r}: one of {', '.join(SOLVERS)}")
-    return SOLVERS[name]()

@@ -5,21 +5,18 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from multidiff.core.sampling import Step
 from multidiff.errors import InputError
 from multidiff.image.diffusion import STRENGTH, Canvas, PictureDiffusion, Size
 from multidiff.image.picture import grid, read_picture, write_picture
 from multidiff.image.published.lora import merge_lora
-from multidiff.report import Report
+from multidiff.report import Report, progress
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +74,7 @@ def sample(
     lines = [_added(model, one) for one in lora]
     texts, seeds = zip(*wanted, strict=True)
     began = time.perf_counter()
-    with _progress() as on_step:
+    with progress() as on_step:
         pictures = model.generate(texts, seed=seeds, on_step=on_step, **how)
     seconds = time.perf_counter() - began
     told = _told(model, steps, solver, guidance, canvas, pictures)
@@ -219,17 +216,3 @@ def _report(
     }
     each = [f"{path}: {prompt or 'a picture'}, seed {number}" for path, prompt, number in written]
     return Report([*lines, *each, f"{whole}: {len(written)} pictures, {seconds:.1f} s"], facts)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Step], None] | None]:
-    """A bar on a terminal's stderr, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        job = bar.add_task("sampling")
-        yield lambda step: bar.update(job, completed=step.number, total=step.total)

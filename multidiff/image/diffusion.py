@@ -23,7 +23,7 @@ from multidiff.errors import InputError
 from multidiff.image.domains import LatentDomain, PixelDomain
 from multidiff.image.picture import from_unit, pad_to_multiple, to_unit
 from multidiff.image.unet import UNet
-from multidiff.image.walk import Walk
+from multidiff.image.walk import PictureWalk
 
 Size = tuple[int, int]
 # What is painted over an initial picture that is given without a strength.
@@ -84,14 +84,14 @@ class PictureDiffusion(nn.Module):
         domain: PixelDomain | LatentDomain,
         process: GaussianProcess,
         denoiser: UNet,
-        walk: Walk | None = None,
+        walk: PictureWalk | None = None,
         drop_condition: float = 0.0,
         subjects: tuple[str, ...] = (),
     ):
         super().__init__()
         self.subjects = subjects or getattr(domain, "classes", ())
         self.domain, self.process, self.denoiser = domain, process, denoiser
-        self.walk = Walk() if walk is None else walk
+        self.walk = PictureWalk() if walk is None else walk
         self.drop_condition = drop_condition
         self.name = ""
         self.walk.solver_named(None)
@@ -143,7 +143,7 @@ class PictureDiffusion(nn.Module):
             steps: of the solver, all of which are made.
             solver: its name.
             guidance: scale; 1 is off.
-            rescale: of the guidance, see :class:`~multidiff.image.walk.Walk`.
+            rescale: of the guidance, see :class:`~multidiff.image.walk.PictureWalk`.
             seed: of the noise: picture ``i`` has ``seed + i``, or the i-th of several. A picture
                 depends on its own alone, whatever is made beside it.
             canvas: a picture to begin from, and the part of it to paint anew. What lies
@@ -162,7 +162,7 @@ class PictureDiffusion(nn.Module):
         strength = 1.0 if canvas is None else canvas.strength
         order = _Order(
             size,
-            self.walk.times(steps, self.process.schedule.num_steps, strength or 1.0),
+            self.walk.times_from(strength or 1.0, steps, self.process.schedule.num_steps),
             self.walk.solver_named(solver),
             self._checked_guidance(guidance),
             self._checked_rescale(rescale),
@@ -245,10 +245,9 @@ class PictureDiffusion(nn.Module):
         return in_turn(*projections) if projections else None
 
     def _checked_guidance(self, guidance: float | None) -> float:
-        if guidance is None:
-            return self.walk.guidance if self.domain.reads != "nothing" else 1.0
-        if guidance < 0:
-            raise InputError(f"--guidance {guidance:g}: 0 or more; 1 is off")
+        if guidance is None and self.domain.reads == "nothing":
+            return 1.0
+        guidance = self.walk.checked_guidance(guidance)
         if guidance != 1 and self.domain.reads == "nothing":
             raise InputError(f"--guidance {guidance:g}: this model reads no prompt to be guided by")
         return guidance

@@ -18,12 +18,13 @@ from multidiff.audio.mel_files import MelArray, read_mel
 from multidiff.audio.plan import EvenPlans, Plan, read_plans, write_plans
 from multidiff.audio.search import distance_on, moves, search
 from multidiff.audio.synth import SoundMel, find_inputs, opened, spoken, synthesize_file, trimmed
-from multidiff.audio.vocoder import Vocoder, faded_in, solver_named
+from multidiff.audio.vocoder import Vocoder, faded_in
 from multidiff.audio.wavegrad import WaveGrad
 from multidiff.core.gaussian import GaussianProcess
 from multidiff.core.schedules import BetaSchedule, LogSNRSchedule
 from multidiff.core.solvers import DDIM, DDPM
 from multidiff.errors import InputError
+from multidiff.walks import solver_named
 
 HIFIGAN = PRESETS["hifigan-22k"]
 

@@ -8,7 +8,8 @@ from multidiff.errors import InputError
 from multidiff.image.diffusion import Canvas
 from multidiff.image.domains import LatentDomain, PixelDomain
 from multidiff.image.tokenizers import ClipTokenizer, WordTokenizer
-from multidiff.image.walk import GRIDS, Walk
+from multidiff.image.walk import PictureWalk
+from multidiff.walks import GRIDS
 
 SEVEN = "a handwritten seven"
 
@@ -205,9 +206,9 @@ def test_canvases_that_cannot_be():
 @pytest.mark.parametrize("steps", [1, 3, 20, 999])
 def test_every_grid_has_the_steps_it_says(grid, steps):
     schedule = md.BetaSchedule.scaled_linear(1000, 0.00085, 0.012)
-    walk = Walk(steps, grid)
+    walk = PictureWalk(steps, grid)
     assert len(walk.times(None, 1000).times(schedule)) == steps
-    assert len(walk.times(None, 1000, strength=0.3).times(schedule)) == steps
+    assert len(walk.times_from(0.3, None, 1000).times(schedule)) == steps
 
 
 def test_dropped_captions_are_empty_ones(digits):
