@@ -12,7 +12,7 @@ from multidiff.audio.envelope import Envelope
 from multidiff.audio.lapped import LappedTransform
 from multidiff.audio.mel import preset_named
 from multidiff.audio.spectral import spectral_distance
-from multidiff.core.protocols import Corrupted, Domain, Encoded, Estimate
+from multidiff.core.protocols import Corrupted, Domain, Encoded, Estimate, Process
 from multidiff.core.randomness import Rng
 
 
@@ -76,7 +76,7 @@ class SpeechDomain(Domain):
         return self.to_wave(state, condition)
 
     def extra_losses(
-        self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate
+        self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
     ) -> dict[str, Float[Tensor, " batch"]]:
         """The spectral distance of the estimated waveform, where it has a weight."""
         if self.spectral_weight == 0:

@@ -23,8 +23,9 @@ from multidiff.audio.envelope import on_state_frames
 from multidiff.audio.mel import preset_named
 from multidiff.core.predictions import spread
 from multidiff.core.schedules import NoiseLevel
-from multidiff.nn.convnext import AdaptiveNorm, ConvNeXtBlock
+from multidiff.nn.convnext import ConvNeXtBlock
 from multidiff.nn.embedding import LogSNREmbedding
+from multidiff.nn.norm import AdaptiveNorm
 
 # Log strengths beyond these are silence and clipping, not speech.
 LOG_STRENGTH = (-12.0, 8.0)

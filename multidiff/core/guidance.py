@@ -1,7 +1,8 @@
 """Guidance: a denoiser around a denoiser.
 
 A condition that is left out is written as zeros in floating-point tensors and as -1 in
-integer ones (classes, tokens): training leaves it out for some samples, guidance for all.
+integer ones (classes, tokens): training leaves it out for some samples, guidance for all. Truth
+values stay: they tell which places of a state or a condition are there at all.
 Noise, clean and velocity predictions may be guided alike, since at a fixed noisy state they
 are affine in each other.
 """
@@ -42,11 +43,14 @@ def map_condition(function: Callable[..., Tensor], *conditions: Condition) -> An
 
 
 def null_condition(condition: Condition) -> Condition:
-    """The condition left out: zeros, or -1 for integers."""
-    return map_condition(
-        lambda x: torch.zeros_like(x) if x.is_floating_point() else torch.full_like(x, -1),
-        condition,
-    )
+    """The condition left out: zeros, or -1 for integers; truth values stay."""
+
+    def without(x: Tensor) -> Tensor:
+        if x.dtype == torch.bool:
+            return x
+        return torch.zeros_like(x) if x.is_floating_point() else torch.full_like(x, -1)
+
+    return map_condition(without, condition)
 
 
 def leave_out(condition: Condition, rows: Tensor) -> Condition:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.posterior import ReverseVariance, Transition
-from multidiff.core.predictions import spread
+from multidiff.core.predictions import mean_over_state, spread
 from multidiff.core.protocols import Condition, Corrupted, Denoiser, Estimate, Projection
 from multidiff.core.randomness import Rng
 from multidiff.core.schedules import NoiseLevel, NoiseSchedule
@@ -172,12 +172,14 @@ class Bound:
         return self.total / math.log(2)
 
 
-def prior_kl(clean: Tensor, level: NoiseLevel) -> Float[Tensor, " batch"]:
+def prior_kl(
+    clean: Tensor, level: NoiseLevel, mask: Tensor | None = None
+) -> Float[Tensor, " batch"]:
     """KL(q(x_T | x_0) || N(0, I)) for each dimension, in nats."""
     mean = spread(level.alpha, clean) * clean
     zero = torch.zeros_like(mean)
     log_variance = 2 * spread(level.sigma, clean).log()
-    return gaussian_kl(mean, log_variance, zero, zero).flatten(1).mean(dim=1)
+    return mean_over_state(gaussian_kl(mean, log_variance, zero, zero), mask)
 
 
 @torch.no_grad()
@@ -192,6 +194,7 @@ def variational_bound(
     variance: ReverseVariance = "small",
     decoder: Decoder | None = None,
     project: Projection | None = None,
+    mask: Tensor | None = None,
 ) -> Bound:
     """The bound along a walk, with one draw of the noise for each step.
 
@@ -205,6 +208,8 @@ def variational_bound(
         variance: that of the reverse steps.
         decoder: the last term's likelihood; 256 grey levels in [-1, 1] where not given.
         project: put into every estimate, as in sampling.
+        mask: 1 where the state counts, 0 where it is padding; broadcast to it. Nats are then
+            for each dimension that counts.
 
     Raises:
         ValueError: if the walk has fewer than two steps.
@@ -226,5 +231,5 @@ def variational_bound(
             estimate = project(estimate, corrupted.noisy, level)
         step = Transition(level, earlier)
         term = bound_term(step, corrupted, estimate, variance, floor, decoder)
-        terms.append(term.flatten(1).mean(dim=1))
-    return Bound(prior_kl(clean, levels[0]), torch.stack(terms, dim=1))
+        terms.append(mean_over_state(term, mask))
+    return Bound(prior_kl(clean, levels[0], mask), torch.stack(terms, dim=1))

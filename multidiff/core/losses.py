@@ -9,8 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.core.likelihood import Decoder, DiscretisedDecoder, bound_term, last_variance_of
+from multidiff.core.likelihood import (
+    Decoder,
+    DiscretisedDecoder,
+    bound_term,
+    last_variance_of,
+)
 from multidiff.core.posterior import Transition
+from multidiff.core.predictions import mean_over_state
 from multidiff.core.protocols import Corrupted
 from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import UniformTimes
@@ -19,15 +25,6 @@ if TYPE_CHECKING:
     from multidiff.core.gaussian import GaussianProcess
 
 DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {"l2": torch.square, "l1": torch.abs}
-
-
-def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor, " batch"]:
-    """The mean of each sample over all but the batch dimension, where the mask is 1."""
-    flat = values.flatten(1)
-    if mask is None:
-        return flat.mean(dim=1)
-    counts = mask.to(values.dtype).expand_as(values).flatten(1)
-    return (flat * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
 
 
 @runtime_checkable
@@ -67,6 +64,21 @@ class MinSNR:
         weight = snr.clamp(max=self.gamma) / unit
         # SNR 0 under noise prediction is 0 / 0; its limit is 1.
         return torch.where(unit == 0, torch.ones_like(weight), weight)
+
+
+class ConstantWeight:
+    """The same for every level; 0 leaves the loss to what a domain adds to it.
+
+    Args:
+        value: the factor.
+    """
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def __call__(self, process: GaussianProcess, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """See :class:`Weight`."""
+        return torch.full_like(level.alpha, self.value)
 
 
 class SimpleLoss:

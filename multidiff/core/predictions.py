@@ -33,6 +33,15 @@ def combine(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:
     return (spread(first, x) * x + spread(second, y) * y).to(x.dtype)
 
 
+def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor, " batch"]:
+    """The mean of each sample over all but the batch dimension, where the mask is 1."""
+    flat = values.flatten(1)
+    if mask is None:
+        return flat.mean(dim=1)
+    counts = mask.to(values.dtype).expand_as(values).flatten(1)
+    return (flat * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+
+
 @runtime_checkable
 class Prediction(Protocol):
     """What a network predicts, as one of the two coordinates of (clean, noise)."""

@@ -140,8 +140,12 @@ class Domain:
         """States back to media, for domains that need it with the help of the condition."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to decode")
 
+    def aim(self, encoded: Encoded, corrupted: Corrupted, process: Process) -> Corrupted:
+        """What the denoiser's output is compared with: by default the state that was made."""
+        return corrupted
+
     def extra_losses(
-        self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate
+        self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
     ) -> dict[str, Float[Tensor, " batch"]]:
         """Losses beside the process's own, by name; none by default."""
         return {}

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.core.guidance import leave_out
-from multidiff.core.protocols import Condition, Domain, Process
+from multidiff.core.guidance import leave_out, map_condition
+from multidiff.core.protocols import Condition, Corrupted, Domain, Process
 from multidiff.core.randomness import Rng, uniform
+from multidiff.core.self_conditioning import SelfConditioning
 
 
 class DiffusionTask(nn.Module):
@@ -21,16 +22,22 @@ class DiffusionTask(nn.Module):
         process: how states are corrupted.
         denoiser: the network.
         drop_condition: share of the samples whose condition is left out, for guidance.
+        self_conditioning: how the denoiser is told its own last estimate, if it is.
     """
 
     def __init__(
-        self, domain: Domain, process: Process, denoiser: nn.Module, drop_condition: float = 0.0
+        self,
+        domain: Domain,
+        process: Process,
+        denoiser: nn.Module,
+        drop_condition: float = 0.0,
+        self_conditioning: SelfConditioning | None = None,
     ):
         super().__init__()
         if not 0 <= drop_condition <= 1:
             raise ValueError(f"drop_condition {drop_condition:g} is not in [0, 1]")
         self.domain, self.process, self.denoiser = domain, process, denoiser
-        self.drop_condition = drop_condition
+        self.drop_condition, self.self_conditioning = drop_condition, self_conditioning
         # A draw of times that learns is a module: registered, it is saved and moved with us.
         self.times = getattr(process, "times", None)
 
@@ -45,18 +52,36 @@ class DiffusionTask(nn.Module):
             level = self.process.draw_level(len(encoded.clean), rng).to(encoded.clean.device)
             corrupted = self.process.corrupt(encoded.clean, level, rng)
             condition = self._condition(encoded.condition, len(encoded.clean), rng)
-        output = self.denoiser(corrupted.noisy, level, condition)
+        read = self._read(corrupted, condition, rng)
+        output = self.denoiser(read, level, condition)
         with torch.autocast(_device_type(self), enabled=False):
             output = output.to(encoded.clean.dtype)
-            loss = self.process.loss(output, corrupted, encoded.mask)
+            aim = self.domain.aim(encoded, corrupted, self.process)
+            loss = self.process.loss(output, aim, encoded.mask)
             estimate = self.process.estimate(output, corrupted.noisy, level)
-            extra = self.domain.extra_losses(encoded, corrupted, estimate)
+            extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
         return {"denoising": loss, **extra}
 
     def _condition(self, condition: Condition, batch: int, rng: Rng | None) -> Condition:
         if condition is None or self.drop_condition == 0:
             return condition
         return leave_out(condition, uniform((batch,), rng) < self.drop_condition)
+
+    def _read(self, corrupted: Corrupted, condition: Condition, rng: Rng | None) -> Tensor:
+        """What the denoiser reads: the noisy states, perhaps beside a first estimate."""
+        noisy, level, how = corrupted.noisy, corrupted.level, self.self_conditioning
+        if how is None:
+            return noisy
+        told = (uniform((len(noisy),), rng) < how.share).to(noisy.device)
+        last = torch.zeros_like(noisy)
+        if bool(told.any()):
+            part, place = noisy[told].detach(), level[told]
+            about = map_condition(lambda one: one[told.to(one.device)], condition)
+            with torch.no_grad():
+                output = self.denoiser(how.beside(part, torch.zeros_like(part)), place, about)
+                estimate = self.process.estimate(output.to(part.dtype), part, place)
+                last[told] = self.domain.project(estimate, part, place, about).clean
+        return how.beside(noisy, last)
 
 
 def _device_type(module: nn.Module) -> str:

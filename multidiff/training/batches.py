@@ -50,21 +50,34 @@ class Batches:
         batch_size: examples in one batch, over all processes.
         seed: of the order and of the examples' own randomness.
         shuffle: a new order in each epoch, or the order of the examples.
+        alike: batches of about one length: so many batches' worth of the shuffled examples are
+            sorted by the examples' ``lengths`` and cut into batches, whose order is drawn.
+            Padding to the longest of a batch then costs little. 1 leaves the order.
 
     Raises:
-        ValueError: if there are no examples, or the batch is empty.
+        ValueError: if there are no examples, the batch is empty, or examples that are to be
+            sorted have no lengths.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int = 0, shuffle: bool = True):
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        alike: int = 1,
+    ):
         if len(examples) == 0 or batch_size < 1:
             raise ValueError(f"{len(examples)} examples in batches of {batch_size}: none to draw")
+        if alike < 1 or (alike > 1 and not hasattr(examples, "lengths")):
+            raise ValueError(f"alike {alike}: from 1, and 1 for examples that tell no lengths")
         self.examples, self.batch_size = examples, batch_size
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.shuffle, self.alike = seed, shuffle, alike
         self._order: tuple[int, np.ndarray] | None = None
 
     def over(self, examples: Examples) -> Batches:
         """The same batches of other examples."""
-        return Batches(examples, self.batch_size, self.seed, self.shuffle)
+        return Batches(examples, self.batch_size, self.seed, self.shuffle, self.alike)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -95,8 +108,24 @@ class Batches:
         if self._order is None or self._order[0] != epoch:
             count = len(self.examples)
             rng = np.random.default_rng(mixed_seed(self.seed, 0, epoch))
-            self._order = epoch, rng.permutation(count) if self.shuffle else np.arange(count)
+            order = rng.permutation(count) if self.shuffle else np.arange(count)
+            self._order = epoch, self._alike(order, epoch, rng) if self.alike > 1 else order
         return self._order[1]
+
+    def _alike(self, order: np.ndarray, epoch: int, rng: np.random.Generator) -> np.ndarray:
+        """The order with examples of like length side by side, batch by batch."""
+        lengths = np.asarray(getattr(self.examples, "lengths"))  # noqa: B009
+        # An epoch may begin within a batch: that batch is left as it is, so that the others
+        # are cut where batches begin.
+        shared = -epoch * len(order) % self.batch_size
+        parts = [order[:shared]]
+        for first in range(shared, len(order), self.alike * self.batch_size):
+            group = order[first : first + self.alike * self.batch_size]
+            group = group[np.argsort(lengths[group], kind="stable")]
+            whole = len(group) // self.batch_size
+            cut = np.split(group, [self.batch_size * n for n in range(1, whole + 1)])
+            parts += [cut[n] for n in rng.permutation(whole)] + cut[whole:]
+        return np.concatenate(parts)
 
 
 class ListedBatches:

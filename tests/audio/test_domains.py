@@ -143,9 +143,9 @@ def test_spectral_loss_is_zero_for_the_truth_and_grows_with_the_signal():
     level = process.schedule.at(torch.tensor([0.1, 0.9]))
     corrupted = process.corrupt(encoded.clean, level, torch.Generator().manual_seed(0))
     truth = process.estimate(process.prediction.target(corrupted), corrupted.noisy, level)
-    right = domain.extra_losses(encoded, corrupted, truth)["spectral"]
+    right = domain.extra_losses(encoded, corrupted, truth, process)["spectral"]
     assert float(right.max()) < 1e-3
     wrong = process.estimate(torch.zeros_like(corrupted.noisy), corrupted.noisy, level)
-    found = domain.extra_losses(encoded, corrupted, wrong)["spectral"]
+    found = domain.extra_losses(encoded, corrupted, wrong, process)["spectral"]
     assert float(found.min()) > 0.001
-    assert WhitenedDomain("hifigan-22k").extra_losses(encoded, corrupted, truth) == {}
+    assert WhitenedDomain("hifigan-22k").extra_losses(encoded, corrupted, truth, process) == {}

@@ -1,0 +1,168 @@
+"""A bidirectional transformer over sequences of any length (Vaswani et al. 2017).
+
+Pre-norm blocks. A context (a source text, the values of a meaning representation) is read by
+the same attention: its places are further keys and values. Places that are padding are no keys.
+Queries and keys are turned by their place, so that attention sees how far two places lie apart
+(rotary embedding, Su et al. 2021); without it the order of words is learned far later.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from multidiff.nn.norm import AdaptiveNorm
+
+
+class PlainNorm(nn.LayerNorm):
+    """Layer norm for blocks that are told no level."""
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """The normalised places."""
+        return super().forward(x)
+
+
+class Attention(nn.Module):
+    """Attention of places to places and to a context.
+
+    Args:
+        width: channels.
+        heads: that share them.
+    """
+
+    def __init__(self, width: int, heads: int):
+        if width % (2 * heads):
+            raise ValueError(f"width {width} is no multiple of twice the {heads} heads")
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch places width"],
+        context: Float[Tensor, "batch more width"] | None = None,
+        keys: Bool[Tensor, "batch all"] | None = None,
+    ) -> Float[Tensor, "batch places width"]:
+        """What each place finds.
+
+        Args:
+            x: the places that ask, and are asked.
+            context: places that are asked alone.
+            keys: which of the context's places and of these, in this order, count.
+        """
+        asked = x if context is None else torch.cat([context, x], dim=1)
+        key, value = map(self._split, self.key_value(asked).chunk(2, dim=-1))
+        query = self._split(self.query(x))
+        # A context's places come before the others'.
+        turns = turns_of(asked.shape[1], query.shape[-1], x.device)
+        query, key = turned(query, turns[:, -x.shape[1] :]), turned(key, turns)
+        mask = None if keys is None else keys[:, None, None]
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(found.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def turns_of(
+    places: int, width: int, device: torch.device, longest: float = 1000.0
+) -> Float[Tensor, "2 places half"]:
+    """Cosines and sines of the angle that each pair of channels is turned by at each place."""
+    rates = longest ** -(torch.arange(width // 2, device=device) / (width // 2))
+    angles = torch.arange(places, device=device)[:, None] * rates
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def turned(
+    x: Float[Tensor, "batch heads places width"], turns: Float[Tensor, "2 places half"]
+) -> Float[Tensor, "batch heads places width"]:
+    """Channels turned in pairs, the first half with the second."""
+    cosine, sine = turns.to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each behind a norm and beside a residual.
+
+    Args:
+        width: channels.
+        heads: of attention.
+        embedding_width: of the level's embedding; 0 for blocks that are told none.
+        expansion: inner width of the perceptron over that of the block.
+        dropout: share of each branch that training drops.
+    """
+
+    def __init__(
+        self, width: int, heads: int, embedding_width: int, expansion: int, dropout: float
+    ):
+        super().__init__()
+        self.norm1, self.norm2 = (norm(width, embedding_width) for _ in range(2))
+        self.attention = Attention(width, heads)
+        self.widen = nn.Linear(width, expansion * width)
+        self.narrow = nn.Linear(expansion * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, embedding: Tensor | None, context: Tensor | None, keys: Tensor | None
+    ) -> Tensor:
+        """The places after the block."""
+        x = x + self.dropout(self.attention(self.norm1(x, embedding), context, keys))
+        hidden = F.gelu(self.widen(self.norm2(x, embedding)), approximate="tanh")
+        return x + self.dropout(self.narrow(hidden))
+
+
+class Transformer(nn.Module):
+    """Blocks one after the other, and a norm.
+
+    Args:
+        width: channels.
+        layers: blocks.
+        heads: of attention.
+        embedding_width: of the level's embedding; 0 for a network that is told none.
+        expansion: inner width of the perceptrons over that of the blocks.
+        dropout: share of each branch that training drops.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        embedding_width: int = 0,
+        expansion: int = 4,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width, heads, embedding_width, expansion, dropout) for _ in range(layers)
+        )
+        self.norm = norm(width, embedding_width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch places width"],
+        embedding: Float[Tensor, "batch emb"] | None = None,
+        context: Float[Tensor, "batch more width"] | None = None,
+        keys: Bool[Tensor, "batch all"] | None = None,
+    ) -> Float[Tensor, "batch places width"]:
+        """What each place has come to mean among the others.
+
+        Args:
+            x: the places.
+            embedding: of the noise level.
+            context: further places that are read and not written.
+            keys: which of the context's places and of these, in this order, are no padding.
+        """
+        for block in self.blocks:
+            x = block(x, embedding, context, keys)
+        return self.norm(x, embedding)
+
+
+def norm(width: int, embedding_width: int) -> nn.Module:
+    """A norm that is told an embedding, or a plain one."""
+    return AdaptiveNorm(width, embedding_width) if embedding_width else PlainNorm(width)

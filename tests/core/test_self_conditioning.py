@@ -1,0 +1,92 @@
+"""A denoiser that is told its last estimate."""
+
+import pytest
+import torch
+from toys import Points
+from torch import nn
+
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.projections import clip
+from multidiff.core.randomness import generators
+from multidiff.core.sampling import sample
+from multidiff.core.schedules import BetaSchedule, clean_level
+from multidiff.core.self_conditioning import Remembering, SelfConditioning
+from multidiff.core.solvers import DDIM
+from multidiff.core.task import DiffusionTask
+from multidiff.core.times import even_times
+
+
+class Recorder(nn.Module):
+    """Notes what it reads, and predicts a clean state from both halves."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.read = []
+
+    def forward(self, noisy, level, condition=None):
+        self.read.append((noisy.detach().clone(), torch.is_grad_enabled(), condition))
+        state, last = noisy.chunk(2, dim=-1)
+        return self.scale * state + 0.1 * last
+
+
+def task(share):
+    process = GaussianProcess(BetaSchedule.linear(100), "clean")
+    return DiffusionTask(Points(), process, Recorder(), self_conditioning=SelfConditioning(share))
+
+
+def test_training_tells_some_samples_a_first_estimate_without_gradients():
+    whole = task(0.5)
+    points = torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
+    whole.losses({"points": points}, generators(range(16)))["denoising"].sum().backward()
+    (first, first_grad, _), (second, second_grad, _) = whole.denoiser.read
+    assert not first_grad and second_grad
+    assert 0 < len(first) < 16 and len(second) == 16
+    assert first[:, 2:].abs().max() == 0  # the first look is told nothing
+    told = second[:, 2:].abs().sum(dim=1) > 0
+    assert int(told.sum()) == len(first)
+    torch.testing.assert_close(second[told][:, :2], first[:, :2])
+    torch.testing.assert_close(second[told][:, 2:], 0.5 * first[:, :2])
+
+
+def test_whether_a_sample_is_told_depends_on_its_own_generator():
+    points = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    together, alone = task(0.5), task(0.5)
+    losses = together.losses({"points": points}, generators(range(8)))["denoising"]
+    for row in range(8):
+        one = alone.losses({"points": points[row : row + 1]}, generators([row]))["denoising"]
+        torch.testing.assert_close(one, losses[row : row + 1])
+
+
+def test_a_walk_is_told_the_projected_estimate_of_the_step_before():
+    recorder, how = Recorder(), SelfConditioning()
+    seen = []
+
+    def bounds(estimate, noisy, level):
+        seen.append(clip(-0.2, 0.2)(estimate, noisy, level))
+        return seen[-1]
+
+    known = torch.full((3, 2), 7.0)
+    memory = Remembering(recorder, how, bounds, first=known)
+    process = GaussianProcess(BetaSchedule.linear(100), "clean")
+    found = sample(
+        process, memory, DDIM(), (3, 2), even_times(5), project=memory.project,
+        rng=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    told = [read[:, 2:] for read, _, _ in recorder.read]
+    torch.testing.assert_close(told[0], known)
+    for step in range(1, 5):
+        torch.testing.assert_close(told[step], seen[step - 1].clean)
+    torch.testing.assert_close(found, seen[-1].clean)
+
+
+def test_without_a_first_estimate_nothing_is_told():
+    recorder = Recorder()
+    Remembering(recorder, SelfConditioning())(torch.ones(2, 2), clean_level(2))
+    assert recorder.read[0][0][:, 2:].abs().max() == 0
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
+def test_shares_that_are_none(share):
+    with pytest.raises(ValueError, match="is not in"):
+        SelfConditioning(share)
