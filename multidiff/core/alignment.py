@@ -1,0 +1,258 @@
+"""Minimal edit scripts: what a tagger says about a sequence, and what a generator writes.
+
+The tags are those of DiffusER (Reid et al. 2022). The paper leaves open how a tag
+that inserts sits beside the tag of the token itself, and which of several minimal scripts is
+meant. The choices here:
+
+- **Tokens and gaps are told apart.** Every token is kept, replaced or deleted; every gap (before
+  the first token, between two, after the last: one more than there are tokens) has tokens
+  inserted or not. One tag of four for each token could neither keep a token and insert before
+  it, nor write at the end, nor write into an empty sequence.
+- **Every unit edit costs 1**, a replacement too: the number of edits is Levenshtein's distance,
+  and a token is replaced, not deleted and written anew.
+- **Ties are settled from the left: KEEP before REPLACE before DELETE before INSERT**, each
+  where some minimal script goes on with it. So a sequence has one script, and one shape of
+  script: between two kept tokens stand replacements first, then either deletions or
+  insertions. ``a a b -> a b`` keeps the first ``a`` and deletes the second. Writing comes
+  last because it is the hardest to learn: the generator starts it with the most known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+class Edit(IntEnum):
+    """What happens at a place; the first three number the classes of a token's tag."""
+
+    KEEP = 0
+    REPLACE = 1
+    DELETE = 2
+    INSERT = 3
+
+
+# Looking a member up in its class costs more than all else that is done with a tag.
+KEEP, REPLACE, DELETE, INSERT = EDITS = tuple(Edit)
+_END = len(EDITS)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Neighbouring places with one edit: ``before[start:stop]`` becomes ``tokens``.
+
+    Attributes:
+        edit: REPLACE, DELETE or INSERT.
+        start: first token that goes.
+        stop: first token after ``start`` that stays; ``start`` itself for INSERT.
+        tokens: what is written instead; a replacement may be longer or shorter than what goes.
+    """
+
+    edit: Edit
+    start: int
+    stop: int
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How one sequence becomes another: a tag for each token, and what fills each gap.
+
+    Attributes:
+        tags: KEEP, REPLACE or DELETE for each token.
+        replacements: for each token what replaces it; None where it is not replaced.
+        inserts: for each gap the tokens written there; gap ``i`` lies before token ``i``, the
+            last one after all tokens.
+
+    Raises:
+        ValueError: if these do not fit each other.
+    """
+
+    tags: tuple[Edit, ...]
+    replacements: tuple[int | None, ...]
+    inserts: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self):
+        if not len(self.tags) == len(self.replacements) == len(self.inserts) - 1:
+            raise ValueError(
+                f"{len(self.tags)} tags, {len(self.replacements)} replacements and "
+                f"{len(self.inserts)} gaps: give as many replacements as tags, and one gap more"
+            )
+        for tag, token in zip(self.tags, self.replacements, strict=True):
+            if tag == INSERT or (tag == REPLACE) != (token is not None):
+                raise ValueError(f"tag {tag!r} does not go with replacement {token}")
+
+    @property
+    def gaps(self) -> tuple[bool, ...]:
+        """For each gap whether anything is written there."""
+        return tuple(map(bool, self.inserts))
+
+    @property
+    def num_edits(self) -> int:
+        """How many tokens are replaced, deleted or inserted."""
+        return sum(tag != KEEP for tag in self.tags) + sum(map(len, self.inserts))
+
+    def spans(self) -> tuple[Span, ...]:
+        """The edits in runs, from the left; a replacement is as long as what it replaces."""
+        return tuple(
+            dataclasses.replace(span, tokens=self._written(span))
+            for span in find_spans(self.tags, self.gaps)
+        )
+
+    def apply(self, before: Sequence[int]) -> tuple[int, ...]:
+        """The other sequence.
+
+        Raises:
+            ValueError: if ``before`` has not one token for each tag.
+        """
+        if len(before) != len(self.tags):
+            raise ValueError(f"tags for {len(self.tags)} tokens, a sequence of {len(before)}")
+        return rewrite(before, self.spans())
+
+    def _written(self, span: Span) -> tuple[int, ...]:
+        if span.edit == INSERT:
+            return self.inserts[span.start]
+        run = self.replacements[span.start : span.stop]
+        return tuple(token for token in run if token is not None)
+
+
+def find_spans(tags: Sequence[Edit], gaps: Sequence[bool]) -> tuple[Span, ...]:
+    """Runs of equal edits, from the left, with no tokens in them yet.
+
+    A gap that is written into comes before the token to its right, and parts a run there.
+
+    Args:
+        tags: KEEP, REPLACE or DELETE for each token.
+        gaps: for each gap whether anything is written there, one more than there are tags.
+
+    Raises:
+        ValueError: if there is not one gap more than there are tags.
+    """
+    if len(gaps) != len(tags) + 1:
+        raise ValueError(f"{len(tags)} tags need {len(tags) + 1} gaps, not {len(gaps)}")
+    spans: list[Span] = []
+    for place, written in enumerate(gaps):
+        if written:
+            spans.append(Span(INSERT, place, place))
+        if place == len(tags) or tags[place] == KEEP:
+            continue
+        start = place
+        if spans and spans[-1].edit == tags[place] and spans[-1].stop == place:
+            start = spans.pop().start
+        spans.append(Span(tags[place], start, place + 1))
+    return tuple(spans)
+
+
+def rewrite(before: Sequence[int], spans: Iterable[Span]) -> tuple[int, ...]:
+    """A sequence with every span replaced by the span's tokens.
+
+    Raises:
+        ValueError: if the spans overlap, are not in order or reach past the sequence.
+    """
+    after: list[int] = []
+    place = 0
+    for span in spans:
+        if not place <= span.start <= span.stop <= len(before):
+            raise ValueError(
+                f"a span from {span.start} to {span.stop} after one up to {place}, in "
+                f"{len(before)} tokens: give spans from the left, without overlap"
+            )
+        after += [*before[place : span.start], *span.tokens]
+        place = span.stop
+    return (*after, *before[place:])
+
+
+def align(before: Sequence[int], after: Sequence[int]) -> Alignment:
+    """The minimal script from one sequence to another; see the module for ties."""
+    return align_many([before], [after])[0]
+
+
+def align_many(
+    befores: Sequence[Sequence[int]], afters: Sequence[Sequence[int]]
+) -> list[Alignment]:
+    """The minimal script of each pair, found for all pairs together.
+
+    Memory grows with ``pairs * longest before * longest after``.
+
+    Raises:
+        ValueError: if there are not as many sequences before as after.
+    """
+    if len(befores) != len(afters):
+        raise ValueError(f"{len(befores)} sequences before, {len(afters)} after: give pairs")
+    if not befores:
+        return []
+    rows, columns = _reversed(befores), _reversed(afters)
+    choices = _choices(rows[:, :, None] == columns[:, None, :])
+    scripts = _walk(choices, [len(one) for one in befores], [len(one) for one in afters])
+    return [_read(script, after) for script, after in zip(scripts, afters, strict=True)]
+
+
+def _reversed(sequences: Sequence[Sequence[int]]) -> Int[Tensor, "batch longest"]:
+    """Backwards, so that the walk from the end of the table settles ties from the left."""
+    longest = max(map(len, sequences))
+    rows = [[*reversed(one), *[0] * (longest - len(one))] for one in sequences]
+    return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), longest)
+
+
+def _choices(equal: Bool[Tensor, "batch n m"]) -> Int[Tensor, "n+1 batch m+1"]:
+    """The first edit of the minimal script of every pair of prefixes of rows and columns.
+
+    The table holds ``distance - j``. There, writing a token costs nothing and what follows
+    from it along a row is a running minimum: one row is one step, for all pairs together.
+    """
+    batch, n, m = equal.shape
+    equal = equal.movedim(1, 0)
+    table = torch.zeros(n + 1, batch, m + 1, dtype=torch.int32)
+    rows = table.unbind()
+    for above, row, agree in zip(rows, rows[1:], equal.int().unbind(), strict=False):
+        row.copy_(above).add_(1)
+        row[:, 1:] = torch.minimum(row[:, 1:], above[:, :-1] - agree)
+        row.copy_(row.cummin(dim=1).values)
+    choices = torch.full(table.shape, INSERT, dtype=torch.int8)
+    choices[0, :, 0] = _END
+    choices[1:].masked_fill_(table[1:] == table[:-1] + 1, DELETE)
+    choices[1:, :, 1:].masked_fill_(table[1:, :, 1:] == table[:-1, :, :-1], REPLACE)
+    choices[1:, :, 1:].masked_fill_(equal, KEEP)
+    return choices
+
+
+def _walk(
+    choices: Int[Tensor, "rows batch columns"], rows: Sequence[int], columns: Sequence[int]
+) -> list[list[int]]:
+    """The edits met from each pair's full lengths down to (0, 0), ``_END`` repeated after."""
+    _, batch, width = choices.shape
+    row, column = batch * width, 1
+    moves = torch.tensor([row + column, row + column, row, column, 0])
+    place = torch.tensor(rows) * row + torch.arange(batch) * width + torch.tensor(columns)
+    flat, met = choices.flatten(), []
+    while True:
+        choice = flat[place].long()
+        met.append(choice)
+        if bool((choice == _END).all()):
+            return torch.stack(met, dim=1).tolist()
+        place = place - moves[choice]
+
+
+def _read(script: Iterable[int], after: Sequence[int]) -> Alignment:
+    tags: list[Edit] = []
+    replacements: list[int | None] = []
+    inserts: list[tuple[int, ...]] = [()]
+    place = 0
+    for edit in script:
+        if edit == _END:
+            break
+        if edit == INSERT:
+            inserts[-1] += (after[place],)
+        else:
+            tags.append(EDITS[edit])
+            replacements.append(after[place] if edit == REPLACE else None)
+            inserts.append(())
+        if edit != DELETE:
+            place += 1
+    return Alignment(tuple(tags), tuple(replacements), tuple(inserts))
