@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -128,14 +129,19 @@ def bound_term(
     variance: ReverseVariance,
     floor: Float[Tensor, " one"],
     decoder: Decoder,
+    residual: Float[Tensor, " batch"] | None = None,
 ) -> Tensor:
     """One term of the bound at every place, in nats.
 
     The decoder's where the step ends at the clean level, a KL elsewhere. ``floor`` is the
-    variance of a step to the clean level.
+    variance of a step to the clean level, ``residual`` that of the clean state itself, where
+    it is known; it then settles the variance of every step.
     """
     mean = step.posterior_mean(estimate.clean, corrupted.noisy)
-    log_variance = step.log_variance(variance, estimate, floor.to(step.level.alpha.device))
+    if residual is None:
+        log_variance = step.log_variance(variance, estimate, floor.to(step.level.alpha.device))
+    else:
+        log_variance = spread(step.blurred_variance(residual), mean).log()
     true_mean = step.posterior_mean(corrupted.clean, corrupted.noisy)
     # At the clean end the posterior has no width; its row is replaced just below.
     true_variance = step.posterior_variance.clamp(min=1e-300)
@@ -195,6 +201,7 @@ def variational_bound(
     decoder: Decoder | None = None,
     project: Projection | None = None,
     mask: Tensor | None = None,
+    residual: Callable[[NoiseLevel], Tensor] | None = None,
 ) -> Bound:
     """The bound along a walk, with one draw of the noise for each step.
 
@@ -210,6 +217,8 @@ def variational_bound(
         project: put into every estimate, as in sampling.
         mask: 1 where the state counts, 0 where it is padding; broadcast to it. Nats are then
             for each dimension that counts.
+        residual: variance of the clean state given a noisy one that even a perfect estimate
+            leaves, at every level; where it is known it takes the place of ``variance``.
 
     Raises:
         ValueError: if the walk has fewer than two steps.
@@ -230,6 +239,7 @@ def variational_bound(
         if project is not None:
             estimate = project(estimate, corrupted.noisy, level)
         step = Transition(level, earlier)
-        term = bound_term(step, corrupted, estimate, variance, floor, decoder)
+        left = None if residual is None else residual(level)
+        term = bound_term(step, corrupted, estimate, variance, floor, decoder, left)
         terms.append(mean_over_state(term, mask))
     return Bound(prior_kl(clean, levels[0], mask), torch.stack(terms, dim=1))

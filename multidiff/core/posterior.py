@@ -53,12 +53,19 @@ class Transition:
         """Variance of q(x_t' | x_t, x_0), eq. (2): the smallest reverse variance."""
         return self.variance_step * (self.earlier.sigma / self.level.sigma) ** 2
 
+    @property
+    def clean_weight(self) -> Float[Tensor, " batch"]:
+        """Weight of the clean state in the mean of q(x_t' | x_t, x_0), eq. (2)."""
+        return self.earlier.alpha * self.variance_step / self.level.sigma**2
+
     def posterior_mean(self, clean: Tensor, noisy: Tensor) -> Tensor:
         """Mean of q(x_t' | x_t, x_0), eq. (2)."""
-        total = self.level.sigma**2
-        from_noisy = self.alpha_step * self.earlier.sigma**2 / total
-        from_clean = self.earlier.alpha * self.variance_step / total
-        return combine(from_noisy, noisy, from_clean, clean)
+        from_noisy = self.alpha_step * (self.earlier.sigma / self.level.sigma) ** 2
+        return combine(from_noisy, noisy, self.clean_weight, clean)
+
+    def blurred_variance(self, residual: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Variance of q(x_t' | x_t) where x_0 given x_t is Gaussian with the residual variance."""
+        return self.posterior_variance + self.clean_weight**2 * residual
 
     def forward(self, state: Tensor, noise: Tensor) -> Tensor:
         """A draw from q(x_t | x_t'), eq. (1), made of the given noise."""
