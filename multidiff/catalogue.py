@@ -15,6 +15,7 @@ PARTS = {
     # Processes, and what they are made of.
     "GaussianProcess": "multidiff.core.gaussian:GaussianProcess",
     "SimpleLoss": "multidiff.core.losses:SimpleLoss",
+    "ConstantWeight": "multidiff.core.losses:ConstantWeight",
     "HybridLoss": "multidiff.core.losses:HybridLoss",
     "MinSNR": "multidiff.core.losses:MinSNR",
     "UniformTimes": "multidiff.core.times:UniformTimes",
@@ -35,6 +36,17 @@ PARTS = {
     "Pictures": "multidiff.image.data:Pictures",
     "LatentCache": "multidiff.image.latents:LatentCache",
     "PictureClassifier": "multidiff.image.features:PictureClassifier",
+    # Texts.
+    "TextDiffusion": "multidiff.text.diffusion:TextDiffusion",
+    "TextClassifier": "multidiff.text.classifier:TextClassifier",
+    "EmbeddedDomain": "multidiff.text.embedded:EmbeddedDomain",
+    "TextDenoiser": "multidiff.text.denoiser:TextDenoiser",
+    "MeaningTable": "multidiff.text.meaning:MeaningTable",
+    "WordVocabulary": "multidiff.text.vocabulary:WordVocabulary",
+    "CharacterVocabulary": "multidiff.text.vocabulary:CharacterVocabulary",
+    "SentencePieceVocabulary": "multidiff.text.pieces:SentencePieceVocabulary",
+    "HuggingFaceVocabulary": "multidiff.text.pieces:HuggingFaceVocabulary",
+    "Sentences": "multidiff.text.data:Sentences",
     # Audio.
     "Vocoder": "multidiff.audio.vocoder:Vocoder",
     "WaveformDomain": "multidiff.audio.domains:WaveformDomain",
@@ -62,6 +74,12 @@ VERBS = {
         "eval": "multidiff.image.reconstruction:measure",
         "preview": "multidiff.image.previews:preview_autoencoder",
     },
+    "TextDiffusion": {
+        "sample": "multidiff.text.commands:sample",
+        "eval": "multidiff.text.evaluation:measure",
+        "preview": "multidiff.text.previews:preview",
+    },
+    "TextClassifier": {"eval": "multidiff.text.classifier_evaluation:measure"},
     "PictureClassifier": {"eval": "multidiff.image.feature_distance:measure"},
 }
 

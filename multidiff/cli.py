@@ -95,7 +95,9 @@ def sample(
     ready = load(model, checked_device(device))
     run = verb(ready, "sample")
     common = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
-    own = read_options(context.args, run, {*common, "model", "num", "prompts", "out"})
+    taken = {*common, "model", "num", "prompts", "out"}
+    usual = getattr(ready, "companions", {})
+    own = read_options(context.args, run, taken, lambda name: load(name, device), usual)
     say(run(ready, num=num, prompts=prompt or [], out=out, **common, **own), as_json)
 
 

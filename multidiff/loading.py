@@ -244,7 +244,7 @@ def save_model(
         save_tensors(written, partial / WEIGHTS, {"format": "multidiff", **model.facts()})
         (partial / RECIPE).write_text(recipe)
         for name, text in {**model.files(), **texts}.items():
-            (partial / name).write_text(text)
+            (partial / name).write_text(text, "utf-8")
 
 
 def shipped_table() -> Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -17,17 +17,19 @@ def read_options(
     function: Callable[..., Any],
     taken: Iterable[str],
     load: Callable[[str], Any] | None = None,
+    usual: Mapping[str, str] = {},
 ) -> dict[str, Any]:
     """``--name value`` pairs as keyword arguments of a function.
 
-    A flag of type bool stands alone; a tuple takes its values with commas between; a model is
-    named, and loaded.
+    A flag of type bool stands alone; a tuple takes its values with commas between; a list is
+    one for each time that the option is given; a model is named, and loaded.
 
     Args:
         arguments: what the command did not read itself.
         function: whose keyword-only parameters are the options.
         taken: parameters that the command fills itself.
         load: makes a model of its name.
+        usual: names of models for options that are not given.
 
     Raises:
         InputError: if there is no such option, its value is missing or not right.
@@ -53,10 +55,17 @@ def read_options(
             raise InputError(f"--{option}: needs a value")
         text = attached if equals else left.pop(0)
         kind = _model_in(hint)
-        if kind is None or load is None:
+        if typing.get_origin(hint) is list:
+            item = _value(option, text, typing.get_args(hint)[0])
+            values.setdefault(known[option], []).append(item)
+        elif kind is None or load is None:
             values[known[option]] = _value(option, text, hint)
         else:
             values[known[option]] = _model(option, text, kind, load)
+    for name, text in usual.items():
+        kind = _model_in(hints[name])
+        if name not in values and kind is not None and load is not None:
+            values[name] = _model(name, text, kind, load)
     return values
 
 

@@ -53,3 +53,13 @@ def refused(*arguments, **options):
     assert "Traceback" not in done.stderr
     (line,) = [one for one in done.stderr.splitlines() if one.startswith("multidiff: ")]
     return line
+
+
+def trained(folder, name, *overrides, steps=6):
+    """The folder of a model that a smoke recipe made in a few steps, in this process."""
+    from multidiff.cli import run as run_here
+
+    recipe = RECIPES / "smoke" / f"{name}.yaml"
+    words = [f"trainer.{key}={steps}" for key in ("steps", "save_every", "validate_every")]
+    assert run_here(["train", str(recipe), *words, *overrides, "--out", str(folder)]) == 0
+    return folder / "model"

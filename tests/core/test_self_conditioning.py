@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toys import Points
 from torch import nn
+from toys import Points
 
 from multidiff.core.gaussian import GaussianProcess
 from multidiff.core.projections import clip

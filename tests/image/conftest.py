@@ -4,15 +4,9 @@ import pytest
 
 
 def _trained(tmp_path_factory, name):
-    from program import RECIPES
+    from program import trained
 
-    from multidiff.cli import run
-
-    folder = tmp_path_factory.mktemp("runs") / name
-    recipe = RECIPES / "smoke" / f"{name}.yaml"
-    words = ["trainer.steps=6", "trainer.save_every=6", "trainer.validate_every=6"]
-    assert run(["train", str(recipe), *words, "--out", str(folder)]) == 0
-    return folder / "model"
+    return trained(tmp_path_factory.mktemp("runs") / name, name)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Text: vocabulary, diffusion of embeddings, control, metrics."""

@@ -1,0 +1,68 @@
+"""Texts to train on, with what each is to say or is made from."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from multidiff.errors import InputError
+from multidiff.text.listing import TextSource
+from multidiff.text.vocabulary import PIECE
+
+logger = logging.getLogger(__name__)
+
+
+class Sentences:
+    """Texts of a source, in memory.
+
+    Args:
+        source: where they come from.
+        longest: texts of more words than this (punctuation marks are words) are left out, and
+            told of; all are taken where None.
+        held_out: take the texts that training does not see.
+
+    Raises:
+        InputError: if the source cannot be read, or no text is left.
+    """
+
+    def __init__(self, source: TextSource, longest: int | None = None, held_out: bool = False):
+        self.source, self.longest = source, longest
+        self.listing = source.listing()
+        rows = source.rows(self.listing, held_out)
+        counts = {row: len(PIECE.findall(self.listing.texts[row])) for row in rows}
+        kept = [row for row in rows if longest is None or counts[row] <= longest]
+        if len(kept) < len(rows):
+            logger.warning(
+                "%s: %d of %d texts have more than %d words and are left out",
+                source.path, len(rows) - len(kept), len(rows), longest,
+            )  # fmt: skip
+        if not kept:
+            raise InputError(f"{source.path}: no text has {longest} words or fewer; raise longest")
+        self.rows = kept
+        self.lengths = np.array([counts[row] for row in kept])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def texts(self) -> list[str]:
+        """All of them."""
+        return [self.listing.texts[row] for row in self.rows]
+
+    @property
+    def meanings(self) -> list[dict[str, str]]:
+        """What each is to say; nothing where the source does not tell."""
+        told = self.listing.meanings
+        return [{} if told is None else told[row] for row in self.rows]
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """See :class:`~multidiff.training.batches.Examples`: ``text``, ``meaning``, ``name``."""
+        row, listing = self.rows[index], self.listing
+        example: dict[str, Any] = {"text": listing.texts[row], "name": listing.names[row]}
+        if listing.meanings is not None:
+            example["meaning"] = listing.meanings[row]
+        if listing.sources is not None:
+            example["source"] = listing.sources[row]
+        return example

@@ -1,0 +1,198 @@
+"""The n-gram language model, the yardstick of generators of text and itself a plain one.
+
+All orders are mixed by method C of Witten & Bell (1991), in the interpolated form that Chen &
+Goodman (1999) give it::
+
+    P(w | h) = (c(h w) + T(h) P(w | h')) / (c(h) + T(h))
+
+``c`` counts in the training text, ``T(h)`` is the number of distinct events that followed the
+history ``h``, and ``h'`` is ``h`` without its first token. A history that was never seen gives
+way to ``h'`` wholly. The recursion ends in the uniform ``1 / V``, where the ``V`` events are the
+tokens of the training text, END and UNKNOWN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+
+import numpy as np
+from jaxtyping import Float
+
+Sentence = Sequence[str | int]
+Events = tuple[int, ...]
+
+# Numbers of events; START stands in histories alone, before the first token.
+START, END, UNKNOWN, FIRST = -1, 0, 1, 2
+
+
+class NGramModel:
+    """A Witten-Bell model of sentences, each closed by END.
+
+    A token that training never saw is the event UNKNOWN, whose count is 0; its probability is
+    what the uniform end of the recursion leaves it. All such tokens share it. A token that
+    stands for rare words in the training text is a token like others.
+
+    Args:
+        sentences: the training text.
+        order: tokens that a probability looks at, the predicted one among them; 1 is the
+            unigram.
+
+    Attributes:
+        order: as given.
+        tokens: of the training text, in the order in which they first appear.
+
+    Raises:
+        ValueError: if the order is below 1 or there are no tokens.
+    """
+
+    def __init__(self, sentences: Sequence[Sentence], order: int = 4):
+        if order < 1:
+            raise ValueError(f"order {order}: a model looks at 1 token or more")
+        self.order = order
+        self.tokens = list(dict.fromkeys(token for sentence in sentences for token in sentence))
+        if not self.tokens:
+            raise ValueError(f"{len(sentences)} sentences without a token: nothing to learn from")
+        self._numbers = {token: FIRST + place for place, token in enumerate(self.tokens)}
+        self._uniform = 1 / (FIRST + len(self.tokens))
+        self._followers = self._counted(sentences)
+
+    def _counted(self, sentences: Sequence[Sentence]) -> dict[Events, tuple[dict[int, int], int]]:
+        """What followed each history how often, and the sum of these counts."""
+        grams: Counter[Events] = Counter()
+        for sentence in sentences:
+            padded = [*self._padded(sentence), END]
+            for length in range(1, self.order + 1):
+                inner = padded[self.order - length :]
+                grams.update(zip(*(inner[shift:] for shift in range(length)), strict=False))
+        counts: dict[Events, dict[int, int]] = {}
+        for gram, count in grams.items():
+            counts.setdefault(gram[:-1], {})[gram[-1]] = count
+        return {history: (found, sum(found.values())) for history, found in counts.items()}
+
+    def _padded(self, tokens: Sentence) -> list[int]:
+        """The events of the beginning of a sentence, after what stands for nothing before it."""
+        known = self._numbers
+        return [START] * (self.order - 1) + [known.get(token, UNKNOWN) for token in tokens]
+
+    def _history(self, tokens: Sentence) -> Events:
+        """What the event after these tokens depends on."""
+        events = self._padded(tokens)
+        return tuple(events[len(events) - self.order + 1 :])
+
+    def _seen(self, history: Events) -> Iterator[tuple[dict[int, int], int]]:
+        """The followers of all seen ends of a history, from the empty one on."""
+        for start in range(len(history), -1, -1):
+            found = self._followers.get(history[start:])
+            if found is None:  # then no longer one was seen either
+                return
+            yield found
+
+    # --------------------------------------------------------------------- probabilities
+
+    def _probability(self, event: int, history: Events) -> float:
+        share = self._uniform
+        for counts, total in self._seen(history):
+            kinds = len(counts)
+            share = (counts.get(event, 0) + kinds * share) / (total + kinds)
+        return share
+
+    def distribution(self, beginning: Sentence) -> Float[np.ndarray, " events"]:
+        """The probabilities of what may come next; they sum to one.
+
+        Args:
+            beginning: all tokens of the sentence so far.
+
+        Returns:
+            The probability of END, that of UNKNOWN, then those of ``tokens``.
+        """
+        shares = np.full(FIRST + len(self.tokens), self._uniform)
+        for counts, total in self._seen(self._history(beginning)):
+            shares *= len(counts)
+            shares[list(counts)] += list(counts.values())
+            shares /= total + len(counts)
+        return shares
+
+    def nats(self, sentence: Sentence) -> list[float]:
+        """Minus the log probability of each token and, last, of END."""
+        events, width = [*self._padded(sentence), END], self.order - 1
+        return [
+            -math.log(self._probability(events[place], tuple(events[place - width : place])))
+            for place in range(width, len(events))
+        ]
+
+    def nats_per_token(self, sentences: Sequence[Sentence]) -> float:
+        """The mean over all tokens of all sentences; each sentence's END is one of them.
+
+        Raises:
+            ValueError: if there are no sentences.
+        """
+        if not sentences:
+            raise ValueError("no sentences to score")
+        scores = [nats for sentence in sentences for nats in self.nats(sentence)]
+        return math.fsum(scores) / len(scores)
+
+    # ------------------------------------------------------------------------ generation
+
+    def sample(self, rng: np.random.Generator, longest: int) -> list[str | int]:
+        """Draw a sentence, token by token; UNKNOWN, which is no token, is never drawn.
+
+        Args:
+            rng: of all draws.
+            longest: the sentence is cut off after so many tokens.
+        """
+        made: list[str | int] = []
+        while len(made) < longest:
+            shares = self.distribution(made)
+            shares[UNKNOWN] = 0
+            event = _drawn(shares, rng)
+            if event == END:
+                break
+            made.append(self.tokens[event - FIRST])
+        return made
+
+    def fill(
+        self, sentence: Sequence[str | int | None], rng: np.random.Generator | None = None
+    ) -> list[str | int]:
+        """Fill blanks from left to right, each with one token.
+
+        A token's weight is the probability of the sentence with it, up to the next blank. So
+        the weights of a lone blank are exact, and a blank before others does not foresee them.
+
+        Args:
+            sentence: None is a blank.
+            rng: draws tokens by their weights; without it each blank takes the likeliest, the
+                first of equals in ``tokens``.
+        """
+        filled = list(sentence)
+        for place, token in enumerate(filled):
+            if token is None:
+                weights = self._weights(filled, place)
+                chosen = int(weights.argmax()) if rng is None else _drawn(weights, rng)
+                filled[place] = self.tokens[chosen]
+        return [token for token in filled if token is not None]
+
+    def _weights(
+        self, sentence: Sequence[str | int | None], place: int
+    ) -> Float[np.ndarray, " tokens"]:
+        """How well each token fits a blank that has none before it."""
+        width = self.order - 1
+        before = [token for token in sentence[:place] if token is not None]
+        rest = list(takewhile(lambda token: token is not None, sentence[place + 1 :]))
+        after = [self._numbers.get(token, UNKNOWN) for token in rest if token is not None]
+        if place + 1 + len(rest) == len(sentence):
+            after.append(END)
+        after = after[:width]  # those beyond do not depend on the blank
+        weights = self.distribution(before)[FIRST:]
+        for number in range(len(weights)):
+            events = [*self._history(before), FIRST + number, *after]
+            for end in range(width + 1, len(events)):
+                history = tuple(events[end - width : end])
+                weights[number] *= self._probability(events[end], history)
+        return weights
+
+
+def _drawn(weights: Float[np.ndarray, " choices"], rng: np.random.Generator) -> int:
+    return int(rng.choice(len(weights), p=weights / weights.sum()))

@@ -1,0 +1,82 @@
+"""What is asked of texts, and how it is laid out on canvases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from multidiff.core.randomness import mixed_seed
+from multidiff.text.classifier import TextClassifier
+from multidiff.text.vocabulary import END, PAD
+
+# A text's canvas is its length rounded up to a multiple of this, so that neither its noise nor
+# its neighbours' depend on whose batch it is in, and few batches are needed.
+CANVAS = 8
+
+
+@dataclass(frozen=True)
+class TextOrder:
+    """What is asked of one text.
+
+    Attributes:
+        meaning: what it is to say, as far as that is not left open.
+        known: tokens that are known, by their place.
+        length: how many tokens it has, END not counted; drawn where not given.
+    """
+
+    meaning: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[int, int] = field(default_factory=dict)
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """What texts are pulled towards while they are sampled.
+
+    Attributes:
+        classifier: of noisy texts.
+        wanted: attributes and their values.
+        updates: see :class:`~multidiff.core.control.Controlled`.
+        rate: likewise.
+        fluency: likewise.
+    """
+
+    classifier: TextClassifier
+    wanted: Mapping[str, str]
+    updates: int = 3
+    rate: float = 1.0
+    fluency: float = 0.01
+
+
+def candidate_seeds(seed: int, count: int) -> list[int]:
+    """The seeds of a text's candidates; the first is its own."""
+    return [seed, *(mixed_seed(seed, number) for number in range(1, count))]
+
+
+def canvas_of(length: int) -> int:
+    """How many places the canvas of a text of so many tokens has."""
+    return -(-length // CANVAS) * CANVAS
+
+
+def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Which texts are made together: those whose canvases have one size."""
+    alike: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        alike.setdefault(canvas_of(length), []).append(row)
+    return [rows[i : i + most] for rows in alike.values() for i in range(0, len(rows), most)]
+
+
+def laid_out(
+    orders: Sequence[TextOrder], lengths: Sequence[int], canvas: int
+) -> tuple[Int[Tensor, "batch canvas"], Bool[Tensor, "batch canvas"]]:
+    """The tokens that are known on each canvas, and where: an END where each text ends."""
+    tokens = torch.full((len(orders), canvas), PAD)
+    is_known = torch.zeros(len(orders), canvas, dtype=torch.bool)
+    for row, (order, length) in enumerate(zip(orders, lengths, strict=True)):
+        for place, number in {**order.known, length - 1: END}.items():
+            tokens[row, place], is_known[row, place] = number, True
+    return tokens, is_known

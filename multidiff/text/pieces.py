@@ -1,0 +1,251 @@
+"""Vocabularies of other libraries: SentencePiece, and what has a ``tokenizer.json``.
+
+Their pieces are numbered anew, in their own order, from 3 up. Their special pieces (begin, end,
+padding, unknown, mask and so on) are left out, since every vocabulary here has the same three.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from multidiff.errors import InputError
+from multidiff.text.kept import Kept, read_text
+from multidiff.text.listing import TextSource
+from multidiff.text.vocabulary import END, FIRST, PAD, REPLACEMENT, UNKNOWN, checked
+
+TOKENIZER = "tokenizer.json"
+
+
+class PieceVocabulary(Kept):
+    """Pieces that another library finds in a text; its own numbers are called ids.
+
+    Args:
+        size: of the vocabulary, ``PAD``, ``END`` and ``UNKNOWN`` among them.
+        source: texts it is made from.
+    """
+
+    def __init__(self, size: int, source: TextSource | None = None):
+        super().__init__(size, source)
+        self._ids: dict[int, int] = {}
+        self._numbers: dict[int, int] = {}
+
+    @abstractmethod
+    def _encode(self, text: str) -> list[int]:
+        """The id of each piece of a text."""
+
+    @abstractmethod
+    def _parts(self, text: str) -> list[str]:
+        """What each piece is in the text."""
+
+    @abstractmethod
+    def _decode(self, ids: list[int]) -> str:
+        """The text of ids."""
+
+    def numbers(self, text: str) -> list[int]:
+        """See :class:`multidiff.text.vocabulary.Vocabulary`."""
+        self._ready()
+        return [self._numbers.get(piece, UNKNOWN) for piece in self._encode(_whole(text))]
+
+    def text(self, numbers: Sequence[int]) -> str:
+        """See :class:`multidiff.text.vocabulary.Vocabulary`.
+
+        ``UNKNOWN`` is shown as the other library shows it, and passed over if it has no such
+        piece.
+        """
+        self._ready()
+        kept = checked(numbers, self.size)
+        return self._decode([self._ids[number] for number in kept if number in self._ids])
+
+    def unknown(self, text: str) -> list[str]:
+        """See :class:`multidiff.text.vocabulary.Vocabulary`."""
+        numbers, parts = self.numbers(text), self._parts(_whole(text))
+        return [part for n, part in zip(numbers, parts, strict=True) if n == UNKNOWN]
+
+    def _renumber(self, ids: Iterable[int], unknown: int | None, name: str) -> None:
+        """Number the ids of pieces that are not special; ``unknown`` is that of the unknown."""
+        self._ids = dict(enumerate(ids, FIRST))
+        if len(self._ids) + FIRST != self.size:
+            raise InputError(
+                f"{name}: has {len(self._ids)} pieces beside the special ones, which makes a "
+                f"vocabulary of size {len(self._ids) + FIRST}, not {self.size}; set that size"
+            )
+        self._numbers = {piece: number for number, piece in self._ids.items()}
+        if unknown is not None:
+            self._ids[UNKNOWN] = unknown
+
+
+def _whole(text: str) -> str:
+    """A text without halves of characters, at which the libraries fail.
+
+    A command line in another encoding than the system's is read with such.
+    """
+    return re.sub("[\ud800-\udfff]", REPLACEMENT, text)
+
+
+class SentencePieceVocabulary(PieceVocabulary):
+    """Pieces of words that SentencePiece finds (Kudo and Richardson 2018).
+
+    Texts stay as they are: nothing is normalised, and all white space is kept. Only U+2581 is
+    read as a space, since it stands for one inside the library.
+
+    Args:
+        size: of the vocabulary, ``PAD``, ``END`` and ``UNKNOWN`` among them.
+        source: trained on its texts that are not held out, and on what they are made from.
+        model: path of a ``.model`` file that is there already, in place of a source.
+        kind: how pieces are found, of those that are trained here.
+
+    Raises:
+        InputError: if the size is under 4, or both a source and a model are given; at the first
+            use, if they cannot be read or do not fit the size.
+    """
+
+    FILE = "sentencepiece.txt"
+
+    def __init__(
+        self,
+        size: int,
+        source: TextSource | None = None,
+        model: str | None = None,
+        kind: Literal["unigram", "bpe"] = "unigram",
+    ):
+        super().__init__(size, source)
+        if source is not None and model is not None:
+            raise InputError(f"{model}: a model is not trained again; leave out it or the source")
+        self.model, self.kind = model, kind
+        self._processor: Any = None
+
+    def _make(self) -> tuple[str, str]:
+        if self.model is None:
+            texts = self._training_texts()
+            name = self.source.path if self.source is not None else ""
+            content = self._trained(texts, name)
+        else:
+            name = self.model
+            try:
+                content = Path(name).read_bytes()
+            except OSError as error:
+                raise InputError(
+                    f"{name}: cannot be read ({error.strerror}); name a .model file"
+                ) from error
+        return base64.b64encode(content).decode() + "\n", name
+
+    def _trained(self, texts: list[str], name: str) -> bytes:
+        import sentencepiece
+
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type=self.kind,
+                vocab_size=self.size,
+                pad_id=PAD,
+                eos_id=END,
+                unk_id=UNKNOWN,
+                bos_id=-1,
+                unk_surface=REPLACEMENT,
+                character_coverage=1.0,
+                byte_fallback=False,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                # Longer texts would be left out without a word.
+                max_sentence_length=max(len(text.encode()) for text in texts) + 1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            reason = str(error).rpartition("] ")[2]
+            raise InputError(
+                f"{name}: no {self.kind} vocabulary of size {self.size} comes of it ({reason})"
+            ) from error
+        return model.getvalue()
+
+    def _take(self, content: str, name: str) -> None:
+        import sentencepiece
+
+        try:
+            processor = sentencepiece.SentencePieceProcessor()
+            processor.LoadFromSerializedProto(base64.b64decode(content.strip(), validate=True))
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{name}: is no SentencePiece model; take it anew") from error
+        special = (processor.IsControl, processor.IsUnknown, processor.IsUnused)
+        ids = range(processor.GetPieceSize())
+        plain = [piece for piece in ids if not any(check(piece) for check in special)]
+        self._renumber(plain, processor.unk_id(), name)
+        self._processor = processor
+
+    def _encode(self, text: str) -> list[int]:
+        return self._processor.Encode(text, out_type=int)
+
+    def _parts(self, text: str) -> list[str]:
+        return self._processor.Encode(text, out_type=str)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._processor.DecodeIds(ids)
+
+
+class HuggingFaceVocabulary(PieceVocabulary):
+    """Pieces of any tokenizer that is kept as a ``tokenizer.json``.
+
+    Args:
+        size: of the vocabulary: pieces of the tokenizer that are not special, and 3.
+        folder: where the file lies for training; a model that is written keeps it beside its
+            weights.
+
+    Raises:
+        InputError: if the size is under 4; at the first use, if the file cannot be read or does
+            not fit the size.
+    """
+
+    FILE = TOKENIZER
+
+    def __init__(self, size: int, folder: str | None = None):
+        super().__init__(size)
+        self.folder = folder
+        self._tokenizer: Any = None
+
+    def _make(self) -> tuple[str, str]:
+        if self.folder is None:
+            raise InputError(
+                f"{TOKENIZER}: the model's folder holds none, and its vocabulary has no folder; "
+                "put the file there, or set the folder"
+            )
+        path = Path(self.folder) / TOKENIZER
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; name a folder that holds a {TOKENIZER}")
+        return read_text(path), str(path)
+
+    def _take(self, content: str, name: str) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_str(content)
+            model = json.loads(content)["model"]
+        except Exception as error:  # the library raises nothing narrower
+            raise InputError(f"{name}: is no tokenizer ({error}); take it anew") from error
+        # What a tokenizer was last used with stays in its file: lengths that it cuts or fills to.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        unknown = model.get("unk_id")
+        if model.get("unk_token") is not None:
+            unknown = tokenizer.token_to_id(model["unk_token"])
+        added = tokenizer.get_added_tokens_decoder()
+        special = {piece for piece, token in added.items() if token.special} | {unknown}
+        self._renumber(sorted({*tokenizer.get_vocab().values()} - special), unknown, name)
+        self._tokenizer = tokenizer
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _parts(self, text: str) -> list[str]:
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return [text[first:last] for first, last in found.offsets]
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)

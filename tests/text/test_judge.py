@@ -1,0 +1,55 @@
+"""The judge of meanings, on texts whose meaning is plain."""
+
+import numpy as np
+import pytest
+
+from multidiff.text.judge import Judge
+
+FOODS = ("Italian", "French", "Indian")
+
+
+def corpus(count, seed):
+    rng = np.random.default_rng(seed)
+    texts, meanings = [], []
+    for _ in range(count):
+        meaning, words = {}, ["the", "eagle", "is", "a", "pub"]
+        if rng.random() < 0.7:
+            meaning["food"] = FOODS[rng.integers(3)]
+            words += ["with", meaning["food"].lower(), "food"]
+        if rng.random() < 0.6:
+            meaning["family"] = ("yes", "no")[rng.integers(2)]
+            words += ["that", "is"] + ["not"] * (meaning["family"] == "no") + ["family", "friendly"]
+        texts.append(words)
+        meanings.append(meaning)
+    return texts, meanings
+
+
+def test_it_finds_what_texts_say_and_what_they_do_not():
+    judge = Judge(*corpus(300, 0))
+    texts, meanings = corpus(100, 1)
+    assert judge.meanings(texts) == meanings
+    assert judge.accuracy(texts, meanings) == {"food": 1.0, "family": 1.0}
+
+
+def test_negation_takes_more_than_single_words():
+    judge = Judge(*corpus(300, 0))
+    yes, no = (
+        ["is", "a", "pub", "that", "is", "family", "friendly"],
+        ["that", "is", "not", "family", "friendly"],
+    )
+    assert [one["family"] for one in judge.meanings([yes, no])] == ["yes", "no"]
+
+
+def test_accuracy_counts_each_attribute():
+    judge = Judge(*corpus(300, 0))
+    texts, meanings = corpus(50, 2)
+    wrong = [{**one, "food": "Italian"} for one in meanings]
+    share = sum(one.get("food") == "Italian" for one in meanings) / 50
+    found = judge.accuracy(texts, wrong)
+    assert found["food"] == pytest.approx(share) and found["family"] == 1
+
+
+def test_texts_of_unseen_words_are_judged_by_the_rest():
+    judge = Judge(*corpus(300, 0))
+    assert judge.meanings([[], ["zebra"]]) == judge.meanings([[], []])
+    assert judge.meanings([]) == []

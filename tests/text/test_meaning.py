@@ -1,0 +1,46 @@
+"""Meanings as numbers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multidiff.errors import InputError
+from multidiff.text.meaning import LEFT_OPEN, MeaningTable, nearest
+
+ATTRIBUTES = {"food": ("Italian", "French"), "area": ("riverside", "city centre")}
+TABLE = MeaningTable(ATTRIBUTES)
+
+
+def test_every_value_and_every_absence_has_a_number_of_its_own():
+    numbers = [*TABLE.absent.values(), *TABLE.number.values()]
+    assert sorted(numbers) == list(range(TABLE.size)) and TABLE.size == 6
+    assert TABLE.whole({}) == [0, 3]
+    assert TABLE.whole({"area": "city centre"}) == [0, 5]
+    assert TABLE.partial({"area": "city centre"}) == [LEFT_OPEN, 5]
+
+
+@given(st.dictionaries(st.sampled_from(["food", "area"]), st.integers(0, 1)))
+def test_whole_and_partial_agree_on_what_is_said(choice):
+    meaning = {name: ATTRIBUTES[name][value] for name, value in choice.items()}
+    whole, partial = TABLE.whole(meaning), TABLE.partial(meaning)
+    for name, full, part in zip(ATTRIBUTES, whole, partial, strict=True):
+        assert part == (full if name in meaning else LEFT_OPEN)
+        assert (full == TABLE.absent[name]) == (name not in meaning)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "told"),
+    [
+        ({"foods": "x"}, "foods=x: no such attribute; did you mean food?"),
+        ({"food": "italian"}, "food=italian: food has no such value; did you mean Italian?"),
+        ({"food": "zzz"}, "food=zzz: food has no such value; there are Italian, French"),
+    ],
+)
+def test_what_it_does_not_know(meaning, told):
+    with pytest.raises(InputError) as fault:
+        TABLE.whole(meaning)
+    assert str(fault.value) == told
+
+
+def test_of_many_words_the_first_are_named():
+    assert nearest("zzz", [str(n) for n in range(9)]) == "there are 0, 1, 2, 3, 4 and 4 more"

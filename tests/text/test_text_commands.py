@@ -1,0 +1,176 @@
+"""Text models on the command line, as users run them."""
+
+import json
+
+import pytest
+from commands import complains, does, facts
+from program import run
+
+STARTER = "starter:restaurant/sentences.csv"
+
+
+def test_samples_come_a_line_each(small_restaurant, capsys):
+    printed = does(capsys, "sample", small_restaurant, "-n", 3, "--steps", 3, "--length", 6)
+    assert len(printed.splitlines()) == 3
+    again = does(capsys, "sample", small_restaurant, "-n", 3, "--steps", 3, "--length", 6)
+    assert again == printed
+
+
+def test_samples_as_json_with_scores(small_restaurant, small_control, capsys):
+    found = facts(
+        capsys, "sample", small_restaurant, "-n", 2, "--steps", 3, "--seed", 5,
+        "--prompt", "food[Italian], area[riverside]", "--prompt", "food[French]",
+        "--control", "food=Italian", "--control", "length=7", "--classifier", small_control,
+    )  # fmt: skip
+    assert [one["seed"] for one in found["outputs"]] == [5, 6, 5, 6]
+    assert [one["prompt"] for one in found["outputs"]][2:] == ["food[French]"] * 2
+    for one in found["outputs"]:
+        assert one["words"] == 7 and 0 <= one["control"]["food=Italian"] <= 1
+
+
+def test_samples_into_a_file_or_a_folder(small_restaurant, tmp_path, capsys):
+    lines = does(
+        capsys, "sample", small_restaurant, "-n", 2, "--steps", 2, "-o", tmp_path / "a.txt"
+    )
+    assert (tmp_path / "a.txt").read_text() == lines
+    does(capsys, "sample", small_restaurant, "-n", 2, "--steps", 2, "-o", tmp_path / "folder")
+    assert (tmp_path / "folder" / "samples.txt").read_text() == lines
+
+
+def test_known_words_stay(small_restaurant, capsys):
+    infill = "The [MASK] serves [MASK] food ."
+    printed = does(
+        capsys, "sample", small_restaurant, "-n", 4, "--steps", 3, "--infill", infill,
+        "--control", "first=the", "--candidates", 2,
+    )  # fmt: skip
+    for line in printed.splitlines():
+        words = line.split()
+        assert words[0] == "the" and "serves" in words and line.endswith(" food.")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--infill", "the [MASK] zebra"], "the model never read zebra"),
+        (["--control", "food=Italian"], "needs a classifier"),
+        (["--control", "food"], "write attribute=value"),
+        (["--control", "length=5", "--control", "length=6"], "contradicts --control length=5"),
+        (["--control", "length=5", "--length", "6"], "the lengths contradict each other"),
+        (["--control", "length=many"], "a number of words"),
+        (["--control", "first=the eagle"], "give one word"),
+        (["--infill", "a [MASK]", "--control", "first=the"], "give one word, as in --infill"),
+        (["--length", "0"], "this model writes 1 to 31 words"),
+        (["--length", "32"], "this model writes 1 to 31 words"),
+        (["--candidates", "0"], "--candidates 0: at least 1"),
+        (["--steps", "0"], "--steps 0: from 1"),
+        (["--temperature", "0"], "--temperature 0: more than 0"),
+        (["--guidance", "-1"], "--guidance -1: 0 or more"),
+        (["--updates", "-1"], "--updates -1"),
+        (["--prompt", "food[Klingon]"], "food=Klingon: food has no such value"),
+        (["--prompt", "foods[Italian]"], "foods=Italian: no such attribute; did you mean food"),
+        (["--prompt", "Italian"], "'Italian' is no meaning"),
+        (["--solver", "euler"], "no solver 'euler'"),
+        (["--mask", "x"], "--mask: no such option here; this model adds --control"),
+    ],
+)
+def test_what_cannot_be_sampled(small_restaurant, capsys, words, told):
+    assert told in complains(capsys, "sample", small_restaurant, *words)
+
+
+@pytest.mark.parametrize(
+    ("control", "told"),
+    [
+        ("food=Klingon", "food=Klingon: food has no such value; there are Chinese"),
+        ("foods=Italian", "foods=Italian: no such attribute; did you mean food?"),
+    ],
+)
+def test_controls_that_do_not_exist(small_restaurant, small_control, capsys, control, told):
+    words = ["--classifier", small_control, "--control", control]
+    assert told in complains(capsys, "sample", small_restaurant, *words)
+
+
+def test_a_model_of_another_kind_does_not_control(small_restaurant, capsys):
+    words = ["--classifier", "digits", "--control", "food=Italian"]
+    told = complains(capsys, "sample", small_restaurant, *words)
+    assert "--classifier digits: is a PictureDiffusion, not a TextClassifier" in told
+
+
+def test_measures(small_restaurant, small_control, capsys):
+    found = facts(
+        capsys, "eval", small_restaurant, "--num", 12, "--steps", 2, "--bound", 2,
+        "--control", "area,food+area", "--each", 2, "--classifier", small_control,
+    )  # fmt: skip
+    for name in ("samples", "real"):
+        assert {"nats_per_token", "distinct_2", "entropy", "self_bleu"} <= set(found[name])
+    assert found["samples"]["nats_per_token"] > found["real"]["nats_per_token"] + 1
+    assert set(found["obeyed"]) == set(found["obeyed_by_real"])
+    targets = found["control"]["targets"]
+    assert len(targets) == 2 + 7 and "area=riverside" in targets
+    assert found["bound"]["total"] > 0
+
+
+def test_measures_of_a_split_tell_copies(small_restaurant, capsys):
+    found = facts(
+        capsys, "eval", small_restaurant, STARTER, "--meaning-column", "meaning", "--num", 3,
+        "--steps", 2, "--held-out-every", 4, "--untold",
+    )  # fmt: skip
+    assert found["samples"]["copies"] == 0 and 0 <= found["real"]["copies"] <= 1
+    assert "bleu" not in found["samples"] and "obeyed" not in found
+
+
+def test_a_language_model_judges_too(small_restaurant, capsys, tmp_path):
+    told = complains(capsys, "eval", small_restaurant, "--num", 2, "--steps", 1,
+                     "--language-model", tmp_path / "none")  # fmt: skip
+    assert "no such folder" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--num", "0", "--bound", "-1"], "there is nothing to measure"),
+        (["no.csv"], "no such file"),
+        (["--control", "area"], "needs a classifier"),
+        (["--num", "0", "--control", "colour", "--classifier", "CONTROL"], "there are name"),
+    ],
+)
+def test_what_cannot_be_measured(small_restaurant, small_control, capsys, words, told):
+    words = [small_control if word == "CONTROL" else word for word in words]
+    extra = [] if "--num" in words else ["--num", "1", "--steps", "1"]
+    assert told in complains(capsys, "eval", small_restaurant, *words, *extra)
+
+
+def test_classifiers_are_measured(small_control, capsys):
+    found = facts(capsys, "eval", small_control, "--num", 40)
+    assert found["texts"] == 40
+    for shares in found["right"].values():
+        assert all(0 <= share <= 1 for share in shares.values())
+
+
+def test_training_on_bad_texts_is_refused(tmp_path, capsys):
+    from program import RECIPES
+
+    recipe = RECIPES / "smoke" / "restaurant.yaml"
+    empty, binary = tmp_path / "empty.csv", tmp_path / "binary.csv"
+    empty.write_text("")
+    binary.write_bytes(b"meaning,text\n\xff\xfe\x00,a")
+    good = tmp_path / "wrong.csv"
+    good.write_text('meaning,text\n"food[Klingon]",a b c\n"food[Italian]",a b\n')
+    for path, told in ((empty, "is empty"), (binary, "is not UTF-8")):
+        words = [f"data.examples.source.path={path}", f"held_out.examples.source.path={path}"]
+        line = complains(capsys, "train", recipe, *words, "--out", tmp_path / "run")
+        assert told in line and str(path) in line
+    words = ["data.examples.source.held_out_every=2", f"data.examples.source.path={good}"]
+    done = run("train", recipe, *words, "--out", tmp_path / "run2")
+    assert done.returncode == 2 and "food=Klingon" in done.stderr, done.stderr
+
+
+def test_a_vocabulary_that_does_not_fit_the_weights(small_restaurant, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(small_restaurant, folder)
+    kept = json.loads((folder / "vocabulary.json").read_text())
+    kept["pieces"].pop()
+    kept["counts"].pop()
+    (folder / "vocabulary.json").write_text(json.dumps(kept))
+    assert "vocabulary of size 199 and the model's is 200" in complains(capsys, "sample", folder)

@@ -1,0 +1,183 @@
+"""Text models: what is asked of a text is what it has, and one batch is learned by heart."""
+
+import pytest
+import torch
+
+import multidiff as md
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.losses import ConstantWeight, SimpleLoss
+from multidiff.core.schedules import BetaSchedule
+from multidiff.errors import InputError
+from multidiff.text.denoiser import TextDenoiser
+from multidiff.text.diffusion import TextDiffusion
+from multidiff.text.embedded import EmbeddedDomain
+from multidiff.text.meaning import MeaningTable
+from multidiff.text.orders import Control, TextOrder, batches_of, candidate_seeds, laid_out
+from multidiff.text.vocabulary import BLANK, END, PAD, WordVocabulary, with_blanks
+from multidiff.text.walk import TextWalk
+
+SENTENCES = {
+    "a": "the eagle is a cheap pub near the river.",
+    "b": "come to the mill, it serves italian food.",
+    "c": "alimentum is not family friendly at all, and it is in the city centre.",
+    "d": "prices are high.",
+}
+
+
+def learned_vocabulary(tmp_path):
+    from multidiff.text.listing import TextSource
+
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(SENTENCES.values()))
+    return WordVocabulary(33, TextSource(str(path)))
+
+
+def small_model(vocabulary, clamp="soft", seed=0, **options):
+    torch.manual_seed(seed)
+    objective = SimpleLoss(weight=ConstantWeight(0.0 if clamp == "soft" else 1.0))
+    return TextDiffusion(
+        EmbeddedDomain(
+            vocabulary, width=16, length=24, norm=4.0, clamp=clamp, anchor=1.0,
+            meanings=MeaningTable({"which": tuple(SENTENCES)}),
+        ),
+        GaussianProcess(BetaSchedule.sqrt(200), "clean", objective=objective),
+        TextDenoiser(16, 64, 2, 4, 24, sources=5, source_length=1, embedding_width=32),
+        TextWalk(20),
+        **options,
+    )  # fmt: skip
+
+
+def place_of_known(model, text):
+    found = with_blanks(model.domain.vocabulary, text)
+    return {place: number for place, number in enumerate(found) if number is not None}, len(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clamp", ["soft", "hard"])
+def test_one_batch_is_learned_by_heart_and_said_when_asked(clamp, tmp_path):
+    model = small_model(learned_vocabulary(tmp_path), clamp, drop_condition=0.1)
+    batch = {
+        "text": list(SENTENCES.values()) * 2,
+        "meaning": [{"which": name} for name in SENTENCES] * 2,
+    }
+    md.Trainer(steps=400, learning_rate=3e-3, ema_decay=0.9, precision="fp32", threads=1).fit(
+        model.task(), [batch]
+    )
+    model.eval()
+    lengths = [len(model.domain.vocabulary.numbers(text)) for text in SENTENCES.values()]
+    orders = [
+        TextOrder({"which": name}, length=length)
+        for name, length in zip(SENTENCES, lengths, strict=True)
+    ]
+    assert model.generate(orders) == list(SENTENCES.values())
+    assert model.generate(orders, steps=200, solver="ddim") == list(SENTENCES.values())
+    # Infilling without being told the meaning: the words around it are enough.
+    known, length = place_of_known(model, f"the eagle is a {BLANK} pub near the {BLANK}.")
+    (text,) = model.generate([TextOrder(known=known, length=length)])
+    assert text == SENTENCES["a"]
+
+
+def test_sample_i_alone_is_sample_i_in_a_batch(small_restaurant):
+    model = md.load(small_restaurant)
+    orders = [TextOrder(), TextOrder({"food": "Italian"}), TextOrder(length=3), TextOrder()]
+    together = model.generate(orders, seed=[5, 6, 7, 8])
+    assert together == model.generate(orders[::-1], seed=[8, 7, 6, 5], batch_size=2)[::-1]
+    for row, order in enumerate(orders):
+        assert model.generate([order], seed=[5 + row]) == [together[row]]
+    assert model.generate([TextOrder()] * 4) != model.generate([TextOrder()] * 4, seed=100)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 15, 31])
+def test_lengths_are_exact(small_restaurant, length):
+    model = md.load(small_restaurant)
+    for text in model.generate([TextOrder(length=length)] * 3):
+        assert len(model.domain.vocabulary.numbers(text)) == length
+
+
+def test_known_tokens_are_kept_and_blanks_are_words(small_restaurant):
+    model = md.load(small_restaurant)
+    vocabulary = model.domain.vocabulary
+    known, length = place_of_known(model, f"The {BLANK} serves {BLANK} {BLANK} food.")
+    for solver in ("ddpm", "ddim", "dpm++"):
+        for text in model.generate([TextOrder(known=known, length=length)] * 5, solver=solver):
+            numbers = vocabulary.numbers(text)
+            assert len(numbers) == length
+            assert {place: numbers[place] for place in known} == known
+            assert min(numbers) > END
+
+
+def test_no_updates_of_control_change_nothing(small_restaurant, small_control):
+    model, classifier = md.load(small_restaurant), md.load(small_control)
+    orders = [TextOrder()] * 6
+    free = model.generate(orders)
+    still = Control(classifier, {"food": "Italian"}, updates=0)
+    assert model.generate(orders, control=still) == free
+    assert model.generate(orders, control=Control(classifier, {})) == free
+    moved = Control(classifier, {"food": "Italian"}, updates=3, rate=50.0)
+    assert model.generate(orders, control=moved) != free
+
+
+def test_control_does_not_depend_on_the_batch(small_restaurant, small_control):
+    model = md.load(small_restaurant)
+    control = Control(md.load(small_control), {"area": "riverside"}, rate=20.0)
+    orders = [TextOrder(), TextOrder(length=9), TextOrder()]
+    together = model.generate(orders, control=control)
+    for row, order in enumerate(orders):
+        assert model.generate([order], control=control, seed=row) == [together[row]]
+
+
+def test_a_classifier_of_other_embeddings_is_refused(small_restaurant, small_control, tmp_path):
+    model, classifier = md.load(small_restaurant), md.load(small_control)
+    with torch.no_grad():
+        classifier.domain.table += 1
+    with pytest.raises(InputError, match="embeddings of another model"):
+        model.generate([TextOrder()], control=Control(classifier, {"area": "riverside"}))
+
+
+def test_guidance_changes_texts_that_are_told_something(small_restaurant):
+    model = md.load(small_restaurant)
+    told, free = [TextOrder({"food": "Italian"})] * 6, [TextOrder()] * 6
+    assert model.generate(told, guidance=6.0) != model.generate(told)
+    assert model.generate(free, guidance=6.0) == model.generate(free)
+
+
+def test_of_several_candidates_the_first_seed_is_the_texts_own(small_restaurant):
+    model = md.load(small_restaurant)
+    assert candidate_seeds(7, 3)[0] == 7 and len(set(candidate_seeds(7, 30))) == 30
+    pool = model.generate([TextOrder()] * 5, seed=candidate_seeds(3, 5))
+    (chosen,) = model.generate([TextOrder()], seed=3, candidates=5)
+    assert chosen in pool
+    assert model.generate([TextOrder()], seed=3, candidates=1) == pool[:1]
+
+
+def test_a_wrong_order_is_told(small_restaurant):
+    model = md.load(small_restaurant)
+    for length in (0, -1, 32):
+        with pytest.raises(InputError, match=f"length of {length}: this model writes 1 to 31"):
+            model.generate([TextOrder(length=length)])
+    with pytest.raises(InputError, match="temperature 0"):
+        model.generate([TextOrder()], temperature=0)
+    with pytest.raises(InputError, match="--candidates 0"):
+        model.generate([TextOrder()], candidates=0)
+    with pytest.raises(InputError, match="no solver 'euler'"):
+        model.generate([TextOrder()], solver="euler")
+    with pytest.raises(InputError, match="--steps 0: from 1 to 10000"):
+        model.generate([TextOrder()], steps=0)
+
+
+def test_parts_that_do_not_fit_each_other(tmp_path):
+    vocabulary = learned_vocabulary(tmp_path)
+    domain = EmbeddedDomain(vocabulary, width=16, length=24)
+    process = GaussianProcess(BetaSchedule.sqrt(200), "clean")
+    with pytest.raises(ValueError, match="state_width 8 is not the domain's width, 16"):
+        TextDiffusion(domain, process, TextDenoiser(8, 16, 1, 2))
+    with pytest.raises(ValueError, match="set sources: 0"):
+        TextDiffusion(domain, process, TextDenoiser(16, 16, 1, 2, sources=5))
+
+
+def test_canvases_hold_texts_of_like_lengths():
+    lengths = [3, 8, 9, 16, 17, 5]
+    assert batches_of(lengths, 2) == [[0, 1], [5], [2, 3], [4]]
+    tokens, known = laid_out([TextOrder(known={1: 9}), TextOrder()], [4, 2], 8)
+    assert tokens.tolist() == [[PAD, 9, PAD, END] + [PAD] * 4, [PAD, END] + [PAD] * 6]
+    assert known.sum(dim=1).tolist() == [2, 1]

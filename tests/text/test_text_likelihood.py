@@ -1,0 +1,142 @@
+"""The bound on texts, against the exact likelihood of a toy distribution."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from test_embedded import Listed
+from torch import nn
+
+import multidiff as md
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.schedules import BetaSchedule
+from multidiff.core.times import even_times
+from multidiff.text.diffusion import TextDiffusion
+from multidiff.text.embedded import EmbeddedDomain
+from multidiff.text.likelihood import nats_per_token, text_bound
+
+WORDS = ("red", "wine", "white")
+# A joint distribution of two words that is no product of two.
+JOINT = {("red", "wine"): 0.5, ("white", "wine"): 0.2, ("wine", "white"): 0.2, ("red", "red"): 0.1}
+
+
+class Exact(nn.Module):
+    """E[x_0 | x_t] under the toy distribution, or the embedding's mean where x_0 is clamped."""
+
+    def __init__(self, domain, joint):
+        super().__init__()
+        self.domain, self.state_width, self.self_conditioned = domain, domain.width, False
+        self.source = None
+        texts = [" ".join(words) for words in joint]
+        self.known = domain.embed(domain.tokens(texts)).detach()
+        self.logs = torch.tensor([math.log(share) for share in joint.values()])
+
+    def forward(self, noisy, level, condition=None):
+        alpha, sigma = (part[0].item() for part in (level.alpha, level.sigma))
+        own = self.domain.first_deviation**2
+        total = alpha**2 * own + sigma**2
+        distance = noisy[:, None] - alpha * self.known[None]
+        logs = self.logs - distance.square().flatten(2).sum(dim=2) / (2 * total)
+        shares = logs.softmax(dim=1)[..., None, None]
+        refined = self.known[None] + alpha * own / total * distance
+        return (shares * refined).sum(dim=1)
+
+
+def toy(joint=None, width=6, steps=1000):
+    torch.manual_seed(1)
+    domain = EmbeddedDomain(Listed(WORDS), width=width, length=3, norm=3.0, first_deviation=0.1)
+    process = GaussianProcess(BetaSchedule.linear(steps), "clean")
+    exact = Exact(domain, JOINT if joint is None else joint)
+    return TextDiffusion(domain, process, exact)
+
+
+def bound_of(model, texts, steps=1000):
+    found = text_bound(model, texts, [{}] * len(texts), range(len(texts)), even_times(steps))
+    words = found.pop("words")
+    assert words.tolist() == [3] * len(texts)  # END counts
+    return sum(found.values()), found
+
+
+COPIES = 60
+
+
+@pytest.fixture(scope="module")
+def repeated():
+    return [" ".join(words) for words in JOINT for _ in range(COPIES)]
+
+
+def each(values):
+    """Mean and its standard error for each text."""
+    rows = values.view(len(JOINT), COPIES)
+    return rows.mean(dim=1), rows.std(dim=1) / math.sqrt(COPIES)
+
+
+def test_the_bound_is_the_exact_likelihood_of_a_toy(repeated):
+    total, terms = bound_of(toy(), repeated)
+    truth = torch.tensor([-math.log(JOINT[tuple(text.split())]) for text in repeated])
+    mean, error = each(total - truth)
+    assert float(error.max()) < 0.8
+    assert (mean.abs() < 4 * error + 0.05).all(), (mean, error)
+    assert all(bool(term.isfinite().all()) for term in terms.values())
+    assert float(terms["prior"].abs().max()) < 0.01
+
+
+def test_fewer_steps_bound_looser(repeated):
+    model = toy()
+    few, many = (float(bound_of(model, repeated, n)[0].mean()) for n in (4, 500))
+    assert many + 1 < few
+
+
+def test_a_wrong_model_has_more_nats_by_as_much_as_it_is_wrong(repeated):
+    """Under the same noise the difference is that of the exact likelihoods, nearly free of it."""
+    flat = toy(dict.fromkeys(itertools.product(WORDS, WORDS), 1 / 9))
+    right, wrong = (bound_of(model, repeated, 200)[0] for model in (toy(), flat))
+    mean, error = each(wrong - right)
+    truth = torch.tensor([math.log(9 * share) for share in JOINT.values()])
+    assert float(error.max()) < 0.05
+    assert ((mean - truth).abs() < 4 * error + 0.03).all(), (mean, truth, error)
+
+
+def test_an_estimate_that_is_clamped_is_completed(repeated):
+    """A network that tells the words alone bounds as well as one that tells the whole state."""
+    plain = toy()
+
+    class Words(Exact):
+        """Ten times the mean embedding's logits, which soft clamping turns into the mean."""
+
+        def forward(self, noisy, level, condition=None):
+            alpha, sigma = (part[0].item() for part in (level.alpha, level.sigma))
+            total = alpha**2 * self.domain.first_deviation**2 + sigma**2
+            distance = noisy[:, None] - alpha * self.known[None]
+            logs = self.logs - distance.square().flatten(2).sum(dim=2) / (2 * total)
+            shares = logs.softmax(dim=1)  # of the four texts
+            table = self.domain.embeddings()
+            tokens = self.domain.tokens([" ".join(words) for words in JOINT])
+            each = torch.zeros(len(noisy), 3, len(table))
+            for row in range(len(JOINT)):
+                for place in range(3):
+                    each[:, place, tokens[row, place]] += shares[:, row]
+            # The state whose logits are these log probabilities: least squares is exact here,
+            # since there are as many dimensions as words.
+            wanted = (each + 1e-30).log() - each.clamp(min=1e-30).log().mean(dim=-1, keepdim=True)
+            return wanted @ torch.linalg.pinv(table).T
+
+    domain = EmbeddedDomain(
+        Listed(WORDS), width=6, length=3, norm=3.0, first_deviation=0.1, clamp="soft"
+    )
+    domain.table.data.copy_(plain.domain.table)
+    clamped = TextDiffusion(domain, plain.process, Words(domain, JOINT))
+    a, b = (float(bound_of(one, repeated, 100)[0].mean()) for one in (plain, clamped))
+    assert b == pytest.approx(a, abs=0.1)
+
+
+def test_terms_are_told_for_each_real_token(small_restaurant):
+    model = md.load(small_restaurant)
+    texts = ["The Eagle is a pub.", "The Mill is cheap food."]
+    found = nats_per_token(model, texts, [{}, {}], steps=5)
+    assert found["total"] == pytest.approx(sum(v for k, v in found.items() if k != "total"))
+    alone = [text_bound(model, [t], [{}], [i], even_times(5)) for i, t in enumerate(texts)]
+    words = sum(float(one.pop("words")) for one in alone)
+    total = sum(float(v) for one in alone for v in one.values())
+    assert found["total"] == pytest.approx(total / words, rel=1e-4)
