@@ -28,6 +28,8 @@ PARTS = {
     "picture-loop": "picture_loop",
     "decode-memory": "decode_memory",
     "digits-budget": "digits_budget",
+    "text-step": "text_step",
+    "text-loop": "text_loop",
 }
 
 

@@ -79,7 +79,7 @@ VERBS = {
         "eval": "multidiff.text.evaluation:measure",
         "preview": "multidiff.text.previews:preview",
     },
-    "TextClassifier": {"eval": "multidiff.text.classifier_evaluation:measure"},
+    "TextClassifier": {"eval": "multidiff.text.control_evaluation:measure"},
     "PictureClassifier": {"eval": "multidiff.image.feature_distance:measure"},
 }
 

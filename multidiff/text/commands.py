@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +39,7 @@ def sample(
     length: int | None = None,
     candidates: int = 1,
     temperature: float | None = None,
-    updates: int = 3,
-    rate: float = 1.0,
-    fluency: float = 0.01,
+    pull: tuple[float, float, float] = (3, 1.0, 0.01),
 ) -> Report:
     """Texts, a line each.
 
@@ -63,43 +60,46 @@ def sample(
         length: of the texts, in tokens.
         candidates: drawn for each text, of which the one most like the others is told.
         temperature: of the words that clamping chooses among.
-        updates: of the texts towards the controls after each step.
-        rate: of each update.
-        fluency: how strongly the texts are held where the model puts them.
+        pull: updates towards the controls after each step, their rate, and the fluency that
+            holds the texts where the model puts them.
 
     Raises:
         InputError: if an option is wrong.
     """
     wanted = read_controls(control)
     pinned = {name: wanted.pop(name) for name in (LENGTH, FIRST) if name in wanted}
-    pulled = _pulled(classifier, wanted, updates, rate, fluency)
-    orders = [
-        order_of(model.domain.vocabulary, meaning, infill, length, pinned)
-        for meaning in _meanings(model, prompts)
-    ]
-    pairs = list(itertools.product(orders, range(seed, seed + num)))
     how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
+    how |= {"temperature": temperature, "candidates": candidates}
+    how["control"] = _pulled(classifier, wanted, pull)
+    words = model.domain.vocabulary
+    orders = [order_of(words, one, infill, length, pinned) for one in _meanings(model, prompts)]
+    report = _drawn(model, orders, list(prompts) or [""], range(seed, seed + num), how)
+    if out is not None:
+        _write(report.lines, out)
+    return report
+
+
+def _drawn(
+    model: TextDiffusion,
+    orders: Sequence[TextOrder],
+    prompts: Sequence[str],
+    seeds: range,
+    how: dict[str, Any],
+) -> Report:
+    """A text of each order and seed."""
+    every = [order for order in orders for _ in seeds]
+    numbers = [*seeds] * len(orders)
     began = time.perf_counter()
     with progress() as on_step:
-        texts = model.generate(
-            [order for order, _ in pairs],
-            **how,
-            temperature=temperature,
-            control=pulled,
-            seed=[number for _, number in pairs],
-            candidates=candidates,
-            on_step=on_step,
-        )
+        texts = model.generate(every, **how, seed=numbers, on_step=on_step)
     seconds = time.perf_counter() - began
-    if out is not None:
-        _write(texts, out)
-    asked = [prompt for prompt in prompts or [""] for _ in range(num)]
-    outputs = [
-        {"text": text, "seed": number, "prompt": prompt, "words": _count(model, text)}
-        for text, (_, number), prompt in zip(texts, pairs, asked, strict=True)
+    asked = [prompt for prompt in prompts for _ in seeds]
+    outputs: list[dict[str, Any]] = [
+        {"text": text, "seed": seed, "prompt": prompt, "words": _count(model, text)}
+        for text, seed, prompt in zip(texts, numbers, asked, strict=True)
     ]
-    if pulled is not None:
-        for output, score in zip(outputs, scores(pulled, texts), strict=True):
+    if how["control"] is not None:
+        for output, score in zip(outputs, scores(how["control"], texts), strict=True):
             output["control"] = score
     facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}
     return Report(texts, facts)
@@ -166,22 +166,18 @@ def _readable(vocabulary: Vocabulary, option: str, text: str) -> str:
 
 
 def _pulled(
-    classifier: TextClassifier | None,
-    wanted: dict[str, str],
-    updates: int,
-    rate: float,
-    fluency: float,
+    classifier: TextClassifier | None, wanted: dict[str, str], pull: tuple[float, float, float]
 ) -> Control | None:
-    if min(updates, rate, fluency) < 0:
-        raise InputError(
-            f"--updates {updates} --rate {rate:g} --fluency {fluency:g}: each 0 or more"
-        )
+    updates, rate, fluency = pull
+    if min(pull) < 0 or updates != int(updates):
+        told = ",".join(f"{number:g}" for number in pull)
+        raise InputError(f"--pull {told}: updates, rate and fluency, each 0 or more")
     if not wanted:
         return None
     if classifier is None:
         told = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise InputError(f"--control {told}: needs a classifier; name one by --classifier")
-    return Control(classifier, wanted, updates, rate, fluency)
+    return Control(classifier, wanted, int(updates), rate, fluency)
 
 
 def _meanings(model: TextDiffusion, prompts: Sequence[str]) -> list[dict[str, str]]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from multidiff.errors import InputError
 from multidiff.report import Report, table
-from multidiff.text.classifier import TextClassifier
 from multidiff.text.diffusion import TextDiffusion
 from multidiff.text.judge import Judge
 from multidiff.text.likelihood import nats_per_token
@@ -24,7 +25,7 @@ from multidiff.text.metrics import (
     self_bleu,
 )
 from multidiff.text.ngram import NGramModel
-from multidiff.text.orders import Control, TextOrder
+from multidiff.text.orders import TextOrder
 from multidiff.text.vocabulary import Vocabulary
 
 DATA = "starter:restaurant/sentences.csv"
@@ -68,22 +69,14 @@ def measure(
     num: int = 500,
     untold: bool = False,
     candidates: int = 1,
-    control: tuple[str, ...] = (),
-    each: int = 50,
-    updates: int = 3,
-    rate: float = 1.0,
-    fluency: float = 0.01,
-    classifier: TextClassifier | None = None,
     bound: int = 0,
+    blanks: int = 0,
     language_model: Path | None = None,
     column: str = "text",
     meaning_column: str | None = None,
     held_out_every: int = 0,
 ) -> Report:
     """Samples beside real texts, under an n-gram that was trained on others.
-
-    Texts that say the same are kept together: one part of them trains the n-gram and the judge
-    of meanings, the other is what samples are compared with, which are told its meanings.
 
     Args:
         model: the model.
@@ -97,14 +90,8 @@ def measure(
         num: samples; 0 draws none.
         untold: samples are told no meaning.
         candidates: drawn for each sample.
-        control: attributes; samples are pulled towards each of their values in turn, and are
-            told nothing. ``food+area`` pulls towards two at once.
-        each: samples for each value.
-        updates: of the texts towards the controls after each step.
-        rate: of each update.
-        fluency: how strongly the texts are held where the model puts them.
-        classifier: the model that pulls.
         bound: texts whose likelihood is bounded.
+        blanks: texts of which a third of the tokens is filled in again.
         language_model: folder of a causal language model that judges too.
         column: of the texts.
         meaning_column: of their meanings.
@@ -113,35 +100,42 @@ def measure(
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
     """
-    if min(num, bound) < 0 or each < 1:
-        raise InputError(f"--num {num} --bound {bound} --each {each}: there is nothing to measure")
-    if control and classifier is None:
-        raise InputError("--control: needs a classifier; name one by --classifier")
-    if data is None:
-        data, column, meaning_column = DATA, "text", "meaning"
-    source = TextSource(data, column, meaning_column=meaning_column, held_out_every=held_out_every)
-    halves = halved(source, model.domain.vocabulary, max(num, bound, 1))
-    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
-    how |= {"temperature": temperature}
-    report = Report([], {"data": data})
+    counts = {"num": num, "bound": bound, "blanks": blanks}
+    source = source_of(data, column, meaning_column, held_out_every)
+    halves = halved(source, model.domain.vocabulary, checked_counts(counts))
+    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
+    how |= {"temperature": temperature, "candidates": candidates}
+    orders = [TextOrder({} if untold else one) for one in halves.meanings]
+    report = Report([], {"data": source.path})
     if num:
-        orders = [TextOrder({} if untold else halves.meanings[i % len(halves.real)])
-                  for i in range(num)]  # fmt: skip
-        began = time.perf_counter()
-        texts = model.generate(orders, **how, seed=seed, candidates=candidates)
-        report.facts["wall_seconds"] = round(time.perf_counter() - began, 2)
-        _compare(model, texts, halves, untold, language_model, report)
-    if control:
-        assert classifier is not None
-        pull = Control(classifier, {}, updates, rate, fluency)
-        _control(model, control, each, pull, halves, {**how, "seed": seed}, report)
+        _compare(model, [orders[i % len(orders)] for i in range(num)], halves, how, report)
+        _judge_by(language_model, halves, report)
+    if blanks:
+        _fill(model, orders, blanks, halves, how, report)
     if bound:
-        told = [{} if untold else one for one in halves.meanings[:bound]]
-        terms = nats_per_token(model, halves.texts[:bound], told, seed=seed)
-        report.facts["bound"] = {name: round(value, 4) for name, value in terms.items()}
-        listed = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
-        report.lines.append(f"nats for each token, at most: {listed}")
+        _bound(model, orders[:bound], halves, seed, report)
     return report
+
+
+def source_of(
+    data: str | None, column: str, meaning_column: str | None, held_out_every: int
+) -> TextSource:
+    """The texts that a command names, or those that come with the package."""
+    if data is None:
+        return TextSource(DATA, "text", meaning_column="meaning")
+    return TextSource(data, column, meaning_column=meaning_column, held_out_every=held_out_every)
+
+
+def checked_counts(counts: Mapping[str, int]) -> int:
+    """The largest of what is to be measured.
+
+    Raises:
+        InputError: if that is nothing.
+    """
+    if min(counts.values()) < 0 or not any(counts.values()):
+        told = " ".join(f"--{name} {count}" for name, count in counts.items())
+        raise InputError(f"{told}: there is nothing to measure")
+    return max(counts.values())
 
 
 def halved(source: TextSource, vocabulary: Vocabulary, num: int) -> Halves:
@@ -174,29 +168,99 @@ def halved(source: TextSource, vocabulary: Vocabulary, num: int) -> Halves:
 
 def _compare(
     model: TextDiffusion,
-    texts: Sequence[str],
+    orders: Sequence[TextOrder],
     halves: Halves,
-    untold: bool,
-    language_model: Path | None,
+    how: dict[str, Any],
     report: Report,
 ) -> None:
     """Samples and real texts side by side."""
+    began = time.perf_counter()
+    texts = model.generate(orders, **how)
+    seconds = round(time.perf_counter() - began, 2)
     made = [model.domain.vocabulary.numbers(text) for text in texts]
     ngram = NGramModel(halves.other, ORDER)
     sets = {"samples": made, "real": halves.real}
     facts = {name: described(tokens, ngram, halves.trained) for name, tokens in sets.items()}
-    if language_model is not None:
-        for name, lines in (("samples", texts), ("real", halves.texts)):
-            facts[name]["language_model_nats"] = causal_nats_per_token(lines, language_model)
-    if not untold and model.domain.meanings is not None:
+    if any(order.meaning for order in orders):
         alike: dict[str, list[list[int]]] = {}
         for group, tokens in zip(halves.groups, halves.real, strict=True):
             alike.setdefault(group, []).append(tokens)
         wanted = [halves.groups[i % len(halves.groups)] for i in range(len(made))]
         facts["samples"]["bleu"] = bleu(made, [alike[group] for group in wanted])
         facts |= _obedience(made, halves)
-    report.facts.update(facts)
+    report.facts.update({**facts, "wall_seconds": seconds, "texts": texts})
     report.lines.extend(_table(facts))
+
+
+def _judge_by(folder: Path | None, halves: Halves, report: Report) -> None:
+    """Samples and real texts under a causal language model, where one is given."""
+    if folder is None:
+        return
+    found = {
+        name: causal_nats_per_token(texts, folder)
+        for name, texts in (("samples", report.facts["texts"]), ("real", halves.texts))
+    }
+    report.facts["language_model"] = found
+    told = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    report.lines.append(f"nats for each of its tokens under {folder}: {told}")
+
+
+def _fill(
+    model: TextDiffusion,
+    orders: Sequence[TextOrder],
+    count: int,
+    halves: Halves,
+    how: dict[str, Any],
+    report: Report,
+) -> None:
+    """A third of the tokens of real texts filled in, by the model and by an n-gram."""
+    rng = np.random.default_rng(how["seed"])
+    fits = [row for row, one in enumerate(halves.real) if 0 < len(one) < model.domain.length]
+    if not fits:
+        raise InputError(f"--blanks {count}: no text is as short as {model.domain.length - 1} words")
+    real = [halves.real[row] for row in fits[:count]]
+    holes = [set(rng.permutation(len(one))[: max(1, len(one) // 3)].tolist()) for one in real]
+    known = [
+        {place: token for place, token in enumerate(one) if place not in hole}
+        for one, hole in zip(real, holes, strict=True)
+    ]
+    asked = [
+        TextOrder(orders[row].meaning, there, len(one))
+        for row, there, one in zip(fits, known, real, strict=False)
+    ]
+    filler = NGramModel(halves.trained or halves.other, ORDER)
+    sets = {
+        "filled by the model": [model.domain.vocabulary.numbers(one)
+                                for one in model.generate(asked, **how)],
+        "by the n-gram": [filler.fill([there.get(place) for place in range(len(one))], rng)
+                          for there, one in zip(known, real, strict=True)],
+        "real": real,
+    }  # fmt: skip
+    judge = NGramModel(halves.other, ORDER)
+    facts = {}
+    for name, made in sets.items():
+        kept = [made[row][place] == token for row, there in enumerate(known)
+                for place, token in there.items()]  # fmt: skip
+        found = [made[row][place] == real[row][place] for row, hole in enumerate(holes)
+                 for place in hole]  # fmt: skip
+        facts[name] = {
+            "nats_per_token": judge.nats_per_token(made),
+            "known_kept": sum(kept) / len(kept),
+            "blanks_as_real": sum(found) / len(found),
+        }
+    report.facts["blanks"] = facts
+    report.lines.extend(columns_of(facts, tuple(facts)))
+
+
+def _bound(
+    model: TextDiffusion, orders: Sequence[TextOrder], halves: Halves, seed: int, report: Report
+) -> None:
+    """The likelihood of real texts, at least."""
+    told = [order.meaning for order in orders]
+    terms = nats_per_token(model, halves.texts[: len(orders)], told, seed=seed)
+    report.facts["bound"] = {name: round(value, 4) for name, value in terms.items()}
+    listed = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
+    report.lines.append(f"nats for each token, at most: {listed}")
 
 
 def described(
@@ -204,7 +268,6 @@ def described(
 ) -> dict[str, float]:
     """What a set of texts is like."""
     facts = {
-        "texts": len(tokens),
         "nats_per_token": ngram.nats_per_token(tokens),
         "distinct_1": distinct(tokens, 1),
         "distinct_2": distinct(tokens, 2),
@@ -227,75 +290,15 @@ def _obedience(made: Sequence[Sequence[int]], halves: Halves) -> dict[str, dict[
 
 
 def _table(facts: Mapping[str, Mapping[str, float]]) -> list[str]:
-    lines = []
-    for names in (("samples", "real"), ("obeyed", "obeyed_by_real")):
-        columns = [name for name in names if name in facts]
-        if columns:
-            keys = list(dict.fromkeys(key for name in columns for key in facts[name]))
-            cells = [[f"{facts[n][k]:.3f}" if k in facts[n] else "-" for n in columns]
-                     for k in keys]  # fmt: skip
-            rows = [[key, *row] for key, row in zip(keys, cells, strict=True)]
-            lines += table([["", *columns], *rows])
-    return lines
+    pairs = (("samples", "real"), ("obeyed", "obeyed_by_real"))
+    return [line for names in pairs if names[0] in facts for line in columns_of(facts, names)]
 
 
-# ---------------------------------------------------------------------------- control
-
-
-def _control(
-    model: TextDiffusion,
-    attributes: Sequence[str],
-    each: int,
-    pull: Control,
-    halves: Halves,
-    how: dict[str, Any],
-    report: Report,
-) -> None:
-    """How often samples that are pulled towards a value have it, and how often they have anyway."""
-    judge = Judge(halves.other, halves.other_meanings)
-    ngram = NGramModel(halves.other, ORDER)
-    words = model.domain.vocabulary.numbers
-    free = [words(text) for text in model.generate([TextOrder()] * each, **how)]
-    base = judge.meanings(free)
-    rows = [["control", "success", "without", "nats", "nats without"]]
-    facts: dict[str, dict[str, float]] = {}
-    for wanted in _targets(model, attributes):
-        controlled = Control(pull.classifier, wanted, pull.updates, pull.rate, pull.fluency)
-        made = model.generate([TextOrder()] * each, control=controlled, **how)
-        tokens = [words(text) for text in made]
-        name = ", ".join(f"{attribute}={value}" for attribute, value in wanted.items())
-        facts[name] = {
-            "success": _share(judge.meanings(tokens), wanted),
-            "without": _share(base, wanted),
-            "nats_per_token": ngram.nats_per_token(tokens),
-            "nats_without": ngram.nats_per_token(free),
-        }
-        rows.append([name, *(f"{value:.3f}" for value in facts[name].values())])
-    mean = {key: sum(one[key] for one in facts.values()) / len(facts)
-            for key in ("success", "without", "nats_per_token")}  # fmt: skip
-    report.facts["control"] = {"targets": facts, "mean": mean}
-    report.lines.extend(table(rows))
-    report.lines.append(f"mean success {mean['success']:.3f}, without {mean['without']:.3f}")
-
-
-def _targets(model: TextDiffusion, attributes: Sequence[str]) -> list[dict[str, str]]:
-    """The values to be tried: all of an attribute, or of two the pairs in step."""
-    meanings = model.domain.meanings
-    if meanings is None:
-        raise InputError("--control: this model was trained without meanings")
-    targets: list[dict[str, str]] = []
-    for text in attributes:
-        names = text.split("+")
-        for name in names:
-            if name not in meanings.attributes:
-                raise InputError(f"--control {text}: there are {', '.join(meanings.attributes)}")
-        most = max(len(meanings.attributes[name]) for name in names)
-        for place in range(most):
-            values = {n: meanings.attributes[n][place % len(meanings.attributes[n])] for n in names}
-            targets.append(values)
-    return targets
-
-
-def _share(found: Sequence[Meaning], wanted: Meaning) -> float:
-    right = [all(one.get(name) == value for name, value in wanted.items()) for one in found]
-    return sum(right) / len(right)
+def columns_of(facts: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> list[str]:
+    """Some of the facts as a table, a column for each."""
+    keys = list(dict.fromkeys(key for name in names for key in facts[name]))
+    rows = [
+        [key, *(f"{facts[name][key]:.3f}" if key in facts[name] else "-" for name in names)]
+        for key in keys
+    ]
+    return table([["", *names], *rows])

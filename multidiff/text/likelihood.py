@@ -5,8 +5,9 @@ With ``q(x_0 | w) = N(Emb(w), sigma_0^2)`` and the head ``p(w | x_0)``,
     (1) -log p(w) <= E_q [ bound of -log p(x_0) - log p(w | x_0) + log q(x_0 | w) ]
 
 (Li et al. 2022, eq. 2). The first term is the variational bound of the states; the last is minus
-the entropy of a Gaussian. Everything is told in nats for each token, END among them: padding is
-no part of a state and costs nothing.
+the entropy of a Gaussian. The network is told where a text ends, so the length is paid for by
+itself, under the distribution that lengths are drawn from. Everything is told in nats for each
+token, END among them: padding is no part of a state and costs nothing.
 
 Where an embedding is known, what is left of x_0 is Gaussian:
 
@@ -24,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from multidiff.core.likelihood import ContinuousDecoder, variational_bound
@@ -33,7 +35,7 @@ from multidiff.core.randomness import generators
 from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import TimeGrid, even_times
 from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.embedded import EmbeddedDomain
+from multidiff.text.embedded import EmbeddedDomain, EncodedText
 
 
 def completed(
@@ -98,9 +100,17 @@ def text_bound(
         "prior": bound.prior * dimensions,
         "steps": bound.steps[:, :-1].sum(dim=1) * dimensions,
         "decoder": bound.decoder * dimensions - entropy,
+        "length": _length_nats(domain, encoded),
         "rounding": domain.cross_entropy(encoded.clean, encoded.tokens, encoded.real) * words,
         "words": words,
     }
+
+
+def _length_nats(domain: EmbeddedDomain, encoded: EncodedText) -> Tensor:
+    """What it costs to tell where each text ends: the network is told, the bound must pay."""
+    lengths = encoded.real.sum(dim=1)
+    logits = domain.length_logits(len(lengths), None)
+    return F.cross_entropy(logits, lengths, reduction="none")
 
 
 def _told_nothing(model: TextDiffusion) -> Denoiser:

@@ -65,7 +65,9 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--steps", "0"], "--steps 0: from 1"),
         (["--temperature", "0"], "--temperature 0: more than 0"),
         (["--guidance", "-1"], "--guidance -1: 0 or more"),
-        (["--updates", "-1"], "--updates -1"),
+        (["--pull", "-1,1,1"], "--pull -1,1,1: updates, rate and fluency"),
+        (["--pull", "1.5,1,1"], "--pull 1.5,1,1"),
+        (["--pull", "1"], "--pull 1: "),
         (["--prompt", "food[Klingon]"], "food=Klingon: food has no such value"),
         (["--prompt", "foods[Italian]"], "foods=Italian: no such attribute; did you mean food"),
         (["--prompt", "Italian"], "'Italian' is no meaning"),
@@ -95,18 +97,29 @@ def test_a_model_of_another_kind_does_not_control(small_restaurant, capsys):
     assert "--classifier digits: is a PictureDiffusion, not a TextClassifier" in told
 
 
-def test_measures(small_restaurant, small_control, capsys):
+def test_measures(small_restaurant, capsys):
     found = facts(
-        capsys, "eval", small_restaurant, "--num", 12, "--steps", 2, "--bound", 2,
-        "--control", "area,food+area", "--each", 2, "--classifier", small_control,
-    )  # fmt: skip
+        capsys, "eval", small_restaurant, "--num", 60, "--steps", 2, "--bound", 2, "--blanks", 5
+    )
     for name in ("samples", "real"):
         assert {"nats_per_token", "distinct_2", "entropy", "self_bleu"} <= set(found[name])
     assert found["samples"]["nats_per_token"] > found["real"]["nats_per_token"] + 1
     assert set(found["obeyed"]) == set(found["obeyed_by_real"])
+    assert found["bound"]["total"] > 0 and found["bound"]["length"] > 0
+    for filled in found["blanks"].values():
+        assert filled["known_kept"] == 1
+    assert found["blanks"]["real"]["blanks_as_real"] == 1
+
+
+def test_steering_is_measured(small_restaurant, small_control, capsys):
+    found = facts(
+        capsys, "eval", small_control, "--num", 0, "--steps", 2, "--steered", small_restaurant,
+        "--control", "area,food+area", "--each", 2, "--pull", "1,2,0",
+    )  # fmt: skip
     targets = found["control"]["targets"]
-    assert len(targets) == 2 + 7 and "area=riverside" in targets
-    assert found["bound"]["total"] > 0
+    assert len(targets) == 2 + 7 and "food=Chinese, area=city centre" in targets
+    # Some hundred sentences in two hundred words teach the judge little, but something.
+    assert found["judge"]["familyFriendly"] > 0.4
 
 
 def test_measures_of_a_split_tell_copies(small_restaurant, capsys):
@@ -128,15 +141,24 @@ def test_a_language_model_judges_too(small_restaurant, capsys, tmp_path):
     ("words", "told"),
     [
         (["--num", "0", "--bound", "-1"], "there is nothing to measure"),
+        (["--num", "0"], "there is nothing to measure"),
         (["no.csv"], "no such file"),
-        (["--control", "area"], "needs a classifier"),
-        (["--num", "0", "--control", "colour", "--classifier", "CONTROL"], "there are name"),
     ],
 )
-def test_what_cannot_be_measured(small_restaurant, small_control, capsys, words, told):
-    words = [small_control if word == "CONTROL" else word for word in words]
-    extra = [] if "--num" in words else ["--num", "1", "--steps", "1"]
-    assert told in complains(capsys, "eval", small_restaurant, *words, *extra)
+def test_what_cannot_be_measured(small_restaurant, capsys, words, told):
+    assert told in complains(capsys, "eval", small_restaurant, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--control", "colour"], "--control colour: there are name, eatType"),
+        ([], "name the attributes too"),
+    ],
+)
+def test_what_cannot_be_steered(small_restaurant, small_control, capsys, words, told):
+    words = ["--num", "0", "--steered", small_restaurant, *words]
+    assert told in complains(capsys, "eval", small_control, *words)
 
 
 def test_classifiers_are_measured(small_control, capsys):

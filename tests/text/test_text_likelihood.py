@@ -54,6 +54,9 @@ def toy(joint=None, width=6, steps=1000):
 def bound_of(model, texts, steps=1000):
     found = text_bound(model, texts, [{}] * len(texts), range(len(texts)), even_times(steps))
     words = found.pop("words")
+    # All lengths are as likely in an untrained domain: 0 to 3.
+    length = found.pop("length")
+    torch.testing.assert_close(length, torch.full_like(length, math.log(4)))
     assert words.tolist() == [3] * len(texts)  # END counts
     return sum(found.values()), found
 

@@ -1,0 +1,105 @@
+"""What sampling texts costs beyond its network: ``generate()`` over its forward passes.
+
+Sentences of one length under a model of the size of ``restaurant`` with random weights, all steps
+of the solver, with what it does by default: soft clamping, self-conditioning, the pinned END. The
+bare passes are the same network on the same canvases, once with the head that reads its output as
+words (clamping to the mean word is a part of that model's prediction) and once without. Ratio to
+the passes with the head.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.text_step import Numbers
+from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
+from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.schedules import BetaSchedule
+from multidiff.core.times import even_times
+from multidiff.text.denoiser import TextDenoiser
+from multidiff.text.diffusion import TextDiffusion
+from multidiff.text.embedded import EmbeddedDomain
+from multidiff.text.orders import TextOrder
+
+PART = "text-loop"
+OURS = "multidiff generate()"
+STATE = 64
+CLOCK = time.process_time
+
+
+class Written(Numbers):
+    """Texts that stay numbers."""
+
+    def text(self, numbers: list[int]) -> str:
+        """Of numbers."""
+        return " ".join(map(str, numbers))
+
+
+def measure(
+    threads: int,
+    rounds: int,
+    *,
+    steps: int = 200,
+    texts: int = 50,
+    length: int = 24,
+    width: int = 192,
+    layers: int = 5,
+) -> list[Row]:
+    """The bare passes, with and without the head, and the package's loop.
+
+    Args:
+        threads: of the CPU.
+        rounds: walks of each.
+        steps: of the solver.
+        texts: at a time.
+        length: of each, END counted.
+        width: of the transformer,
+        layers: and its blocks.
+    """
+    case = f"{texts} sentences of {length}, {steps} steps, {counted(threads)}"
+    with on_threads(threads):
+        loops = _loops(steps, texts, length, width, layers)
+        seconds = in_alternation(loops, rounds, CLOCK)
+    reference = next(iter(loops))
+    return rows_of(PART, case, seconds, reference, "CPU s")
+
+
+def _loops(
+    steps: int, texts: int, length: int, width: int, layers: int
+) -> dict[str, Callable[[], object]]:
+    torch.manual_seed(0)
+    vocabulary: Any = Written()
+    domain = EmbeddedDomain(vocabulary, STATE, length, norm=4.0, clamp="soft")
+    process = GaussianProcess(BetaSchedule.sqrt(2000), "clean")
+    denoiser = TextDenoiser(STATE, width, layers, 4, length)
+    model = TextDiffusion(domain, process, denoiser).eval().requires_grad_(False)
+    noisy = torch.randn(texts, length, 2 * STATE)
+    real = torch.ones(texts, length, dtype=torch.bool)
+    levels = [level.expand(texts) for level in process.levels(even_times(steps))[:-1]]
+
+    @torch.no_grad()
+    def bare() -> object:
+        for level in levels:
+            output = denoiser(noisy, level, {"real": real})
+        return output
+
+    @torch.no_grad()
+    def headed() -> object:
+        words = domain.embeddings()
+        for level in levels:
+            output = denoiser(noisy, level, {"real": real})
+            clean = torch.softmax(domain.logits(output), dim=-1) @ words
+        return clean
+
+    def ours() -> object:
+        return model.generate([TextOrder(length=length - 1)] * texts, steps=steps)
+
+    return {
+        f"{steps} passes, read as words": headed,
+        OURS: ours,
+        f"{steps} passes alone": bare,
+    }
