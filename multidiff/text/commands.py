@@ -39,7 +39,7 @@ def sample(
     length: int | None = None,
     candidates: int = 1,
     temperature: float | None = None,
-    pull: tuple[float, float, float] = (3, 1.0, 0.01),
+    pull: tuple[float, float, float] = (3, 20.0, 0.01),
 ) -> Report:
     """Texts, a line each.
 

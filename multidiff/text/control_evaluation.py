@@ -37,7 +37,7 @@ def measure(
     steered: TextDiffusion | None = None,
     control: tuple[str, ...] = (),
     each: int = 50,
-    pull: tuple[float, float, float] = (3, 1.0, 0.01),
+    pull: tuple[float, float, float] = (3, 20.0, 0.01),
     temperature: float | None = None,
     column: str = "text",
     meaning_column: str | None = None,

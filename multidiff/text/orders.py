@@ -48,7 +48,7 @@ class Control:
     classifier: TextClassifier
     wanted: Mapping[str, str]
     updates: int = 3
-    rate: float = 1.0
+    rate: float = 20.0
     fluency: float = 0.01
 
 
