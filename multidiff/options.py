@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pydantic
@@ -29,7 +30,7 @@ def read_options(
         function: whose keyword-only parameters are the options.
         taken: parameters that the command fills itself.
         load: makes a model of its name.
-        usual: names of models for options that are not given.
+        usual: names of models for options that are not given, as far as they can be had.
 
     Raises:
         InputError: if there is no such option, its value is missing or not right.
@@ -65,7 +66,8 @@ def read_options(
     for name, text in usual.items():
         kind = _model_in(hints[name])
         if name not in values and kind is not None and load is not None:
-            values[name] = _model(name, text, kind, load)
+            with suppress(InputError):  # the command says what it lacks where it needs it
+                values[name] = _model(name, text, kind, load)
     return values
 
 

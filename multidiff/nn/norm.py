@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,4 +28,4 @@ class AdaptiveNorm(nn.Module):
     ) -> Float[Tensor, "batch frames width"]:
         """The normalised and modulated frames."""
         scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=-1)
-        return F.layer_norm(x, (self.width,)) * (1 + scale) + shift
+        return torch.addcmul(shift, F.layer_norm(x, (self.width,)), 1 + scale)

@@ -46,19 +46,21 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch places width"],
         context: Float[Tensor, "batch more width"] | None = None,
         keys: Bool[Tensor, "batch all"] | None = None,
+        turns: Float[Tensor, "2 all channels"] | None = None,
     ) -> Float[Tensor, "batch places width"]:
         """What each place finds.
 
         Args:
             x: the places that ask, and are asked.
-            context: places that are asked alone.
-            keys: which of the context's places and of these, in this order, count.
+            context: places that are asked alone; they come before the others.
+            keys: which of all these places count.
+            turns: of all these places, see :func:`turns_of`; computed where not given.
         """
         asked = x if context is None else torch.cat([context, x], dim=1)
         key, value = map(self._split, self.key_value(asked).chunk(2, dim=-1))
         query = self._split(self.query(x))
-        # A context's places come before the others'.
-        turns = turns_of(asked.shape[1], query.shape[-1], x.device)
+        if turns is None:
+            turns = turns_of(asked.shape[1], query.shape[-1], x.device)
         query, key = turned(query, turns[:, -x.shape[1] :]), turned(key, turns)
         mask = None if keys is None else keys[:, None, None]
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -70,20 +72,21 @@ class Attention(nn.Module):
 
 def turns_of(
     places: int, width: int, device: torch.device, longest: float = 1000.0
-) -> Float[Tensor, "2 places half"]:
-    """Cosines and sines of the angle that each pair of channels is turned by at each place."""
+) -> Float[Tensor, "2 places width"]:
+    """Cosines and sines of the angle that each channel is turned by at each place."""
     rates = longest ** -(torch.arange(width // 2, device=device) / (width // 2))
     angles = torch.arange(places, device=device)[:, None] * rates
-    return torch.stack([angles.cos(), angles.sin()])
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cosine, cosine], dim=1), torch.cat([-sine, sine], dim=1)])
 
 
 def turned(
-    x: Float[Tensor, "batch heads places width"], turns: Float[Tensor, "2 places half"]
+    x: Float[Tensor, "batch heads places width"], turns: Float[Tensor, "2 places width"]
 ) -> Float[Tensor, "batch heads places width"]:
     """Channels turned in pairs, the first half with the second."""
     cosine, sine = turns.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    return torch.addcmul(x * cosine, torch.cat([second, first], dim=-1), sine)
 
 
 class Block(nn.Module):
@@ -108,10 +111,15 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, embedding: Tensor | None, context: Tensor | None, keys: Tensor | None
+        self,
+        x: Tensor,
+        embedding: Tensor | None,
+        context: Tensor | None,
+        keys: Tensor | None,
+        turns: Tensor | None = None,
     ) -> Tensor:
         """The places after the block."""
-        x = x + self.dropout(self.attention(self.norm1(x, embedding), context, keys))
+        x = x + self.dropout(self.attention(self.norm1(x, embedding), context, keys, turns))
         hidden = F.gelu(self.widen(self.norm2(x, embedding)), approximate="tanh")
         return x + self.dropout(self.narrow(hidden))
 
@@ -138,6 +146,7 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        self.heads = heads
         self.blocks = nn.ModuleList(
             Block(width, heads, embedding_width, expansion, dropout) for _ in range(layers)
         )
@@ -158,8 +167,10 @@ class Transformer(nn.Module):
             context: further places that are read and not written.
             keys: which of the context's places and of these, in this order, are no padding.
         """
+        places = x.shape[1] + (0 if context is None else context.shape[1])
+        turns = turns_of(places, x.shape[2] // self.heads, x.device)
         for block in self.blocks:
-            x = block(x, embedding, context, keys)
+            x = block(x, embedding, context, keys, turns)
         return self.norm(x, embedding)
 
 

@@ -16,7 +16,7 @@ from multidiff.text.classifier import TextClassifier
 from multidiff.text.diffusion import TextDiffusion
 from multidiff.text.listing import parse_meaning
 from multidiff.text.orders import Control, TextOrder
-from multidiff.text.vocabulary import Vocabulary, with_blanks
+from multidiff.text.vocabulary import BLANK, PAD, Vocabulary, with_blanks
 
 SAMPLES = "samples.txt"
 # Controls that need no classifier: they say what stands where.
@@ -159,7 +159,7 @@ def order_of(
 
 
 def _readable(vocabulary: Vocabulary, option: str, text: str) -> str:
-    unknown = vocabulary.unknown(text.replace("[MASK]", " "))
+    unknown = vocabulary.unknown(text.replace(BLANK, " "))
     if unknown:
         raise InputError(f"{option} {text}: the model never read {', '.join(unknown)}")
     return text
@@ -205,7 +205,7 @@ def scores(control: Control, texts: Sequence[str]) -> list[dict[str, float]]:
     """How probable the classifier finds each wanted value in finished texts."""
     domain, process = control.classifier.domain, control.classifier.process
     tokens = domain.tokens(texts)
-    real = tokens != 0
+    real = tokens != PAD
     times = torch.full((len(texts),), 1e-3, dtype=torch.float64)
     level = process.schedule.at(times).to(tokens.device)
     found: list[dict[str, float]] = [{} for _ in texts]

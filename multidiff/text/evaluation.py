@@ -217,7 +217,8 @@ def _fill(
     rng = np.random.default_rng(how["seed"])
     fits = [row for row, one in enumerate(halves.real) if 0 < len(one) < model.domain.length]
     if not fits:
-        raise InputError(f"--blanks {count}: no text is as short as {model.domain.length - 1} words")
+        most = model.domain.length - 1
+        raise InputError(f"--blanks {count}: no text is as short as {most} words")
     real = [halves.real[row] for row in fits[:count]]
     holes = [set(rng.permutation(len(one))[: max(1, len(one) // 3)].tolist()) for one in real]
     known = [

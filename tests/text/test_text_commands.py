@@ -91,6 +91,24 @@ def test_controls_that_do_not_exist(small_restaurant, small_control, capsys, con
     assert told in complains(capsys, "sample", small_restaurant, *words)
 
 
+def test_a_usual_classifier_is_taken_and_missed_only_where_it_is_needed(
+    small_restaurant, small_control, tmp_path, capsys
+):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(small_restaurant, folder)
+    recipe = (folder / "recipe.yaml").read_text()
+    words = ["sample", folder, "-n", 2, "--steps", 2]
+    (folder / "recipe.yaml").write_text(recipe.replace("classifier: null", "classifier: gone/x"))
+    assert len(does(capsys, *words).splitlines()) == 2
+    assert "needs a classifier" in complains(capsys, *words, "--control", "food=Italian")
+    told = f"classifier: {small_control}"
+    (folder / "recipe.yaml").write_text(recipe.replace("classifier: null", told))
+    found = facts(capsys, *words, "--control", "food=Italian")
+    assert "food=Italian" in found["outputs"][0]["control"]
+
+
 def test_a_model_of_another_kind_does_not_control(small_restaurant, capsys):
     words = ["--classifier", "digits", "--control", "food=Italian"]
     told = complains(capsys, "sample", small_restaurant, *words)
