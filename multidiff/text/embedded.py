@@ -101,7 +101,8 @@ class EmbeddedDomain(nn.Module, Domain):
         self.clamp: Clamp = clamp
         self.first_deviation, self.anchor = first_deviation, anchor
         self.drop_values = drop_values
-        self.table = nn.Parameter(torch.randn(vocabulary.size, width))
+        self.table = nn.Parameter(torch.empty(vocabulary.size, width))
+        nn.init.normal_(self.table)
         self.bias = nn.Parameter(torch.zeros(vocabulary.size))
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.lengths = nn.Parameter(torch.zeros(length + 1))
