@@ -130,7 +130,15 @@ class EditProcess:
         )
         self._edits = [_cumulated(shares) for shares in self.shares]
         self._lengths = _cumulated(_poisson(span - 1))
-        self._tokens = _cumulated(_weights(noise_tokens, size))
+        self.write(noise_tokens)
+
+    def write(self, noise_tokens: Sequence[float] | int | None) -> None:
+        """Say what noise is made of; see the class.
+
+        Raises:
+            ValueError: if the weights do not fit the vocabulary.
+        """
+        self._tokens = _cumulated(_weights(noise_tokens, self.size))
 
     def draw_level(self, batch: int, rng: Rng | None) -> Int[Tensor, " batch"]:
         """A number of steps for each sample, uniform in 0 (clean) .. ``steps``."""

@@ -75,9 +75,13 @@ class GaussianProcess:
         return self.schedule.at(self.times.draw(self.schedule, batch, rng))
 
     def corrupt(
-        self, clean: Float[Tensor, " batch *state"], level: NoiseLevel, rng: Rng | None
+        self,
+        clean: Float[Tensor, " batch *state"],
+        level: NoiseLevel,
+        rng: Rng | None,
+        mask: Tensor | None = None,
     ) -> Corrupted:
-        """A draw from q(x_t | x_0), eq. (1)."""
+        """A draw from q(x_t | x_0), eq. (1); padding is noised like the rest."""
         noise = normal(clean.shape, rng).to(clean.device, clean.dtype)
         if self.offset_noise:
             one_each = (*clean.shape[:2], *[1] * (clean.ndim - 2))

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidiff.core.protocols import Condition, Denoiser
-from multidiff.core.schedules import NoiseLevel
+from multidiff.core.protocols import Condition, Denoiser, Level
 
 # Keeps the rescaling finite where a prediction is constant.
 SMALLEST_DEVIATION = 1e-8
@@ -89,12 +88,12 @@ class ClassifierFreeGuidance:
         self.denoiser, self.scale, self.rescale = denoiser, scale, rescale
         self.negative, self.channels = negative, channels
 
-    def __call__(self, noisy: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
+    def __call__(self, noisy: Tensor, level: Level, condition: Condition = None) -> Tensor:
         """The guided prediction."""
         if self.scale == 1 or condition is None:
             return self.denoiser(noisy, level, condition)
         negative = null_condition(condition) if self.negative is None else self.negative
-        twice = NoiseLevel(*(torch.cat([part, part]) for part in level.parts()))
+        twice = type(level)(*(torch.cat([part, part]) for part in level.parts()))
         both = map_condition(lambda x, y: torch.cat([x, y]), condition, negative)
         told, untold = self.denoiser(torch.cat([noisy, noisy]), twice, both).chunk(2)
         part = slice(None) if self.channels is None else slice(self.channels)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -129,7 +129,7 @@ class Walk:
 
     def estimate(self, noisy: Tensor, level: MaskLevel) -> Float[Tensor, "batch length size"]:
         """Log probabilities of the clean tokens."""
-        logits = self.denoiser(noisy, cast(Any, level), self.condition)
+        logits = self.denoiser(noisy, level, self.condition)
         if self.forbidden:
             never = torch.tensor(self.forbidden, device=logits.device)
             logits = logits.index_fill(-1, never, -math.inf)

@@ -133,10 +133,10 @@ class MaskProcess:
         clean: Int[Tensor, "batch length"],
         level: MaskLevel,
         rng: Rng | None,
-        real: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> MaskedTokens:
         """A draw from q(z_t | x), eq. (1), or with exact counts; only real places are masked."""
-        places = all_real(clean, real)
+        places = all_real(clean, mask)
         share = 1 - level.alpha
         if self.masking == "independent":
             return self.mask_each(clean, level, share, places, rng)
@@ -175,13 +175,13 @@ class MaskProcess:
 
     def loss(
         self,
-        logits: Float[Tensor, "batch length size"],
+        output: Float[Tensor, "batch length size"],
         corrupted: MaskedTokens,
-        real: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Float[Tensor, " batch"]:
         """The objective for each sample in nats, a mean over its real (or its masked) tokens."""
-        places = all_real(corrupted.clean, real)
-        errors = self.errors(logits, corrupted, self.label_smoothing)
+        places = all_real(corrupted.clean, mask)
+        errors = self.errors(output, corrupted, self.label_smoothing)
         total = torch.where(places, errors, torch.zeros_like(errors)).sum(dim=1)
         if self.objective == "mean":
             return total / (corrupted.masked & places).sum(dim=1).clamp(min=1)
@@ -189,13 +189,13 @@ class MaskProcess:
 
     def estimate(
         self,
-        logits: Float[Tensor, "batch length size"],
+        output: Float[Tensor, "batch length size"],
         noisy: Int[Tensor, "batch length"],
         level: MaskLevel,
     ) -> Float[Tensor, "batch length size"]:
         """Log probabilities of the clean tokens; what is not masked is sure to be itself."""
-        self._check_width(logits)
-        found = torch.log_softmax(logits, dim=-1, dtype=_at_least_single(logits))
+        self._check_width(output)
+        found = torch.log_softmax(output, dim=-1, dtype=_at_least_single(output))
         own = noisy.clamp(max=self.size - 1)[..., None]
         copied = torch.full_like(found, -math.inf).scatter(-1, own, 0.0)
         return torch.where((noisy == self.size)[..., None], found, copied)
@@ -335,6 +335,6 @@ def mask_bound(
     for number in range(num_times):
         place = 1 - (number + uniform((len(tokens),), rng).to(tokens.device)) / num_times
         corrupted, weight = form(process, tokens, places, place, rng)
-        logits = denoiser(corrupted.noisy, cast(Any, corrupted.level), condition)
+        logits = denoiser(corrupted.noisy, corrupted.level, condition)
         draws.append(process.errors(logits, corrupted).sum(dim=1) * weight)
     return MaskBound(torch.stack(draws, dim=1), places.sum(dim=1))

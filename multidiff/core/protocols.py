@@ -22,6 +22,11 @@ from multidiff.core.times import TimeGrid
 
 # A condition is a tensor, or a dict or tuple of tensors, each with the batch first.
 Condition = Any
+# Each process has records of its own: Gaussian noise those of this file, masks theirs in
+# multidiff.core.masking. A level has a time, rows and parts.
+Level = Any
+Corruption = Any
+Reading = Any
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ EstimateAt = Callable[[Tensor, NoiseLevel], Estimate]
 class Denoiser(Protocol):
     """Any network that reads a noisy state; what its output means is the process's affair."""
 
-    def __call__(self, noisy: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
+    def __call__(self, noisy: Tensor, level: Level, condition: Condition = None) -> Tensor:
         """The prediction, shaped like ``noisy`` (twice the channels with learned variance)."""
         ...
 
@@ -85,29 +90,35 @@ class Denoiser(Protocol):
 class Process(Protocol):
     """How a state is corrupted, and how a denoiser's output undoes it."""
 
-    def draw_level(self, batch: int, rng: Rng | None) -> NoiseLevel:
+    def draw_level(self, batch: int, rng: Rng | None) -> Level:
         """A training level for each sample."""
         ...
 
-    def corrupt(self, clean: Tensor, level: NoiseLevel, rng: Rng | None) -> Corrupted:
-        """A draw from q(noisy | clean) at that level."""
+    def corrupt(
+        self, clean: Tensor, level: Level, rng: Rng | None, mask: Tensor | None = None
+    ) -> Corruption:
+        """A draw from q(noisy | clean) at that level.
+
+        The mask tells where the state counts: a process that counts places needs it, one that
+        adds noise to each may pass it over.
+        """
         ...
 
     def loss(
-        self, output: Tensor, corrupted: Corrupted, mask: Tensor | None = None
+        self, output: Tensor, corrupted: Corruption, mask: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
         """One loss for each sample."""
         ...
 
-    def estimate(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
-        """A denoiser's output read as (clean, noise)."""
+    def estimate(self, output: Tensor, noisy: Tensor, level: Level) -> Reading:
+        """What a denoiser's output says, such as the pair (clean, noise)."""
         ...
 
     def prior(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
         """A draw from the noisiest distribution, where sampling starts."""
         ...
 
-    def levels(self, times: TimeGrid) -> list[NoiseLevel]:
+    def levels(self, times: TimeGrid) -> list[Level]:
         """The levels of a walk back: one for each step, and the one where it ends."""
         ...
 
@@ -140,18 +151,18 @@ class Domain:
         """States back to media, for domains that need it with the help of the condition."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to decode")
 
-    def aim(self, encoded: Encoded, corrupted: Corrupted, process: Process) -> Corrupted:
+    def aim(self, encoded: Encoded, corrupted: Corruption, process: Process) -> Corruption:
         """What the denoiser's output is compared with: by default the state that was made."""
         return corrupted
 
     def extra_losses(
-        self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
+        self, encoded: Encoded, corrupted: Corruption, estimate: Reading, process: Process
     ) -> dict[str, Float[Tensor, " batch"]]:
         """Losses beside the process's own, by name; none by default."""
         return {}
 
     def project(
-        self, estimate: Estimate, noisy: Tensor, level: NoiseLevel, condition: Condition = None
-    ) -> Estimate:
+        self, estimate: Reading, noisy: Tensor, level: Level, condition: Condition = None
+    ) -> Reading:
         """What is known of every clean state, put into an estimate; nothing by default."""
         return estimate

@@ -2,7 +2,8 @@
 
 The network reads twice the channels: the noisy state and, beside it, the clean state that was
 estimated last, zeros where there is none. Training makes a first estimate, without gradients,
-for some of the samples.
+for some of the samples. Of some it may tell a part of the clean state itself, as a walk tells
+what is known from its first step: so filling in is trained, and no mere replacement.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from multidiff.core.protocols import Condition, Denoiser, Estimate, Projection
+from multidiff.core.randomness import Rng, uniform
 from multidiff.core.schedules import NoiseLevel
 
 
@@ -23,17 +25,32 @@ class SelfConditioning:
     Attributes:
         share: of the samples that training tells one.
         axis: of the state, along which it stands beside it.
+        known: share of the samples of which training tells a part as it is. How large a part
+            is uniform, and its places are independent.
 
     Raises:
-        ValueError: if the share is none.
+        ValueError: if a share is none.
     """
 
     share: float = 0.5
     axis: int = -1
+    known: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ValueError(f"share {self.share:g} is not in (0, 1]")
+        if not 0 <= self.known <= 1:
+            raise ValueError(f"known {self.known:g} is not in [0, 1]")
+
+    def known_places(self, noisy: Tensor, rng: Rng | None) -> Tensor | None:
+        """Which places training tells as they are, broadcastable to the state; None for none."""
+        if self.known == 0:
+            return None
+        places = [*noisy.shape]
+        places[self.axis] = 1
+        chance = uniform((len(noisy), 2), rng).reshape(-1, 2, *[1] * (noisy.ndim - 1))
+        part = torch.where(chance[:, 0] < self.known, chance[:, 1], 0.0)
+        return (uniform(places, rng) < part).to(noisy.device)
 
     def beside(self, noisy: Tensor, last: Tensor) -> Tensor:
         """What the network reads."""

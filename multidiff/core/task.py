@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.core.guidance import leave_out, map_condition
-from multidiff.core.protocols import Condition, Corrupted, Domain, Process
+from multidiff.core.protocols import Condition, Corrupted, Corruption, Domain, Estimate, Process
 from multidiff.core.randomness import Rng, uniform
 from multidiff.core.self_conditioning import SelfConditioning
 
@@ -50,12 +50,12 @@ class DiffusionTask(nn.Module):
         with torch.autocast(_device_type(self), enabled=False):
             encoded = self.domain.encode(batch, rng)
             level = self.process.draw_level(len(encoded.clean), rng).to(encoded.clean.device)
-            corrupted = self.process.corrupt(encoded.clean, level, rng)
+            corrupted = self.process.corrupt(encoded.clean, level, rng, encoded.mask)
             condition = self._condition(encoded.condition, len(encoded.clean), rng)
         read = self._read(corrupted, condition, rng)
         output = self.denoiser(read, level, condition)
         with torch.autocast(_device_type(self), enabled=False):
-            output = output.to(encoded.clean.dtype)
+            output = output.to(_dtype_beside(encoded.clean))
             aim = self.domain.aim(encoded, corrupted, self.process)
             loss = self.process.loss(output, aim, encoded.mask)
             estimate = self.process.estimate(output, corrupted.noisy, level)
@@ -67,21 +67,36 @@ class DiffusionTask(nn.Module):
             return condition
         return leave_out(condition, uniform((batch,), rng) < self.drop_condition)
 
-    def _read(self, corrupted: Corrupted, condition: Condition, rng: Rng | None) -> Tensor:
-        """What the denoiser reads: the noisy states, perhaps beside a first estimate."""
+    def _read(self, corrupted: Corruption, condition: Condition, rng: Rng | None) -> Tensor:
+        """What the denoiser reads: the noisy states, perhaps beside what it is told of them."""
         noisy, level, how = corrupted.noisy, corrupted.level, self.self_conditioning
         if how is None:
             return noisy
         told = (uniform((len(noisy),), rng) < how.share).to(noisy.device)
-        last = torch.zeros_like(noisy)
+        known = how.known_places(noisy, rng)
+        last = (
+            torch.zeros_like(noisy) if known is None else self._shown(corrupted, condition) * known
+        )
         if bool(told.any()):
             part, place = noisy[told].detach(), level[told]
             about = map_condition(lambda one: one[told.to(one.device)], condition)
             with torch.no_grad():
-                output = self.denoiser(how.beside(part, torch.zeros_like(part)), place, about)
+                output = self.denoiser(how.beside(part, last[told]), place, about)
                 estimate = self.process.estimate(output.to(part.dtype), part, place)
-                last[told] = self.domain.project(estimate, part, place, about).clean
+                clean = self.domain.project(estimate, part, place, about).clean
+                last[told] = clean if known is None else torch.where(known[told], last[told], clean)
         return how.beside(noisy, last)
+
+    @torch.no_grad()
+    def _shown(self, corrupted: Corrupted, condition: Condition) -> Tensor:
+        """The clean states as a walk would tell them: projected, as its estimates are."""
+        truth = Estimate(corrupted.clean, corrupted.noise)
+        return self.domain.project(truth, corrupted.noisy, corrupted.level, condition).clean
+
+
+def _dtype_beside(clean: Tensor) -> torch.dtype:
+    """Of predictions: that of the states, unless these are tokens."""
+    return clean.dtype if clean.is_floating_point() else torch.float32
 
 
 def _device_type(module: nn.Module) -> str:

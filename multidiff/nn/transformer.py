@@ -45,7 +45,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch places width"],
         context: Float[Tensor, "batch more width"] | None = None,
-        keys: Bool[Tensor, "batch all"] | None = None,
+        keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
         turns: Float[Tensor, "2 all channels"] | None = None,
     ) -> Float[Tensor, "batch places width"]:
         """What each place finds.
@@ -53,7 +53,7 @@ class Attention(nn.Module):
         Args:
             x: the places that ask, and are asked.
             context: places that are asked alone; they come before the others.
-            keys: which of all these places count.
+            keys: which of all these places count, for all that ask or for each of them.
             turns: of all these places, see :func:`turns_of`; computed where not given.
         """
         asked = x if context is None else torch.cat([context, x], dim=1)
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         if turns is None:
             turns = turns_of(asked.shape[1], query.shape[-1], x.device)
         query, key = turned(query, turns[:, -x.shape[1] :]), turned(key, turns)
-        mask = None if keys is None else keys[:, None, None]
+        mask = None if keys is None else keys[:, None].view(len(x), 1, -1, asked.shape[1])
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(found.transpose(1, 2).flatten(2))
 
@@ -120,7 +120,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """The places after the block."""
         x = x + self.dropout(self.attention(self.norm1(x, embedding), context, keys, turns))
-        hidden = F.gelu(self.widen(self.norm2(x, embedding)), approximate="tanh")
+        hidden = F.gelu(self.widen(self.norm2(x, embedding)))
         return x + self.dropout(self.narrow(hidden))
 
 
@@ -157,7 +157,7 @@ class Transformer(nn.Module):
         x: Float[Tensor, "batch places width"],
         embedding: Float[Tensor, "batch emb"] | None = None,
         context: Float[Tensor, "batch more width"] | None = None,
-        keys: Bool[Tensor, "batch all"] | None = None,
+        keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
     ) -> Float[Tensor, "batch places width"]:
         """What each place has come to mean among the others.
 
@@ -165,7 +165,8 @@ class Transformer(nn.Module):
             x: the places.
             embedding: of the noise level.
             context: further places that are read and not written.
-            keys: which of the context's places and of these, in this order, are no padding.
+            keys: which of the context's places and of these, in this order, are no padding;
+                or which of them each place may read.
         """
         places = x.shape[1] + (0 if context is None else context.shape[1])
         turns = turns_of(places, x.shape[2] // self.heads, x.device)

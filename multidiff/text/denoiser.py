@@ -1,14 +1,15 @@
-"""The network of Diffusion-LM: a transformer over the places of a text."""
+"""The networks of texts: transformers over their places."""
 
 from __future__ import annotations
 
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from multidiff.core.protocols import Condition
+from multidiff.core.protocols import Condition, Level
 from multidiff.core.schedules import NoiseLevel
 from multidiff.nn.embedding import LogSNREmbedding
 from multidiff.nn.transformer import Transformer
@@ -101,13 +102,76 @@ class TextDenoiser(nn.Module):
         condition: Condition = None,
     ) -> Float[Tensor, "batch length state"]:
         """The prediction; see :class:`~multidiff.core.protocols.Denoiser`."""
-        condition = cast("dict[str, Tensor]", condition or {})
-        real = condition.get("real")
-        if real is None:
-            real = torch.ones(noisy.shape[:2], dtype=torch.bool, device=noisy.device)
-        context, keys = None, real
-        if self.source is not None and "source" in condition:
-            context, there = self.source(condition["source"])
-            keys = torch.cat([there, real], dim=1)
+        context, keys = surroundings(noisy, condition, self.source)
         x = self.read(noisy) + self.places.weight[: noisy.shape[1]]
         return self.say(self.body(x, self.level(level), context, keys))
+
+
+class TokenDenoiser(nn.Module):
+    """Predicts the tokens of a text of which some are masked.
+
+    It is told no level: how many masks there are says it, and an answer then holds for every
+    level at which the same places are masked (Ou et al. 2025, section 3). The condition is that
+    of :class:`TextDenoiser`.
+
+    Args:
+        size: how many tokens there are; the mask is one more.
+        width: of the transformer.
+        layers: blocks.
+        heads: of attention.
+        length: the longest text.
+        sources: how many numbers a source is made of; 0 without sources.
+        source_layers: of the source's encoder.
+        source_length: the longest source.
+        expansion: inner width of the perceptrons over that of the blocks.
+        dropout: share of each branch that training drops.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        width: int = 768,
+        layers: int = 12,
+        heads: int = 12,
+        length: int = 64,
+        sources: int = 0,
+        source_layers: int = 1,
+        source_length: int = 64,
+        expansion: int = 4,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.size = size
+        self.words = nn.Embedding(size + 1, width)
+        self.places = nn.Embedding(length, width)
+        # Small, as in BERT; the words' table is the head too, and gives it logits near 0.
+        nn.init.normal_(self.words.weight, std=0.02)
+        nn.init.normal_(self.places.weight, std=0.02)
+        self.body = Transformer(width, layers, heads, 0, expansion, dropout)
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.source = (
+            SourceEncoder(sources, width, source_layers, heads, source_length) if sources else None
+        )
+
+    def forward(
+        self, noisy: Int[Tensor, "batch length"], level: Level, condition: Condition = None
+    ) -> Float[Tensor, "batch length size"]:
+        """Logits of the tokens; see :class:`~multidiff.core.masking.MaskProcess`."""
+        context, keys = surroundings(noisy, condition, self.source)
+        x = self.words(noisy) + self.places.weight[: noisy.shape[1]]
+        found = self.body(x, None, context, keys)
+        return F.linear(found, self.words.weight[: self.size], self.bias)
+
+
+def surroundings(
+    noisy: Tensor, condition: Condition, source: SourceEncoder | None
+) -> tuple[Tensor | None, Tensor]:
+    """The context that places read, and which of its places and theirs are there at all."""
+    told = cast("dict[str, Tensor]", condition or {})
+    real = told.get("real")
+    if real is None:
+        real = torch.ones(noisy.shape[:2], dtype=torch.bool, device=noisy.device)
+    if source is None or "source" not in told:
+        return None, real
+    context, there = source(told["source"])
+    return context, torch.cat([there, real], dim=1)

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multidiff.core.control import Controlled
 from multidiff.core.gaussian import GaussianProcess
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.projections import in_turn, keep_known
 from multidiff.core.protocols import Solver
-from multidiff.core.randomness import generators, uniform
 from multidiff.core.sampling import Step, sample
 from multidiff.core.self_conditioning import Remembering, SelfConditioning
 from multidiff.core.task import DiffusionTask
 from multidiff.core.times import TimeGrid
-from multidiff.errors import InputError
 from multidiff.text.denoiser import TextDenoiser
-from multidiff.text.embedded import UNWRITTEN, EmbeddedDomain
-from multidiff.text.metrics import minimum_bayes_risk
+from multidiff.text.domain import UNWRITTEN
+from multidiff.text.embedded import EmbeddedDomain
+from multidiff.text.model import TextModel
 from multidiff.text.orders import (
     Control,
     TextOrder,
-    batches_of,
-    candidate_seeds,
     canvas_of,
     laid_out,
+    told_of,
 )
 from multidiff.text.vocabulary import PAD
 from multidiff.text.walk import TextWalk
@@ -48,18 +45,23 @@ class _Plan:
     control: Control | None
 
 
-class TextDiffusion(nn.Module):
-    """A model of texts.
+class TextDiffusion(TextModel):
+    """A model of texts by Gaussian diffusion of their embeddings.
 
     Args:
         domain: texts as states.
         process: what the denoiser is trained on.
         denoiser: the network.
         walk: how to sample where nobody says otherwise.
-        drop_condition: share of the meanings that training leaves out, for guidance.
+        drop_condition: share of the conditions that training leaves out, for guidance.
         self_conditioning: how the denoiser is told its last estimate, if it reads that.
+        known: share of the texts of which training tells some tokens, for filling in.
         classifier: name of the model that controls this one where no other is named.
     """
+
+    domain: EmbeddedDomain
+    process: GaussianProcess
+    denoiser: TextDenoiser
 
     def __init__(
         self,
@@ -69,31 +71,19 @@ class TextDiffusion(nn.Module):
         walk: TextWalk | None = None,
         drop_condition: float = 0.0,
         self_conditioning: float = 0.5,
+        known: float = 0.0,
         classifier: str | None = None,
     ):
-        super().__init__()
         if denoiser.state_width != domain.width:
             raise ValueError(
                 f"the denoiser's state_width {denoiser.state_width} is not the domain's width, "
                 f"{domain.width}"
             )
-        sizes = [0 if one is None else one.size for one in (domain.meanings, denoiser.source)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"the denoiser's sources are {sizes[1]}, the meanings have {sizes[0]} numbers; "
-                f"set sources: {sizes[0]}"
-            )
-        self.domain, self.process, self.denoiser = domain, process, denoiser
-        self.walk = TextWalk() if walk is None else walk
-        self.drop_condition, self.classifier = drop_condition, classifier
-        self.memory = SelfConditioning(self_conditioning) if denoiser.self_conditioned else None
-        self.name = ""
+        super().__init__(domain, process, denoiser, walk or TextWalk(), drop_condition)
+        self.classifier = classifier
+        told = denoiser.self_conditioned
+        self.memory = SelfConditioning(self_conditioning, known=known) if told else None
         self.walk.solver_named(None)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.domain.table.device
 
     @property
     def companions(self) -> dict[str, str]:
@@ -106,18 +96,13 @@ class TextDiffusion(nn.Module):
             self.domain, self.process, self.denoiser, self.drop_condition, self.memory
         )
 
-    def facts(self) -> dict[str, str]:
-        """What the weights were made for."""
-        return {"kind": "texts"}
+    def nats_per_token(
+        self, texts: Sequence[str], meanings: Sequence[Mapping[str, str]], *, seed: int = 0
+    ) -> dict[str, float]:
+        """See :class:`TextModel` and :mod:`multidiff.text.likelihood`."""
+        from multidiff.text.likelihood import nats_per_token
 
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return self.domain.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up, and the folder's name."""
-        self.name = folder.name
-        self.domain.settle(folder)
+        return nats_per_token(self, texts, meanings, seed=seed)
 
     @torch.no_grad()
     def generate(
@@ -153,43 +138,9 @@ class TextDiffusion(nn.Module):
         Raises:
             InputError: if the model cannot do what is asked.
         """
-        seeds = [seed + i for i in range(len(orders))] if isinstance(seed, int) else list(seed)
-        if candidates < 1:
-            raise InputError(f"--candidates {candidates}: at least 1")
         plan = self._checked(steps, solver, guidance, temperature, control)
-        every = [order for order in orders for _ in range(candidates)]
-        rngs = generators([n for seed in seeds for n in candidate_seeds(seed, candidates)])
-        texts = self._drawn(every, rngs, plan, batch_size, on_step)
-        groups = [texts[i : i + candidates] for i in range(0, len(texts), candidates)]
-        return [self._best(group) for group in groups]
-
-    def _best(self, candidates: list[str]) -> str:
-        if len(candidates) == 1:
-            return candidates[0]
-        words = [self.domain.vocabulary.numbers(text) for text in candidates]
-        return candidates[minimum_bayes_risk(words)]
-
-    def _drawn(
-        self,
-        orders: list[TextOrder],
-        rngs: list[torch.Generator],
-        plan: _Plan,
-        batch_size: int,
-        on_step: Callable[[Step], None] | None,
-    ) -> list[str]:
-        lengths = [self._length(order, rng) for order, rng in zip(orders, rngs, strict=True)]
-        texts = [""] * len(orders)
-        for rows in batches_of(lengths, batch_size):
-            made = self._made(
-                [orders[i] for i in rows],
-                [lengths[i] for i in rows],
-                [rngs[i] for i in rows],
-                plan,
-                on_step,
-            )
-            for row, text in zip(rows, made, strict=True):
-                texts[row] = text
-        return texts
+        make = partial(self._made, plan=plan, on_step=on_step)
+        return self._texts(orders, seed, candidates, batch_size, make)
 
     def _made(
         self,
@@ -218,7 +169,7 @@ class TextDiffusion(nn.Module):
         if self.memory is not None:
             denoiser = Remembering(denoiser, self.memory, project, known * is_known[..., None])
             project = denoiser.project
-        condition = self.domain.condition([order.meaning for order in orders], real)
+        condition = told_of(self.domain, orders, real)
         state = sample(
             self.process,
             denoiser,
@@ -239,10 +190,10 @@ class TextDiffusion(nn.Module):
         logits[..., list(UNWRITTEN)] = -torch.inf
         numbers = torch.where(is_known, tokens, logits.argmax(dim=-1))
         numbers = torch.where(real, numbers, PAD)
-        return [self.domain.vocabulary.text(row) for row in numbers.tolist()]
+        return self.domain.written(numbers)
 
     def _guided(self, plan: _Plan, orders: list[TextOrder]) -> Any:
-        if plan.guidance == 1 or not any(order.meaning for order in orders):
+        if plan.guidance == 1 or not any(order.meaning or order.source for order in orders):
             return self.denoiser
         return ClassifierFreeGuidance(self.denoiser, plan.guidance)
 
@@ -252,27 +203,6 @@ class TextDiffusion(nn.Module):
             return plan.solver
         wanted = control.classifier.wanted(control.wanted, real)
         return Controlled(plan.solver, wanted, control.updates, control.rate, control.fluency)
-
-    def _length(self, order: TextOrder, rng: torch.Generator) -> int:
-        """How many tokens a text has, END counted."""
-        if order.length is None:
-            return self._drawn_length(order, rng)
-        if not 1 <= order.length < self.domain.length:
-            raise InputError(
-                f"a length of {order.length}: this model writes 1 to {self.domain.length - 1} words"
-            )
-        return order.length + 1
-
-    def _drawn_length(self, order: TextOrder, rng: torch.Generator) -> int:
-        source = None
-        if order.meaning and self.domain.meanings is not None:
-            told = self.domain.meanings.partial(order.meaning)
-            source = torch.tensor([told], device=self.device)
-        logits = self.domain.length_logits(1, source)[0].double().cpu()
-        # Room for a word, and for all that is known.
-        logits[: 2 + max(order.known, default=0)] = -torch.inf
-        edges = torch.softmax(logits, dim=0).cumsum(0)
-        return int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
 
     def _checked(
         self,

@@ -12,63 +12,36 @@ The published code takes (3) of the noised truth, as here, and not of the predic
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.gaussian import GaussianProcess
 from multidiff.core.predictions import mean_over_state, with_clean
-from multidiff.core.protocols import Condition, Corrupted, Domain, Encoded, Estimate, Process
-from multidiff.core.randomness import Rng, normal, uniform
+from multidiff.core.protocols import Condition, Corrupted, Encoded, Estimate, Process
+from multidiff.core.randomness import Rng, normal
 from multidiff.core.schedules import NoiseLevel
-from multidiff.text.meaning import LEFT_OPEN, MeaningTable
+from multidiff.text.domain import EncodedText, TextDomain
+from multidiff.text.meaning import MeaningTable
 from multidiff.text.vocabulary import END, PAD, UNKNOWN, Vocabulary
 
-logger = logging.getLogger(__name__)
-
 Clamp = Literal["none", "soft", "hard"]
-# Never written inside a text; its end is put where its length says.
-UNWRITTEN = (PAD, END, UNKNOWN)
 
 
-@dataclass(frozen=True)
-class EncodedText(Encoded):
-    """A text as a state, and what it was made of.
-
-    Attributes:
-        tokens: their numbers, padded with PAD.
-        embedding: without the noise of eq. (1).
-    """
-
-    tokens: Int[Tensor, "batch length"] | None = None
-    embedding: Float[Tensor, "batch length width"] | None = None
-
-    @property
-    def real(self) -> Bool[Tensor, "batch length"]:
-        """Where there is a token and no padding."""
-        assert self.tokens is not None
-        return self.tokens != PAD
-
-
-class EmbeddedDomain(nn.Module, Domain):
+class EmbeddedDomain(TextDomain):
     """Texts, their embeddings, and the way back.
 
-    A state is ``(batch, length, width)``. END is the last token of every text, and its place is
-    its length. Padding is no part of a state: it is masked in attention and in every loss, and
-    how long a text becomes is drawn from a distribution that is learned beside the rest.
+    A state is ``(batch, length, width)``.
 
     Args:
-        vocabulary: texts to tokens.
+        vocabulary: see :class:`~multidiff.text.domain.TextDomain`.
         width: of the embeddings.
-        length: the longest text, its END counted.
+        length: see :class:`~multidiff.text.domain.TextDomain`.
         norm: length that every embedding is kept at; free where None, as published. A smaller
             one lets the schedule destroy words earlier.
         first_deviation: sigma_0 of eq. (1).
@@ -76,9 +49,9 @@ class EmbeddedDomain(nn.Module, Domain):
             under the head's probabilities (score interpolation, Dieleman et al. 2022), "hard"
             the most probable word's (the paper's clamping trick), "none" leaves it.
         anchor: factor of eq. (5).
-        meanings: attributes whose values are the condition.
-        drop_values: share of the meanings of which training leaves a half open, value by
-            value, so that the model may be told a part.
+        meanings: see :class:`~multidiff.text.domain.TextDomain`.
+        drop_values: likewise.
+        source_length: likewise.
     """
 
     def __init__(
@@ -92,22 +65,18 @@ class EmbeddedDomain(nn.Module, Domain):
         anchor: float = 0.0,
         meanings: MeaningTable | None = None,
         drop_values: float = 0.0,
+        source_length: int = 0,
     ):
         if width < 1 or length < 2 or (norm is not None and norm <= 0):
             raise ValueError(f"width {width}, length {length} or norm {norm}: too small")
-        super().__init__()
-        self.vocabulary, self.meanings = vocabulary, meanings
-        self.width, self.length, self.norm = width, length, norm
+        super().__init__(vocabulary, length, meanings, drop_values, source_length)
+        self.width, self.norm = width, norm
         self.clamp: Clamp = clamp
         self.first_deviation, self.anchor = first_deviation, anchor
-        self.drop_values = drop_values
         self.table = nn.Parameter(torch.empty(vocabulary.size, width))
         nn.init.normal_(self.table)
         self.bias = nn.Parameter(torch.zeros(vocabulary.size))
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.lengths = nn.Parameter(torch.zeros(length + 1))
-        sources = 0 if meanings is None else meanings.size
-        self.lengths_by_source = nn.Parameter(torch.zeros(sources, length + 1))
 
     # ----------------------------------------------------------------- text to state
 
@@ -118,50 +87,16 @@ class EmbeddedDomain(nn.Module, Domain):
         return F.normalize(self.table, dim=1) * self.norm
 
     def encode(self, batch: Any, rng: Rng | None) -> EncodedText:
-        """A draw of eq. (1). A batch has ``text``, and ``meaning`` where there is a table."""
-        tokens = self.tokens(batch["text"])
+        """A draw of eq. (1)."""
+        tokens, condition = self.encoded(batch, rng)
         embedding = self.embed(tokens)
         noise = normal(embedding.shape, rng).to(embedding)
         clean = embedding + self.first_deviation * noise
-        real = tokens != PAD
-        condition: dict[str, Tensor] = {"real": real}
-        if self.meanings is not None:
-            source = self._source([self.meanings.whole(one) for one in batch["meaning"]])
-            condition["source"] = self._partly_open(source, rng)
-        return EncodedText(clean, condition, real[..., None], tokens, embedding)
-
-    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
-        """Numbers, END behind each text; a text that is too long is cut, and has no END."""
-        rows = [[*self.vocabulary.numbers(text), END] for text in texts]
-        for text, row in zip(texts, rows, strict=True):
-            if len(row) > self.length:
-                logger.warning("cut to %d tokens: %r", self.length, text)
-        longest = min(max(map(len, rows)), self.length)
-        padded = [(row + [PAD] * longest)[:longest] for row in rows]
-        return torch.tensor(padded, device=self.table.device)
+        return EncodedText(clean, condition, condition["real"][..., None], tokens, embedding)
 
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
         """The embeddings of tokens; 0 where there is padding."""
         return F.embedding(tokens, self.embeddings()) * (tokens != PAD)[..., None]
-
-    def _source(self, rows: list[list[int]]) -> Int[Tensor, "batch attributes"]:
-        return torch.tensor(rows, device=self.table.device)
-
-    def _partly_open(self, source: Tensor, rng: Rng | None) -> Tensor:
-        if self.drop_values == 0:
-            return source
-        chance = uniform((len(source), 1 + source.shape[1]), rng).to(source.device)
-        opened = (chance[:, :1] < self.drop_values) & (chance[:, 1:] < 0.5)
-        return torch.where(opened, LEFT_OPEN, source)
-
-    def condition(
-        self, meanings: Sequence[Mapping[str, str]], real: Bool[Tensor, "batch length"]
-    ) -> dict[str, Tensor]:
-        """What the denoiser is told of meanings, of which what is not said is left open."""
-        told = {"real": real}
-        if self.meanings is not None:
-            told["source"] = self._source([self.meanings.partial(one) for one in meanings])
-        return told
 
     # ----------------------------------------------------------------- losses
 
@@ -186,7 +121,7 @@ class EmbeddedDomain(nn.Module, Domain):
         losses = {
             "rounding": self.cross_entropy(encoded.clean, tokens, real),
             "tail": mean_over_state(tail, real[..., None]),
-            "length": self._length_loss(encoded),
+            "length": self.length_loss(encoded),
         }
         if self.anchor:
             found = self.cross_entropy(estimate.clean, tokens, real)
@@ -199,22 +134,6 @@ class EmbeddedDomain(nn.Module, Domain):
         logits = self.logits(state).flatten(0, 1)
         found = F.cross_entropy(logits, tokens.flatten(), reduction="none")
         return mean_over_state(found.view_as(tokens), real)
-
-    def _length_loss(self, encoded: EncodedText) -> Tensor:
-        lengths = encoded.real.sum(dim=1)
-        source = encoded.condition.get("source")
-        loss = F.cross_entropy(self.length_logits(len(lengths), None), lengths, reduction="none")
-        if source is None:
-            return loss
-        told = F.cross_entropy(self.length_logits(len(lengths), source), lengths, reduction="none")
-        return loss + told
-
-    def length_logits(self, batch: int, source: Tensor | None) -> Float[Tensor, "batch lengths"]:
-        """Of each length, 0 among them: those of all texts, and what each value adds to them."""
-        if source is None:
-            return self.lengths.expand(batch, -1)
-        told = self.lengths_by_source[source.clamp(min=0)]
-        return self.lengths.detach() + (told * (source != LEFT_OPEN)[..., None]).sum(dim=1)
 
     # ----------------------------------------------------------------- state to text
 
@@ -266,17 +185,9 @@ class EmbeddedDomain(nn.Module, Domain):
         numbers = logits.argmax(dim=-1)
         if condition is not None:
             numbers = torch.where(condition["real"], numbers, END)
-        return [self.vocabulary.text(row) for row in numbers.tolist()]
+        return self.written(numbers)
 
     def spread(self) -> Float[Tensor, ""]:
         """Mean distance between embeddings: training that lets it vanish has collapsed."""
         words = self.embeddings()
         return torch.pdist(words).mean() if len(words) < 3000 else torch.pdist(words[:3000]).mean()
-
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return self.vocabulary.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up."""
-        self.vocabulary.settle(folder)

@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from multidiff.core.likelihood import ContinuousDecoder, variational_bound
@@ -35,7 +34,7 @@ from multidiff.core.randomness import generators
 from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import TimeGrid, even_times
 from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.embedded import EmbeddedDomain, EncodedText
+from multidiff.text.embedded import EmbeddedDomain
 
 
 def completed(
@@ -100,17 +99,10 @@ def text_bound(
         "prior": bound.prior * dimensions,
         "steps": bound.steps[:, :-1].sum(dim=1) * dimensions,
         "decoder": bound.decoder * dimensions - entropy,
-        "length": _length_nats(domain, encoded),
+        "length": domain.length_nats(words),
         "rounding": domain.cross_entropy(encoded.clean, encoded.tokens, encoded.real) * words,
         "words": words,
     }
-
-
-def _length_nats(domain: EmbeddedDomain, encoded: EncodedText) -> Tensor:
-    """What it costs to tell where each text ends: the network is told, the bound must pay."""
-    lengths = encoded.real.sum(dim=1)
-    logits = domain.length_logits(len(lengths), None)
-    return F.cross_entropy(logits, lengths, reduction="none")
 
 
 def _told_nothing(model: TextDiffusion) -> Denoiser:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from multidiff.core.randomness import mixed_seed
 from multidiff.text.classifier import TextClassifier
+from multidiff.text.domain import TextDomain
+from multidiff.text.meaning import LEFT_OPEN
 from multidiff.text.vocabulary import END, PAD
 
 # A text's canvas is its length rounded up to a multiple of this, so that neither its noise nor
@@ -26,11 +28,13 @@ class TextOrder:
         meaning: what it is to say, as far as that is not left open.
         known: tokens that are known, by their place.
         length: how many tokens it has, END not counted; drawn where not given.
+        source: what it is made from, for models that read that.
     """
 
     meaning: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[int, int] = field(default_factory=dict)
     length: int | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,26 @@ def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 def laid_out(
-    orders: Sequence[TextOrder], lengths: Sequence[int], canvas: int
+    orders: Sequence[TextOrder], lengths: Sequence[int], canvas: int, ends: bool = True
 ) -> tuple[Int[Tensor, "batch canvas"], Bool[Tensor, "batch canvas"]]:
     """The tokens that are known on each canvas, and where: an END where each text ends."""
     tokens = torch.full((len(orders), canvas), PAD)
     is_known = torch.zeros(len(orders), canvas, dtype=torch.bool)
     for row, (order, length) in enumerate(zip(orders, lengths, strict=True)):
-        for place, number in {**order.known, length - 1: END}.items():
+        end = {length - 1: END} if ends else {}
+        for place, number in {**order.known, **end}.items():
             tokens[row, place], is_known[row, place] = number, True
     return tokens, is_known
+
+
+def told_of(
+    domain: TextDomain, orders: Sequence[TextOrder], real: Bool[Tensor, "batch canvas"]
+) -> dict[str, Tensor]:
+    """What the denoiser is told of some orders."""
+    told = domain.condition(
+        [order.meaning for order in orders], real, [order.source for order in orders]
+    )
+    if domain.source_length:
+        nothing = torch.tensor([not order.source for order in orders], device=real.device)
+        told["source"] = told["source"].masked_fill(nothing[:, None], LEFT_OPEN)
+    return told

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from multidiff.core.mask_solvers import (
+    Ancestral,
+    Confidence,
+    RandomOrder,
+    Remasking,
+    TokenDraw,
+    UnmaskingSolver,
+)
 from multidiff.errors import InputError
 from multidiff.walks import Walk
 
@@ -34,3 +43,57 @@ class TextWalk(Walk):
         if not temperature > 0:
             raise InputError(f"--temperature {temperature:g}: more than 0; 1 is as learned")
         return temperature
+
+
+# What the name of a walk from masks to tokens stands for.
+MASK_SOLVERS: dict[str, Callable[[TokenDraw], UnmaskingSolver]] = {
+    "ancestral": lambda draw: Ancestral(draw=draw),
+    "confidence": lambda draw: Confidence(draw=draw),
+    "random": lambda draw: RandomOrder(draw=draw),
+    "remasking": lambda draw: Remasking(draw=draw),
+}
+
+
+@dataclass(frozen=True)
+class MaskWalk(TextWalk):
+    """The defaults of a walk from masks to tokens.
+
+    Attributes:
+        steps: of the walk; 0 for as many as a text has tokens.
+        grid: unused: its times are even.
+        solver: one of ancestral, confidence, random and remasking.
+        guidance: see :class:`TextWalk`.
+        temperature: of the tokens; 0 takes the likeliest.
+        nucleus: tokens are drawn among the likeliest up to this probability.
+    """
+
+    steps: int = 0
+    solver: str = "random"
+    nucleus: float = 1.0
+
+    def mask_steps(self, steps: int | None) -> int | None:
+        """How many steps are made; None for as many as there are tokens.
+
+        Raises:
+            InputError: if there cannot be so many.
+        """
+        return None if steps is None and self.steps == 0 else self.count(steps, None)
+
+    def mask_solver(
+        self, name: str | None, temperature: float | None, nucleus: float | None
+    ) -> UnmaskingSolver:
+        """A solver; each of these the default where None.
+
+        Raises:
+            InputError: if there is none of that name, or tokens cannot be drawn so.
+        """
+        name = self.solver if name is None else name
+        temperature = self.temperature if temperature is None else temperature
+        nucleus = self.nucleus if nucleus is None else nucleus
+        if name not in MASK_SOLVERS:
+            raise InputError(f"no solver {name!r}: one of {', '.join(MASK_SOLVERS)}")
+        if temperature < 0:
+            raise InputError(f"--temperature {temperature:g}: 0 (the likeliest) or more")
+        if not 0 < nucleus <= 1:
+            raise InputError(f"--nucleus {nucleus:g}: above 0, up to 1 (all)")
+        return MASK_SOLVERS[name](TokenDraw(temperature, nucleus))

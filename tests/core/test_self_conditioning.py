@@ -90,3 +90,29 @@ def test_without_a_first_estimate_nothing_is_told():
 def test_shares_that_are_none(share):
     with pytest.raises(ValueError, match="is not in"):
         SelfConditioning(share)
+
+
+def test_a_known_part_is_told_as_it_is_before_and_beside_the_first_estimate():
+    process = GaussianProcess(BetaSchedule.linear(100), "clean")
+    how = SelfConditioning(0.5, known=0.5)
+    points = torch.randn(64, 7, 2, generator=torch.Generator().manual_seed(0)) + 3
+    whole = DiffusionTask(Points(), process, Recorder(), self_conditioning=how)
+    whole.losses({"points": points}, generators(range(64)))["denoising"].sum().backward()
+    (first, _, _), (second, _, _) = whole.denoiser.read
+    known = (second[..., 2:] == points).all(dim=-1)
+    assert ((second[..., 2:] == points).any(dim=-1) == known).all()  # whole places
+    share = known.any(dim=1).double().mean()
+    assert 0.3 < share < 0.7
+    assert known[known.any(dim=1)].double().mean() == pytest.approx(0.5, abs=0.15)
+    told = (second[..., 2:].abs().sum(dim=-1) > 0).all(dim=1)
+    assert (second[~told][..., 2:][~known[~told]] == 0).all()
+    # The first look is told what is known, and nothing else.
+    looked = torch.stack([(second[..., :2] == one[..., :2]).flatten(1).all(1) for one in first])
+    rows = looked.int().argmax(dim=1)
+    assert torch.equal(first[..., 2:], points[rows] * known[rows][..., None])
+
+
+@pytest.mark.parametrize("known", [-0.1, 1.1])
+def test_a_known_share_is_a_share(known):
+    with pytest.raises(ValueError, match="known"):
+        SelfConditioning(known=known)

@@ -1,0 +1,215 @@
+"""Texts as rows of tokens, what they are made from, and how long they become."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from multidiff.core.protocols import Domain, Encoded
+from multidiff.core.randomness import Rng, uniform
+from multidiff.text.meaning import LEFT_OPEN, MeaningTable
+from multidiff.text.vocabulary import END, PAD, UNKNOWN, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+# Never written inside a text; its end is put where its length says.
+UNWRITTEN = (PAD, END, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class EncodedText(Encoded):
+    """A text as a state, and what it was made of.
+
+    Attributes:
+        tokens: their numbers, padded with PAD.
+        embedding: of the tokens, for states that are noisy embeddings.
+    """
+
+    tokens: Int[Tensor, "batch length"] | None = None
+    embedding: Float[Tensor, "batch length width"] | None = None
+
+    @property
+    def real(self) -> Bool[Tensor, "batch length"]:
+        """Where there is a token and no padding."""
+        assert self.tokens is not None
+        return self.tokens != PAD
+
+
+class TextDomain(nn.Module, Domain):
+    """What every way to make states of texts shares.
+
+    END is the last token of every text, and its place is its length. Padding is no part of a
+    state: it is masked in attention and in every loss, and how long a text becomes is drawn
+    from a distribution that is learned beside the rest.
+
+    Args:
+        vocabulary: texts to tokens.
+        length: the longest text, its END counted.
+        meanings: attributes whose values are the condition.
+        drop_values: share of the meanings of which training leaves a half open, value by
+            value, so that the model may be told a part.
+        source_length: tokens of the texts that these are made from, their END counted, where
+            those are the condition; 0 where they are not. Longer ones are cut.
+        ends: whether texts end. Stretches of running text do not.
+
+    Raises:
+        ValueError: if a length is too small, or there are two conditions.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        length: int,
+        meanings: MeaningTable | None = None,
+        drop_values: float = 0.0,
+        source_length: int = 0,
+        ends: bool = True,
+    ):
+        if length < 2 or source_length < 0:
+            raise ValueError(f"length {length} or source_length {source_length}: too small")
+        if meanings is not None and source_length:
+            raise ValueError("texts are made from meanings or from other texts; give one")
+        super().__init__()
+        self.vocabulary, self.meanings = vocabulary, meanings
+        self.length, self.drop_values = length, drop_values
+        self.source_length, self.ends = source_length, ends
+        self.lengths = nn.Parameter(torch.zeros(length + 1))
+        # By a meaning's values, or by how much longer a text is than its source.
+        shape = (0 if meanings is None else meanings.size, length + 1)
+        if source_length:
+            shape = (1, length + 1 + source_length)
+        self.lengths_by_source = nn.Parameter(torch.zeros(shape))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.lengths.device
+
+    @property
+    def sources(self) -> int:
+        """How many numbers a condition is made of; 0 where there is none."""
+        if self.meanings is not None:
+            return self.meanings.size
+        return self.vocabulary.size if self.source_length else 0
+
+    def check_reader(self, denoiser: nn.Module) -> None:
+        """See whether a network reads the conditions of this domain.
+
+        Raises:
+            ValueError: if it reads others.
+        """
+        reader = getattr(denoiser, "source", None)
+        size = 0 if reader is None else reader.size
+        if size != self.sources:
+            raise ValueError(
+                f"the denoiser's sources are {size}, the domain's conditions have "
+                f"{self.sources} numbers; set sources: {self.sources}"
+            )
+
+    def encoded(self, batch: Any, rng: Rng | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens and condition. A batch has ``text``, and ``meaning`` or ``source``."""
+        tokens = self.tokens(batch["text"])
+        condition: dict[str, Tensor] = {"real": tokens != PAD}
+        if self.meanings is not None:
+            source = self._rows([self.meanings.whole(one) for one in batch["meaning"]])
+            condition["source"] = self._partly_open(source, rng)
+        if self.source_length:
+            condition["source"] = self.source_tokens(batch["source"])
+        return tokens, condition
+
+    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
+        """Numbers, END behind each text; a text that is too long is cut, and has no END."""
+        end = [END] if self.ends else []
+        rows = [[*self.vocabulary.numbers(text), *end] for text in texts]
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > self.length:
+                logger.warning("cut to %d tokens: %r", self.length, text)
+        return self._padded(rows, self.length, PAD)
+
+    def source_tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
+        """Numbers of texts that others are made from, END behind each, LEFT_OPEN after it."""
+        rows = [[*self.vocabulary.numbers(text), END] for text in texts]
+        return self._padded(rows, self.source_length, LEFT_OPEN)
+
+    def _padded(self, rows: list[list[int]], most: int, filler: int) -> Tensor:
+        longest = min(max(map(len, rows)), most)
+        return self._rows([(row + [filler] * longest)[:longest] for row in rows])
+
+    def _rows(self, rows: list[list[int]]) -> Tensor:
+        return torch.tensor(rows, device=self.device)
+
+    def _partly_open(self, source: Tensor, rng: Rng | None) -> Tensor:
+        if self.drop_values == 0:
+            return source
+        chance = uniform((len(source), 1 + source.shape[1]), rng).to(source.device)
+        opened = (chance[:, :1] < self.drop_values) & (chance[:, 1:] < 0.5)
+        return torch.where(opened, LEFT_OPEN, source)
+
+    def condition(
+        self,
+        meanings: Sequence[Mapping[str, str]],
+        real: Bool[Tensor, "batch length"],
+        sources: Sequence[str] = (),
+    ) -> dict[str, Tensor]:
+        """What the denoiser is told of meanings, of which what is not said is left open.
+
+        Args:
+            meanings: of each text.
+            real: where there is no padding.
+            sources: what each text is made from, where the domain reads that.
+        """
+        told = {"real": real}
+        if self.meanings is not None:
+            told["source"] = self._rows([self.meanings.partial(one) for one in meanings])
+        if self.source_length:
+            told["source"] = self.source_tokens(sources)
+        return told
+
+    # ----------------------------------------------------------------- lengths
+
+    def length_loss(self, encoded: Encoded) -> Float[Tensor, " batch"]:
+        """Cross-entropy of the lengths in nats, of all texts and as the condition tells them."""
+        lengths = encoded.condition["real"].sum(dim=1)
+        source = encoded.condition.get("source")
+        loss = F.cross_entropy(self.length_logits(len(lengths), None), lengths, reduction="none")
+        if source is None:
+            return loss
+        told = F.cross_entropy(self.length_logits(len(lengths), source), lengths, reduction="none")
+        return loss + told
+
+    def length_logits(self, batch: int, source: Tensor | None) -> Float[Tensor, "batch lengths"]:
+        """Of each length, 0 among them: those of all texts, and what the condition adds."""
+        if source is None:
+            return self.lengths.expand(batch, -1)
+        if self.source_length:
+            longer = torch.arange(self.length + 1, device=source.device) + self.source_length
+            return self.lengths_by_source[0, longer - (source >= 0).sum(dim=1, keepdim=True)]
+        told = self.lengths_by_source[source.clamp(min=0)]
+        return self.lengths.detach() + (told * (source != LEFT_OPEN)[..., None]).sum(dim=1)
+
+    def length_nats(self, lengths: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """What it costs to tell how long each text is, where nothing else is known of it."""
+        if not self.ends:
+            return torch.zeros(len(lengths), device=lengths.device)
+        logits = self.length_logits(len(lengths), None)
+        return F.cross_entropy(logits, lengths, reduction="none")
+
+    def written(self, numbers: Int[Tensor, "batch length"]) -> list[str]:
+        """The texts of tokens, each up to its END."""
+        return [self.vocabulary.text(row) for row in numbers.tolist()]
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return self.vocabulary.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up."""
+        self.vocabulary.settle(folder)

@@ -1,0 +1,171 @@
+"""Texts by edits: a draft is tagged and rewritten, again and again (DiffusER, Reid et al. 2022).
+
+The paper has no code. What it leaves open, and is decided here, beside
+:mod:`multidiff.core.edits`:
+
+- **What training aims at.** The clean text, or the state before the last step; the recipe says.
+  Far from clean text the state before is noise too, and cannot be told from the one behind:
+  small models aim at the clean text.
+- **When editing ends**: where the tagger keeps every token and fills no gap.
+- **How much of it is done at once**: all edits that the tagger wants, or an even share of them,
+  the surest first, so that a text that starts from noise comes in as many revisions as are
+  asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from multidiff.core.edits import EditProcess
+from multidiff.core.randomness import generators
+from multidiff.errors import InputError
+from multidiff.text.domain import TextDomain
+from multidiff.text.edit_task import Aim, EditTask
+from multidiff.text.editor import Editor
+from multidiff.text.orders import TextOrder
+from multidiff.text.revising import EditWalk, Reviser, Revision
+from multidiff.text.vocabulary import FIRST
+
+Noise = Literal["uniform", "frequency"]
+
+
+class EditedText(nn.Module):
+    """A model that edits texts.
+
+    Args:
+        domain: texts to tokens, and what they are made from.
+        process: how training corrupts them.
+        editor: the network.
+        walk: how to revise where nobody says otherwise.
+        noise: what corruption writes: all tokens alike, or each as often as texts have it.
+        aim: see :class:`~multidiff.text.edit_task.EditTask`.
+        drop_condition: likewise.
+        from_source: likewise.
+
+    Raises:
+        ValueError: if these do not fit each other.
+    """
+
+    def __init__(
+        self,
+        domain: TextDomain,
+        process: EditProcess,
+        editor: Editor,
+        walk: EditWalk | None = None,
+        noise: Noise = "uniform",
+        aim: Aim = "clean",
+        drop_condition: float = 0.0,
+        from_source: float = 0.0,
+    ):
+        sizes = {domain.vocabulary.size, process.size, editor.size}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"a vocabulary of {domain.vocabulary.size} for a process of size {process.size} "
+                f"and an editor of size {editor.size}: make them alike"
+            )
+        super().__init__()
+        domain.check_reader(editor)
+        self.domain, self.process, self.editor = domain, process, editor
+        self.walk = EditWalk() if walk is None else walk
+        self.noise: Noise = noise
+        self.aim: Aim = aim
+        self.drop_condition, self.from_source = drop_condition, from_source
+        self.name = ""
+        if noise == "uniform":
+            process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.domain.device
+
+    def corruption(self) -> EditProcess:
+        """The process, told what to write."""
+        if self.noise == "frequency":
+            counts = getattr(self.domain.vocabulary, "counts", None)
+            if counts is None:
+                raise InputError(
+                    f"noise: frequency: a {type(self.domain.vocabulary).__name__} does not count "
+                    "its pieces; set noise: uniform"
+                )
+            self.process.write([0.0] * FIRST + [float(n) for n in counts.values()])
+        return self.process
+
+    def task(self) -> EditTask:
+        """What a trainer trains."""
+        return EditTask(
+            self.domain,
+            self.corruption(),
+            self.editor,
+            self.aim,
+            self.drop_condition,
+            self.from_source,
+        )
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "texts"}
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return self.domain.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up, and the folder's name."""
+        self.name = folder.name
+        self.domain.settle(folder)
+
+    @torch.no_grad()
+    def revise(
+        self,
+        drafts: Sequence[Sequence[int]],
+        orders: Sequence[TextOrder] | None = None,
+        *,
+        walk: EditWalk | None = None,
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 64,
+    ) -> list[list[Revision]]:
+        """Every revision of each draft, the draft itself first.
+
+        Args:
+            drafts: tokens.
+            orders: what is asked of each.
+            walk: how to revise; the model's own where not given.
+            seed: of the draws: draft ``i`` has ``seed + i``, or the i-th of several.
+            batch_size: drafts at a time.
+
+        Raises:
+            InputError: if a draft is longer than the model reads.
+        """
+        most = self.editor.length
+        for draft in drafts:
+            if len(draft) > most:
+                raise InputError(
+                    f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
+                )
+        asked = [TextOrder() for _ in drafts] if orders is None else list(orders)
+        seeds = [seed + i for i in range(len(drafts))] if isinstance(seed, int) else list(seed)
+        rngs = generators(seeds)
+        reviser = Reviser(self.domain, self.editor, self.walk if walk is None else walk)
+        found: list[list[Revision]] = []
+        for first in range(0, len(drafts), batch_size):
+            rows = slice(first, first + batch_size)
+            found += reviser(drafts[rows], asked[rows], rngs[rows])
+        return found
+
+    def noise_drafts(self, lengths: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:
+        """Random tokens, where a text may start from nothing known."""
+        return self.corruption().prior(lengths, generators(range(seed, seed + len(lengths))))
+
+    def texts(self, histories: Sequence[Sequence[Revision]]) -> list[str]:
+        """What each draft has become."""
+        return [self.domain.vocabulary.text(one[-1].tokens) for one in histories]
+
+    def numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Drafts of texts."""
+        return [self.domain.vocabulary.numbers(text) for text in texts]

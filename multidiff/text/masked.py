@@ -1,0 +1,217 @@
+"""Texts by masked diffusion: all places masked at first, then ever fewer (Sahoo et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.guidance import ClassifierFreeGuidance
+from multidiff.core.mask_solvers import (
+    UnmaskingSolver,
+)
+from multidiff.core.masking import MaskProcess, mask_bound
+from multidiff.core.protocols import Corruption, Encoded, Process, Reading
+from multidiff.core.randomness import Rng, generators
+from multidiff.core.unmasking import unmask, unmask_blocks
+from multidiff.text.denoiser import TokenDenoiser
+from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
+from multidiff.text.model import TextModel
+from multidiff.text.orders import TextOrder, canvas_of, laid_out, told_of
+from multidiff.text.vocabulary import END, PAD
+from multidiff.text.walk import MaskWalk
+
+# Draws of the masks for each text whose likelihood is bounded.
+LOOKS = 32
+
+
+class TokenDomain(TextDomain):
+    """Texts as their tokens; see :class:`~multidiff.text.domain.TextDomain`.
+
+    A text's END is never masked: the network is told where a text ends.
+    """
+
+    def encode(self, batch: Any, rng: Rng | None) -> EncodedText:
+        """Tokens, of which all but END and PAD count."""
+        tokens, condition = self.encoded(batch, rng)
+        counts = (tokens != PAD) & (tokens != END) if self.ends else tokens != PAD
+        return EncodedText(tokens, condition, counts, tokens)
+
+    def extra_losses(
+        self, encoded: Encoded, corrupted: Corruption, estimate: Reading, process: Process
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """The lengths' cross-entropy."""
+        return {"length": self.length_loss(encoded)} if self.ends else {}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the texts of one call are made, once it is checked."""
+
+    steps: int | None
+    solver: UnmaskingSolver
+    guidance: float
+
+
+class MaskedText(TextModel):
+    """A model of texts by masked diffusion.
+
+    Args:
+        domain: texts as tokens.
+        process: what the denoiser is trained on.
+        denoiser: the network.
+        walk: how to sample where nobody says otherwise.
+        drop_condition: share of the conditions that training leaves out, for guidance.
+
+    Raises:
+        ValueError: if these do not fit each other.
+    """
+
+    domain: TokenDomain
+    process: MaskProcess
+    denoiser: TokenDenoiser
+    walk: MaskWalk
+
+    def __init__(
+        self,
+        domain: TokenDomain,
+        process: MaskProcess,
+        denoiser: TokenDenoiser,
+        walk: MaskWalk | None = None,
+        drop_condition: float = 0.0,
+    ):
+        sizes = {domain.vocabulary.size, process.size, denoiser.size}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"a vocabulary of {domain.vocabulary.size} for a process of size {process.size} "
+                f"and a denoiser of size {denoiser.size}: make them alike"
+            )
+        super().__init__(domain, process, denoiser, walk or MaskWalk(), drop_condition)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        orders: Sequence[TextOrder],
+        *,
+        steps: int | None = None,
+        solver: str | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        nucleus: float | None = None,
+        seed: int | Sequence[int] = 0,
+        candidates: int = 1,
+        batch_size: int = 64,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> list[str]:
+        """Texts, one for each order.
+
+        Args:
+            orders: what is asked of each.
+            steps: of the walk; as many as a text has tokens where neither this nor the model
+                says.
+            solver: one of ancestral, confidence, random and remasking.
+            guidance: scale, for orders with a condition; 1 is off.
+            temperature: of the tokens; 0 takes the likeliest.
+            nucleus: tokens are drawn among the likeliest up to this probability.
+            seed: of the draws: text ``i`` has ``seed + i``, or the i-th of several. A text
+                depends on its own alone, whatever is made beside it.
+            candidates: drawn for each text, of which the one most like the others is taken.
+            batch_size: texts at a time.
+            on_step: told the steps done and the tokens after each step of each batch.
+
+        Raises:
+            InputError: if the model cannot do what is asked.
+        """
+        plan = _Plan(
+            self.walk.mask_steps(steps),
+            self.walk.mask_solver(solver, temperature, nucleus),
+            self.walk.checked_guidance(guidance),
+        )
+        make = partial(self._made, plan=plan, on_step=on_step)
+        return self._texts(orders, seed, candidates, batch_size, make)
+
+    def _longest(self) -> int:
+        """Running text is written in blocks, so that it may be of any length."""
+        return self.domain.length if self.domain.ends else 100_000
+
+    def _made(
+        self,
+        orders: list[TextOrder],
+        lengths: list[int],
+        rng: list[torch.Generator],
+        plan: _Plan,
+        on_step: Callable[[int, Tensor], None] | None,
+    ) -> list[str]:
+        """One batch of texts, all on canvases of one size."""
+        canvas = min(canvas_of(lengths[0]), self._longest())
+        tokens, is_known = laid_out(orders, lengths, canvas, self.domain.ends)
+        real = torch.arange(canvas) < torch.tensor(lengths)[:, None]
+        known = torch.where(is_known, tokens, self.process.size).masked_fill(~real, PAD)
+        fill = partial(self._filled, orders=orders, rng=rng, plan=plan, on_step=on_step)
+        most = self.domain.length
+        found = unmask_blocks(
+            fill, known.to(self.device), shown=min(canvas, most), block=max(1, most // 2)
+        )
+        return self.domain.written(found)
+
+    def _filled(
+        self,
+        known: Tensor,
+        orders: list[TextOrder],
+        rng: list[torch.Generator],
+        plan: _Plan,
+        on_step: Callable[[int, Tensor], None] | None,
+    ) -> Tensor:
+        """A stretch without masks."""
+        real = known != PAD
+        denoiser = self.denoiser
+        if plan.guidance != 1 and any(order.meaning or order.source for order in orders):
+            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance)
+        return unmask(
+            self.process,
+            denoiser,
+            plan.solver,
+            known.shape,
+            plan.steps or known.shape[1],
+            condition=told_of(self.domain, orders, real),
+            known=known,
+            real=real,
+            pad=PAD,
+            forbidden=UNWRITTEN,
+            rng=rng,
+            device=self.device,
+            on_step=on_step,
+        )
+
+    def nats_per_token(
+        self, texts: Sequence[str], meanings: Sequence[Mapping[str, str]], *, seed: int = 0
+    ) -> dict[str, float]:
+        """See :class:`TextModel`: the masked tokens, and the length."""
+        sums = {"tokens": 0.0, "length": 0.0}
+        count, at_once = 0, 50
+        for first in range(0, len(texts), at_once):
+            rows = range(first, min(first + at_once, len(texts)))
+            orders = [TextOrder(meanings[row]) for row in rows]
+            encoded = self.domain.encode(
+                {"text": [texts[row] for row in rows], "meaning": [{} for _ in rows]}, None
+            )
+            bound = mask_bound(
+                self.process,
+                self.denoiser,
+                encoded.clean,
+                told_of(self.domain, orders, encoded.real),
+                real=encoded.mask,
+                num_times=LOOKS,
+                rng=generators([seed + row for row in rows]),
+            )
+            lengths = encoded.real.sum(dim=1)
+            sums["tokens"] += float(bound.total.sum())
+            sums["length"] += float(self.domain.length_nats(lengths).sum())
+            count += int(lengths.sum())
+        terms = {name: value / count for name, value in sums.items()}
+        return {"total": sum(terms.values()), **terms}

@@ -1,0 +1,145 @@
+"""What every model of texts shares: orders to lengths, batches and candidates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from multidiff.core.protocols import Process
+from multidiff.core.randomness import generators, uniform
+from multidiff.core.task import DiffusionTask
+from multidiff.errors import InputError
+from multidiff.text.domain import TextDomain
+from multidiff.text.metrics import minimum_bayes_risk
+from multidiff.text.orders import TextOrder, batches_of, candidate_seeds
+from multidiff.text.walk import TextWalk
+
+# From some orders, their lengths in tokens and their generators to texts, on one canvas.
+Make = Callable[[list[TextOrder], list[int], list[torch.Generator]], list[str]]
+
+
+class TextModel(nn.Module):
+    """A model of texts: a domain, a process and a network.
+
+    Args:
+        domain: texts as states.
+        process: what the denoiser is trained on.
+        denoiser: the network.
+        walk: how to sample where nobody says otherwise.
+        drop_condition: share of the conditions that training leaves out, for guidance.
+    """
+
+    domain: TextDomain
+    walk: TextWalk
+
+    def __init__(
+        self,
+        domain: TextDomain,
+        process: Process,
+        denoiser: nn.Module,
+        walk: TextWalk,
+        drop_condition: float,
+    ):
+        super().__init__()
+        domain.check_reader(denoiser)
+        self.domain, self.process, self.denoiser = domain, process, denoiser
+        self.walk, self.drop_condition = walk, drop_condition
+        self.name = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.domain.device
+
+    def task(self) -> DiffusionTask:
+        """What a trainer trains."""
+        return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "texts"}
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return self.domain.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up, and the folder's name."""
+        self.name = folder.name
+        self.domain.settle(folder)
+
+    @abstractmethod
+    def nats_per_token(
+        self, texts: Sequence[str], meanings: Sequence[Mapping[str, str]], *, seed: int = 0
+    ) -> dict[str, float]:
+        """A bound on what texts cost and its terms, in nats for each token.
+
+        Args:
+            texts: what is measured.
+            meanings: what the model is told of each.
+            seed: of the first text's draws; the others follow.
+        """
+
+    def _texts(
+        self, orders: Sequence[TextOrder], seed: int | Sequence[int], candidates: int, most: int,
+        make: Make,
+    ) -> list[str]:  # fmt: skip
+        """A text of each order, of so many candidates each, at most so many at a time."""
+        seeds = [seed + i for i in range(len(orders))] if isinstance(seed, int) else list(seed)
+        if candidates < 1:
+            raise InputError(f"--candidates {candidates}: at least 1")
+        every = [order for order in orders for _ in range(candidates)]
+        rngs = generators([n for one in seeds for n in candidate_seeds(one, candidates)])
+        lengths = [self._length(order, rng) for order, rng in zip(every, rngs, strict=True)]
+        texts = [""] * len(every)
+        for rows in batches_of(lengths, most):
+            made = make(
+                [every[i] for i in rows], [lengths[i] for i in rows], [rngs[i] for i in rows]
+            )
+            for row, text in zip(rows, made, strict=True):
+                texts[row] = text
+        groups = [texts[i : i + candidates] for i in range(0, len(texts), candidates)]
+        return [self._best(group) for group in groups]
+
+    def _best(self, candidates: list[str]) -> str:
+        """The one most like the others (minimum Bayes risk, Kumar & Byrne 2004)."""
+        if len(candidates) == 1:
+            return candidates[0]
+        words = [self.domain.vocabulary.numbers(text) for text in candidates]
+        return candidates[minimum_bayes_risk(words)]
+
+    def _length(self, order: TextOrder, rng: torch.Generator) -> int:
+        """How many tokens a text has, END counted."""
+        if order.length is None:
+            return self._drawn_length(order, rng)
+        end = int(self.domain.ends)
+        if not 1 <= order.length <= self._longest() - end:
+            raise InputError(
+                f"a length of {order.length}: this model writes 1 to {self._longest() - end} words"
+            )
+        return order.length + end
+
+    def _longest(self) -> int:
+        """The most tokens of a text, END counted."""
+        return self.domain.length
+
+    def _drawn_length(self, order: TextOrder, rng: torch.Generator) -> int:
+        source = self._told(order)
+        logits = self.domain.length_logits(1, source)[0].double().cpu()
+        # Room for a word, and for all that is known.
+        logits[: 2 + max(order.known, default=0)] = -torch.inf
+        edges = torch.softmax(logits, dim=0).cumsum(0)
+        return int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
+
+    def _told(self, order: TextOrder) -> Tensor | None:
+        """What a text's length may be told by."""
+        if self.domain.source_length and order.source:
+            return self.domain.source_tokens([order.source])
+        if order.meaning and self.domain.meanings is not None:
+            told = self.domain.meanings.partial(order.meaning)
+            return torch.tensor([told], device=self.device)
+        return None
