@@ -1,8 +1,7 @@
-"""What the command line does with a text model."""
+"""Sampling from a model of word embeddings on the command line."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,12 @@ from typing import Any
 import torch
 
 from multidiff.errors import InputError
-from multidiff.files import written_whole
 from multidiff.report import Report, progress
 from multidiff.text.classifier import TextClassifier
 from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.listing import parse_meaning
 from multidiff.text.orders import Control, TextOrder
-from multidiff.text.vocabulary import BLANK, PAD, Vocabulary, with_blanks
-
-SAMPLES = "samples.txt"
-# Controls that need no classifier: they say what stands where.
-LENGTH, FIRST = "length", "first"
+from multidiff.text.sampling import FIRST, LENGTH, drawn, orders_of, write
+from multidiff.text.vocabulary import PAD
 
 
 def sample(
@@ -37,6 +31,7 @@ def sample(
     classifier: TextClassifier | None = None,
     infill: str | None = None,
     length: int | None = None,
+    source: str | None = None,
     candidates: int = 1,
     temperature: float | None = None,
     pull: tuple[float, float, float] = (3, 20.0, 0.01),
@@ -58,6 +53,7 @@ def sample(
         classifier: the model that does so.
         infill: a text with ``[MASK]`` for each token to be found.
         length: of the texts, in tokens.
+        source: what the texts are made from, for models that read that.
         candidates: drawn for each text, of which the one most like the others is told.
         temperature: of the words that clamping chooses among.
         pull: updates towards the controls after each step, their rate, and the fluency that
@@ -70,39 +66,21 @@ def sample(
     pinned = {name: wanted.pop(name) for name in (LENGTH, FIRST) if name in wanted}
     how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
     how |= {"temperature": temperature, "candidates": candidates}
-    how["control"] = _pulled(classifier, wanted, pull)
-    words = model.domain.vocabulary
-    orders = [order_of(words, one, infill, length, pinned) for one in _meanings(model, prompts)]
-    report = _drawn(model, orders, list(prompts) or [""], range(seed, seed + num), how)
-    if out is not None:
-        _write(report.lines, out)
-    return report
+    pulled = _pulled(classifier, wanted, pull)
+    orders = orders_of(model, prompts, infill, length, source, pinned)
 
+    def draw(every: list[TextOrder], seeds: list[int]) -> list[str]:
+        with progress() as on_step:
+            return model.generate(every, **how, control=pulled, seed=seeds, on_step=on_step)
 
-def _drawn(
-    model: TextDiffusion,
-    orders: Sequence[TextOrder],
-    prompts: Sequence[str],
-    seeds: range,
-    how: dict[str, Any],
-) -> Report:
-    """A text of each order and seed."""
-    every = [order for order in orders for _ in seeds]
-    numbers = [*seeds] * len(orders)
-    began = time.perf_counter()
-    with progress() as on_step:
-        texts = model.generate(every, **how, seed=numbers, on_step=on_step)
-    seconds = time.perf_counter() - began
-    asked = [prompt for prompt in prompts for _ in seeds]
-    outputs: list[dict[str, Any]] = [
-        {"text": text, "seed": seed, "prompt": prompt, "words": _count(model, text)}
-        for text, seed, prompt in zip(texts, numbers, asked, strict=True)
-    ]
-    if how["control"] is not None:
-        for output, score in zip(outputs, scores(how["control"], texts), strict=True):
+    report = drawn(model, orders, list(prompts) or [""], range(seed, seed + num), draw)
+    if pulled is not None:
+        for output, score in zip(
+            report.facts["outputs"], scores(pulled, report.lines), strict=True
+        ):
             output["control"] = score
-    facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}
-    return Report(texts, facts)
+    write(report.lines, out)
+    return report
 
 
 def read_controls(controls: Sequence[str]) -> dict[str, str]:
@@ -123,48 +101,6 @@ def read_controls(controls: Sequence[str]) -> dict[str, str]:
     return wanted
 
 
-def order_of(
-    vocabulary: Vocabulary,
-    meaning: dict[str, str],
-    infill: str | None,
-    length: int | None,
-    pinned: dict[str, str],
-) -> TextOrder:
-    """What is asked of a text.
-
-    Raises:
-        InputError: if words are unknown, or lengths contradict each other.
-    """
-    known: dict[int, int] = {}
-    lengths: dict[str, int] = {}
-    if infill is not None:
-        found = with_blanks(vocabulary, _readable(vocabulary, "--infill", infill))
-        known = {place: number for place, number in enumerate(found) if number is not None}
-        lengths["--infill"] = len(found)
-    if length is not None:
-        lengths["--length"] = length
-    if LENGTH in pinned:
-        if not pinned[LENGTH].isdecimal():
-            raise InputError(f"--control {LENGTH}={pinned[LENGTH]}: a number of words")
-        lengths[f"--control {LENGTH}"] = int(pinned[LENGTH])
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {number}" for name, number in lengths.items())
-        raise InputError(f"{told}: the lengths contradict each other; keep one")
-    if FIRST in pinned:
-        numbers = vocabulary.numbers(_readable(vocabulary, f"--control {FIRST}", pinned[FIRST]))
-        if len(numbers) != 1 or known.get(0, numbers[0]) != numbers[0]:
-            raise InputError(f"--control {FIRST}={pinned[FIRST]}: give one word, as in --infill")
-        known[0] = numbers[0]
-    return TextOrder(meaning, known, next(iter(lengths.values()), None))
-
-
-def _readable(vocabulary: Vocabulary, option: str, text: str) -> str:
-    unknown = vocabulary.unknown(text.replace(BLANK, " "))
-    if unknown:
-        raise InputError(f"{option} {text}: the model never read {', '.join(unknown)}")
-    return text
-
-
 def _pulled(
     classifier: TextClassifier | None, wanted: dict[str, str], pull: tuple[float, float, float]
 ) -> Control | None:
@@ -178,26 +114,6 @@ def _pulled(
         told = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise InputError(f"--control {told}: needs a classifier; name one by --classifier")
     return Control(classifier, wanted, int(updates), rate, fluency)
-
-
-def _meanings(model: TextDiffusion, prompts: Sequence[str]) -> list[dict[str, str]]:
-    meanings = [parse_meaning(prompt) for prompt in prompts]
-    table = model.domain.meanings
-    for prompt, meaning in zip(prompts, meanings, strict=True):
-        if table is None:
-            raise InputError(f"--prompt {prompt}: this model was trained without meanings")
-        table.partial(meaning)
-    return meanings or [{}]
-
-
-def _write(texts: Sequence[str], out: Path) -> None:
-    path = out if out.suffix else out / SAMPLES
-    with written_whole(path) as partial:
-        partial.write_text("".join(f"{text}\n" for text in texts), "utf-8")
-
-
-def _count(model: TextDiffusion, text: str) -> int:
-    return len(model.domain.vocabulary.numbers(text))
 
 
 @torch.no_grad()

@@ -40,7 +40,12 @@ class EditTask(nn.Module):
         aim: what it is to lead to: the "clean" text, or the state "before" the last step.
         drop_condition: share of the samples whose condition is left out.
         from_source: share of the samples whose draft is the text that theirs is made from
-            (the paper's source bootstrap), the rest are corrupted.
+            (the paper's source bootstrap).
+        from_nothing: share of those whose draft is empty. With all of them this is an ordinary
+            autoregressive model of texts. The rest are corrupted.
+
+    Raises:
+        ValueError: if the shares are none.
     """
 
     def __init__(
@@ -51,11 +56,17 @@ class EditTask(nn.Module):
         aim: Aim = "clean",
         drop_condition: float = 0.0,
         from_source: float = 0.0,
+        from_nothing: float = 0.0,
     ):
+        if min(from_source, from_nothing) < 0 or from_source + from_nothing > 1:
+            raise ValueError(
+                f"from_source {from_source:g} and from_nothing {from_nothing:g}: shares of one"
+            )
         super().__init__()
         self.domain, self.process, self.editor = domain, process, editor
         self.aim: Aim = aim
-        self.drop_condition, self.from_source = drop_condition, from_source
+        self.drop_condition = drop_condition
+        self.from_source, self.from_nothing = from_source, from_nothing
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Nats for each token's tag, each gap and each written token of each sample."""
@@ -80,9 +91,11 @@ class EditTask(nn.Module):
         afters = texts
         if self.aim == "before":
             afters = [[*walk[max(0, len(walk) - 2)].tokens] for walk in walks]
-        if self.from_source and sources is not None:
-            given = (uniform((len(texts),), rng) < self.from_source).tolist()
-            for row in (row for row, one in enumerate(given) if one):
+        start = uniform((len(texts),), rng).tolist()
+        for row, draw in enumerate(start):
+            if draw < self.from_nothing:
+                befores[row], afters[row] = [], texts[row]
+            elif sources is not None and draw < self.from_nothing + self.from_source:
                 numbers = self.domain.vocabulary.numbers(sources[row])
                 befores[row], afters[row] = numbers[: self.editor.length], texts[row]
         return befores, afters

@@ -46,6 +46,7 @@ class EditedText(nn.Module):
         aim: see :class:`~multidiff.text.edit_task.EditTask`.
         drop_condition: likewise.
         from_source: likewise.
+        from_nothing: likewise.
 
     Raises:
         ValueError: if these do not fit each other.
@@ -61,6 +62,7 @@ class EditedText(nn.Module):
         aim: Aim = "clean",
         drop_condition: float = 0.0,
         from_source: float = 0.0,
+        from_nothing: float = 0.0,
     ):
         sizes = {domain.vocabulary.size, process.size, editor.size}
         if len(sizes) > 1:
@@ -74,7 +76,8 @@ class EditedText(nn.Module):
         self.walk = EditWalk() if walk is None else walk
         self.noise: Noise = noise
         self.aim: Aim = aim
-        self.drop_condition, self.from_source = drop_condition, from_source
+        self.drop_condition = drop_condition
+        self.from_source, self.from_nothing = from_source, from_nothing
         self.name = ""
         if noise == "uniform":
             process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
@@ -105,6 +108,7 @@ class EditedText(nn.Module):
             self.aim,
             self.drop_condition,
             self.from_source,
+            self.from_nothing,
         )
 
     def facts(self) -> dict[str, str]:

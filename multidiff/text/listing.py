@@ -40,6 +40,12 @@ class TextSource:
             first appearance, is kept for validation; 0 keeps none.
         split: split of a data set.
         config: configuration of a data set, if it has several.
+        running: whether all of it is one text, with newlines between the texts; of a ``.txt``
+            file blank lines are kept too. It has no meanings, no sources and no groups, and
+            what is held out of it is a stretch (see :class:`multidiff.text.stretches.Stretches`).
+
+    Raises:
+        InputError: if running text is asked for together with what it cannot have.
     """
 
     path: str
@@ -52,6 +58,15 @@ class TextSource:
     held_out_every: int = 0
     split: str = "train"
     config: str | None = None
+    running: bool = False
+
+    def __post_init__(self) -> None:
+        others = (self.source_column, self.meaning_column, self.group_by, *self.attribute_columns)
+        if self.running and (any(others) or self.held_out_every):
+            raise InputError(
+                f"{self.path}: running text is one text without meanings, sources and groups; "
+                "leave those and held_out_every out, or running"
+            )
 
     def columns(self) -> list[str]:
         """Those that are read."""
@@ -71,6 +86,7 @@ class TextSource:
             header=self.header,
             split=self.split,
             config=self.config,
+            whole=self.running,
         )
         for column in self.columns():
             if column not in table.columns:
@@ -78,7 +94,7 @@ class TextSource:
         texts = _gathered(self, table)
         if not texts.texts:
             raise InputError(f"{self.path}: holds no texts; name a file or column that has some")
-        return texts
+        return Texts(["\n".join(texts.texts)], [self.path]) if self.running else texts
 
     def rows(self, texts: Texts, held_out: bool) -> list[int]:
         """Which of its texts are kept for validation, or are not.

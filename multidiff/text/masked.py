@@ -8,13 +8,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multidiff.core.guidance import ClassifierFreeGuidance
-from multidiff.core.mask_solvers import (
-    UnmaskingSolver,
-)
+from multidiff.core.mask_solvers import UnmaskingSolver
 from multidiff.core.masking import MaskProcess, mask_bound
 from multidiff.core.protocols import Corruption, Encoded, Process, Reading
 from multidiff.core.randomness import Rng, generators
@@ -26,8 +24,10 @@ from multidiff.text.orders import TextOrder, canvas_of, laid_out, told_of
 from multidiff.text.vocabulary import END, PAD
 from multidiff.text.walk import MaskWalk
 
-# Draws of the masks for each text whose likelihood is bounded.
-LOOKS = 32
+# Draws of the masks for each text whose likelihood is bounded, and texts at a time.
+LOOKS, AT_ONCE = 32, 50
+# Tokens of the longest running text that may be asked for.
+LONGEST = 100_000
 
 
 class TokenDomain(TextDomain):
@@ -39,8 +39,11 @@ class TokenDomain(TextDomain):
     def encode(self, batch: Any, rng: Rng | None) -> EncodedText:
         """Tokens, of which all but END and PAD count."""
         tokens, condition = self.encoded(batch, rng)
-        counts = (tokens != PAD) & (tokens != END) if self.ends else tokens != PAD
-        return EncodedText(tokens, condition, counts, tokens)
+        return EncodedText(tokens, condition, self.counted(tokens), tokens)
+
+    def counted(self, tokens: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
+        """Which of them are to be found: no padding, and no END that the length tells."""
+        return (tokens != PAD) & (tokens != END) if self.ends else tokens != PAD
 
     def extra_losses(
         self, encoded: Encoded, corrupted: Corruption, estimate: Reading, process: Process
@@ -137,7 +140,7 @@ class MaskedText(TextModel):
 
     def _longest(self) -> int:
         """Running text is written in blocks, so that it may be of any length."""
-        return self.domain.length if self.domain.ends else 100_000
+        return self.domain.length if self.domain.ends else LONGEST
 
     def _made(
         self,
@@ -153,10 +156,8 @@ class MaskedText(TextModel):
         real = torch.arange(canvas) < torch.tensor(lengths)[:, None]
         known = torch.where(is_known, tokens, self.process.size).masked_fill(~real, PAD)
         fill = partial(self._filled, orders=orders, rng=rng, plan=plan, on_step=on_step)
-        most = self.domain.length
-        found = unmask_blocks(
-            fill, known.to(self.device), shown=min(canvas, most), block=max(1, most // 2)
-        )
+        shown = min(canvas, self.domain.length)
+        found = unmask_blocks(fill, known.to(self.device), shown=shown, block=max(1, shown // 2))
         return self.domain.written(found)
 
     def _filled(
@@ -189,29 +190,60 @@ class MaskedText(TextModel):
         )
 
     def nats_per_token(
-        self, texts: Sequence[str], meanings: Sequence[Mapping[str, str]], *, seed: int = 0
+        self,
+        texts: Sequence[str],
+        meanings: Sequence[Mapping[str, str]],
+        *,
+        seed: int = 0,
+        sources: Sequence[str] = (),
     ) -> dict[str, float]:
-        """See :class:`TextModel`: the masked tokens, and the length."""
-        sums = {"tokens": 0.0, "length": 0.0}
-        count, at_once = 0, 50
-        for first in range(0, len(texts), at_once):
-            rows = range(first, min(first + at_once, len(texts)))
-            orders = [TextOrder(meanings[row]) for row in rows]
-            encoded = self.domain.encode(
-                {"text": [texts[row] for row in rows], "meaning": [{} for _ in rows]}, None
-            )
+        """See :class:`TextModel`: the masked tokens, and the length.
+
+        Args:
+            texts: what is measured.
+            meanings: what the model is told of each.
+            seed: of the first text's draws; the others follow.
+            sources: what each is made from; nothing is told of it where not given.
+        """
+        found = self.nats(texts, meanings, seed=seed, sources=sources)
+        count = float(found.pop("count").sum())
+        terms = {name: float(value.sum()) / count for name, value in found.items()}
+        return {"total": sum(terms.values()), **terms}
+
+    @torch.no_grad()
+    def nats(
+        self,
+        texts: Sequence[str],
+        meanings: Sequence[Mapping[str, str]],
+        *,
+        seed: int = 0,
+        sources: Sequence[str] = (),
+    ) -> dict[str, Float[Tensor, " texts"]]:
+        """What each text costs at most, in nats; told what :meth:`nats_per_token` is.
+
+        Returns:
+            ``tokens``, ``length``, and the ``count`` of its tokens, END among them.
+        """
+        orders = [
+            TextOrder(meaning, source=source)
+            for meaning, source in zip(meanings, sources or [""] * len(texts), strict=True)
+        ]
+        found: dict[str, list[Tensor]] = {"tokens": [], "length": [], "count": []}
+        for first in range(0, len(texts), AT_ONCE):
+            rows = slice(first, first + AT_ONCE)
+            tokens = self.domain.tokens(texts[rows])
+            real = tokens != PAD
             bound = mask_bound(
                 self.process,
                 self.denoiser,
-                encoded.clean,
-                told_of(self.domain, orders, encoded.real),
-                real=encoded.mask,
+                tokens,
+                told_of(self.domain, orders[rows], real),
+                real=self.domain.counted(tokens),
                 num_times=LOOKS,
-                rng=generators([seed + row for row in rows]),
+                rng=generators([seed + row for row in range(len(texts))[rows]]),
             )
-            lengths = encoded.real.sum(dim=1)
-            sums["tokens"] += float(bound.total.sum())
-            sums["length"] += float(self.domain.length_nats(lengths).sum())
-            count += int(lengths.sum())
-        terms = {name: value / count for name, value in sums.items()}
-        return {"total": sum(terms.values()), **terms}
+            count = real.sum(dim=1)
+            parts = (bound.total, self.domain.length_nats(count), count)
+            for values, part in zip(found.values(), parts, strict=True):
+                values.append(part.double())
+        return {name: torch.cat(values) for name, values in found.items()}

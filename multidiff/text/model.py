@@ -73,6 +73,32 @@ class TextModel(nn.Module):
         self.domain.settle(folder)
 
     @abstractmethod
+    def generate(
+        self,
+        orders: Sequence[TextOrder],
+        *,
+        steps: int | None = None,
+        solver: str | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        seed: int | Sequence[int] = 0,
+        candidates: int = 1,
+        batch_size: int = 64,
+    ) -> list[str]:
+        """Texts, one for each order; models add what their own walk is told.
+
+        Args:
+            orders: what is asked of each.
+            steps: of the walk.
+            solver: its name.
+            guidance: scale, for orders with a condition; 1 is off.
+            temperature: of the words that are chosen among.
+            seed: of the draws: text ``i`` has ``seed + i``, or the i-th of several.
+            candidates: drawn for each text, of which the one most like the others is taken.
+            batch_size: texts at a time.
+        """
+
+    @abstractmethod
     def nats_per_token(
         self, texts: Sequence[str], meanings: Sequence[Mapping[str, str]], *, seed: int = 0
     ) -> dict[str, float]:
@@ -115,13 +141,17 @@ class TextModel(nn.Module):
     def _length(self, order: TextOrder, rng: torch.Generator) -> int:
         """How many tokens a text has, END counted."""
         if order.length is None:
-            return self._drawn_length(order, rng)
-        end = int(self.domain.ends)
-        if not 1 <= order.length <= self._longest() - end:
+            return self._drawn_length(order, rng) if self.domain.ends else self.domain.length
+        if not 1 <= order.length <= self.most_words:
             raise InputError(
-                f"a length of {order.length}: this model writes 1 to {self._longest() - end} words"
+                f"a length of {order.length}: this model writes 1 to {self.most_words} tokens"
             )
-        return order.length + end
+        return order.length + int(self.domain.ends)
+
+    @property
+    def most_words(self) -> int:
+        """The longest text that it writes, in tokens, END not counted."""
+        return self._longest() - int(self.domain.ends)
 
     def _longest(self) -> int:
         """The most tokens of a text, END counted."""

@@ -74,8 +74,10 @@ class NGramModel:
 
     def _padded(self, tokens: Sentence) -> list[int]:
         """The events of the beginning of a sentence, after what stands for nothing before it."""
-        known = self._numbers
-        return [START] * (self.order - 1) + [known.get(token, UNKNOWN) for token in tokens]
+        return [START] * (self.order - 1) + self._events(tokens)
+
+    def _events(self, tokens: Sentence) -> list[int]:
+        return [self._numbers.get(token, UNKNOWN) for token in tokens]
 
     def _history(self, tokens: Sentence) -> Events:
         """What the event after these tokens depends on."""
@@ -121,6 +123,24 @@ class NGramModel:
         return [
             -math.log(self._probability(events[place], tuple(events[place - width : place])))
             for place in range(width, len(events))
+        ]
+
+    def running_nats(self, tokens: Sentence, before: Sentence = ()) -> list[float]:
+        """Minus the log probability of each token of a stretch of running text.
+
+        A stretch neither begins nor ends a sentence: histories reach back to its first token,
+        or into what stands before it, and END is not scored. The training text is one sentence.
+
+        Args:
+            tokens: the stretch.
+            before: what stands before it, as far as that is known.
+        """
+        events, width = self._events([*before, *tokens]), self.order - 1
+        return [
+            -math.log(
+                self._probability(events[place], tuple(events[max(0, place - width) : place]))
+            )
+            for place in range(len(before), len(events))
         ]
 
     def nats_per_token(self, sentences: Sequence[Sentence]) -> float:

@@ -34,7 +34,12 @@ class Table:
 
 
 def read_table(
-    place: str, asked: Sequence[str], header: bool, split: str, config: str | None
+    place: str,
+    asked: Sequence[str],
+    header: bool,
+    split: str,
+    config: str | None,
+    whole: bool = False,
 ) -> Table:
     """The rows of a file or data set (see :class:`multidiff.text.listing.TextSource`).
 
@@ -44,6 +49,7 @@ def read_table(
         header: whether the first row of a ``.csv`` or ``.tsv`` file names the columns.
         split: of a data set.
         config: of a data set.
+        whole: whether a ``.txt`` file is one row, with all its newlines.
 
     Raises:
         InputError: if it cannot be found or read, or is empty.
@@ -59,7 +65,11 @@ def read_table(
     text = _content(place, path)
     if ending in DELIMITERS:
         return _from_cells(place, text, ending, header)
-    return _from_objects(place, text) if ending == ".jsonl" else _from_lines(place, text, asked[0])
+    if ending == ".jsonl":
+        return _from_objects(place, text)
+    if whole:
+        return Table([asked[0]], [place], [{asked[0]: io.StringIO(text, newline=None).read()}])
+    return _from_lines(place, text, asked[0])
 
 
 def _content(place: str, path: Path) -> str:

@@ -74,13 +74,18 @@ def with_blanks(vocabulary: Vocabulary, text: str) -> list[int | None]:
         Numbers, and None for each blank.
     """
     parts = text.split(BLANK)
-    once = vocabulary.numbers("a")
-    if " " in vocabulary.text([*once, *once]):
+    if sets_apart(vocabulary):
         parts = [part.strip(" ") for part in parts]
     found: list[int | None] = [*vocabulary.numbers(parts[0])]
     for part in parts[1:]:
         found += [None, *vocabulary.numbers(part)]
     return found
+
+
+def sets_apart(vocabulary: Vocabulary) -> bool:
+    """Whether two texts set after each other read with a space between them."""
+    once = vocabulary.numbers("a")
+    return " " in vocabulary.text([*once, *once])
 
 
 def checked(numbers: Iterable[int], size: int) -> list[int]:

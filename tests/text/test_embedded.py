@@ -290,7 +290,7 @@ def test_lengths_are_learned_of_all_texts_and_of_each_value():
     meanings = [{"food": "French"}, {"food": "Italian"}]
     found = encoded(one, *texts, meanings=meanings)
     for _ in range(200):
-        loss = one._length_loss(found).mean()
+        loss = one.length_loss(found).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
