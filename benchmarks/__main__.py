@@ -30,6 +30,7 @@ PARTS = {
     "digits-budget": "digits_budget",
     "text-step": "text_step",
     "text-loop": "text_loop",
+    "edit-step": "edit_step",
 }
 
 

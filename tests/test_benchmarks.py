@@ -45,6 +45,7 @@ TINY = {
     "decode-memory": "--small 1 --side 128 --tile 64",
     "text-step": "--batch 2 --length 8 --width 16 --layers 1",
     "text-loop": "--steps 2 --texts 2 --length 8 --width 16 --layers 1",
+    "edit-step": "--batch 2 --length 8 --width 16 --layers 2",
     "digits-budget": "--data starter:digits --minutes 0.02 --samples 5 --our-walk 2 --their-walk 1",
 }
 
@@ -58,6 +59,7 @@ TINY = {
         "digits-budget",
         "text-step",
         "text-loop",
+        "edit-step",
     ],
 )
 def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.nn.norm import AdaptiveNorm
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch places width"],
         context: Float[Tensor, "batch more width"] | None = None,
         keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
-        turns: Float[Tensor, "2 all channels"] | None = None,
+        turns: Float[Tensor, "2 *batch all channels"] | None = None,
     ) -> Float[Tensor, "batch places width"]:
         """What each place finds.
 
@@ -54,14 +54,14 @@ class Attention(nn.Module):
             x: the places that ask, and are asked.
             context: places that are asked alone; they come before the others.
             keys: which of all these places count, for all that ask or for each of them.
-            turns: of all these places, see :func:`turns_of`; computed where not given.
+            turns: of all these places, see :func:`turns_at`; counted where not given.
         """
         asked = x if context is None else torch.cat([context, x], dim=1)
         key, value = map(self._split, self.key_value(asked).chunk(2, dim=-1))
         query = self._split(self.query(x))
         if turns is None:
-            turns = turns_of(asked.shape[1], query.shape[-1], x.device)
-        query, key = turned(query, turns[:, -x.shape[1] :]), turned(key, turns)
+            turns = turns_at(torch.arange(asked.shape[1], device=x.device), query.shape[-1])
+        query, key = turned(query, turns[..., -x.shape[1] :, :]), turned(key, turns)
         mask = None if keys is None else keys[:, None].view(len(x), 1, -1, asked.shape[1])
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(found.transpose(1, 2).flatten(2))
@@ -70,18 +70,25 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def turns_of(
-    places: int, width: int, device: torch.device, longest: float = 1000.0
-) -> Float[Tensor, "2 places width"]:
-    """Cosines and sines of the angle that each channel is turned by at each place."""
-    rates = longest ** -(torch.arange(width // 2, device=device) / (width // 2))
-    angles = torch.arange(places, device=device)[:, None] * rates
+def turns_at(
+    positions: Int[Tensor, " places"] | Int[Tensor, "batch places"],
+    width: int,
+    longest: float = 1000.0,
+) -> Float[Tensor, "2 *batch places width"]:
+    """Cosines and sines of the angle that each channel is turned by at each position.
+
+    Positions of each row of a batch have turns with a dimension for heads behind the batch's.
+    """
+    rates = longest ** -(torch.arange(width // 2, device=positions.device) / (width // 2))
+    angles = positions[..., None] * rates
+    if positions.ndim == 2:
+        angles = angles[:, None]
     cosine, sine = angles.cos(), angles.sin()
-    return torch.stack([torch.cat([cosine, cosine], dim=1), torch.cat([-sine, sine], dim=1)])
+    return torch.stack([torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)])
 
 
 def turned(
-    x: Float[Tensor, "batch heads places width"], turns: Float[Tensor, "2 places width"]
+    x: Float[Tensor, "batch heads places width"], turns: Float[Tensor, "2 *batch places width"]
 ) -> Float[Tensor, "batch heads places width"]:
     """Channels turned in pairs, the first half with the second."""
     cosine, sine = turns.to(x.dtype)
@@ -158,6 +165,7 @@ class Transformer(nn.Module):
         embedding: Float[Tensor, "batch emb"] | None = None,
         context: Float[Tensor, "batch more width"] | None = None,
         keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
+        positions: Int[Tensor, " all"] | Int[Tensor, "batch all"] | None = None,
     ) -> Float[Tensor, "batch places width"]:
         """What each place has come to mean among the others.
 
@@ -167,9 +175,13 @@ class Transformer(nn.Module):
             context: further places that are read and not written.
             keys: which of the context's places and of these, in this order, are no padding;
                 or which of them each place may read.
+            positions: of the context's places and of these, counted from 0 where not given.
+                Where a context is padded, those of its rows keep padding from moving the rest.
         """
-        places = x.shape[1] + (0 if context is None else context.shape[1])
-        turns = turns_of(places, x.shape[2] // self.heads, x.device)
+        if positions is None:
+            places = x.shape[1] + (0 if context is None else context.shape[1])
+            positions = torch.arange(places, device=x.device)
+        turns = turns_at(positions, x.shape[2] // self.heads)
         for block in self.blocks:
             x = block(x, embedding, context, keys, turns)
         return self.norm(x, embedding)

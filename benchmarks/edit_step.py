@@ -1,0 +1,73 @@
+"""A training step of an editor, and the share of it that corruption and alignment take.
+
+The step: texts are corrupted by up to six steps of edits, aligned with what they were, tagged and
+written, the backward pass and AdamW. The alignment alone stands beside rapidfuzz's editops of the
+same pairs, which is compiled and settles ties otherwise. Told in seconds of the CPU, ratio to the
+step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.text_step import WORDS, Numbers, _stepped
+from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
+from multidiff.core.alignment import align_many
+from multidiff.core.edits import EditProcess
+from multidiff.text.domain import TextDomain
+from multidiff.text.edit_task import EditTask
+from multidiff.text.editor import Editor
+
+PART = "edit-step"
+STEP = "a training step"
+CLOCK = time.process_time
+
+
+def measure(
+    threads: int,
+    rounds: int,
+    *,
+    batch: int = 48,
+    length: int = 26,
+    width: int = 192,
+    layers: int = 4,
+) -> list[Row]:
+    """The step and its parts.
+
+    Args:
+        threads: of the CPU.
+        rounds: steps of each.
+        batch: sentences in a step.
+        length: of the sentences.
+        width: of the transformers,
+        layers: and the tagger's blocks; the generator has half of them.
+    """
+    told = f"{layers} layers of {width}, {batch} sentences of {length}, {counted(threads)}"
+    with on_threads(threads):
+        seconds = in_alternation(_parts(batch, length, width, layers), rounds, CLOCK)
+    return rows_of(PART, told, seconds, STEP, "CPU s")
+
+
+def _parts(batch: int, length: int, width: int, layers: int) -> dict[str, Callable[[], object]]:
+    from rapidfuzz.distance import Levenshtein
+
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    texts = torch.randint(3, WORDS, (batch, length)).tolist()
+    told = {"text": [" ".join(map(str, row)) for row in texts]}
+    process = EditProcess(WORDS, [0.0] * 3 + [1.0] * (WORDS - 3), steps=6, span=2)
+    editor = Editor(WORDS, width, layers, 4, 2 * length, layers // 2)
+    task = EditTask(TextDomain(Numbers(), length + 1), process, editor)  # pyright: ignore
+    walks = process.corrupt_many(texts, process.draw_level(batch, rng), rng)
+    drafts = [walk[-1].tokens for walk in walks]
+    return {
+        STEP: _stepped(task, lambda: sum(task.losses(told, rng).values()).mean()),  # pyright: ignore
+        "multidiff corruption and alignment": lambda: task.lesson(told, rng),
+        "multidiff alignment": lambda: align_many(drafts, texts),
+        "rapidfuzz editops": lambda: [
+            Levenshtein.editops(draft, text) for draft, text in zip(drafts, texts, strict=True)
+        ],
+    }
