@@ -64,23 +64,25 @@ def sample(
     """
     wanted = read_controls(control)
     pinned = {name: wanted.pop(name) for name in (LENGTH, FIRST) if name in wanted}
-    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
-    how |= {"temperature": temperature, "candidates": candidates}
     pulled = _pulled(classifier, wanted, pull)
+    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
+    how |= {"temperature": temperature, "candidates": candidates, "control": pulled}
     orders = orders_of(model, prompts, infill, length, source, pinned)
 
     def draw(every: list[TextOrder], seeds: list[int]) -> list[str]:
         with progress() as on_step:
-            return model.generate(every, **how, control=pulled, seed=seeds, on_step=on_step)
+            return model.generate(every, **how, seed=seeds, on_step=on_step)
 
     report = drawn(model, orders, list(prompts) or [""], range(seed, seed + num), draw)
-    if pulled is not None:
-        for output, score in zip(
-            report.facts["outputs"], scores(pulled, report.lines), strict=True
-        ):
-            output["control"] = score
+    _add_scores(report, pulled)
     write(report.lines, out)
     return report
+
+
+def _add_scores(report: Report, control: Control | None) -> None:
+    found = [] if control is None else scores(control, report.lines)
+    for output, score in zip(report.facts["outputs"], found, strict=False):
+        output["control"] = score
 
 
 def read_controls(controls: Sequence[str]) -> dict[str, str]:

@@ -13,8 +13,9 @@ from multidiff.core.randomness import generators
 from multidiff.errors import InputError
 from multidiff.report import Report, table
 from multidiff.text.classifier import TextClassifier
+from multidiff.text.comparing import ORDER
 from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.evaluation import ORDER, Halves, halved, source_of
+from multidiff.text.halves import Halves, halved, source_of
 from multidiff.text.judge import Judge
 from multidiff.text.listing import TextSource
 from multidiff.text.ngram import NGramModel

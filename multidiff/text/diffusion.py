@@ -97,12 +97,17 @@ class TextDiffusion(TextModel):
         )
 
     def nats_per_token(
-        self, texts: Sequence[str], meanings: Sequence[Mapping[str, str]], *, seed: int = 0
+        self,
+        texts: Sequence[str],
+        meanings: Sequence[Mapping[str, str]],
+        *,
+        seed: int = 0,
+        sources: Sequence[str] = (),
     ) -> dict[str, float]:
         """See :class:`TextModel` and :mod:`multidiff.text.likelihood`."""
         from multidiff.text.likelihood import nats_per_token
 
-        return nats_per_token(self, texts, meanings, seed=seed)
+        return nats_per_token(self, texts, meanings, seed=seed, sources=sources)
 
     @torch.no_grad()
     def generate(

@@ -87,6 +87,9 @@ class TextDomain(nn.Module, Domain):
         if source_length:
             shape = (1, length + 1 + source_length)
         self.lengths_by_source = nn.Parameter(torch.zeros(shape))
+        # What nothing is learned of has no state in an optimizer, and could not be resumed.
+        self.lengths.requires_grad_(ends)
+        self.lengths_by_source.requires_grad_(ends and self.sources > 0)
 
     @property
     def device(self) -> torch.device:

@@ -15,8 +15,9 @@ from multidiff.core.edits import EditProcess
 from multidiff.core.guidance import leave_out
 from multidiff.core.protocols import Condition
 from multidiff.core.randomness import Rng, uniform
-from multidiff.text.domain import TextDomain
-from multidiff.text.editor import Drafts, Editor, Stream, marks_of
+from multidiff.text.domain import EncodedText, TextDomain
+from multidiff.text.drafts import Drafts, Stream, marks_of
+from multidiff.text.editor import Editor
 from multidiff.text.vocabulary import END, PAD
 
 Aim = Literal["clean", "before"]
@@ -24,10 +25,11 @@ Aim = Literal["clean", "before"]
 
 @dataclass(frozen=True)
 class Lesson:
-    """Drafts, and the edits that are to be made of them."""
+    """Drafts, the edits that are to be made of them, and the texts that then stand there."""
 
     drafts: Drafts
     alignments: list[Alignment]
+    encoded: EncodedText
 
 
 class EditTask(nn.Module):
@@ -69,9 +71,10 @@ class EditTask(nn.Module):
         self.from_source, self.from_nothing = from_source, from_nothing
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Nats for each token's tag, each gap and each written token of each sample."""
+        """Nats for each tag, gap and written token of each sample, and for its length."""
         lesson = self.lesson(batch, rng)
-        return lesson_losses(self.editor, lesson)
+        length = self.domain.length_loss(lesson.encoded)
+        return {**lesson_losses(self.editor, lesson), "length": length}
 
     def lesson(self, batch: Any, rng: Rng | None) -> Lesson:
         """Drafts of a batch of texts and what is to be made of them."""
@@ -80,7 +83,8 @@ class EditTask(nn.Module):
         befores, afters = self._pairs(texts, batch.get("source"), rng)
         told = self._condition(condition, len(texts), rng)
         drafts = Drafts.of(befores, told, self.domain.device)
-        return Lesson(drafts, align_many(befores, afters))
+        encoded = EncodedText(tokens, condition, tokens=tokens)
+        return Lesson(drafts, align_many(befores, afters), encoded)
 
     def _pairs(
         self, texts: list[list[int]], sources: Sequence[str] | None, rng: Rng | None

@@ -22,13 +22,14 @@ import torch
 from torch import nn
 
 from multidiff.core.edits import EditProcess
-from multidiff.core.randomness import generators
+from multidiff.core.randomness import generators, mixed_seed, uniform
 from multidiff.errors import InputError
 from multidiff.text.domain import TextDomain
 from multidiff.text.edit_task import Aim, EditTask
+from multidiff.text.edit_walk import EditWalk
 from multidiff.text.editor import Editor
-from multidiff.text.orders import TextOrder
-from multidiff.text.revising import EditWalk, Reviser, Revision
+from multidiff.text.orders import TextOrder, told_of
+from multidiff.text.revising import History, Reviser
 from multidiff.text.vocabulary import FIRST
 
 Noise = Literal["uniform", "frequency"]
@@ -133,7 +134,7 @@ class EditedText(nn.Module):
         walk: EditWalk | None = None,
         seed: int | Sequence[int] = 0,
         batch_size: int = 64,
-    ) -> list[list[Revision]]:
+    ) -> list[History]:
         """Every revision of each draft, the draft itself first.
 
         Args:
@@ -153,23 +154,50 @@ class EditedText(nn.Module):
                     f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
                 )
         asked = [TextOrder() for _ in drafts] if orders is None else list(orders)
-        seeds = [seed + i for i in range(len(drafts))] if isinstance(seed, int) else list(seed)
-        rngs = generators(seeds)
+        rngs = generators(_seeds(seed, len(drafts)))
         reviser = Reviser(self.domain, self.editor, self.walk if walk is None else walk)
-        found: list[list[Revision]] = []
+        found: list[History] = []
         for first in range(0, len(drafts), batch_size):
             rows = slice(first, first + batch_size)
             found += reviser(drafts[rows], asked[rows], rngs[rows])
         return found
 
-    def noise_drafts(self, lengths: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:
-        """Random tokens, where a text may start from nothing known."""
-        return self.corruption().prior(lengths, generators(range(seed, seed + len(lengths))))
+    def noise_drafts(
+        self, orders: Sequence[TextOrder], *, seed: int | Sequence[int] = 0
+    ) -> list[tuple[int, ...]]:
+        """Random tokens for each order: as many as it says, or as the training texts have.
 
-    def texts(self, histories: Sequence[Sequence[Revision]]) -> list[str]:
+        Raises:
+            InputError: if an order asks for more than the model reads.
+        """
+        # Mixed, so that what is written later does not follow the draws of its own noise.
+        rngs = generators([mixed_seed(one, 1) for one in _seeds(seed, len(orders))])
+        lengths = [self._length(order, rng) for order, rng in zip(orders, rngs, strict=True)]
+        return self.corruption().prior(lengths, rngs)
+
+    def _length(self, order: TextOrder, rng: torch.Generator) -> int:
+        """How many tokens a text has, END not counted."""
+        most, end = self.editor.length, int(self.domain.ends)
+        if order.length is not None:
+            if not 1 <= order.length <= most:
+                raise InputError(f"a length of {order.length}: this model reads 1 to {most} tokens")
+            return order.length
+        told = None
+        if order.meaning or order.source:
+            told = told_of(self.domain, [order], torch.ones(1, 1, dtype=torch.bool)).get("source")
+        logits = self.domain.length_logits(1, told)[0].double().cpu()
+        shares = torch.softmax(logits[1 + end : 1 + end + most], dim=0)
+        edges = shares.cumsum(0)
+        return 1 + int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
+
+    def texts(self, histories: Sequence[History]) -> list[str]:
         """What each draft has become."""
         return [self.domain.vocabulary.text(one[-1].tokens) for one in histories]
 
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Drafts of texts."""
         return [self.domain.vocabulary.numbers(text) for text in texts]
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    return [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)

@@ -13,7 +13,6 @@ instead, marked: half the work, and on small data no worse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,85 +21,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, Edit, Span
-from multidiff.core.protocols import Condition
+from multidiff.core.alignment import DELETE
 from multidiff.nn.transformer import Transformer
 from multidiff.text.denoiser import SourceEncoder
-from multidiff.text.vocabulary import END, PAD
+from multidiff.text.drafts import Drafts, Marks, Stream
 
 NUM_TAGS = 3  # KEEP, REPLACE, DELETE
-
-
-@dataclass(frozen=True)
-class Drafts:
-    """Texts to be edited, a slot before each.
-
-    Attributes:
-        tokens: numbers, END in the slot, PAD behind.
-        real: where there is a token or the slot.
-        condition: what the network is told of them.
-    """
-
-    tokens: Int[Tensor, "batch places"]
-    real: Bool[Tensor, "batch places"]
-    condition: Condition = None
-
-    @classmethod
-    def of(
-        cls, texts: Sequence[Sequence[int]], condition: Condition, device: torch.device
-    ) -> Drafts:
-        """Drafts of some texts."""
-        longest = 1 + max(map(len, texts))
-        rows = [[END, *text] + [PAD] * (longest - 1 - len(text)) for text in texts]
-        tokens = torch.tensor(rows, device=device)
-        return cls(tokens, tokens != PAD, condition)
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Edits of drafts.
-
-    Attributes:
-        tags: KEEP, REPLACE or DELETE at each place; KEEP in the slot and in padding.
-        gaps: whether something is inserted behind each place.
-    """
-
-    tags: Int[Tensor, "batch places"]
-    gaps: Bool[Tensor, "batch places"]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What the generator has written, span after span, each closed by END.
-
-    Attributes:
-        read: the token before each that is written; END where a span begins.
-        slots: place of the draft at which the span is written.
-        kinds: 1 where that is an insertion, 0 where it is a replacement.
-        real: where there is anything.
-    """
-
-    read: Int[Tensor, "batch written"]
-    slots: Int[Tensor, "batch written"]
-    kinds: Int[Tensor, "batch written"]
-    real: Bool[Tensor, "batch written"]
-
-    @classmethod
-    def of(cls, spans: Sequence[Sequence[Span]], device: torch.device) -> Stream:
-        """The stream of spans that are written, or begun; deletions are passed over."""
-        rows = [
-            [
-                (token, span.start + (span.edit != INSERT), int(span.edit == INSERT), True)
-                for span in some
-                if span.edit != DELETE
-                for token in (END, *span.tokens)
-            ]
-            for some in spans
-        ]
-        longest = max(1, *map(len, rows))
-        padded = [row + [(PAD, 0, 0, False)] * (longest - len(row)) for row in rows]
-        read, slots, kinds, real = torch.tensor(padded, device=device).unbind(dim=-1)
-        return cls(read, slots, kinds, real.bool())
 
 
 @dataclass(frozen=True)
@@ -115,15 +41,27 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Template:
-    """Marked drafts as the generator reads them; ``keys`` belong to ``context``."""
+    """Marked drafts as the generator reads them.
+
+    Attributes:
+        places: of the drafts.
+        context: what is read: sources, and these.
+        keys: which of that are there.
+        positions: of that, for attention.
+        ends: the first position behind each.
+    """
 
     places: Float[Tensor, "batch places width"]
     context: Float[Tensor, "batch all width"]
     keys: Bool[Tensor, "batch all"]
+    positions: Int[Tensor, " all"]
+    ends: Int[Tensor, " batch"]
 
     def __getitem__(self, rows: Tensor) -> Template:
         """Some of the rows, or some of them several times."""
-        return Template(self.places[rows], self.context[rows], self.keys[rows])
+        return Template(
+            self.places[rows], self.context[rows], self.keys[rows], self.positions, self.ends[rows]
+        )
 
 
 class Editor(nn.Module):
@@ -188,11 +126,25 @@ class Editor(nn.Module):
         told = cast("dict[str, Tensor]", drafts.condition or {})
         if self.source is not None and "source" in told:
             context, there = self.source(told["source"])
-        found = self.encoder(self._read(drafts), None, context, _joined(there, drafts.real))
+        keys, positions = _joined(there, drafts.real), self._positions(drafts, context)
+        found = self.encoder(self._read(drafts), None, context, keys, positions)
         return Encoding(drafts, found, context, there)
 
     def _read(self, drafts: Drafts) -> Tensor:
         return self.words(drafts.tokens) + self.places.weight[: drafts.tokens.shape[1]]
+
+    def _positions(self, drafts: Drafts, context: Tensor | None) -> Int[Tensor, " all"]:
+        """Where sources and drafts stand for attention, however far a batch pads its sources."""
+        places = torch.arange(drafts.tokens.shape[1], device=drafts.tokens.device)
+        if context is None:
+            return places + self._first
+        before = torch.arange(context.shape[1], device=places.device)
+        return torch.cat([before, places + self._first])
+
+    @property
+    def _first(self) -> int:
+        """The position of a draft's first place, behind the longest source."""
+        return 0 if self.source is None else self.source.places.num_embeddings
 
     def tags(
         self, encoding: Encoding
@@ -205,15 +157,18 @@ class Editor(nn.Module):
         drafts = encoding.drafts
         marked = self.tag_marks(marks.tags) + self.gap_marks(marks.gaps.long())
         left = drafts.real & (marks.tags != DELETE)
+        keys, positions = _joined(encoding.there, left), self._positions(drafts, encoding.context)
         if self.reader is None:
             places = encoding.places + marked
         else:
-            keys = _joined(encoding.there, left)
-            places = self.reader(self._read(drafts) + marked, None, encoding.context, keys)
-        if encoding.context is None:
-            return Template(places, places, left)
-        context = torch.cat([encoding.context, places], dim=1)
-        return Template(places, context, _joined(encoding.there, left))
+            places = self.reader(
+                self._read(drafts) + marked, None, encoding.context, keys, positions
+            )
+        context = places
+        if encoding.context is not None:
+            context = torch.cat([encoding.context, places], dim=1)
+        ends = self._first + drafts.real.sum(dim=1)
+        return Template(places, context, keys, positions, ends)
 
     def write(self, template: Template, stream: Stream) -> Float[Tensor, "batch written size"]:
         """Logits of the token that follows each of the stream; END closes a span."""
@@ -225,19 +180,13 @@ class Editor(nn.Module):
         # Padding reads itself, so that no row is without keys.
         own = own | torch.eye(written, dtype=torch.bool, device=x.device)
         told = template.keys[:, None].expand(-1, written, -1)
-        found = self.writer(x, None, template.context, torch.cat([told, own], dim=2))
+        # The stream stands right behind its draft, however far a batch pads that.
+        behind = template.ends[:, None] + torch.arange(written, device=x.device)
+        positions = torch.cat([template.positions.expand(len(x), -1), behind], dim=1)
+        keys = torch.cat([told, own], dim=2)
+        found = self.writer(x, None, template.context, keys, positions)
         return F.linear(found, self.words.weight, self.bias)
 
 
 def _joined(first: Tensor | None, second: Tensor) -> Tensor:
     return second if first is None else torch.cat([first, second], dim=1)
-
-
-def marks_of(
-    tags: Sequence[Sequence[Edit]], gaps: Sequence[Sequence[bool]], places: int,
-    device: torch.device,
-) -> Marks:  # fmt: skip
-    """Marks of drafts with so many places, the slot counted."""
-    rows = [[KEEP, *some] + [KEEP] * (places - 1 - len(some)) for some in tags]
-    filled = [[*some] + [False] * (places - len(some)) for some in gaps]
-    return Marks(torch.tensor(rows, device=device), torch.tensor(filled, device=device))

@@ -35,6 +35,7 @@ from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import TimeGrid, even_times
 from multidiff.text.diffusion import TextDiffusion
 from multidiff.text.embedded import EmbeddedDomain
+from multidiff.text.orders import orders_told, told_of
 
 
 def completed(
@@ -65,6 +66,7 @@ def text_bound(
     meanings: Sequence[Mapping[str, str]],
     seeds: Sequence[int],
     times: TimeGrid,
+    sources: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """The terms of each text's bound, in nats for the whole text, by name.
 
@@ -76,15 +78,18 @@ def text_bound(
         meanings: what the model is told of each; what they do not say is left open.
         seeds: of the noise of each.
         times: the walk.
+        sources: what each is made from, for models that read that; nothing where not given.
     """
     domain, rng = model.domain, generators(seeds)
-    encoded = domain.encode({"text": texts, "meaning": meanings}, rng)
+    orders = orders_told(meanings, sources)
+    read = [order.source for order in orders]
+    encoded = domain.encode({"text": texts, "meaning": meanings, "source": read}, rng)
     assert encoded.tokens is not None
     bound = variational_bound(
         model.process,
         _told_nothing(model),
         encoded.clean,
-        domain.condition(meanings, encoded.real),
+        told_of(domain, orders, encoded.real),
         times=times,
         rng=rng,
         decoder=ContinuousDecoder(),
@@ -124,6 +129,7 @@ def nats_per_token(
     seed: int = 0,
     steps: int | None = None,
     batch_size: int = 50,
+    sources: Sequence[str] = (),
 ) -> dict[str, float]:
     """The bound of a set of texts and its terms, in nats for each token.
 
@@ -134,13 +140,14 @@ def nats_per_token(
         seed: of the first text's noise; the others follow.
         steps: of the walk; every step of the schedule's table where not given.
         batch_size: texts at a time.
+        sources: what each is made from, for models that read that; nothing where not given.
     """
     times = even_times(steps or model.process.schedule.num_steps or 1000)
     sums: dict[str, float] = {}
     for first in range(0, len(texts), batch_size):
         rows = slice(first, first + batch_size)
         seeds = [seed + row for row in range(len(texts))[rows]]
-        found = text_bound(model, texts[rows], meanings[rows], seeds, times)
+        found = text_bound(model, texts[rows], meanings[rows], seeds, times, sources[rows])
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + float(value.sum())
     words = sums.pop("words")

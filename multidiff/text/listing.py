@@ -28,6 +28,7 @@ class TextSource:
             folder or name of a data set of the ``datasets`` library; or ``starter:NAME``, which
             comes with the package.
         column: column of the texts; the lines of a ``.txt`` file are a column of that name.
+            A part of a nested column of a data set is called ``translation.de``.
         source_column: column of the text that each is made from.
         meaning_column: column of meaning representations, such as
             ``name[The Eagle], food[Italian]``.

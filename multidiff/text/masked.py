@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from multidiff.core.unmasking import unmask, unmask_blocks
 from multidiff.text.denoiser import TokenDenoiser
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 from multidiff.text.model import TextModel
-from multidiff.text.orders import TextOrder, canvas_of, laid_out, told_of
+from multidiff.text.orders import TextOrder, batches_of, canvas_of, laid_out, orders_told, told_of
 from multidiff.text.vocabulary import END, PAD
 from multidiff.text.walk import MaskWalk
 
@@ -197,14 +198,7 @@ class MaskedText(TextModel):
         seed: int = 0,
         sources: Sequence[str] = (),
     ) -> dict[str, float]:
-        """See :class:`TextModel`: the masked tokens, and the length.
-
-        Args:
-            texts: what is measured.
-            meanings: what the model is told of each.
-            seed: of the first text's draws; the others follow.
-            sources: what each is made from; nothing is told of it where not given.
-        """
+        """See :class:`TextModel`: the masked tokens, and the length."""
         found = self.nats(texts, meanings, seed=seed, sources=sources)
         count = float(found.pop("count").sum())
         terms = {name: float(value.sum()) / count for name, value in found.items()}
@@ -224,26 +218,21 @@ class MaskedText(TextModel):
         Returns:
             ``tokens``, ``length``, and the ``count`` of its tokens, END among them.
         """
-        orders = [
-            TextOrder(meaning, source=source)
-            for meaning, source in zip(meanings, sources or [""] * len(texts), strict=True)
-        ]
-        found: dict[str, list[Tensor]] = {"tokens": [], "length": [], "count": []}
-        for first in range(0, len(texts), AT_ONCE):
-            rows = slice(first, first + AT_ONCE)
-            tokens = self.domain.tokens(texts[rows])
-            real = tokens != PAD
-            bound = mask_bound(
+        orders, longest = orders_told(meanings, sources), self.domain.length
+        tokens = self.domain.tokens(texts)
+        tokens = F.pad(tokens, (0, longest - tokens.shape[1]), value=PAD)
+        count = (tokens != PAD).sum(dim=1)
+        total = torch.zeros(len(texts), dtype=torch.float64, device=self.device)
+        # By canvases, as texts are made: what is drawn for one does not depend on its batch.
+        for rows in batches_of(count.tolist(), AT_ONCE):
+            clean = tokens[rows, : min(canvas_of(int(count[rows[0]])), longest)]
+            total[rows] = mask_bound(
                 self.process,
                 self.denoiser,
-                tokens,
-                told_of(self.domain, orders[rows], real),
-                real=self.domain.counted(tokens),
+                clean,
+                told_of(self.domain, [orders[row] for row in rows], clean != PAD),
+                real=self.domain.counted(clean),
                 num_times=LOOKS,
-                rng=generators([seed + row for row in range(len(texts))[rows]]),
-            )
-            count = real.sum(dim=1)
-            parts = (bound.total, self.domain.length_nats(count), count)
-            for values, part in zip(found.values(), parts, strict=True):
-                values.append(part.double())
-        return {name: torch.cat(values) for name, values in found.items()}
+                rng=generators([seed + row for row in rows]),
+            ).total.double()
+        return {"tokens": total, "length": self.domain.length_nats(count), "count": count}

@@ -100,7 +100,12 @@ class TextModel(nn.Module):
 
     @abstractmethod
     def nats_per_token(
-        self, texts: Sequence[str], meanings: Sequence[Mapping[str, str]], *, seed: int = 0
+        self,
+        texts: Sequence[str],
+        meanings: Sequence[Mapping[str, str]],
+        *,
+        seed: int = 0,
+        sources: Sequence[str] = (),
     ) -> dict[str, float]:
         """A bound on what texts cost and its terms, in nats for each token.
 
@@ -108,6 +113,7 @@ class TextModel(nn.Module):
             texts: what is measured.
             meanings: what the model is told of each.
             seed: of the first text's draws; the others follow.
+            sources: what each is made from, for models that read that; nothing where not given.
         """
 
     def _texts(

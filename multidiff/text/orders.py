@@ -37,6 +37,14 @@ class TextOrder:
     source: str = ""
 
 
+def orders_told(
+    meanings: Sequence[Mapping[str, str]], sources: Sequence[str] = ()
+) -> list[TextOrder]:
+    """Orders that say so much and no more; sources are none where not given."""
+    pairs = zip(meanings, sources or [""] * len(meanings), strict=True)
+    return [TextOrder(meaning, source=source) for meaning, source in pairs]
+
+
 @dataclass(frozen=True)
 class Control:
     """What texts are pulled towards while they are sampled.

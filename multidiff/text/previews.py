@@ -6,29 +6,53 @@ from collections.abc import Callable
 from typing import Any
 
 from multidiff.text.diffusion import TextDiffusion
+from multidiff.text.masked import MaskedText
+from multidiff.text.model import TextModel
 from multidiff.text.orders import TextOrder
 
 EXAMPLES = 8
 MOST_STEPS = 50
 
+Preview = Callable[[Any, int], None]
 
-def preview(model: TextDiffusion, batch: dict[str, Any]) -> Callable[[Any, int], None]:
+
+def preview(model: TextDiffusion, batch: dict[str, Any]) -> Preview:
     """Writes samples of some held-out meanings, and the originals once.
 
     Args:
         model: in training.
         batch: held-out texts.
     """
-    meanings = batch.get("meaning", [{}] * EXAMPLES)[:EXAMPLES]
-    if model.domain.meanings is None:
-        meanings = [{}] * len(meanings)
-    orders = [TextOrder(meaning) for meaning in meanings]
-    steps = min(model.walk.steps, MOST_STEPS)
+    write = _samples(model, batch, min(model.walk.steps, MOST_STEPS))
+
+    def write_all(writer: Any, step: int) -> None:
+        write(writer, step)
+        writer.add_scalar("embeddings/distance", float(model.domain.spread()), step)
+
+    return write_all
+
+
+def preview_masked(model: MaskedText, batch: dict[str, Any]) -> Preview:
+    """Writes samples of some held-out meanings or sources, and the originals once.
+
+    Args:
+        model: in training.
+        batch: held-out texts.
+    """
+    return _samples(model, batch, min(model.walk.steps or MOST_STEPS, MOST_STEPS))
+
+
+def _samples(model: TextModel, batch: dict[str, Any], steps: int) -> Preview:
+    originals = batch["text"][:EXAMPLES]
+    orders = [TextOrder() for _ in originals]
+    if model.domain.meanings is not None:
+        orders = [TextOrder(meaning) for meaning in batch["meaning"][:EXAMPLES]]
+    elif model.domain.source_length:
+        orders = [TextOrder(source=source) for source in batch["source"][:EXAMPLES]]
 
     def write(writer: Any, step: int) -> None:
-        writer.add_text("original", _listed(batch["text"][:EXAMPLES]), 0)
+        writer.add_text("original", _listed(originals), 0)
         writer.add_text("made", _listed(model.generate(orders, steps=steps)), step)
-        writer.add_scalar("embeddings/distance", float(model.domain.spread()), step)
 
     return write
 

@@ -28,13 +28,18 @@ def pairs_of(source: TextSource, num: int) -> tuple[list[str], list[str]]:
 def rewritten(
     model: EditedText, sources: Sequence[str], walk: EditWalk | None, seed: int
 ) -> list[str]:
-    """What a model makes of texts: it edits them or, if it was trained on no drafts, reads them."""
-    if model.from_nothing < 1:
+    """What a model makes of texts: it edits them, reads them beside a draft, or both."""
+    reads = model.domain.source_length > 0
+    orders = [TextOrder(source=one if reads else "") for one in sources]
+    if model.from_source > 0 or not reads:
         most = model.editor.length
         drafts = [numbers[:most] for numbers in model.numbers(sources)]
-        return model.texts(model.revise(drafts, walk=walk, seed=seed))
-    orders = [TextOrder(source=one) for one in sources]
-    return model.texts(model.revise([[] for _ in sources], orders, walk=walk, seed=seed))
+    elif model.from_nothing == 1:
+        drafts = [[] for _ in sources]
+    else:
+        seeds = range(seed, seed + len(sources))
+        drafts = [[*one] for one in model.noise_drafts(orders, seed=seeds)]
+    return model.texts(model.revise(drafts, orders, walk=walk, seed=seed))
 
 
 def compared(

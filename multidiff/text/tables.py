@@ -168,7 +168,7 @@ def _records(place: str, text: str, ending: str) -> Iterator[tuple[int, list[str
 
 def _from_data_set(place: str, asked: Sequence[str], split: str, config: str | None) -> Table:
     try:
-        table = _data_set(place, split, config)
+        table = _data_set(place, split, config).flatten()
     except InputError:
         raise
     except Exception as error:  # the library raises what its many readers raise

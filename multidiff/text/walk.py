@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ class MaskWalk(TextWalk):
         nucleus = self.nucleus if nucleus is None else nucleus
         if name not in MASK_SOLVERS:
             raise InputError(f"no solver {name!r}: one of {', '.join(MASK_SOLVERS)}")
-        if temperature < 0:
+        if not 0 <= temperature < math.inf:
             raise InputError(f"--temperature {temperature:g}: 0 (the likeliest) or more")
         if not 0 < nucleus <= 1:
             raise InputError(f"--nucleus {nucleus:g}: above 0, up to 1 (all)")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from multidiff.nn.transformer import Attention, Transformer, turned, turns_of
+from multidiff.nn.transformer import Attention, Transformer, turned, turns_at
 
 
 def noise(*shape, seed=0):
@@ -27,7 +27,7 @@ def test_attention_is_the_textbooks():
             query = (attention.query(x[row]))[:, part]
             key = asked[row] @ weight[:16].T[:, part] + bias[:16][part]
             value = asked[row] @ weight[16:].T[:, part] + bias[16:][part]
-            turns = turns_of(7, 8, x.device)
+            turns = turns_at(torch.arange(7), 8)
             query = turned(query[None, None], turns[:, 2:])[0, 0]
             key = turned(key[None, None], turns)[0, 0]
             scores = query @ key.T / math.sqrt(8)
@@ -38,7 +38,7 @@ def test_attention_is_the_textbooks():
 
 def test_turns_make_products_depend_on_distance_alone():
     query, key = noise(1, 1, 1, 8), noise(1, 1, 1, 8, seed=1)
-    turns = turns_of(30, 8, query.device)
+    turns = turns_at(torch.arange(30), 8)
     at = [turned(one.expand(1, 1, 30, 8), turns)[0, 0] for one in (query, key)]
     products = at[0] @ at[1].T
     for distance in (0, 1, 5):

@@ -21,3 +21,47 @@ def small_control(tmp_path_factory, small_restaurant):
     assert "weights:" not in recipe  # the smoke recipe stands alone; here it follows the model
     weights = f"weights=[{{model: {small_restaurant}, take: domain, into: domain}}]"
     return trained(folder / "restaurant_control", "restaurant_control", weights, steps=30)
+
+
+@pytest.fixture(scope="session")
+def small_masked(tmp_path_factory):
+    """The folder of a masked model that is told meanings."""
+    from program import trained
+
+    return trained(tmp_path_factory.mktemp("runs") / "masked", "masked")
+
+
+@pytest.fixture(scope="session")
+def small_characters(tmp_path_factory):
+    """The folder of a masked model of running text."""
+    from program import trained
+
+    return trained(tmp_path_factory.mktemp("runs") / "characters", "masked_characters")
+
+
+@pytest.fixture(scope="session")
+def small_rewriter(tmp_path_factory):
+    """The folder of a masked model that makes sentences from their written meanings."""
+    from program import trained
+
+    places = ("model.domain.vocabulary.source", "data.examples.source", "held_out.examples.source")
+    words = [f"{place}.source_column=meaning" for place in places]
+    words += ["model.domain.meanings=null", "model.domain.source_length=40"]
+    words += ["model.denoiser.sources=200", "model.denoiser.source_length=40"]
+    return trained(tmp_path_factory.mktemp("runs") / "rewriter", "masked", *words)
+
+
+@pytest.fixture(scope="session")
+def small_edits(tmp_path_factory):
+    """The folder of an editor that is told meanings."""
+    from program import trained
+
+    return trained(tmp_path_factory.mktemp("runs") / "edits", "edits")
+
+
+@pytest.fixture(scope="session")
+def small_translator(tmp_path_factory):
+    """The folder of an editor that makes sentences from their written meanings."""
+    from program import trained
+
+    return trained(tmp_path_factory.mktemp("runs") / "translator", "diffuser_wmt")

@@ -12,6 +12,7 @@ import multidiff as md
 from multidiff.core.gaussian import GaussianProcess
 from multidiff.core.schedules import BetaSchedule
 from multidiff.core.times import even_times
+from multidiff.text.denoiser import TextDenoiser
 from multidiff.text.diffusion import TextDiffusion
 from multidiff.text.embedded import EmbeddedDomain
 from multidiff.text.likelihood import nats_per_token, text_bound
@@ -143,3 +144,15 @@ def test_terms_are_told_for_each_real_token(small_restaurant):
     words = sum(float(one.pop("words")) for one in alone)
     total = sum(float(v) for one in alone for v in one.values())
     assert found["total"] == pytest.approx(total / words, rel=1e-4)
+
+
+def test_what_a_text_is_made_from_is_told():
+    torch.manual_seed(0)
+    domain = EmbeddedDomain(Listed(WORDS), width=6, length=4, source_length=4)
+    process = GaussianProcess(BetaSchedule.linear(100), "clean")
+    network = TextDenoiser(6, 16, 1, 2, 4, sources=domain.vocabulary.size, source_length=4)
+    model = TextDiffusion(domain, process, network).requires_grad_(False)
+    texts, nothing = ["red wine", "wine"], [{}, {}]
+    untold = model.nats_per_token(texts, nothing)
+    assert untold == model.nats_per_token(texts, nothing, sources=["", ""])
+    assert untold["steps"] != model.nats_per_token(texts, nothing, sources=["white", ""])["steps"]

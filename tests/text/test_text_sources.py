@@ -122,6 +122,15 @@ def test_attributes_are_words_whatever_they_were(tmp_path):
     assert found.groups == ["5", "0", ""]
 
 
+def test_parts_of_a_nested_column(tmp_path):
+    pairs = [{"translation": {"de": "Guten Tag.", "en": "Good day."}}] * 2
+    path = str(tmp_path / "pairs.parquet")
+    datasets.Dataset.from_list(pairs).to_parquet(path)
+    found = TextSource(path, "translation.de", source_column="translation.en").listing()
+    assert (found.texts, found.sources) == (["Guten Tag."] * 2, ["Good day."] * 2)
+    assert "no column 'translation'" in refused(TextSource(path, "translation"))
+
+
 # ---------------------------------------------------------------------------- meanings
 
 attributes = st.text("abcé -'", min_size=1).map(str.strip).filter(bool)

@@ -1,0 +1,152 @@
+"""How good an editor is: at leaving texts alone, at repairing, writing and rewriting them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from multidiff.errors import InputError
+from multidiff.report import Report
+from multidiff.text.comparing import columns_of
+from multidiff.text.edit_bench import Bench
+from multidiff.text.edit_repair import leave_alone, repair_corrupted
+from multidiff.text.edit_starts import revise_drafts, write_from_noise, write_from_nothing
+from multidiff.text.edit_walk import EditWalk, Pace
+from multidiff.text.edited import EditedText
+from multidiff.text.halves import checked_counts, halved, source_of
+from multidiff.text.listing import TextSource
+from multidiff.text.model import TextModel
+from multidiff.text.rewriting import compared, pairs_of, rewritten
+
+PARTS = {
+    "fixed": leave_alone,
+    "repair": repair_corrupted,
+    "from-noise": write_from_noise,
+    "from-nothing": write_from_nothing,
+}
+
+
+def measure(
+    model: EditedText, data: str | None, folder: Path, *, steps: int | None = None,
+    solver: str | None = None, seed: int = 0, num: int = 200, fixed: int = 0, repair: int = 0,
+    from_noise: int = 0, from_nothing: int = 0, bootstrap: TextModel | None = None,
+    rewrite: int = 0, beside: EditedText | None = None, told: bool = False,
+    beam: int | None = None, revisions: int | None = None, nucleus: float | None = None,
+    temperature: float | None = None, pace: Pace | None = None, caution: float | None = None,
+    column: str = "text", meaning_column: str | None = None, source_column: str | None = None,
+    headless: bool = False, held_out_every: int = 0,
+) -> Report:  # fmt: skip
+    """What an editor does to clean and to corrupted texts, or what else is asked for.
+
+    Args:
+        model: the model.
+        data: held-out texts, or all of which every so many-th group is held out.
+        folder: of the model, unused.
+        steps: most revisions.
+        solver: none is known here.
+        seed: of the first text's draws; the others follow.
+        num: drafts of the bootstrap; clean and corrupted texts where no part is asked for.
+        fixed: clean texts: how much of them is left alone.
+        repair: texts corrupted by 1, 2 and 3 steps: how far from the originals they are.
+        from_noise: texts that begin as noise, beside real ones.
+        from_nothing: texts that begin as nothing, likewise.
+        bootstrap: a model whose drafts of real meanings are revised.
+        rewrite: texts that are rewritten, beside what they are to become.
+        beside: a model that rewrites them too.
+        told: the model is told what the texts say.
+        beam: see :class:`~multidiff.text.edit_walk.EditWalk`.
+        revisions: likewise.
+        nucleus: likewise.
+        temperature: likewise.
+        pace: likewise; even where texts begin from noise.
+        caution: likewise.
+        column: of the texts.
+        meaning_column: of their meanings.
+        source_column: of what they are made from.
+        headless: the data's first row names no columns, which are called 0, 1 and so on.
+        held_out_every: of the recipe's split.
+
+    Raises:
+        InputError: if there is nothing to measure by, or an option is wrong.
+    """
+    if solver is not None:
+        raise InputError(f"--solver {solver}: editing has none; leave it out")
+    walk = model.walk.changed(
+        {"steps": steps, "pace": pace, "caution": caution, "temperature": temperature}
+        | {"nucleus": nucleus, "beam": beam, "revisions": revisions}
+    )
+    source = source_of(data, column, meaning_column, held_out_every, source_column)
+    source, report = replace(source, header=not headless), Report([], {"data": source.path})
+    asked = {"fixed": fixed, "repair": repair, "from-noise": from_noise,
+             "from-nothing": from_nothing, "rewrite": rewrite}  # fmt: skip
+    counts = _counts(asked, num, bootstrap is not None)
+    if rewrite:
+        _rewrite(model, beside, source, rewrite, walk, seed, report)
+    if max(counts[name] for name in (*PARTS, "num")):
+        bench = _bench(model, walk, source, max(counts.values()), told, seed)
+        _measure(bench, counts, bootstrap, pace is None, report)
+    return report
+
+
+def _counts(asked: Mapping[str, int], num: int, drafts: bool) -> dict[str, int]:
+    """How many texts each part has, and another model's drafts.
+
+    Raises:
+        InputError: if nothing is to be measured.
+    """
+    counts = {**asked, "num": num if drafts else 0}
+    if not any(counts.values()):
+        counts |= {"fixed": num, "repair": num}
+    checked_counts(counts)
+    return counts
+
+
+def _bench(
+    model: EditedText, walk: EditWalk, source: TextSource, most: int, told: bool, seed: int
+) -> Bench:
+    """The model beside real texts.
+
+    Raises:
+        InputError: if the model reads sources and none are told.
+    """
+    if model.domain.source_length and source.source_column is None:
+        raise InputError(
+            f"{source.path}: this model makes texts from others; name their --source-column"
+        )
+    return Bench(model, walk, halved(source, model.domain.vocabulary, most), told, seed)
+
+
+def _measure(
+    bench: Bench,
+    counts: Mapping[str, int],
+    bootstrap: TextModel | None,
+    unpaced: bool,
+    report: Report,
+) -> None:
+    """The parts that are asked for."""
+    for name, part in PARTS.items():
+        if counts[name]:
+            even = unpaced and name == "from-noise"
+            part(bench.evenly() if even else bench, counts[name], report)
+    if bootstrap is not None:
+        revise_drafts(bench, bootstrap, counts["num"], report)
+
+
+def _rewrite(
+    model: EditedText,
+    beside: EditedText | None,
+    source: TextSource,
+    count: int,
+    walk: EditWalk,
+    seed: int,
+    report: Report,
+) -> None:
+    """Texts that are rewritten, by another model too, and what they were to become."""
+    sources, wanted = pairs_of(source, count)
+    made = {"rewritten": rewritten(model, sources, walk, seed)}
+    if beside is not None:
+        made["beside"] = rewritten(beside, sources, None, seed)
+    facts = compared(sources, wanted, {**made})
+    report.facts["rewrite"] = {**facts, "texts": len(sources)}
+    report.lines.extend(columns_of(facts, [*facts]))

@@ -1,0 +1,160 @@
+"""How good a model of masked texts is, by number of steps too, and what its likelihood is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from multidiff.errors import InputError
+from multidiff.report import Report, table
+from multidiff.text.comparing import ORDER, described
+from multidiff.text.evaluation import bound_of, first_of, orders_like, tell_of_made
+from multidiff.text.halves import DATA, Halves, checked_counts, halved, source_of
+from multidiff.text.listing import TextSource
+from multidiff.text.masked import MaskedText
+from multidiff.text.ngram import NGramModel
+from multidiff.text.orders import TextOrder
+from multidiff.text.running import measure_running
+
+# Of the n-grams beside the bound, and what is told of samples by number of steps.
+ORDERS = (2, 4)
+BY_STEPS = ("nats_per_token", "entropy", "distinct_2", "copies", "seconds")
+
+
+def measure(
+    model: MaskedText, data: str | None, folder: Path, *,
+    steps: int | None = None, solver: str | None = None, seed: int = 0,
+    guidance: float | None = None, temperature: float | None = None, nucleus: float | None = None,
+    num: int = 500, by_steps: tuple[int, ...] = (), untold: bool = False, candidates: int = 1,
+    bound: int = 0, blanks: int = 0, language_model: Path | None = None,
+    column: str = "text", meaning_column: str | None = None, source_column: str | None = None,
+    held_out_every: int = 0, held_out_share: float = 0.1,
+) -> Report:  # fmt: skip
+    """Samples beside real texts, under an n-gram that was trained on others; the bound.
+
+    Of a model of running text it is the bound alone, in bits for each character.
+
+    Args:
+        model: the model.
+        data: held-out texts, or all of which every so many-th group is held out.
+        folder: of the model, unused.
+        steps: of the walk.
+        solver: ancestral, confidence, random or remasking.
+        seed: of the first sample's draws; the others follow.
+        guidance: scale of the meanings, or of the sources.
+        temperature: of the tokens.
+        nucleus: tokens are drawn among the likeliest up to this probability.
+        num: samples; 0 draws none.
+        by_steps: so many samples at each of these numbers of steps; 0 is as many as tokens.
+        untold: samples are told no meaning, and no source.
+        candidates: drawn for each sample.
+        bound: texts whose likelihood is bounded; of running text stretches, 0 for 200 of them.
+        blanks: texts of which a third of the tokens is filled in again.
+        language_model: folder of a causal language model that judges too.
+        column: of the texts.
+        meaning_column: of their meanings.
+        source_column: of what they are made from, for models that read that.
+        held_out_every: of the recipe's split; the rest are the texts it was trained on.
+        held_out_share: of running text, as in the recipe.
+
+    Raises:
+        InputError: if there is nothing to measure by, or the model cannot do it.
+    """
+    if not model.domain.ends:
+        _refuse({"by-steps": by_steps, "blanks": blanks, "language-model": language_model,
+                 "untold": untold, "held-out-every": held_out_every})  # fmt: skip
+        text = TextSource(DATA if data is None else data, column, running=True)
+        return measure_running(model, text, held_out_share, bound, seed)
+    most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
+    source = source_of(data, column, meaning_column, held_out_every, source_column)
+    halves = halved(source, model.domain.vocabulary, most)
+    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
+    how |= {"temperature": temperature, "nucleus": nucleus, "candidates": candidates}
+    orders = orders_like(model, source, halves, untold)
+    report = Report([], {"data": source.path})
+    if by_steps:
+        _by_steps(model, first_of(orders, num), by_steps, halves, how, report)
+        num = 0
+    tell_of_made(model, orders, halves, how, num, blanks, language_model, report)
+    if bound:
+        _bounds(model, source, halves, bound, seed, report)
+    return report
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value:
+            raise InputError(
+                f"--{name}: is of texts that end, and this model writes running text; leave it out"
+            )
+
+
+def _walks(model: MaskedText, by_steps: Sequence[int]) -> dict[str, int | None]:
+    """What each number of steps is called, and what a walk is told of it."""
+    alone = None if model.walk.steps == 0 else model.domain.length
+    return {str(count) if count else "as tokens": count or alone for count in by_steps}
+
+
+def _by_steps(
+    model: MaskedText,
+    orders: Sequence[TextOrder],
+    by_steps: Sequence[int],
+    halves: Halves,
+    how: dict[str, Any],
+    report: Report,
+) -> None:
+    """Samples of walks of several lengths beside real texts."""
+    told = f"--by-steps {','.join(map(str, by_steps))}"
+    if not orders:
+        raise InputError(f"{told}: draws samples; set --num above 0")
+    if how["steps"] is not None:
+        raise InputError(f"{told}: says the steps, and so does --steps {how['steps']}")
+    if min(by_steps) < 0:
+        raise InputError(f"{told}: from 1, and 0 for as many as a text has tokens")
+    ngram, words = NGramModel(halves.other, ORDER), model.domain.vocabulary.numbers
+    facts: dict[str, dict[str, float]] = {}
+    for name, steps in _walks(model, by_steps).items():
+        began = time.perf_counter()
+        texts = model.generate(orders, **{**how, "steps": steps})
+        seconds = time.perf_counter() - began
+        made = [words(text) for text in texts]
+        facts[name] = {**described(made, ngram, halves.trained), "seconds": seconds}
+    facts["real"] = described(halves.real, ngram, halves.trained)
+    keys = [key for key in BY_STEPS if any(key in told for told in facts.values())]
+    rows = [
+        [name, *(f"{told[key]:.3f}" if key in told else "-" for key in keys)]
+        for name, told in facts.items()
+    ]
+    report.facts["by_steps"] = facts
+    report.lines.extend(table([["steps", *keys], *rows]))
+
+
+def _bounds(
+    model: MaskedText, source: TextSource, halves: Halves, count: int, seed: int, report: Report
+) -> None:
+    """What real texts cost at most, told and untold, beside n-grams of the same texts."""
+    rows = halves.fitting(model.domain.length, count, "bound")
+    nothing = [TextOrder()] * len(rows)
+    facts: dict[str, dict[str, float]] = {}
+    orders = orders_like(model, source, halves, untold=False)
+    told = [orders[row] for row in rows]
+    if told != nothing:
+        facts["told"] = bound_of(model, told, halves, rows, seed)
+    facts["untold"] = bound_of(model, nothing, halves, rows, seed)
+    real = [halves.real[row] for row in rows]
+    for order in ORDERS:
+        ngram = NGramModel(halves.trained or halves.other, order)
+        facts[f"{order}-gram"] = {"total": ngram.nats_per_token(real)}
+    report.facts["bound"] = {
+        name: {term: round(value, 4) for term, value in terms.items()}
+        for name, terms in facts.items()
+    }
+    keys = list(facts["untold"])
+    cells = [
+        [name, *(f"{terms[key]:.4f}" if key in terms else "-" for key in keys)]
+        for name, terms in facts.items()
+    ]
+    report.lines.append(f"nats for each token of {len(rows)} texts, of the model at most:")
+    report.lines.extend(table([["", *keys], *cells]))

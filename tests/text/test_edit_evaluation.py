@@ -1,0 +1,235 @@
+"""Measures of editors: of ones whose figures are known, and from the command line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from commands import complains, does, facts
+from rapidfuzz.distance import Levenshtein
+
+import multidiff as md
+from multidiff.core.alignment import KEEP, REPLACE, align
+from multidiff.core.randomness import generators
+from multidiff.text.edit_bench import Bench
+from multidiff.text.edit_evaluation import measure
+from multidiff.text.edit_previews import preview
+from multidiff.text.edit_walk import EditWalk
+from multidiff.text.halves import halved, source_of
+from multidiff.text.ngram import NGramModel
+from multidiff.text.revising import Revision
+
+STARTER = "starter:restaurant/sentences.csv"
+ALL = 6
+
+
+def biased(folder, keep=0.0, replace=0.0, insert=0.0):
+    """The model with a tagger that says the same everywhere."""
+    model = md.load(folder)
+    model.editor.tagger.weight.zero_()
+    model.editor.tagger.bias.copy_(torch.tensor([keep, replace, -9.0]))
+    model.editor.inserter.weight.zero_()
+    model.editor.inserter.bias.fill_(insert)
+    return model
+
+
+def texts_of(model, num=ALL):
+    """What the measures compare with."""
+    halves = halved(source_of(None, "text", None, 0), model.domain.vocabulary, num)
+    rows = Bench(model, EditWalk(), halves, False, 0).rows(num, "repair")
+    return [halves.real[row] for row in rows], halves
+
+
+def test_an_editor_that_keeps_everything(small_edits):
+    model = biased(small_edits, keep=9, insert=-9)
+    found = measure(model, None, Path(), num=ALL, seed=3).facts
+    real, _ = texts_of(model)
+    count = len(real)
+    assert found["fixed"] == {"tokens_kept": 1, "gaps_kept": 1, "texts_kept": 1, "texts": count}
+    assert list(found["repair"]) == ["1 step", "2 steps", "3 steps"]
+    for steps, told in enumerate(found["repair"].values(), start=1):
+        drafts = [
+            model.corruption().corrupt(text, steps, rng)[-1].tokens[: model.editor.length]
+            for text, rng in zip(real, generators(range(3, 3 + count)), strict=True)
+        ]
+        distances = [
+            Levenshtein.distance(one, other) for one, other in zip(drafts, real, strict=True)
+        ]
+        assert told["distance_before"] == pytest.approx(sum(distances) / count)
+        assert told["distance_after"] == told["distance_before"] and told["fall_percent"] == 0
+        assert told["repaired"] == distances.count(0) / count and told["revisions"] == 0
+        pairs = zip(drafts, real, strict=True)
+        tags = [tag for draft, text in pairs for tag in align(draft, text).tags]
+        assert told["all_kept_right"] == pytest.approx(tags.count(KEEP) / len(tags))
+        assert told["tags_right"] == told["all_kept_right"]
+        assert 0 <= told["history_differs_in_gaps"] < told["history_differs_in_tags"] < 0.5
+
+
+def test_an_editor_that_replaces_everything(small_edits):
+    model = biased(small_edits, replace=9, insert=9)
+    report = measure(model, None, Path(), fixed=ALL, repair=ALL, steps=1)
+    fixed, once = report.facts["fixed"], report.facts["repair"]["1 step"]
+    assert fixed["tokens_kept"] == fixed["gaps_kept"] == fixed["texts_kept"] == 0
+    real, _ = texts_of(model)
+    drafts = [
+        model.corruption().corrupt(text, 1, rng)[-1].tokens
+        for text, rng in zip(real, generators(range(len(real))), strict=True)
+    ]
+    tags = [
+        tag for draft, text in zip(drafts, real, strict=True) for tag in align(draft, text).tags
+    ]
+    assert once["tags_right"] == pytest.approx(tags.count(REPLACE) / len(tags))
+    assert once["distance_after"] > once["distance_before"] and once["fall_percent"] < 0
+    assert any(line.split()[0] == "tokens_kept" for line in report.lines[1:])
+
+
+def test_an_editor_that_knows(small_edits, monkeypatch):
+    model = md.load(small_edits)
+    real, _ = texts_of(model)
+
+    def knows(drafts, orders, walk, seed):
+        pairs = zip(drafts, real, strict=True)
+        return [[Revision(tuple(draft)), Revision(tuple(text))] for draft, text in pairs]
+
+    monkeypatch.setattr(model, "revise", knows)
+    for told in measure(model, None, Path(), repair=ALL).facts["repair"].values():
+        assert told["distance_after"] == 0 and told["fall_percent"] == 100
+        assert told["repaired"] == 1 and told["revisions"] == 1
+
+
+def test_texts_from_noise_and_from_nothing(small_edits, capsys):
+    found = facts(
+        capsys, "eval", small_edits, "--from-noise", ALL, "--from-nothing", ALL, "--steps", "5",
+        "--caution", "-99", "--temperature", "1",
+    )  # fmt: skip
+    assert set(found) == {"data", "from_noise", "from_nothing", "faults"}
+    model = md.load(small_edits)
+    real, halves = texts_of(model)
+    judge = NGramModel(halves.other, 4)
+    noise, nothing = found["from_noise"], found["from_nothing"]
+    assert list(noise) == ["noise", "after 1", "after 4", "after 5", "real"]
+    assert list(nothing) == ["after 1", "after 4", "after 5", "real"]
+    assert noise["real"] == nothing["real"]
+    assert noise["real"]["nats_per_token"] == pytest.approx(judge.nats_per_token(halves.real))
+    assert noise["noise"]["length"] == pytest.approx(sum(map(len, real)) / len(real))
+    assert noise["noise"]["nats_per_token"] > noise["real"]["nats_per_token"]
+    # A fifth of the words is written in the first revision, all of them in the last.
+    assert noise["after 1"]["nats_per_token"] != noise["after 5"]["nats_per_token"]
+
+
+def test_drafts_of_another_model(small_edits, small_restaurant, capsys):
+    found = facts(
+        capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL, "--told"
+    )
+    told = found["bootstrap"]
+    assert list(told) == ["drafts", "revised", "real"] and "fixed" not in found
+    assert told["real"]["obeyed"] > told["drafts"]["obeyed"] >= 0
+    for name, shares in found["obeyed"].items():
+        assert told[name]["obeyed"] == pytest.approx(sum(shares.values()) / len(shares))
+    still = facts(
+        capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL,
+        "--caution", "99",
+    )["bootstrap"]  # fmt: skip
+    assert still["revised"].pop("edits") == 0
+    assert still["revised"] == still["drafts"]
+
+
+def test_what_the_texts_say_is_told_only_if_asked(small_edits):
+    model = md.load(small_edits)
+    revise, asked = model.revise, []
+    model.revise = lambda drafts, orders, **more: (
+        asked.append([one.meaning for one in orders]) or revise(drafts, orders, **more)
+    )
+    for told in (False, True):
+        measure(model, None, Path(), fixed=ALL, told=told)
+    halves = texts_of(model)[1]
+    rows = Bench(model, EditWalk(), halves, True, 0).rows(ALL, "fixed")
+    assert asked == [[{}] * len(rows), [halves.meanings[row] for row in rows]]
+
+
+def test_pairs_are_rewritten(small_edits, small_translator, tmp_path, capsys):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"the pub {n} .\tthe pub {n} is cheap .\n" for n in range(9)))
+    found = facts(
+        capsys, "eval", small_edits, path, "--rewrite", "4", "--beside", small_translator,
+        "--column", "1", "--source-column", "0", "--headless", "--caution", "99",
+    )["rewrite"]  # fmt: skip
+    assert found["texts"] == 4 and set(found) == {"texts", "rewritten", "beside", "copied"}
+    assert found["copied"]["unchanged"] == 1 and 0 < found["copied"]["bleu"] < 100
+
+
+def test_a_model_that_reads_sources_is_told_them(small_translator, capsys):
+    words = ["eval", small_translator, STARTER, "--source-column", "meaning", "--fixed", "3"]
+    assert facts(capsys, *words, "--held-out-every", "10")["fixed"]["texts"] > 0
+    told = complains(capsys, "eval", small_translator, "--fixed", "3")
+    assert "name their --source-column" in told
+
+
+def test_tables_for_people(small_edits, capsys):
+    printed = does(capsys, "eval", small_edits, "--num", "3", "--steps", "1").splitlines()
+    heads = [line.split() for line in printed]
+    assert ["clean", "texts"] in heads and ["1", "step", "2", "steps", "3", "steps"] in heads
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--num", "0"], "there is nothing to measure"),
+        (["--fixed", "-1"], "there is nothing to measure"),
+        (["--solver", "ddpm"], "--solver ddpm: editing has none; leave it out"),
+        (["--steps", "0"], "--steps 0: at least 1"),
+        (["--rewrite", "3"], "name --source-column"),
+        (["no.csv"], "no such file"),
+        (["--beside", "nowhere"], "no model 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_measured(small_edits, capsys, words, told):
+    assert told in complains(capsys, "eval", small_edits, *words)
+
+
+def test_texts_that_are_all_too_long(small_edits, tmp_path, capsys):
+    path = tmp_path / "long.txt"
+    path.write_text(f"{'the pub ' * 30}\n" * 9)
+    told = complains(capsys, "eval", small_edits, path, "--repair", "3")
+    assert "--repair 3: no text is as short as 40 words" in told
+
+
+# -------------------------------------------------------------------------------- previews
+
+
+class Writer:
+    def __init__(self):
+        self.texts = {}
+
+    def add_text(self, name, text, step):
+        self.texts[name, step] = text.splitlines()
+
+
+@pytest.mark.parametrize("shares", [{}, {"from_nothing": 1.0}, {"from_source": 0.5}])
+def test_previews(small_translator, shares):
+    model = md.load(small_translator)
+    model.from_nothing = model.from_source = 0.0
+    for name, share in shares.items():
+        setattr(model, name, share)
+    batch = {"text": ["a pub .", "the river ."] * 6, "source": ["name[The Mill]"] * 12}
+    writer = Writer()
+    write = preview(model, batch)
+    write(writer, 7)
+    assert writer.texts["original", 0] == ["- a pub .", "- the river ."] * 4
+    assert set(writer.texts) == {("original", 0), ("draft", 0), ("revised", 7)}
+    assert [len(lines) for lines in writer.texts.values()] == [8, 8, 8]
+    wanted = {"from_nothing": "- ", "from_source": "- name[The Mill]"}
+    for name in shares:
+        assert set(writer.texts["draft", 0]) == {wanted[name]}
+    again = Writer()
+    preview(model, batch)(again, 7)
+    assert again.texts == writer.texts
+
+
+def test_previews_are_told_meanings(small_edits):
+    model = md.load(small_edits)
+    orders = []
+    revise = model.revise
+    model.revise = lambda drafts, told: orders.append(told) or revise(drafts, told)
+    meaning = {"food": "Italian"}
+    preview(model, {"text": ["a pub."] * 3, "meaning": [meaning] * 3})(Writer(), 0)
+    assert [order.meaning for order in orders[0]] == [meaning] * 3

@@ -1,0 +1,192 @@
+"""What an editor learns from: its drafts, their edits, and the losses, against plain loops."""
+
+import pytest
+import torch
+from editors import CPU, SIZE, strong_editor
+from torch.testing import assert_close
+from vocabularies import source_of
+
+from multidiff.core.alignment import DELETE, INSERT, KEEP
+from multidiff.core.edits import EditProcess
+from multidiff.core.randomness import generators
+from multidiff.text.domain import TextDomain
+from multidiff.text.drafts import Drafts, Stream, marks_of
+from multidiff.text.edit_task import EditTask
+from multidiff.text.edited import EditedText
+from multidiff.text.meaning import MeaningTable
+from multidiff.text.vocabulary import END, FIRST, WordVocabulary
+
+WORDS = "a b c d e f g h i"
+TEXTS = ["a b c d e", "f g", "h", "a c e g i b", "d d d d", "i h g f e d c b a"]
+SOURCES = ["a b", "g f e", "h h", "b", "d", "c b a"]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    return WordVocabulary(SIZE, source_of(tmp_path, [WORDS]))
+
+
+def task_of(vocabulary, steps=2, source_length=0, meanings=None, **options):
+    domain = TextDomain(vocabulary, 20, meanings, source_length=source_length)
+    editor = strong_editor(sources=domain.sources, source_length=8)
+    noise = [0.0] * FIRST + [1.0] * (SIZE - FIRST)
+    process = EditProcess(SIZE, noise, steps=steps, span=2)
+    return EditTask(domain, process, editor, **options)
+
+
+def lesson_of(task, seed=0, **more):
+    batch = {"text": TEXTS, **more}
+    return task.lesson(batch, generators(range(seed, seed + len(TEXTS))))
+
+
+def drafts_in(lesson):
+    """The drafts, without slot and padding."""
+    rows = zip(lesson.drafts.tokens, lesson.drafts.real, strict=True)
+    return [tokens[real].tolist()[1:] for tokens, real in rows]
+
+
+def losses_by_hand(editor, draft, script, condition):
+    """Each term of one sample, word by word, nothing padded."""
+    drafts = Drafts.of([draft], condition, CPU)
+    encoding = editor.encode(drafts)
+    tags, gaps = editor.tags(encoding)
+    tag = [-tags[0, 1 + i].log_softmax(0)[kind] for i, kind in enumerate(script.tags)]
+    gap = [
+        -torch.nn.functional.logsigmoid(gaps[0, i] if filled else -gaps[0, i])
+        for i, filled in enumerate(script.gaps)
+    ]
+    template = editor.template(
+        encoding, marks_of([script.tags], [script.gaps], len(draft) + 1, CPU)
+    )
+    write, done = [], []
+    for span in (one for one in script.spans() if one.edit != DELETE):
+        for count, token in enumerate((*span.tokens, END)):
+            begun = type(span)(span.edit, span.start, span.stop, span.tokens[:count])
+            logits = editor.write(template, Stream.of([[*done, begun]], CPU))[0, -1]
+            write.append(-logits.log_softmax(0)[token])
+        done.append(span)
+    return {
+        name: sum(terms, torch.tensor(0.0)) / max(1, len(terms))
+        for name, terms in (("tag", tag), ("gap", gap), ("write", write))
+    }
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_losses_are_those_of_a_plain_loop(vocabulary, told):
+    task = task_of(vocabulary, source_length=8 if told else 0, from_nothing=0.2)
+    more = {"source": SOURCES} if told else {}
+    lesson = lesson_of(task, **more)
+    losses = task.losses({"text": TEXTS, **more}, generators(range(len(TEXTS))))
+    found = drafts_in(lesson)
+    assert any(not draft for draft in found) and any(map(len, found))
+    for row, (draft, script) in enumerate(zip(found, lesson.alignments, strict=True)):
+        source = None
+        if told:
+            numbers = [*vocabulary.numbers(SOURCES[row]), END]
+            source = {"source": torch.tensor([numbers])}
+        for name, value in losses_by_hand(task.editor, draft, script, source).items():
+            assert_close(losses[name][row], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_alone_is_that_sample_in_a_batch(vocabulary):
+    task = task_of(vocabulary)
+    together = task.losses({"text": TEXTS}, generators(range(len(TEXTS))))
+    assert set(together) == {"tag", "gap", "write", "length"}
+    for row, text in enumerate(TEXTS):
+        alone = task.losses({"text": [text]}, generators([row]))
+        for name, value in alone.items():
+            assert_close(together[name][row], value[0], rtol=1e-4, atol=1e-5)
+
+
+def test_aiming_at_the_clean_text(vocabulary):
+    lesson = lesson_of(task_of(vocabulary))
+    for draft, script, text in zip(drafts_in(lesson), lesson.alignments, TEXTS, strict=True):
+        assert [*script.apply(draft)] == vocabulary.numbers(text)
+
+
+def test_aiming_at_the_state_before(vocabulary):
+    task = task_of(vocabulary, steps=4, aim="before")
+    lesson = lesson_of(task)
+    rngs = generators(range(len(TEXTS)))
+    levels = task.process.draw_level(len(TEXTS), rngs)
+    texts = [vocabulary.numbers(text) for text in TEXTS]
+    walks = task.process.corrupt_many(texts, levels, rngs)
+    assert int(levels.max()) > 1
+    for draft, script, walk in zip(drafts_in(lesson), lesson.alignments, walks, strict=True):
+        assert draft == [*walk[-1].tokens]
+        assert script.apply(draft) == (walk[-2] if len(walk) > 1 else walk[0]).tokens
+
+
+def test_sources_as_drafts(vocabulary):
+    lesson = lesson_of(task_of(vocabulary, from_source=1.0), source=SOURCES)
+    assert drafts_in(lesson) == [vocabulary.numbers(text) for text in SOURCES]
+    for draft, script, text in zip(drafts_in(lesson), lesson.alignments, TEXTS, strict=True):
+        assert [*script.apply(draft)] == vocabulary.numbers(text)
+
+
+def test_nothing_as_drafts(vocabulary):
+    task = task_of(vocabulary, from_nothing=1.0)
+    lesson = lesson_of(task)
+    assert drafts_in(lesson) == [[]] * len(TEXTS)
+    (first, *_), numbers = lesson.alignments, vocabulary.numbers(TEXTS[0])
+    assert first.inserts == (tuple(numbers),) and first.spans()[0].edit == INSERT
+    assert bool((task.losses({"text": TEXTS}, None)["tag"] == 0).all())
+
+
+def test_shares_of_drafts(vocabulary):
+    task = task_of(vocabulary, from_source=0.5, from_nothing=0.25)
+    task.process.steps = 0  # what is not replaced is clean
+    batch = {"text": ["a b c"] * 400, "source": ["d e"] * 400}
+    found = drafts_in(task.lesson(batch, torch.Generator().manual_seed(0)))
+    shares = [found.count(vocabulary.numbers(text)) / 400 for text in ("", "d e", "a b c")]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.07)
+    for wrong in ({"from_source": -0.1}, {"from_source": 0.6, "from_nothing": 0.6}):
+        with pytest.raises(ValueError, match="shares of one"):
+            task_of(vocabulary, **wrong)
+
+
+def test_clean_drafts_teach_to_leave_alone(vocabulary):
+    task = task_of(vocabulary)
+    task.process.steps = 0
+    for script in lesson_of(task).alignments:
+        assert set(script.tags) == {KEEP} and not any(script.gaps)
+
+
+def test_long_drafts_are_cut_where_the_editor_ends(vocabulary):
+    task = task_of(vocabulary, steps=20)
+    task.editor.length = 6
+    lesson = lesson_of(task)
+    assert max(map(len, drafts_in(lesson))) == 6
+    for draft, script, text in zip(drafts_in(lesson), lesson.alignments, TEXTS, strict=True):
+        assert [*script.apply(draft)] == vocabulary.numbers(text)
+
+
+def test_conditions_are_left_out(vocabulary):
+    table = MeaningTable({"kind": ("x", "y"), "place": ("z",)})
+    told = [{"kind": "x", "place": "z"}] * len(TEXTS)
+    kept = lesson_of(task_of(vocabulary, meanings=table), meaning=told).drafts.condition
+    assert kept["source"].tolist() == [table.whole(told[0])] * len(TEXTS)
+    gone = lesson_of(task_of(vocabulary, meanings=table, drop_condition=1.0), meaning=told)
+    assert bool((gone.drafts.condition["source"] == -1).all())
+
+
+# ------------------------------------------------------------------------------- the model
+
+
+def test_parts_that_do_not_fit_each_other(vocabulary):
+    domain = TextDomain(vocabulary, 20)
+    editor = strong_editor()
+    with pytest.raises(ValueError, match="process of size 11 and an editor of size 12"):
+        EditedText(domain, EditProcess(11), editor)
+    with pytest.raises(ValueError, match="set sources: 0"):
+        EditedText(domain, EditProcess(SIZE), strong_editor(sources=3))
+
+
+@pytest.mark.parametrize("noise", ["uniform", "frequency"])
+def test_noise_is_words(vocabulary, noise, tmp_path):
+    counted = WordVocabulary(6, source_of(tmp_path, ["x x x x x x y y y z"]))
+    model = EditedText(TextDomain(counted, 20), EditProcess(6), strong_editor(size=6), noise=noise)
+    drafts = model.corruption().prior([3000], generators([0]))[0]
+    shares = [drafts.count(number) / 3000 for number in range(6)]
+    wanted = [1 / 3] * 3 if noise == "uniform" else [0.6, 0.3, 0.1]
+    assert shares == pytest.approx([0, 0, 0, *wanted], abs=0.03)

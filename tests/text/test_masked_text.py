@@ -1,0 +1,324 @@
+"""Masked models of texts: what is asked of a text is what it has, and what texts cost."""
+
+import math
+
+import pytest
+import torch
+from test_embedded import Listed
+from torch import nn
+
+import multidiff as md
+from multidiff.core.mask_schedules import CosineMasks, LogLinearMasks
+from multidiff.core.masking import MaskProcess
+from multidiff.errors import InputError
+from multidiff.text.denoiser import TokenDenoiser
+from multidiff.text.masked import MaskedText, TokenDomain
+from multidiff.text.meaning import MeaningTable
+from multidiff.text.orders import TextOrder
+from multidiff.text.vocabulary import BLANK, END, PAD, UNKNOWN, with_blanks
+from multidiff.text.walk import MASK_SOLVERS, MaskWalk
+
+SIZE = Listed().size
+SOLVERS = tuple(MASK_SOLVERS)
+TEXTS = {
+    "a": "the eagle is a cheap pub near the river",
+    "b": "the cafe serves nice food near a river",
+    "c": "a pub serves cheap food near the cafe",
+    "d": "nice river",
+}
+LENGTHS = {name: len(text.split()) for name, text in TEXTS.items()}
+
+
+def small_model(length=12, seed=0, walk=None, drop_condition=0.0, **options):
+    torch.manual_seed(seed)
+    domain = TokenDomain(Listed(), length, **options)
+    reads = max(1, domain.source_length)
+    denoiser = TokenDenoiser(SIZE, 32, 2, 4, length, sources=domain.sources, source_length=reads)
+    process = MaskProcess(SIZE, LogLinearMasks())
+    return MaskedText(domain, process, denoiser, walk, drop_condition)
+
+
+class Blind(nn.Module):
+    """Gives every place the same logits, whatever it reads."""
+
+    source = None
+
+    def __init__(self, logits):
+        super().__init__()
+        self.size, self.logits = len(logits), logits
+
+    def forward(self, noisy, level, condition=None):
+        return self.logits.expand(*noisy.shape, -1)
+
+
+def blind_model(logits, schedule=None, **options):
+    domain = TokenDomain(Listed(), **{"length": 12, **options})
+    return MaskedText(domain, MaskProcess(SIZE, schedule or LogLinearMasks()), Blind(logits))
+
+
+def known_of(model, text):
+    found = with_blanks(model.domain.vocabulary, text)
+    known = {place: number for place, number in enumerate(found) if number is not None}
+    return TextOrder(known=known, length=len(found))
+
+
+# ------------------------------------------------------------------------------- learning
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A model that knows four texts by heart, by name and by themselves."""
+    table = MeaningTable({"which": tuple(TEXTS)})
+    model = small_model(meanings=table, drop_condition=0.5)
+    batch = {"text": [*TEXTS.values()] * 2, "meaning": [{"which": name} for name in TEXTS] * 2}
+    trainer = md.Trainer(
+        steps=300, learning_rate=5e-3, warmup_steps=20, decay="linear", ema_decay=0.9,
+        precision="fp32", threads=1, log_every=1000, save_every=1000,
+    )  # fmt: skip
+    trainer.fit(model.task(), [batch])
+    return model.eval().requires_grad_(False)
+
+
+def test_one_batch_is_learned_by_heart(learned):
+    texts, names = [*TEXTS.values()], [{"which": name} for name in TEXTS]
+    told = learned.nats_per_token(texts, names)
+    untold = learned.nats_per_token(texts, [{}] * 4)
+    assert told["tokens"] < 0.03
+    # Two texts have one length: to tell which it is costs ln 2 for both, of 31 tokens in all.
+    assert 2 * math.log(2) / 31 - 0.02 < untold["tokens"] < 2 * math.log(2) / 31 + 0.05
+    # Lengths are 3, 9 twice and 10: at best 1.5 ln 2 for each text; untrained ln 13.
+    assert 6 * math.log(2) / 31 < untold["length"] == told["length"] < 3 * math.log(13) / 31
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_was_learned_is_said_when_it_is_asked_for(learned, solver):
+    orders = [TextOrder({"which": name}, length=length) for name, length in LENGTHS.items()]
+    for steps in (4, 24):
+        made = learned.generate(orders, solver=solver, temperature=0, steps=steps)
+        assert made == list(TEXTS.values())
+
+
+def test_told_nothing_it_says_one_or_the_other(learned):
+    made = learned.generate([TextOrder(length=LENGTHS["b"])] * 40, temperature=0.4)
+    assert min(made.count(TEXTS["b"]), made.count(TEXTS["c"])) >= 8
+
+
+def test_the_words_around_a_blank_are_enough(learned):
+    text = f"{BLANK} {BLANK} serves cheap {BLANK} near the {BLANK}"
+    assert learned.generate([known_of(learned, text)]) == [TEXTS["c"]]
+
+
+# ------------------------------------------------------------------- what is asked is had
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_known_tokens_are_there_at_every_step_and_blanks_are_words(solver):
+    model = small_model()
+    order = known_of(model, f"the {BLANK} serves {BLANK} {BLANK} food")
+    states = []
+    texts = model.generate(
+        [order] * 5, solver=solver, steps=6, on_step=lambda number, state: states.append(state)
+    )
+    assert len(states) == 6
+    for state in states:
+        for place, number in {**order.known, order.length: END}.items():
+            assert (state[:, place] == number).all()
+        assert (state[:, order.length + 1 :] == PAD).all()
+        found = state[:, : order.length]
+        assert not torch.isin(found, torch.tensor([PAD, END, UNKNOWN])).any()
+    for text in texts:
+        numbers = model.domain.vocabulary.numbers(text)
+        assert {place: numbers[place] for place in order.known} == order.known
+        assert len(numbers) == order.length and min(numbers) > UNKNOWN
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_is_never_written_is_not_written_even_where_the_network_wants_it(solver):
+    logits = torch.zeros(SIZE)
+    logits[[PAD, END, UNKNOWN]] = 30.0
+    model = blind_model(logits)
+    for text in model.generate([TextOrder(length=7)] * 4, solver=solver):
+        assert len(text.split()) == 7 and "?" not in text
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_text_i_alone_is_text_i_in_a_batch(solver):
+    model = small_model()
+    orders = [TextOrder(length=5), TextOrder(), known_of(model, f"a {BLANK}"), TextOrder(length=5)]
+    how = {"solver": solver, "steps": 5, "temperature": 0.9, "nucleus": 0.95}
+    together = model.generate(orders, seed=3, **how)
+    assert together == model.generate(orders[::-1], seed=[6, 5, 4, 3], batch_size=2, **how)[::-1]
+    assert [model.generate([one], seed=3 + i, **how)[0] for i, one in enumerate(orders)] == together
+    assert together[0] != together[3]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 11])
+def test_ends_stand_where_the_length_says(length):
+    model = small_model()
+    states = []
+    texts = model.generate(
+        [TextOrder(length=length)] * 3,
+        solver="confidence",
+        on_step=lambda number, state: states.append(state),
+    )
+    assert [len(text.split()) for text in texts] == [length] * 3
+    assert all((state == END).nonzero()[:, 1].tolist() == [length] * 3 for state in states)
+
+
+def test_the_surest_first_makes_whole_texts():
+    """Where a network is surest of the end, texts still are as long as they are to be."""
+    logits = torch.zeros(SIZE)
+    logits[END] = 9.0
+    texts = blind_model(logits).generate([TextOrder()] * 8, solver="confidence", temperature=0)
+    assert all(texts) and len(set(map(len, texts))) > 1
+
+
+# --------------------------------------------------------------------------------- walks
+
+
+def test_as_many_steps_as_the_canvas_has_places_or_as_many_as_are_asked_for():
+    def steps(model, **how):
+        numbers = []
+        model.generate(
+            [TextOrder(length=9)], on_step=lambda number, _: numbers.append(number), **how
+        )
+        return len(numbers)
+
+    assert steps(small_model()) == 12  # 10 tokens on a canvas of 16, of which the model reads 12
+    assert steps(small_model(), steps=3) == 3
+    assert steps(small_model(walk=MaskWalk(steps=5))) == 5
+    assert steps(small_model(walk=MaskWalk(steps=5)), steps=20) == 20
+
+
+def test_the_walks_own_ways_are_taken_where_nobody_says_otherwise():
+    orders = [TextOrder(length=8)] * 4
+    plain, own = small_model(), small_model(walk=MaskWalk(4, solver="remasking", temperature=0.5))
+    how = {"steps": 4, "solver": "remasking", "temperature": 0.5}
+    assert own.generate(orders) == plain.generate(orders, **how) != plain.generate(orders)
+
+
+def test_a_small_nucleus_and_no_temperature_take_the_likeliest():
+    model = small_model()
+    orders = [TextOrder(length=8)] * 4
+    how = {"solver": "confidence", "steps": 4}
+    sure = model.generate(orders, temperature=0, **how)
+    assert sure == model.generate(orders, nucleus=1e-6, **how) != model.generate(orders, **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"steps": 0}, "--steps 0: from 1 to 10000"),
+        ({"solver": "ddpm"}, "no solver 'ddpm': one of ancestral, confidence, random, remasking"),
+        ({"temperature": -1}, "--temperature -1: 0"),
+        ({"temperature": math.nan}, "--temperature nan: 0"),
+        ({"temperature": math.inf}, "--temperature inf: 0"),
+        ({"nucleus": 0}, "--nucleus 0: above 0"),
+        ({"nucleus": 1.5}, "--nucleus 1.5: above 0, up to 1"),
+        ({"guidance": -1}, "--guidance -1: 0 or more"),
+        ({"candidates": 0}, "--candidates 0: at least 1"),
+    ],
+)
+def test_walks_that_cannot_be(how, told):
+    with pytest.raises(InputError, match=told):
+        small_model().generate([TextOrder()], **how)
+
+
+# ---------------------------------------------------------------------------- conditions
+
+
+def conditional(kind):
+    if kind == "meaning":
+        model = small_model(meanings=MeaningTable({"food": ("Italian", "French")}))
+        return model, TextOrder({"food": "French"}, length=8)
+    return small_model(source_length=6), TextOrder(source="the eagle serves food", length=8)
+
+
+@pytest.mark.parametrize("kind", ["meaning", "source"])
+def test_conditions_are_read(kind):
+    model, order = conditional(kind)
+    told, untold = [order] * 6, [TextOrder(length=8)] * 6
+    assert model.generate(told) != model.generate(untold)
+    sources = [order.source] * 2 if order.source else []
+    texts = ["a pub near the river", "nice food"]
+    with_it = model.nats_per_token(texts, [order.meaning] * 2, sources=sources)
+    without = model.nats_per_token(texts, [{}] * 2)
+    assert with_it["tokens"] != without["tokens"] and with_it["length"] == without["length"]
+
+
+@pytest.mark.parametrize("kind", ["meaning", "source"])
+def test_guidance_of_1_is_none_and_more_changes_what_is_told_something(kind):
+    model, order = conditional(kind)
+    told, untold = [order] * 6, [TextOrder(length=8)] * 6
+    assert model.generate(told, guidance=1.0) == model.generate(told)
+    assert model.generate(told, guidance=8.0) != model.generate(told)
+    assert model.generate(told, guidance=0.0) == model.generate(untold)
+    assert model.generate(untold, guidance=8.0) == model.generate(untold)
+
+
+# --------------------------------------------------------------------------- running text
+
+
+def test_running_text_is_written_in_blocks_that_are_told_what_stands_before():
+    model = small_model(length=8, ends=False)
+    reads = []
+    forward = model.denoiser.forward
+
+    def noted(noisy, level, condition=None):
+        reads.append(noisy.clone())
+        return forward(noisy, level, condition)
+
+    model.denoiser.forward = noted
+    order = TextOrder(known={0: 3, 17: 4}, length=21)
+    (text,) = model.generate([order])
+    numbers = model.domain.vocabulary.numbers(text)
+    assert len(numbers) == 21 and numbers[0] == 3 and numbers[17] == 4 and min(numbers) > UNKNOWN
+    assert {read.shape[1] for read in reads} == {8}
+    # The last stretch lies on places 16 to 23, of which three are no text.
+    last = reads[-1][0].tolist()
+    assert last[:4] == numbers[16:20] and last[5:] == [PAD] * 3
+    assert model.generate([TextOrder(length=21)] * 2)[1:] == model.generate(
+        [TextOrder(length=21)], seed=1
+    )
+
+
+@pytest.mark.parametrize("length", [1, 3, 8, 9, 50])
+def test_running_text_is_of_any_length(length):
+    model = small_model(length=8, ends=False)
+    for text in model.generate([TextOrder(length=length)] * 2, steps=2):
+        assert len(text.split()) == length
+
+
+# ----------------------------------------------------------------------------- likelihood
+
+
+@pytest.mark.parametrize("schedule", [LogLinearMasks(), CosineMasks()])
+def test_a_uniform_predictor_costs_ln_v_for_each_word_and_ln_of_the_lengths(schedule):
+    model = blind_model(torch.zeros(SIZE), schedule)
+    texts = ["the eagle is a pub", "nice", "a cheap cafe"]
+    words = 5 + 1 + 3
+    found = model.nats_per_token(texts, [{}] * 3)
+    assert found["tokens"] == pytest.approx(words * math.log(SIZE) / (words + 3), rel=1e-6)
+    assert found["length"] == pytest.approx(3 * math.log(13) / (words + 3), rel=1e-6)
+    assert found["total"] == pytest.approx(found["tokens"] + found["length"])
+
+
+def test_running_text_costs_its_tokens_alone():
+    found = blind_model(torch.zeros(SIZE), ends=False).nats_per_token(["the eagle is"], [{}])
+    assert found["length"] == 0 and found["total"] == pytest.approx(math.log(SIZE), rel=1e-6)
+
+
+def test_texts_cost_the_same_alone_and_beside_longer_ones():
+    model = small_model()
+    texts = ["nice food", "the eagle is a cheap pub near the river", "a pub"]
+    together = model.nats(texts, [{}] * 3, seed=4)
+    assert together["count"].tolist() == [3, 10, 3]
+    for row, text in enumerate(texts):
+        alone = model.nats([text], [{}], seed=4 + row)
+        for name, value in alone.items():
+            assert float(together[name][row]) == pytest.approx(float(value), rel=1e-5)
+
+
+def test_a_text_without_words_costs_its_length():
+    found = blind_model(torch.zeros(SIZE)).nats([""], [{}])
+    assert found["tokens"].tolist() == [0] and found["count"].tolist() == [1]

@@ -1,0 +1,484 @@
+"""Revising: against editors whose answers are known, against sums by hand, and what it promises."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+from editors import CPU, SIZE, MoodyEditor, strong_editor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vocabularies import source_of
+
+from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, align, align_many
+from multidiff.core.edits import EditProcess
+from multidiff.core.randomness import generators
+from multidiff.errors import InputError
+from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
+from multidiff.text.drafts import Drafts, Stream, marks_of
+from multidiff.text.edit_task import Lesson, lesson_losses
+from multidiff.text.edit_walk import EditWalk, choose
+from multidiff.text.edited import EditedText
+from multidiff.text.editor import Editor
+from multidiff.text.orders import TextOrder
+from multidiff.text.revising import Reviser
+from multidiff.text.vocabulary import END, FIRST, WordVocabulary
+
+TEXTS = st.lists(st.integers(FIRST, 9), max_size=12)
+SOME = st.lists(st.integers(FIRST, 9), min_size=1, max_size=12)
+FAR = 1e4
+
+
+class Numbers:
+    """A vocabulary of numbers alone."""
+
+    size = SIZE
+
+
+def reviser(editor, **walk):
+    return Reviser(TextDomain(Numbers(), 20), editor, EditWalk(**walk))
+
+
+def revised(editor, draft, seed=0, **walk):
+    """The history of one draft."""
+    (history,) = reviser(editor, **walk)([draft], [TextOrder()], generators([seed]))
+    return history
+
+
+def moody(length=12, **options):
+    return strong_editor(kind=MoodyEditor, length=length, **options)
+
+
+# ----------------------------------------------------------------- editors that know
+
+
+@dataclass
+class Known:
+    """What a stand-in's encoding and template hold: the drafts, and the edits marked."""
+
+    drafts: Drafts
+    marks: object = None
+    rows: torch.Tensor | None = None
+
+    places = property(lambda self: self.drafts.tokens)
+
+    def __getitem__(self, rows):
+        return Known(self.drafts, self.marks, rows)
+
+
+class Oracle:
+    """Knows what every draft is to become, and is sure of some edits more than of others."""
+
+    length = 40
+
+    def __init__(self, target):
+        self.target = target
+
+    def encode(self, drafts):
+        return Known(drafts)
+
+    def script(self, known, row=0):
+        real = known.drafts.tokens[row][known.drafts.real[row]].tolist()[1:]
+        return align(real, self.target)
+
+    def tags(self, known):
+        script = self.script(known)
+        sure = torch.rand(1, len(script.tags) + 1, 3, generator=generators([7])[0])
+        tags, gaps = sure.clone(), -10 - sure[:, :, 0]
+        for place, tag in enumerate(script.tags):
+            tags[0, place + 1, tag] += 10
+        for place, filled in enumerate(script.gaps):
+            gaps[0, place] *= -1 if filled else 1
+        return tags, gaps
+
+    def template(self, known, marks):
+        return Known(known.drafts, marks)
+
+    def write(self, known, stream):
+        """The next token of the last span that is begun; only that is asked for."""
+        logits = torch.full((*stream.read.shape, SIZE), -FAR)
+        for row, read in enumerate(stream.read.tolist()):
+            last = int(stream.real[row].sum()) - 1
+            start = max(place for place in range(last + 1) if read[place] == END)
+            wanted = self.span(known, int(stream.slots[row, last]), int(stream.kinds[row, last]))
+            logits[row, last, [*wanted, END][last - start]] = 0
+        return logits
+
+    def span(self, known, slot, insertion):
+        script = self.script(known)
+        if insertion:
+            return script.inserts[slot]
+        tags, gaps = known.marks.tags[0].tolist(), known.marks.gaps[0].tolist()
+        stop = slot + 1
+        while stop < len(tags) and tags[stop] == REPLACE and not gaps[stop - 1]:
+            stop += 1
+        return script.replacements[slot - 1 : stop - 1]
+
+
+@given(TEXTS, SOME)
+@settings(max_examples=60, deadline=None)
+def test_what_the_tagger_and_the_writer_know_comes_in_one_revision(draft, target):
+    history = revised(Oracle(target), draft)
+    assert [*history[-1].tokens] == target
+    assert len(history) == 1 + (draft != target)
+    assert [*history[0].tokens] == draft and history[0].spans == ()
+
+
+@given(TEXTS, SOME, st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_an_even_pace_takes_as_many_revisions_as_there_are(draft, target, steps):
+    script = align(draft, target)
+    edits = sum(tag != KEEP for tag in script.tags) + sum(script.gaps)
+    history = revised(Oracle(target), draft, steps=steps, pace="even")
+    assert [*history[-1].tokens] == target
+    assert len(history) - 1 == min(edits, steps)
+
+
+def test_the_surest_edits_come_first():
+    draft, target = [3, 4, 5, 6], [7, 7, 7, 7]
+    history = revised(Oracle(target), draft, steps=2, pace="even")
+    sure = torch.rand(1, 5, 3, generator=generators([7])[0])[0, 1:]
+    surest = (sure[:, REPLACE] - sure[:, KEEP]).topk(2).indices.tolist()
+    changed = [place for place in range(4) if history[1].tokens[place] == 7]
+    assert changed == sorted(surest)
+
+
+class Book:
+    """Answers by the page: edits that a text wants, and how likely each token follows.
+
+    Args:
+        tags: for a text the shares of KEEP, REPLACE and DELETE of each token.
+        gaps: for a text the share of something being inserted in each gap; 0 elsewhere.
+        words: for what is written of the last span, the shares of what follows.
+    """
+
+    length = 10
+
+    def __init__(self, words, tags={}, gaps={}):  # noqa: B006
+        self.words, self.wanted, self.filled = words, tags, gaps
+
+    def encode(self, drafts):
+        return Known(drafts)
+
+    def template(self, known, marks):
+        return Known(known.drafts, marks, torch.arange(len(known.drafts.tokens)))
+
+    def texts(self, known):
+        pairs = zip(known.drafts.tokens, known.drafts.real, strict=True)
+        return [tuple(tokens[real].tolist()[1:]) for tokens, real in pairs]
+
+    def tags(self, known):
+        rows, places = known.drafts.tokens.shape
+        tags = torch.tensor([1.0, 0, 0]).expand(rows, places, 3).clone()
+        gaps = torch.zeros(rows, places)
+        for row, text in enumerate(self.texts(known)):
+            for place, shares in enumerate(self.wanted.get(text, ())):
+                tags[row, place + 1] = torch.tensor(shares)
+            for place, share in enumerate(self.filled.get(text, ())):
+                gaps[row, place] = share
+        return tags.log().clamp(min=-FAR), torch.logit(gaps.double()).clamp(-FAR, FAR)
+
+    def write(self, known, stream):
+        logits = torch.full((*stream.read.shape, SIZE), -FAR)
+        texts = self.texts(known)
+        for row, read in enumerate(stream.read.tolist()):
+            last = int(stream.real[row].sum()) - 1
+            start = max(place for place in range(last + 1) if read[place] == END)
+            begun = tuple(read[start + 1 : last + 1])
+            pages = self.words.get((texts[int(known.rows[row])], begun), self.words.get(begun, {}))
+            for token, share in (pages or {END: 1.0}).items():
+                logits[row, last, token] = math.log(share)
+        return logits
+
+
+GARDEN = {
+    (): {3: 0.6, 4: 0.4},
+    (3,): {5: 0.4, 6: 0.3, 7: 0.3},
+    (4,): {5: 0.99, 6: 0.01},
+}
+
+
+def test_a_beam_sees_past_the_first_word():
+    book = Book(GARDEN, gaps={(9,): (0.0, 0.8)})
+    greedy, wide = revised(book, [9]), revised(book, [9], beam=2)
+    assert greedy[-1].tokens == (9, 3, 5) and wide[-1].tokens == (9, 4, 5)
+    assert greedy[-1].score == pytest.approx(math.log(0.8 * 0.6 * 0.4))
+    assert wide[-1].score == pytest.approx(math.log(0.8 * 0.4 * 0.99))
+
+
+FORKED = {
+    ((9,), ()): {3: 0.6, 4: 0.4},
+    ((3,), ()): {5: 0.4, 6: 0.3, 7: 0.3},
+    ((4,), ()): {5: 0.99, 6: 0.01},
+}
+
+
+def test_a_second_beam_sees_past_the_first_revision():
+    book = Book(FORKED, tags={(9,): [(0.0, 1.0, 0.0)]}, gaps={(3,): (0.0, 0.9), (4,): (0.0, 0.9)})
+    one, two = revised(book, [9], beam=2), revised(book, [9], beam=2, revisions=2)
+    assert [step.tokens for step in one] == [(9,), (3,), (3, 5)]
+    assert [step.tokens for step in two] == [(9,), (4,), (4, 5)]
+    assert one[-1].score == pytest.approx(math.log(0.6 * 0.9 * 0.4))
+    assert two[-1].score == pytest.approx(math.log(0.4 * 0.9 * 0.99))
+
+
+def test_ways_to_the_same_text_are_one():
+    """Were both ways to 4 kept, the one to 6 would be lost, which is the best in the end."""
+    words = {((9,), ()): {3: 0.5, 4: 0.45, 5: 0.05}, ((3,), ()): {4: 0.6, 6: 0.4}}
+    replaced = [(0.0, 1.0, 0.0)]
+    book = Book(words, {(9,): replaced, (3,): replaced, (4,): [(0.52, 0.48, 0.0)]})
+    history = revised(book, [9], beam=3, revisions=2, steps=3)
+    assert [one.tokens for one in history] == [(9,), (3,), (6,)]
+    assert revised(book, [9], beam=3, revisions=2, steps=2)[-1].tokens == (4,)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=15, deadline=None)
+def test_a_beam_that_holds_every_way_finds_the_likeliest(seed):
+    rng = torch.Generator().manual_seed(seed)
+
+    def page(*following):
+        drawn = torch.rand(len(following), generator=rng) ** 3 + 1e-3
+        return dict(zip(following, (drawn / drawn.sum()).tolist(), strict=True))
+
+    words = {(): page(3, 4)}
+    words |= {(one,): page(END, 3, 4) for one in (3, 4)}
+    words |= {(one, two): page(END, 5) for one in (3, 4) for two in (3, 4)}
+    every = {}
+    for begun, following in words.items():
+        before = math.prod(words[begun[:n]][token] for n, token in enumerate(begun))
+        every[begun] = before * following.get(END, 0.0)
+        every[(*begun, 5)] = before * following.get(5, 0.0)
+    best = max(every, key=every.__getitem__)
+    book = Book(words, gaps={(9,): (0.0, 0.8)})
+    found, greedy = revised(book, [9], beam=30), revised(book, [9])
+    assert found[-1].tokens == (9, *best)
+    assert found[-1].score == pytest.approx(math.log(0.8 * every[best]))
+    assert found[-1].score >= greedy[-1].score - 1e-9
+
+
+# ------------------------------------------------------------------------- scores by hand
+
+
+def score_by_hand(editor, history):
+    """The log probability of every edit of a history, from each text and its spans alone."""
+    total = 0.0
+    for before, after in pairwise(history):
+        text = before.tokens
+        drafts = Drafts.of([text], None, CPU)
+        encoding = editor.encode(drafts)
+        tags, gaps = (one[0].double() for one in editor.tags(encoding))
+        kinds, filled = [KEEP] * len(text), [False] * (len(text) + 1)
+        for span in after.spans:
+            if span.edit == INSERT:
+                filled[span.start] = True
+            kinds[span.start : span.stop] = [span.edit] * (span.stop - span.start)
+        for place, kind in enumerate(kinds):
+            total += float(tags[place + 1].log_softmax(0)[kind])
+        for place, one in enumerate(filled):
+            share = torch.sigmoid(gaps[place])
+            total += float(torch.log(share if one else 1 - share))
+        marks = marks_of([kinds], [filled], len(text) + 1, CPU)
+        stream = Stream.of([after.spans], CPU)
+        logits = editor.write(editor.template(encoding, marks), stream)[0].double()
+        total += written_by_hand(logits, text, after.spans, editor.length)
+    return total
+
+
+def written_by_hand(logits, text, spans, length):
+    room = length - len(text) + sum(span.stop - span.start for span in spans)
+    written = [span for span in spans if span.edit != DELETE]
+    total, place, used = 0.0, 0, 0
+    for number, span in enumerate(written):
+        for count, token in enumerate((*span.tokens, END)):
+            allowed = [n for n in range(SIZE) if n not in UNWRITTEN or (n == END and count)]
+            if count and used + len(written) - number - 1 >= room:
+                allowed = [END]
+            assert token in allowed
+            total += float(logits[place, token] - logits[place, allowed].logsumexp(0))
+            place, used = place + 1, used + (token != END)
+    return total
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [
+        {}, {"temperature": 1.0}, {"temperature": 0.7, "nucleus": 0.6}, {"beam": 3},
+        {"beam": 3, "revisions": 2}, {"pace": "even"}, {"caution": 1.0},
+    ],
+)  # fmt: skip
+def test_scores_are_the_log_probabilities_of_all_edits(walk):
+    editor = moody(shared=False)
+    drafts = [[3, 4, 5], [9, 8, 7, 6], [], [4] * 8, [5, 11]]
+    histories = reviser(editor, steps=3, **walk)(drafts, [TextOrder()] * 5, generators(range(5)))
+    assert sum(len(one) for one in histories) > 9
+    for history in histories:
+        # Where a text that is empty is written into whatever the tagger says, no odds are 0.
+        assert history[-1].score == pytest.approx(score_by_hand(editor, history), abs=1e-4)
+        assert history[0].score == 0
+
+
+# ------------------------------------------------------------------------------ promises
+
+
+@pytest.mark.parametrize("walk", [{}, {"temperature": 1.0}, {"beam": 2, "revisions": 2}])
+def test_a_draft_alone_is_that_draft_in_a_batch(walk):
+    editor = moody()
+    drafts = [[3, 4, 5], [9, 8, 7, 6, 3, 3, 4], [], [4] * 8]
+    together = reviser(editor, steps=4, **walk)(drafts, [TextOrder()] * 4, generators(range(4)))
+    for seed, draft in enumerate(drafts):
+        alone = revised(editor, draft, seed, steps=4, **walk)
+        assert [one.tokens for one in alone] == [one.tokens for one in together[seed]]
+        assert alone[-1].score == pytest.approx(together[seed][-1].score, abs=1e-4)
+
+
+@given(st.lists(SOME, min_size=1, max_size=4), st.integers(0, 99), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_spans_are_never_empty_and_texts_never_too_long(drafts, seed, even):
+    editor = moody(length=12)
+    walk = {"steps": 5, "temperature": 1.5, "pace": "even" if even else "all"}
+    histories = reviser(editor, **walk)(
+        drafts, [TextOrder()] * len(drafts), generators(range(seed, seed + len(drafts)))
+    )
+    for history in histories:
+        assert len(history) <= 6
+        for before, after in pairwise(history):
+            assert after.spans and len(after.tokens) <= 12
+            assert not set(after.tokens) & set(UNWRITTEN)
+            places = [(span.start, span.stop) for span in after.spans]
+            assert places == sorted(places) and places[-1][1] <= len(before.tokens)
+            for span in after.spans:
+                assert bool(span.tokens) == (span.edit != DELETE)
+                assert (span.start == span.stop) == (span.edit == INSERT)
+
+
+def test_editing_ends_where_nothing_is_wanted():
+    calls = []
+
+    class Content(Oracle):
+        def encode(self, drafts):
+            calls.append(len(drafts.tokens))
+            return super().encode(drafts)
+
+    history = revised(Content([3, 4]), [3, 5], steps=9)
+    assert len(history) == 2 and len(calls) == 2
+    assert len(revised(Content([3, 4]), [3, 4], steps=9)) == 1
+
+
+def test_caution():
+    editor, draft = moody(keep=0.0), [3, 4, 5, 6]
+    assert len(revised(editor, draft, caution=math.inf)) == 1
+    (_, after) = revised(editor, draft, caution=-math.inf, steps=1)
+    covered = sum(span.stop - span.start for span in after.spans)
+    assert covered == 4 and sum(span.edit == INSERT for span in after.spans) >= 1
+
+
+def test_seeds_draw_and_a_nucleus_narrows():
+    editor = moody()
+    drawn = {revised(editor, [], seed, temperature=1.0, steps=1)[-1].tokens for seed in range(12)}
+    assert len(drawn) > 6
+    narrow = {
+        revised(editor, [], seed, temperature=1.0, nucleus=1e-6, steps=1)[-1].tokens
+        for seed in range(4)
+    }
+    assert narrow == {revised(editor, [], steps=1)[-1].tokens}
+
+
+# -------------------------------------------------------------------------------- choosing
+
+
+def shares(rows):
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+def test_where_there_is_no_room_the_least_sure_insertions_wait():
+    tags = shares([(0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.1, 0.8)])
+    gaps = shares([(0.2, 0.8), (0.1, 0.9), (0.4, 0.6), (0.7, 0.3)])
+    full = choose(tags, gaps, EditWalk(), left=1, longest=3)
+    assert full.tags == [KEEP, KEEP, DELETE] and full.gaps == [False, True, False, False]
+    assert full.score == pytest.approx(math.log(0.9 * 0.9 * 0.8 * 0.2 * 0.9 * 0.4 * 0.7))
+    roomy = choose(tags, gaps, EditWalk(), left=1, longest=5)
+    assert roomy.gaps == [True, True, True, False]
+
+
+def test_an_insertion_behind_deletions_is_written_before_them():
+    tags = shares([(0.9, 0.05, 0.05), (0.1, 0.1, 0.8), (0.1, 0.1, 0.8)])
+    gaps = shares([(0.9, 0.1), (0.9, 0.1), (0.9, 0.1), (0.1, 0.9)])
+    found = choose(tags, gaps, EditWalk(), left=1, longest=9)
+    assert [(span.edit, span.start, span.stop) for span in found.spans] == [
+        (INSERT, 1, 1), (DELETE, 1, 3),
+    ]  # fmt: skip
+
+
+def test_nothing_is_written_into_whatever_the_tagger_says():
+    found = choose(shares([]).reshape(0, 3), shares([(0.99, 0.01)]), EditWalk(), 1, 9)
+    assert found.gaps == [True] and found.score == pytest.approx(math.log(0.01))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"steps": 0}, "--steps 0: at least 1"),
+        ({"beam": 0}, "--beam 0: at least 1"),
+        ({"revisions": 0}, "--revisions 0: at least 1"),
+        ({"beam": 2, "revisions": 3}, "--revisions 3: no more than --beam 2"),
+        ({"temperature": -0.5}, "--temperature -0.5: 0"),
+        ({"temperature": math.nan}, "--temperature nan"),
+        ({"nucleus": 0.0}, "--nucleus 0: above 0, up to 1"),
+        ({"nucleus": 1.1}, "--nucleus 1.1"),
+        ({"caution": math.nan}, "--caution nan"),
+        ({"beam": 2, "temperature": 1.0}, "a beam keeps the likeliest"),
+    ],
+)
+def test_walks_that_cannot_be(options, told):
+    with pytest.raises(InputError, match=told):
+        EditWalk(**options)
+
+
+def test_what_is_not_given_stays_and_a_beam_draws_nothing():
+    walk = EditWalk(steps=5, temperature=0.8, nucleus=0.9)
+    assert walk.changed({"steps": None, "caution": 1.0}) == EditWalk(5, "all", 1.0, 0.8, 0.9)
+    assert walk.changed({"beam": 4}) == EditWalk(5, beam=4)
+    assert walk.changed({"nucleus": 0.5}).temperature == 0.8
+    assert EditWalk().changed({"nucleus": 0.5}) == EditWalk(temperature=1.0, nucleus=0.5)
+    assert EditWalk().changed({"nucleus": 0.5, "temperature": 0.3}).temperature == 0.3
+    assert EditWalk(beam=5, revisions=3).changed({"beam": 2}) == EditWalk(beam=2, revisions=2)
+    with pytest.raises(InputError, match="a beam keeps"):
+        walk.changed({"beam": 4, "temperature": 0.8})
+
+
+# ----------------------------------------------------------------------------- one learned
+
+SENTENCES = [
+    "the eagle is a cheap pub", "come to the mill", "it serves french food by the river",
+    "aromi is not family friendly", "prices are high", "a coffee shop near avalon",
+    "they rate it five of five", "cocum has a low rating",
+]  # fmt: skip
+
+
+def test_one_batch_by_heart(tmp_path):
+    """Corrupted sentences are repaired, clean ones left alone, and nothing becomes one of them."""
+    words = WordVocabulary(FIRST + 34, source_of(tmp_path, SENTENCES))
+    texts = [words.numbers(text) for text in SENTENCES]
+    process = EditProcess(words.size, [0.0] * FIRST + [1.0] * 34, span=1.5, intensity=0.6)
+    drafts = [
+        [*process.corrupt(text, 1, rng)[-1].tokens]
+        for text, rng in zip(texts * 3, generators(range(24)), strict=True)
+    ]
+    befores, afters = [*drafts, *texts, []], [*texts * 4, texts[0]]
+    assert sum(one != other for one, other in zip(befores, afters, strict=True)) > 15
+    torch.manual_seed(0)
+    editor = Editor(words.size, width=48, layers=2, heads=4, length=16, writer_layers=1)
+    scripts = align_many(befores, afters)
+    lesson = Lesson(Drafts.of(befores, None, CPU), scripts, EncodedText(torch.zeros(1)))
+    optimizer = torch.optim.Adam(editor.parameters(), lr=3e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sum(loss.mean() for loss in lesson_losses(editor, lesson).values()).backward()
+        optimizer.step()
+    model = EditedText(TextDomain(words, 16), process, editor.eval())
+    histories = model.revise(befores)
+    assert [[*one[-1].tokens] for one in histories] == afters
+    assert all(len(one) == 1 for one in histories[24:-1])
+    assert model.texts(histories[24:]) == [*SENTENCES, SENTENCES[0]]

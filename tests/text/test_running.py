@@ -1,0 +1,100 @@
+"""Bits for each character of running text, against values that are known."""
+
+import math
+
+import pytest
+import torch
+from test_masked_text import Blind
+
+from multidiff.core.mask_schedules import LogLinearMasks
+from multidiff.core.masking import MaskProcess
+from multidiff.errors import InputError
+from multidiff.text.listing import TextSource
+from multidiff.text.masked import MaskedText, TokenDomain
+from multidiff.text.ngram import NGramModel
+from multidiff.text.running import measure_running
+from multidiff.text.vocabulary import FIRST, CharacterVocabulary
+
+SIZE, LENGTH = 2 + FIRST, 10
+
+
+def measured(folder, text, logits=None, **options):
+    path = folder / "running.txt"
+    path.write_text(text)
+    source = TextSource(str(path), running=True)
+    domain = TokenDomain(CharacterVocabulary(SIZE, source), LENGTH, ends=False)
+    blind = Blind(torch.zeros(SIZE) if logits is None else logits)
+    model = MaskedText(domain, MaskProcess(SIZE, LogLinearMasks()), blind)
+    wanted = {"held_out_share": 0.2, "count": 0, "seed": 0, **options}
+    return measure_running(model, source, **wanted).facts
+
+
+def test_a_uniform_predictor_needs_the_logarithm_of_the_vocabulary(tmp_path):
+    found = measured(tmp_path, "ab\nba\naab\n" * 40)
+    assert found["stretches"] == 8 and found["length"] == LENGTH
+    bits = found["bits_per_character"]["model, at most"]
+    assert bits["mean"] == pytest.approx(math.log2(SIZE), abs=1e-5) and bits["error"] == 0
+
+
+def test_a_predictor_that_knows_the_shares_needs_their_cross_entropy(tmp_path):
+    """Stretches are all a or all b: their mean is known, and so is its error."""
+    logits = torch.full((SIZE,), -math.inf)
+    logits[FIRST:] = torch.tensor([0.75, 0.25]).log()
+    text = "a" * 160 + "a" * 30 + "b" * 10  # held out: three stretches of a, one of b
+    bits = measured(tmp_path, text, logits)["bits_per_character"]["model, at most"]
+    assert bits["mean"] == pytest.approx((3 * math.log2(4 / 3) + 2) / 4, abs=1e-5)
+    spread = (2 - math.log2(4 / 3)) * math.sqrt(3) / 4
+    assert bits["error"] == pytest.approx(spread / math.sqrt(3), abs=1e-5)
+
+
+def test_the_n_gram_learns_from_what_is_not_held_out_and_gains_by_what_stands_before(tmp_path):
+    bits = measured(tmp_path, "ab" * 400)["bits_per_character"]
+    alone, after = bits["5-gram"]["mean"], bits["5-gram, told what stands before"]["mean"]
+    truth = NGramModel(["ab" * 320], 5)
+    told = sum(truth.running_nats("ab" * 5, "abab")) / (10 * math.log(2))
+    # One character in ten has nothing before it: it costs one bit.
+    assert after == pytest.approx(told, abs=1e-5) and 0.09 < alone - after < 0.11
+
+
+def test_fewer_stretches_are_spread_over_the_text(tmp_path):
+    found = measured(tmp_path, "ab\n" * 400, count=3)
+    assert found["stretches"] == 3
+    one = measured(tmp_path, "ab\n" * 400, count=1)["bits_per_character"]["model, at most"]
+    assert set(one) == {"mean"}
+    with pytest.raises(InputError, match="--bound -1: stretches, 0 or more"):
+        measured(tmp_path, "ab\n" * 400, count=-1)
+
+
+# ------------------------------------------------------------------ n-grams of running text
+
+
+def test_running_text_is_scored_with_as_much_history_as_there_is():
+    text = "the cat sat on the mat and the rat sat on the cat"
+    model = NGramModel([text], order=4)
+    stretch = "the hat"
+    by_order = {order: NGramModel([text], order) for order in (1, 2, 3, 4)}
+    # At place i an n-gram of order i + 1 sees the whole beginning and nothing else.
+    truth = [
+        -math.log(shares_of(by_order[min(place, 3) + 1], stretch[max(0, place - 3) : place], one))
+        for place, one in enumerate(stretch)
+    ]
+    assert model.running_nats(stretch) == pytest.approx(truth, rel=1e-12)
+    whole = model.running_nats("on " + stretch)
+    assert model.running_nats(stretch, before="on ") == pytest.approx(whole[3:], rel=1e-12)
+    assert model.running_nats(stretch, before="xon ") == pytest.approx(whole[3:], rel=1e-12)
+    assert model.running_nats("") == []
+
+
+def shares_of(model, history, token):
+    """The share of a token after a history that fills the model's order."""
+    assert len(history) == model.order - 1
+    found = dict(zip(["end", "unknown", *model.tokens], model.distribution(history), strict=True))
+    return found.get(token, found["unknown"])
+
+
+def test_shares_of_running_text_sum_to_one():
+    model = NGramModel(["abacab"], order=3)
+    events = [*model.tokens, "never seen"]
+    total = sum(math.exp(-model.running_nats(["a", one])[1]) for one in events)
+    # The rest is END's, which running text does not have.
+    assert total == pytest.approx(1 - model.distribution(["x", "a"])[0], rel=1e-12)
