@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from multidiff.core.randomness import Rng
-from multidiff.image.autoencoder import Autoencoder
+from multidiff.image.autoencoder import Autoencoder, Decoder, Encoder
 from multidiff.image.discriminator import PatchDiscriminator, balance
 from multidiff.image.perceptual import PerceptualDistance
 from multidiff.image.picture import crop_to, from_unit, pad_to_multiple, to_unit
@@ -18,16 +18,22 @@ from multidiff.image.picture import crop_to, from_unit, pad_to_multiple, to_unit
 BLACK = -1.0
 
 
-class PictureAutoencoder(nn.Module):
-    """An autoencoder and what it learns from (Rombach et al. 2022, section 3.1).
+class Coder(Protocol):
+    """A network from pictures to something smaller and back."""
+
+    picture_channels: Literal[1, 3]
+    encoder: Encoder
+    decoder: Decoder
+
+
+class Restoring(nn.Module):
+    """A network that gives pictures back, and what judges them (Esser et al. 2021).
 
     Both players of the adversarial game step at once: the discriminator's loss does not reach
     the autoencoder, nor the other way round, so one sum of losses trains both.
 
     Args:
         autoencoder: what is wanted.
-        kl_weight: of the latents' KL from a normal, in nats for each picture, beside
-            errors that are means over a picture.
         discriminator: judges patches; none where not given.
         adversarial_weight: of its judgement, after both pulls are made equally strong.
         adversarial_from: batches before it begins.
@@ -37,16 +43,15 @@ class PictureAutoencoder(nn.Module):
 
     def __init__(
         self,
-        autoencoder: Autoencoder,
-        kl_weight: float = 1e-6,
-        discriminator: PatchDiscriminator | None = None,
-        adversarial_weight: float = 0.5,
-        adversarial_from: int = 0,
-        perceptual: PerceptualDistance | None = None,
-        pad_to: int = 0,
+        autoencoder: Coder,
+        discriminator: PatchDiscriminator | None,
+        adversarial_weight: float,
+        adversarial_from: int,
+        perceptual: PerceptualDistance | None,
+        pad_to: int,
     ):
         super().__init__()
-        self.autoencoder, self.kl_weight = autoencoder, kl_weight
+        self.autoencoder = autoencoder
         self.discriminator, self.perceptual = discriminator, perceptual
         self.adversarial_weight, self.adversarial_from = adversarial_weight, adversarial_from
         self.pad_to = pad_to
@@ -56,10 +61,6 @@ class PictureAutoencoder(nn.Module):
     def task(self) -> nn.Module:
         """Itself."""
         return self
-
-    def facts(self) -> dict[str, str]:
-        """What the weights were made for."""
-        return {"kind": "autoencoder", "scaling": f"{self.autoencoder.scaling:g}"}
 
     def files(self) -> dict[str, str]:
         """None that must lie beside the weights."""
@@ -73,13 +74,16 @@ class PictureAutoencoder(nn.Module):
         self.autoencoder.encoder.compile(*args, **kwargs)
         self.autoencoder.decoder.compile(*args, **kwargs)
 
-    def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Errors of the reconstruction, the KL, and the game's two losses, by name."""
-        picture = self._padded(batch["picture"])
-        latents = self.autoencoder.encode(picture)
-        made = self.autoencoder.decode(latents.sample(rng)).float()
+    def reconstruct(
+        self, picture: UInt8[Tensor, "batch colours height width"]
+    ) -> UInt8[Tensor, "batch colours height width"]:
+        """What is left of pictures."""
+        raise NotImplementedError
+
+    def judged(self, picture: Tensor, made: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """Errors of pictures that were made of others, and the game's two losses, by name."""
         error = (made - picture).abs().flatten(1).mean(dim=1)
-        losses = {"reconstruction": error, "kl": self.kl_weight * latents.kl().float()}
+        losses = {"reconstruction": error}
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(made, picture)
         if self.discriminator is not None and self._game_is_on():
@@ -104,6 +108,49 @@ class PictureAutoencoder(nn.Module):
         own = next(self.parameters())
         unit = to_unit(picture).to(own.device)
         return pad_to_multiple(unit, self.pad_to, BLACK) if self.pad_to else unit
+
+
+class PictureAutoencoder(Restoring):
+    """An autoencoder with Gaussian latents in training (Rombach et al. 2022, section 3.1).
+
+    Args:
+        autoencoder: what is wanted.
+        kl_weight: of the latents' KL from a normal, in nats for each picture, beside
+            errors that are means over a picture.
+        discriminator: judges patches; see :class:`Restoring` for it and all that follows.
+        adversarial_weight: of its judgement.
+        adversarial_from: batches before it begins.
+        perceptual: a distance of features.
+        pad_to: pictures are padded to multiples of this.
+    """
+
+    autoencoder: Autoencoder
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        kl_weight: float = 1e-6,
+        discriminator: PatchDiscriminator | None = None,
+        adversarial_weight: float = 0.5,
+        adversarial_from: int = 0,
+        perceptual: PerceptualDistance | None = None,
+        pad_to: int = 0,
+    ):
+        super().__init__(
+            autoencoder, discriminator, adversarial_weight, adversarial_from, perceptual, pad_to
+        )
+        self.kl_weight = kl_weight
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "autoencoder", "scaling": f"{self.autoencoder.scaling:g}"}
+
+    def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
+        """Errors of the reconstruction, the game's two losses, and the KL, by name."""
+        picture = self._padded(batch["picture"])
+        latents = self.autoencoder.encode(picture)
+        made = self.autoencoder.decode(latents.sample(rng)).float()
+        return {**self.judged(picture, made), "kl": self.kl_weight * latents.kl().float()}
 
     @torch.no_grad()
     def reconstruct(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from multidiff.image.autoencoding import PictureAutoencoder
+from multidiff.image.autoencoding import Restoring
 from multidiff.image.diffusion import PictureDiffusion
 from multidiff.image.picture import grid
 
@@ -41,9 +41,7 @@ def _prompts(model: PictureDiffusion, batch: dict[str, Any]) -> list[str]:
     return [""] * count
 
 
-def preview_autoencoder(
-    model: PictureAutoencoder, batch: dict[str, Any]
-) -> Callable[[Any, int], None]:
+def preview_autoencoder(model: Restoring, batch: dict[str, Any]) -> Callable[[Any, int], None]:
     """Writes reconstructions of some held-out pictures, and the originals once.
 
     Args:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.image.autoencoding import PictureAutoencoder
+from multidiff.image.autoencoding import PictureAutoencoder, Restoring
 from multidiff.image.evaluation import DATA, describes_by
 from multidiff.image.feature_distance import batches_of, compare_sets, labelled
 from multidiff.image.features import PictureClassifier
-from multidiff.image.metrics import describe_all, psnr, ssim
+from multidiff.image.metrics import Describe, describe_all, psnr, ssim
+from multidiff.image.quantisers import perplexity, usage
+from multidiff.image.token_autoencoding import TokenAutoencoder
 from multidiff.report import Report
+
+Batches = list[UInt8[Tensor, "batch colours height width"]]
 
 
 def measure(
@@ -46,23 +52,93 @@ def measure(
     Raises:
         InputError: if steps or a solver are asked for.
     """
-    if steps is not None or solver is not None:
-        raise InputError("--steps, --solver: an autoencoder takes no steps; leave them out")
-    channels = model.autoencoder.picture_channels
-    real = labelled(DATA if data is None else data, None, channels, split)
-    chosen = list(range(min(most, len(real))))
-    pairs = [(batch, model.reconstruct(batch).cpu()) for batch in batches_of(real, chosen)]
+    _refuse(steps, solver)
+    real = _batches(data, model.autoencoder.picture_channels, split, most)
+    return compared(model, real, describes_by(model, judge, inception), seed)
+
+
+def measure_tokens(
+    model: TokenAutoencoder,
+    data: str | None,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    solver: str | None = None,
+    seed: int = 0,
+    judge: PictureClassifier | None = None,
+    inception: Path | None = None,
+    most: int = 5000,
+    split: str = "train",
+) -> Report:
+    """The same of pictures as tokens, and how many of the codes they use.
+
+    Args:
+        model: the autoencoder.
+        data: held-out pictures.
+        folder: of the model; nothing in it is needed.
+        steps: an autoencoder takes none.
+        solver: nor this.
+        seed: of the kernel distance's subsets.
+        judge: a classifier, for the feature distance.
+        inception: a file of Inception's weights, for FID.
+        most: pictures.
+        split: of the data set.
+
+    Raises:
+        InputError: if steps or a solver are asked for.
+    """
+    _refuse(steps, solver)
+    real = _batches(data, model.autoencoder.picture_channels, split, most)
+    report = compared(model, real, describes_by(model, judge, inception), seed)
+    tokens = torch.cat([model.encode(batch).cpu() for batch in real])
+    used, even = (float(of(tokens, model.size)) for of in (usage, perplexity))
+    rows, columns = tokens.shape[1:]
+    line = (
+        f"{rows}x{columns} tokens: {100 * used:.1f} % of {model.size} codes used, "
+        f"perplexity {even:.1f}"
+    )
+    facts = {
+        "tokens": [rows, columns],
+        "codes": model.size,
+        "usage": round(used, 5),
+        "perplexity": round(even, 3),
+    }
+    return Report([*report.lines, line], {**report.facts, **facts})
+
+
+def compared(
+    model: Restoring, real: Batches, describes: dict[str, Describe], seed: int = 0
+) -> Report:
+    """Pictures against what a model makes of them: one by one, and as sets of features.
+
+    Args:
+        model: the autoencoder.
+        real: pictures.
+        describes: what sets are compared by, by name.
+        seed: of the kernel distance's subsets.
+    """
+    pairs = [(batch, model.reconstruct(batch).cpu()) for batch in real]
     noise = torch.cat([psnr(one, other) for one, other in pairs])
     likeness = torch.cat([ssim(one, other) for one, other in pairs])
     facts: dict[str, Any] = {
-        "pictures": len(chosen),
+        "pictures": len(noise),
         "psnr_db": round(float(noise.mean()), 4),
         "ssim": round(float(likeness.mean()), 5),
     }
-    lines = [f"{len(chosen)} pictures: PSNR {noise.mean():.2f} dB, SSIM {likeness.mean():.4f}"]
-    for name, describe in describes_by(model, judge, inception).items():
+    lines = [f"{len(noise)} pictures: PSNR {noise.mean():.2f} dB, SSIM {likeness.mean():.4f}"]
+    for name, describe in describes.items():
         originals = describe_all((one for one, _ in pairs), describe)
         distance = compare_sets(originals, describe_all((o for _, o in pairs), describe), seed)
         lines += [f"{name}: {line}" for line in distance.lines()]
         facts[name] = distance.facts()
     return Report(lines, facts)
+
+
+def _refuse(steps: int | None, solver: str | None) -> None:
+    if steps is not None or solver is not None:
+        raise InputError("--steps, --solver: an autoencoder takes no steps; leave them out")
+
+
+def _batches(data: str | None, channels: Literal[1, 3], split: str, most: int) -> Batches:
+    pictures = labelled(DATA if data is None else data, None, channels, split)
+    return list(batches_of(pictures, list(range(min(most, len(pictures))))))

@@ -25,6 +25,8 @@ from multidiff.training.ema import MovingAverage
 from multidiff.training.shards import whole
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+# Weights that no loss had reached have no moments.
+MOMENTS = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 PREFIX = "task."  # of the task in the module that computes its losses
 
 
@@ -70,7 +72,8 @@ def put_back(
     moments: Any = {"state": state, "param_groups": found.numbers["param_groups"]}
     try:
         set_model_state_dict(losses, model, options=WHOLE)
-        set_optimizer_state_dict(losses, optimizer, moments, options=WHOLE)
+        set_optimizer_state_dict(losses, optimizer, moments, options=MOMENTS)
+        _mend_moments(losses, optimizer, set(state))
         for name, shadow in average.shadow.items():
             _copy(found.tensors["ema"][name], shadow)
     except (RuntimeError, KeyError) as error:
@@ -79,6 +82,21 @@ def put_back(
             f"the checkpoint of step {found.step} is of another model than this recipe's ({reason})"
         ) from error
     average.updates = found.numbers["ema_updates"]
+
+
+def _mend_moments(losses: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str]) -> None:
+    """What loading leaves to be done.
+
+    Weights without saved moments were given some, and a step that was not made. Moments must
+    lie in memory as their weights do: the fused update pairs them by place.
+    """
+    for name, weight in losses.named_parameters():
+        if name.removeprefix("module.") not in saved:
+            optimizer.state.pop(weight, None)
+        for key, value in optimizer.state.get(weight, {}).items():
+            if value.shape == weight.shape:
+                laid = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+                optimizer.state[weight][key] = laid.copy_(value)
 
 
 def _copy(whole: Tensor, into: Tensor) -> None:
