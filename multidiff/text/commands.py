@@ -34,7 +34,7 @@ def sample(
     source: str | None = None,
     candidates: int = 1,
     temperature: float | None = None,
-    pull: tuple[float, float, float] = (3, 20.0, 0.01),
+    pull: tuple[float, float, float] = (6, 50.0, 0.003),
 ) -> Report:
     """Texts, a line each.
 

@@ -38,7 +38,7 @@ def measure(
     steered: TextDiffusion | None = None,
     control: tuple[str, ...] = (),
     each: int = 50,
-    pull: tuple[float, float, float] = (3, 20.0, 0.01),
+    pull: tuple[float, float, float] = (6, 50.0, 0.003),
     temperature: float | None = None,
     column: str = "text",
     meaning_column: str | None = None,

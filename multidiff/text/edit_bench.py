@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from multidiff.core.alignment import EDITS, Edit
 from multidiff.text.comparing import ORDER
@@ -35,10 +35,6 @@ class Bench:
     halves: Halves
     told: bool
     seed: int
-
-    def evenly(self) -> Bench:
-        """The same with the edits spread over all revisions."""
-        return replace(self, walk=replace(self.walk, pace="even"))
 
     def rows(self, count: int, option: str) -> list[int]:
         """The first so many real texts that the model reads whole.

@@ -12,7 +12,7 @@ from multidiff.errors import InputError
 from multidiff.report import Report
 from multidiff.text.drafting import Beginning, Draft, Start, drafts_of
 from multidiff.text.edit_lines import COLOURED, PLAIN, facts_of, lines_of, wants_colours
-from multidiff.text.edit_walk import EditWalk, Pace
+from multidiff.text.edit_walk import EditWalk, Pace, drawn
 from multidiff.text.edited import EditedText
 from multidiff.text.listing import parse_meaning
 from multidiff.text.model import TextModel
@@ -48,9 +48,10 @@ def sample(
         length: in tokens, of the noise or of what the other model drafts; drawn where not given.
         beam: see :class:`~multidiff.text.edit_walk.EditWalk`.
         revisions: likewise.
-        nucleus: likewise; tokens are then drawn.
+        nucleus: likewise; tokens are then drawn, as they are where texts begin from noise or
+            nothing.
         temperature: likewise.
-        pace: likewise; even where texts begin from noise.
+        pace: likewise.
         caution: likewise.
         show_edits: print every revision with its edits marked, and then the text.
 
@@ -61,12 +62,10 @@ def sample(
         if value is not None:
             raise InputError(f"--{name} {value}: editing has none; leave it out")
     beginning = Beginning(source, start, bootstrap, length)
-    if pace is None and beginning.kind(model) == "noise":
-        pace = "even"
-    walk = model.walk.changed(
-        {"steps": steps, "pace": pace, "caution": caution, "temperature": temperature}
-        | {"nucleus": nucleus, "beam": beam, "revisions": revisions}
-    )
+    given: dict[str, Any] = {"steps": steps, "pace": pace, "caution": caution, "beam": beam}
+    given |= {"temperature": temperature, "nucleus": nucleus, "revisions": revisions}
+    fresh = beginning.kind(model) in ("noise", "nothing")
+    walk = model.walk.changed(drawn(given) if fresh else given)
     seeds = range(seed, seed + num)
     orders = [TextOrder(meaning) for meaning in _meanings(model, bootstrap, prompts)]
     drafts = drafts_of(model, orders, seeds, beginning)

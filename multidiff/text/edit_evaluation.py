@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.report import Report
@@ -12,7 +13,7 @@ from multidiff.text.comparing import columns_of
 from multidiff.text.edit_bench import Bench
 from multidiff.text.edit_repair import leave_alone, repair_corrupted
 from multidiff.text.edit_starts import revise_drafts, write_from_noise, write_from_nothing
-from multidiff.text.edit_walk import EditWalk, Pace
+from multidiff.text.edit_walk import EditWalk, Pace, drawn
 from multidiff.text.edited import EditedText
 from multidiff.text.halves import checked_counts, halved, source_of
 from multidiff.text.listing import TextSource
@@ -25,6 +26,7 @@ PARTS = {
     "from-noise": write_from_noise,
     "from-nothing": write_from_nothing,
 }
+FRESH = ("from-noise", "from-nothing")
 
 
 def measure(
@@ -57,9 +59,9 @@ def measure(
         told: the model is told what the texts say.
         beam: see :class:`~multidiff.text.edit_walk.EditWalk`.
         revisions: likewise.
-        nucleus: likewise.
+        nucleus: likewise; tokens are drawn where texts begin from noise or nothing.
         temperature: likewise.
-        pace: likewise; even where texts begin from noise.
+        pace: likewise.
         caution: likewise.
         column: of the texts.
         meaning_column: of their meanings.
@@ -72,10 +74,9 @@ def measure(
     """
     if solver is not None:
         raise InputError(f"--solver {solver}: editing has none; leave it out")
-    walk = model.walk.changed(
-        {"steps": steps, "pace": pace, "caution": caution, "temperature": temperature}
-        | {"nucleus": nucleus, "beam": beam, "revisions": revisions}
-    )
+    given: dict[str, Any] = {"steps": steps, "pace": pace, "caution": caution, "beam": beam}
+    given |= {"temperature": temperature, "nucleus": nucleus, "revisions": revisions}
+    walk = model.walk.changed(given)
     source = source_of(data, column, meaning_column, held_out_every, source_column)
     source, report = replace(source, header=not headless), Report([], {"data": source.path})
     asked = {"fixed": fixed, "repair": repair, "from-noise": from_noise,
@@ -85,7 +86,8 @@ def measure(
         _rewrite(model, beside, source, rewrite, walk, seed, report)
     if max(counts[name] for name in (*PARTS, "num")):
         bench = _bench(model, walk, source, max(counts.values()), told, seed)
-        _measure(bench, counts, bootstrap, pace is None, report)
+        fresh = replace(bench, walk=model.walk.changed(drawn(given)))
+        _measure(bench, fresh, counts, bootstrap, report)
     return report
 
 
@@ -119,16 +121,15 @@ def _bench(
 
 def _measure(
     bench: Bench,
+    fresh: Bench,
     counts: Mapping[str, int],
     bootstrap: TextModel | None,
-    unpaced: bool,
     report: Report,
 ) -> None:
-    """The parts that are asked for."""
+    """The parts that are asked for; texts that begin afresh are drawn."""
     for name, part in PARTS.items():
         if counts[name]:
-            even = unpaced and name == "from-noise"
-            part(bench.evenly() if even else bench, counts[name], report)
+            part(fresh if name in FRESH else bench, counts[name], report)
     if bootstrap is not None:
         revise_drafts(bench, bootstrap, counts["num"], report)
 

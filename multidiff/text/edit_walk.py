@@ -15,6 +15,8 @@ from multidiff.core.alignment import DELETE, EDITS, KEEP, Edit, Span, find_spans
 from multidiff.errors import InputError
 
 Pace = Literal["all", "even"]
+# Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn.
+NUCLEUS = 0.9
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ class EditWalk:
         if new.get("nucleus", 1.0) < 1 and self.temperature == 0:
             new = {"temperature": 1.0} | new
         return replace(self, **new)
+
+
+def drawn(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is given of a walk from noise or nothing, and a nucleus where nothing says how."""
+    names = ("temperature", "nucleus", "beam")
+    decided = any(given.get(name) is not None for name in names)
+    return given if decided else {**given, "nucleus": NUCLEUS}
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ class Control:
 
     classifier: TextClassifier
     wanted: Mapping[str, str]
-    updates: int = 3
-    rate: float = 20.0
-    fluency: float = 0.01
+    updates: int = 6
+    rate: float = 50.0
+    fluency: float = 0.003
 
 
 def candidate_seeds(seed: int, count: int) -> list[int]:

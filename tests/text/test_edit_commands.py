@@ -108,12 +108,19 @@ def test_another_model_drafts(small_edits, small_restaurant, capsys):
     assert [one["text"] for one in found["outputs"]] == drafts
 
 
-def test_even_where_texts_begin_from_noise(small_edits, capsys):
+@pytest.mark.parametrize("start", [["--length", "9"], ["--start", "nothing"]])
+def test_drawn_where_texts_begin_from_noise_or_nothing(small_edits, capsys, start):
+    words = ["sample", small_edits, *start, "--steps", "2", "--caution", "-99"]
+    drawn = facts(capsys, *words)["outputs"][0]
+    assert facts(capsys, *words, "--nucleus", "0.9")["outputs"][0] == drawn
+    assert facts(capsys, *words, "--temperature", "0")["outputs"][0] != drawn
+
+
+def test_all_edits_at_once_or_an_even_share(small_edits, capsys):
     words = ["sample", small_edits, "--length", "9", "--steps", "2", "--caution", "-99"]
-    first = facts(capsys, *words)["outputs"][0]["revisions"][0]["edits"]
-    every = facts(capsys, *words, "--pace", "all")["outputs"][0]["revisions"][0]["edits"]
-    assert len(first) < len(every)
-    assert facts(capsys, *words, "--pace", "even")["outputs"][0]["revisions"][0]["edits"] == first
+    every = facts(capsys, *words)["outputs"][0]["revisions"][0]["edits"]
+    share = facts(capsys, *words, "--pace", "even")["outputs"][0]["revisions"][0]["edits"]
+    assert len(share) < len(every)
 
 
 def test_texts_into_a_file_or_a_folder(small_edits, tmp_path, capsys):
