@@ -39,6 +39,7 @@ def measure(
     control: tuple[str, ...] = (),
     each: int = 50,
     pull: tuple[float, float, float] = (6, 50.0, 0.003),
+    guidance: float | None = None,
     temperature: float | None = None,
     column: str = "text",
     meaning_column: str | None = None,
@@ -59,6 +60,7 @@ def measure(
             ``food+area`` pulls towards two at once.
         each: samples for each value.
         pull: updates after each step, their rate, and the fluency that holds them back.
+        guidance: the model is told the value, by so much, in place of being pulled.
         temperature: of the words that clamping chooses among.
         column: of the texts.
         meaning_column: of their meanings.
@@ -75,8 +77,8 @@ def measure(
         targets = targets_of(model, control)
         halves = halved(source, steered.domain.vocabulary, REAL)
         how = {"steps": steps, "solver": solver, "seed": seed, "temperature": temperature}
-        _steer(steered, Control(model, {}, int(pull[0]), *pull[1:]), targets, each, halves, how,
-               report)  # fmt: skip
+        pulled = Control(model, {}, int(pull[0]), *pull[1:]) if guidance is None else None
+        _steer(steered, pulled or guidance, targets, each, halves, how, report)
     return report
 
 
@@ -133,7 +135,7 @@ def targets_of(model: TextClassifier, attributes: Sequence[str]) -> list[dict[st
 
 def _steer(
     steered: TextDiffusion,
-    pull: Control,
+    by: Control | float | None,
     targets: Sequence[Mapping[str, str]],
     each: int,
     halves: Halves,
@@ -148,8 +150,7 @@ def _steer(
     base = judge.meanings(free)
     facts: dict[str, dict[str, float]] = {}
     for wanted in targets:
-        control = dataclasses.replace(pull, wanted=wanted)
-        texts = steered.generate([TextOrder()] * each, control=control, **how)
+        texts = _steered(steered, by, wanted, each, how)
         made = [words(text) for text in texts]
         name = ", ".join(f"{attribute}={value}" for attribute, value in wanted.items())
         facts[name] = {
@@ -166,6 +167,20 @@ def _steer(
     report.lines.append(f"without control {free_nats:.3f} nats for each token")
     report.facts["control"] = {"targets": facts, "mean": mean, "nats_without": free_nats}
     report.facts["judge"] = judge.accuracy(halves.real, halves.meanings)
+
+
+def _steered(
+    model: TextDiffusion,
+    by: Control | float | None,
+    wanted: Mapping[str, str],
+    each: int,
+    how: dict[str, Any],
+) -> list[str]:
+    """Texts that are pulled towards values, or are told them."""
+    if isinstance(by, Control):
+        control = dataclasses.replace(by, wanted=wanted)
+        return model.generate([TextOrder()] * each, control=control, **how)
+    return model.generate([TextOrder(wanted)] * each, guidance=by, **how)
 
 
 def _share(found: Sequence[Mapping[str, str]], wanted: Mapping[str, str]) -> float:

@@ -140,6 +140,18 @@ def test_steering_is_measured(small_restaurant, small_control, capsys):
     assert found["judge"]["familyFriendly"] > 0.4
 
 
+def test_being_told_is_measured_beside_being_pulled(small_restaurant, small_control, capsys):
+    words = [
+        "eval", small_control, "--num", 0, "--steps", 2, "--steered", small_restaurant,
+        "--control", "area", "--each", 2,
+    ]  # fmt: skip
+    told = facts(capsys, *words, "--guidance", "2")["control"]
+    pulled = facts(capsys, *words)["control"]
+    assert set(told["targets"]) == set(pulled["targets"])
+    assert told["nats_without"] == pulled["nats_without"]
+    assert told["mean"]["nats_per_token"] != pulled["mean"]["nats_per_token"]
+
+
 def test_measures_of_a_split_tell_copies(small_restaurant, capsys):
     found = facts(
         capsys, "eval", small_restaurant, STARTER, "--meaning-column", "meaning", "--num", 3,
