@@ -22,13 +22,13 @@ import torch
 from torch import nn
 
 from multidiff.core.edits import EditProcess
-from multidiff.core.randomness import generators, mixed_seed, uniform
+from multidiff.core.randomness import generators, mixed_seed
 from multidiff.errors import InputError
 from multidiff.text.domain import TextDomain
 from multidiff.text.edit_task import Aim, EditTask
 from multidiff.text.edit_walk import EditWalk
 from multidiff.text.editor import Editor
-from multidiff.text.orders import TextOrder, told_of
+from multidiff.text.orders import TextOrder, drawn_index, seeds_of, told_of
 from multidiff.text.revising import History, Reviser
 from multidiff.text.vocabulary import FIRST
 
@@ -154,7 +154,7 @@ class EditedText(nn.Module):
                     f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
                 )
         asked = [TextOrder() for _ in drafts] if orders is None else list(orders)
-        rngs = generators(_seeds(seed, len(drafts)))
+        rngs = generators(seeds_of(seed, len(drafts)))
         reviser = Reviser(self.domain, self.editor, self.walk if walk is None else walk)
         found: list[History] = []
         for first in range(0, len(drafts), batch_size):
@@ -171,7 +171,7 @@ class EditedText(nn.Module):
             InputError: if an order asks for more than the model reads.
         """
         # Mixed, so that what is written later does not follow the draws of its own noise.
-        rngs = generators([mixed_seed(one, 1) for one in _seeds(seed, len(orders))])
+        rngs = generators([mixed_seed(one, 1) for one in seeds_of(seed, len(orders))])
         lengths = [self._length(order, rng) for order, rng in zip(orders, rngs, strict=True)]
         return self.corruption().prior(lengths, rngs)
 
@@ -186,9 +186,7 @@ class EditedText(nn.Module):
         if order.meaning or order.source:
             told = told_of(self.domain, [order], torch.ones(1, 1, dtype=torch.bool)).get("source")
         logits = self.domain.length_logits(1, told)[0].double().cpu()
-        shares = torch.softmax(logits[1 + end : 1 + end + most], dim=0)
-        edges = shares.cumsum(0)
-        return 1 + int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
+        return 1 + drawn_index(logits[1 + end : 1 + end + most], rng)
 
     def texts(self, histories: Sequence[History]) -> list[str]:
         """What each draft has become."""
@@ -197,7 +195,3 @@ class EditedText(nn.Module):
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Drafts of texts."""
         return [self.domain.vocabulary.numbers(text) for text in texts]
-
-
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    return [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)

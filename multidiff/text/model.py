@@ -10,12 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Process
-from multidiff.core.randomness import generators, uniform
+from multidiff.core.randomness import generators
 from multidiff.core.task import DiffusionTask
 from multidiff.errors import InputError
 from multidiff.text.domain import TextDomain
 from multidiff.text.metrics import minimum_bayes_risk
-from multidiff.text.orders import TextOrder, batches_of, candidate_seeds
+from multidiff.text.orders import (
+    TextOrder,
+    batches_of,
+    candidate_seeds,
+    drawn_index,
+    seeds_of,
+)
 from multidiff.text.walk import TextWalk
 
 # From some orders, their lengths in tokens and their generators to texts, on one canvas.
@@ -121,7 +127,7 @@ class TextModel(nn.Module):
         make: Make,
     ) -> list[str]:  # fmt: skip
         """A text of each order, of so many candidates each, at most so many at a time."""
-        seeds = [seed + i for i in range(len(orders))] if isinstance(seed, int) else list(seed)
+        seeds = seeds_of(seed, len(orders))
         if candidates < 1:
             raise InputError(f"--candidates {candidates}: at least 1")
         every = [order for order in orders for _ in range(candidates)]
@@ -168,8 +174,7 @@ class TextModel(nn.Module):
         logits = self.domain.length_logits(1, source)[0].double().cpu()
         # Room for a word, and for all that is known.
         logits[: 2 + max(order.known, default=0)] = -torch.inf
-        edges = torch.softmax(logits, dim=0).cumsum(0)
-        return int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
+        return drawn_index(logits, rng)
 
     def _told(self, order: TextOrder) -> Tensor | None:
         """What a text's length may be told by."""

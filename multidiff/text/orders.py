@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from multidiff.core.randomness import mixed_seed
+from multidiff.core.randomness import mixed_seed, uniform
 from multidiff.text.classifier import TextClassifier
 from multidiff.text.domain import TextDomain
 from multidiff.text.meaning import LEFT_OPEN
@@ -67,6 +67,17 @@ class Control:
 def candidate_seeds(seed: int, count: int) -> list[int]:
     """The seeds of a text's candidates; the first is its own."""
     return [seed, *(mixed_seed(seed, number) for number in range(1, count))]
+
+
+def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
+    """A seed for each text: those given, or the given one and those that follow it."""
+    return [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+
+
+def drawn_index(logits: Float[Tensor, " lengths"], rng: torch.Generator) -> int:
+    """One of the places of these logits, as probable as its own says."""
+    edges = torch.softmax(logits, dim=0).cumsum(0)
+    return int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
 
 
 def canvas_of(length: int) -> int:
