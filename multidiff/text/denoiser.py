@@ -1,48 +1,15 @@
-"""The networks of texts: transformers over their places."""
+"""The network of texts as embeddings: a transformer over their places."""
 
 from __future__ import annotations
 
-from typing import cast
-
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.core.protocols import Condition, Level
+from multidiff.core.protocols import Condition
 from multidiff.core.schedules import NoiseLevel
 from multidiff.nn.embedding import LogSNREmbedding
+from multidiff.nn.tokens import SourceEncoder, surroundings
 from multidiff.nn.transformer import Transformer
-
-
-class SourceEncoder(nn.Module):
-    """What a text is made from, read once more by a transformer.
-
-    Args:
-        size: how many numbers a source is made of.
-        width: of the outcome.
-        layers: of the transformer.
-        heads: of its attention.
-        length: the longest source.
-    """
-
-    def __init__(self, size: int, width: int, layers: int, heads: int, length: int):
-        super().__init__()
-        self.size = size
-        self.words = nn.Embedding(size, width)
-        self.places = nn.Embedding(length, width)
-        self.body = Transformer(width, layers, heads)
-
-    def forward(
-        self, source: Int[Tensor, "batch places"]
-    ) -> tuple[Float[Tensor, "batch places width"], Bool[Tensor, "batch places"]]:
-        """What each place means, and which are there at all: -1 is left out."""
-        there = source >= 0
-        places = torch.arange(source.shape[1], device=source.device)
-        x = self.words(source.clamp(min=0)) + self.places(places)
-        # A source that is left out whole has no keys; one that sees itself keeps it finite.
-        keys = there | ~there.any(dim=1, keepdim=True)
-        return self.body(x, keys=keys), there
 
 
 class TextDenoiser(nn.Module):
@@ -105,73 +72,3 @@ class TextDenoiser(nn.Module):
         context, keys = surroundings(noisy, condition, self.source)
         x = self.read(noisy) + self.places.weight[: noisy.shape[1]]
         return self.say(self.body(x, self.level(level), context, keys))
-
-
-class TokenDenoiser(nn.Module):
-    """Predicts the tokens of a text of which some are masked.
-
-    It is told no level: how many masks there are says it, and an answer then holds for every
-    level at which the same places are masked (Ou et al. 2025, section 3). The condition is that
-    of :class:`TextDenoiser`.
-
-    Args:
-        size: how many tokens there are; the mask is one more.
-        width: of the transformer.
-        layers: blocks.
-        heads: of attention.
-        length: the longest text.
-        sources: how many numbers a source is made of; 0 without sources.
-        source_layers: of the source's encoder.
-        source_length: the longest source.
-        expansion: inner width of the perceptrons over that of the blocks.
-        dropout: share of each branch that training drops.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        width: int = 768,
-        layers: int = 12,
-        heads: int = 12,
-        length: int = 64,
-        sources: int = 0,
-        source_layers: int = 1,
-        source_length: int = 64,
-        expansion: int = 4,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.size = size
-        self.words = nn.Embedding(size + 1, width)
-        self.places = nn.Embedding(length, width)
-        # Small, as in BERT; the words' table is the head too, and gives it logits near 0.
-        nn.init.normal_(self.words.weight, std=0.02)
-        nn.init.normal_(self.places.weight, std=0.02)
-        self.body = Transformer(width, layers, heads, 0, expansion, dropout)
-        self.bias = nn.Parameter(torch.zeros(size))
-        self.source = (
-            SourceEncoder(sources, width, source_layers, heads, source_length) if sources else None
-        )
-
-    def forward(
-        self, noisy: Int[Tensor, "batch length"], level: Level, condition: Condition = None
-    ) -> Float[Tensor, "batch length size"]:
-        """Logits of the tokens; see :class:`~multidiff.core.masking.MaskProcess`."""
-        context, keys = surroundings(noisy, condition, self.source)
-        x = self.words(noisy) + self.places.weight[: noisy.shape[1]]
-        found = self.body(x, None, context, keys)
-        return F.linear(found, self.words.weight[: self.size], self.bias)
-
-
-def surroundings(
-    noisy: Tensor, condition: Condition, source: SourceEncoder | None
-) -> tuple[Tensor | None, Tensor]:
-    """The context that places read, and which of its places and theirs are there at all."""
-    told = cast("dict[str, Tensor]", condition or {})
-    real = told.get("real")
-    if real is None:
-        real = torch.ones(noisy.shape[:2], dtype=torch.bool, device=noisy.device)
-    if source is None or "source" not in told:
-        return None, real
-    context, there = source(told["source"])
-    return context, torch.cat([there, real], dim=1)

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.alignment import DELETE
+from multidiff.nn.tokens import SourceEncoder
 from multidiff.nn.transformer import Transformer
-from multidiff.text.denoiser import SourceEncoder
 from multidiff.text.drafts import Drafts, Marks, Stream
 
 NUM_TAGS = 3  # KEEP, REPLACE, DELETE

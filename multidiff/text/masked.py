@@ -18,7 +18,7 @@ from multidiff.core.masking import MaskProcess, mask_bound
 from multidiff.core.protocols import Corruption, Encoded, Process, Reading
 from multidiff.core.randomness import Rng, generators
 from multidiff.core.unmasking import unmask, unmask_blocks
-from multidiff.text.denoiser import TokenDenoiser
+from multidiff.nn.tokens import TokenDenoiser
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 from multidiff.text.model import TextModel
 from multidiff.text.orders import TextOrder, batches_of, canvas_of, laid_out, orders_told, told_of

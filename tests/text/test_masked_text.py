@@ -11,7 +11,7 @@ import multidiff as md
 from multidiff.core.mask_schedules import CosineMasks, LogLinearMasks
 from multidiff.core.masking import MaskProcess
 from multidiff.errors import InputError
-from multidiff.text.denoiser import TokenDenoiser
+from multidiff.nn.tokens import TokenDenoiser
 from multidiff.text.masked import MaskedText, TokenDomain
 from multidiff.text.meaning import MeaningTable
 from multidiff.text.orders import TextOrder

@@ -10,7 +10,7 @@ from multidiff.core.mask_schedules import LogLinearMasks
 from multidiff.core.masking import MaskProcess
 from multidiff.core.randomness import uniform
 from multidiff.errors import InputError
-from multidiff.text.denoiser import TokenDenoiser
+from multidiff.nn.tokens import TokenDenoiser
 from multidiff.text.masked import TokenDomain
 from multidiff.text.meaning import MeaningTable
 from multidiff.text.model import TextModel

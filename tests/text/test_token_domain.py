@@ -11,7 +11,8 @@ from multidiff.core.mask_schedules import LogLinearMasks
 from multidiff.core.masking import MaskProcess
 from multidiff.core.randomness import generators
 from multidiff.core.task import DiffusionTask
-from multidiff.text.denoiser import TextDenoiser, TokenDenoiser
+from multidiff.nn.tokens import TokenDenoiser
+from multidiff.text.denoiser import TextDenoiser
 from multidiff.text.domain import TextDomain
 from multidiff.text.masked import MaskedText, TokenDomain
 from multidiff.text.meaning import LEFT_OPEN, MeaningTable
