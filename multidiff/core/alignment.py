@@ -105,6 +105,20 @@ class Alignment:
             for span in find_spans(self.tags, self.gaps)
         )
 
+    def passages(self) -> tuple[Span, ...]:
+        """The edits between two kept tokens as one, from the left.
+
+        Which tokens of a passage are replaced and which deleted, a minimal script settles by
+        its ties alone, and nobody can tell it from the sequence before. That the passage goes
+        and what comes instead, is all that is left to learn.
+        """
+        passages: list[Span] = []
+        for span in self.spans():
+            if passages and passages[-1].stop == span.start:
+                span = _together(passages.pop(), span)
+            passages.append(span)
+        return tuple(passages)
+
     def apply(self, before: Sequence[int]) -> tuple[int, ...]:
         """The other sequence.
 
@@ -120,6 +134,13 @@ class Alignment:
             return self.inserts[span.start]
         run = self.replacements[span.start : span.stop]
         return tuple(token for token in run if token is not None)
+
+
+def _together(first: Span, second: Span) -> Span:
+    """Two spans that touch, as one."""
+    start, stop, tokens = first.start, second.stop, first.tokens + second.tokens
+    edit = REPLACE if tokens and stop > start else DELETE if stop > start else INSERT
+    return Span(edit, start, stop, tokens)
 
 
 def find_spans(tags: Sequence[Edit], gaps: Sequence[bool]) -> tuple[Span, ...]:

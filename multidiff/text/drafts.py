@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, Edit, Span
+from multidiff.core.alignment import DELETE, INSERT, KEEP, Span
 from multidiff.core.protocols import Condition
 from multidiff.text.vocabulary import END, PAD
 
@@ -85,12 +86,23 @@ class Stream:
         read, slots, kinds, real = torch.tensor(padded, device=device).unbind(dim=-1)
         return cls(read, slots, kinds, real.bool())
 
+    @property
+    def follows(self) -> Int[Tensor, "batch written"]:
+        """The token that follows each, PAD where there is nothing.
 
-def marks_of(
-    tags: Sequence[Sequence[Edit]], gaps: Sequence[Sequence[bool]], places: int,
-    device: torch.device,
-) -> Marks:  # fmt: skip
+        Where a span begins, END is read: the same END closes the span before.
+        """
+        last = self.real & ~F.pad(self.real[:, 1:], (0, 1))
+        return F.pad(self.read[:, 1:], (0, 1), value=PAD).masked_fill(last, END)
+
+
+def marks_of(spans: Sequence[Sequence[Span]], places: int, device: torch.device) -> Marks:
     """Marks of drafts with so many places, the slot counted."""
-    rows = [[KEEP, *some] + [KEEP] * (places - 1 - len(some)) for some in tags]
-    filled = [[*some] + [False] * (places - len(some)) for some in gaps]
-    return Marks(torch.tensor(rows, device=device), torch.tensor(filled, device=device))
+    tags = torch.full((len(spans), places), int(KEEP))
+    gaps = torch.zeros(len(spans), places, dtype=torch.bool)
+    for row, some in enumerate(spans):
+        for span in some:
+            if span.edit == INSERT:
+                gaps[row, span.start] = True
+            tags[row, 1 + span.start : 1 + span.stop] = int(span.edit)
+    return Marks(tags.to(device), gaps.to(device))

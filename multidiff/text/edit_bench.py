@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from multidiff.core.alignment import EDITS, Edit
+from multidiff.core.alignment import Span
 from multidiff.text.comparing import ORDER
 from multidiff.text.edit_walk import EditWalk
 from multidiff.text.edited import EditedText
@@ -57,17 +57,15 @@ class Bench:
 
     def tagged(
         self, drafts: Sequence[Sequence[int]], orders: Sequence[TextOrder]
-    ) -> list[tuple[list[Edit], list[bool]]]:
-        """The likeliest tag of each token, and whether each gap more likely lacks something."""
-        reviser = Reviser(self.model.domain, self.model.editor, self.walk)
-        found = []
+    ) -> list[tuple[Span, ...]]:
+        """What the tagger would have edited of each text, all at once."""
+        walk = replace(self.walk, pace="all")
+        reviser = Reviser(self.model.domain, self.model.editor, walk)
+        found: list[tuple[Span, ...]] = []
         for first in range(0, len(drafts), AT_ONCE):
             rows = slice(first, first + AT_ONCE)
-            tags, gaps = self.model.editor.tags(reviser.read(drafts[rows], orders[rows]))
-            best, filled = tags.argmax(dim=-1).tolist(), (gaps > 0).tolist()
-            for row, draft in enumerate(drafts[rows]):
-                own = [EDITS[number] for number in best[row][1 : len(draft) + 1]]
-                found.append((own, filled[row][: len(draft) + 1]))
+            encoding = reviser.read(drafts[rows], orders[rows])
+            found += [one.spans for one in reviser.choices(drafts[rows], encoding, 1)]
         return found
 
     def described(self, sets: dict[str, Sequence[Sequence[int]]]) -> dict[str, dict[str, float]]:

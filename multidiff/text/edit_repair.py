@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
-from multidiff.core.alignment import KEEP, align_many
+from multidiff.core.alignment import INSERT, KEEP, Edit, Span, align_many
 from multidiff.core.edits import tag_disagreement
 from multidiff.core.randomness import generators
 from multidiff.report import Report
@@ -24,13 +24,15 @@ def leave_alone(bench: Bench, count: int, report: Report) -> None:
     """How much of clean texts is kept: tokens, gaps and whole texts after one revision."""
     rows = bench.rows(count, "fixed")
     drafts, orders = [bench.halves.real[row] for row in rows], bench.orders(rows)
-    marks = bench.tagged(drafts, orders)
+    edits = bench.tagged(drafts, orders)
     walk = replace(bench.walk, steps=1)
     histories = bench.model.revise(drafts, orders, walk=walk, seed=bench.seed)
     pairs = zip(histories, drafts, strict=True)
     facts = {
-        "tokens_kept": _share(tag == KEEP for tags, _ in marks for tag in tags),
-        "gaps_kept": _share(not filled for _, gaps in marks for filled in gaps),
+        "tokens_kept": _share(tag == KEEP for one in _tags(edits, drafts) for tag in one),
+        "gaps_kept": 1
+        - sum(span.edit == INSERT for one in edits for span in one)
+        / max(1, sum(len(draft) + 1 for draft in drafts)),
         "texts_kept": _share([*one[-1].tokens] == draft for one, draft in pairs),
     }
     report.facts["fixed"] = {**facts, "texts": len(rows)}
@@ -63,8 +65,9 @@ def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
     drafts = [one.tokens[:most] for one in states]
     histories = bench.model.revise(drafts, orders, walk=bench.walk, seed=bench.seed)
     after = [one[-1].tokens for one in histories]
-    wanted = [tag for one in align_many(drafts, real) for tag in one.tags]
-    found = [tag for tags, _ in bench.tagged(drafts, orders) for tag in tags]
+    scripts = [one.passages() for one in align_many(drafts, real)]
+    wanted = [tag for one in _tags(scripts, drafts) for tag in one]
+    found = [tag for one in _tags(bench.tagged(drafts, orders), drafts) for tag in one]
     disagreement = tag_disagreement(states)
     far, near = _distance(drafts, real), _distance(after, real)
     return {
@@ -78,6 +81,15 @@ def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
         "history_differs_in_gaps": disagreement.gaps,
         "revisions": sum(len(one) - 1 for one in histories) / len(histories),
     }
+
+
+def _tags(edits: Sequence[Sequence[Span]], drafts: Sequence[Sequence[int]]) -> Iterator[list[Edit]]:
+    """KEEP, REPLACE or DELETE for each token of each draft."""
+    for spans, draft in zip(edits, drafts, strict=True):
+        tags = [KEEP] * len(draft)
+        for span in spans:
+            tags[span.start : span.stop] = [span.edit] * (span.stop - span.start)
+        yield tags
 
 
 def _share(facts: Iterable[bool]) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.core.alignment import DELETE, EDITS, KEEP, Edit, Span, find_spans
+from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span
 from multidiff.errors import InputError
 
 Pace = Literal["all", "even"]
@@ -96,19 +97,12 @@ class Choice:
     """The edits of one text that are made at once.
 
     Attributes:
-        tags: KEEP, REPLACE or DELETE for each token.
-        gaps: for each gap whether something is inserted.
+        spans: from the left, with a kept token between any two, and nothing written yet.
         score: log probability that the tagger gives all of them, in nats.
     """
 
-    tags: list[Edit]
-    gaps: list[bool]
+    spans: tuple[Span, ...]
     score: float
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """The edits in runs, from the left, with nothing written yet."""
-        return find_spans(self.tags, self.gaps)
 
 
 def choose(
@@ -120,8 +114,10 @@ def choose(
 ) -> Choice:
     """The edits that are made of a text.
 
-    Nothing is no text: something is inserted there whatever the tagger says. Where the text
-    has no room, the least sure insertions wait.
+    A token goes where it is likelier to go than to stay. Neighbours that go are one edit, and
+    all of them say together whether something comes instead; so does a gap beside them that
+    wants to be filled. Nothing is no text: something is inserted there whatever the tagger
+    says. Where the text has no room, the least sure insertions wait.
 
     Args:
         log_tags: log probabilities of KEEP, REPLACE and DELETE of each token.
@@ -130,34 +126,57 @@ def choose(
         left: revisions to come, this one among them.
         longest: tokens that a text may have.
     """
-    count = len(log_tags)
-    best, kind = log_tags[:, 1:].max(dim=1)
-    surer = torch.cat([best - log_tags[:, KEEP], log_gaps[:, 1] - log_gaps[:, 0]])
-    made = surer > walk.caution if count else torch.ones(1, dtype=torch.bool)
+    goes = log_tags[:, 1:].logsumexp(dim=1) - log_tags[:, KEEP]
+    comes = log_gaps[:, 1] - log_gaps[:, 0]
+    filled = (comes > walk.caution).tolist() if len(goes) else [True]
+    spans = _edits((goes > walk.caution).tolist(), filled, log_tags)
+    surety = {span: _surety(span, goes, comes) for span in spans}
     if walk.pace == "even":
-        made = _surest(made, surer, math.ceil(int(made.sum()) / left))
-    tags = [EDITS[int(k) + 1] if m else KEEP for k, m in zip(kind, made[:count], strict=True)]
-    # A replaced token leaves room for one, so that each span has room for one at least.
-    room = longest - count + tags.count(DELETE)
-    gaps = _surest(made[count:], surer[count:], room)
-    score = torch.where(made[:count], best, log_tags[:, KEEP]).sum()
-    score += log_gaps.gather(1, gaps[:, None].long()).sum()
-    return Choice(tags, _before_deletions(tags, gaps.tolist()), float(score))
+        spans = _surest(spans, surety, math.ceil(len(spans) / left))
+    # Where tokens are replaced, at least one comes for those that go, and there is room for it.
+    room = longest - len(goes) + sum(s.stop - s.start for s in spans if s.edit == DELETE)
+    inserted = [span for span in spans if span.edit == INSERT]
+    waiting = {*inserted} - {*_surest(inserted, surety, room)}
+    spans = [span for span in spans if span not in waiting]
+    return Choice(tuple(spans), _score(spans, log_tags, log_gaps))
 
 
-def _surest(made: Bool[Tensor, " edits"], surer: Tensor, most: int) -> Bool[Tensor, " edits"]:
-    """At most so many of the edits, the surest; of equals the first."""
-    order = surer.masked_fill(~made, -math.inf).argsort(descending=True, stable=True)
-    return torch.zeros_like(made).scatter(0, order[:most], True) & made
+def _edits(goes: Sequence[bool], filled: Sequence[bool], log_tags: Tensor) -> list[Span]:
+    """Runs of tokens that go, and gaps to be filled that touch none of them, from the left."""
+    spans: list[Span] = []
+    free = [*filled]
+    for going, group in groupby(range(len(goes)), key=goes.__getitem__):
+        if going:
+            run = [*group]
+            spans.append(_run(run[0], run[-1] + 1, filled, log_tags))
+            free[run[0] : run[-1] + 2] = [False] * (len(run) + 1)
+    gaps = [Span(INSERT, gap, gap) for gap, one in enumerate(free) if one]
+    return sorted([*spans, *gaps], key=lambda span: span.start)
 
 
-def _before_deletions(tags: Sequence[Edit], gaps: Sequence[bool]) -> list[bool]:
-    """Insertions behind deleted tokens moved before them.
+def _run(start: int, stop: int, filled: Sequence[bool], log_tags: Tensor) -> Span:
+    """Tokens that go, replaced if a gap among or beside them is to be filled, or they say so."""
+    own = log_tags[start:stop].sum(dim=0)
+    comes = any(filled[start : stop + 1]) or bool(own[REPLACE] >= own[DELETE])
+    return Span(REPLACE if comes else DELETE, start, stop)
 
-    The text is the same, and the generator is not given a place that it does not read.
-    """
-    moved = list(gaps)
-    for place in range(len(tags), 0, -1):
-        if moved[place] and tags[place - 1] == DELETE:
-            moved[place - 1 : place + 1] = True, False
-    return moved
+
+def _surety(span: Span, goes: Tensor, comes: Tensor) -> float:
+    """By how many nats an edit is likelier than none, a run's the mean of its tokens'."""
+    return float(comes[span.start] if span.edit == INSERT else goes[span.start : span.stop].mean())
+
+
+def _surest(spans: Sequence[Span], surety: Mapping[Span, float], most: int) -> list[Span]:
+    """At most so many of the edits, the surest, from the left; of equals the first."""
+    kept = {*sorted(spans, key=lambda span: -surety[span])[:most]}
+    return [span for span in spans if span in kept]
+
+
+def _score(spans: Sequence[Span], log_tags: Tensor, log_gaps: Tensor) -> float:
+    tags, gaps = torch.full((len(log_tags),), int(KEEP)), torch.zeros(len(log_gaps)).long()
+    for span in spans:
+        tags[span.start : span.stop] = int(span.edit)
+        if span.edit == INSERT:
+            gaps[span.start] = 1
+    total = log_tags.gather(1, tags[:, None]).sum() + log_gaps.gather(1, gaps[:, None]).sum()
+    return float(total)

@@ -48,6 +48,7 @@ class EditedText(nn.Module):
         drop_condition: likewise.
         from_source: likewise.
         from_nothing: likewise.
+        from_own: likewise.
 
     Raises:
         ValueError: if these do not fit each other.
@@ -64,6 +65,7 @@ class EditedText(nn.Module):
         drop_condition: float = 0.0,
         from_source: float = 0.0,
         from_nothing: float = 0.0,
+        from_own: float = 0.0,
     ):
         sizes = {domain.vocabulary.size, process.size, editor.size}
         if len(sizes) > 1:
@@ -79,6 +81,7 @@ class EditedText(nn.Module):
         self.aim: Aim = aim
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
+        self.from_own = from_own
         self.name = ""
         if noise == "uniform":
             process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
@@ -110,6 +113,7 @@ class EditedText(nn.Module):
             self.drop_condition,
             self.from_source,
             self.from_nothing,
+            self.from_own,
         )
 
     def facts(self) -> dict[str, str]:

@@ -139,7 +139,7 @@ class EmbeddedDomain(TextDomain):
 
     def logits(self, state: Float[Tensor, "batch length width"]) -> Tensor:
         """Of each word at each place: the head, tied to the embeddings."""
-        return self.log_scale.exp() * (state @ self.embeddings().T) + self.bias
+        return F.linear(state, self.log_scale.exp() * self.embeddings(), self.bias)
 
     def project(
         self, estimate: Estimate, noisy: Tensor, level: NoiseLevel, condition: Condition = None
@@ -168,14 +168,16 @@ class EmbeddedDomain(TextDomain):
         """
         if clamp == "none":
             return estimate
-        words = self.embeddings()
-        logits = self.logits(estimate.clean)
+        words, bias = self.embeddings(), self.bias / temperature
         if unwritten:
-            logits[..., list(unwritten)] = -math.inf
+            never = torch.tensor(unwritten, device=bias.device)
+            bias = bias.index_fill(0, never, -math.inf)
+        # As part of the small head the temperature costs no pass over all words of all places.
+        logits = F.linear(estimate.clean, self.log_scale.exp() / temperature * words, bias)
         if clamp == "hard":
             clean = F.embedding(logits.argmax(dim=-1), words)
         else:
-            clean = torch.softmax(logits / temperature, dim=-1) @ words
+            clean = torch.softmax(logits, dim=-1) @ words
         return with_clean(estimate, clean, noisy, level)
 
     def decode(self, state: Tensor, condition: Condition = None) -> list[str]:

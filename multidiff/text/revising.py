@@ -101,12 +101,9 @@ class Reviser:
     ) -> list[list[Revision]]:
         """The revisions that follow each text: as many as the beam is wide."""
         encoding = self.read([one.tokens for one in texts], orders)
-        choices = self._choices(texts, encoding, left)
+        choices = self.choices([one.tokens for one in texts], encoding, left)
         places = encoding.drafts.tokens.shape[1]
-        marks = marks_of(
-            [one.tags for one in choices], [one.gaps for one in choices], places,
-            self.domain.device,
-        )  # fmt: skip
+        marks = marks_of([one.spans for one in choices], places, self.domain.device)
         begun = [self._begun(text, one) for text, one in zip(texts, choices, strict=True)]
         written = self.writer(begun, self.editor.template(encoding, marks), rngs)
         return [
@@ -114,13 +111,15 @@ class Reviser:
             for text, several in zip(texts, written, strict=True)
         ]
 
-    def _choices(self, texts: Sequence[Revision], encoding: Encoding, left: int) -> list[Choice]:
-        """The edits that are made of each text."""
+    def choices(
+        self, texts: Sequence[Sequence[int]], encoding: Encoding, left: int
+    ) -> list[Choice]:
+        """The edits that are made of each text, with so many revisions to come."""
         tags, gaps = (logits.double().cpu() for logits in self.editor.tags(encoding))
         log_tags, log_gaps = tags.log_softmax(dim=-1), _log_shares(gaps)
         choices = []
         for row, text in enumerate(texts):
-            count = len(text.tokens)
+            count = len(text)
             own = log_tags[row, 1 : count + 1], log_gaps[row, : count + 1]
             choices.append(choose(*own, self.walk, left, self.editor.length))
         return choices

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -160,6 +161,20 @@ def test_runs_become_spans():
         Span(REPLACE, 1, 3, (X, Y)),
         Span(DELETE, 4, 5),
     )
+
+
+@given(sequences(12), sequences(12))
+@settings(max_examples=200, deadline=None)
+def test_passages_are_all_that_happens_between_kept_tokens(before, after):
+    script = align(before, after)
+    passages = script.passages()
+    assert rewrite(before, passages) == tuple(after)
+    assert all(one.stop < other.start for one, other in pairwise(passages))
+    for span in passages:
+        goes, comes = span.stop > span.start, bool(span.tokens)
+        assert span.edit == {(1, 1): REPLACE, (1, 0): DELETE, (0, 1): INSERT}[goes, comes]
+    gone = {place for span in passages for place in range(span.start, span.stop)}
+    assert gone == {place for place, tag in enumerate(script.tags) if tag != KEEP}
 
 
 def test_a_written_gap_parts_a_run():

@@ -6,12 +6,12 @@ from editors import CPU, SIZE, strong_editor
 from torch.testing import assert_close
 from vocabularies import source_of
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP
+from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span, rewrite
 from multidiff.core.edits import EditProcess
 from multidiff.core.randomness import generators
 from multidiff.text.domain import TextDomain
 from multidiff.text.drafts import Drafts, Stream, marks_of
-from multidiff.text.edit_task import EditTask
+from multidiff.text.edit_task import EditTask, Lesson, own_drafts
 from multidiff.text.edited import EditedText
 from multidiff.text.meaning import MeaningTable
 from multidiff.text.vocabulary import END, FIRST, WordVocabulary
@@ -50,16 +50,18 @@ def losses_by_hand(editor, draft, script, condition):
     drafts = Drafts.of([draft], condition, CPU)
     encoding = editor.encode(drafts)
     tags, gaps = editor.tags(encoding)
-    tag = [-tags[0, 1 + i].log_softmax(0)[kind] for i, kind in enumerate(script.tags)]
+    kinds, filled = [KEEP] * len(draft), [False] * (len(draft) + 1)
+    for span in script:
+        kinds[span.start : span.stop] = [span.edit] * (span.stop - span.start)
+        filled[span.start] |= span.edit == INSERT
+    tag = [-tags[0, 1 + i].log_softmax(0)[kind] for i, kind in enumerate(kinds)]
     gap = [
-        -torch.nn.functional.logsigmoid(gaps[0, i] if filled else -gaps[0, i])
-        for i, filled in enumerate(script.gaps)
+        -torch.nn.functional.logsigmoid(gaps[0, i] if one else -gaps[0, i])
+        for i, one in enumerate(filled)
     ]
-    template = editor.template(
-        encoding, marks_of([script.tags], [script.gaps], len(draft) + 1, CPU)
-    )
+    template = editor.template(encoding, marks_of([script], len(draft) + 1, CPU))
     write, done = [], []
-    for span in (one for one in script.spans() if one.edit != DELETE):
+    for span in (one for one in script if one.edit != DELETE):
         for count, token in enumerate((*span.tokens, END)):
             begun = type(span)(span.edit, span.start, span.stop, span.tokens[:count])
             logits = editor.write(template, Stream.of([[*done, begun]], CPU))[0, -1]
@@ -79,7 +81,7 @@ def test_losses_are_those_of_a_plain_loop(vocabulary, told):
     losses = task.losses({"text": TEXTS, **more}, generators(range(len(TEXTS))))
     found = drafts_in(lesson)
     assert any(not draft for draft in found) and any(map(len, found))
-    for row, (draft, script) in enumerate(zip(found, lesson.alignments, strict=True)):
+    for row, (draft, script) in enumerate(zip(found, lesson.spans, strict=True)):
         source = None
         if told:
             numbers = [*vocabulary.numbers(SOURCES[row]), END]
@@ -100,8 +102,8 @@ def test_a_sample_alone_is_that_sample_in_a_batch(vocabulary):
 
 def test_aiming_at_the_clean_text(vocabulary):
     lesson = lesson_of(task_of(vocabulary))
-    for draft, script, text in zip(drafts_in(lesson), lesson.alignments, TEXTS, strict=True):
-        assert [*script.apply(draft)] == vocabulary.numbers(text)
+    for draft, script, text in zip(drafts_in(lesson), lesson.spans, TEXTS, strict=True):
+        assert [*rewrite(draft, script)] == vocabulary.numbers(text)
 
 
 def test_aiming_at_the_state_before(vocabulary):
@@ -112,24 +114,24 @@ def test_aiming_at_the_state_before(vocabulary):
     texts = [vocabulary.numbers(text) for text in TEXTS]
     walks = task.process.corrupt_many(texts, levels, rngs)
     assert int(levels.max()) > 1
-    for draft, script, walk in zip(drafts_in(lesson), lesson.alignments, walks, strict=True):
+    for draft, script, walk in zip(drafts_in(lesson), lesson.spans, walks, strict=True):
         assert draft == [*walk[-1].tokens]
-        assert script.apply(draft) == (walk[-2] if len(walk) > 1 else walk[0]).tokens
+        assert rewrite(draft, script) == (walk[-2] if len(walk) > 1 else walk[0]).tokens
 
 
 def test_sources_as_drafts(vocabulary):
     lesson = lesson_of(task_of(vocabulary, from_source=1.0), source=SOURCES)
     assert drafts_in(lesson) == [vocabulary.numbers(text) for text in SOURCES]
-    for draft, script, text in zip(drafts_in(lesson), lesson.alignments, TEXTS, strict=True):
-        assert [*script.apply(draft)] == vocabulary.numbers(text)
+    for draft, script, text in zip(drafts_in(lesson), lesson.spans, TEXTS, strict=True):
+        assert [*rewrite(draft, script)] == vocabulary.numbers(text)
 
 
 def test_nothing_as_drafts(vocabulary):
     task = task_of(vocabulary, from_nothing=1.0)
     lesson = lesson_of(task)
     assert drafts_in(lesson) == [[]] * len(TEXTS)
-    (first, *_), numbers = lesson.alignments, vocabulary.numbers(TEXTS[0])
-    assert first.inserts == (tuple(numbers),) and first.spans()[0].edit == INSERT
+    (first, *_), numbers = lesson.spans, vocabulary.numbers(TEXTS[0])
+    assert first == (Span(INSERT, 0, 0, tuple(numbers)),)
     assert bool((task.losses({"text": TEXTS}, None)["tag"] == 0).all())
 
 
@@ -148,8 +150,8 @@ def test_shares_of_drafts(vocabulary):
 def test_clean_drafts_teach_to_leave_alone(vocabulary):
     task = task_of(vocabulary)
     task.process.steps = 0
-    for script in lesson_of(task).alignments:
-        assert set(script.tags) == {KEEP} and not any(script.gaps)
+    for script in lesson_of(task).spans:
+        assert script == ()
 
 
 def test_long_drafts_are_cut_where_the_editor_ends(vocabulary):
@@ -157,8 +159,8 @@ def test_long_drafts_are_cut_where_the_editor_ends(vocabulary):
     task.editor.length = 6
     lesson = lesson_of(task)
     assert max(map(len, drafts_in(lesson))) == 6
-    for draft, script, text in zip(drafts_in(lesson), lesson.alignments, TEXTS, strict=True):
-        assert [*script.apply(draft)] == vocabulary.numbers(text)
+    for draft, script, text in zip(drafts_in(lesson), lesson.spans, TEXTS, strict=True):
+        assert [*rewrite(draft, script)] == vocabulary.numbers(text)
 
 
 def test_conditions_are_left_out(vocabulary):
@@ -168,6 +170,53 @@ def test_conditions_are_left_out(vocabulary):
     assert kept["source"].tolist() == [table.whole(told[0])] * len(TEXTS)
     gone = lesson_of(task_of(vocabulary, meanings=table, drop_condition=1.0), meaning=told)
     assert bool((gone.drafts.condition["source"] == -1).all())
+
+
+def own_of(task, befores, afters, seed):
+    lesson = Lesson.of(befores, afters, None, CPU)
+    return own_drafts(task.editor, lesson, befores, generators(range(seed, seed + len(befores))))
+
+
+def test_own_drafts_keep_what_is_kept_and_draw_what_is_written(vocabulary):
+    befores, afters = [[3, 4, 5, 6], [7, 8], []], [[3, 9, 10, 6, 11], [7], [5, 5]]
+    first, second, third = own_of(task_of(vocabulary), befores, afters, seed=0)
+    assert (first[0], first[3], len(first)) == (3, 6, 5)
+    assert second == [7] and len(third) == 2
+    assert all(FIRST <= token < SIZE for token in (*first, *third))
+    drawn = {tuple(own_of(task_of(vocabulary), befores, afters, seed)[0]) for seed in range(9)}
+    assert len(drawn) > 5
+
+
+def test_own_words_are_drawn_as_the_editor_thinks_of_them(vocabulary):
+    task, count = task_of(vocabulary), 4000
+    with torch.no_grad():  # strong weights are too sure of one word
+        task.editor.words.weight.mul_(0.3)
+    befores, afters = [[3, 4, 5]], [[3, 9, 5]]
+    lesson = Lesson.of(befores, afters, None, CPU)
+    encoding = task.editor.encode(lesson.drafts)
+    template = task.editor.template(encoding, marks_of(lesson.spans, 4, CPU))
+    logits = task.editor.write(template, Stream.of([[Span(REPLACE, 1, 2)]], CPU))[0, 0]
+    shares = logits[FIRST:].softmax(0)
+    found = own_of(task, befores * count, afters * count, seed=0)
+    counts = torch.bincount(torch.tensor([one[1] for one in found]), minlength=SIZE)[FIRST:]
+    assert counts.sum() == count
+    spread = 3.5 * (count * shares * (1 - shares)).sqrt() + 1
+    assert bool(((counts - count * shares).abs() < spread).all())
+
+
+def test_some_learn_from_mistakes_of_their_own_alone_or_in_a_batch(vocabulary):
+    own, plain = task_of(vocabulary, from_own=1.0), task_of(vocabulary)
+    lesson = lesson_of(own)
+    assert drafts_in(lesson) != drafts_in(lesson_of(plain))
+    for draft, script, text in zip(drafts_in(lesson), lesson.spans, TEXTS, strict=True):
+        assert [*rewrite(draft, script)] == vocabulary.numbers(text)
+    some = task_of(vocabulary, from_own=0.5)
+    together = some.losses({"text": TEXTS}, generators(range(len(TEXTS))))
+    for row, text in enumerate(TEXTS):
+        for name, value in some.losses({"text": [text]}, generators([row])).items():
+            assert_close(together[name][row], value[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"from_own 1.5"):
+        task_of(vocabulary, from_own=1.5)
 
 
 # ------------------------------------------------------------------------------- the model

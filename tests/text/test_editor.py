@@ -19,12 +19,10 @@ def read(editor, texts, afters, sources=None):
     """Tags, gaps and logits of the streams of some texts that become others."""
     condition = None if sources is None else {"source": torch.tensor(sources)}
     drafts = Drafts.of(texts, condition, CPU)
-    scripts = [align(one, other) for one, other in zip(texts, afters, strict=True)]
-    marks = marks_of(
-        [one.tags for one in scripts], [one.gaps for one in scripts], drafts.tokens.shape[1], CPU
-    )
+    scripts = [align(one, other).spans() for one, other in zip(texts, afters, strict=True)]
+    marks = marks_of(scripts, drafts.tokens.shape[1], CPU)
     encoding = editor.encode(drafts)
-    stream = Stream.of([one.spans() for one in scripts], CPU)
+    stream = Stream.of(scripts, CPU)
     return *editor.tags(encoding), editor.write(editor.template(encoding, marks), stream)
 
 
@@ -56,9 +54,9 @@ def test_rows_do_not_hear_each_other(shared):
 def test_the_writer_does_not_see_what_it_is_yet_to_write(shared):
     editor = strong_editor(shared=shared)
     encoding = editor.encode(Drafts.of([BEFORE], None, CPU))
-    script = align(BEFORE, AFTER)
-    template = editor.template(encoding, marks_of([script.tags], [script.gaps], 5, CPU))
-    stream = Stream.of([script.spans()], CPU)
+    script = align(BEFORE, AFTER).spans()
+    template = editor.template(encoding, marks_of([script], 5, CPU))
+    stream = Stream.of([script], CPU)
     logits = editor.write(template, stream)
     for place in range(1, stream.read.shape[1]):
         read_otherwise = stream.read.clone()
@@ -76,7 +74,8 @@ def test_a_deleted_token_is_read_by_the_tagger_alone():
     found = []
     for deleted in (5, 8):
         drafts = Drafts.of([[3, deleted, 4]], None, CPU)
-        marks = marks_of([[KEEP, DELETE, REPLACE]], [[False, False, False, True]], 4, CPU)
+        edits = [Span(DELETE, 1, 2), Span(REPLACE, 2, 3), Span(INSERT, 3, 3)]
+        marks = marks_of([edits], 4, CPU)
         encoding = editor.encode(drafts)
         stream = Stream.of([[Span(REPLACE, 2, 3, (9,)), Span(INSERT, 3, 3, (7, 6))]], CPU)
         logits = editor.write(editor.template(encoding, marks), stream)
@@ -90,12 +89,10 @@ def test_marks_reach_the_writer(shared):
     editor = strong_editor(shared=shared)
     encoding = editor.encode(Drafts.of([BEFORE], None, CPU))
     stream = Stream.of([[Span(REPLACE, 1, 2, (9,))]], CPU)
-    gaps = [False] * 5
-    tags = [[KEEP, REPLACE, KEEP, KEEP], [KEEP, REPLACE, REPLACE, KEEP]]
-    every = [(tags[0], gaps), (tags[1], gaps), (tags[0], [True, *gaps[1:]])]
+    one, two, first = Span(REPLACE, 1, 2), Span(REPLACE, 1, 3), Span(INSERT, 0, 0)
     found = [
-        editor.write(editor.template(encoding, marks_of([tag], [gap], 5, CPU)), stream)
-        for tag, gap in every
+        editor.write(editor.template(encoding, marks_of([edits], 5, CPU)), stream)
+        for edits in ([one], [two], [first, one])
     ]
     for number, one in enumerate(found):
         assert not any(torch.allclose(one, other) for other in found[:number])
@@ -113,7 +110,7 @@ def test_a_source_that_is_left_out_is_none_however_long():
 def test_rows_of_a_template_may_be_taken_several_times():
     editor = strong_editor()
     encoding = editor.encode(Drafts.of([BEFORE, OTHER], None, CPU))
-    marks = marks_of([[REPLACE] * 4, [REPLACE] * 12], [[False] * 5, [False] * 13], 13, CPU)
+    marks = marks_of([[Span(REPLACE, 0, 4)], [Span(REPLACE, 0, 12)]], 13, CPU)
     template = editor.template(encoding, marks)
     stream = Stream.of([[Span(REPLACE, 0, 4, (9,))], [Span(REPLACE, 0, 12, (8,))]], CPU)
     once = editor.write(template, stream)
@@ -132,7 +129,8 @@ def test_drafts_have_a_slot_before_them_and_may_be_empty():
 
 
 def test_marks_stand_behind_the_slot():
-    marks = marks_of([[], [DELETE, KEEP]], [[True], [True, False, True]], 3, CPU)
+    edits = [Span(INSERT, 0, 0), Span(DELETE, 0, 1), Span(INSERT, 2, 2)]
+    marks = marks_of([[Span(INSERT, 0, 0)], edits], 3, CPU)
     assert marks.tags.tolist() == [[KEEP] * 3, [KEEP, DELETE, KEEP]]
     assert marks.gaps.tolist() == [[True, False, False], [True, False, True]]
 

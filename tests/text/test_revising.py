@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabularies import source_of
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, align, align_many
+from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, align
 from multidiff.core.edits import EditProcess
 from multidiff.core.randomness import generators
 from multidiff.errors import InputError
-from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
+from multidiff.text.domain import UNWRITTEN, TextDomain
 from multidiff.text.drafts import Drafts, Stream, marks_of
 from multidiff.text.edit_task import Lesson, lesson_losses
 from multidiff.text.edit_walk import EditWalk, choose
@@ -80,16 +80,20 @@ class Oracle:
 
     def script(self, known, row=0):
         real = known.drafts.tokens[row][known.drafts.real[row]].tolist()[1:]
-        return align(real, self.target)
+        return align(real, self.target).passages()
 
     def tags(self, known):
-        script = self.script(known)
-        sure = torch.rand(1, len(script.tags) + 1, 3, generator=generators([7])[0])
+        places = known.drafts.tokens.shape[1]
+        sure = torch.rand(1, places, 3, generator=generators([7])[0])
         tags, gaps = sure.clone(), -10 - sure[:, :, 0]
-        for place, tag in enumerate(script.tags):
-            tags[0, place + 1, tag] += 10
-        for place, filled in enumerate(script.gaps):
-            gaps[0, place] *= -1 if filled else 1
+        tags[0, :, KEEP] += 10
+        for span in self.script(known):
+            if span.edit == INSERT:
+                gaps[0, span.start] *= -1
+                continue
+            rows = slice(1 + span.start, 1 + span.stop)
+            tags[0, rows] = sure[0, rows]
+            tags[0, rows, span.edit] += 10
         return tags, gaps
 
     def template(self, known, marks):
@@ -106,14 +110,10 @@ class Oracle:
         return logits
 
     def span(self, known, slot, insertion):
-        script = self.script(known)
-        if insertion:
-            return script.inserts[slot]
-        tags, gaps = known.marks.tags[0].tolist(), known.marks.gaps[0].tolist()
-        stop = slot + 1
-        while stop < len(tags) and tags[stop] == REPLACE and not gaps[stop - 1]:
-            stop += 1
-        return script.replacements[slot - 1 : stop - 1]
+        start = slot if insertion else slot - 1
+        kind = INSERT if insertion else REPLACE
+        (found,) = (s for s in self.script(known) if s.start == start and s.edit == kind)
+        return found.tokens
 
 
 @given(TEXTS, SOME)
@@ -128,20 +128,21 @@ def test_what_the_tagger_and_the_writer_know_comes_in_one_revision(draft, target
 @given(TEXTS, SOME, st.integers(1, 6))
 @settings(max_examples=60, deadline=None)
 def test_an_even_pace_takes_as_many_revisions_as_there_are(draft, target, steps):
-    script = align(draft, target)
-    edits = sum(tag != KEEP for tag in script.tags) + sum(script.gaps)
+    edits = len(align(draft, target).passages())
     history = revised(Oracle(target), draft, steps=steps, pace="even")
     assert [*history[-1].tokens] == target
     assert len(history) - 1 == min(edits, steps)
 
 
 def test_the_surest_edits_come_first():
-    draft, target = [3, 4, 5, 6], [7, 7, 7, 7]
+    draft, target = [3, 4, 5, 4, 6, 4, 8], [7, 4, 7, 4, 7, 4, 7]
     history = revised(Oracle(target), draft, steps=2, pace="even")
-    sure = torch.rand(1, 5, 3, generator=generators([7])[0])[0, 1:]
-    surest = (sure[:, REPLACE] - sure[:, KEEP]).topk(2).indices.tolist()
-    changed = [place for place in range(4) if history[1].tokens[place] == 7]
-    assert changed == sorted(surest)
+    sure = torch.rand(1, 8, 3, generator=generators([7])[0])[0, 1:]
+    sure[:, REPLACE] += 10
+    surety = sure[:, [REPLACE, DELETE]].logsumexp(dim=1) - sure[:, KEEP]
+    surest = 2 * surety[::2].topk(2).indices
+    changed = [place for place in range(7) if history[1].tokens[place] == 7]
+    assert changed == sorted(surest.tolist())
 
 
 class Book:
@@ -271,6 +272,7 @@ def score_by_hand(editor, history):
         tags, gaps = (one[0].double() for one in editor.tags(encoding))
         kinds, filled = [KEEP] * len(text), [False] * (len(text) + 1)
         for span in after.spans:
+            assert not any(other is not span and other.stop == span.start for other in after.spans)
             if span.edit == INSERT:
                 filled[span.start] = True
             kinds[span.start : span.stop] = [span.edit] * (span.stop - span.start)
@@ -279,7 +281,7 @@ def score_by_hand(editor, history):
         for place, one in enumerate(filled):
             share = torch.sigmoid(gaps[place])
             total += float(torch.log(share if one else 1 - share))
-        marks = marks_of([kinds], [filled], len(text) + 1, CPU)
+        marks = marks_of([after.spans], len(text) + 1, CPU)
         stream = Stream.of([after.spans], CPU)
         logits = editor.write(editor.template(encoding, marks), stream)[0].double()
         total += written_by_hand(logits, text, after.spans, editor.length)
@@ -370,8 +372,7 @@ def test_caution():
     editor, draft = moody(keep=0.0), [3, 4, 5, 6]
     assert len(revised(editor, draft, caution=math.inf)) == 1
     (_, after) = revised(editor, draft, caution=-math.inf, steps=1)
-    covered = sum(span.stop - span.start for span in after.spans)
-    assert covered == 4 and sum(span.edit == INSERT for span in after.spans) >= 1
+    assert [(span.start, span.stop) for span in after.spans] == [(0, 4)]
 
 
 def test_seeds_draw_and_a_nucleus_narrows():
@@ -392,28 +393,55 @@ def shares(rows):
     return torch.tensor(rows, dtype=torch.float64).log()
 
 
+def edges(choice):
+    return [(span.edit, span.start, span.stop) for span in choice.spans]
+
+
 def test_where_there_is_no_room_the_least_sure_insertions_wait():
-    tags = shares([(0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.1, 0.8)])
-    gaps = shares([(0.2, 0.8), (0.1, 0.9), (0.4, 0.6), (0.7, 0.3)])
-    full = choose(tags, gaps, EditWalk(), left=1, longest=3)
-    assert full.tags == [KEEP, KEEP, DELETE] and full.gaps == [False, True, False, False]
-    assert full.score == pytest.approx(math.log(0.9 * 0.9 * 0.8 * 0.2 * 0.9 * 0.4 * 0.7))
-    roomy = choose(tags, gaps, EditWalk(), left=1, longest=5)
-    assert roomy.gaps == [True, True, True, False]
+    tags = shares([(0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.1, 0.8)])
+    gaps = shares([(0.2, 0.8), (0.1, 0.9), (0.4, 0.6), (0.7, 0.3), (0.7, 0.3)])
+    full = choose(tags, gaps, EditWalk(), left=1, longest=4)
+    assert edges(full) == [(INSERT, 1, 1), (DELETE, 3, 4)]
+    assert full.score == pytest.approx(math.log(0.9**3 * 0.8 * 0.2 * 0.9 * 0.4 * 0.7 * 0.7))
+    roomy = choose(tags, gaps, EditWalk(), left=1, longest=6)
+    assert edges(roomy) == [(INSERT, n, n) for n in range(3)] + [(DELETE, 3, 4)]
 
 
-def test_an_insertion_behind_deletions_is_written_before_them():
-    tags = shares([(0.9, 0.05, 0.05), (0.1, 0.1, 0.8), (0.1, 0.1, 0.8)])
-    gaps = shares([(0.9, 0.1), (0.9, 0.1), (0.9, 0.1), (0.1, 0.9)])
-    found = choose(tags, gaps, EditWalk(), left=1, longest=9)
-    assert [(span.edit, span.start, span.stop) for span in found.spans] == [
-        (INSERT, 1, 1), (DELETE, 1, 3),
-    ]  # fmt: skip
+def test_neighbours_that_go_decide_together_what_comes():
+    """The first alone would be replaced and the second deleted; the surer of them wins."""
+    keeps, nothing = (0.9, 0.05, 0.05), [(0.9, 0.1)] * 4
+    for second, kind in (((0.1, 0.2, 0.7), DELETE), ((0.1, 0.4, 0.5), REPLACE)):
+        run = [(0.1, 0.6, 0.3), second]
+        found = choose(shares([keeps, *run]), shares(nothing), EditWalk(), left=1, longest=9)
+        assert edges(found) == [(kind, 1, 3)]
+        own = math.prod(shares_of[kind] for shares_of in run)
+        assert found.score == pytest.approx(math.log(0.9 * own * 0.9**4))
+
+
+def test_a_gap_beside_what_goes_says_that_something_comes():
+    tags = shares([(0.9, 0.05, 0.05), (0.1, 0.1, 0.8), (0.1, 0.1, 0.8), (0.9, 0.05, 0.05)])
+    nothing, something = (0.9, 0.1), (0.1, 0.9)
+    for place in range(5):
+        gaps = [something if place == gap else nothing for gap in range(5)]
+        found = edges(choose(tags, shares(gaps), EditWalk(), left=1, longest=9))
+        apart = [(INSERT, place, place)]
+        wanted = {0: [*apart, (DELETE, 1, 3)], 4: [(DELETE, 1, 3), *apart]}
+        assert found == wanted.get(place, [(REPLACE, 1, 3)])
+
+
+def test_a_token_goes_where_going_either_way_is_likelier_than_staying():
+    nothing = shares([(0.9, 0.1)] * 2)
+    unsure, sure = shares([(0.4, 0.35, 0.25)]), shares([(0.51, 0.29, 0.2)])
+    assert edges(choose(unsure, nothing, EditWalk(), 1, 9)) == [(REPLACE, 0, 1)]
+    assert not choose(sure, nothing, EditWalk(), 1, 9).spans
+    for caution, spans in ((-0.01, 1), (0.01, 0)):
+        cautious = EditWalk(caution=math.log(0.6 / 0.4) + caution)
+        assert len(choose(unsure, nothing, cautious, 1, 9).spans) == spans
 
 
 def test_nothing_is_written_into_whatever_the_tagger_says():
     found = choose(shares([]).reshape(0, 3), shares([(0.99, 0.01)]), EditWalk(), 1, 9)
-    assert found.gaps == [True] and found.score == pytest.approx(math.log(0.01))
+    assert edges(found) == [(INSERT, 0, 0)] and found.score == pytest.approx(math.log(0.01))
 
 
 @pytest.mark.parametrize(
@@ -470,8 +498,7 @@ def test_one_batch_by_heart(tmp_path):
     assert sum(one != other for one, other in zip(befores, afters, strict=True)) > 15
     torch.manual_seed(0)
     editor = Editor(words.size, width=48, layers=2, heads=4, length=16, writer_layers=1)
-    scripts = align_many(befores, afters)
-    lesson = Lesson(Drafts.of(befores, None, CPU), scripts, EncodedText(torch.zeros(1)))
+    lesson = Lesson.of(befores, afters, None, CPU)
     optimizer = torch.optim.Adam(editor.parameters(), lr=3e-3)
     for _ in range(200):
         optimizer.zero_grad()
