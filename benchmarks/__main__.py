@@ -31,6 +31,7 @@ PARTS = {
     "text-step": "text_step",
     "text-loop": "text_loop",
     "edit-step": "edit_step",
+    "token-digits": "token_digits",
 }
 
 

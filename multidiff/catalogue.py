@@ -34,6 +34,9 @@ PARTS = {
     "Autoencoder": "multidiff.image.autoencoder:Autoencoder",
     "TokenAutoencoder": "multidiff.image.token_autoencoding:TokenAutoencoder",
     "QuantisedAutoencoder": "multidiff.image.token_autoencoding:QuantisedAutoencoder",
+    "TokenImages": "multidiff.image.token_images:TokenImages",
+    "PictureTokens": "multidiff.image.token_domain:PictureTokens",
+    "TokenWalk": "multidiff.image.token_walk:TokenWalk",
     "EmaCodebook": "multidiff.image.codebook:EmaCodebook",
     "FiniteScalar": "multidiff.image.quantisers:FiniteScalar",
     "LookupFree": "multidiff.image.quantisers:LookupFree",
@@ -50,7 +53,8 @@ PARTS = {
     "TextDiffusion": "multidiff.text.diffusion:TextDiffusion",
     "MaskedText": "multidiff.text.masked:MaskedText",
     "TokenDomain": "multidiff.text.masked:TokenDomain",
-    "TokenDenoiser": "multidiff.text.denoiser:TokenDenoiser",
+    # Over tokens of any kind.
+    "TokenDenoiser": "multidiff.nn.tokens:TokenDenoiser",
     "EditedText": "multidiff.text.edited:EditedText",
     "Editor": "multidiff.text.editor:Editor",
     "EditWalk": "multidiff.text.edit_walk:EditWalk",
@@ -95,6 +99,11 @@ VERBS = {
     "TokenAutoencoder": {
         "eval": "multidiff.image.reconstruction:measure_tokens",
         "preview": "multidiff.image.previews:preview_autoencoder",
+    },
+    "TokenImages": {
+        "sample": "multidiff.image.token_commands:sample",
+        "eval": "multidiff.image.token_evaluation:measure",
+        "preview": "multidiff.image.previews:preview",
     },
     "TextDiffusion": {
         "sample": "multidiff.text.commands:sample",

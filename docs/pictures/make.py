@@ -104,6 +104,16 @@ def painting(model):
     )
 
 
+def unmasking(model):
+    """The canvas of a digit after each step, a row for each; masks in grey."""
+    canvases = []
+    prompts, seeds = ["2", "5", "8"], [0, 0, 0]
+    model.generate(prompts, seed=seeds, on_step=lambda _, tokens: canvases.append(tokens))
+    rows = torch.stack(canvases, dim=1).flatten(0, 1)
+    strip = grid(enlarged(model.domain.pictures(rows), 3), columns=len(canvases), background=64)
+    write_picture(strip, HERE / "unmasking.png")
+
+
 def training(log):
     """Losses over the steps of a run."""
     entries = [json.loads(line) for line in Path(log).read_text().splitlines()]
@@ -127,5 +137,6 @@ if __name__ == "__main__":
     painter = md.load("digits")
     digits(painter)
     painting(painter)
+    unmasking(md.load("digit-tokens"))
     if len(sys.argv) > 1:
         training(sys.argv[1])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from multidiff.core.randomness import Rng
@@ -34,12 +34,12 @@ class Encoded:
     """What a domain makes of a batch of media.
 
     Attributes:
-        clean: the state to be generated.
+        clean: the state to be generated: numbers, or tokens.
         condition: what the denoiser is told about it.
         mask: 1 where the state counts in the loss, 0 where it is padding; broadcast to it.
     """
 
-    clean: Float[Tensor, " batch *state"]
+    clean: Float[Tensor, " batch *state"] | Int[Tensor, " batch *state"]
     condition: Condition = None
     mask: Tensor | None = None
 

@@ -14,16 +14,20 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.image.diffusion import STRENGTH, Canvas, PictureDiffusion, Size
-from multidiff.image.picture import grid, read_picture, write_picture
+from multidiff.image.picture import read_picture
 from multidiff.image.published.lora import merge_lora
+from multidiff.image.writing import (
+    GRID,
+    SAMPLES,
+    checked_folder,
+    checked_prompts,
+    painted,
+    told_of,
+    write_all,
+)
 from multidiff.report import Report, progress
 
 logger = logging.getLogger(__name__)
-
-SAMPLES = Path("samples")
-GRID = "grid.png"
-LONGEST_NAME = 40
-PAINTED = 128  # grey levels of a mask from here on are painted anew
 
 
 def sample(
@@ -66,9 +70,9 @@ def sample(
     Raises:
         InputError: if an option is wrong.
     """
-    folder = _checked_folder(SAMPLES if out is None else out)
+    folder = checked_folder(SAMPLES if out is None else out)
     canvas = canvas_of(init, strength, mask, model.domain.channels)
-    wanted = list(itertools.product(_checked_prompts(model, prompts), range(seed, seed + num)))
+    wanted = list(itertools.product(checked_prompts(model, prompts), range(seed, seed + num)))
     how: Any = {"steps": steps, "solver": solver, "guidance": guidance, "rescale": rescale}
     how |= {"negative": negative, "canvas": canvas, "size": size_of(size) if size else None}
     lines = [_added(model, one) for one in lora]
@@ -80,8 +84,8 @@ def sample(
     told = _told(model, steps, solver, guidance, canvas, pictures)
     told |= {"negative": negative} if negative else {}
     told |= {"lora": " ".join(lora)} if lora else {}
-    written = _write(pictures, wanted, folder, told)
-    return _report(lines, written, folder / GRID, told, seconds)
+    written = write_all(pictures, wanted, folder, told)
+    return told_of(lines, written, folder / GRID, told, seconds)
 
 
 def size_of(text: str) -> Size:
@@ -111,38 +115,9 @@ def canvas_of(
             raise InputError("--mask and --strength change a picture: give it by --init")
         return None
     picture = read_picture(init, channels=channels)[None]
-    area: Tensor | None = None
-    if mask is not None:
-        area = read_picture(mask, channels=1)[0] >= PAINTED
-        if area.shape != picture.shape[2:]:
-            raise InputError(
-                f"{mask}: has {area.shape[1]}x{area.shape[0]} pixels and {init} "
-                f"{picture.shape[3]}x{picture.shape[2]}: make them the same"
-            )
-        if not bool(area.any()):
-            raise InputError(f"{mask}: is black everywhere: paint white what is to be painted anew")
+    area = None if mask is None else painted(mask, init, picture)
     usual = STRENGTH if mask is None else 1.0
     return Canvas(picture, usual if strength is None else strength, area)
-
-
-def _checked_folder(folder: Path) -> Path:
-    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
-        raise InputError(f"-o {folder}: several files are written; name a folder")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: is a file; name a folder")
-    return folder
-
-
-def _checked_prompts(model: PictureDiffusion, prompts: Sequence[str]) -> list[str]:
-    reads = model.domain.reads
-    if reads == "nothing" and prompts:
-        raise InputError(f"--prompt {prompts[0]}: this model was trained without prompts")
-    if reads == "prompt" and not prompts:
-        raise InputError("--prompt: say what the pictures are to show")
-    for complaint in map(model.domain.complaint, prompts):
-        if complaint:
-            logger.warning("%s", complaint)
-    return list(prompts) or [""]
 
 
 def _added(model: PictureDiffusion, text: str) -> str:
@@ -183,36 +158,3 @@ def _told(
         "size": f"{pictures.shape[3]}x{pictures.shape[2]}",
     }
     return facts if canvas is None else {**facts, "strength": f"{strength:g}"}
-
-
-def _write(
-    pictures: Tensor, wanted: Sequence[tuple[str, int]], folder: Path, told: dict[str, str]
-) -> list[tuple[Path, str, int]]:
-    written = []
-    for number, (picture, (prompt, seed)) in enumerate(zip(pictures, wanted, strict=True)):
-        words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME]
-        name = "-".join(part for part in (f"{number:03d}", words, str(seed)) if part)
-        path = folder / f"{name}.png"
-        write_picture(picture, path, {"prompt": prompt, "seed": str(seed), **told})
-        written.append((path, prompt, seed))
-    seeds = " ".join(str(seed) for _, seed in wanted)
-    everything = {"prompt": " | ".join(dict.fromkeys(p for p, _ in wanted)), "seed": seeds}
-    write_picture(grid(pictures), folder / GRID, {**everything, **told})
-    return written
-
-
-def _report(
-    lines: list[str],
-    written: Sequence[tuple[Path, str, int]],
-    whole: Path,
-    told: dict[str, str],
-    seconds: float,
-) -> Report:
-    facts = {
-        "outputs": [{"path": str(p), "prompt": text, "seed": n} for p, text, n in written],
-        "grid": str(whole),
-        **told,
-        "wall_seconds": round(seconds, 3),
-    }
-    each = [f"{path}: {prompt or 'a picture'}, seed {number}" for path, prompt, number in written]
-    return Report([*lines, *each, f"{whole}: {len(written)} pictures, {seconds:.1f} s"], facts)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Domain, Encoded
@@ -149,6 +149,11 @@ class LatentDomain(nn.Module, Domain):
         if "latent_mean" in batch:
             return LatentGaussian(batch["latent_mean"], batch["latent_log_variance"])
         return self.gaussian(to_unit(batch["picture"]))
+
+    def kept(self, picture: UInt8[Tensor, "batch colours height width"]) -> dict[str, Tensor]:
+        """What a first pass keeps of pictures."""
+        found = self.gaussian(to_unit(picture))
+        return {"latent_mean": found.mean, "latent_log_variance": found.log_variance}
 
     def gaussian(self, picture: Float[Tensor, "batch colours height width"]) -> LatentGaussian:
         """The encoder's word on pictures in [-1, 1], padded first where need be."""

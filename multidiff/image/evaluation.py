@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +30,18 @@ from multidiff.report import Report
 
 AT_ONCE = 50
 DATA = "starter:digits"
+
+
+class Drawn(Protocol):
+    """A model that draws pictures by prompts."""
+
+    domain: Any
+    subjects: tuple[str, ...]
+
+    @property
+    def generate(self) -> Callable[..., Tensor]:
+        """Makes a picture for each of some prompts."""
+        ...
 
 
 def measure(
@@ -88,12 +101,12 @@ def measure(
     if num:
         describes = describes_by(model, judge, inception)
         how = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
-        _judged(model, real, num, judge, describes, most, how, report)
+        judged(model, real, num, judge, describes, most, how, report)
     return report
 
 
-def _judged(
-    model: PictureDiffusion,
+def judged(
+    model: Drawn,
     real: Pictures,
     num: int,
     judge: PictureClassifier | None,
@@ -102,7 +115,21 @@ def _judged(
     how: dict[str, Any],
     report: Report,
 ) -> None:
-    """Samples, whether they show what was asked for, and how far they are from real pictures."""
+    """Samples, whether they show what was asked for, and how far they are from real pictures.
+
+    Args:
+        model: which draws them.
+        real: pictures.
+        num: of the samples.
+        judge: a classifier, if there is one.
+        describes: what pictures are compared by, by name.
+        most: real pictures to compare with.
+        how: they are drawn, the seed among it.
+        report: that receives what is found.
+
+    Raises:
+        InputError: if there is nothing to compare by, or the model cannot draw so.
+    """
     if not describes:
         raise InputError(
             "--judge MODEL (digit-features for digits) or --inception WEIGHTS: "
@@ -125,7 +152,7 @@ def _judged(
         report.facts[name] = distance.facts()
 
 
-def prompts_of(model: PictureDiffusion, real: Pictures, count: int) -> list[str]:
+def prompts_of(model: Drawn, real: Pictures, count: int) -> list[str]:
     """What to ask for, so that samples are of the same kinds as real pictures.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A first pass over pictures: their latents, kept on disk, so that training encodes none."""
+"""A first pass over pictures: their latents or tokens, kept on disk; training encodes none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from multidiff.files import written_whole
 from multidiff.image.data import Pictures
 from multidiff.image.diffusion import PictureDiffusion
 from multidiff.image.domains import LatentDomain
-from multidiff.image.picture import to_unit
+from multidiff.image.token_domain import PictureTokens
+from multidiff.image.token_images import TokenImages
 from multidiff.weights import read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
@@ -32,15 +33,20 @@ class Shuffled(Protocol):
         ...
 
 
+# Domains with an autoencoder; ``kept`` says what of pictures a batch may have in their place.
+Encoding = LatentDomain | PictureTokens
+
+
 class LatentCache:
     """Encodes every picture once and trains on what was kept.
 
-    The encoder's Gaussian is kept, not a draw from it, so training sees new draws in every
-    epoch as it would without the cache. The file is named after the pictures and the
-    autoencoder's weights: when either changes, another one is made.
+    The Gaussian of an autoencoder's encoder is kept, not a draw from it, so training sees new
+    draws in every epoch as it would without the cache; of a quantised one the tokens are. The
+    file is named after the pictures and the autoencoder's weights: when either changes, another
+    one is made.
 
     Args:
-        folder: where the latents are kept; in memory only where not given.
+        folder: where it is kept; in memory only where not given.
         batch_size: pictures encoded at a time.
     """
 
@@ -48,55 +54,54 @@ class LatentCache:
         self.folder = None if folder is None else Path(folder)
         self.batch_size = batch_size
 
-    def __call__(self, model: PictureDiffusion, batches: Shuffled) -> Any:
-        """The same batches, of latents.
+    def __call__(self, model: PictureDiffusion | TokenImages, batches: Shuffled) -> Any:
+        """The same batches, of what was kept.
 
         Raises:
-            InputError: if the model has no latents, or the pictures are changed at each visit.
+            InputError: if the model has no autoencoder, or the pictures are changed at each
+                visit.
         """
         domain, pictures = model.domain, batches.examples
-        if not isinstance(domain, LatentDomain) or not isinstance(pictures, Pictures):
-            raise InputError("LatentCache: only a LatentDomain on Pictures has latents to keep")
+        if not isinstance(domain, Encoding) or not isinstance(pictures, Pictures):
+            raise InputError(
+                "LatentCache: keeps what a LatentDomain or PictureTokens makes of Pictures"
+            )
         if pictures.flip:
-            raise InputError("LatentCache: kept latents cannot be flipped; set flip: false")
-        return batches.over(Latents(pictures, *self._kept(domain, pictures)))
+            raise InputError("LatentCache: what is kept cannot be flipped; set flip: false")
+        return batches.over(Kept(pictures, self._kept(domain, pictures)))
 
-    def _kept(self, domain: LatentDomain, pictures: Pictures) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of every picture, from the file if there is one."""
+    def _kept(self, domain: Encoding, pictures: Pictures) -> dict[str, Tensor]:
+        """What is kept of every picture, from the file if there is one."""
         if self.folder is None:
             return self._encoded(domain, pictures)
         path = self.folder / f"latents-{_name(domain, pictures)}.safetensors"
         if not path.is_file():
-            logger.warning("first pass: %d pictures to latents in %s", len(pictures), path)
-            mean, log_variance = self._encoded(domain, pictures)
+            logger.warning("first pass: %d pictures encoded into %s", len(pictures), path)
+            found = self._encoded(domain, pictures)
             with written_whole(path) as partial:
-                save_tensors({"mean": mean, "log_variance": log_variance}, partial)
-        tensors, _ = read_tensors(path)
-        return tensors["mean"], tensors["log_variance"]
+                save_tensors(found, partial)
+        return read_tensors(path)[0]
 
     @torch.no_grad()
-    def _encoded(self, domain: LatentDomain, pictures: Pictures) -> tuple[Tensor, Tensor]:
-        found = []
+    def _encoded(self, domain: Encoding, pictures: Pictures) -> dict[str, Tensor]:
+        found: list[dict[str, Tensor]] = []
         for first in range(0, len(pictures), self.batch_size):
             numbers = range(first, min(first + self.batch_size, len(pictures)))
             batch = torch.stack([pictures.picture(number) for number in numbers])
-            gaussian = domain.gaussian(to_unit(batch))
-            found.append((gaussian.mean.cpu(), gaussian.log_variance.cpu()))
-        means, log_variances = zip(*found, strict=True)
-        return torch.cat(means), torch.cat(log_variances)
+            found.append({name: value.cpu() for name, value in domain.kept(batch).items()})
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
 
-class Latents:
-    """Examples with latents where the pictures were.
+class Kept:
+    """Examples with what was kept where the pictures were.
 
     Args:
         pictures: whose captions and labels they keep.
-        mean: of the encoder's Gaussians, one a row.
-        log_variance: of the same.
+        kept: of each picture, one a row.
     """
 
-    def __init__(self, pictures: Pictures, mean: Tensor, log_variance: Tensor):
-        self.pictures, self.mean, self.log_variance = pictures, mean, log_variance
+    def __init__(self, pictures: Pictures, kept: dict[str, Tensor]):
+        self.pictures, self.kept, self.labels = pictures, kept, pictures.labels
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -104,15 +109,17 @@ class Latents:
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.training.batches.Examples`."""
         index = self.pictures.stand_in(index)
-        return {
-            "latent_mean": self.mean[index],
-            "latent_log_variance": self.log_variance[index],
+        example = {
+            **{name: value[index] for name, value in self.kept.items()},
             "caption": self.pictures.caption_of(index, rng),
             "name": f"{self.pictures.source.path}[{index}]",
         }
+        if self.labels is not None:
+            example["label"] = int(self.labels[index])
+        return example
 
 
-def _name(domain: LatentDomain, pictures: Pictures) -> str:
+def _name(domain: Encoding, pictures: Pictures) -> str:
     found = hashlib.sha256(f"{pictures.fingerprint()} {domain.pad_to}".encode())
     for name, tensor in domain.autoencoder.state_dict().items():
         found.update(name.encode())

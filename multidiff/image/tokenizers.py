@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What a text encoder's input is made by."""
 

@@ -6,6 +6,10 @@ The paper has no code. What it leaves open, and is decided here, beside
 - **What training aims at.** The clean text, or the state before the last step; the recipe says.
   Far from clean text the state before is noise too, and cannot be told from the one behind:
   small models aim at the clean text.
+- **What an edit is.** All that happens between two kept tokens: which of the tokens that go are
+  replaced and which deleted, ties of the alignment settle, and no text shows it.
+- **Which drafts it learns from.** Corrupted texts, and for a share of them (``from_own``) what
+  the editor itself makes of those: noise is easy to see, its own mistakes are not.
 - **When editing ends**: where the tagger keeps every token and fills no gap.
 - **How much of it is done at once**: all edits that the tagger wants, or an even share of them,
   the surest first, so that a text that starts from noise comes in as many revisions as are

@@ -52,6 +52,36 @@ def test_they_are_read_again_unless_something_changed(digits, tmp_path, caplog):
     assert caplog.text.count("first pass") == 2
 
 
+@pytest.mark.parametrize("folder", [True, False], ids=["on disk", "in memory"])
+def test_kept_tokens_are_the_autoencoders(small_tokens, tmp_path, folder):
+    model = md.load(small_tokens)
+    plain = batches()
+    kept = LatentCache(str(tmp_path) if folder else None, batch_size=3)(model, plain)
+    for number in range(3):
+        one, other = plain.batch(number), kept.batch(number)
+        assert "picture" not in other and other["tokens"].dtype == torch.int32
+        assert torch.equal(one["label"], other["label"]) and one["caption"] == other["caption"]
+        seen, read = (model.domain.encode(batch, None) for batch in (one, other))
+        assert torch.equal(seen.clean, read.clean) and read.clean.dtype == torch.int64
+        assert torch.equal(seen.condition["source"], read.condition["source"])
+    assert len(read.clean.unique()) > 3 and len(list(tmp_path.iterdir())) == int(folder)
+
+
+def test_captions_are_kept_beside_tokens(small_tokens):
+    source = Source(
+        "starter:digits", held_out_every=20, label_column="label",
+        templates=("a {}", "one {} by hand"), names=tuple("0123456789"),
+    )  # fmt: skip
+    pictures = Pictures(source, channels=1, held_out=True)
+    plain = md.Batches(pictures, 4)
+    kept = LatentCache()(md.load(small_tokens), plain)
+    for number in range(4):
+        one, other = plain.batch(number), kept.batch(number)
+        assert one["caption"] == other["caption"] and all(other["caption"])
+    assert pictures.labels is not None
+    assert torch.equal(kept.examples.labels, pictures.labels)
+
+
 def test_in_memory(digits):
     kept = LatentCache()(digits, batches())
     assert kept.batch(0)["latent_mean"].shape == (4, 4, 8, 8)
@@ -61,7 +91,7 @@ def test_in_memory(digits):
 def test_what_has_no_latents(digits, small_pixels):
     with pytest.raises(InputError, match="set flip: false"):
         LatentCache()(digits, batches(flip=True))
-    with pytest.raises(InputError, match="only a LatentDomain"):
+    with pytest.raises(InputError, match="a LatentDomain or PictureTokens makes of Pictures"):
         LatentCache()(md.load(small_pixels), batches())
 
 

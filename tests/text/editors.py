@@ -2,7 +2,6 @@
 
 import torch
 
-from multidiff.core.alignment import DELETE
 from multidiff.text.editor import Editor
 
 CPU = torch.device("cpu")
@@ -20,11 +19,7 @@ def strong_editor(seed=0, kind=Editor, **options):
 
 
 class MoodyEditor(Editor):
-    """Tags by a table of tokens and places, so that all edits come about; writes as it does.
-
-    Nothing is wanted behind a token that goes: such insertions are moved, and then no longer
-    where the tagger put them.
-    """
+    """Tags by a table of tokens and places, so that all edits come about; writes as it does."""
 
     def __init__(self, *arguments, keep=1.0, **options):
         super().__init__(*arguments, **options)
@@ -37,6 +32,4 @@ class MoodyEditor(Editor):
     def tags(self, encoding):
         tokens = encoding.drafts.tokens
         places = torch.arange(tokens.shape[1])
-        likes = self.likes[tokens, places]
-        goes = likes.argmax(dim=-1) == DELETE
-        return likes, self.fills[tokens, places].masked_fill(goes, -8.0)
+        return self.likes[tokens, places], self.fills[tokens, places]

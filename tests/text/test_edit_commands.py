@@ -4,14 +4,17 @@ import json
 import re
 
 import pytest
+import torch
 from commands import complains, does, facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import one_hot
 from vocabularies import TEXTS, source_of
 
 import multidiff as md
-from multidiff.core.alignment import DELETE, REPLACE, Span, align, rewrite
+from multidiff.core.alignment import DELETE, KEEP, REPLACE, Span, align, rewrite
 from multidiff.text.edit_lines import COLOURED, PLAIN, facts_of, lines_of, wants_colours
+from multidiff.text.editor import Editor
 from multidiff.text.orders import TextOrder
 from multidiff.text.pieces import SentencePieceVocabulary
 from multidiff.text.revising import Revision
@@ -22,6 +25,18 @@ DRAFT = "the eagle is is a cheap near pub the river ."
 MENDED = "the eagle is a cheap pub near the river."
 # Without any caution everything is edited, a third of it at a time.
 BOLD = ("--caution", "-99", "--pace", "even", "--steps", "3", "--temperature", "1")
+
+
+@pytest.fixture
+def every_kind(monkeypatch):
+    """A tagger that goes by the numbers of the tokens, so that all kinds of edits come about."""
+
+    def tags(editor, encoding):
+        tokens = encoding.drafts.tokens
+        kinds = torch.tensor([KEEP, KEEP, REPLACE, KEEP, DELETE])[tokens % 5]
+        return 6.0 * one_hot(kinds, 3), torch.where(tokens % 4 == 1, 4.0, -4.0)
+
+    monkeypatch.setattr(Editor, "tags", tags)
 
 
 def applied(line):
@@ -58,18 +73,17 @@ def test_shown_edits_lead_from_revision_to_revision(small_edits, capsys):
     assert not lines
 
 
-def test_json_tells_every_edit(small_edits, capsys):
+def test_json_tells_every_edit(small_edits, every_kind, capsys):
     found = facts(
         capsys, "sample", small_edits, "-n", "2", "--seed", "5", "--source", DRAFT,
-        "--source", "a pub", "--prompt", "food[Italian]", "--prompt", "area[riverside]", *BOLD,
+        "--source", "a pub", "--prompt", "food[Italian]", "--prompt", "area[riverside]", *BOLD[2:],
     )  # fmt: skip
     outputs = found["outputs"]
     assert [one["seed"] for one in outputs] == [5, 6] * 4
     assert [one["source"] for one in outputs] == ([MENDED_SOURCE] * 2 + ["a pub"] * 2) * 2
     assert [one["prompt"] for one in outputs[3:5]] == ["food[Italian]", "area[riverside]"]
     edits = [edit for one in outputs for step in one["revisions"] for edit in step["edits"]]
-    kinds = {edit["edit"] for edit in edits}
-    assert kinds <= {"replace", "delete", "insert"} and kinds
+    assert {edit["edit"] for edit in edits} == {"replace", "delete", "insert"}
     for edit in edits:
         assert bool(edit["removed"]) == (edit["edit"] != "insert") == (edit["start"] < edit["stop"])
         assert bool(edit["written"]) == (edit["edit"] != "delete")
@@ -116,11 +130,11 @@ def test_drawn_where_texts_begin_from_noise_or_nothing(small_edits, capsys, star
     assert facts(capsys, *words, "--temperature", "0")["outputs"][0] != drawn
 
 
-def test_all_edits_at_once_or_an_even_share(small_edits, capsys):
-    words = ["sample", small_edits, "--length", "24", "--steps", "2", "--caution", "0.2"]
+def test_all_edits_at_once_or_an_even_share(small_edits, every_kind, capsys):
+    words = ["sample", small_edits, "--length", "24", "--steps", "3"]
     every = facts(capsys, *words)["outputs"][0]["revisions"][0]["edits"]
     share = facts(capsys, *words, "--pace", "even")["outputs"][0]["revisions"][0]["edits"]
-    assert len(share) < len(every)
+    assert len(every) > 3 and len(share) == -(-len(every) // 3)
 
 
 def test_texts_into_a_file_or_a_folder(small_edits, tmp_path, capsys):

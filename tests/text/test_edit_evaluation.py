@@ -83,6 +83,17 @@ def test_an_editor_that_replaces_everything(small_edits):
     assert any(line.split()[0] == "tokens_kept" for line in report.lines[1:])
 
 
+def test_an_editor_that_inserts_everywhere(small_edits):
+    """Where no room is left, insertions wait."""
+    model = biased(small_edits, keep=9, insert=9)
+    found = measure(model, None, Path(), fixed=ALL).facts["fixed"]
+    lengths = [len(text) for text in texts_of(model)[0]]
+    filled = sum(min(one + 1, model.editor.length - one) for one in lengths)
+    assert filled < sum(lengths) + len(lengths)
+    assert found["gaps_kept"] == pytest.approx(1 - filled / (sum(lengths) + len(lengths)))
+    assert found["tokens_kept"] == 1 and found["texts_kept"] == 0
+
+
 def test_an_editor_that_knows(small_edits, monkeypatch):
     model = md.load(small_edits)
     real, _ = texts_of(model)

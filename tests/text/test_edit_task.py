@@ -6,10 +6,10 @@ from editors import CPU, SIZE, strong_editor
 from torch.testing import assert_close
 from vocabularies import source_of
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span, rewrite
+from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align, rewrite
 from multidiff.core.edits import EditProcess
 from multidiff.core.randomness import generators
-from multidiff.text.domain import TextDomain
+from multidiff.text.domain import UNWRITTEN, TextDomain
 from multidiff.text.drafts import Drafts, Stream, marks_of
 from multidiff.text.edit_task import EditTask, Lesson, own_drafts
 from multidiff.text.edited import EditedText
@@ -154,8 +154,9 @@ def test_clean_drafts_teach_to_leave_alone(vocabulary):
         assert script == ()
 
 
-def test_long_drafts_are_cut_where_the_editor_ends(vocabulary):
-    task = task_of(vocabulary, steps=20)
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_long_drafts_are_cut_where_the_editor_ends(vocabulary, share):
+    task = task_of(vocabulary, steps=20, from_own=share)
     task.editor.length = 6
     lesson = lesson_of(task)
     assert max(map(len, drafts_in(lesson))) == 6
@@ -172,25 +173,50 @@ def test_conditions_are_left_out(vocabulary):
     assert bool((gone.drafts.condition["source"] == -1).all())
 
 
+# ----------------------------------------------------------------------- mistakes of its own
+
+
 def own_of(task, befores, afters, seed):
     lesson = Lesson.of(befores, afters, None, CPU)
     return own_drafts(task.editor, lesson, befores, generators(range(seed, seed + len(befores))))
 
 
+def unsure(task):
+    """The task with an editor to whom several words are likely: strong weights see but one."""
+    task.editor.words.weight.mul_(0.3)
+    return task
+
+
+def written_places(script):
+    """Where a text that was edited holds words that were written."""
+    places, shift = set(), 0
+    for span in script:
+        places |= {span.start + shift + place for place in range(len(span.tokens))}
+        shift += len(span.tokens) - (span.stop - span.start)
+    return places
+
+
 def test_own_drafts_keep_what_is_kept_and_draw_what_is_written(vocabulary):
-    befores, afters = [[3, 4, 5, 6], [7, 8], []], [[3, 9, 10, 6, 11], [7], [5, 5]]
-    first, second, third = own_of(task_of(vocabulary), befores, afters, seed=0)
-    assert (first[0], first[3], len(first)) == (3, 6, 5)
-    assert second == [7] and len(third) == 2
-    assert all(FIRST <= token < SIZE for token in (*first, *third))
-    drawn = {tuple(own_of(task_of(vocabulary), befores, afters, seed)[0]) for seed in range(9)}
+    task = task_of(vocabulary, steps=3)
+    # What must not be written is what it would most like to write.
+    task.editor.bias[list(UNWRITTEN)] = 50.0
+    befores = [*drafts_in(lesson_of(task)), [3, 4, 5, 6], [7, 8], []]
+    afters = [*map(vocabulary.numbers, TEXTS), [3, 9, 10, 6, 11], [7], [5, 5]]
+    different = 0
+    for before, after, own in zip(
+        befores, afters, own_of(task, befores, afters, seed=0), strict=True
+    ):
+        changed = {place for place, token in enumerate(own) if token != after[place]}
+        assert len(own) == len(after) and not set(own) & set(UNWRITTEN)
+        assert changed <= written_places(align(before, after).passages())
+        different += len(changed)
+    assert different > 10
+    drawn = {tuple(own_of(task, befores, afters, seed)[-3]) for seed in range(9)}
     assert len(drawn) > 5
 
 
 def test_own_words_are_drawn_as_the_editor_thinks_of_them(vocabulary):
-    task, count = task_of(vocabulary), 4000
-    with torch.no_grad():  # strong weights are too sure of one word
-        task.editor.words.weight.mul_(0.3)
+    task, count = unsure(task_of(vocabulary)), 4000
     befores, afters = [[3, 4, 5]], [[3, 9, 5]]
     lesson = Lesson.of(befores, afters, None, CPU)
     encoding = task.editor.encode(lesson.drafts)
@@ -204,19 +230,39 @@ def test_own_words_are_drawn_as_the_editor_thinks_of_them(vocabulary):
     assert bool(((counts - count * shares).abs() < spread).all())
 
 
-def test_some_learn_from_mistakes_of_their_own_alone_or_in_a_batch(vocabulary):
-    own, plain = task_of(vocabulary, from_own=1.0), task_of(vocabulary)
-    lesson = lesson_of(own)
-    assert drafts_in(lesson) != drafts_in(lesson_of(plain))
-    for draft, script, text in zip(drafts_in(lesson), lesson.spans, TEXTS, strict=True):
-        assert [*rewrite(draft, script)] == vocabulary.numbers(text)
-    some = task_of(vocabulary, from_own=0.5)
-    together = some.losses({"text": TEXTS}, generators(range(len(TEXTS))))
+def test_some_learn_from_mistakes_of_their_own(vocabulary):
+    plain = drafts_in(lesson_of(task_of(vocabulary)))
+    for share in (0.5, 1.0):
+        lesson = lesson_of(task_of(vocabulary, from_own=share))
+        for draft, script, text in zip(drafts_in(lesson), lesson.spans, TEXTS, strict=True):
+            assert [*rewrite(draft, script)] == vocabulary.numbers(text)
+        same = [one == other for one, other in zip(drafts_in(lesson), plain, strict=True)]
+        assert not all(same) and (any(same) or share == 1)
+
+
+@pytest.mark.parametrize("seed", [0, 10])
+def test_mistakes_of_a_sample_alone_are_those_in_a_batch(vocabulary, seed):
+    table = MeaningTable({"kind": ("x", "y"), "place": ("z",)})
+    # Where nothing is the draft, all words are its own.
+    task = unsure(task_of(vocabulary, meanings=table, from_own=0.5, from_nothing=0.7))
+    told = [{"kind": "xy"[row % 2], "place": "z"} for row in range(len(TEXTS))]
+    seeds = range(seed, seed + len(TEXTS))
+    together = lesson_of(task, seed, meaning=told)
+    losses = task.losses({"text": TEXTS, "meaning": told}, generators(seeds))
+    lengths = {len(draft) for draft in drafts_in(together)}
+    assert 0 in lengths and len(lengths) > 2
     for row, text in enumerate(TEXTS):
-        for name, value in some.losses({"text": [text]}, generators([row])).items():
-            assert_close(together[name][row], value[0], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"from_own 1.5"):
-        task_of(vocabulary, from_own=1.5)
+        batch = {"text": [text], "meaning": [told[row]]}
+        alone = task.lesson(batch, generators([seeds[row]]))
+        assert drafts_in(alone) == [drafts_in(together)[row]]
+        for name, value in task.losses(batch, generators([seeds[row]])).items():
+            assert_close(losses[name][row], value[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_shares_of_mistakes_that_cannot_be(vocabulary, share):
+    with pytest.raises(ValueError, match=f"from_own {share}: a share of one"):
+        task_of(vocabulary, from_own=share)
 
 
 # ------------------------------------------------------------------------------- the model

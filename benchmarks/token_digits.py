@@ -1,0 +1,76 @@
+"""Digits by masked tokens beside digits by latent diffusion: quality for time.
+
+Both shipped models draw as many samples at several numbers of steps. Each setting has two rows:
+seconds for some pictures, and the feature distance to held-out digits on the classifier that ships,
+a number that does not depend on the machine. Ratios are to the diffusion at its most steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+import multidiff as md
+from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
+from multidiff.image.evaluation import AT_ONCE, DATA, prompts_of
+from multidiff.image.feature_distance import batches_of, compare_sets, labelled
+from multidiff.image.metrics import describe_all
+
+PART = "token-digits"
+MOST = 5000  # real digits
+
+
+def measure(
+    threads: int,
+    rounds: int,
+    *,
+    samples: int = 1000,
+    timed: int = 100,
+    held_out: str = DATA,
+    tokens: str = "digit-tokens",
+    token_steps: str = "1,2,4,8,16,49",
+    diffusion: str = "digits",
+    diffusion_steps: str = "20,50",
+) -> list[Row]:
+    """Time and distance of each model at each of its numbers of steps.
+
+    Args:
+        threads: of the CPU.
+        rounds: that are timed.
+        samples: whose distance is told.
+        timed: pictures made in a round.
+        held_out: real digits that neither was trained on.
+        tokens: the model of tokens,
+        token_steps: and its steps, with commas between.
+        diffusion: the diffusion model,
+        diffusion_steps: and its steps, the last the reference.
+    """
+    judge: Any = md.load("digit-features")
+    draws: dict[str, Callable[[int], Tensor]] = {}
+    with on_threads(threads):
+        for name, counts in ((diffusion, diffusion_steps), (tokens, token_steps)):
+            model: Any = md.load(name)
+            real = labelled(held_out, model.domain.size, model.domain.channels, "train")
+            for count in counts.split(","):
+                label = name if name == diffusion else f"multidiff {name}"
+                draws[f"{label}, {count} steps"] = partial(_drawn, model, real, int(count))
+        calls = {name: partial(draw, timed) for name, draw in draws.items()}
+        seconds = in_alternation(calls, rounds, time.process_time)
+        features = describe_all(batches_of(real, list(range(min(MOST, len(real))))), judge.describe)
+        distances = {}
+        for name, draw in draws.items():
+            found = describe_all(draw(samples).split(AT_ONCE), judge.describe)
+            distances[name] = [compare_sets(features, found).frechet]
+    reference = f"{diffusion}, {diffusion_steps.split(',')[-1]} steps"
+    timed = rows_of(PART, f"{timed} digits, {counted(threads)}", seconds, reference, "CPU s")
+    far = rows_of(PART, f"{samples} digits against held-out ones", distances, reference, "distance")
+    return [*timed, *far]
+
+
+def _drawn(model: Any, real: Any, steps: int, count: int) -> Tensor:
+    prompts = prompts_of(model, real, count)
+    return model.generate(prompts, steps=steps, seed=0, batch_size=AT_ONCE)

@@ -1,0 +1,262 @@
+"""Pictures by masked tokens: all masked at first, and a few parallel steps (Chang et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from multidiff.core.guidance import ClassifierFreeGuidance
+from multidiff.core.mask_solvers import UnmaskingSolver
+from multidiff.core.masking import MaskProcess, mask_bound
+from multidiff.core.protocols import Denoiser
+from multidiff.core.randomness import generators
+from multidiff.core.task import DiffusionTask
+from multidiff.core.unmasking import unmask
+from multidiff.errors import InputError
+from multidiff.image.picture import pad_to_multiple
+from multidiff.image.token_domain import PictureTokens
+from multidiff.image.token_walk import TokenWalk
+from multidiff.nn.tokens import TokenDenoiser
+
+# Draws of the masks for each picture whose likelihood is bounded.
+LOOKS = 32
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A picture of which some is painted anew.
+
+    Attributes:
+        picture: bytes ``(1, colours, height, width)``.
+        mask: true where it is painted anew.
+    """
+
+    picture: UInt8[Tensor, "one colours height width"]
+    mask: Bool[Tensor, "height width"]
+
+    def __post_init__(self) -> None:
+        if self.mask.shape != self.picture.shape[2:]:
+            theirs, own = (f"{s[1]}x{s[0]}" for s in (self.mask.shape, self.picture.shape[2:]))
+            raise InputError(f"the mask has {theirs} pixels, the picture {own}: make them the same")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the pictures of one call are made, once it is checked."""
+
+    steps: int
+    solver: UnmaskingSolver
+    guidance: float
+    known: Int[Tensor, "one length"] | None
+    draft: Draft | None
+
+
+class TokenImages(nn.Module):
+    """A model of pictures by masked diffusion of their tokens.
+
+    Args:
+        domain: pictures as tokens.
+        process: what the denoiser is trained on.
+        denoiser: the network.
+        walk: how to sample where nobody says otherwise.
+        drop_condition: share of the conditions that training leaves out, for guidance.
+        subjects: a prompt for each label of the data, by which the model is measured; the
+            classes where it has some.
+
+    Raises:
+        ValueError: if these do not fit each other.
+    """
+
+    def __init__(
+        self,
+        domain: PictureTokens,
+        process: MaskProcess,
+        denoiser: TokenDenoiser,
+        walk: TokenWalk | None = None,
+        drop_condition: float = 0.0,
+        subjects: tuple[str, ...] = (),
+    ):
+        if len({domain.codes, process.size, denoiser.size}) > 1:
+            raise ValueError(
+                f"a codebook of {domain.codes} for a process of size {process.size} and a denoiser "
+                f"of size {denoiser.size}: make them alike"
+            )
+        if denoiser.places.num_embeddings != domain.length:
+            raise ValueError(
+                f"a denoiser of length {denoiser.places.num_embeddings} for pictures of "
+                f"{domain.length} tokens ({domain.grid[0]} rows): make them alike"
+            )
+        sources = 0 if denoiser.source is None else denoiser.source.size
+        if domain.reads == "prompt" and sources == 0:
+            raise ValueError("a denoiser with sources 0 for captions: set as many as tokens")
+        if sources < len(domain.classes) or (domain.reads == "nothing" and sources > 0):
+            raise ValueError(
+                f"a denoiser with sources {sources} for {len(domain.classes)} classes: set "
+                f"sources: {len(domain.classes)}"
+            )
+        super().__init__()
+        self.domain, self.process, self.denoiser = domain, process, denoiser
+        self.walk = TokenWalk() if walk is None else walk
+        self.drop_condition = drop_condition
+        self.subjects = subjects or domain.classes
+        self.name = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.denoiser.parameters()).device
+
+    def task(self) -> DiffusionTask:
+        """What a trainer trains."""
+        return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "picture tokens", "codes": str(self.domain.codes)}
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return self.domain.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up, and the folder's name."""
+        self.name = folder.name
+        self.domain.settle(folder)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        steps: int | None = None,
+        solver: str | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        noise: float | None = None,
+        seed: int | Sequence[int] = 0,
+        draft: Draft | None = None,
+        batch_size: int = 64,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> UInt8[Tensor, "count colours height width"]:
+        """Pictures, one for each prompt.
+
+        Args:
+            prompts: classes or captions; empty texts for a model without either.
+            steps: of the walk.
+            solver: the order, one of confidence, random, halton, remasking and ancestral.
+            guidance: scale; 1 is off.
+            temperature: of the tokens; 0 takes the likeliest.
+            noise: of the confidence; see :class:`~multidiff.image.token_walk.TokenWalk`.
+            seed: of the draws: picture ``i`` has ``seed + i``, or the i-th of several. A picture
+                depends on its own alone, whatever is made beside it.
+            draft: a picture of which some is painted anew. What lies outside the mask comes
+                back to the bit, and the tokens that lie there whole are known.
+            batch_size: pictures at a time.
+            on_step: told the steps done and the tokens after each step of each batch.
+
+        Raises:
+            InputError: if the model cannot do what is asked.
+        """
+        if not prompts:
+            raise InputError(
+                "no prompts: give one for each picture, empty ones for a model without"
+            )
+        plan = _Plan(
+            self.walk.token_steps(steps, self.domain.length),
+            self.walk.token_solver(solver, temperature, noise, self.domain.grid),
+            self._checked_guidance(guidance),
+            None if draft is None else self.known(draft),
+            draft,
+        )
+        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        made = []
+        for first in range(0, len(prompts), batch_size):
+            rows = slice(first, first + batch_size)
+            made.append(self._made(list(prompts[rows]), seeds[rows], plan, on_step))
+        pictures = torch.cat(made)
+        return pictures if draft is None else torch.where(draft.mask, pictures, draft.picture)
+
+    def _made(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        plan: _Plan,
+        on_step: Callable[[int, Tensor], None] | None,
+    ) -> UInt8[Tensor, "batch colours height width"]:
+        """One batch of pictures."""
+        shape = (len(prompts), self.domain.length)
+        denoiser: Denoiser = self.denoiser
+        if plan.guidance != 1 and any(prompts):
+            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance)
+        tokens = unmask(
+            self.process,
+            denoiser,
+            plan.solver,
+            shape,
+            plan.steps,
+            condition=self.domain.condition(prompts),
+            known=None if plan.known is None else plan.known.expand(shape),
+            rng=generators(seeds),
+            device=self.device,
+            on_step=on_step,
+        )
+        return self.domain.pictures(tokens).cpu()
+
+    def known(self, draft: Draft) -> Int[Tensor, "one length"]:
+        """The tokens of a draft, the mask's number where any of a token's pixels is painted.
+
+        Raises:
+            InputError: if the picture is not of the model's kind.
+        """
+        channels, height, width = draft.picture.shape[1:]
+        if (width, height) != tuple(self.domain.size) or channels != self.domain.channels:
+            wanted = "x".join(map(str, self.domain.size))
+            raise InputError(
+                f"a picture of {width}x{height} with {channels} channels: this model paints "
+                f"{wanted} with {self.domain.channels}; resize it"
+            )
+        painted = pad_to_multiple(draft.mask[None, None].float(), self.domain.pad_to)
+        cells = nn.functional.max_pool2d(painted, self.domain.autoencoder.factor)
+        tokens = self.domain.tokens(draft.picture)
+        return tokens.masked_fill(cells.flatten(1).to(tokens.device) > 0, self.process.size)
+
+    def _checked_guidance(self, guidance: float | None) -> float:
+        if guidance is None and self.domain.reads == "nothing":
+            return 1.0
+        guidance = self.walk.checked_guidance(guidance)
+        if guidance != 1 and self.domain.reads == "nothing":
+            raise InputError(f"--guidance {guidance:g}: this model reads no prompt to be guided by")
+        return guidance
+
+    @torch.no_grad()
+    def nats_per_token(
+        self,
+        picture: UInt8[Tensor, "batch colours height width"],
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        looks: int = LOOKS,
+    ) -> Float[Tensor, " batch"]:
+        """What each token of pictures costs at most, in nats, told their prompts.
+
+        Args:
+            picture: of the domain's size.
+            prompts: one for each, empty where nothing is told.
+            seed: of the masks: picture ``i`` has ``seed + i``.
+            looks: evaluations for each picture.
+        """
+        bound: Any = mask_bound(
+            self.process,
+            self.denoiser,
+            self.domain.tokens(picture),
+            self.domain.condition(list(prompts)),
+            num_times=looks,
+            rng=generators([seed + row for row in range(len(picture))]),
+        )
+        return bound.per_token
