@@ -58,6 +58,11 @@ def generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
+def seeds_from(seed: int | Sequence[int], count: int) -> list[int]:
+    """A seed for each sample: those given, or the given one and those that follow it."""
+    return [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+
+
 def mixed_seed(*numbers: int) -> int:
     """A seed that depends on all of the numbers and looks like none of them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from multidiff.core.task import DiffusionTask
 from multidiff.core.times import TimeGrid
 from multidiff.errors import InputError
 from multidiff.image.domains import LatentDomain, PixelDomain
+from multidiff.image.generation import check_mask, guidance_for, in_batches
 from multidiff.image.picture import from_unit, pad_to_multiple, to_unit
 from multidiff.image.unet import UNet
 from multidiff.image.walk import PictureWalk
@@ -47,9 +49,8 @@ class Canvas:
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise InputError(f"--strength {self.strength:g}: from 0 (as it is) to 1 (all anew)")
-        if self.mask is not None and self.mask.shape != self.picture.shape[2:]:
-            theirs, own = (f"{s[1]}x{s[0]}" for s in (self.mask.shape, self.picture.shape[2:]))
-            raise InputError(f"the mask has {theirs} pixels, the picture {own}: make them the same")
+        if self.mask is not None:
+            check_mask(self.mask, self.picture)
 
 
 @dataclass(frozen=True)
@@ -154,29 +155,19 @@ class PictureDiffusion(nn.Module):
         Raises:
             InputError: if the model cannot do what is asked.
         """
-        if not prompts:
-            raise InputError(
-                "no prompts: give one for each picture, empty ones for a model without"
-            )
         size = self._checked_size(size, canvas)
         strength = 1.0 if canvas is None else canvas.strength
         order = _Order(
             size,
             self.walk.times_from(strength or 1.0, steps, self.process.schedule.num_steps),
             self.walk.solver_named(solver),
-            self._checked_guidance(guidance),
+            guidance_for(self.walk, self.domain.reads, guidance),
             self._checked_rescale(rescale),
             negative,
             canvas,
         )
-        if canvas is not None and strength == 0:
-            return canvas.picture.expand(len(prompts), -1, -1, -1).clone()
-        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
-        made = []
-        for first in range(0, len(prompts), batch_size):
-            rows = slice(first, first + batch_size)
-            made.append(self._made(list(prompts[rows]), seeds[rows], order, on_step))
-        pictures = torch.cat(made)
+        make = partial(self._made, order=order, on_step=on_step)
+        pictures = in_batches(make, prompts, seed, batch_size)
         if canvas is None or canvas.mask is None:
             return pictures
         return torch.where(canvas.mask, pictures, canvas.picture)
@@ -189,6 +180,8 @@ class PictureDiffusion(nn.Module):
         on_step: Callable[[Step], None] | None,
     ) -> UInt8[Tensor, "batch colours height width"]:
         """One batch of pictures."""
+        if order.canvas is not None and order.canvas.strength == 0:
+            return order.canvas.picture.expand(len(prompts), -1, -1, -1).clone()
         shape = self.domain.state_shape(len(prompts), order.size)
         rng = generators(seeds)
         state = sample(
@@ -243,14 +236,6 @@ class PictureDiffusion(nn.Module):
             kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only where all pixels are
             projections.append(keep_known(self._state_of(canvas), kept))
         return in_turn(*projections) if projections else None
-
-    def _checked_guidance(self, guidance: float | None) -> float:
-        if guidance is None and self.domain.reads == "nothing":
-            return 1.0
-        guidance = self.walk.checked_guidance(guidance)
-        if guidance != 1 and self.domain.reads == "nothing":
-            raise InputError(f"--guidance {guidance:g}: this model reads no prompt to be guided by")
-        return guidance
 
     def _checked_rescale(self, rescale: float | None) -> float:
         rescale = self.walk.rescale if rescale is None else rescale

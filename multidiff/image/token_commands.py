@@ -113,7 +113,7 @@ def _watched(
     model: TokenImages, prompts: list[str], seeds: list[int], how: dict[str, Any]
 ) -> tuple[UInt8[Tensor, "count colours height width"], list[Tensor]]:
     """The pictures, and the tokens of all after each step."""
-    total = min(how["steps"] or model.walk.steps, model.domain.length)
+    total = _steps(model, how)
     seen: dict[int, list[Tensor]] = {}
     with progress() as bar:
 
@@ -126,6 +126,11 @@ def _watched(
     return pictures, [torch.cat(parts) for parts in seen.values()]
 
 
+def _steps(model: TokenImages, how: dict[str, Any]) -> int:
+    """How many are made, once they are checked."""
+    return min(how["steps"] or model.walk.steps, model.domain.length)
+
+
 def _told(model: TokenImages, how: dict[str, Any]) -> dict[str, str]:
     """What every picture's file says about how it was made."""
     walk, domain = model.walk, model.domain
@@ -135,7 +140,7 @@ def _told(model: TokenImages, how: dict[str, Any]) -> dict[str, str]:
     given = {name: how[name] if how[name] is not None else value for name, value in usual.items()}
     return {
         "model": model.name,
-        "steps": str(min(how["steps"] or walk.steps, domain.length)),
+        "steps": str(_steps(model, how)),
         **{name: one if isinstance(one, str) else f"{one:g}" for name, one in given.items()},
         "size": "x".join(map(str, domain.size)),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from multidiff.core.randomness import generators
 from multidiff.core.task import DiffusionTask
 from multidiff.core.unmasking import unmask
 from multidiff.errors import InputError
+from multidiff.image.generation import check_mask, guidance_for, in_batches
 from multidiff.image.picture import pad_to_multiple
 from multidiff.image.token_domain import PictureTokens
 from multidiff.image.token_walk import TokenWalk
@@ -41,9 +43,7 @@ class Draft:
     mask: Bool[Tensor, "height width"]
 
     def __post_init__(self) -> None:
-        if self.mask.shape != self.picture.shape[2:]:
-            theirs, own = (f"{s[1]}x{s[0]}" for s in (self.mask.shape, self.picture.shape[2:]))
-            raise InputError(f"the mask has {theirs} pixels, the picture {own}: make them the same")
+        check_mask(self.mask, self.picture)
 
 
 @dataclass(frozen=True)
@@ -163,23 +163,15 @@ class TokenImages(nn.Module):
         Raises:
             InputError: if the model cannot do what is asked.
         """
-        if not prompts:
-            raise InputError(
-                "no prompts: give one for each picture, empty ones for a model without"
-            )
         plan = _Plan(
             self.walk.token_steps(steps, self.domain.length),
             self.walk.token_solver(solver, temperature, noise, self.domain.grid),
-            self._checked_guidance(guidance),
+            guidance_for(self.walk, self.domain.reads, guidance),
             None if draft is None else self.known(draft),
             draft,
         )
-        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
-        made = []
-        for first in range(0, len(prompts), batch_size):
-            rows = slice(first, first + batch_size)
-            made.append(self._made(list(prompts[rows]), seeds[rows], plan, on_step))
-        pictures = torch.cat(made)
+        make = partial(self._made, plan=plan, on_step=on_step)
+        pictures = in_batches(make, prompts, seed, batch_size)
         return pictures if draft is None else torch.where(draft.mask, pictures, draft.picture)
 
     def _made(
@@ -225,14 +217,6 @@ class TokenImages(nn.Module):
         cells = nn.functional.max_pool2d(painted, self.domain.autoencoder.factor)
         tokens = self.domain.tokens(draft.picture)
         return tokens.masked_fill(cells.flatten(1).to(tokens.device) > 0, self.process.size)
-
-    def _checked_guidance(self, guidance: float | None) -> float:
-        if guidance is None and self.domain.reads == "nothing":
-            return 1.0
-        guidance = self.walk.checked_guidance(guidance)
-        if guidance != 1 and self.domain.reads == "nothing":
-            raise InputError(f"--guidance {guidance:g}: this model reads no prompt to be guided by")
-        return guidance
 
     @torch.no_grad()
     def nats_per_token(

@@ -21,8 +21,8 @@ from multidiff.walks import Walk
 
 logger = logging.getLogger(__name__)
 
-# What the name of an order stands for: from draw, noise of the confidence and grid.
 Grid = tuple[int, int]
+# What the name of an order stands for: from draw, noise of the confidence and grid.
 ORDERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSolver]] = {
     "confidence": lambda draw, noise, grid: Confidence(noise=noise, draw=draw),
     "random": lambda draw, noise, grid: RandomOrder(draw=draw),

@@ -26,13 +26,13 @@ import torch
 from torch import nn
 
 from multidiff.core.edits import EditProcess
-from multidiff.core.randomness import generators, mixed_seed
+from multidiff.core.randomness import generators, mixed_seed, seeds_from
 from multidiff.errors import InputError
 from multidiff.text.domain import TextDomain
 from multidiff.text.edit_task import Aim, EditTask
 from multidiff.text.edit_walk import EditWalk
 from multidiff.text.editor import Editor
-from multidiff.text.orders import TextOrder, drawn_index, seeds_of, told_of
+from multidiff.text.orders import TextOrder, drawn_index, told_of
 from multidiff.text.revising import History, Reviser
 from multidiff.text.vocabulary import FIRST
 
@@ -162,7 +162,7 @@ class EditedText(nn.Module):
                     f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
                 )
         asked = [TextOrder() for _ in drafts] if orders is None else list(orders)
-        rngs = generators(seeds_of(seed, len(drafts)))
+        rngs = generators(seeds_from(seed, len(drafts)))
         reviser = Reviser(self.domain, self.editor, self.walk if walk is None else walk)
         found: list[History] = []
         for first in range(0, len(drafts), batch_size):
@@ -179,7 +179,7 @@ class EditedText(nn.Module):
             InputError: if an order asks for more than the model reads.
         """
         # Mixed, so that what is written later does not follow the draws of its own noise.
-        rngs = generators([mixed_seed(one, 1) for one in seeds_of(seed, len(orders))])
+        rngs = generators([mixed_seed(one, 1) for one in seeds_from(seed, len(orders))])
         lengths = [self._length(order, rng) for order, rng in zip(orders, rngs, strict=True)]
         return self.corruption().prior(lengths, rngs)
 

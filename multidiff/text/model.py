@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Process
-from multidiff.core.randomness import generators
+from multidiff.core.randomness import generators, seeds_from
 from multidiff.core.task import DiffusionTask
 from multidiff.errors import InputError
 from multidiff.text.domain import TextDomain
@@ -20,7 +20,6 @@ from multidiff.text.orders import (
     batches_of,
     candidate_seeds,
     drawn_index,
-    seeds_of,
 )
 from multidiff.text.walk import TextWalk
 
@@ -127,7 +126,7 @@ class TextModel(nn.Module):
         make: Make,
     ) -> list[str]:  # fmt: skip
         """A text of each order, of so many candidates each, at most so many at a time."""
-        seeds = seeds_of(seed, len(orders))
+        seeds = seeds_from(seed, len(orders))
         if candidates < 1:
             raise InputError(f"--candidates {candidates}: at least 1")
         every = [order for order in orders for _ in range(candidates)]

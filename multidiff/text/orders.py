@@ -69,11 +69,6 @@ def candidate_seeds(seed: int, count: int) -> list[int]:
     return [seed, *(mixed_seed(seed, number) for number in range(1, count))]
 
 
-def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
-    """A seed for each text: those given, or the given one and those that follow it."""
-    return [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
-
-
 def drawn_index(logits: Float[Tensor, " lengths"], rng: torch.Generator) -> int:
     """One of the places of these logits, as probable as its own says."""
     edges = torch.softmax(logits, dim=0).cumsum(0)

@@ -17,7 +17,7 @@ from multidiff.image.token_autoencoding import QuantisedAutoencoder, TokenAutoen
 from multidiff.loading import build_model, save_model
 from multidiff.training.batches import ListedBatches
 
-SMOKE = RECIPES / "smoke" / "digits_tokens.yaml"
+SMOKE = RECIPES / "smoke" / "digits_vq.yaml"
 TOLD = {"usage", "perplexity"}
 QUANTISERS = {
     "codebook": lambda: EmaCodebook(32, 4, decay=0.9, unit=True),
@@ -184,7 +184,7 @@ def test_a_loaded_model_has_the_same_tokens(tmp_path):
 
 
 def test_it_is_trained_and_measured_by_command(tmp_path, capsys):
-    folder = trained(tmp_path / "run", "digits_tokens")
+    folder = trained(tmp_path / "run", "digits_vq")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert all(set(line) > TOLD for line in lines)
     assert {line["group"] for line in lines} == {"train", "held-out"}
