@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import yaml
 from torch import nn
 
 from multidiff.catalogue import PARTS
@@ -21,7 +22,7 @@ from multidiff.errors import InputError
 from multidiff.files import folder_written_whole
 from multidiff.foreign import convert_foreign
 from multidiff.recipe import Node, parse, read_recipe
-from multidiff.report import Report, table
+from multidiff.report import Report
 from multidiff.starting import Initial
 from multidiff.weights import (
     Conversion,
@@ -248,17 +249,27 @@ def save_model(
 
 
 def shipped_table() -> Report:
-    """The models that come with the package: name, size, licence, and what they are."""
-    rows = [["name", "MB", "about"]]
-    facts = []
+    """The models that come with the package: size, domain, licence, what they are and reach."""
+    report = Report([], {"models": []})
     for name, folder in shipped().items():
         size = (folder / WEIGHTS).stat().st_size / 1e6
-        about = _first_line(folder / CARD)
-        rows.append([name, f"{size:.1f}", about])
-        facts.append({"name": name, "megabytes": round(size, 2), "about": about})
-    return Report(table(rows), {"models": facts})
+        told = card_of(folder)
+        report.lines.extend(
+            [
+                f"{name:<20}{size:>5.1f} MB   {told['domain']:<9} {told['license']}",
+                f"    {told['about']}",
+                f"    {told['figures']}",
+            ]
+        )
+        report.facts["models"].append({"name": name, "megabytes": round(size, 2), **told})
+    return report
 
 
-def _first_line(card: Path) -> str:
-    lines = card.read_text().splitlines() if card.is_file() else []
-    return next((line.lstrip("# ") for line in lines if line.strip()), "")
+def card_of(folder: Path) -> dict[str, str]:
+    """What the head of a shipped model's card says, in YAML between two lines of dashes.
+
+    Returns:
+        ``about``, ``domain``, ``license`` and ``figures``, a line each.
+    """
+    _, head, _ = (folder / CARD).read_text("utf-8").split("---\n", 2)
+    return yaml.safe_load(head)

@@ -1,6 +1,7 @@
 """The command line as a whole: statuses, models, recipes, conversion."""
 
 import json
+import re
 import shutil
 import time
 
@@ -11,7 +12,7 @@ from commands import complains, does, facts
 from program import RECIPES, refused, run
 
 import multidiff
-from multidiff.loading import shipped
+from multidiff.loading import card_of, shipped
 from multidiff.weights import read_tensors, save_tensors
 
 SMOKE = sorted((RECIPES / "smoke").glob("*.yaml"))
@@ -31,22 +32,22 @@ def test_wrong_words_end_with_status_2():
 
 
 def test_models_are_listed(capsys):
-    assert facts(capsys, "models") == {
-        "faults": [],
-        "models": [
-            {"name": name, "megabytes": pytest.approx(size, abs=0.01), "about": about}
-            for name, size, about in _shipped()
-        ],
-    }
-    assert all(name in does(capsys, "models") for name, _, _ in _shipped())
-
-
-def _shipped():
-    for name, folder in shipped().items():
-        card = (folder / "card.md").read_text()
+    told = facts(capsys, "models")["models"]
+    assert [one["name"] for one in told] == list(shipped())
+    lines = does(capsys, "models")
+    for one, folder in zip(told, shipped().values(), strict=True):
         size = (folder / "model.safetensors").stat().st_size / 1e6
-        assert size < 12 and "icen" in card, f"{name}: too large, or its card tells no licence"
-        yield name, size, card.splitlines()[0].lstrip("# ")
+        assert one["megabytes"] == pytest.approx(size, abs=0.01) and size < 12
+        assert one["domain"] in ("speech", "pictures", "texts") and one["license"][:2] == "CC"
+        assert all(one[key] in lines for key in ("name", "about", "figures"))
+
+
+def test_figures_of_the_list_stand_in_the_cards():
+    """Each number of the head is one that the card below it tells."""
+    for folder in shipped().values():
+        _, _, text = (folder / "card.md").read_text().split("---\n", 2)
+        for number in re.findall(r"\d+\.\d+|\d+ %", card_of(folder)["figures"]):
+            assert number in text, f"{folder.name}: {number}"
 
 
 @pytest.mark.parametrize("recipe", SMOKE, ids=lambda path: path.stem)
