@@ -105,8 +105,7 @@ class GaussianProcess:
     def estimate(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
         """The denoiser's output read as (clean, noise)."""
         prediction, fraction = self.split(output)
-        clean, noise = self.prediction.pair(prediction, noisy, level)
-        return Estimate(clean, noise, fraction)
+        return self.prediction.estimate(prediction, noisy, level, fraction)
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The prediction, and the variance fraction in [0, 1] where one is learned."""

@@ -8,6 +8,7 @@ instead of a table of them.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -42,6 +43,31 @@ def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor,
     return (flat * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
 
 
+class CleanEstimate(Estimate):
+    """An estimate of the clean state, whose noise is worked out when a solver asks for it.
+
+    Ancestral steps never do, and a chain of projections asks at its end at most.
+    """
+
+    _noisy: Tensor
+    _level: NoiseLevel
+
+    def __init__(
+        self,
+        clean: Tensor,
+        noisy: Tensor,
+        level: NoiseLevel,
+        variance_fraction: Tensor | None = None,
+    ):
+        vars(self).update(clean=clean, variance_fraction=variance_fraction)
+        vars(self).update(_noisy=noisy, _level=level)
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """The noise that makes the noisy state out of the clean one."""
+        return noise_between(self._noisy, self.clean, self._level)
+
+
 @runtime_checkable
 class Prediction(Protocol):
     """What a network predicts, as one of the two coordinates of (clean, noise)."""
@@ -50,8 +76,10 @@ class Prediction(Protocol):
         """What a perfect network would return."""
         ...
 
-    def pair(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        """The output read as (clean, noise)."""
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
+        """The output read as (clean, noise), with the fraction of a learned variance."""
         ...
 
     def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
@@ -66,9 +94,12 @@ class NoisePrediction:
         """See :class:`Prediction`."""
         return corrupted.noise
 
-    def pair(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
         """See :class:`Prediction`."""
-        return combine(1 / level.alpha, noisy, -level.sigma / level.alpha, output), output
+        clean = combine(1 / level.alpha, noisy, -level.sigma / level.alpha, output)
+        return Estimate(clean, output, fraction)
 
     def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Prediction`."""
@@ -82,9 +113,11 @@ class CleanPrediction:
         """See :class:`Prediction`."""
         return corrupted.clean
 
-    def pair(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
         """See :class:`Prediction`."""
-        return output, noise_between(noisy, output, level)
+        return CleanEstimate(output, noisy, level, fraction)
 
     def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Prediction`."""
@@ -99,10 +132,12 @@ class VelocityPrediction:
         level = corrupted.level
         return combine(level.alpha, corrupted.noise, -level.sigma, corrupted.clean)
 
-    def pair(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
         """See :class:`Prediction`."""
         clean = combine(level.alpha, noisy, -level.sigma, output)
-        return clean, combine(level.sigma, noisy, level.alpha, output)
+        return Estimate(clean, combine(level.sigma, noisy, level.alpha, output), fraction)
 
     def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Prediction`."""
@@ -129,4 +164,4 @@ def with_clean(estimate: Estimate, clean: Tensor, noisy: Tensor, level: NoiseLev
     Clipping changes samples depending on whether the noise is derived again (guided-diffusion
     does, diffusers by default does not); here it always is.
     """
-    return Estimate(clean, noise_between(noisy, clean, level), estimate.variance_fraction)
+    return CleanEstimate(clean, noisy, level, estimate.variance_fraction)

@@ -76,7 +76,7 @@ def test_posterior_mean_in_terms_of_the_noise(step):
     beta, bar = LINEAR.betas[step], LINEAR.alphas_cumprod[step]
     level = table_level(step)
     noisy, noise = double(1, 7), double(1, 7, seed=1)
-    clean, _ = PREDICTIONS["noise"]().pair(noise, noisy, level)
+    clean = PREDICTIONS["noise"]().estimate(noise, noisy, level).clean
     mean = Transition(level, table_level(step - 1)).posterior_mean(clean, noisy)
     wanted = (noisy - beta / (1 - bar).sqrt() * noise) / (1 - beta).sqrt()
     torch.testing.assert_close(mean, wanted, rtol=1e-10, atol=1e-10)
@@ -129,8 +129,8 @@ def test_every_prediction_gives_back_the_pair(name, schedule):
     level = schedule.at(torch.tensor([0.01, 0.3, 0.5, 0.8, 0.95], dtype=torch.float64))
     noisy = spread(level.alpha, clean) * clean + spread(level.sigma, clean) * noise
     target = prediction.target(Corrupted(noisy, clean, noise, level))
-    found = prediction.pair(target, noisy, level)
-    torch.testing.assert_close(found, (clean, noise), rtol=1e-10, atol=1e-10)
+    found = prediction.estimate(target, noisy, level)
+    torch.testing.assert_close((found.clean, found.noise), (clean, noise), rtol=1e-10, atol=1e-10)
 
 
 def test_velocity_identities():
@@ -138,9 +138,9 @@ def test_velocity_identities():
     clean, noise = double(1, 50), double(1, 50, seed=1)
     noisy = level.alpha * clean + level.sigma * noise
     velocity = level.alpha * noise - level.sigma * clean
-    found_clean, found_noise = PREDICTIONS["velocity"]().pair(velocity, noisy, level)
-    torch.testing.assert_close(found_clean, clean, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(found_noise, noise, rtol=1e-12, atol=1e-12)
+    found = PREDICTIONS["velocity"]().estimate(velocity, noisy, level)
+    torch.testing.assert_close(found.clean, clean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.noise, noise, rtol=1e-12, atol=1e-12)
 
 
 def test_velocity_without_signal_is_minus_the_clean_state():
