@@ -26,6 +26,8 @@ PARTS = {
     "UniformTimes": "multidiff.core.times:UniformTimes",
     "DiscreteTimes": "multidiff.core.times:DiscreteTimes",
     "ImportanceTimes": "multidiff.core.times:ImportanceTimes",
+    # Networks that several wings share.
+    "TokenDenoiser": "multidiff.nn.tokens:TokenDenoiser",
     # Pictures.
     "PictureDiffusion": "multidiff.image.diffusion:PictureDiffusion",
     "PictureAutoencoder": "multidiff.image.autoencoding:PictureAutoencoder",
@@ -53,8 +55,6 @@ PARTS = {
     "TextDiffusion": "multidiff.text.diffusion:TextDiffusion",
     "MaskedText": "multidiff.text.masked:MaskedText",
     "TokenDomain": "multidiff.text.masked:TokenDomain",
-    # Over tokens of any kind.
-    "TokenDenoiser": "multidiff.nn.tokens:TokenDenoiser",
     "EditedText": "multidiff.text.edited:EditedText",
     "Editor": "multidiff.text.editor:Editor",
     "EditWalk": "multidiff.text.edit_walk:EditWalk",
@@ -97,7 +97,7 @@ VERBS = {
         "preview": "multidiff.image.previews:preview_autoencoder",
     },
     "TokenAutoencoder": {
-        "eval": "multidiff.image.reconstruction:measure_tokens",
+        "eval": "multidiff.image.reconstruction:measure",
         "preview": "multidiff.image.previews:preview_autoencoder",
     },
     "TokenImages": {

@@ -13,7 +13,7 @@ PACKAGE = Path(multidiff.__file__).parent
 ROOT = PACKAGE.parent
 WINGS = ("audio", "image", "text")
 # Ground-floor modules that know nothing of the wings: everyone but core may use them.
-GROUND = {"errors", "files", "weights", "report", "walks"}
+GROUND = {"errors", "files", "weights", "report", "walks", "domain_model"}
 ALLOWED = {
     "core": {"core"},
     "nn": {"core", "nn"},
@@ -24,6 +24,7 @@ ALLOWED = {
     "files": {"errors"},
     "weights": {"errors", "files"},
     "walks": {"core", "errors"},
+    "domain_model": set(),
     "recipe": {"errors"},
     "checking": {"errors", "recipe"},
     "options": {"errors"},

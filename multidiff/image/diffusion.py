@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from multidiff.core.gaussian import GaussianProcess
 from multidiff.core.guidance import ClassifierFreeGuidance, map_condition
@@ -20,6 +19,7 @@ from multidiff.core.randomness import generators
 from multidiff.core.sampling import Step, sample
 from multidiff.core.task import DiffusionTask
 from multidiff.core.times import TimeGrid
+from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
 from multidiff.image.domains import LatentDomain, PixelDomain
 from multidiff.image.generation import check_mask, guidance_for, in_batches
@@ -66,7 +66,7 @@ class _Order:
     canvas: Canvas | None
 
 
-class PictureDiffusion(nn.Module):
+class PictureDiffusion(DomainModel):
     """A model of pictures.
 
     Args:
@@ -80,6 +80,8 @@ class PictureDiffusion(nn.Module):
             classes where it has some.
     """
 
+    domain: PixelDomain | LatentDomain
+
     def __init__(
         self,
         domain: PixelDomain | LatentDomain,
@@ -89,18 +91,12 @@ class PictureDiffusion(nn.Module):
         drop_condition: float = 0.0,
         subjects: tuple[str, ...] = (),
     ):
-        super().__init__()
+        super().__init__(domain)
         self.subjects = subjects or getattr(domain, "classes", ())
-        self.domain, self.process, self.denoiser = domain, process, denoiser
+        self.process, self.denoiser = process, denoiser
         self.walk = PictureWalk() if walk is None else walk
         self.drop_condition = drop_condition
-        self.name = ""
         self.walk.solver_named(None)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.denoiser.parameters()).device
 
     def task(self) -> DiffusionTask:
         """What a trainer trains."""
@@ -109,15 +105,6 @@ class PictureDiffusion(nn.Module):
     def facts(self) -> dict[str, str]:
         """What the weights were made for."""
         return {"kind": "pictures", "channels": str(self.domain.channels)}
-
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return self.domain.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up, and the folder's name."""
-        self.name = folder.name
-        self.domain.settle(folder)
 
     @torch.no_grad()
     def generate(

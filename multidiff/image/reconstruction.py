@@ -23,7 +23,7 @@ Batches = list[UInt8[Tensor, "batch colours height width"]]
 
 
 def measure(
-    model: PictureAutoencoder,
+    model: PictureAutoencoder | TokenAutoencoder,
     data: str | None,
     folder: Path,
     *,
@@ -35,42 +35,7 @@ def measure(
     most: int = 5000,
     split: str = "train",
 ) -> Report:
-    """Reconstructions against their originals.
-
-    Args:
-        model: the autoencoder.
-        data: held-out pictures.
-        folder: of the model; nothing in it is needed.
-        steps: an autoencoder takes none.
-        solver: nor this.
-        seed: of the kernel distance's subsets.
-        judge: a classifier, for the feature distance.
-        inception: a file of Inception's weights, for FID.
-        most: pictures.
-        split: of the data set.
-
-    Raises:
-        InputError: if steps or a solver are asked for.
-    """
-    _refuse(steps, solver)
-    real = _batches(data, model.autoencoder.picture_channels, split, most)
-    return compared(model, real, describes_by(model, judge, inception), seed)
-
-
-def measure_tokens(
-    model: TokenAutoencoder,
-    data: str | None,
-    folder: Path,
-    *,
-    steps: int | None = None,
-    solver: str | None = None,
-    seed: int = 0,
-    judge: PictureClassifier | None = None,
-    inception: Path | None = None,
-    most: int = 5000,
-    split: str = "train",
-) -> Report:
-    """The same of pictures as tokens, and how many of the codes they use.
+    """Reconstructions against their originals; of tokens also how many codes they use.
 
     Args:
         model: the autoencoder.
@@ -90,20 +55,28 @@ def measure_tokens(
     _refuse(steps, solver)
     real = _batches(data, model.autoencoder.picture_channels, split, most)
     report = compared(model, real, describes_by(model, judge, inception), seed)
+    if isinstance(model, TokenAutoencoder):
+        _codes_used(model, real, report)
+    return report
+
+
+def _codes_used(model: TokenAutoencoder, real: Batches, report: Report) -> None:
+    """How many of the codes pictures need, and how evenly."""
     tokens = torch.cat([model.encode(batch).cpu() for batch in real])
     used, even = (float(of(tokens, model.size)) for of in (usage, perplexity))
     rows, columns = tokens.shape[1:]
-    line = (
+    report.lines.append(
         f"{rows}x{columns} tokens: {100 * used:.1f} % of {model.size} codes used, "
         f"perplexity {even:.1f}"
     )
-    facts = {
-        "tokens": [rows, columns],
-        "codes": model.size,
-        "usage": round(used, 5),
-        "perplexity": round(even, 3),
-    }
-    return Report([*report.lines, line], {**report.facts, **facts})
+    report.facts.update(
+        {
+            "tokens": [rows, columns],
+            "codes": model.size,
+            "usage": round(used, 5),
+            "perplexity": round(even, 3),
+        }
+    )
 
 
 def compared(

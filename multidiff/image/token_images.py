@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from multidiff.core.protocols import Denoiser
 from multidiff.core.randomness import generators
 from multidiff.core.task import DiffusionTask
 from multidiff.core.unmasking import unmask
+from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
 from multidiff.image.generation import check_mask, guidance_for, in_batches
 from multidiff.image.picture import pad_to_multiple
@@ -57,7 +57,7 @@ class _Plan:
     draft: Draft | None
 
 
-class TokenImages(nn.Module):
+class TokenImages(DomainModel):
     """A model of pictures by masked diffusion of their tokens.
 
     Args:
@@ -72,6 +72,8 @@ class TokenImages(nn.Module):
     Raises:
         ValueError: if these do not fit each other.
     """
+
+    domain: PictureTokens
 
     def __init__(
         self,
@@ -100,17 +102,11 @@ class TokenImages(nn.Module):
                 f"a denoiser with sources {sources} for {len(domain.classes)} classes: set "
                 f"sources: {len(domain.classes)}"
             )
-        super().__init__()
-        self.domain, self.process, self.denoiser = domain, process, denoiser
+        super().__init__(domain)
+        self.process, self.denoiser = process, denoiser
         self.walk = TokenWalk() if walk is None else walk
         self.drop_condition = drop_condition
         self.subjects = subjects or domain.classes
-        self.name = ""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.denoiser.parameters()).device
 
     def task(self) -> DiffusionTask:
         """What a trainer trains."""
@@ -119,15 +115,6 @@ class TokenImages(nn.Module):
     def facts(self) -> dict[str, str]:
         """What the weights were made for."""
         return {"kind": "picture tokens", "codes": str(self.domain.codes)}
-
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return self.domain.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up, and the folder's name."""
-        self.name = folder.name
-        self.domain.settle(folder)
 
     @torch.no_grad()
     def generate(

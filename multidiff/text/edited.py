@@ -19,14 +19,13 @@ The paper has no code. What it leaves open, and is decided here, beside
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 
 from multidiff.core.edits import EditProcess
 from multidiff.core.randomness import generators, mixed_seed, seeds_from
+from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
 from multidiff.text.domain import TextDomain
 from multidiff.text.edit_task import Aim, EditTask
@@ -39,7 +38,7 @@ from multidiff.text.vocabulary import FIRST
 Noise = Literal["uniform", "frequency"]
 
 
-class EditedText(nn.Module):
+class EditedText(DomainModel):
     """A model that edits texts.
 
     Args:
@@ -57,6 +56,8 @@ class EditedText(nn.Module):
     Raises:
         ValueError: if these do not fit each other.
     """
+
+    domain: TextDomain
 
     def __init__(
         self,
@@ -77,23 +78,17 @@ class EditedText(nn.Module):
                 f"a vocabulary of {domain.vocabulary.size} for a process of size {process.size} "
                 f"and an editor of size {editor.size}: make them alike"
             )
-        super().__init__()
+        super().__init__(domain)
         domain.check_reader(editor)
-        self.domain, self.process, self.editor = domain, process, editor
+        self.process, self.editor = process, editor
         self.walk = EditWalk() if walk is None else walk
         self.noise: Noise = noise
         self.aim: Aim = aim
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
         self.from_own = from_own
-        self.name = ""
         if noise == "uniform":
             process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.domain.device
 
     def corruption(self) -> EditProcess:
         """The process, told what to write."""
@@ -123,15 +118,6 @@ class EditedText(nn.Module):
     def facts(self) -> dict[str, str]:
         """What the weights were made for."""
         return {"kind": "texts"}
-
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return self.domain.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up, and the folder's name."""
-        self.name = folder.name
-        self.domain.settle(folder)
 
     @torch.no_grad()
     def revise(

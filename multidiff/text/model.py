@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from multidiff.core.protocols import Process
 from multidiff.core.randomness import generators, seeds_from
 from multidiff.core.task import DiffusionTask
+from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
 from multidiff.text.domain import TextDomain
 from multidiff.text.metrics import minimum_bayes_risk
@@ -23,11 +23,13 @@ from multidiff.text.orders import (
 )
 from multidiff.text.walk import TextWalk
 
+MOST_CANDIDATES = 1000
+
 # From some orders, their lengths in tokens and their generators to texts, on one canvas.
 Make = Callable[[list[TextOrder], list[int], list[torch.Generator]], list[str]]
 
 
-class TextModel(nn.Module):
+class TextModel(DomainModel):
     """A model of texts: a domain, a process and a network.
 
     Args:
@@ -49,16 +51,10 @@ class TextModel(nn.Module):
         walk: TextWalk,
         drop_condition: float,
     ):
-        super().__init__()
+        super().__init__(domain)
         domain.check_reader(denoiser)
-        self.domain, self.process, self.denoiser = domain, process, denoiser
+        self.process, self.denoiser = process, denoiser
         self.walk, self.drop_condition = walk, drop_condition
-        self.name = ""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.domain.device
 
     def task(self) -> DiffusionTask:
         """What a trainer trains."""
@@ -67,15 +63,6 @@ class TextModel(nn.Module):
     def facts(self) -> dict[str, str]:
         """What the weights were made for."""
         return {"kind": "texts"}
-
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return self.domain.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up, and the folder's name."""
-        self.name = folder.name
-        self.domain.settle(folder)
 
     @abstractmethod
     def generate(
@@ -127,8 +114,8 @@ class TextModel(nn.Module):
     ) -> list[str]:  # fmt: skip
         """A text of each order, of so many candidates each, at most so many at a time."""
         seeds = seeds_from(seed, len(orders))
-        if candidates < 1:
-            raise InputError(f"--candidates {candidates}: at least 1")
+        if not 1 <= candidates <= MOST_CANDIDATES:
+            raise InputError(f"--candidates {candidates}: at least 1, at most {MOST_CANDIDATES}")
         every = [order for order in orders for _ in range(candidates)]
         rngs = generators([n for one in seeds for n in candidate_seeds(one, candidates)])
         lengths = [self._length(order, rng) for order, rng in zip(every, rngs, strict=True)]

@@ -1,0 +1,53 @@
+"""What models of every wing have in common: a domain that says what lies beside their weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+
+class Lasting(Protocol):
+    """A domain that is more than its weights."""
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights, by name."""
+        ...
+
+    def settle(self, folder: Path) -> None:
+        """Take that up."""
+        ...
+
+
+class DomainModel(nn.Module):
+    """A model of media that a domain turns into states.
+
+    Args:
+        domain: which tells what must lie beside the weights.
+
+    Attributes:
+        domain: the same.
+        name: of the folder that it was read from; empty where it is new.
+    """
+
+    domain: Lasting
+
+    def __init__(self, domain: Lasting):
+        super().__init__()
+        self.domain, self.name = domain, ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return self.domain.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up, and the folder's name."""
+        self.name = folder.name
+        self.domain.settle(folder)
