@@ -32,6 +32,7 @@ PARTS = {
     "text-loop": "text_loop",
     "edit-step": "edit_step",
     "token-digits": "token_digits",
+    "network-share": "network_share",
 }
 
 
