@@ -4,10 +4,16 @@ import ast
 import inspect
 import re
 import shlex
+import sys
+from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 from pages import PAGES, ROOT, blocks, execute
 from program import refused
+
+from multidiff.catalogue import PARTS, VERBS
+from multidiff.cli import run
 
 MODALITY = ROOT / "docs" / "add_a_modality.md"
 PYTHON = [page for page in PAGES if page != MODALITY and any(blocks(page))]
@@ -26,7 +32,15 @@ def test_a_new_modality_by_the_page(tmp_path, monkeypatch):
     """Trains as the page says; its samples are nearly as near to real curves as real ones."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    space = execute(MODALITY)
+    pen = ModuleType("pen")  # what the page says to write: its classes are found by this name
+    monkeypatch.setitem(sys.modules, "pen", pen)
+    with patch.dict(PARTS), patch.dict(VERBS):
+        space = execute(MODALITY, vars(pen))
+        assert run(["check", "pen.yaml"]) == 0
+        assert run(["sample", "pen", "--prompt", "star", "--steps", "5", "-o", "star.png"]) == 0
+        assert run(["sample", "pen", "--prompt", "moon", "-o", "moon.png"]) == 2
+        assert run(["eval", "pen", "--steps", "5"]) == 0
+    assert (tmp_path / "star.png").stat().st_size > 1000
     assert float(space["ratio"]) < 2.5
     swapped = space["distance_to_nearest"](space["made"], space["kind"].flip(0))
     assert float(swapped) > 4 * float(space["distance_to_nearest"](space["made"], space["kind"]))
@@ -101,6 +115,20 @@ def test_code_and_tests_that_a_page_names_exist(path, name):
         found = [one for one in definitions if getattr(one, "name", None) == part]
         assert found, f"{path}: {name}"
         definitions = getattr(found[0], "body", [])
+
+
+def test_pictures_are_made_by_the_script_and_shown_on_a_page():
+    """And small: nobody waits for a page."""
+    pictures, sounds = ROOT / "docs" / "pictures", ROOT / "docs" / "sounds"
+    made = set(re.findall(r'^    "(\w+)": \(', (pictures / "make.py").read_text(), re.MULTILINE))
+    text = "".join(page.read_text() for page in PAGES)
+    assert set(re.findall(r"pictures/make\.py (\w+)", text)) == made
+    for picture in pictures.glob("*.png"):
+        assert f"pictures/{picture.name})" in text, picture.name
+        assert picture.stat().st_size < 200_000, picture.name
+    for sound in sounds.iterdir():
+        assert f"sounds/{sound.name})" in text, sound.name
+    assert sum(sound.stat().st_size for sound in sounds.iterdir()) < 1_500_000
 
 
 def test_ci_runs_what_the_readme_says():

@@ -1,21 +1,48 @@
-"""Draws the pictures of the documentation: python docs/pictures/make.py [LOG.jsonl]."""
+"""Makes the pictures and the sound of the documentation.
 
+python docs/pictures/make.py [NAME ...] [LOG.jsonl]: those named (see ``PAGES`` at the end), or all
+of them; with the log of a run also the picture of its losses.
+"""
+
+import io
 import json
+import re
+import shlex
 import sys
+import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
+import soundfile
 import torch
+from PIL import Image
 
 import multidiff as md
 from multidiff.audio.metrics import griffin_lim
 from multidiff.audio.sound import SoundFile
+from multidiff.audio.synth import find_inputs, synthesize_file
+from multidiff.cli import run
 from multidiff.files import place_of
 from multidiff.image.diffusion import Canvas
 from multidiff.image.picture import grid, write_picture
+from multidiff.text.domain import UNWRITTEN
+from multidiff.text.orders import TextOrder
+from multidiff.text.vocabulary import PAD
 
 HERE = Path(__file__).parent
+SOUNDS = HERE.parent / "sounds"
 CLIP, SECONDS = "starter:speech/LJ001-0019.flac", 3.2
+
+
+def save(figure, name, dpi=80):
+    """A figure as a small file, of 128 colours."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=dpi)
+    plt.close(figure)
+    picture = Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture.save(HERE / name, optimize=True)
 
 
 def spectrogram(axis, wave, title):
@@ -52,7 +79,7 @@ def speech(vocoder):
         spectrogram(axis, *row)
     axes[-1].set_xlabel("seconds", fontsize=8)
     figure.tight_layout()
-    figure.savefig(HERE / "speech.png", dpi=80)
+    save(figure, "speech.png")
 
 
 def walk(vocoder):
@@ -67,7 +94,27 @@ def walk(vocoder):
         wave = vocoder.domain.to_wave(step.state, mel)[0]
         spectrogram(axis, wave, f"after step {step.number} of {step.total}")
     figure.tight_layout()
-    figure.savefig(HERE / "walk.png", dpi=80)
+    save(figure, "walk.png")
+
+
+def sound(vocoder):
+    """The recordings of the package said again, and the first once more in half the steps."""
+    rate, pieces = vocoder.preset.sample_rate_hz, []
+    sources = find_inputs([Path("starter:speech")])
+    with tempfile.TemporaryDirectory() as folder:
+        for source, steps in [*((one, 8) for one in sources), (sources[0], 4)]:
+            made = Path(folder) / "made.wav"
+            synthesize_file(vocoder, source, made, plan=vocoder.plan(steps))
+            pieces += [soundfile.read(made)[0], np.zeros(rate // 2)]
+    wave = np.concatenate(pieces[:-1])
+    SOUNDS.mkdir(exist_ok=True)
+    soundfile.write(SOUNDS / "spoken.flac", wave, rate, "PCM_16", compression_level=1.0)
+    soundfile.write(
+        SOUNDS / "spoken.mp3", wave, rate, "MPEG_LAYER_III",
+        compression_level=0.6, bitrate_mode="CONSTANT",
+    )  # fmt: skip
+    peak, power = 20 * np.log10(np.abs(wave).max()), 10 * np.log10(np.square(wave).mean())
+    print(f"{len(wave) / rate:.2f} s, peak {peak:.1f} dBFS, RMS {power:.1f} dBFS")
 
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -114,6 +161,136 @@ def unmasking(model):
     write_picture(strip, HERE / "unmasking.png")
 
 
+def tokens(model):
+    """A row of samples by masked tokens for each kind of digit."""
+    prompts = [str(kind) for kind in range(10) for _ in range(12)]
+    made = model.generate(prompts, seed=[*range(12)] * 10)
+    write_picture(grid(enlarged(made), columns=12, background=64), HERE / "tokens.png")
+
+
+# Texts in pictures: what a terminal's codes and the walks' rows look like.
+COLUMNS, SIZE = 96, 10
+PLAIN = {"color": "#24292f"}
+COMMAND = {"color": "#24292f", "weight": "bold"}
+REMOVED = {"color": "#c4232e", "strike": True, "back": "#ffebe9"}
+WRITTEN = {"color": "#116329", "under": True, "back": "#dafbe1"}
+CODES = {"0": PLAIN, "9;31": REMOVED, "4;32": WRITTEN}
+
+
+def broken(line):
+    """A line of ``(text, look)`` as rows of single characters, broken between words."""
+    text = "".join(piece for piece, _ in line)
+    cells = [(letter, look) for piece, look in line for letter in piece]
+    indent = [(" ", PLAIN)] * len(re.match(r"(step +)?\d*:? ?", text)[0])
+    rows = [[]]
+    for word in re.finditer(r"\S+\s*|\s+", text):
+        if len(rows[-1]) + len(word[0].rstrip()) > COLUMNS:
+            rows.append([*indent])
+        rows[-1] += cells[word.start() : word.end()]
+    return rows
+
+
+def typeset(lines, name):
+    """Lines of ``(text, look)`` as a picture, a character a cell."""
+    rows = [row for line in lines for row in broken(line)]
+    wide, high, edge = 0.602 * SIZE, 1.6 * SIZE, 10.0  # points
+    width, height = COLUMNS * wide + 2 * edge, len(rows) * high + 2 * edge
+    figure = plt.figure(figsize=(width / 72, height / 72), facecolor="white")
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axis.axis("off")
+    for number, row in enumerate(rows):
+        middle = edge + (number + 0.5) * high
+        for place, (letter, look) in enumerate(row):
+            left = edge + place * wide
+            if "back" in look:
+                box = plt.Rectangle((left, middle - 0.42 * high), wide, 0.84 * high)
+                axis.add_patch(box)
+                box.set(facecolor=look["back"], edgecolor="none", antialiased=False)
+            for key, drop in (("strike", 0.0), ("under", 0.3 * high)):
+                if look.get(key):
+                    line = [middle + drop] * 2
+                    axis.plot([left, left + wide], line, color=look["color"], linewidth=0.8)
+            axis.text(
+                left, middle, letter, color=look["color"], weight=look.get("weight", "normal"),
+                family="DejaVu Sans Mono", size=SIZE, va="center_baseline", parse_math=False,
+            )  # fmt: skip
+    save(figure, name, dpi=110)
+
+
+class Terminal(io.StringIO):
+    """Has commands print in colours."""
+
+    def isatty(self):
+        """As a terminal answers."""
+        return True
+
+
+LONG = (
+    "the the eagle grapes is wine a cheap indian receiving restaurant near d river t . "
+    "it is family whole friendly by by has a rating of pairings 5 out 5 ."
+)
+REVISIONS = [
+    'multidiff sample edits --show-edits --source "the waterman is a cheap middle indian '
+    'restaurant in the riverside grab area ."',
+    'multidiff sample edits --show-edits --source "the eagle is wine a cheap pub near the river ."',
+    f'multidiff sample edits --show-edits --pace even --steps 4 --source "{LONG}"',
+    "multidiff sample edits --show-edits --start noise --length 12 "
+    '--prompt "name[The Eagle], food[Indian]"',
+]
+
+
+def edits():
+    """What a terminal shows of some histories."""
+    lines = []
+    for command in REVISIONS:
+        with redirect_stdout(Terminal()) as shown:
+            assert run(shlex.split(command)[1:]) == 0
+        lines += [[(f"$ {command}", COMMAND)], *map(looked, shown.getvalue().splitlines()), []]
+    typeset(lines[:-1], "edits.png")
+
+
+def looked(line):
+    """A line of a terminal as pieces with their looks."""
+    first, *rest = re.split(r"\x1b\[([\d;]+)m", line)
+    return [(first, PLAIN), *((text, CODES[code]) for code, text in zip(*[iter(rest)] * 2))]  # noqa: B905
+
+
+def sentence(model):
+    """The likeliest words of the noisy state of a text, as the noise goes away."""
+    seen = []
+    (text,) = model.generate([TextOrder()], seed=0, on_step=seen.append)
+    length = len(model.domain.vocabulary.numbers(text))
+    total, lines = len(seen), []
+    for share in (0.02, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0):
+        step = seen[round(share * total) - 1]
+        logits = model.domain.logits(step.state)[0, :length]
+        logits[:, list(UNWRITTEN)] = -torch.inf
+        likely, words = logits.softmax(dim=-1).max(dim=-1)
+        line = [(f"step {step.number:2d}: ", COMMAND)]
+        for number, chance in zip(words.tolist(), likely.tolist(), strict=True):
+            grey = f"#{round(208 - 176 * chance):02x}" + f"{round(212 - 176 * chance):02x}" * 2
+            line.append((model.domain.vocabulary.text([number]) + " ", {"color": grey}))
+        lines.append(line)
+    typeset(lines, "sentence.png")
+
+
+def masked(model):
+    """The canvas of a text after each step, masks as grey bars."""
+    seen = []
+    model.generate([TextOrder()], seed=0, steps=8, on_step=lambda *step: seen.append(step))
+    final, lines = seen[-1][1][0].tolist(), []
+    for number, canvas in seen:
+        line = [(f"step {number}: ", COMMAND)]
+        for token, word in zip(canvas[0].tolist(), final, strict=True):
+            if word == PAD:
+                continue
+            hidden = token == model.process.size
+            look = {"color": "#d0d7de", "back": "#d0d7de"} if hidden else PLAIN
+            line += [(model.domain.vocabulary.text([word]), look), (" ", PLAIN)]
+        lines.append(line)
+    typeset(lines, "masked.png")
+
+
 def training(log):
     """Losses over the steps of a run."""
     entries = [json.loads(line) for line in Path(log).read_text().splitlines()]
@@ -126,17 +303,29 @@ def training(log):
     axis.set_ylim(min(values) - 0.01, max(values) + 0.06)
     axis.legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(HERE / "training.png", dpi=80)
+    save(figure, "training.png")
+
+
+# What is made, and by which model where one is needed.
+PAGES = {
+    "speech": (speech, "speech"),
+    "walk": (walk, "speech"),
+    "sound": (sound, "speech"),
+    "digits": (digits, "digits"),
+    "painting": (painting, "digits"),
+    "unmasking": (unmasking, "digit-tokens"),
+    "tokens": (tokens, "digit-tokens"),
+    "sentence": (sentence, "restaurant"),
+    "masked": (masked, "masked"),
+    "edits": (edits, None),
+}
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
-    model = md.load("speech")
-    speech(model)
-    walk(model)
-    painter = md.load("digits")
-    digits(painter)
-    painting(painter)
-    unmasking(md.load("digit-tokens"))
-    if len(sys.argv) > 1:
-        training(sys.argv[1])
+    logs = [word for word in sys.argv[1:] if word.endswith(".jsonl")]
+    names = [word for word in sys.argv[1:] if word not in logs]
+    for name in names or (PAGES if not logs else ()):
+        make, model = PAGES[name]
+        make(*([md.load(model)] if model else []))
+    for log in logs:
+        training(log)
