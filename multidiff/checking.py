@@ -70,7 +70,8 @@ class Checker:
         constructor = locate(target)
         if not any(_fits(constructor, one) for one in options):
             wanted = " or ".join(_name_of(one) for one in options)
-            return self._fault(node.value[USE].place, f"{name} is no {wanted}")
+            lacks = _lacking(constructor, options)
+            return self._fault(node.value[USE].place, f"{name} is no {wanted}{lacks}")
         return self._constructed(node, constructor, str(name))
 
     def _constructed(self, node: Node, constructor: Any, name: str | None = None) -> Part:
@@ -100,6 +101,12 @@ class Checker:
                 return constructor(**built)
             except ValueError as error:
                 raise InputError(f"{node.place}: {error}") from error
+            except Exception as error:  # what torch and Python say to numbers that are absurd
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                raise InputError(
+                    f"{node.place}: {_name_of(constructor)} cannot be built of these values "
+                    f"({reason}); mend them"
+                ) from error
 
         return Part(build, resolved)
 
@@ -142,7 +149,7 @@ def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue)
             known = _nearest(key, sections)
             checker.faults.append(f"{node.place}: a recipe has no section {key!r}{known}")
     if checker.faults:
-        raise InputError("\n".join(checker.faults))
+        raise InputError(*checker.faults)
     return parts
 
 
@@ -179,9 +186,20 @@ def _fits(constructor: Any, wanted: Any) -> bool:
     if not inspect.isclass(wanted):
         return False
     if getattr(wanted, "_is_protocol", False):
-        members = [m for m in vars(wanted) if not m.startswith("_") or m == "__call__"]
-        return all(hasattr(constructor, member) for member in members)
+        return all(hasattr(constructor, member) for member in _members(wanted))
     return issubclass(constructor, wanted)
+
+
+def _members(protocol: Any) -> list[str]:
+    return [name for name in vars(protocol) if not name.startswith("_") or name == "__call__"]
+
+
+def _lacking(constructor: Any, options: Sequence[Any]) -> str:
+    """What keeps it from being the one protocol that is wanted."""
+    if len(options) != 1 or not getattr(options[0], "_is_protocol", False):
+        return ""
+    lacks = [name for name in _members(options[0]) if not hasattr(constructor, name)]
+    return f": it has no {', '.join(lacks)}" if lacks else ""
 
 
 def _hints(constructor: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ fault of ours; 130 on Ctrl-C. Everything heavy is imported inside the commands.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multidiff.errors import InputError, Interrupted
+from multidiff.files import REASONS
 
 if TYPE_CHECKING:
     from multidiff.report import Report
@@ -34,9 +36,10 @@ ModelName = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(help="Network evaluations.")]
 Solver = Annotated[str | None, typer.Option(help="ddpm, ddim, heun or dpm++.")]
-Seed = Annotated[int, typer.Option(help="Of the noise.")]
+Seed = Annotated[int, typer.Option(min=-(2**63), max=2**63 - 1, help="Of the noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, last.")]
+MOST_SAMPLES = 1_000_000
 # Options that the model's own wing adds travel as unread arguments.
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -77,7 +80,9 @@ def sample(
     context: typer.Context,
     model: ModelName,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder.")] = None,
-    num: Annotated[int, typer.Option("-n", min=1, help="Samples for each prompt.")] = 1,
+    num: Annotated[
+        int, typer.Option("-n", min=1, max=MOST_SAMPLES, help="Samples for each prompt.")
+    ] = 1,
     prompt: Annotated[
         list[str] | None, typer.Option(help="The condition; may be repeated.")
     ] = None,
@@ -245,6 +250,9 @@ def process_share() -> tuple[int, int]:
 
 def main() -> None:
     """The program ``multidiff``."""
+    # Names of files need not be text that the terminal can show.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="multidiff: %(message)s", level=logging.WARNING)
     sys.exit(run(sys.argv[1:]))
 
@@ -262,6 +270,13 @@ def run(arguments: list[str]) -> int:
         status = app(arguments, prog_name="multidiff", standalone_mode=False)
     except InputError as fault:
         complain(str(fault))
+        return 2
+    except OSError as fault:  # of a path or a disk, wherever the system refuses it
+        if fault.errno not in REASONS:
+            raise
+        complain(
+            f"{fault.filename or 'a file'}: {REASONS[fault.errno]}; mend that, or name another"
+        )
         return 2
     except typer.Exit as end:
         return end.exit_code

@@ -8,7 +8,7 @@ from pathlib import Path
 from multidiff.catalogue import VERBS
 from multidiff.checking import locate
 from multidiff.errors import InputError
-from multidiff.files import check_replaceable
+from multidiff.files import check_replaceable, read_text
 from multidiff.foreign import convert_foreign
 from multidiff.loading import (
     CARD,
@@ -80,7 +80,7 @@ def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str])
 def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
     """A model's folder written anew, with what its wing keeps beside the weights."""
     kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
-    texts = {path.name: path.read_text() for path in kept if path.name != STATE}
-    save_model(load(folder), destination, (folder / RECIPE).read_text(), half=half, texts=texts)
+    texts = {path.name: read_text(path) for path in kept if path.name != STATE}
+    save_model(load(folder), destination, read_text(folder / RECIPE), half=half, texts=texts)
     size = (destination / WEIGHTS).stat().st_size / 1e6
     return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

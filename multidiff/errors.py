@@ -6,7 +6,13 @@ class InputError(ValueError):
 
     The message is one line that names the file or the option, the value, and the mend. The
     command line prints it and ends with status 2.
+
+    Args:
+        faults: a line each; line breaks in them, as values may have, are written out.
     """
+
+    def __init__(self, *faults: str):
+        super().__init__("\n".join("\\n".join(str(fault).splitlines()) for fault in faults))
 
 
 class Interrupted(Exception):

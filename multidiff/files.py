@@ -1,14 +1,17 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and what reading them has in common."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from multidiff.errors import InputError
 
@@ -17,11 +20,16 @@ REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than allowed",
-    errno.EACCES: "no right to write there",
-    errno.EPERM: "no right to write there",
+    errno.EACCES: "no right to it",
+    errno.EPERM: "no right to it",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
 }
 
 
@@ -72,6 +80,42 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def kept_to_itself(folder: Path) -> Iterator[None]:
+    """A folder that no other process may take while the block runs; a killed one lets it go.
+
+    The folder is made if it is not there; if the block leaves it empty, it goes again.
+
+    Raises:
+        InputError: if another process has it, or the system refuses.
+    """
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise refused(folder, error) from error
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+        if not existed:
+            with suppress(OSError):  # it holds something now
+                folder.rmdir()
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"{folder}: another run is writing there; wait for its end, or choose another folder"
+        ) from error
+    except OSError:  # a file system without locks
+        return
+
+
 def check_replaceable(folder: Path, known_by: str) -> None:
     """Refuse to write a folder where one lies that holds other things.
 
@@ -99,6 +143,30 @@ def refused(path: Path, error: OSError) -> InputError:
     """What to tell about a write that the system refused."""
     reason = REASONS.get(error.errno or 0, error.strerror or str(error))
     return InputError(f"{path}: cannot be written: {reason}; choose another place or make room")
+
+
+def read_text(path: Path) -> str:
+    """The content of a file in UTF-8.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); take it from its source") from error
+
+
+def parsed_json(text: str) -> Any:
+    """What a text in JSON says.
+
+    Raises:
+        ValueError: if it is none, or nested deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def place_of(name: str | Path) -> Path:

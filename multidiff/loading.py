@@ -37,15 +37,6 @@ AVERAGED = "ema.safetensors"
 TRAINED = "model"
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
 
-SECTIONS: dict[str, Any] = {
-    "model": Any,
-    "weights": list[Initial],
-    "data": Any,
-    "held_out": Any,
-    "first_pass": Any,
-    "trainer": Any,
-}
-
 
 @runtime_checkable
 class Model(Protocol):
@@ -66,6 +57,16 @@ class Model(Protocol):
     def settle(self, folder: Path) -> None:
         """Take that up."""
         ...
+
+
+SECTIONS: dict[str, Any] = {
+    "model": Model,
+    "weights": list[Initial],
+    "data": Any,
+    "held_out": Any,
+    "first_pass": Any,
+    "trainer": Any,
+}
 
 
 def shipped() -> dict[str, Path]:

@@ -87,7 +87,8 @@ def _model(option: str, name: str, kind: type, load: Callable[[str], Any]) -> An
 def _value(option: str, text: str, hint: Any) -> Any:
     is_tuple = typing.get_origin(hint) is tuple
     try:
-        return pydantic.TypeAdapter(hint).validate_python(text.split(",") if is_tuple else text)
+        adapter = pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(allow_inf_nan=False))
+        return adapter.validate_python(text.split(",") if is_tuple else text)
     except pydantic.ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise InputError(f"--{option} {text}: {reason[:1].lower()}{reason[1:]}") from error

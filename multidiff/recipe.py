@@ -50,8 +50,15 @@ for _tag, _pattern, _first in (
     )
 
 
+# Aliases say much in few words: a recipe says no more than this all in all.
+MOST_VALUES = 100_000
+LONGEST_NUMBER = 100
+
+
 def _scalar(reader: _Reader, node: yaml.ScalarNode) -> Any:
     if node.tag.endswith(":int"):
+        if len(node.value) > LONGEST_NUMBER:
+            raise ValueError("longer than a number can be")
         return int(node.value.replace("_", ""), 0 if "x" in node.value else 10)
     if node.tag.endswith(":float"):
         return float(node.value.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
@@ -80,46 +87,69 @@ def parse(text: str, name: str) -> Node:
     Raises:
         InputError: if it is no YAML mapping, or a key stands in it twice.
     """
-    reader = _Reader(text)
+    tree = _nodes(text, name)
+    if tree is None or not isinstance(tree.value, dict):
+        raise InputError(f"{name}: a recipe is a mapping of keys to values")
+    return tree
+
+
+def _nodes(text: str, name: str) -> Node | None:
+    """What YAML says; None if that is nothing."""
     try:
+        reader = _Reader(text)
         root = reader.get_single_node()
+        return None if root is None else _Places(reader, name).node(root)
+    except RecursionError as error:
+        raise InputError(f"{name}: is nested too deeply, or in itself; write it flatter") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f":{mark.line + 1}"
-        raise InputError(f"{name}{line}: {getattr(error, 'problem', error)}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise InputError(f"{name}: a recipe is a mapping of keys to values")
-    return _with_places(reader, root, name)
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise InputError(f"{name}{line}: {reason}; mend the YAML") from error
 
 
-def _with_places(reader: _Reader, node: yaml.Node, name: str) -> Node:
-    place = f"{name}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
-        values: dict[str, Node] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            line = f"{name}:{key_node.start_mark.line + 1}"
-            if key in values:
-                raise InputError(f"{line}: {key} stands twice; keep one")
-            child = _with_places(reader, value_node, name)
-            values[key] = Node(child.value, line)
-        return Node(values, place)
-    if isinstance(node, yaml.SequenceNode):
-        return Node([_with_places(reader, child, name) for child in node.value], place)
-    return Node(_scalar(reader, typing.cast(yaml.ScalarNode, node)), place)
+class _Places:
+    """Makes nodes of what YAML found.
+
+    Args:
+        reader: that found it.
+        name: of the file.
+    """
+
+    def __init__(self, reader: _Reader, name: str):
+        self.reader, self.name, self.left = reader, name, MOST_VALUES
+
+    def node(self, found: yaml.Node) -> Node:
+        """A value and those in it."""
+        place = f"{self.name}:{found.start_mark.line + 1}"
+        self.left -= 1
+        if self.left < 0:
+            raise InputError(f"{place}: more than {MOST_VALUES} values; write fewer aliases")
+        if isinstance(found, yaml.MappingNode):
+            values: dict[str, Node] = {}
+            for key_node, value_node in found.value:
+                key = str(key_node.value)
+                line = f"{self.name}:{key_node.start_mark.line + 1}"
+                if key in values:
+                    raise InputError(f"{line}: {key} stands twice; keep one")
+                values[key] = Node(self.node(value_node).value, line)
+            return Node(values, place)
+        if isinstance(found, yaml.SequenceNode):
+            return Node([self.node(child) for child in found.value], place)
+        scalar = typing.cast(yaml.ScalarNode, found)
+        try:
+            return Node(_scalar(self.reader, scalar), place)
+        except (yaml.YAMLError, ValueError, AttributeError) as error:  # of a tag, such as !!int
+            kind = scalar.tag.rpartition(":")[2]
+            raise InputError(f"{place}: {scalar.value[:40]!r} is no {kind}; mend it") from error
 
 
 def _overridden(tree: Node, override: str) -> Node:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise InputError(f"{override!r}: an override is key.path=value")
-    reader = _Reader(text)
-    try:
-        root = reader.get_single_node()
-    except yaml.YAMLError as error:
-        raise InputError(f"{override!r}: the value is no YAML ({error})") from error
     place = f"command line ({path})"
-    value = Node(None, place) if root is None else _with_places(reader, root, place)
+    value = _nodes(text, place) or Node(None, place)
     return _put(tree, path.split("."), value, override)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +86,7 @@ class Walk:
             InputError: if it is none.
         """
         guidance = self.guidance if guidance is None else guidance
-        if guidance < 0:
+        if not 0 <= guidance < math.inf:
             raise InputError(f"--guidance {guidance:g}: 0 or more; 1 is off")
         return guidance
 

@@ -70,17 +70,28 @@ def test_what_is_missing_is_named():
 
 def test_a_part_of_another_kind_is_refused():
     (found,) = faults(
-        "model:\n  use: GaussianProcess\n  schedule: {use: SimpleLoss}\n  predicts: noise"
+        "data:\n  use: GaussianProcess\n  schedule: {use: SimpleLoss}\n  predicts: noise"
     )
-    assert found == "r.yaml:3: SimpleLoss is no NoiseSchedule"
+    assert found.startswith("r.yaml:3: SimpleLoss is no NoiseSchedule: it has no ")
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("{use: SimpleLoss}", "SimpleLoss is no Model: it has no task, facts, files, settle"),
+        ("{width: 3}", "{'width': 3} is not right here: input should be an instance of Model"),
+    ],
+)
+def test_a_model_is_one_before_it_is_trained(model, told):
+    assert faults(f"model: {model}") == [f"r.yaml:1: {told}"]
 
 
 def test_what_a_constructor_refuses_has_its_line():
     parts = checked(
-        "model:\n  use: GaussianProcess\n  schedule:\n    use: BetaSchedule.linear\n    steps: 20"
+        "data:\n  use: GaussianProcess\n  schedule:\n    use: BetaSchedule.linear\n    steps: 20"
     )
     with pytest.raises(InputError, match=r"r\.yaml:3: beta 1 at step 19 of 20"):
-        parts["model"].build()
+        parts["data"].build()
 
 
 def test_nothing_is_built_before_everything_is_right(monkeypatch):
@@ -88,7 +99,7 @@ def test_nothing_is_built_before_everything_is_right(monkeypatch):
     monkeypatch.setattr(
         "multidiff.core.losses.SimpleLoss.__init__", lambda *a, **k: built.append(1)
     )
-    faults("model: {use: GaussianProcess, objective: {use: SimpleLoss}, schedule: 3, x: 1}")
+    faults("data: {use: GaussianProcess, objective: {use: SimpleLoss}, schedule: 3, x: 1}")
     assert built == []
 
 

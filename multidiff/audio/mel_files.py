@@ -70,8 +70,11 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
             return np.load(path, mmap_mode="r", allow_pickle=False), {}
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: is not an array file that can be read ({error})") from error
+    except Exception as error:  # what the tokenizer, zip and zlib beneath it raise comes through
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{path}: is not an array file that can be read ({reason}); copy or write it again"
+        ) from error
     told = {name: str(value) for name, value in arrays.items() if value.ndim == 0}
     return _the_one({n: a for n, a in arrays.items() if a.ndim > 0}, path), told
 

@@ -13,10 +13,11 @@ import torch
 from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import TimeGrid, explicit_log_snrs
 from multidiff.errors import InputError
-from multidiff.files import written_whole
+from multidiff.files import parsed_json, read_text, written_whole
 
 PLANS = "plans.json"
 MOST_STEPS = 10_000
+LOG_SNR_LIMIT = 100
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,13 @@ class EvenPlans:
     polish: int = 0
     steps: int = 8
 
+    def __post_init__(self) -> None:
+        if not -LOG_SNR_LIMIT <= self.lowest < self.highest <= LOG_SNR_LIMIT:
+            raise ValueError(
+                f"lowest {self.lowest:g} must be under highest {self.highest:g}, and both within "
+                f"{LOG_SNR_LIMIT} of 0"
+            )
+
     def plan(self, num_steps: int) -> Plan:
         """The plan for so many steps.
 
@@ -97,8 +105,9 @@ def read_plans(folder: Path) -> dict[int, Plan]:
     path = folder / PLANS
     if not path.is_file():
         return {}
+    text = read_text(path)
     try:
-        found = json.loads(path.read_text())
+        found = parsed_json(text)
         return {int(steps): Plan(**fields) for steps, fields in found.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: is not a file of plans ({error}); remove it") from error

@@ -94,7 +94,11 @@ class GaussianProcess:
         """The objective for each sample, a mean over the places where the mask is 1.
 
         Weighted as the draw of the times asks, which learns from it while training.
+
+        Raises:
+            ValueError: if the output does not have the shape that the state asks for.
         """
+        self._check_shape(output, corrupted.noisy)
         loss = self.objective(self, output, corrupted, mask)
         time = corrupted.level.time
         weight = self.times.weight(time).to(loss)
@@ -103,9 +107,25 @@ class GaussianProcess:
         return loss * weight
 
     def estimate(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
-        """The denoiser's output read as (clean, noise)."""
+        """The denoiser's output read as (clean, noise).
+
+        Raises:
+            ValueError: if the output does not have the shape that the state asks for.
+        """
+        self._check_shape(output, noisy)
         prediction, fraction = self.split(output)
         return self.prediction.estimate(prediction, noisy, level, fraction)
+
+    def _check_shape(self, output: Tensor, noisy: Tensor) -> None:
+        """An output that would only broadcast to the state trains and samples, but wrongly."""
+        batch, *state = noisy.shape
+        if self.learns_variance:
+            state[0] *= 2
+        if output.shape != (batch, *state):
+            raise ValueError(
+                f"the denoiser returned {tuple(output.shape)}, but states of "
+                f"{tuple(noisy.shape)} ask for {(batch, *state)}"
+            )
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The prediction, and the variance fraction in [0, 1] where one is learned."""

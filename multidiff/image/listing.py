@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.files import place_of
+from multidiff.files import parsed_json, place_of
 from multidiff.image.picture import EXTENSIONS
 
 logger = logging.getLogger(__name__)
@@ -216,7 +215,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file) if path.suffix == ".csv" else filter(str.strip, file)
             for line in lines:
-                yield dict(line if isinstance(line, dict) else json.loads(line))
+                yield dict(line if isinstance(line, dict) else parsed_json(line))
                 number += 1
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read after row {number} ({error})") from error

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class ClipTokenizer:
     def settle(self, folder: Path) -> None:
         """See :class:`Tokenizer`; files that are missing are asked for when they are needed."""
         if all((folder / name).is_file() for name in (VOCABULARY, MERGES)):
-            self.take({name: (folder / name).read_text("utf-8") for name in (VOCABULARY, MERGES)})
+            self.take({name: read_text(folder / name) for name in (VOCABULARY, MERGES)})
 
     def take(self, files: dict[str, str]) -> None:
         """Take up the contents of both files."""
@@ -148,7 +149,14 @@ class ClipTokenizer:
                     f"the model's folder holds no {VOCABULARY} and {MERGES}: put those of CLIP's "
                     "tokenizer there to have prompts read"
                 )
-            self._encoder = _clip_encoder(self._files)
+            try:
+                self._encoder = _clip_encoder(self._files)
+            except Exception as error:  # the library raises nothing narrower
+                reason = str(error).partition("\n")[0]
+                raise InputError(
+                    f"{VOCABULARY} and {MERGES} in the model's folder are no byte-pair code "
+                    f"({reason}); put those of CLIP's tokenizer there"
+                ) from error
         return self._encoder
 
 

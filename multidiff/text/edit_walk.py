@@ -14,6 +14,7 @@ from torch import Tensor
 
 from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span
 from multidiff.errors import InputError
+from multidiff.walks import MOST_STEPS
 
 Pace = Literal["all", "even"]
 # Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn.
@@ -47,8 +48,10 @@ class EditWalk:
 
     def __post_init__(self) -> None:
         for name in ("steps", "beam", "revisions"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: at least 1")
+            if not 1 <= getattr(self, name) <= MOST_STEPS:
+                raise InputError(
+                    f"--{name} {getattr(self, name)}: at least 1, at most {MOST_STEPS}"
+                )
         if self.revisions > self.beam:
             raise InputError(
                 f"--revisions {self.revisions}: no more than --beam {self.beam}, which they are "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from multidiff.errors import InputError
+from multidiff.files import read_text
 from multidiff.text.listing import TextSource
 
 LEAST_SIZE = 4
@@ -75,15 +76,3 @@ class Kept(ABC):
         rows = self.source.rows(found, held_out=False)
         lists = [found.texts] if found.sources is None else [found.texts, found.sources]
         return [texts[row] for texts in lists for row in rows]
-
-
-def read_text(path: Path) -> str:
-    """The content of a file in UTF-8.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); take it from its source") from error

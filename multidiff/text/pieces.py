@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multidiff.errors import InputError
-from multidiff.text.kept import Kept, read_text
+from multidiff.files import read_text
+from multidiff.text.kept import Kept
 from multidiff.text.listing import TextSource
 from multidiff.text.vocabulary import END, FIRST, PAD, REPLACEMENT, UNKNOWN, checked
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.files import place_of
+from multidiff.files import parsed_json, place_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLE_ENDINGS = (".parquet", ".arrow")
@@ -115,8 +114,8 @@ def _from_objects(place: str, text: str) -> Table:
     for number, line in _lines(text):
         name = f"{place}:{number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parsed_json(line)
+        except ValueError as error:
             raise InputError(f"{name}: is no JSON ({error}); mend the line") from error
         if not isinstance(row, dict):
             raise InputError(f"{name}: is no JSON object; write one, in braces, on each line")

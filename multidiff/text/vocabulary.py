@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from multidiff.errors import InputError
+from multidiff.files import parsed_json
 from multidiff.text.kept import Kept
 from multidiff.text.listing import TextSource
 
@@ -178,7 +179,7 @@ class ListedVocabulary(Kept):
 
     def _take(self, content: str, name: str) -> None:
         try:
-            found = json.loads(content)
+            found = parsed_json(content)
             pieces, counts = found["pieces"], found["counts"]
             if not all(isinstance(piece, str) for piece in pieces):
                 raise TypeError("a piece is no text")

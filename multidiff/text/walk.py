@@ -41,7 +41,7 @@ class TextWalk(Walk):
             InputError: if it is none.
         """
         temperature = self.temperature if temperature is None else temperature
-        if not temperature > 0:
+        if not 0 < temperature < math.inf:
             raise InputError(f"--temperature {temperature:g}: more than 0; 1 is as learned")
         return temperature
 

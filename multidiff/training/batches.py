@@ -145,6 +145,22 @@ class ListedBatches:
         return rows_of(self.batches[number % len(self.batches)], part, parts)
 
 
+def source_of(batches: BatchSource | list[dict[str, Any]]) -> BatchSource:
+    """Batches by their number; a list of them is taken over and over.
+
+    Raises:
+        TypeError: if they are neither.
+    """
+    if isinstance(batches, list):
+        return ListedBatches(batches)
+    if not hasattr(batches, "batch"):
+        raise TypeError(
+            f"a {type(batches).__name__} gives no batches by number: "
+            "give a list of batches, or Batches(examples, batch_size)"
+        )
+    return batches
+
+
 def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Examples to a batch: tensors and numbers are stacked, the rest are lists."""
     batch: dict[str, Any] = {}
@@ -152,7 +168,7 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = [example[key] for example in examples]
         if isinstance(first, Tensor):
             batch[key] = torch.stack(values)
-        elif isinstance(first, int | float):
+        elif isinstance(first, int | float | np.number):
             batch[key] = torch.tensor(values)
         else:
             batch[key] = values

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.files import folder_written_whole
+from multidiff.files import folder_written_whole, parsed_json
 from multidiff.weights import read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
@@ -104,9 +104,9 @@ def read(path: Path) -> Checkpoint:
         InputError: if a file is missing or is not what was written.
     """
     try:
-        state = json.loads((path / STATE).read_text())
-        step, numbers, digests = state["step"], state["numbers"], state["sha256"]
-    except (OSError, ValueError, KeyError) as error:
+        state = parsed_json((path / STATE).read_text())
+        step, numbers, digests = int(state["step"]), dict(state["numbers"]), dict(state["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / STATE}: cannot be read ({error})") from error
     for name, wanted in digests.items():
         if not (path / name).is_file() or digest(path / name) != wanted:

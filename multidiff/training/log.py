@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from multidiff.files import refused
+
 LINES = "log.jsonl"
 
 
@@ -92,8 +94,12 @@ class TrainingLog:
             )
         if self.folder is None:
             return
-        with (self.folder / LINES).open("a") as file:
-            file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
+        line = json.dumps({"step": step, "group": group, **values}) + "\n"
+        try:
+            with (self.folder / LINES).open("a") as file:
+                file.write(line)
+        except OSError as error:
+            raise refused(self.folder / LINES, error) from error
         for name, value in values.items():
             self.writer.add_scalar(f"{group}/{name}", value, step)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from multidiff.core.randomness import generators, mixed_seed
 from multidiff.errors import InputError
+from multidiff.files import kept_to_itself
 from multidiff.training.batches import BatchSource, stream
 from multidiff.training.checkpoints import CheckpointFolder
 from multidiff.training.ema import MovingAverage
@@ -89,6 +90,16 @@ class Run:
         )
 
     # ------------------------------------------------------------------ begin and end
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other runs out of the folder.
+
+        Raises:
+            InputError: if one is there already.
+        """
+        if self.folder is None or not self.engine.is_main_process:
+            return contextlib.nullcontext()
+        return kept_to_itself(self.folder)
 
     def begin(self, resume: bool) -> None:
         """Take up the newest checkpoint, or see that there is none in the way.

@@ -7,6 +7,7 @@ several processes draw for their rows of a batch what one process would have dra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from multidiff.core.randomness import Rng
 from multidiff.errors import Interrupted
-from multidiff.training.batches import BatchSource, ListedBatches
+from multidiff.training.batches import BatchSource, source_of
 from multidiff.training.rates import Decay
 from multidiff.training.run import Run
 from multidiff.training.signals import interruptions
@@ -33,6 +34,7 @@ class Task(Protocol):
 
 
 Preview = Callable[[Any, int], None]
+MOST_THREADS = 1024
 
 
 @dataclass(kw_only=True)
@@ -88,17 +90,29 @@ class Trainer:
         for name in least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
-        if not self.learning_rate > 0 or not 0 <= self.decay_from <= 1:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.decay_from <= 1:
             raise ValueError(
                 f"learning_rate {self.learning_rate:g} must be positive and "
                 f"decay_from {self.decay_from:g} in [0, 1]"
             )
+        for name in ("warmup_steps", "validation_batches", "workers", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} {getattr(self, name)}: must be 0 or more, and finite")
+        for name, share in (("ema_decay", self.ema_decay), *(("betas", one) for one in self.betas)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} {share:g}: must be in [0, 1)")
+        if not self.max_gradient_norm > 0:
+            raise ValueError(f"max_gradient_norm {self.max_gradient_norm:g} must be positive")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads {self.threads}: must be 1 to {MOST_THREADS}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed}: must have 64 bits or fewer")
 
     def fit(
         self,
         task: torch.nn.Module,
         batches: BatchSource | list[dict[str, Any]],
-        held_out: BatchSource | None = None,
+        held_out: BatchSource | list[dict[str, Any]] | None = None,
         *,
         out: Path | str | None = None,
         resume: bool = False,
@@ -123,23 +137,25 @@ class Trainer:
             InputError: if a loss is not a number, naming step and files; if ``out`` holds
                 another run, or nothing to resume; if the system refuses a write.
         """
-        source = ListedBatches(batches) if isinstance(batches, list) else batches
+        source = source_of(batches)
+        held_out = None if held_out is None else source_of(held_out)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         run = Run(self, task, source, None if out is None else Path(out), dict(texts or {}))
         if held_out is not None:  # what is wrong with it is told now, not hours from now
             held_out.batch(0, run.engine.process_index, run.engine.num_processes)
-        run.begin(resume)
-        with run.log, interruptions() as signal:
-            for step in run.steps_to_go():
-                run.advance(step)
-                if step % self.validate_every == 0 or step == self.steps:
-                    run.look(held_out, preview)
-                stopping = run.any_process(signal.raised)
-                if step % self.save_every == 0 or step == self.steps or stopping:
-                    run.save()
-                if stopping:
-                    raise Interrupted(signal.number)
+        with run.alone():
+            run.begin(resume)
+            with run.log, interruptions() as signal:
+                for step in run.steps_to_go():
+                    run.advance(step)
+                    if step % self.validate_every == 0 or step == self.steps:
+                        run.look(held_out, preview)
+                    stopping = run.any_process(signal.raised)
+                    if step % self.save_every == 0 or step == self.steps or stopping:
+                        run.save()
+                    if stopping:
+                        raise Interrupted(signal.number)
         run.finish()
         return Outcome(run.step, run.last_losses, run.engine.is_main_process)
 

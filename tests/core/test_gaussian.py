@@ -1,6 +1,7 @@
 """Forward, posterior and predictions against the textbook, for any shape."""
 
 import math
+import re
 import warnings
 
 import pytest
@@ -226,3 +227,14 @@ def test_offset_noise_is_shared_by_a_channel():
     assert torch.equal(
         again.noise, torch.randn(4, 2, 2, 1, generator=torch.Generator().manual_seed(1))
     )
+
+
+@pytest.mark.parametrize(("learns", "asked"), [(False, (2, 3, 8)), (True, (2, 6, 8))])
+def test_an_output_that_would_only_broadcast_is_refused(learns, asked):
+    process = GaussianProcess(LINEAR, learns_variance=learns)
+    state, level = torch.zeros(2, 3, 8), table_level(500, 501)
+    told = re.escape(f"returned (2, 1, 8), but states of (2, 3, 8) ask for {asked}")
+    with pytest.raises(ValueError, match=told):
+        process.loss(torch.zeros(2, 1, 8), Corrupted(state, state, state, level))
+    with pytest.raises(ValueError, match=told):
+        process.estimate(torch.zeros(2, 1, 8), state, level)

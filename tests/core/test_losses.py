@@ -130,7 +130,7 @@ def test_hybrid_loss_needs_a_learned_variance():
         process.loss(zero, Corrupted(zero, zero, zero, at_snr(1)))
     process = GaussianProcess(LINEAR, objective=HybridLoss(), learns_variance=True)
     with pytest.raises(ValueError, match="DiscreteTimes"):
-        process.loss(zero, Corrupted(zero, zero, zero, at_snr(1)))
+        process.loss(torch.zeros(1, 4), Corrupted(zero, zero, zero, at_snr(1)))
 
 
 def test_weighted_loss_multiplies_each_sample():

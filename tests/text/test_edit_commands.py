@@ -195,7 +195,7 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         (["--beam", "2", "--temperature", "1"], "a beam keeps the likeliest and draws nothing"),
         (["--temperature", "-1"], "--temperature -1: 0 (the likeliest) or more"),
         (["--nucleus", "0"], "--nucleus 0: above 0, up to 1 (all)"),
-        (["--caution", "nan"], "--caution nan: a number of nats"),
+        (["--caution", "nan"], "--caution nan: input should be a finite number"),
         (["--caution", "much"], "--caution much: "),
         (["--pace", "slow"], "--pace slow: input should be 'all' or 'even'"),
         (["--solver", "ddpm"], "--solver ddpm: editing has none; leave it out"),

@@ -118,7 +118,7 @@ def test_texts_are_made_from_others(small_rewriter, capsys):
         (["--steps", "0"], "--steps 0: from 1"),
         (["--solver", "ddpm"], "no solver 'ddpm': one of ancestral, confidence, random, remasking"),
         (["--temperature", "-1"], "--temperature -1: 0 (the likeliest) or more"),
-        (["--temperature", "nan"], "--temperature nan: 0 (the likeliest) or more"),
+        (["--temperature", "nan"], "--temperature nan: input should be a finite number"),
         (["--nucleus", "0"], "--nucleus 0: above 0, up to 1"),
         (["--nucleus", "1.5"], "--nucleus 1.5: above 0, up to 1"),
         (["--guidance", "-1"], "--guidance -1: 0 or more"),

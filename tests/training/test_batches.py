@@ -7,7 +7,7 @@ from toys import Ring
 
 from multidiff.core.randomness import mixed_seed, placed_normal
 from multidiff.errors import InputError
-from multidiff.training.batches import Batches, ListedBatches, collate, rows_of, stream
+from multidiff.training.batches import Batches, ListedBatches, collate, rows_of, source_of, stream
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for():
@@ -63,9 +63,17 @@ def test_listed_batches_go_round():
         rows_of({"x": torch.zeros(3)}, 0, 2)
 
 
+def test_what_gives_no_batches_by_number():
+    assert isinstance(source_of([{"x": torch.zeros(2)}]), ListedBatches)
+    for other in (Ring(), torch.utils.data.DataLoader(Ring())):
+        with pytest.raises(TypeError, match=rf"{type(other).__name__} gives no batches by number"):
+            source_of(other)
+
+
 def test_examples_are_collated_by_kind():
-    batch = collate([{"x": torch.zeros(2), "hz": 3.5, "name": "a"}] * 2)
+    batch = collate([{"x": torch.zeros(2), "hz": 3.5, "kind": np.int64(3), "name": "a"}] * 2)
     assert batch["x"].shape == (2, 2)
+    assert batch["kind"].tolist() == [3, 3]
     assert batch["hz"].tolist() == [3.5, 3.5] and batch["name"] == ["a", "a"]
 
 

@@ -87,7 +87,7 @@ def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status):
 
 
 def test_the_launcher_starts_two_processes():
-    assert run("models", program=LAUNCH).stdout.count("name ") == 2
+    assert run("models", program=LAUNCH).stdout.count("digit-features") == 2
 
 
 def test_two_processes_train_like_one_with_the_double_batch(tmp_path, uninterrupted):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import safetensors
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.files import parsed_json
 from multidiff.image.published import naming
 from multidiff.weights import is_pickle, read_pickle, read_tensors, some
 
@@ -121,9 +121,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if it is missing, or holds anything else.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        content = parsed_json(text)
+    except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); copy or download it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no JSON object; copy or download it again")

@@ -9,7 +9,6 @@ with underscores for dots (kohya), where PATH may also be CompVis'.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.errors import InputError
+from multidiff.files import parsed_json
 from multidiff.image.published import naming
 from multidiff.weights import read_tensors, some
 
@@ -213,7 +213,7 @@ def _scale(path: Path, name: str, change: _Change, told: Mapping[str, Any]) -> f
 def _told_by_peft(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What peft wrote about both networks: their alpha, those of single layers, and the rule."""
     try:
-        told = json.loads(metadata.get(METADATA, "{}"))
-    except json.JSONDecodeError as error:
+        told = parsed_json(metadata.get(METADATA, "{}"))
+    except ValueError as error:
         raise InputError(f"{path}: its {METADATA} is no JSON; copy or download it again") from error
     return told if isinstance(told, dict) else {}

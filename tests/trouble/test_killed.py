@@ -1,0 +1,100 @@
+"""Runs that are killed, run out of disk, or meet in one folder."""
+
+import errno
+import random
+import signal
+import time
+
+import pytest
+from commands import complains
+from mishaps import ended, left_behind
+from program import RECIPES, run, start
+
+import multidiff
+from multidiff.files import kept_to_itself
+from multidiff.training import checkpoints as checkpoint_files
+from multidiff.training import log
+from multidiff.training.checkpoints import CheckpointFolder
+
+QUICK = ["trainer.steps=40", "trainer.save_every=2", "trainer.log_every=1",
+         "trainer.validate_every=20"]  # fmt: skip
+
+
+def saved(folder):
+    return [path.name for path in CheckpointFolder(folder).paths()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wing", ["speech", "digits_pixels", "masked"])
+def test_killed_at_random_moments_a_checkpoint_always_loads(wing, tmp_path):
+    moments = random.Random(wing)
+    words = ["train", RECIPES / "smoke" / f"{wing}.yaml", *QUICK, "--out", tmp_path]
+    for _ in range(2):
+        before = saved(tmp_path)
+        process = start(*words, *(["--resume"] if before else []))
+        while saved(tmp_path) in ([], before) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+        assert "Traceback" not in errors
+        newest = CheckpointFolder(tmp_path).newest()
+        assert f"{newest.step:08d}" == saved(tmp_path)[-1], "the last one is not whole"
+        multidiff.load(CheckpointFolder(tmp_path).paths()[-1])
+    done = run(*words, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert saved(tmp_path)[-1] == "00000040" and not list((tmp_path / "model").glob("*.tmp*"))
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written(tmp_path, monkeypatch, capsys):
+    words = ["train", RECIPES / "smoke" / "masked.yaml", "trainer.validate_every=9",
+             "trainer.save_every=1", "--out", tmp_path / "run"]  # fmt: skip
+    writes = iter(range(100))
+    real = checkpoint_files.save_tensors
+
+    def fills(tensors, path, metadata=None):
+        real(tensors, path, metadata)
+        if next(writes) == 4:  # three files to a checkpoint: amid the second
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_files, "save_tensors", fills)
+    told = complains(capsys, *words, "trainer.steps=3")
+    assert "the disk is full" in told.splitlines()[-1]
+    assert saved(tmp_path / "run") == ["00000001"] and not left_behind(tmp_path)
+    assert CheckpointFolder(tmp_path / "run").newest().step == 1
+
+
+def test_a_log_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    words = ["train", RECIPES / "smoke" / "masked.yaml", "trainer.steps=1", "trainer.log_every=1"]
+    (tmp_path / "log.jsonl").mkdir()
+    told = complains(capsys, *words, "--out", tmp_path)
+    assert f"{tmp_path / 'log.jsonl'}: it is a folder" in told
+    monkeypatch.setattr(log, "LINES", "/dev/full")
+    monkeypatch.setattr(log, "_drop_lines_beyond", lambda path, step: None)  # it never ends
+    _, told = ended(*words, "--out", tmp_path)
+    assert "/dev/full: cannot be written: the disk is full" in told
+
+
+def test_a_run_in_a_folder_where_another_is(tmp_path, capsys):
+    recipe = RECIPES / "smoke" / "masked.yaml"
+    with kept_to_itself(tmp_path / "run"):
+        for resume in ([], ["--resume"]):
+            told = complains(capsys, "train", recipe, "--out", tmp_path / "run", *resume)
+            assert str(tmp_path / "run") in told and "another run" in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_in_one_folder(tmp_path):
+    words = ["train", RECIPES / "smoke" / "masked.yaml", *QUICK, "--out", tmp_path]
+    first = start(*words)
+    while not saved(tmp_path):
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # it is still there
+    second = run(*words, "--resume")
+    assert second.returncode == 2 and "another run" in second.stderr.splitlines()[-1]
+    first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate()
+    assert first.returncode == 0, errors
+    assert saved(tmp_path)[-1] == "00000040"
