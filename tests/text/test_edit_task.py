@@ -215,6 +215,31 @@ def test_own_drafts_keep_what_is_kept_and_draw_what_is_written(vocabulary):
     assert len(drawn) > 5
 
 
+def test_own_drafts_are_written_told_what_their_own_text_is_told(vocabulary, monkeypatch):
+    table = MeaningTable({"kind": ("x", "y"), "place": ("z",)})
+    told = [
+        {"kind": "x"},
+        {"kind": "y"},
+        {"place": "z"},
+        {},
+        {"kind": "y", "place": "z"},
+        {"kind": "x"},
+    ]
+    seen = []
+
+    def spied(editor, lesson, befores, rng):
+        for row, script in enumerate(lesson.spans):
+            text = vocabulary.text([*rewrite(befores[row], script)])
+            seen.append((text, lesson.drafts.condition["source"][row].tolist()))
+        return [list(before) for before in befores]
+
+    monkeypatch.setattr("multidiff.text.edit_task.own_drafts", spied)
+    lesson_of(task_of(vocabulary, meanings=table, from_own=0.5), meaning=told)
+    assert 0 < len(seen) < len(TEXTS) and seen[0][0] != TEXTS[0]
+    for text, source in seen:
+        assert source == table.whole(told[TEXTS.index(text)])
+
+
 def test_own_words_are_drawn_as_the_editor_thinks_of_them(vocabulary):
     task, count = unsure(task_of(vocabulary)), 4000
     befores, afters = [[3, 4, 5]], [[3, 9, 5]]
