@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from multidiff.core.protocols import Solver
 from multidiff.core.solvers import SOLVERS
@@ -20,6 +20,7 @@ from multidiff.core.times import (
 )
 from multidiff.errors import InputError
 
+Value = TypeVar("Value")
 GridName = Literal["leading", "trailing", "linspace", "even", "log-snr"]
 GRIDS: dict[str, Callable[[int], TimeGrid]] = {
     # What released Stable Diffusion does: one place later than the plain grid, and a last step
@@ -97,6 +98,26 @@ def solver_named(name: str) -> Solver:
     Raises:
         InputError: if there is none of that name.
     """
-    if name not in SOLVERS:
-        raise InputError(f"no solver {name!r}: one of {', '.join(SOLVERS)}")
-    return SOLVERS[name]()
+    return named(SOLVERS, name, "solver")()
+
+
+def named(table: Mapping[str, Value], name: str, kind: str) -> Value:
+    """What a name stands for in a table of solvers or orders.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in table:
+        raise InputError(f"no {kind} {name!r}: one of {', '.join(table)}")
+    return table[name]
+
+
+def token_temperature(temperature: float) -> float:
+    """A temperature of tokens that are drawn.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"--temperature {temperature:g}: 0 (the likeliest) or more")
+    return temperature

@@ -17,7 +17,7 @@ from multidiff.core.mask_solvers import (
     UnmaskingSolver,
 )
 from multidiff.errors import InputError
-from multidiff.walks import Walk
+from multidiff.walks import Walk, named, token_temperature
 
 logger = logging.getLogger(__name__)
 
@@ -80,16 +80,14 @@ class TokenWalk(Walk):
         Raises:
             InputError: if there is none of that name, or tokens cannot be drawn so.
         """
-        name = self.solver if name is None else name
-        temperature = self.temperature if temperature is None else temperature
+        order = named(ORDERS, self.solver if name is None else name, "order")
+        draw = TokenDraw(
+            token_temperature(self.temperature if temperature is None else temperature)
+        )
         noise = self.noise if noise is None else noise
-        if name not in ORDERS:
-            raise InputError(f"no order {name!r}: one of {', '.join(ORDERS)}")
-        if not 0 <= temperature < math.inf:
-            raise InputError(f"--temperature {temperature:g}: 0 (the likeliest) or more")
         if not 0 <= noise < math.inf:
             raise InputError(f"--noise {noise:g}: 0 (the surest first) or more")
-        return ORDERS[name](TokenDraw(temperature), noise, grid)
+        return order(draw, noise, grid)
 
 
 def halton_order(rows: int, columns: int) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span
 from multidiff.errors import InputError
-from multidiff.walks import MOST_STEPS
+from multidiff.walks import MOST_STEPS, token_temperature
 
 Pace = Literal["all", "even"]
 # Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn.
@@ -57,8 +57,7 @@ class EditWalk:
                 f"--revisions {self.revisions}: no more than --beam {self.beam}, which they are "
                 "chosen from"
             )
-        if not 0 <= self.temperature < math.inf:
-            raise InputError(f"--temperature {self.temperature:g}: 0 (the likeliest) or more")
+        token_temperature(self.temperature)
         if not 0 < self.nucleus <= 1:
             raise InputError(f"--nucleus {self.nucleus:g}: above 0, up to 1 (all)")
         if math.isnan(self.caution):

@@ -15,7 +15,7 @@ from multidiff.core.mask_solvers import (
     UnmaskingSolver,
 )
 from multidiff.errors import InputError
-from multidiff.walks import Walk
+from multidiff.walks import Walk, named, token_temperature
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,9 @@ class MaskWalk(TextWalk):
         Raises:
             InputError: if there is none of that name, or tokens cannot be drawn so.
         """
-        name = self.solver if name is None else name
-        temperature = self.temperature if temperature is None else temperature
+        solver = named(MASK_SOLVERS, self.solver if name is None else name, "solver")
+        temperature = token_temperature(self.temperature if temperature is None else temperature)
         nucleus = self.nucleus if nucleus is None else nucleus
-        if name not in MASK_SOLVERS:
-            raise InputError(f"no solver {name!r}: one of {', '.join(MASK_SOLVERS)}")
-        if not 0 <= temperature < math.inf:
-            raise InputError(f"--temperature {temperature:g}: 0 (the likeliest) or more")
         if not 0 < nucleus <= 1:
             raise InputError(f"--nucleus {nucleus:g}: above 0, up to 1 (all)")
-        return MASK_SOLVERS[name](TokenDraw(temperature, nucleus))
+        return solver(TokenDraw(temperature, nucleus))
