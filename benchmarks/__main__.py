@@ -33,6 +33,7 @@ PARTS = {
     "edit-step": "edit_step",
     "token-digits": "token_digits",
     "network-share": "network_share",
+    "training-share": "training_share",
 }
 
 

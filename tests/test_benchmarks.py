@@ -47,6 +47,7 @@ TINY = {
     "text-loop": "--steps 2 --texts 2 --length 8 --width 16 --layers 1",
     "edit-step": "--batch 2 --length 8 --width 16 --layers 2",
     "network-share": "--samples 2 --steps 2",
+    "training-share": "--batch 2",
     "token-digits": "--samples 20 --timed 2 --token-steps 1 --diffusion-steps 1",
     "digits-budget": "--data starter:digits --minutes 0.02 --samples 5 --our-walk 2 --their-walk 1",
 }
@@ -64,6 +65,7 @@ TINY = {
         "text-loop",
         "edit-step",
         "network-share",
+        "training-share",
     ],
 )
 def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
@@ -35,9 +36,8 @@ class MovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the module's present parameters."""
-        keep = self.decay_now()
-        for shadow, parameter in self._pairs():
-            shadow.lerp_(parameter, 1 - keep)
+        present: list[Tensor] = [*self.module.parameters()]  # in the order of the names
+        get_ema_multi_avg_fn(self.decay_now())([*self.shadow.values()], present, self.updates)
         self.updates += 1
 
     @contextmanager

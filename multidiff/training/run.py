@@ -73,6 +73,8 @@ class Run:
             task.compile()
         self.losses, self.optimizer = self.engine.prepare(Losses(task), self._optimizer(task))
         self.task = self.engine.unwrap_model(self.losses).task
+        # As they are after the engine has prepared them; to look them up costs more than to clip.
+        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = MovingAverage(self.task, plan.ema_decay)
         self.step = 0
         self.last_losses: dict[str, float] = {}
@@ -149,9 +151,10 @@ class Run:
     def advance(self, step: int) -> None:
         """One update of the weights."""
         plan = self.plan
-        self.losses.train()
+        if not self.losses.training:
+            self.losses.train()
         # Dropout and the like; each process its own.
-        torch.manual_seed(mixed_seed(plan.seed, WEIGHTS, step, self.engine.process_index))
+        self._seed(mixed_seed(plan.seed, WEIGHTS, step, self.engine.process_index))
         factor = rate_at(step - 1, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate * factor
@@ -168,7 +171,7 @@ class Run:
                 self.engine.backward(_total(losses) / plan.accumulate)
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0) + loss.detach() / plan.accumulate
-        norm = self.engine.clip_grad_norm_(self.losses.parameters(), plan.max_gradient_norm)
+        norm = self.engine.clip_grad_norm_(self._trained, plan.max_gradient_norm)
         self.optimizer.step()
         self.average.update()
         self.step = step
@@ -180,6 +183,16 @@ class Run:
         if step % plan.log_every == 0 or step == plan.steps:
             self._read_losses()
             self._tell(factor)
+
+    def _seed(self, seed: int) -> None:
+        """Seed the draws that name no generator, where this process computes.
+
+        ``torch.manual_seed`` goes to every kind of device there may be, and where CUDA was never
+        begun writes down who called: milliseconds at each step.
+        """
+        torch.default_generator.manual_seed(seed)
+        if self.engine.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _losses_of(self, batch: dict[str, Any], use: int, number: int) -> dict[str, Tensor]:
         sent: Any = send_to_device(batch, self.engine.device, non_blocking=True)
