@@ -27,7 +27,8 @@ def sample(
     seed: int = 0, source: list[str] = [], start: Start | None = None,  # noqa: B006
     bootstrap: TextModel | None = None, length: int | None = None, beam: int | None = None,
     revisions: int | None = None, nucleus: float | None = None, temperature: float | None = None,
-    pace: Pace | None = None, caution: float | None = None, show_edits: bool = False,
+    pace: Pace | None = None, caution: float | None = None, candidates: int | None = None,
+    show_edits: bool = False,
 ) -> Report:  # fmt: skip
     """Drafts revised, a line each.
 
@@ -53,6 +54,7 @@ def sample(
         temperature: likewise.
         pace: likewise.
         caution: likewise.
+        candidates: likewise; tokens are then drawn.
         show_edits: print every revision with its edits marked, and then the text.
 
     Raises:
@@ -64,6 +66,7 @@ def sample(
     beginning = Beginning(source, start, bootstrap, length)
     given: dict[str, Any] = {"steps": steps, "pace": pace, "caution": caution, "beam": beam}
     given |= {"temperature": temperature, "nucleus": nucleus, "revisions": revisions}
+    given |= {"candidates": candidates}
     fresh = beginning.kind(model) in ("noise", "nothing")
     walk = model.walk.changed(drawn(given) if fresh else given)
     seeds = range(seed, seed + num)

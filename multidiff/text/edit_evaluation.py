@@ -36,6 +36,7 @@ def measure(
     rewrite: int = 0, beside: EditedText | None = None, told: bool = False,
     beam: int | None = None, revisions: int | None = None, nucleus: float | None = None,
     temperature: float | None = None, pace: Pace | None = None, caution: float | None = None,
+    candidates: int | None = None,
     column: str = "text", meaning_column: str | None = None, source_column: str | None = None,
     headless: bool = False, held_out_every: int = 0,
 ) -> Report:  # fmt: skip
@@ -63,6 +64,7 @@ def measure(
         temperature: likewise.
         pace: likewise.
         caution: likewise.
+        candidates: likewise.
         column: of the texts.
         meaning_column: of their meanings.
         source_column: of what they are made from.
@@ -76,6 +78,7 @@ def measure(
         raise InputError(f"--solver {solver}: editing has none; leave it out")
     given: dict[str, Any] = {"steps": steps, "pace": pace, "caution": caution, "beam": beam}
     given |= {"temperature": temperature, "nucleus": nucleus, "revisions": revisions}
+    given |= {"candidates": candidates}
     walk = model.walk.changed(given)
     source = source_of(data, column, meaning_column, held_out_every, source_column)
     source, report = replace(source, header=not headless), Report([], {"data": source.path})

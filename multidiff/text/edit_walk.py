@@ -14,11 +14,14 @@ from torch import Tensor
 
 from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span
 from multidiff.errors import InputError
+from multidiff.text.orders import check_candidates
 from multidiff.walks import MOST_STEPS, token_temperature
 
 Pace = Literal["all", "even"]
 # Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn.
 NUCLEUS = 0.9
+# Temperature of several candidates: likely ones that differ.
+SEVERAL = 0.7
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class EditWalk:
         nucleus: they are drawn among the likeliest up to this probability; 0.6 in the paper.
         beam: token sequences that are kept while writing; 1 draws one.
         revisions: texts that are kept from revision to revision (the paper's second beam).
+        candidates: texts drawn, of which the one fewest edits from the others is taken (minimum
+            Bayes risk).
 
     Raises:
-        InputError: if a number is out of range, or a beam is to draw.
+        InputError: if a number is out of range, a beam is to draw, or candidates are not.
     """
 
     steps: int = 12
@@ -45,6 +50,7 @@ class EditWalk:
     nucleus: float = 1.0
     beam: int = 1
     revisions: int = 1
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         for name in ("steps", "beam", "revisions"):
@@ -57,6 +63,7 @@ class EditWalk:
                 f"--revisions {self.revisions}: no more than --beam {self.beam}, which they are "
                 "chosen from"
             )
+        check_candidates(self.candidates)
         token_temperature(self.temperature)
         if not 0 < self.nucleus <= 1:
             raise InputError(f"--nucleus {self.nucleus:g}: above 0, up to 1 (all)")
@@ -67,23 +74,30 @@ class EditWalk:
                 f"--temperature {self.temperature:g}: a beam keeps the likeliest and draws "
                 "nothing; leave it out, or --beam"
             )
+        if self.candidates > 1 and self.temperature == 0:
+            raise InputError(
+                f"--candidates {self.candidates}: without a --temperature, as beside a --beam, all "
+                "are the same text; leave either out"
+            )
 
     def changed(self, given: Mapping[str, Any]) -> EditWalk:
         """The walk with what is given; None is nothing given.
 
         What goes with it follows: a beam draws nothing and keeps no more revisions than it is
-        wide, and what is drawn from a nucleus has a temperature.
+        wide, and what is drawn from a nucleus or as one of several has a temperature.
 
         Raises:
-            InputError: if a number is out of range, or a beam is to draw.
+            InputError: if a number is out of range, a beam is to draw, or candidates are not.
         """
         new = {name: value for name, value in given.items() if value is not None}
         if "beam" in new:
             new = {"revisions": min(self.revisions, max(1, new["beam"]))} | new
         if new.get("beam", 1) > 1:
-            new = {"temperature": 0.0, "nucleus": 1.0} | new
-        if new.get("nucleus", 1.0) < 1 and self.temperature == 0:
+            new = {"temperature": 0.0, "nucleus": 1.0, "candidates": 1} | new
+        elif self.temperature == 0 and new.get("nucleus", 1.0) < 1:
             new = {"temperature": 1.0} | new
+        elif self.temperature == 0 and new.get("candidates", 1) > 1:
+            new = {"temperature": SEVERAL, "beam": 1, "revisions": 1} | new
         return replace(self, **new)
 
 

@@ -31,7 +31,8 @@ from multidiff.text.domain import TextDomain
 from multidiff.text.edit_task import Aim, EditTask
 from multidiff.text.edit_walk import EditWalk
 from multidiff.text.editor import Editor
-from multidiff.text.orders import TextOrder, drawn_index, told_of
+from multidiff.text.metrics import minimum_bayes_risk
+from multidiff.text.orders import TextOrder, candidate_seeds, drawn_index, told_of
 from multidiff.text.revising import History, Reviser
 from multidiff.text.vocabulary import FIRST
 
@@ -148,13 +149,18 @@ class EditedText(DomainModel):
                     f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
                 )
         asked = [TextOrder() for _ in drafts] if orders is None else list(orders)
-        rngs = generators(seeds_from(seed, len(drafts)))
-        reviser = Reviser(self.domain, self.editor, self.walk if walk is None else walk)
+        how = self.walk if walk is None else walk
+        each = [row for row in range(len(drafts)) for _ in range(how.candidates)]
+        seeds = seeds_from(seed, len(drafts))
+        rngs = generators([n for one in seeds for n in candidate_seeds(one, how.candidates)])
+        reviser = Reviser(self.domain, self.editor, how)
         found: list[History] = []
-        for first in range(0, len(drafts), batch_size):
-            rows = slice(first, first + batch_size)
-            found += reviser(drafts[rows], asked[rows], rngs[rows])
-        return found
+        for first in range(0, len(each), batch_size):
+            rows = each[first : first + batch_size]
+            draws = rngs[first : first + batch_size]
+            found += reviser([drafts[row] for row in rows], [asked[row] for row in rows], draws)
+        starts = range(0, len(found), how.candidates)
+        return [_best([*found[first : first + how.candidates]]) for first in starts]
 
     def noise_drafts(
         self, orders: Sequence[TextOrder], *, seed: int | Sequence[int] = 0
@@ -189,3 +195,8 @@ class EditedText(DomainModel):
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Drafts of texts."""
         return [self.domain.vocabulary.numbers(text) for text in texts]
+
+
+def _best(candidates: list[History]) -> History:
+    """The way to the text that is fewest edits from the others."""
+    return candidates[minimum_bayes_risk([one[-1].tokens for one in candidates], "edits")]

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from multidiff.errors import InputError
 from multidiff.text.ngram import Sentence
@@ -102,26 +103,26 @@ def bleu(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]
     return score(made, list(zip_longest(*groups))).score
 
 
-def minimum_bayes_risk(candidates: Sequence[Sentence]) -> int:
+def minimum_bayes_risk(
+    candidates: Sequence[Sentence], alike: Literal["bleu", "edits"] = "bleu"
+) -> int:
     """Which candidate is most like the others (Kumar & Byrne 2004).
 
+    Args:
+        candidates: to choose among.
+        alike: by BLEU, each other candidate as the reference; or by the fewest edits.
+
     Returns:
-        The index of the highest mean BLEU with each other candidate as the reference; the
-        first of equals.
+        The index of the one with the highest mean; the first of equals.
 
     Raises:
         ValueError: if there are no candidates.
     """
     _refuse_none(candidates)
-    lines = _lines(candidates)
-    score = _sentence_bleu()
+    gain = _by_bleu(candidates) if alike == "bleu" else _by_edits(candidates)
+    places = range(len(candidates))
     # Rounded once, so that the order of its terms cannot part equals.
-    gains = [
-        math.fsum(
-            score(line, [other]).score for number, other in enumerate(lines) if number != place
-        )
-        for place, line in enumerate(lines)
-    ]
+    gains = [math.fsum(gain(one, other) for other in places if other != one) for one in places]
     return gains.index(max(gains))
 
 
@@ -130,6 +131,17 @@ def _sentence_bleu() -> Any:
     from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
 
     return BLEU(tokenize="none", effective_order=True).sentence_score
+
+
+def _by_bleu(candidates: Sequence[Sentence]) -> Callable[[int, int], float]:
+    lines, score = _lines(candidates), _sentence_bleu()
+    return lambda one, other: score(lines[one], [lines[other]]).score
+
+
+def _by_edits(candidates: Sequence[Sentence]) -> Callable[[int, int], float]:
+    """Minus the distance, each pair's worked out once."""
+    distance = cache(lambda pair: edit_distance(*(candidates[place] for place in pair)))
+    return lambda one, other: -float(distance((min(one, other), max(one, other))))
 
 
 def _lines(sentences: Sequence[Sentence]) -> list[str]:

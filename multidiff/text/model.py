@@ -19,11 +19,10 @@ from multidiff.text.orders import (
     TextOrder,
     batches_of,
     candidate_seeds,
+    check_candidates,
     drawn_index,
 )
 from multidiff.text.walk import TextWalk
-
-MOST_CANDIDATES = 1000
 
 # From some orders, their lengths in tokens and their generators to texts, on one canvas.
 Make = Callable[[list[TextOrder], list[int], list[torch.Generator]], list[str]]
@@ -114,8 +113,7 @@ class TextModel(DomainModel):
     ) -> list[str]:  # fmt: skip
         """A text of each order, of so many candidates each, at most so many at a time."""
         seeds = seeds_from(seed, len(orders))
-        if not 1 <= candidates <= MOST_CANDIDATES:
-            raise InputError(f"--candidates {candidates}: at least 1, at most {MOST_CANDIDATES}")
+        check_candidates(candidates)
         every = [order for order in orders for _ in range(candidates)]
         rngs = generators([n for one in seeds for n in candidate_seeds(one, candidates)])
         lengths = [self._length(order, rng) for order, rng in zip(every, rngs, strict=True)]

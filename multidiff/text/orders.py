@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multidiff.core.randomness import mixed_seed, uniform
+from multidiff.errors import InputError
 from multidiff.text.classifier import TextClassifier
 from multidiff.text.domain import TextDomain
 from multidiff.text.meaning import LEFT_OPEN
@@ -18,6 +19,7 @@ from multidiff.text.vocabulary import END, PAD
 # A text's canvas is its length rounded up to a multiple of this, so that neither its noise nor
 # its neighbours' depend on whose batch it is in, and few batches are needed.
 CANVAS = 8
+MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ class Control:
     updates: int = 6
     rate: float = 50.0
     fluency: float = 0.003
+
+
+def check_candidates(count: int) -> None:
+    """Refuse a number of candidates that there cannot be.
+
+    Raises:
+        InputError: if it is out of range.
+    """
+    if not 1 <= count <= MOST_CANDIDATES:
+        raise InputError(f"--candidates {count}: at least 1, at most {MOST_CANDIDATES}")
 
 
 def candidate_seeds(seed: int, count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from vocabularies import TEXTS, source_of
 import multidiff as md
 from multidiff.core.alignment import DELETE, KEEP, REPLACE, Span, align, rewrite
 from multidiff.text.edit_lines import COLOURED, PLAIN, facts_of, lines_of, wants_colours
+from multidiff.text.edit_walk import EditWalk
 from multidiff.text.editor import Editor
-from multidiff.text.orders import TextOrder
+from multidiff.text.metrics import minimum_bayes_risk
+from multidiff.text.orders import TextOrder, candidate_seeds
 from multidiff.text.pieces import SentencePieceVocabulary
 from multidiff.text.revising import Revision
 from multidiff.text.spelling import Spelling, origins_of
@@ -137,6 +140,22 @@ def test_all_edits_at_once_or_an_even_share(small_edits, every_kind, capsys):
     assert len(every) > 3 and len(share) == -(-len(every) // 3)
 
 
+def test_of_several_candidates_the_one_most_like_the_others_is_told(small_edits):
+    model = md.load(small_edits)
+    drafts, count = model.numbers(["the pub is cheap in the", "a a a a a", ""]), 6
+    walk = EditWalk(steps=2, temperature=1.0, candidates=count)
+    found = [one[-1].tokens for one in model.revise(drafts, walk=walk, seed=4)]
+    parted = model.revise(drafts, walk=walk, seed=4, batch_size=5)
+    assert found == [one[-1].tokens for one in parted]
+    alone, kinds = replace(walk, candidates=1), set()
+    for row, draft in enumerate(drafts):
+        seeds = candidate_seeds(4 + row, count)
+        drawn = [one[-1].tokens for one in model.revise([draft] * count, walk=alone, seed=seeds)]
+        assert found[row] == drawn[minimum_bayes_risk(drawn, "edits")]
+        kinds |= {*drawn}
+    assert len(kinds) > len(drafts)
+
+
 def test_texts_into_a_file_or_a_folder(small_edits, tmp_path, capsys):
     words = ["sample", small_edits, "--source", DRAFT, *BOLD, "-n", "2"]
     lines = does(capsys, *words, "-o", tmp_path / "a.txt")
@@ -193,6 +212,8 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         (["--revisions", "2"], "--revisions 2: no more than --beam 1"),
         (["--beam", "2", "--revisions", "3"], "--revisions 3: no more than --beam 2"),
         (["--beam", "2", "--temperature", "1"], "a beam keeps the likeliest and draws nothing"),
+        (["--candidates", "0"], "--candidates 0: at least 1"),
+        (["--candidates", "4", "--beam", "2"], "as beside a --beam, all are the same text"),
         (["--temperature", "-1"], "--temperature -1: 0 (the likeliest) or more"),
         (["--nucleus", "0"], "--nucleus 0: above 0, up to 1 (all)"),
         (["--caution", "nan"], "--caution nan: input should be a finite number"),

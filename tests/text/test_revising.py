@@ -457,6 +457,9 @@ def test_nothing_is_written_into_whatever_the_tagger_says():
         ({"nucleus": 1.1}, "--nucleus 1.1"),
         ({"caution": math.nan}, "--caution nan"),
         ({"beam": 2, "temperature": 1.0}, "a beam keeps the likeliest"),
+        ({"candidates": 0}, "--candidates 0: at least 1"),
+        ({"candidates": 1001, "temperature": 1.0}, "--candidates 1001: at least 1, at most 1000"),
+        ({"candidates": 2}, "--candidates 2: without a --temperature"),
     ],
 )
 def test_walks_that_cannot_be(options, told):
@@ -474,6 +477,16 @@ def test_what_is_not_given_stays_and_a_beam_draws_nothing():
     assert EditWalk(beam=5, revisions=3).changed({"beam": 2}) == EditWalk(beam=2, revisions=2)
     with pytest.raises(InputError, match="a beam keeps"):
         walk.changed({"beam": 4, "temperature": 0.8})
+
+
+def test_several_candidates_are_drawn():
+    several = EditWalk(beam=5, revisions=3).changed({"candidates": 8})
+    assert several == EditWalk(temperature=0.7, candidates=8)
+    assert several.changed({"beam": 2}) == EditWalk(beam=2)
+    assert EditWalk().changed({"candidates": 1}) == EditWalk()
+    assert EditWalk().changed({"candidates": 4, "nucleus": 0.9}).temperature == 1.0
+    with pytest.raises(InputError, match="--candidates 4: without a --temperature"):
+        EditWalk().changed({"candidates": 4, "beam": 2})
 
 
 # ----------------------------------------------------------------------------- one learned

@@ -155,6 +155,12 @@ def test_of_equal_risk_the_first_is_taken():
     assert minimum_bayes_risk([[], ["a", "b"], [], ["a", "b"]]) == 1
 
 
+@given(st.lists(WORDS, min_size=1, max_size=6))
+def test_the_candidate_fewest_edits_from_the_others(candidates):
+    far = [sum(naive_distance(one, other) for other in candidates) for one in candidates]
+    assert minimum_bayes_risk(candidates, "edits") == far.index(min(far))
+
+
 # -------------------------------------------------------------------------- edit distance
 
 
