@@ -78,6 +78,9 @@ class PictureDiffusion(DomainModel):
             are dropped by the domain.)
         subjects: a prompt for each label of the data, by which the model is measured; the
             classes where it has some.
+
+    Raises:
+        ValueError: if domain and denoiser do not fit each other.
     """
 
     domain: PixelDomain | LatentDomain
@@ -91,6 +94,7 @@ class PictureDiffusion(DomainModel):
         drop_condition: float = 0.0,
         subjects: tuple[str, ...] = (),
     ):
+        _check_fit(domain, denoiser)
         super().__init__(domain)
         self.subjects = subjects or getattr(domain, "classes", ())
         self.process, self.denoiser = process, denoiser
@@ -252,3 +256,30 @@ class PictureDiffusion(DomainModel):
                 f"the nearest is {near}"
             )
         return size
+
+
+def _check_fit(domain: PixelDomain | LatentDomain, denoiser: UNet) -> None:
+    """See that the denoiser reads and predicts such states, and reads such conditions.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    states = domain.state_shape(1, domain.size)[1]
+    reads, predicts = denoiser.conv_in.in_channels, denoiser.conv_out.out_channels
+    if {reads, predicts} != {states}:
+        raise ValueError(
+            f"a denoiser of in_channels {reads} and out_channels {predicts} for states of "
+            f"{states} channels: make them alike"
+        )
+    encoder = domain.text_encoder if isinstance(domain, LatentDomain) else None
+    told = None if encoder is None else encoder.width
+    if denoiser.condition_width != told:
+        raise ValueError(
+            f"a denoiser of condition_width {denoiser.condition_width} for conditions of width "
+            f"{told}: make them alike"
+        )
+    classes = len(domain.classes) if isinstance(domain, PixelDomain) else 0
+    if denoiser.classes != classes:
+        raise ValueError(
+            f"a denoiser of {denoiser.classes} classes for a domain of {classes}: make them alike"
+        )

@@ -86,6 +86,7 @@ class UNet(nn.Module):
             raise ValueError('attention "cross" needs condition_width')
         super().__init__()
         self.condition_width, self.save_memory = condition_width, save_memory
+        self.classes = classes or 0
         make = _Maker(
             4 * channels[0],
             condition_width,

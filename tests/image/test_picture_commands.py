@@ -6,6 +6,7 @@ import pytest
 import torch
 from commands import complains, does, facts
 from PIL import Image
+from program import RECIPES
 
 import multidiff as md
 from multidiff.files import place_of
@@ -218,3 +219,19 @@ def test_captions_are_asked_for(small_colour, tmp_path):
 
 def test_starter_digits_are_there():
     assert len(list(place_of("starter:digits").glob("*.parquet"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "reason"),
+    [
+        ("digits", "in_channels=3", "in_channels 3 and out_channels 4 for states of 4 channels"),
+        ("digits", "out_channels=8", "in_channels 4 and out_channels 8 for states of 4 channels"),
+        ("digits", "condition_width=8", "condition_width 8 for conditions of width 16"),
+        ("digits_pixels", "in_channels=4", "in_channels 4 and out_channels 1 for states of 1"),
+        ("digits_pixels", "classes=3", "a denoiser of 3 classes for a domain of 10"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other(recipe, change, reason, tmp_path, capsys):
+    words = ["train", RECIPES / "smoke" / f"{recipe}.yaml", f"model.denoiser.{change}"]
+    assert reason in complains(capsys, *words, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
