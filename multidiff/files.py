@@ -170,8 +170,14 @@ def parsed_json(text: str) -> Any:
 
 
 def place_of(name: str | Path) -> Path:
-    """Where something lies: a path as it is, ``starter:NAME`` among the package's own data."""
+    """Where something lies: a path as it is, ``starter:NAME`` among the package's own data.
+
+    Raises:
+        InputError: if nothing is named.
+    """
     text = str(name)
+    if not text.strip():
+        raise InputError(f"{text!r}: names no file; give a path")
     if not text.startswith(STARTER):
         return Path(name)
     return Path(str(resources.files("multidiff") / "starter" / text.removeprefix(STARTER)))

@@ -26,6 +26,7 @@ from multidiff.image.features import PictureClassifier
 from multidiff.image.inception import inception_features
 from multidiff.image.metrics import Describe, accuracy, describe_all
 from multidiff.image.picture import to_unit
+from multidiff.options import checked_counts
 from multidiff.report import Report
 
 AT_ONCE = 50
@@ -88,12 +89,8 @@ def measure(
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
     """
-    if num < 0 or bits < 0 or not (num or bits):
-        raise InputError(f"--num {num} --bits {bits}: there is nothing to measure")
-    source = DATA if data is None else data
-    domain = model.domain
-    real = labelled(source, domain.size, domain.channels, split, label_column, caption_column)
-    report = Report([], {"data": source})
+    checked_counts({"num": num, "bits": bits})
+    real, report = beside(model, data, split, label_column, caption_column)
     if bits:
         bound = bits_per_dim(model, _stacked(real, bits), seed)
         report.lines.extend(bound_lines(bound))
@@ -103,6 +100,23 @@ def measure(
         how = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
         judged(model, real, num, judge, describes, most, how, report)
     return report
+
+
+def beside(
+    model: Drawn, data: str | None, split: str, label_column: str | None, caption_column: str | None
+) -> tuple[Pictures, Report]:
+    """The real pictures that a model is measured by, and the beginning of what is told.
+
+    Args:
+        model: whose size and colours they have.
+        data: where they are; those of the package where not given.
+        split: of the data set.
+        label_column: of the data set.
+        caption_column: likewise.
+    """
+    source, domain = DATA if data is None else data, model.domain
+    real = labelled(source, domain.size, domain.channels, split, label_column, caption_column)
+    return real, Report([], {"data": source})
 
 
 def judged(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from multidiff.errors import InputError
 from multidiff.image.data import Pictures
-from multidiff.image.evaluation import AT_ONCE, DATA, describes_by, judged, prompts_of
-from multidiff.image.feature_distance import batches_of, labelled
+from multidiff.image.evaluation import AT_ONCE, beside, describes_by, judged, prompts_of
+from multidiff.image.feature_distance import batches_of
 from multidiff.image.features import PictureClassifier
 from multidiff.image.token_images import TokenImages
+from multidiff.options import checked_counts
 from multidiff.report import Report
 
 
@@ -60,12 +60,8 @@ def measure(
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
     """
-    if num < 0 or nats < 0 or not (num or nats):
-        raise InputError(f"--num {num} --nats {nats}: there is nothing to measure")
-    source = DATA if data is None else data
-    domain = model.domain
-    real = labelled(source, domain.size, domain.channels, split, label_column, caption_column)
-    report = Report([], {"data": source})
+    checked_counts({"num": num, "nats": nats})
+    real, report = beside(model, data, split, label_column, caption_column)
     if nats:
         _bounded(model, real, min(nats, len(real)), seed, report)
     if num:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -26,7 +27,7 @@ class SourceEncoder(nn.Module):
 
     def __init__(self, size: int, width: int, layers: int, heads: int, length: int):
         super().__init__()
-        self.size = size
+        self.size, self.length = size, length
         self.words = nn.Embedding(size, width)
         self.places = nn.Embedding(length, width)
         self.body = Transformer(width, layers, heads)
@@ -94,21 +95,53 @@ class TokenDenoiser(nn.Module):
         self, noisy: Int[Tensor, "batch length"], level: Level, condition: Condition = None
     ) -> Float[Tensor, "batch length size"]:
         """Logits of the tokens; see :class:`~multidiff.core.masking.MaskProcess`."""
-        context, keys = surroundings(noisy, condition, self.source)
+        around = Surroundings.of(condition, self.source, noisy)
         x = self.words(noisy) + self.places.weight[: noisy.shape[1]]
-        found = self.body(x, None, context, keys)
+        found = self.body(x, None, around.context, around.keys(), around.positions)
         return F.linear(found, self.words.weight[: self.size], self.bias)
 
 
-def surroundings(
-    noisy: Tensor, condition: Condition, source: SourceEncoder | None
-) -> tuple[Tensor | None, Tensor]:
-    """The context that places read, and which of its places and theirs are there at all."""
-    told = cast("dict[str, Tensor]", condition or {})
-    real = told.get("real")
-    if real is None:
-        real = torch.ones(noisy.shape[:2], dtype=torch.bool, device=noisy.device)
-    if source is None or "source" not in told:
-        return None, real
-    context, there = source(told["source"])
-    return context, torch.cat([there, real], dim=1)
+@dataclass(frozen=True)
+class Surroundings:
+    """What the places of some sequences read.
+
+    Attributes:
+        context: what they are made from; None where nothing is told of it.
+        there: which of its places are there at all.
+        real: which of the sequences' own are no padding.
+        first: position of the first of their own: they stand behind the longest source that
+            there can be, however far a batch pads its sources.
+        positions: of the context's places and of their own, for attention.
+    """
+
+    context: Float[Tensor, "batch more width"] | None
+    there: Bool[Tensor, "batch more"] | None
+    real: Bool[Tensor, "batch places"]
+    first: int
+    positions: Int[Tensor, " all"]
+
+    @classmethod
+    def of(cls, condition: Condition, source: SourceEncoder | None, places: Tensor) -> Surroundings:
+        """What is told of sequences ``(batch, places, ...)``.
+
+        Args:
+            condition: a dict with ``real`` and ``source``, each where it is told.
+            source: reads sources, for networks that have one.
+            places: the sequences.
+        """
+        told = cast("dict[str, Tensor]", condition or {})
+        first = 0 if source is None else source.length
+        own = first + torch.arange(places.shape[1], device=places.device)
+        real = told.get("real")
+        if real is None:
+            real = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
+        if source is None or "source" not in told:
+            return cls(None, None, real, first, own)
+        context, there = source(told["source"])
+        before = torch.arange(context.shape[1], device=places.device)
+        return cls(context, there, real, first, torch.cat([before, own]))
+
+    def keys(self, own: Bool[Tensor, "batch places"] | None = None) -> Bool[Tensor, "batch all"]:
+        """Which of the context's places and of their own may be read; all that are no padding."""
+        own = self.real if own is None else own
+        return own if self.there is None else torch.cat([self.there, own], dim=1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from multidiff.core.protocols import Condition
 from multidiff.core.schedules import NoiseLevel
 from multidiff.nn.embedding import LogSNREmbedding
-from multidiff.nn.tokens import SourceEncoder, surroundings
+from multidiff.nn.tokens import SourceEncoder, Surroundings
 from multidiff.nn.transformer import Transformer
 
 
@@ -69,6 +69,7 @@ class TextDenoiser(nn.Module):
         condition: Condition = None,
     ) -> Float[Tensor, "batch length state"]:
         """The prediction; see :class:`~multidiff.core.protocols.Denoiser`."""
-        context, keys = surroundings(noisy, condition, self.source)
+        around = Surroundings.of(condition, self.source, noisy)
         x = self.read(noisy) + self.places.weight[: noisy.shape[1]]
-        return self.say(self.body(x, self.level(level), context, keys))
+        found = self.body(x, self.level(level), around.context, around.keys(), around.positions)
+        return self.say(found)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
+from multidiff.options import checked_counts
 from multidiff.report import Report
 from multidiff.text.comparing import columns_of
 from multidiff.text.edit_bench import Bench
@@ -15,7 +16,7 @@ from multidiff.text.edit_repair import leave_alone, repair_corrupted
 from multidiff.text.edit_starts import revise_drafts, write_from_noise, write_from_nothing
 from multidiff.text.edit_walk import EditWalk, Pace, drawn
 from multidiff.text.edited import EditedText
-from multidiff.text.halves import checked_counts, halved, source_of
+from multidiff.text.halves import halved, source_of
 from multidiff.text.listing import TextSource
 from multidiff.text.model import TextModel
 from multidiff.text.rewriting import compared, pairs_of, rewritten

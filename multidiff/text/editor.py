@@ -14,7 +14,6 @@ instead, marked: half the work, and on small data no worse.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.alignment import DELETE
-from multidiff.nn.tokens import SourceEncoder
+from multidiff.nn.tokens import SourceEncoder, Surroundings
 from multidiff.nn.transformer import Transformer
 from multidiff.text.drafts import Drafts, Marks, Stream
 
@@ -35,8 +34,7 @@ class Encoding:
 
     drafts: Drafts
     places: Float[Tensor, "batch places width"]
-    context: Float[Tensor, "batch more width"] | None
-    there: Bool[Tensor, "batch more"] | None
+    around: Surroundings
 
 
 @dataclass(frozen=True)
@@ -122,29 +120,13 @@ class Editor(nn.Module):
 
     def encode(self, drafts: Drafts) -> Encoding:
         """The drafts as the tagger reads them, and their sources."""
-        context, there = None, None
-        told = cast("dict[str, Tensor]", drafts.condition or {})
-        if self.source is not None and "source" in told:
-            context, there = self.source(told["source"])
-        keys, positions = _joined(there, drafts.real), self._positions(drafts, context)
-        found = self.encoder(self._read(drafts), None, context, keys, positions)
-        return Encoding(drafts, found, context, there)
+        around = Surroundings.of(drafts.condition, self.source, drafts.tokens)
+        keys = around.keys(drafts.real)
+        found = self.encoder(self._read(drafts), None, around.context, keys, around.positions)
+        return Encoding(drafts, found, around)
 
     def _read(self, drafts: Drafts) -> Tensor:
         return self.words(drafts.tokens) + self.places.weight[: drafts.tokens.shape[1]]
-
-    def _positions(self, drafts: Drafts, context: Tensor | None) -> Int[Tensor, " all"]:
-        """Where sources and drafts stand for attention, however far a batch pads its sources."""
-        places = torch.arange(drafts.tokens.shape[1], device=drafts.tokens.device)
-        if context is None:
-            return places + self._first
-        before = torch.arange(context.shape[1], device=places.device)
-        return torch.cat([before, places + self._first])
-
-    @property
-    def _first(self) -> int:
-        """The position of a draft's first place, behind the longest source."""
-        return 0 if self.source is None else self.source.places.num_embeddings
 
     def tags(
         self, encoding: Encoding
@@ -154,21 +136,20 @@ class Editor(nn.Module):
 
     def template(self, encoding: Encoding, marks: Marks) -> Template:
         """The drafts as the generator reads them: marked, without what is deleted."""
-        drafts = encoding.drafts
+        drafts, around = encoding.drafts, encoding.around
         marked = self.tag_marks(marks.tags) + self.gap_marks(marks.gaps.long())
         left = drafts.real & (marks.tags != DELETE)
-        keys, positions = _joined(encoding.there, left), self._positions(drafts, encoding.context)
+        keys = around.keys(left)
         if self.reader is None:
             places = encoding.places + marked
         else:
-            places = self.reader(
-                self._read(drafts) + marked, None, encoding.context, keys, positions
-            )
+            read = self._read(drafts) + marked
+            places = self.reader(read, None, around.context, keys, around.positions)
         context = places
-        if encoding.context is not None:
-            context = torch.cat([encoding.context, places], dim=1)
-        ends = self._first + drafts.real.sum(dim=1)
-        return Template(places, context, keys, positions, ends)
+        if around.context is not None:
+            context = torch.cat([around.context, places], dim=1)
+        ends = around.first + drafts.real.sum(dim=1)
+        return Template(places, context, keys, around.positions, ends)
 
     def write(self, template: Template, stream: Stream) -> Float[Tensor, "batch written size"]:
         """Logits of the token that follows each of the stream; END closes a span."""
@@ -186,7 +167,3 @@ class Editor(nn.Module):
         keys = torch.cat([told, own], dim=2)
         found = self.writer(x, None, template.context, keys, positions)
         return F.linear(found, self.words.weight, self.bias)
-
-
-def _joined(first: Tensor | None, second: Tensor) -> Tensor:
-    return second if first is None else torch.cat([first, second], dim=1)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
+from multidiff.options import checked_counts
 from multidiff.report import Report
 from multidiff.text.blanks import fill_blanks
 from multidiff.text.comparing import compare, judge_by
 from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.halves import Halves, checked_counts, halved, source_of
+from multidiff.text.halves import Halves, halved, source_of
 from multidiff.text.listing import TextSource
 from multidiff.text.model import TextModel
 from multidiff.text.orders import TextOrder

@@ -62,18 +62,6 @@ def source_of(
     return TextSource(data, column, source_column, meaning_column, held_out_every=held_out_every)
 
 
-def checked_counts(counts: Mapping[str, int]) -> int:
-    """The largest of what is to be measured.
-
-    Raises:
-        InputError: if that is nothing.
-    """
-    if min(counts.values()) < 0 or not any(counts.values()):
-        told = " ".join(f"--{name} {count}" for name, count in counts.items())
-        raise InputError(f"{told}: there is nothing to measure")
-    return max(counts.values())
-
-
 def halved(source: TextSource, vocabulary: Vocabulary, num: int) -> Halves:
     """Texts of a source in two parts, the second of about so many."""
     found = source.listing()

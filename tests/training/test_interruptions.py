@@ -55,7 +55,7 @@ def wait_for_checkpoints(process, folder, count):
 
 def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
     moments = random.Random(5)
-    for attempt in range(4):
+    for attempt in range(3):
         resume = ["--resume"] if checkpoints(tmp_path) else []
         process = start("train", *SMALL, "--out", tmp_path, *resume)
         wait_for_checkpoints(process, tmp_path, 1 if attempt == 0 else 2)
@@ -68,8 +68,10 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
     assert losses(tmp_path) == losses(uninterrupted)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status):
+@pytest.mark.parametrize(
+    ("number", "status", "resumed"), [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)]
+)
+def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status, resumed):
     process = start("train", *SMALL, "trainer.save_every=1000", "--out", tmp_path)
     while not (tmp_path / "log.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
@@ -81,6 +83,8 @@ def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status):
     assert "Traceback" not in errors
     (saved,) = checkpoints(tmp_path)
     assert 1 <= int(saved) < 60
+    if not resumed:  # once is enough: what is saved does not depend on the signal
+        return
     done = run("train", *SMALL, "--out", tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     assert same_weights(tmp_path, uninterrupted)

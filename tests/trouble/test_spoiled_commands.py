@@ -266,6 +266,13 @@ def test_files_without_rights(files, tmp_path):
         assert status == 2 and str(locked) in told
 
 
+@pytest.mark.parametrize("model", ["restaurant", "masked", "edits", "digits", "digit-tokens"])
+@pytest.mark.parametrize("name", ["", " "])
+def test_data_without_a_name(model, name):
+    status, told = ended("eval", model, name)
+    assert status == 2 and f"{name!r}: names no file" in told
+
+
 def test_folders_where_files_are_wanted(tmp_path):
     folder = tmp_path / "a.wav"
     folder.mkdir()
