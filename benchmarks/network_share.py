@@ -7,19 +7,21 @@ to the whole.
 
 from __future__ import annotations
 
-import time
+from collections import defaultdict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
 
 import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of
+from benchmarks.watching import CLOCK, NETWORK, NETWORKS, watch_network
+from multidiff.text.edit_walk import drawn
 from multidiff.text.orders import TextOrder
 
 PART = "network-share"
 OURS = "multidiff in all"
-CLOCK = time.process_time
 
 
 def measure(threads: int, rounds: int, *, samples: int = 4, steps: int = 8) -> list[Row]:
@@ -33,55 +35,58 @@ def measure(threads: int, rounds: int, *, samples: int = 4, steps: int = 8) -> l
     """
     rows = []
     with on_threads(threads):
-        for name, draw in _draws(samples, steps).items():
+        for name, drawing in _draws(samples, steps).items():
             case = f"{name}, {samples} samples, {steps} steps, {counted(threads)}"
-            rows += rows_of(PART, case, _seconds(draw, rounds), OURS, "CPU s")
+            rows += rows_of(PART, case, _seconds(name, drawing, rounds), OURS, "CPU s")
     return rows
 
 
 def _draws(samples: int, steps: int) -> dict[str, tuple[Any, Callable[[], object]]]:
     """Of each model, what it is and how it draws."""
-    found = {
-        name: md.load(name) for name in ("speech", "digits", "digit-tokens", "restaurant", "masked")
-    }
-    speech: Any = found["speech"]
-    noise = torch.rand(1, speech.preset.sample_rate_hz, generator=torch.Generator().manual_seed(0))
-    mel = speech.preset.mel(noise - 0.5)
+    found: dict[str, Any] = {name: deepcopy(md.load(name)) for name in NETWORKS}
     asked = {
         "digits": ["7"] * samples,
         "digit-tokens": ["7"] * samples,
         "restaurant": [TextOrder(length=20)] * samples,
         "masked": [TextOrder(length=20)] * samples,
     }
-    draws: dict[str, tuple[Any, Callable[[], object]]] = {
-        "speech": (speech, lambda: speech.synthesize(mel, plan=speech.plan(steps), seed=0))
-    }
-    for name, orders in asked.items():
-        draws[name] = (found[name], _drawing(found[name], orders, steps))
-    return draws
+    draws = {name: _drawing(found[name], orders, steps) for name, orders in asked.items()}
+    draws["speech"] = _speaking(found["speech"], steps)
+    draws["edits"] = _editing(found["edits"], [TextOrder(length=20)] * samples, steps)
+    return {name: (found[name], draws[name]) for name in NETWORKS}
 
 
 def _drawing(model: Any, orders: list[Any], steps: int) -> Callable[[], object]:
     return lambda: model.generate(orders, steps=steps, seed=0)
 
 
-def _seconds(drawn: tuple[Any, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def _speaking(model: Any, steps: int) -> Callable[[], object]:
+    """A second of sound, of the mel of noise."""
+    noise = torch.rand(1, model.preset.sample_rate_hz, generator=torch.Generator().manual_seed(0))
+    mel = model.preset.mel(noise - 0.5)
+    return lambda: model.synthesize(mel, plan=model.plan(steps), seed=0)
+
+
+def _editing(model: Any, orders: list[TextOrder], steps: int) -> Callable[[], object]:
+    """Random words revised, by words that are drawn."""
+    walk = model.walk.changed(drawn({"steps": steps}))
+    drafts = model.noise_drafts(orders, seed=0)
+    return lambda: model.revise(drafts, orders, walk=walk, seed=0)
+
+
+def _seconds(
+    name: str, drawing: tuple[Any, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
     """Of each round after a first one, in all and in the network."""
-    model, draw = drawn
-    began: list[float] = []
-    spent: list[float] = []
-    hooks = [
-        model.denoiser.register_forward_pre_hook(lambda *_: began.append(CLOCK())),
-        model.denoiser.register_forward_hook(lambda *_: spent.append(CLOCK() - began.pop())),
-    ]
-    seconds: dict[str, list[float]] = {OURS: [], "its network": []}
+    model, draw = drawing
+    spent: dict[str, float] = defaultdict(float)
+    watch_network(name, model, spent)
+    seconds: dict[str, list[float]] = {OURS: [], NETWORK: []}
     draw()
     for _ in range(rounds):
         spent.clear()
         start = CLOCK()
         draw()
         seconds[OURS].append(CLOCK() - start)
-        seconds["its network"].append(sum(spent))
-    for hook in hooks:
-        hook.remove()
+        seconds[NETWORK].append(spent[NETWORK])
     return seconds

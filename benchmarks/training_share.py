@@ -8,33 +8,22 @@ left is ours to answer for. Ratios are to the whole.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of, training_on_cpu
+from benchmarks.watching import CLOCK, NETWORKS, watch, watch_network
 from multidiff.loading import check_recipe
 from multidiff.training.run import Run
 from multidiff.training.trainer import Trainer
 
 PART = "training-share"
 OURS = "multidiff in all"
-CLOCK = time.process_time
 FAR = 10**9  # steps: neither the rate's fall nor a look at held-out data comes near
 RECIPES = Path(__file__).parents[1] / "recipes" / "smoke"
-# Whose recipes say what data is read, and which of its methods are the network's forward pass.
-FORWARD = ("denoiser", ("forward",))
-MODELS = {
-    "speech": FORWARD,
-    "digits": FORWARD,
-    "digit-tokens": FORWARD,
-    "restaurant": FORWARD,
-    "masked": FORWARD,
-    "edits": ("editor", ("encode", "tags", "template", "write")),
-}
 
 
 def measure(threads: int, rounds: int, *, batch: int = 16) -> list[Row]:
@@ -47,7 +36,7 @@ def measure(threads: int, rounds: int, *, batch: int = 16) -> list[Row]:
     """
     rows = []
     with on_threads(threads), training_on_cpu():
-        for name in MODELS:
+        for name in NETWORKS:
             case = f"{name}, batch {batch}, {counted(threads)}"
             rows += rows_of(PART, case, _seconds(name, batch, rounds), OURS, "CPU s")
     return rows
@@ -55,14 +44,12 @@ def measure(threads: int, rounds: int, *, batch: int = 16) -> list[Row]:
 
 def _seconds(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
     """Of each step after two first ones, in all and by parts."""
-    model: Any = md.load(name)
+    model: Any = deepcopy(md.load(name))
     run = _run(name, model, batch)
     spent: dict[str, float] = defaultdict(float)
-    part, methods = MODELS[name]
-    for method in methods:
-        _watch(getattr(model, part), method, "its network, forwards", spent)
-    _watch(run.engine, "backward", "its gradient", spent)
-    _watch(run.optimizer, "step", "AdamW", spent)
+    watch_network(name, model, spent)
+    watch(run.engine, "backward", "its gradient", spent)
+    watch(run.optimizer, "step", "AdamW", spent)
     seconds: dict[str, list[float]] = defaultdict(list)
     numbers = run.steps_to_go()
     for number in range(rounds + 2):
@@ -89,17 +76,3 @@ def _run(name: str, model: Any, batch: int) -> Run:
     run = Run(plan, model.task(), data, None, {})
     run.begin(resume=False)
     return run
-
-
-def _watch(owner: Any, method: str, what: str, spent: dict[str, float]) -> None:
-    """Count the seconds within a method."""
-    inner: Callable[..., Any] = getattr(owner, method)
-
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        began = CLOCK()
-        try:
-            return inner(*args, **kwargs)
-        finally:
-            spent[what] += CLOCK() - began
-
-    setattr(owner, method, counting)
