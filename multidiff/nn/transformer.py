@@ -24,6 +24,32 @@ class PlainNorm(nn.LayerNorm):
         return super().forward(x)
 
 
+class Memory:
+    """Keys and values of places that were read before, for sequences that are written on.
+
+    Attributes:
+        pairs: those of each block, turned, ``(batch, heads, places, channels)``; none before
+            anything was read.
+    """
+
+    def __init__(self) -> None:
+        self.pairs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def grown(self, reader: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """What a block's attention remembers, with what it reads now behind that."""
+        before = self.pairs.get(reader)
+        if before is not None:
+            key, value = torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
+        self.pairs[reader] = key, value
+        return key, value
+
+    def take(self, rows: Int[Tensor, " rows"]) -> None:
+        """Go on with these rows of the batch, some of them several times."""
+        self.pairs = {
+            reader: (key[rows], value[rows]) for reader, (key, value) in self.pairs.items()
+        }
+
+
 class Attention(nn.Module):
     """Attention of places to places and to a context.
 
@@ -47,6 +73,7 @@ class Attention(nn.Module):
         context: Float[Tensor, "batch more width"] | None = None,
         keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
         turns: Float[Tensor, "2 *batch all channels"] | None = None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "batch places width"]:
         """What each place finds.
 
@@ -55,6 +82,7 @@ class Attention(nn.Module):
             context: places that are asked alone; they come before the others.
             keys: which of all these places count, for all that ask or for each of them.
             turns: of all these places, see :func:`turns_at`; counted where not given.
+            memory: of places that were read before these, which count among the keys too.
         """
         asked = x if context is None else torch.cat([context, x], dim=1)
         key, value = map(self._split, self.key_value(asked).chunk(2, dim=-1))
@@ -62,7 +90,9 @@ class Attention(nn.Module):
         if turns is None:
             turns = turns_at(torch.arange(asked.shape[1], device=x.device), query.shape[-1])
         query, key = turned(query, turns[..., -x.shape[1] :, :]), turned(key, turns)
-        mask = None if keys is None else keys[:, None].view(len(x), 1, -1, asked.shape[1])
+        if memory is not None:
+            key, value = memory.grown(self, key, value)
+        mask = None if keys is None else keys[:, None].view(len(x), 1, -1, key.shape[2])
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(found.transpose(1, 2).flatten(2))
 
@@ -124,9 +154,11 @@ class Block(nn.Module):
         context: Tensor | None,
         keys: Tensor | None,
         turns: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         """The places after the block."""
-        x = x + self.dropout(self.attention(self.norm1(x, embedding), context, keys, turns))
+        found = self.attention(self.norm1(x, embedding), context, keys, turns, memory)
+        x = x + self.dropout(found)
         hidden = F.gelu(self.widen(self.norm2(x, embedding)))
         return x + self.dropout(self.narrow(hidden))
 
@@ -166,6 +198,7 @@ class Transformer(nn.Module):
         context: Float[Tensor, "batch more width"] | None = None,
         keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
         positions: Int[Tensor, " all"] | Int[Tensor, "batch all"] | None = None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "batch places width"]:
         """What each place has come to mean among the others.
 
@@ -177,13 +210,15 @@ class Transformer(nn.Module):
                 or which of them each place may read.
             positions: of the context's places and of these, counted from 0 where not given.
                 Where a context is padded, those of its rows keep padding from moving the rest.
+            memory: of places that were read before these; it comes to hold these too. ``keys``
+                are then of all of them, ``positions`` of those that are read now.
         """
         if positions is None:
             places = x.shape[1] + (0 if context is None else context.shape[1])
             positions = torch.arange(places, device=x.device)
         turns = turns_at(positions, x.shape[2] // self.heads)
         for block in self.blocks:
-            x = block(x, embedding, context, keys, turns)
+            x = block(x, embedding, context, keys, turns, memory)
         return self.norm(x, embedding)
 
 

@@ -13,7 +13,7 @@ instead, marked: half the work, and on small data no worse.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from multidiff.core.alignment import DELETE
 from multidiff.nn.tokens import SourceEncoder, Surroundings
-from multidiff.nn.transformer import Transformer
+from multidiff.nn.transformer import Memory, Transformer
 from multidiff.text.drafts import Drafts, Marks, Stream
 
 NUM_TAGS = 3  # KEEP, REPLACE, DELETE
@@ -60,6 +60,19 @@ class Template:
         return Template(
             self.places[rows], self.context[rows], self.keys[rows], self.positions, self.ends[rows]
         )
+
+
+@dataclass
+class Written:
+    """What the generator has read of streams that are written on, all of one length.
+
+    Attributes:
+        count: tokens of each.
+        memory: of them and of the drafts.
+    """
+
+    count: int = 0
+    memory: Memory = field(default_factory=Memory)
 
 
 class Editor(nn.Module):
@@ -151,19 +164,34 @@ class Editor(nn.Module):
         ends = around.first + drafts.real.sum(dim=1)
         return Template(places, context, keys, around.positions, ends)
 
-    def write(self, template: Template, stream: Stream) -> Float[Tensor, "batch written size"]:
-        """Logits of the token that follows each of the stream; END closes a span."""
-        written = stream.read.shape[1]
-        slots = stream.slots[..., None].expand(-1, -1, template.places.shape[2])
-        x = self.words(stream.read) + self.kinds(stream.kinds) + template.places.gather(1, slots)
-        before = torch.ones(written, written, dtype=torch.bool, device=x.device).tril()
+    def write(
+        self, template: Template, stream: Stream, written: Written | None = None
+    ) -> Float[Tensor, "batch new size"]:
+        """Logits of the token that follows each of the stream; END closes a span.
+
+        Args:
+            template: the drafts.
+            stream: what is written.
+            written: what was read of the stream before; only the rest is read now, and told of.
+        """
+        first, count = 0 if written is None else written.count, stream.read.shape[1]
+        read, slots, kinds = (x[:, first:] for x in (stream.read, stream.slots, stream.kinds))
+        slots = slots[..., None].expand(-1, -1, template.places.shape[2])
+        x = self.words(read) + self.kinds(kinds) + template.places.gather(1, slots)
+        before = torch.ones(count, count, dtype=torch.bool, device=x.device).tril()
         own = before & stream.real[:, None]
         # Padding reads itself, so that no row is without keys.
-        own = own | torch.eye(written, dtype=torch.bool, device=x.device)
-        told = template.keys[:, None].expand(-1, written, -1)
-        # The stream stands right behind its draft, however far a batch pads that.
-        behind = template.ends[:, None] + torch.arange(written, device=x.device)
-        positions = torch.cat([template.positions.expand(len(x), -1), behind], dim=1)
+        own = (own | torch.eye(count, dtype=torch.bool, device=x.device))[:, first:]
+        told = template.keys[:, None].expand(-1, count - first, -1)
         keys = torch.cat([told, own], dim=2)
-        found = self.writer(x, None, template.context, keys, positions)
+        # The stream stands right behind its draft, however far a batch pads that.
+        positions = template.ends[:, None] + torch.arange(first, count, device=x.device)
+        context, memory = template.context, None
+        if written is not None:
+            written.count, memory = count, written.memory
+        if first == 0:
+            positions = torch.cat([template.positions.expand(len(x), -1), positions], dim=1)
+        else:
+            context = None
+        found = self.writer(x, None, context, keys, positions, memory)
         return F.linear(found, self.words.weight, self.bias)

@@ -15,7 +15,7 @@ from multidiff.core.mask_solvers import TokenDraw
 from multidiff.text.domain import UNWRITTEN
 from multidiff.text.drafts import Stream
 from multidiff.text.edit_walk import EditWalk
-from multidiff.text.editor import Editor, Template
+from multidiff.text.editor import Editor, Template, Written
 from multidiff.text.vocabulary import END
 
 
@@ -28,12 +28,14 @@ class Writing:
         room: tokens that may be written in all, at least one for each span.
         score: log probability of all edits up to here, in nats.
         current: number of the span that is being written; deletions are passed over.
+        place: of what it goes on from among all that were written on side by side.
     """
 
     spans: tuple[Span, ...]
     room: int
     score: float = 0.0
     current: int = 0
+    place: int = 0
 
     def __post_init__(self) -> None:
         current = self.current
@@ -97,26 +99,32 @@ class SpanWriter:
             template: the texts as the generator reads them.
             rngs: source of the draws, one for each text.
         """
-        beams = [[one] for one in begun]
+        beams = [[replace(one, place=row)] for row, one in enumerate(begun)]
         grow = self._drawn if self.beam == 1 else self._widened
+        written = Written()
         while True:
             rows = [row for row, ways in enumerate(beams) for way in ways if not way.done]
             if not rows:
                 return beams
             ways = [way for ways in beams for way in ways if not way.done]
-            log_probs = self._following(ways, template[torch.tensor(rows)])
+            written.memory.take(torch.tensor([way.place for way in ways]))
+            log_probs = self._following(ways, template[torch.tensor(rows)], written)
+            ways = [replace(way, place=place) for place, way in enumerate(ways)]
             grown = grow(ways, log_probs, [rngs[row] for row in rows])
             beams = [[way for way in ways if way.done] for ways in beams]
             for row, several in zip(rows, grown, strict=True):
                 beams[row] += several
             beams = [sorted(ways, key=lambda way: -way.score)[: self.beam] for ways in beams]
 
-    def _following(self, ways: Sequence[Writing], template: Template) -> Float[Tensor, "ways size"]:
-        """Log probabilities of the token that follows each, on the CPU."""
+    def _following(
+        self, ways: Sequence[Writing], template: Template, written: Written
+    ) -> Float[Tensor, "ways size"]:
+        """Log probabilities of the token that follows each, on the CPU.
+
+        Every way grows by a token at a time, END among them, so their streams are equally long.
+        """
         stream = Stream.of([way.begun for way in ways], template.places.device)
-        logits = self.editor.write(template, stream)
-        last = stream.real.sum(dim=1) - 1
-        found = logits[torch.arange(len(ways), device=last.device), last].double().cpu()
+        found = self.editor.write(template, stream, written)[:, -1].double().cpu()
         allowed = [way.allowed(row) for way, row in zip(ways, found, strict=True)]
         return torch.log_softmax(torch.stack(allowed), dim=-1)
 
