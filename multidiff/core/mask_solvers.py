@@ -72,28 +72,44 @@ class TokenDraw:
         rng: Rng | None,
     ) -> Int[Tensor, "batch length"]:
         """A token for each of the places, 0 elsewhere."""
+        if self.temperature == 0:
+            return log_probs.argmax(dim=-1).masked_fill(~places, 0)
         tokens = torch.zeros_like(places, dtype=torch.long)
+        batch, length, size = log_probs.shape
         if rng is None or isinstance(rng, torch.Generator):
-            groups = [(slice(None), rng)]
+            groups: list[tuple[slice, Sequence[torch.Generator | None]]] = [(slice(None), [rng])]
         else:
-            groups = [(slice(row, row + 1), one) for row, one in enumerate(rng)]
-        at_once = max(1, AT_ONCE // log_probs.shape[-1])
-        for rows, one in groups:
+            count = max(1, AT_ONCE // max(1, length * size))
+            groups = [(slice(n, n + count), rng[n : n + count]) for n in range(0, batch, count)]
+        for rows, each in groups:
             wanted = log_probs[rows][places[rows]]
             if len(wanted):
-                found = [self._draw(part, one) for part in wanted.split(at_once)]
-                tokens[rows][places[rows]] = torch.cat(found)
+                counts = places[rows].sum(dim=1).tolist()
+                tokens[rows][places[rows]] = self._drawn(wanted, counts, each)
         return tokens
 
-    def _draw(
-        self, log_probs: Float[Tensor, "places size"], rng: torch.Generator | None
+    def _drawn(
+        self,
+        log_probs: Float[Tensor, "places size"],
+        counts: Sequence[int],
+        each: Sequence[torch.Generator | None],
     ) -> Int[Tensor, " places"]:
-        if self.temperature == 0:
-            return log_probs.argmax(dim=-1)
+        """Tokens for so many places of each row, which has its own source unless all share one."""
+        size = log_probs.shape[-1]
+        if len(each) > 1:
+            pairs = zip(counts, each, strict=True)
+            draws = torch.cat([uniform((count, size), one) for count, one in pairs])
+            return self._draw(log_probs, draws)
+        parts = log_probs.split(max(1, AT_ONCE // size))
+        return torch.cat([self._draw(part, uniform(part.shape, each[0])) for part in parts])
+
+    def _draw(
+        self, log_probs: Float[Tensor, "places size"], draws: Float[Tensor, "places size"]
+    ) -> Int[Tensor, " places"]:
         scaled = torch.log_softmax(log_probs.double() / self.temperature, dim=-1)
         if self.nucleus < 1:
             scaled = scaled.masked_fill(~self._in_nucleus(scaled), -math.inf)
-        return (scaled + gumbel(uniform(scaled.shape, rng)).to(scaled.device)).argmax(dim=-1)
+        return (scaled + gumbel(draws).to(scaled.device)).argmax(dim=-1)
 
     def _in_nucleus(self, log_probs: Tensor) -> Tensor:
         ordered, number = log_probs.exp().sort(dim=-1, descending=True)
