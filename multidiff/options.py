@@ -96,15 +96,3 @@ def _value(option: str, text: str, hint: Any) -> Any:
 
 def _offer(known: dict[str, str]) -> str:
     return f"this model adds {', '.join(f'--{k}' for k in known)}" if known else "it adds none"
-
-
-def checked_counts(counts: Mapping[str, int]) -> int:
-    """The largest of what is to be measured.
-
-    Raises:
-        InputError: if that is nothing.
-    """
-    if min(counts.values()) < 0 or not any(counts.values()):
-        told = " ".join(f"--{name} {count}" for name, count in counts.items())
-        raise InputError(f"{told}: there is nothing to measure")
-    return max(counts.values())

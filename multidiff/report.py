@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from multidiff.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,15 @@ def progress() -> Iterator[Callable[[Any], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         job = bar.add_task("sampling")
         yield lambda step: bar.update(job, completed=step.number, total=step.total)
+
+
+def checked_counts(counts: Mapping[str, int]) -> int:
+    """The largest of what is to be measured.
+
+    Raises:
+        InputError: if that is nothing.
+    """
+    if min(counts.values()) < 0 or not any(counts.values()):
+        told = " ".join(f"--{name} {count}" for name, count in counts.items())
+        raise InputError(f"{told}: there is nothing to measure")
+    return max(counts.values())

@@ -20,7 +20,7 @@ ALLOWED = {
     "training": {"core", "training"} | GROUND,
     **{wing: {"core", "nn", wing} | GROUND for wing in WINGS},
     "errors": set(),
-    "report": set(),
+    "report": {"errors"},
     "files": {"errors"},
     "weights": {"errors", "files"},
     "walks": {"core", "errors"},

@@ -26,8 +26,7 @@ from multidiff.image.features import PictureClassifier
 from multidiff.image.inception import inception_features
 from multidiff.image.metrics import Describe, accuracy, describe_all
 from multidiff.image.picture import to_unit
-from multidiff.options import checked_counts
-from multidiff.report import Report
+from multidiff.report import Report, checked_counts
 
 AT_ONCE = 50
 DATA = "starter:digits"

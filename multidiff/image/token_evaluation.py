@@ -12,8 +12,7 @@ from multidiff.image.evaluation import AT_ONCE, beside, describes_by, judged, pr
 from multidiff.image.feature_distance import batches_of
 from multidiff.image.features import PictureClassifier
 from multidiff.image.token_images import TokenImages
-from multidiff.options import checked_counts
-from multidiff.report import Report
+from multidiff.report import Report, checked_counts
 
 
 def measure(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.options import checked_counts
-from multidiff.report import Report
+from multidiff.report import Report, checked_counts
 from multidiff.text.comparing import columns_of
 from multidiff.text.edit_bench import Bench
 from multidiff.text.edit_repair import leave_alone, repair_corrupted
@@ -37,9 +36,8 @@ def measure(
     rewrite: int = 0, beside: EditedText | None = None, told: bool = False,
     beam: int | None = None, revisions: int | None = None, nucleus: float | None = None,
     temperature: float | None = None, pace: Pace | None = None, caution: float | None = None,
-    candidates: int | None = None,
-    column: str = "text", meaning_column: str | None = None, source_column: str | None = None,
-    headless: bool = False, held_out_every: int = 0,
+    candidates: int | None = None, column: str = "text", meaning_column: str | None = None,
+    source_column: str | None = None, headless: bool = False, held_out_every: int = 0,
 ) -> Report:  # fmt: skip
     """What an editor does to clean and to corrupted texts, or what else is asked for.
 
@@ -78,13 +76,12 @@ def measure(
     if solver is not None:
         raise InputError(f"--solver {solver}: editing has none; leave it out")
     given: dict[str, Any] = {"steps": steps, "pace": pace, "caution": caution, "beam": beam}
-    given |= {"temperature": temperature, "nucleus": nucleus, "revisions": revisions}
-    given |= {"candidates": candidates}
+    given |= {"temperature": temperature, "nucleus": nucleus}
+    given |= {"revisions": revisions, "candidates": candidates}
     walk = model.walk.changed(given)
     source = source_of(data, column, meaning_column, held_out_every, source_column)
     source, report = replace(source, header=not headless), Report([], {"data": source.path})
-    asked = {"fixed": fixed, "repair": repair, "from-noise": from_noise,
-             "from-nothing": from_nothing, "rewrite": rewrite}  # fmt: skip
+    asked = (fixed, repair, from_noise, from_nothing, rewrite)
     counts = _counts(asked, num, bootstrap is not None)
     if rewrite:
         _rewrite(model, beside, source, rewrite, walk, seed, report)
@@ -95,13 +92,13 @@ def measure(
     return report
 
 
-def _counts(asked: Mapping[str, int], num: int, drafts: bool) -> dict[str, int]:
-    """How many texts each part has, and another model's drafts.
+def _counts(asked: Sequence[int], num: int, drafts: bool) -> dict[str, int]:
+    """How many texts each part and rewriting have, and another model's drafts.
 
     Raises:
         InputError: if nothing is to be measured.
     """
-    counts = {**asked, "num": num if drafts else 0}
+    counts = dict(zip((*PARTS, "rewrite"), asked, strict=True)) | {"num": num if drafts else 0}
     if not any(counts.values()):
         counts |= {"fixed": num, "repair": num}
     checked_counts(counts)

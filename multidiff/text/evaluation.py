@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.options import checked_counts
-from multidiff.report import Report
+from multidiff.report import Report, checked_counts
 from multidiff.text.blanks import fill_blanks
 from multidiff.text.comparing import compare, judge_by
 from multidiff.text.diffusion import TextDiffusion

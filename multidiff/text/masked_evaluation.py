@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.options import checked_counts
-from multidiff.report import Report, table
+from multidiff.report import Report, checked_counts, table
 from multidiff.text.comparing import ORDER, described
 from multidiff.text.evaluation import bound_of, first_of, orders_like, tell_of_made
 from multidiff.text.halves import DATA, Halves, halved, source_of
