@@ -35,6 +35,11 @@ class Memory:
     def __init__(self) -> None:
         self.pairs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
+    @property
+    def places(self) -> int:
+        """How many places are remembered."""
+        return next((key.shape[2] for key, _ in self.pairs.values()), 0)
+
     def grown(self, reader: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """What a block's attention remembers, with what it reads now behind that."""
         before = self.pairs.get(reader)

@@ -13,7 +13,7 @@ instead, marked: half the work, and on small data no worse.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -60,19 +60,6 @@ class Template:
         return Template(
             self.places[rows], self.context[rows], self.keys[rows], self.positions, self.ends[rows]
         )
-
-
-@dataclass
-class Written:
-    """What the generator has read of streams that are written on, all of one length.
-
-    Attributes:
-        count: tokens of each.
-        memory: of them and of the drafts.
-    """
-
-    count: int = 0
-    memory: Memory = field(default_factory=Memory)
 
 
 class Editor(nn.Module):
@@ -165,16 +152,18 @@ class Editor(nn.Module):
         return Template(places, context, keys, around.positions, ends)
 
     def write(
-        self, template: Template, stream: Stream, written: Written | None = None
+        self, template: Template, stream: Stream, memory: Memory | None = None
     ) -> Float[Tensor, "batch new size"]:
         """Logits of the token that follows each of the stream; END closes a span.
 
         Args:
             template: the drafts.
             stream: what is written.
-            written: what was read of the stream before; only the rest is read now, and told of.
+            memory: of the drafts and of what was read of streams before, all of one length; only
+                the rest is read now, and told of.
         """
-        first, count = 0 if written is None else written.count, stream.read.shape[1]
+        known = 0 if memory is None else memory.places
+        first, count = max(0, known - template.context.shape[1]), stream.read.shape[1]
         read, slots, kinds = (x[:, first:] for x in (stream.read, stream.slots, stream.kinds))
         slots = slots[..., None].expand(-1, -1, template.places.shape[2])
         x = self.words(read) + self.kinds(kinds) + template.places.gather(1, slots)
@@ -186,12 +175,9 @@ class Editor(nn.Module):
         keys = torch.cat([told, own], dim=2)
         # The stream stands right behind its draft, however far a batch pads that.
         positions = template.ends[:, None] + torch.arange(first, count, device=x.device)
-        context, memory = template.context, None
-        if written is not None:
-            written.count, memory = count, written.memory
-        if first == 0:
+        context = None
+        if not known:
+            context = template.context
             positions = torch.cat([template.positions.expand(len(x), -1), positions], dim=1)
-        else:
-            context = None
         found = self.writer(x, None, context, keys, positions, memory)
         return F.linear(found, self.words.weight, self.bias)

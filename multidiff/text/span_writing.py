@@ -12,10 +12,11 @@ from torch import Tensor
 
 from multidiff.core.alignment import DELETE, Span
 from multidiff.core.mask_solvers import TokenDraw
+from multidiff.nn.transformer import Memory
 from multidiff.text.domain import UNWRITTEN
 from multidiff.text.drafts import Stream
 from multidiff.text.edit_walk import EditWalk
-from multidiff.text.editor import Editor, Template, Written
+from multidiff.text.editor import Editor, Template
 from multidiff.text.vocabulary import END
 
 
@@ -101,14 +102,14 @@ class SpanWriter:
         """
         beams = [[replace(one, place=row)] for row, one in enumerate(begun)]
         grow = self._drawn if self.beam == 1 else self._widened
-        written = Written()
+        memory = Memory()
         while True:
             rows = [row for row, ways in enumerate(beams) for way in ways if not way.done]
             if not rows:
                 return beams
             ways = [way for ways in beams for way in ways if not way.done]
-            written.memory.take(torch.tensor([way.place for way in ways]))
-            log_probs = self._following(ways, template[torch.tensor(rows)], written)
+            memory.take(torch.tensor([way.place for way in ways]))
+            log_probs = self._following(ways, template[torch.tensor(rows)], memory)
             ways = [replace(way, place=place) for place, way in enumerate(ways)]
             grown = grow(ways, log_probs, [rngs[row] for row in rows])
             beams = [[way for way in ways if way.done] for ways in beams]
@@ -117,14 +118,14 @@ class SpanWriter:
             beams = [sorted(ways, key=lambda way: -way.score)[: self.beam] for ways in beams]
 
     def _following(
-        self, ways: Sequence[Writing], template: Template, written: Written
+        self, ways: Sequence[Writing], template: Template, memory: Memory
     ) -> Float[Tensor, "ways size"]:
         """Log probabilities of the token that follows each, on the CPU.
 
         Every way grows by a token at a time, END among them, so their streams are equally long.
         """
         stream = Stream.of([way.begun for way in ways], template.places.device)
-        found = self.editor.write(template, stream, written)[:, -1].double().cpu()
+        found = self.editor.write(template, stream, memory)[:, -1].double().cpu()
         allowed = [way.allowed(row) for way, row in zip(ways, found, strict=True)]
         return torch.log_softmax(torch.stack(allowed), dim=-1)
 

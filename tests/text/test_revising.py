@@ -99,7 +99,7 @@ class Oracle:
     def template(self, known, marks):
         return Known(known.drafts, marks)
 
-    def write(self, known, stream, written=None):
+    def write(self, known, stream, memory=None):
         """The next token of the last span that is begun; only that is asked for."""
         logits = torch.full((*stream.read.shape, SIZE), -FAR)
         for row, read in enumerate(stream.read.tolist()):
@@ -180,7 +180,7 @@ class Book:
                 gaps[row, place] = share
         return tags.log().clamp(min=-FAR), torch.logit(gaps.double()).clamp(-FAR, FAR)
 
-    def write(self, known, stream, written=None):
+    def write(self, known, stream, memory=None):
         logits = torch.full((*stream.read.shape, SIZE), -FAR)
         texts = self.texts(known)
         for row, read in enumerate(stream.read.tolist()):
