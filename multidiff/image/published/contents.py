@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.files import parsed_json
+from multidiff.files import read_text as text_of
 from multidiff.image.published import naming
 from multidiff.weights import is_pickle, read_pickle, read_tensors, some
 
@@ -137,9 +138,6 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: if it cannot be read.
     """
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; the folder is not whole") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    if not path.exists():
+        raise InputError(f"{path}: no such file; the folder is not whole")
+    return text_of(path)
