@@ -22,7 +22,14 @@ from torch import Tensor
 
 from multidiff.core.posterior import ReverseVariance, Transition
 from multidiff.core.predictions import mean_over_state, spread
-from multidiff.core.protocols import Condition, Corrupted, Denoiser, Estimate, Projection
+from multidiff.core.protocols import (
+    Condition,
+    Corrupted,
+    Denoiser,
+    Estimate,
+    Projection,
+    check_times,
+)
 from multidiff.core.randomness import Rng
 from multidiff.core.schedules import NoiseLevel, NoiseSchedule
 from multidiff.core.times import TimeGrid
@@ -221,8 +228,10 @@ def variational_bound(
             leaves, at every level; where it is known it takes the place of ``variance``.
 
     Raises:
+        TypeError: if the times are a number.
         ValueError: if the walk has fewer than two steps.
     """
+    check_times(times)
     if times.num_steps < 2:
         raise ValueError("a bound needs a walk of at least two steps")
     decoder = DiscretisedDecoder() if decoder is None else decoder

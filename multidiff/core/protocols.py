@@ -140,6 +140,26 @@ class Solver(Protocol):
         ...
 
 
+def check_solver(solver: Any) -> None:
+    """Refuse a solver's class where one that was made of it is needed.
+
+    Raises:
+        TypeError: if it is a class.
+    """
+    if isinstance(solver, type):
+        raise TypeError(f"{solver.__name__} is a class: make one of it, {solver.__name__}()")
+
+
+def check_times(times: Any) -> None:
+    """Refuse a number of steps where the times themselves are needed.
+
+    Raises:
+        TypeError: if it is no grid of times.
+    """
+    if not isinstance(times, TimeGrid):
+        raise TypeError(f"times {times!r}: give a grid of times, such as even_times(50)")
+
+
 class Domain:
     """Media to state and back: a new modality overrides :meth:`encode` and :meth:`decode`."""
 

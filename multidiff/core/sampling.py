@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multidiff.core.protocols import Condition, Denoiser, Estimate, Process, Projection, Solver
+from multidiff.core.protocols import (
+    Condition,
+    Denoiser,
+    Estimate,
+    Process,
+    Projection,
+    Solver,
+    check_solver,
+    check_times,
+)
 from multidiff.core.randomness import Rng, device_of
 from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import TimeGrid
@@ -67,8 +76,11 @@ def sample(
         The state at the level where the times end, for most grids the clean one.
 
     Raises:
+        TypeError: if the solver is a class, or the times are a number.
         ValueError: if ``start`` does not have the given shape.
     """
+    check_solver(solver)
+    check_times(times)
     if start is not None and tuple(start.shape) != tuple(shape):
         raise ValueError(f"start has shape {tuple(start.shape)}, not {tuple(shape)}")
     place = device_of(rng) if device is None else torch.device(device)

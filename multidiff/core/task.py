@@ -9,7 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.core.guidance import leave_out, map_condition
-from multidiff.core.protocols import Condition, Corrupted, Corruption, Domain, Estimate, Process
+from multidiff.core.protocols import (
+    Condition,
+    Corrupted,
+    Corruption,
+    Domain,
+    Encoded,
+    Estimate,
+    Process,
+)
 from multidiff.core.randomness import Rng, uniform
 from multidiff.core.self_conditioning import SelfConditioning
 
@@ -48,7 +56,7 @@ class DiffusionTask(nn.Module):
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """The losses of each sample by name; training minimises the mean of their sum."""
         with torch.autocast(_device_type(self), enabled=False):
-            encoded = self.domain.encode(batch, rng)
+            encoded = self._encoded(batch, rng)
             level = self.process.draw_level(len(encoded.clean), rng).to(encoded.clean.device)
             corrupted = self.process.corrupt(encoded.clean, level, rng, encoded.mask)
             condition = self._condition(encoded.condition, len(encoded.clean), rng)
@@ -61,6 +69,15 @@ class DiffusionTask(nn.Module):
             estimate = self.process.estimate(output, corrupted.noisy, level)
             extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
         return {"denoising": loss, **extra}
+
+    def _encoded(self, batch: Any, rng: Rng | None) -> Encoded:
+        encoded = self.domain.encode(batch, rng)
+        if not isinstance(encoded, Encoded):
+            raise TypeError(
+                f"{type(self.domain).__name__}.encode returned a {type(encoded).__name__}: "
+                "return Encoded(clean, condition, mask)"
+            )
+        return encoded
 
     def _condition(self, condition: Condition, batch: int, rng: Rng | None) -> Condition:
         if condition is None or self.drop_condition == 0:

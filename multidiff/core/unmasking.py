@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multidiff.core.mask_solvers import UnmaskingSolver, Walk
 from multidiff.core.masking import MaskProcess, all_real
-from multidiff.core.protocols import Condition, Denoiser
+from multidiff.core.protocols import Condition, Denoiser, check_solver
 from multidiff.core.randomness import Rng, device_of
 from multidiff.core.times import even_times
 
@@ -85,8 +85,10 @@ def unmask(
         on_step: told the steps done and the state after each.
 
     Raises:
+        TypeError: if the solver is a class.
         ValueError: if a shape or a number does not fit, or every token is forbidden.
     """
+    check_solver(solver)
     if not set(forbidden) < set(range(process.size)):
         raise ValueError(
             f"forbidden {sorted(set(forbidden))}: numbers of tokens, 0 .. {process.size - 1}, and "

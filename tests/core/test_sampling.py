@@ -11,13 +11,19 @@ from multidiff.core.guidance import (
     map_condition,
     null_condition,
 )
+from multidiff.core.likelihood import variational_bound
+from multidiff.core.mask_schedules import LogLinearMasks
+from multidiff.core.mask_solvers import Ancestral
+from multidiff.core.masking import MaskProcess
 from multidiff.core.predictions import spread
 from multidiff.core.projections import clip, in_turn, keep_known
 from multidiff.core.protocols import Domain
 from multidiff.core.sampling import sample
 from multidiff.core.schedules import BetaSchedule
 from multidiff.core.solvers import DDIM, DDPM, DPMSolverPP, Heun
+from multidiff.core.task import DiffusionTask
 from multidiff.core.times import even_times, trailing_times
+from multidiff.core.unmasking import unmask
 
 LINEAR = BetaSchedule.linear()
 PROCESS = GaussianProcess(LINEAR)
@@ -47,6 +53,18 @@ def test_a_walk_from_a_middle_level_runs_exactly_its_steps():
 def test_a_start_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"start has shape \(2, 3\), not \(1, 3\)"):
         sample(PROCESS, gaussian_data(1.0), DDIM(), (1, 3), even_times(2), start=torch.zeros(2, 3))
+
+
+def test_a_solver_not_made_and_times_not_chosen(unchecked_signatures):
+    denoiser, shape = gaussian_data(1.0), (1, 3)
+    with pytest.raises(TypeError, match=r"DDIM is a class: make one of it, DDIM\(\)"):
+        sample(PROCESS, denoiser, DDIM, shape, even_times(2))
+    with pytest.raises(TypeError, match=r"Ancestral is a class"):
+        unmask(MaskProcess(3, LogLinearMasks()), denoiser, Ancestral, shape, steps=2)
+    with pytest.raises(TypeError, match=r"times 50: give a grid of times, such as even_times"):
+        sample(PROCESS, denoiser, DDIM(), shape, 50)
+    with pytest.raises(TypeError, match=r"times 50: give a grid"):
+        variational_bound(PROCESS, denoiser, torch.zeros(shape), times=50)
 
 
 def test_progress_is_told_after_each_step():
@@ -242,6 +260,16 @@ def test_conditions_left_out():
     assert null_condition(None) is None
     with pytest.raises(TypeError, match="not <class 'str'>"):
         map_condition(torch.clone, "prompt")
+
+
+def test_a_domain_that_returns_a_bare_tensor_is_told_what_to_return():
+    class Bare(Domain):
+        def encode(self, batch, rng):
+            return batch
+
+    task = DiffusionTask(Bare(), PROCESS, torch.nn.Linear(3, 3))
+    with pytest.raises(TypeError, match=r"Bare.encode returned a Tensor: return Encoded\("):
+        task.losses(torch.zeros(1, 3), None)
 
 
 def test_a_domain_says_what_it_lacks():
