@@ -86,13 +86,21 @@ class Restoring(nn.Module):
         losses = {"reconstruction": error}
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(made, picture)
-        if self.discriminator is not None and self._game_is_on():
-            fooled = self.discriminator.fooled(made)
+        if self.discriminator is not None:
             quality = error + losses.get("perceptual", 0)
-            weight = self.adversarial_weight * self._balance(quality, fooled)
-            losses["adversarial"] = weight * fooled
-            losses["discriminator"] = self.discriminator.loss(picture, made)
+            losses |= self._game(self.discriminator, picture, made, quality)
         return losses
+
+    def _game(
+        self, discriminator: PatchDiscriminator, picture: Tensor, made: Tensor, quality: Tensor
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        if not self._game_is_on():
+            # Several processes wait for the gradient of every weight: it is none, but there.
+            idle = torch.stack([weight.sum() for weight in discriminator.parameters()]).sum()
+            return {"discriminator": (0 * idle).expand(len(picture))}
+        fooled = discriminator.fooled(made)
+        weight = self.adversarial_weight * self._balance(quality, fooled)
+        return {"adversarial": weight * fooled, "discriminator": discriminator.loss(picture, made)}
 
     def _game_is_on(self) -> bool:
         if torch.is_grad_enabled():

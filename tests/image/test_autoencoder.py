@@ -187,6 +187,19 @@ def test_the_players_do_not_reach_each_other():
     assert reached(losses["discriminator"], maker) == 0 < reached(losses["discriminator"], judge)
 
 
+def test_every_weight_has_a_gradient_before_the_game_begins():
+    """Of none, several processes would wait for each other: all share gradients of all weights."""
+    judge = PatchDiscriminator(1, 8)
+    model = PictureAutoencoder(
+        small().requires_grad_(True), discriminator=judge, adversarial_from=1
+    )
+    losses = model.losses(squares(2, 32), None)
+    assert "adversarial" not in losses
+    sum(losses.values()).sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+    assert not any(weight.grad.any() for weight in judge.parameters())
+
+
 def test_balance_makes_both_pulls_equal():
     weight = torch.ones(3, requires_grad=True)
     first, second = (weight * draw(3)).sum(), 50 * (weight * draw(3, seed=1)).sum()
