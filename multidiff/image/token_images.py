@@ -24,7 +24,7 @@ from multidiff.image.generation import check_mask, guidance_for, in_batches
 from multidiff.image.picture import pad_to_multiple
 from multidiff.image.token_domain import PictureTokens
 from multidiff.image.token_walk import TokenWalk
-from multidiff.nn.tokens import TokenDenoiser
+from multidiff.nn.tokens import SourceEncoder, TokenDenoiser
 
 # Draws of the masks for each picture whose likelihood is bounded.
 LOOKS = 32
@@ -94,14 +94,7 @@ class TokenImages(DomainModel):
                 f"a denoiser of length {denoiser.places.num_embeddings} for pictures of "
                 f"{domain.length} tokens ({domain.grid[0]} rows): make them alike"
             )
-        sources = 0 if denoiser.source is None else denoiser.source.size
-        if domain.reads == "prompt" and sources == 0:
-            raise ValueError("a denoiser with sources 0 for captions: set as many as tokens")
-        if sources < len(domain.classes) or (domain.reads == "nothing" and sources > 0):
-            raise ValueError(
-                f"a denoiser with sources {sources} for {len(domain.classes)} classes: set "
-                f"sources: {len(domain.classes)}"
-            )
+        _check_reader(domain, denoiser.source)
         super().__init__(domain)
         self.process, self.denoiser = process, denoiser
         self.walk = TokenWalk() if walk is None else walk
@@ -231,3 +224,25 @@ class TokenImages(DomainModel):
             rng=generators([seed + row for row in range(len(picture))]),
         )
         return bound.per_token
+
+
+def _check_reader(domain: PictureTokens, reader: SourceEncoder | None) -> None:
+    """See whether a network reads what pictures are drawn by.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    sources = 0 if reader is None else reader.size
+    if domain.reads == "prompt" and sources == 0:
+        raise ValueError("a denoiser with sources 0 for captions: set as many as tokens")
+    if sources < len(domain.classes) or (domain.reads == "nothing" and sources > 0):
+        raise ValueError(
+            f"a denoiser with sources {sources} for {len(domain.classes)} classes: set "
+            f"sources: {len(domain.classes)}"
+        )
+    longest = 0 if domain.tokenizer is None else domain.tokenizer.length
+    if reader is not None and reader.length < longest:
+        raise ValueError(
+            f"a denoiser of source_length {reader.length} for captions of {longest} tokens: make "
+            "them alike"
+        )

@@ -22,7 +22,9 @@ VOCABULARY, MERGES = "vocab.json", "merges.txt"
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What a text encoder's input is made by."""
+    """What a text encoder's input is made by: rows of ``length`` token numbers."""
+
+    length: int
 
     def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
         """Token numbers; what does not fit is cut off."""

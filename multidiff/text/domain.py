@@ -116,6 +116,12 @@ class TextDomain(nn.Module, Domain):
                 f"the denoiser's sources are {size}, the domain's conditions have "
                 f"{self.sources} numbers; set sources: {self.sources}"
             )
+        longest = self.source_length if self.meanings is None else len(self.meanings.attributes)
+        if reader is not None and reader.length < longest:
+            raise ValueError(
+                f"the denoiser's source_length is {reader.length}, the domain's conditions have "
+                f"up to {longest} numbers; set source_length: {longest}"
+            )
 
     def encoded(self, batch: Any, rng: Rng | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Tokens and condition. A batch has ``text``, and ``meaning`` or ``source``."""

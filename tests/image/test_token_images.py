@@ -430,8 +430,9 @@ def test_parts_that_do_not_fit():
     domain = small_domain(classes=CLASSES)
     process = MaskProcess(CODES, CosineMasks())
 
-    def build(domain=domain, process=process, size=CODES, length=16, sources=4):
-        return TokenImages(domain, process, TokenDenoiser(size, 32, 1, 2, length, sources))
+    def build(domain=domain, process=process, size=CODES, length=16, sources=4, **more):
+        denoiser = TokenDenoiser(size, 32, 1, 2, length, sources, **more)
+        return TokenImages(domain, process, denoiser)
 
     build()
     build(sources=9)
@@ -448,6 +449,8 @@ def test_parts_that_do_not_fit():
         build(domain=small_domain())
     with pytest.raises(ValueError, match="sources 0 for captions"):
         build(domain=small_domain(tokenizer=WordTokenizer(WORDS)), sources=0)
+    with pytest.raises(ValueError, match="source_length 1 for captions of 16 tokens"):
+        build(domain=small_domain(tokenizer=WordTokenizer(WORDS)), source_length=1)
 
 
 def test_drawn_tokens_are_those_of_the_core_walk():

@@ -134,3 +134,15 @@ def test_a_network_reads_what_a_domain_tells(network):
             domain.check_reader(network)
     else:
         domain.check_reader(network)
+
+
+def test_a_network_reads_the_longest_that_a_domain_tells():
+    size = Listed().size
+    domain = TextDomain(Listed(), 10, source_length=6)
+    domain.check_reader(TextDenoiser(4, 16, 1, 2, sources=size, source_length=6))
+    with pytest.raises(ValueError, match=r"source_length is 5.*set source_length: 6"):
+        domain.check_reader(TextDenoiser(4, 16, 1, 2, sources=size, source_length=5))
+    table = MeaningTable({"food": ("Italian",), "area": ("riverside",)})
+    short = TextDenoiser(4, 16, 1, 2, sources=table.size, source_length=1)
+    with pytest.raises(ValueError, match=r"set source_length: 2"):
+        TextDomain(Listed(), 10, table).check_reader(short)
