@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span
+from multidiff.core.alignment import DELETE, INSERT, Span
 from multidiff.errors import InputError
 from multidiff.text.orders import check_candidates
+from multidiff.text.tagging import Tagging
 from multidiff.walks import MOST_STEPS, token_temperature
 
 Pace = Literal["all", "even"]
 # Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn.
 NUCLEUS = 0.9
-# Temperature of several candidates: likely ones that differ.
-SEVERAL = 0.7
+# Temperature of several candidates: as likely as they are drawn, so that they can be averaged over.
+SEVERAL = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,8 @@ class EditWalk:
         nucleus: they are drawn among the likeliest up to this probability; 0.6 in the paper.
         beam: token sequences that are kept while writing; 1 draws one.
         revisions: texts that are kept from revision to revision (the paper's second beam).
-        candidates: texts drawn, of which the one fewest edits from the others is taken (minimum
-            Bayes risk).
+        candidates: draws of what is written, of which each edit takes what is fewest edits from
+            what may be true (:mod:`multidiff.text.least_risk`).
 
     Raises:
         InputError: if a number is out of range, a beam is to draw, or candidates are not.
@@ -114,85 +110,41 @@ class Choice:
 
     Attributes:
         spans: from the left, with a kept token between any two, and nothing written yet.
-        score: log probability that the tagger gives all of them, in nats.
+        tagging: what they were chosen by.
     """
 
     spans: tuple[Span, ...]
-    score: float
+    tagging: Tagging
+
+    @property
+    def score(self) -> float:
+        """Log probability that the tagger gives all of them, in nats."""
+        return self.tagging.score(self.spans)
 
 
-def choose(
-    log_tags: Float[Tensor, "tokens tags"],
-    log_gaps: Float[Tensor, "gaps 2"],
-    walk: EditWalk,
-    left: int,
-    longest: int,
-) -> Choice:
+def choose(tagging: Tagging, walk: EditWalk, left: int, longest: int) -> Choice:
     """The edits that are made of a text.
 
-    A token goes where it is likelier to go than to stay. Neighbours that go are one edit, and
-    all of them say together whether something comes instead; so does a gap beside them that
-    wants to be filled. Nothing is no text: something is inserted there whatever the tagger
-    says. Where the text has no room, the least sure insertions wait.
+    Where the text has no room, the least sure insertions wait.
 
     Args:
-        log_tags: log probabilities of KEEP, REPLACE and DELETE of each token.
-        log_gaps: of nothing and something being inserted in each gap.
+        tagging: what the tagger says of it.
         walk: how sure the tagger has to be, and how much is done at once.
         left: revisions to come, this one among them.
         longest: tokens that a text may have.
     """
-    goes = log_tags[:, 1:].logsumexp(dim=1) - log_tags[:, KEEP]
-    comes = log_gaps[:, 1] - log_gaps[:, 0]
-    filled = (comes > walk.caution).tolist() if len(goes) else [True]
-    spans = _edits((goes > walk.caution).tolist(), filled, log_tags)
-    surety = {span: _surety(span, goes, comes) for span in spans}
+    spans = tagging.edits(walk.caution)
+    surety = {span: tagging.surety(span) for span in spans}
     if walk.pace == "even":
         spans = _surest(spans, surety, math.ceil(len(spans) / left))
     # Where tokens are replaced, at least one comes for those that go, and there is room for it.
-    room = longest - len(goes) + sum(s.stop - s.start for s in spans if s.edit == DELETE)
+    room = longest - len(tagging) + sum(s.stop - s.start for s in spans if s.edit == DELETE)
     inserted = [span for span in spans if span.edit == INSERT]
     waiting = {*inserted} - {*_surest(inserted, surety, room)}
-    spans = [span for span in spans if span not in waiting]
-    return Choice(tuple(spans), _score(spans, log_tags, log_gaps))
-
-
-def _edits(goes: Sequence[bool], filled: Sequence[bool], log_tags: Tensor) -> list[Span]:
-    """Runs of tokens that go, and gaps to be filled that touch none of them, from the left."""
-    spans: list[Span] = []
-    free = [*filled]
-    for going, group in groupby(range(len(goes)), key=goes.__getitem__):
-        if going:
-            run = [*group]
-            spans.append(_run(run[0], run[-1] + 1, filled, log_tags))
-            free[run[0] : run[-1] + 2] = [False] * (len(run) + 1)
-    gaps = [Span(INSERT, gap, gap) for gap, one in enumerate(free) if one]
-    return sorted([*spans, *gaps], key=lambda span: span.start)
-
-
-def _run(start: int, stop: int, filled: Sequence[bool], log_tags: Tensor) -> Span:
-    """Tokens that go, replaced if a gap among or beside them is to be filled, or they say so."""
-    own = log_tags[start:stop].sum(dim=0)
-    comes = any(filled[start : stop + 1]) or bool(own[REPLACE] >= own[DELETE])
-    return Span(REPLACE if comes else DELETE, start, stop)
-
-
-def _surety(span: Span, goes: Tensor, comes: Tensor) -> float:
-    """By how many nats an edit is likelier than none, a run's the mean of its tokens'."""
-    return float(comes[span.start] if span.edit == INSERT else goes[span.start : span.stop].mean())
+    return Choice(tuple(span for span in spans if span not in waiting), tagging)
 
 
 def _surest(spans: Sequence[Span], surety: Mapping[Span, float], most: int) -> list[Span]:
     """At most so many of the edits, the surest, from the left; of equals the first."""
     kept = {*sorted(spans, key=lambda span: -surety[span])[:most]}
     return [span for span in spans if span in kept]
-
-
-def _score(spans: Sequence[Span], log_tags: Tensor, log_gaps: Tensor) -> float:
-    tags, gaps = torch.full((len(log_tags),), int(KEEP)), torch.zeros(len(log_gaps)).long()
-    for span in spans:
-        tags[span.start : span.stop] = int(span.edit)
-        if span.edit == INSERT:
-            gaps[span.start] = 1
-    total = log_tags.gather(1, tags[:, None]).sum() + log_gaps.gather(1, gaps[:, None]).sum()
-    return float(total)

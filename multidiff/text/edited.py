@@ -31,7 +31,6 @@ from multidiff.text.domain import TextDomain
 from multidiff.text.edit_task import Aim, EditTask
 from multidiff.text.edit_walk import EditWalk
 from multidiff.text.editor import Editor
-from multidiff.text.metrics import minimum_bayes_risk
 from multidiff.text.orders import TextOrder, candidate_seeds, drawn_index, told_of
 from multidiff.text.revising import History, Reviser
 from multidiff.text.vocabulary import FIRST
@@ -137,7 +136,7 @@ class EditedText(DomainModel):
             orders: what is asked of each.
             walk: how to revise; the model's own where not given.
             seed: of the draws: draft ``i`` has ``seed + i``, or the i-th of several.
-            batch_size: drafts at a time.
+            batch_size: drafts at a time, each of their candidates counted.
 
         Raises:
             InputError: if a draft is longer than the model reads.
@@ -150,17 +149,15 @@ class EditedText(DomainModel):
                 )
         asked = [TextOrder() for _ in drafts] if orders is None else list(orders)
         how = self.walk if walk is None else walk
-        each = [row for row in range(len(drafts)) for _ in range(how.candidates)]
         seeds = seeds_from(seed, len(drafts))
-        rngs = generators([n for one in seeds for n in candidate_seeds(one, how.candidates)])
+        rngs = [generators(candidate_seeds(one, how.candidates)) for one in seeds]
         reviser = Reviser(self.domain, self.editor, how)
+        at_once = max(1, batch_size // how.candidates)
         found: list[History] = []
-        for first in range(0, len(each), batch_size):
-            rows = each[first : first + batch_size]
-            draws = rngs[first : first + batch_size]
-            found += reviser([drafts[row] for row in rows], [asked[row] for row in rows], draws)
-        starts = range(0, len(found), how.candidates)
-        return [_best([*found[first : first + how.candidates]]) for first in starts]
+        for first in range(0, len(drafts), at_once):
+            rows = slice(first, first + at_once)
+            found += reviser(drafts[rows], asked[rows], rngs[rows])
+        return found
 
     def noise_drafts(
         self, orders: Sequence[TextOrder], *, seed: int | Sequence[int] = 0
@@ -195,8 +192,3 @@ class EditedText(DomainModel):
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Drafts of texts."""
         return [self.domain.vocabulary.numbers(text) for text in texts]
-
-
-def _best(candidates: list[History]) -> History:
-    """The way to the text that is fewest edits from the others."""
-    return candidates[minimum_bayes_risk([one[-1].tokens for one in candidates], "edits")]

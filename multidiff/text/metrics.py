@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from collections.abc import Collection, Sequence
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.text.ngram import Sentence
@@ -103,26 +102,26 @@ def bleu(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]
     return score(made, list(zip_longest(*groups))).score
 
 
-def minimum_bayes_risk(
-    candidates: Sequence[Sentence], alike: Literal["bleu", "edits"] = "bleu"
-) -> int:
+def minimum_bayes_risk(candidates: Sequence[Sentence]) -> int:
     """Which candidate is most like the others (Kumar & Byrne 2004).
 
     Args:
         candidates: to choose among.
-        alike: by BLEU, each other candidate as the reference; or by the fewest edits.
 
     Returns:
-        The index of the one with the highest mean; the first of equals.
+        The index of the one with the highest mean BLEU, each other candidate as the reference; the
+        first of equals.
 
     Raises:
         ValueError: if there are no candidates.
     """
     _refuse_none(candidates)
-    gain = _by_bleu(candidates) if alike == "bleu" else _by_edits(candidates)
-    places = range(len(candidates))
+    lines, score = _lines(candidates), _sentence_bleu()
     # Rounded once, so that the order of its terms cannot part equals.
-    gains = [math.fsum(gain(one, other) for other in places if other != one) for one in places]
+    gains = [
+        math.fsum(score(one, [other]).score for j, other in enumerate(lines) if j != i)
+        for i, one in enumerate(lines)
+    ]
     return gains.index(max(gains))
 
 
@@ -131,17 +130,6 @@ def _sentence_bleu() -> Any:
     from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
 
     return BLEU(tokenize="none", effective_order=True).sentence_score
-
-
-def _by_bleu(candidates: Sequence[Sentence]) -> Callable[[int, int], float]:
-    lines, score = _lines(candidates), _sentence_bleu()
-    return lambda one, other: score(lines[one], [lines[other]]).score
-
-
-def _by_edits(candidates: Sequence[Sentence]) -> Callable[[int, int], float]:
-    """Minus the distance, each pair's worked out once."""
-    distance = cache(lambda pair: edit_distance(*(candidates[place] for place in pair)))
-    return lambda one, other: -float(distance((min(one, other), max(one, other))))
 
 
 def _lines(sentences: Sequence[Sentence]) -> list[str]:

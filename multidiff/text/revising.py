@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,11 @@ from multidiff.core.alignment import Span, rewrite
 from multidiff.text.domain import TextDomain
 from multidiff.text.drafts import Drafts, marks_of
 from multidiff.text.edit_walk import Choice, EditWalk, choose
-from multidiff.text.editor import Editor, Encoding
+from multidiff.text.editor import Editor, Encoding, Template
+from multidiff.text.least_risk import settled
 from multidiff.text.orders import TextOrder, told_of
 from multidiff.text.span_writing import SpanWriter, Writing
+from multidiff.text.tagging import Tagging
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Revision:
     Attributes:
         tokens: the text.
         spans: the edits that led here from the revision before; none for the draft.
-        score: log probability of all edits up to here, in nats.
+        score: log probability of all edits up to here, in nats; of edits settled among several
+            candidates the tags alone.
     """
 
     tokens: tuple[int, ...]
@@ -53,14 +57,14 @@ class Reviser:
         self,
         drafts: Sequence[Sequence[int]],
         orders: Sequence[TextOrder],
-        rngs: Sequence[torch.Generator],
+        rngs: Sequence[Sequence[torch.Generator]],
     ) -> list[History]:
         """Every revision of each draft on the best way, the draft first.
 
         Args:
             drafts: tokens.
             orders: what is asked of each.
-            rngs: source of the draws, one for each.
+            rngs: source of the draws, for each as many as there are candidates.
         """
         beams: list[list[History]] = [[[Revision(tuple(draft))]] for draft in drafts]
         moving = [*range(len(drafts))]
@@ -96,7 +100,7 @@ class Reviser:
         self,
         texts: Sequence[Revision],
         orders: Sequence[TextOrder],
-        rngs: Sequence[torch.Generator],
+        rngs: Sequence[Sequence[torch.Generator]],
         left: int,
     ) -> list[list[Revision]]:
         """The revisions that follow each text: as many as the beam is wide."""
@@ -105,11 +109,37 @@ class Reviser:
         places = encoding.drafts.tokens.shape[1]
         marks = marks_of([one.spans for one in choices], places, self.domain.device)
         begun = [self._begun(text, one) for text, one in zip(texts, choices, strict=True)]
-        written = self.writer(begun, self.editor.template(encoding, marks), rngs)
+        template = self.editor.template(encoding, marks)
+        if self.walk.candidates > 1:
+            found = self._settled(texts, choices, begun, template, rngs)
+        else:
+            found = self.writer(begun, template, [own for own, *_ in rngs])
         return [
             [Revision(rewrite(text.tokens, one.spans), one.spans, one.score) for one in several]
-            for text, several in zip(texts, written, strict=True)
+            for text, several in zip(texts, found, strict=True)
         ]
+
+    def _settled(
+        self,
+        texts: Sequence[Revision],
+        choices: Sequence[Choice],
+        begun: Sequence[Writing],
+        template: Template,
+        rngs: Sequence[Sequence[torch.Generator]],
+    ) -> list[list[Writing]]:
+        """Of several draws of each text's edits, those that risk the least."""
+        rows = [row for row, own in enumerate(rngs) for _ in own]
+        draws = [one for own in rngs for one in own]
+        written = iter(
+            self.writer([begun[row] for row in rows], template[torch.tensor(rows)], draws)
+        )
+        settled_on = []
+        for text, choice, own in zip(texts, choices, rngs, strict=True):
+            ways = [one.spans for one, *_ in islice(written, len(own))]
+            spans = settled(text.tokens, ways, choice.tagging, self.editor.length)
+            score = text.score + choice.tagging.score(spans)
+            settled_on.append([Writing(spans, 0, score, len(spans))])
+        return settled_on
 
     def choices(
         self, texts: Sequence[Sequence[int]], encoding: Encoding, left: int
@@ -120,8 +150,8 @@ class Reviser:
         choices = []
         for row, text in enumerate(texts):
             count = len(text)
-            own = log_tags[row, 1 : count + 1], log_gaps[row, : count + 1]
-            choices.append(choose(*own, self.walk, left, self.editor.length))
+            tagging = Tagging(log_tags[row, 1 : count + 1], log_gaps[row, : count + 1])
+            choices.append(choose(tagging, self.walk, left, self.editor.length))
         return choices
 
     def _begun(self, text: Revision, choice: Choice) -> Writing:

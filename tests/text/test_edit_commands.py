@@ -15,10 +15,8 @@ from vocabularies import TEXTS, source_of
 import multidiff as md
 from multidiff.core.alignment import DELETE, KEEP, REPLACE, Span, align, rewrite
 from multidiff.text.edit_lines import COLOURED, PLAIN, facts_of, lines_of, wants_colours
-from multidiff.text.edit_walk import EditWalk
 from multidiff.text.editor import Editor
-from multidiff.text.metrics import minimum_bayes_risk
-from multidiff.text.orders import TextOrder, candidate_seeds
+from multidiff.text.orders import TextOrder
 from multidiff.text.pieces import SentencePieceVocabulary
 from multidiff.text.revising import Revision
 from multidiff.text.spelling import Spelling, origins_of
@@ -140,20 +138,17 @@ def test_all_edits_at_once_or_an_even_share(small_edits, every_kind, capsys):
     assert len(every) > 3 and len(share) == -(-len(every) // 3)
 
 
-def test_of_several_candidates_the_one_most_like_the_others_is_told(small_edits):
+def test_several_candidates_are_a_walk_of_their_own(small_edits, every_kind, capsys):
+    """Whatever stands beside a draft, and however many are revised at once."""
     model = md.load(small_edits)
-    drafts, count = model.numbers(["the pub is cheap in the", "a a a a a", ""]), 6
-    walk = EditWalk(steps=2, temperature=1.0, candidates=count)
+    drafts = model.numbers(["the pub is cheap in the", "a a a a a", ""])
+    walk = replace(model.walk, steps=2, temperature=1.0, candidates=6, caution=-1.0)
     found = [one[-1].tokens for one in model.revise(drafts, walk=walk, seed=4)]
     parted = model.revise(drafts, walk=walk, seed=4, batch_size=5)
     assert found == [one[-1].tokens for one in parted]
-    alone, kinds = replace(walk, candidates=1), set()
-    for row, draft in enumerate(drafts):
-        seeds = candidate_seeds(4 + row, count)
-        drawn = [one[-1].tokens for one in model.revise([draft] * count, walk=alone, seed=seeds)]
-        assert found[row] == drawn[minimum_bayes_risk(drawn, "edits")]
-        kinds |= {*drawn}
-    assert len(kinds) > len(drafts)
+    assert all(found) and found != [one[-1].tokens for one in model.revise(drafts, walk=walk)]
+    printed = does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD, "--candidates", "4")
+    assert printed != does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD)
 
 
 def test_texts_into_a_file_or_a_folder(small_edits, tmp_path, capsys):

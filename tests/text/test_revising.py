@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from distances import naive_distance
 from editors import CPU, SIZE, MoodyEditor, strong_editor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabularies import source_of
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, align
+from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align
 from multidiff.core.edits import EditProcess
 from multidiff.core.randomness import generators
 from multidiff.errors import InputError
@@ -21,8 +22,10 @@ from multidiff.text.edit_task import Lesson, lesson_losses
 from multidiff.text.edit_walk import EditWalk, choose
 from multidiff.text.edited import EditedText
 from multidiff.text.editor import Editor
-from multidiff.text.orders import TextOrder
+from multidiff.text.least_risk import least_risk, settled
+from multidiff.text.orders import TextOrder, candidate_seeds
 from multidiff.text.revising import Reviser
+from multidiff.text.tagging import Odds, Tagging
 from multidiff.text.vocabulary import END, FIRST, WordVocabulary
 
 TEXTS = st.lists(st.integers(FIRST, 9), max_size=12)
@@ -42,8 +45,15 @@ def reviser(editor, **walk):
 
 def revised(editor, draft, seed=0, **walk):
     """The history of one draft."""
-    (history,) = reviser(editor, **walk)([draft], [TextOrder()], generators([seed]))
+    (history,) = histories(editor, [draft], seed, **walk)
     return history
+
+
+def histories(editor, drafts, seed=0, **walk):
+    """Those of several."""
+    count = walk.get("candidates", 1)
+    rngs = [generators(candidate_seeds(seed + row, count)) for row in range(len(drafts))]
+    return reviser(editor, **walk)(drafts, [TextOrder()] * len(drafts), rngs)
 
 
 def moody(length=12, **options):
@@ -313,9 +323,9 @@ def written_by_hand(logits, text, spans, length):
 def test_scores_are_the_log_probabilities_of_all_edits(walk):
     editor = moody(shared=False)
     drafts = [[3, 4, 5], [9, 8, 7, 6], [], [4] * 8, [5, 11]]
-    histories = reviser(editor, steps=3, **walk)(drafts, [TextOrder()] * 5, generators(range(5)))
-    assert sum(len(one) for one in histories) > 9
-    for history in histories:
+    found = histories(editor, drafts, steps=3, **walk)
+    assert sum(len(one) for one in found) > 9
+    for history in found:
         # Where a text that is empty is written into whatever the tagger says, no odds are 0.
         assert history[-1].score == pytest.approx(score_by_hand(editor, history), abs=1e-4)
         assert history[0].score == 0
@@ -324,26 +334,28 @@ def test_scores_are_the_log_probabilities_of_all_edits(walk):
 # ------------------------------------------------------------------------------ promises
 
 
-@pytest.mark.parametrize("walk", [{}, {"temperature": 1.0}, {"beam": 2, "revisions": 2}])
+@pytest.mark.parametrize(
+    "walk",
+    [{}, {"temperature": 1.0}, {"beam": 2, "revisions": 2}, {"temperature": 1.0, "candidates": 5}],
+)
 def test_a_draft_alone_is_that_draft_in_a_batch(walk):
     editor = moody()
     drafts = [[3, 4, 5], [9, 8, 7, 6, 3, 3, 4], [], [4] * 8]
-    together = reviser(editor, steps=4, **walk)(drafts, [TextOrder()] * 4, generators(range(4)))
+    together = histories(editor, drafts, steps=4, **walk)
     for seed, draft in enumerate(drafts):
         alone = revised(editor, draft, seed, steps=4, **walk)
         assert [one.tokens for one in alone] == [one.tokens for one in together[seed]]
         assert alone[-1].score == pytest.approx(together[seed][-1].score, abs=1e-4)
 
 
-@given(st.lists(SOME, min_size=1, max_size=4), st.integers(0, 99), st.booleans())
+@given(st.lists(TEXTS, min_size=1, max_size=4), st.integers(0, 99), st.booleans())
+@pytest.mark.parametrize("candidates", [1, 4])
 @settings(max_examples=25, deadline=None)
-def test_spans_are_never_empty_and_texts_never_too_long(drafts, seed, even):
+def test_spans_are_never_empty_and_texts_never_too_long(candidates, drafts, seed, even):
     editor = moody(length=12)
     walk = {"steps": 5, "temperature": 1.5, "pace": "even" if even else "all"}
-    histories = reviser(editor, **walk)(
-        drafts, [TextOrder()] * len(drafts), generators(range(seed, seed + len(drafts)))
-    )
-    for history in histories:
+    for history in histories(editor, drafts, seed, candidates=candidates, **walk):
+        assert history[0].tokens or history[1].tokens
         assert len(history) <= 6
         for before, after in pairwise(history):
             assert after.spans and len(after.tokens) <= 12
@@ -397,13 +409,76 @@ def edges(choice):
     return [(span.edit, span.start, span.stop) for span in choice.spans]
 
 
+def risk_by_hand(one, old, fillings, odds):
+    """The mean distance to what may be true, each possibility by itself."""
+    total = odds.stays * naive_distance(one, old) + odds.leaves * len(one)
+    return total + sum(odds.comes * naive_distance(one, f) for f in fillings) / len(fillings)
+
+
+@given(
+    TEXTS.map(tuple), st.lists(SOME.map(tuple), min_size=1, max_size=6),
+    st.tuples(*[st.floats(0.01, 1.0)] * 3), st.integers(12, 14),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_what_is_settled_on_is_nearest_to_what_may_be_true(old, fillings, parts, room):
+    odds = Odds(*(part / sum(parts) for part in parts))
+    risks = [risk_by_hand(one, old, fillings, odds) for one in (old, (), *fillings)]
+    found = least_risk(old, fillings, odds, room)
+    assert risk_by_hand(found, old, fillings, odds) == pytest.approx(min(risks))
+    assert len(least_risk(old, fillings, odds, len(old))) <= len(old)
+
+
+def test_a_sure_tagger_is_followed_and_an_unsure_writer_is_not():
+    words, apart = [(4,), (4,), (5,)], [(4, 5), (6, 7), (8, 9)]
+    assert least_risk((3,), words, Odds(0.1, 0.1, 0.8), 9) == (4,)
+    assert least_risk((3,), words, Odds(0.6, 0.0, 0.4), 9) == (3,)
+    assert least_risk((3,), apart, Odds(0.1, 0.3, 0.6), 9) == ()
+    assert least_risk((3,), [], Odds(0.1, 0.6, 0.3), 9) == ()
+    # Nothing is no text: where it is not possible, something is taken.
+    assert least_risk((), apart, Odds(0.0, 0.0, 1.0), 9) == (4, 5)
+
+
+def test_candidates_are_settled_edit_by_edit():
+    """The best of each place, which need not stand together in any draw."""
+    going, staying, nothing = (0.1, 0.8, 0.1), (0.98, 0.01, 0.01), [(0.99, 0.01)] * 4
+
+    def edit(place, token):
+        return Span(REPLACE, place, place + 1, (token,))
+
+    ways = [[edit(0, 4), edit(2, 5)], [edit(0, 4), edit(2, 6)], [edit(0, 7), edit(2, 6)]]
+    sure = Tagging(shares([going, staying, going]), shares(nothing))
+    assert settled((3, 9, 3), ways, sure, 9) == (edit(0, 4), edit(2, 6))
+    assert settled((3, 9, 3), ways, Tagging(shares([staying] * 3), shares(nothing)), 9) == ()
+
+
+def test_what_is_settled_on_has_room():
+    """Each draw has, but not the longest of several together."""
+    tagging = Tagging(shares([(0.01, 0.98, 0.01)] * 3), shares([(0.99, 0.01)] * 4))
+    long, short = (4, 5, 6), (7,)
+    ways = [[Span(REPLACE, 0, 1, one), Span(REPLACE, 2, 3, two)] for one, two in
+            ((long, short), (long, short), (short, long), (long, long), (short, long))]  # fmt: skip
+    first, second = settled((3, 9, 3), ways, tagging, 5)
+    assert first.tokens == long and len(second.tokens) <= 1
+
+
+@given(TEXTS, st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_odds_add_up(text, seed):
+    rng = torch.Generator().manual_seed(seed)
+    tags = torch.rand(len(text), 3, generator=rng).log_softmax(dim=1)
+    tagging = Tagging(tags, torch.rand(len(text) + 1, 2, generator=rng).log_softmax(dim=1))
+    for span in tagging.edits(-math.inf):
+        odds = tagging.odds(span)
+        assert odds.stays + odds.leaves + odds.comes == pytest.approx(1)
+
+
 def test_where_there_is_no_room_the_least_sure_insertions_wait():
     tags = shares([(0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.1, 0.8)])
     gaps = shares([(0.2, 0.8), (0.1, 0.9), (0.4, 0.6), (0.7, 0.3), (0.7, 0.3)])
-    full = choose(tags, gaps, EditWalk(), left=1, longest=4)
+    full = choose(Tagging(tags, gaps), EditWalk(), left=1, longest=4)
     assert edges(full) == [(INSERT, 1, 1), (DELETE, 3, 4)]
     assert full.score == pytest.approx(math.log(0.9**3 * 0.8 * 0.2 * 0.9 * 0.4 * 0.7 * 0.7))
-    roomy = choose(tags, gaps, EditWalk(), left=1, longest=6)
+    roomy = choose(Tagging(tags, gaps), EditWalk(), left=1, longest=6)
     assert edges(roomy) == [(INSERT, n, n) for n in range(3)] + [(DELETE, 3, 4)]
 
 
@@ -412,7 +487,9 @@ def test_neighbours_that_go_decide_together_what_comes():
     keeps, nothing = (0.9, 0.05, 0.05), [(0.9, 0.1)] * 4
     for second, kind in (((0.1, 0.2, 0.7), DELETE), ((0.1, 0.4, 0.5), REPLACE)):
         run = [(0.1, 0.6, 0.3), second]
-        found = choose(shares([keeps, *run]), shares(nothing), EditWalk(), left=1, longest=9)
+        found = choose(
+            Tagging(shares([keeps, *run]), shares(nothing)), EditWalk(), left=1, longest=9
+        )
         assert edges(found) == [(kind, 1, 3)]
         own = math.prod(shares_of[kind] for shares_of in run)
         assert found.score == pytest.approx(math.log(0.9 * own * 0.9**4))
@@ -423,7 +500,7 @@ def test_a_gap_beside_what_goes_says_that_something_comes():
     nothing, something = (0.9, 0.1), (0.1, 0.9)
     for place in range(5):
         gaps = [something if place == gap else nothing for gap in range(5)]
-        found = edges(choose(tags, shares(gaps), EditWalk(), left=1, longest=9))
+        found = edges(choose(Tagging(tags, shares(gaps)), EditWalk(), left=1, longest=9))
         apart = [(INSERT, place, place)]
         wanted = {0: [*apart, (DELETE, 1, 3)], 4: [(DELETE, 1, 3), *apart]}
         assert found == wanted.get(place, [(REPLACE, 1, 3)])
@@ -432,15 +509,15 @@ def test_a_gap_beside_what_goes_says_that_something_comes():
 def test_a_token_goes_where_going_either_way_is_likelier_than_staying():
     nothing = shares([(0.9, 0.1)] * 2)
     unsure, sure = shares([(0.4, 0.35, 0.25)]), shares([(0.51, 0.29, 0.2)])
-    assert edges(choose(unsure, nothing, EditWalk(), 1, 9)) == [(REPLACE, 0, 1)]
-    assert not choose(sure, nothing, EditWalk(), 1, 9).spans
+    assert edges(choose(Tagging(unsure, nothing), EditWalk(), 1, 9)) == [(REPLACE, 0, 1)]
+    assert not choose(Tagging(sure, nothing), EditWalk(), 1, 9).spans
     for caution, spans in ((-0.01, 1), (0.01, 0)):
         cautious = EditWalk(caution=math.log(0.6 / 0.4) + caution)
-        assert len(choose(unsure, nothing, cautious, 1, 9).spans) == spans
+        assert len(choose(Tagging(unsure, nothing), cautious, 1, 9).spans) == spans
 
 
 def test_nothing_is_written_into_whatever_the_tagger_says():
-    found = choose(shares([]).reshape(0, 3), shares([(0.99, 0.01)]), EditWalk(), 1, 9)
+    found = choose(Tagging(shares([]).reshape(0, 3), shares([(0.99, 0.01)])), EditWalk(), 1, 9)
     assert edges(found) == [(INSERT, 0, 0)] and found.score == pytest.approx(math.log(0.01))
 
 
@@ -481,7 +558,7 @@ def test_what_is_not_given_stays_and_a_beam_draws_nothing():
 
 def test_several_candidates_are_drawn():
     several = EditWalk(beam=5, revisions=3).changed({"candidates": 8})
-    assert several == EditWalk(temperature=0.7, candidates=8)
+    assert several == EditWalk(temperature=1.0, candidates=8)
     assert several.changed({"beam": 2}) == EditWalk(beam=2)
     assert EditWalk().changed({"candidates": 1}) == EditWalk()
     assert EditWalk().changed({"candidates": 4, "nucleus": 0.9}).temperature == 1.0

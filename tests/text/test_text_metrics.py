@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from functools import cache
 
 import pytest
 import sacrebleu
 import torch
+from distances import naive_distance
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,24 +155,7 @@ def test_of_equal_risk_the_first_is_taken():
     assert minimum_bayes_risk([[], ["a", "b"], [], ["a", "b"]]) == 1
 
 
-@given(st.lists(WORDS, min_size=1, max_size=6))
-def test_the_candidate_fewest_edits_from_the_others(candidates):
-    far = [sum(naive_distance(one, other) for other in candidates) for one in candidates]
-    assert minimum_bayes_risk(candidates, "edits") == far.index(min(far))
-
-
 # -------------------------------------------------------------------------- edit distance
-
-
-def naive_distance(one, other):
-    @cache
-    def apart(i, j):
-        if i == 0 or j == 0:
-            return i + j
-        same = apart(i - 1, j - 1) + (one[i - 1] != other[j - 1])
-        return min(same, apart(i - 1, j) + 1, apart(i, j - 1) + 1)
-
-    return apart(len(one), len(other))
 
 
 @given(WORDS, WORDS, WORDS)
