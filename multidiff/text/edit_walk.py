@@ -14,8 +14,9 @@ from multidiff.text.tagging import Tagging
 from multidiff.walks import MOST_STEPS, token_temperature
 
 Pace = Literal["all", "even"]
-# Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn.
-NUCLEUS = 0.9
+# Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn. What
+# is drawn is looked at again, and drawn anew where it is likelier than one in twenty to be wrong.
+FRESH = {"nucleus": 0.95, "caution": -3.0}
 # Temperature of several candidates: as likely as they are drawn, so that they can be averaged over.
 SEVERAL = 1.0
 
@@ -98,10 +99,10 @@ class EditWalk:
 
 
 def drawn(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is given of a walk from noise or nothing, and a nucleus where nothing says how."""
-    names = ("temperature", "nucleus", "beam")
-    decided = any(given.get(name) is not None for name in names)
-    return given if decided else {**given, "nucleus": NUCLEUS}
+    """What is given of a walk from noise or nothing, and draws where nothing says how."""
+    told = {name: value for name, value in given.items() if value is not None}
+    decided = {"temperature", "nucleus", "beam"} & {*told}
+    return told if decided else FRESH | told
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,13 @@ def test_another_model_drafts(small_edits, small_restaurant, capsys):
 
 @pytest.mark.parametrize("start", [["--length", "9"], ["--start", "nothing"]])
 def test_drawn_where_texts_begin_from_noise_or_nothing(small_edits, capsys, start):
-    words = ["sample", small_edits, *start, "--steps", "2", "--caution", "-99"]
+    words = ["sample", small_edits, *start, "--steps", "2"]
     drawn = facts(capsys, *words)["outputs"][0]
-    assert facts(capsys, *words, "--nucleus", "0.9")["outputs"][0] == drawn
+    own = [word for name, value in FRESH.items() for word in (f"--{name}", value)]
+    assert facts(capsys, *words, *own)["outputs"][0] == drawn
+    words += ["--caution", "-99"]
+    drawn = facts(capsys, *words)["outputs"][0]
+    assert facts(capsys, *words, "--nucleus", FRESH["nucleus"])["outputs"][0] == drawn
     assert facts(capsys, *words, "--temperature", "0")["outputs"][0] != drawn
 
 
