@@ -15,6 +15,7 @@ from vocabularies import TEXTS, source_of
 import multidiff as md
 from multidiff.core.alignment import DELETE, KEEP, REPLACE, Span, align, rewrite
 from multidiff.text.edit_lines import COLOURED, PLAIN, facts_of, lines_of, wants_colours
+from multidiff.text.edit_walk import FRESH
 from multidiff.text.editor import Editor
 from multidiff.text.orders import TextOrder
 from multidiff.text.pieces import SentencePieceVocabulary
