@@ -15,7 +15,7 @@ from multidiff.errors import InputError
 from multidiff.image.autoencoder import Autoencoder, LatentGaussian
 from multidiff.image.picture import crop_to, pad_to_multiple, to_unit
 from multidiff.image.text_encoder import TextEncoder
-from multidiff.image.tokenizers import Tokenizer
+from multidiff.image.tokenizers import Captioned, Tokenizer
 
 BLACK = -1.0
 
@@ -93,7 +93,7 @@ class PixelDomain(Domain):
         """Nothing to take up."""
 
 
-class LatentDomain(nn.Module, Domain):
+class LatentDomain(nn.Module, Captioned, Domain):
     """Latents of an autoencoder and a caption (Rombach et al. 2022).
 
     Args:
@@ -187,16 +187,3 @@ class LatentDomain(nn.Module, Domain):
         own = next(self.autoencoder.parameters())
         latent = self.autoencoder.to_latent(state).to(own.device, own.dtype)
         return crop_to(self.autoencoder.decode(latent).float(), *size)
-
-    def complaint(self, prompt: str) -> str | None:
-        """What of a prompt does not reach the text encoder."""
-        return None if self.tokenizer is None else self.tokenizer.complaint(prompt)
-
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return {} if self.tokenizer is None else self.tokenizer.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up."""
-        if self.tokenizer is not None:
-            self.tokenizer.settle(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,13 +14,13 @@ from multidiff.errors import InputError
 from multidiff.image.domains import BLACK
 from multidiff.image.picture import crop_to, from_unit, pad_to_multiple, to_unit
 from multidiff.image.token_autoencoding import QuantisedAutoencoder
-from multidiff.image.tokenizers import Tokenizer
+from multidiff.image.tokenizers import Captioned, Tokenizer
 
 Size = tuple[int, int]
 SHOWN = 20  # classes that a message names
 
 
-class PictureTokens(nn.Module, Domain):
+class PictureTokens(nn.Module, Captioned, Domain):
     """Pictures as rows of tokens, row by row from the top (Esser et al. 2021; Chang et al. 2022).
 
     The condition is a dict with ``source`` (batch, places): the class's number, or the tokens of
@@ -168,16 +167,3 @@ class PictureTokens(nn.Module, Domain):
             known = self.classes if len(self.classes) <= SHOWN else (*self.classes[:SHOWN], "...")
             raise InputError(f"no class {name!r}: one of {', '.join(known)}")
         return self.classes.index(name)
-
-    def complaint(self, prompt: str) -> str | None:
-        """What of a caption does not reach the network."""
-        return None if self.tokenizer is None else self.tokenizer.complaint(prompt)
-
-    def files(self) -> dict[str, str]:
-        """What must lie beside the weights."""
-        return {} if self.tokenizer is None else self.tokenizer.files()
-
-    def settle(self, folder: Path) -> None:
-        """Take that up."""
-        if self.tokenizer is not None:
-            self.tokenizer.settle(folder)

@@ -43,6 +43,29 @@ class Tokenizer(Protocol):
         ...
 
 
+class Captioned:
+    """A domain whose pictures may be told by captions.
+
+    Attributes:
+        tokenizer: captions to tokens; None without captions.
+    """
+
+    tokenizer: Tokenizer | None
+
+    def complaint(self, prompt: str) -> str | None:
+        """What of a caption does not reach the network."""
+        return None if self.tokenizer is None else self.tokenizer.complaint(prompt)
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return {} if self.tokenizer is None else self.tokenizer.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up."""
+        if self.tokenizer is not None:
+            self.tokenizer.settle(folder)
+
+
 class WordTokenizer:
     """One token for each word of a fixed list, in lower case.
 
