@@ -17,8 +17,9 @@ Pace = Literal["all", "even"]
 # Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn. What
 # is drawn is looked at again, and drawn anew where it is likelier than one in twenty to be wrong.
 FRESH = {"nucleus": 0.95, "caution": -3.0}
-# Temperature of several candidates: as likely as they are drawn, so that they can be averaged over.
-SEVERAL = 1.0
+# Several candidates are drawn as they are likely, so that they can be averaged over, and what they
+# risk is caution enough.
+SEVERAL = {"temperature": 1.0, "caution": 0.0, "beam": 1, "revisions": 1}
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class EditWalk:
         """The walk with what is given; None is nothing given.
 
         What goes with it follows: a beam draws nothing and keeps no more revisions than it is
-        wide, and what is drawn from a nucleus or as one of several has a temperature.
+        wide, what is drawn from a nucleus or as one of several has a temperature, and of several
+        the risk takes the place of caution.
 
         Raises:
             InputError: if a number is out of range, a beam is to draw, or candidates are not.
@@ -94,7 +96,7 @@ class EditWalk:
         elif self.temperature == 0 and new.get("nucleus", 1.0) < 1:
             new = {"temperature": 1.0} | new
         elif self.temperature == 0 and new.get("candidates", 1) > 1:
-            new = {"temperature": SEVERAL, "beam": 1, "revisions": 1} | new
+            new = SEVERAL | new
         return replace(self, **new)
 
 

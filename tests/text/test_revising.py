@@ -557,7 +557,7 @@ def test_what_is_not_given_stays_and_a_beam_draws_nothing():
 
 
 def test_several_candidates_are_drawn():
-    several = EditWalk(beam=5, revisions=3).changed({"candidates": 8})
+    several = EditWalk(beam=5, revisions=3, caution=0.5).changed({"candidates": 8})
     assert several == EditWalk(temperature=1.0, candidates=8)
     assert several.changed({"beam": 2}) == EditWalk(beam=2)
     assert EditWalk().changed({"candidates": 1}) == EditWalk()
