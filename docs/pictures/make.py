@@ -229,6 +229,14 @@ LONG = (
     "the the eagle grapes is wine a cheap indian receiving restaurant near d river t . "
     "it is family whole friendly by by has a rating of pairings 5 out 5 ."
 )
+MEANING = (
+    "name[The Olive Grove], eatType[pub], food[Fast food], priceRange[less than £20], "
+    "area[riverside], familyFriendly[no]"
+)
+DAMAGED = (
+    "the olive grove is a fast-food pub in the alimentum unfortunately here sushi poor by a price "
+    "range of less than 20 pounds, but is not friendly."
+)
 REVISIONS = [
     'multidiff sample edits --show-edits --source "the waterman is a cheap middle indian '
     'restaurant in the riverside grab area ."',
@@ -236,6 +244,7 @@ REVISIONS = [
     f'multidiff sample edits --show-edits --pace even --steps 4 --source "{LONG}"',
     "multidiff sample edits --show-edits --start noise --length 12 "
     '--prompt "name[The Eagle], food[Indian]"',
+    f'multidiff sample edits --show-edits --candidates 64 --source "{DAMAGED}" --prompt "{MEANING}"',
 ]
 
 
