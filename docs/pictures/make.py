@@ -244,7 +244,8 @@ REVISIONS = [
     f'multidiff sample edits --show-edits --pace even --steps 4 --source "{LONG}"',
     "multidiff sample edits --show-edits --start noise --length 12 "
     '--prompt "name[The Eagle], food[Indian]"',
-    f'multidiff sample edits --show-edits --candidates 64 --source "{DAMAGED}" --prompt "{MEANING}"',
+    f'multidiff sample edits --show-edits --candidates 64 --source "{DAMAGED}" '
+    f'--prompt "{MEANING}"',
 ]
 
 
