@@ -9,6 +9,7 @@ for whole sentences).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from multidiff.core.alignment import DELETE, INSERT, REPLACE, Span
 from multidiff.text.metrics import edit_distance
@@ -60,8 +61,13 @@ def least_risk(old: Tokens, fillings: Sequence[Tokens], odds: Odds, longest: int
     for filling in fillings:
         chances[filling] = chances.get(filling, 0.0) + odds.comes / len(fillings)
 
+    @cache
+    def apart(one: Tokens, other: Tokens) -> int:
+        return edit_distance(one, other)
+
     def risk(one: Tokens) -> float:
-        return sum(chance * edit_distance(one, other) for other, chance in chances.items())
+        # Each pair in one order: the way there is as long as the way back.
+        return sum(chance * apart(*sorted((one, other))) for other, chance in chances.items())
 
     possible = [one for one, chance in chances.items() if chance > 0 and len(one) <= longest]
     return min(possible or [old], key=risk)
