@@ -14,6 +14,7 @@ PARTS = {
     "LogSNRSchedule": "multidiff.core.schedules:LogSNRSchedule",
     # Processes, and what they are made of.
     "GaussianProcess": "multidiff.core.gaussian:GaussianProcess",
+    "BlockMaskProcess": "multidiff.core.block_masking:BlockMaskProcess",
     "MaskProcess": "multidiff.core.masking:MaskProcess",
     "EditProcess": "multidiff.core.edits:EditProcess",
     "LogLinearMasks": "multidiff.core.mask_schedules:LogLinearMasks",

@@ -116,6 +116,11 @@ class MaskProcess:
         self.masking, self.objective = masking, objective
         self.label_smoothing = label_smoothing
 
+    @property
+    def bound_form(self) -> BoundForm:
+        """How its bound is drawn where nobody says otherwise."""
+        return exact_counts
+
     def draw_level(self, batch: int, rng: Rng | None) -> MaskLevel:
         """A training level for each of ``batch`` samples, at times in [first, 1].
 
@@ -229,8 +234,8 @@ def _at_least_single(logits: Tensor) -> torch.dtype:
 
 # ----------------------------------------------------------------------------- bound
 
-# From (process, clean, real, place, rng) to masked tokens, and what each of their
-# cross-entropies counts. ``place`` in (0, 1], uniform, is where on the walk a sample is seen.
+# From (process, clean, real, place, rng) to masked tokens, and what their cross-entropies count,
+# for each sample or place. ``place`` in (0, 1], uniform, is where on the walk a sample is seen.
 BoundForm = Callable[[MaskProcess, Tensor, Tensor, Tensor, Rng | None], tuple[MaskedTokens, Tensor]]
 
 
@@ -309,7 +314,7 @@ def mask_bound(
     *,
     real: Tensor | None = None,
     num_times: int = 128,
-    form: BoundForm = exact_counts,
+    form: BoundForm | None = None,
     rng: Rng | None = None,
 ) -> MaskBound:
     """The bound, from so many draws of time and masks for each sequence.
@@ -323,7 +328,8 @@ def mask_bound(
         condition: what the denoiser is told.
         real: true where a token counts.
         num_times: evaluations of the network for each sequence.
-        form: which equation: exact_counts, continuous_time or discrete_time(steps).
+        form: which equation: exact_counts, continuous_time or discrete_time(steps); the
+            process's own where not given.
         rng: source of the draws; one generator each gives a sequence the same value alone.
 
     Raises:
@@ -332,9 +338,11 @@ def mask_bound(
     if num_times < 1:
         raise ValueError(f"{num_times} draws: at least one is needed")
     places, draws = all_real(tokens, real), []
+    form = process.bound_form if form is None else form
     for number in range(num_times):
         place = 1 - (number + uniform((len(tokens),), rng).to(tokens.device)) / num_times
         corrupted, weight = form(process, tokens, places, place, rng)
         logits = denoiser(corrupted.noisy, corrupted.level, condition)
-        draws.append(process.errors(logits, corrupted).sum(dim=1) * weight)
+        counted = process.errors(logits, corrupted) * weight.view(len(tokens), -1)
+        draws.append(counted.sum(dim=1))
     return MaskBound(torch.stack(draws, dim=1), places.sum(dim=1))

@@ -63,6 +63,10 @@ class TokenDenoiser(nn.Module):
         source_length: the longest source.
         expansion: inner width of the perceptrons over that of the blocks.
         dropout: share of each branch that training drops.
+        block: places of a block, for texts that are found block by block (Arriola et al. 2025):
+            a place reads its own block and those before it, none behind. The condition's
+            ``clean`` (batch, length), where it is told, is what earlier blocks came out as; they
+            are then read from there, so that all blocks are trained at once. 0 for no blocks.
     """
 
     def __init__(
@@ -77,9 +81,10 @@ class TokenDenoiser(nn.Module):
         source_length: int = 64,
         expansion: int = 4,
         dropout: float = 0.0,
+        block: int = 0,
     ):
         super().__init__()
-        self.size = size
+        self.size, self.block = size, block
         self.words = nn.Embedding(size + 1, width)
         self.places = nn.Embedding(length, width)
         # Small, as in BERT; the words' table is the head too, and gives it logits near 0.
@@ -96,9 +101,29 @@ class TokenDenoiser(nn.Module):
     ) -> Float[Tensor, "batch length size"]:
         """Logits of the tokens; see :class:`~multidiff.core.masking.MaskProcess`."""
         around = Surroundings.of(condition, self.source, noisy)
-        x = self.words(noisy) + self.places.weight[: noisy.shape[1]]
-        found = self.body(x, None, around.context, around.keys(), around.positions)
+        x = self._laid(noisy)
+        if self.block:
+            return self._head(self._in_blocks(x, (condition or {}).get("clean"), around))
+        return self._head(self.body(x, None, around.context, around.keys(), around.positions))
+
+    def _laid(self, tokens: Tensor) -> Tensor:
+        return self.words(tokens) + self.places.weight[: tokens.shape[1]]
+
+    def _head(self, found: Tensor) -> Tensor:
         return F.linear(found, self.words.weight[: self.size], self.bias)
+
+    def _in_blocks(self, x: Tensor, clean: Tensor | None, around: Surroundings) -> Tensor:
+        """What the places find that read no block behind their own."""
+        length = x.shape[1]
+        number = torch.arange(length, device=x.device) // self.block
+        own, earlier = number[:, None] == number, number[:, None] > number
+        if clean is None:
+            return self.body(x, None, *around.read_by((own | earlier)[None]))
+        # The clean places read each other, and no noisy one reads its own block's clean ones.
+        nothing = torch.zeros_like(own)
+        sees = torch.cat([torch.cat([own | earlier, nothing], 1), torch.cat([earlier, own], 1)])
+        both = torch.cat([self._laid(clean), x], dim=1)
+        return self.body(both, None, *around.read_by(sees[None], 2))[:, length:]
 
 
 @dataclass(frozen=True)
@@ -145,3 +170,20 @@ class Surroundings:
         """Which of the context's places and of their own may be read; all that are no padding."""
         own = self.real if own is None else own
         return own if self.there is None else torch.cat([self.there, own], dim=1)
+
+    def read_by(
+        self, sees: Bool[Tensor, "1 asks own"], times: int = 1
+    ) -> tuple[Tensor | None, Bool[Tensor, "batch asks all"], Int[Tensor, " all"]]:
+        """Context, keys and positions, where each place reads some of their own alone.
+
+        Args:
+            sees: which of their own each place that asks reads.
+            times: how often the sequences stand there, one after the other.
+        """
+        keys = sees & self.real.repeat(1, times)[:, None]
+        more = len(self.positions) - self.real.shape[1]
+        positions = torch.cat([self.positions[:more], self.positions[more:].repeat(times)])
+        if self.there is not None:
+            there = self.there[:, None].expand(-1, keys.shape[1], -1)
+            keys = torch.cat([there, keys], dim=2)
+        return self.context, keys, positions

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from multidiff.core.block_masking import BlockMaskProcess
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.mask_solvers import UnmaskingSolver
 from multidiff.core.masking import MaskProcess, mask_bound
@@ -35,11 +36,19 @@ class TokenDomain(TextDomain):
     """Texts as their tokens; see :class:`~multidiff.text.domain.TextDomain`.
 
     A text's END is never masked: the network is told where a text ends.
+
+    Attributes:
+        in_blocks: the network is told the clean text too, of which each block reads what stands
+            before it.
     """
+
+    in_blocks = False
 
     def encode(self, batch: Any, rng: Rng | None) -> EncodedText:
         """Tokens, of which all but END and PAD count."""
         tokens, condition = self.encoded(batch, rng)
+        if self.in_blocks:
+            condition["clean"] = tokens
         return EncodedText(tokens, condition, self.counted(tokens), tokens)
 
     def counted(self, tokens: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
@@ -96,6 +105,8 @@ class MaskedText(TextModel):
                 f"and a denoiser of size {denoiser.size}: make them alike"
             )
         super().__init__(domain, process, denoiser, walk or MaskWalk(), drop_condition)
+        self.block = _block_of(domain, process, denoiser, drop_condition)
+        domain.in_blocks = self.block > 0
 
     @torch.no_grad()
     def generate(
@@ -153,12 +164,14 @@ class MaskedText(TextModel):
     ) -> list[str]:
         """One batch of texts, all on canvases of one size."""
         canvas = min(canvas_of(lengths[0]), self._longest())
+        canvas += -canvas % (self.block or 1)
         tokens, is_known = laid_out(orders, lengths, canvas, self.domain.ends)
         real = torch.arange(canvas) < torch.tensor(lengths)[:, None]
         known = torch.where(is_known, tokens, self.process.size).masked_fill(~real, PAD)
         fill = partial(self._filled, orders=orders, rng=rng, plan=plan, on_step=on_step)
         shown = min(canvas, self.domain.length)
-        found = unmask_blocks(fill, known.to(self.device), shown=shown, block=max(1, shown // 2))
+        block, first = self.block or max(1, shown // 2), self.block or shown
+        found = unmask_blocks(fill, known.to(self.device), shown=shown, block=block, first=first)
         return self.domain.written(found)
 
     def _filled(
@@ -170,6 +183,8 @@ class MaskedText(TextModel):
         on_step: Callable[[int, Tensor], None] | None,
     ) -> Tensor:
         """A stretch without masks."""
+        if not bool((known == self.process.size).any()):
+            return known
         real = known != PAD
         denoiser = self.denoiser
         if plan.guidance != 1 and any(order.meaning or order.source for order in orders):
@@ -179,7 +194,7 @@ class MaskedText(TextModel):
             denoiser,
             plan.solver,
             known.shape,
-            plan.steps or known.shape[1],
+            plan.steps or self.block or known.shape[1],
             condition=told_of(self.domain, orders, real),
             known=known,
             real=real,
@@ -212,8 +227,16 @@ class MaskedText(TextModel):
         *,
         seed: int = 0,
         sources: Sequence[str] = (),
+        known: int = 0,
     ) -> dict[str, Float[Tensor, " texts"]]:
         """What each text costs at most, in nats; told what :meth:`nats_per_token` is.
+
+        Args:
+            texts: what is measured.
+            meanings: what the model is told of each.
+            seed: of the first text's draws; the others follow.
+            sources: what each is made from.
+            known: how many tokens of each stand before what is measured, and cost nothing.
 
         Returns:
             ``tokens``, ``length``, and the ``count`` of its tokens, END among them.
@@ -226,13 +249,35 @@ class MaskedText(TextModel):
         # By canvases, as texts are made: what is drawn for one does not depend on its batch.
         for rows in batches_of(count.tolist(), AT_ONCE):
             clean = tokens[rows, : min(canvas_of(int(count[rows[0]])), longest)]
+            condition = told_of(self.domain, [orders[row] for row in rows], clean != PAD)
+            counted = self.domain.counted(clean)
+            counted[:, :known] = False
             total[rows] = mask_bound(
                 self.process,
                 self.denoiser,
                 clean,
-                told_of(self.domain, [orders[row] for row in rows], clean != PAD),
-                real=self.domain.counted(clean),
+                {**condition, "clean": clean} if self.block else condition,
+                real=counted,
                 num_times=LOOKS,
                 rng=generators([seed + row for row in rows]),
             ).total.double()
         return {"tokens": total, "length": self.domain.length_nats(count), "count": count}
+
+
+def _block_of(
+    domain: TokenDomain, process: MaskProcess, denoiser: TokenDenoiser, drop_condition: float
+) -> int:
+    """Places of a block, on which all agree; 0 for texts that are found as a whole."""
+    block = process.block if isinstance(process, BlockMaskProcess) else 0
+    reads = getattr(denoiser, "block", 0)
+    if block != reads:
+        raise ValueError(
+            f"a process of blocks of {block} places and a denoiser of blocks of {reads}: make them "
+            "alike (0 is none: MaskProcess)"
+        )
+    if block and (domain.ends or domain.length % block or drop_condition):
+        raise ValueError(
+            f"blocks of {block} places are for running text (ends: false) that is told nothing "
+            f"(drop_condition: 0), and its length {domain.length} is to be a multiple of them"
+        )
+    return block

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from multidiff.errors import InputError
 from multidiff.report import Report, table
@@ -16,6 +17,7 @@ from multidiff.text.stretches import Stretches
 
 STRETCHES = 200
 ORDER = 5  # of the n-gram of characters
+TOLD = "told what stands before"
 
 
 def measure_running(
@@ -23,8 +25,8 @@ def measure_running(
 ) -> Report:
     """Bits for each character of held-out stretches.
 
-    The model reads a stretch by itself, as it was trained, and so does the n-gram; once more the
-    n-gram is told what stands before. It learns from the part that is not held out.
+    Model and n-gram read a stretch by itself, and once more told what stands before it: the model
+    as much as half of what it reads. The n-gram learns from the part that is not held out.
 
     Args:
         model: the model.
@@ -44,20 +46,22 @@ def measure_running(
     starts = [length * row for row in range(len(held_out))]
     starts = starts[:: max(1, len(starts) // wanted)][:wanted]
     texts = [held_out.stretch(start) for start in starts]
-    found = model.nats(texts, [{} for _ in texts], seed=seed)
     ngram = NGramModel([held_out.before], ORDER)
     width = ORDER - 1
     whole, first = held_out.before + held_out.text, len(held_out.before)
     alone = [sum(ngram.running_nats(text)) for text in texts]
+    starts = [first + start for start in starts]
     after = [
-        sum(ngram.running_nats(text, whole[max(0, first + start - width) : first + start]))
+        sum(ngram.running_nats(text, whole[max(0, start - width) : start]))
         for start, text in zip(starts, texts, strict=True)
     ]
-    facts = {
-        "model, at most": _bits(found["tokens"].tolist(), length),
-        f"{ORDER}-gram": _bits(alone, length),
-        f"{ORDER}-gram, told what stands before": _bits(after, length),
+    nats = {
+        "model, at most": _model_nats(model, whole, starts, 0, seed),
+        f"model, {TOLD}, at most": _model_nats(model, whole, starts, length // 2, seed),
+        f"{ORDER}-gram": alone,
+        f"{ORDER}-gram, {TOLD}": after,
     }
+    facts = {name: _bits(values, length) for name, values in nats.items()}
     heading = [f"bits for each character, {len(texts)} stretches of {length}", "mean", "error"]
     rows = [
         [name, *(f"{told[key]:.4f}" if key in told else "-" for key in heading[1:])]
@@ -65,6 +69,22 @@ def measure_running(
     ]
     told = {"data": source.path, "stretches": len(texts), "length": length}
     return Report(table([heading, *rows]), {**told, "bits_per_character": facts})
+
+
+def _model_nats(
+    model: MaskedText, whole: str, starts: Sequence[int], before: int, seed: int
+) -> list[float]:
+    """What the stretches that begin there cost, told so many characters before each part.
+
+    A stretch comes in as many parts as are read together with what stands before them.
+    """
+    length, before = model.domain.length, min(before, *starts)
+    total = torch.zeros(len(starts), dtype=torch.float64)
+    for cut in range(0, length, length - before):
+        ends = [start + min(cut + length - before, length) for start in starts]
+        read = [whole[start + cut - before : end] for start, end in zip(starts, ends, strict=True)]
+        total += model.nats(read, [{} for _ in read], seed=seed, known=before)["tokens"].cpu()
+    return total.tolist()
 
 
 def _bits(nats: Sequence[float], characters: int) -> dict[str, float]:

@@ -40,3 +40,61 @@ def test_what_is_said_does_not_depend_on_how_far_a_batch_pads_its_sources(networ
     torch.testing.assert_close(said(), alone, rtol=1e-5, atol=1e-6)
     told["source"] = SOURCE.flip(1)
     assert float((said() - alone).detach().abs().max()) > 1e-3, "the source is not read"
+
+
+# ----------------------------------------------------------------------------- blocks
+
+
+def in_blocks(block=4, length=12, **options):
+    torch.manual_seed(0)
+    network = TokenDenoiser(9, 16, 2, 2, length, block=block, **options)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    clean = torch.randint(9, (3, length))
+    noisy = clean.masked_fill(torch.rand(3, length) < 0.5, 9)
+    return network, clean, noisy
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_a_block_reads_the_clean_ones_before_it_and_no_other(changed):
+    network, clean, noisy = in_blocks()
+    said = network(noisy, None, {"clean": clean})
+    other = clean.clone()
+    other[:, 4 * changed : 4 * changed + 4] += 1
+    moved = (network(noisy, None, {"clean": other % 9}) - said).abs().amax(dim=(0, 2))
+    later = torch.arange(12) >= 4 * changed + 4
+    assert bool((moved[~later] == 0).all()) and bool((moved[later] > 1e-3).all())
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_of_what_is_noisy_a_block_reads_its_own_alone(changed):
+    network, clean, noisy = in_blocks()
+    said = network(noisy, None, {"clean": clean})
+    other = noisy.clone()
+    other[:, 4 * changed] = (other[:, 4 * changed] + 1) % 10
+    moved = (network(other, None, {"clean": clean}) - said).abs().amax(dim=(0, 2))
+    own = torch.arange(12) // 4 == changed
+    assert bool((moved[~own] == 0).all()) and bool((moved[own] > 1e-4).all())
+
+
+@pytest.mark.parametrize("sources", [0, 8])
+@pytest.mark.parametrize("block", [1, 4, 5])
+def test_what_is_trained_at_once_is_what_a_walk_reads_block_by_block(block, sources):
+    network, clean, noisy = in_blocks(block, sources=sources)
+    told = {"source": torch.randint(8, (3, 5))} if sources else {}
+    at_once = network(noisy, None, {"clean": clean, **told})
+    for start in range(0, 12, block):
+        own = slice(start, start + block)
+        known = torch.cat([clean[:, :start], noisy[:, own]], dim=1)
+        alone = network(known, None, told)[:, own]
+        torch.testing.assert_close(at_once[:, own], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_padding_is_not_read_in_blocks():
+    network, clean, noisy = in_blocks()
+    real = torch.arange(12).expand(3, 12) < 10
+    said = network(noisy, None, {"clean": clean, "real": real})
+    filled = network(
+        noisy.masked_fill(~real, 3), None, {"clean": clean.masked_fill(~real, 5), "real": real}
+    )
+    torch.testing.assert_close(said[:, :10], filled[:, :10])

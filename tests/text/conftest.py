@@ -40,6 +40,14 @@ def small_characters(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_blocks(tmp_path_factory):
+    """The folder of a masked model that finds running text block by block."""
+    from program import trained
+
+    return trained(tmp_path_factory.mktemp("runs") / "blocks", "block_characters")
+
+
+@pytest.fixture(scope="session")
 def small_rewriter(tmp_path_factory):
     """The folder of a masked model that makes sentences from their written meanings."""
     from program import trained

@@ -95,6 +95,22 @@ def test_running_text_of_any_length(small_characters, capsys):
     assert [line[:3] for line in shown] == ["1  ", "2  ", "3  ", "4  "]
 
 
+def test_running_text_in_blocks(small_blocks, capsys):
+    words = ["sample", small_blocks]
+    for length in (1, 30, 45):
+        (one,) = facts(capsys, *words, "--length", length)["outputs"]
+        assert len(one["text"]) == one["words"] == length
+    (one,) = facts(capsys, *words, "--infill", "The [MASK][MASK] Eagle")["outputs"]
+    assert one["text"].startswith("The ") and one["text"].endswith(" Eagle")
+    # Three blocks of four characters, in two steps each or one for each character.
+    for steps in ([], ["--steps", 2]):
+        shown = does(capsys, *words, *steps, "--show-steps", "--length", 12).splitlines()
+        assert len(shown) == (6 if steps else 12)
+    bits = facts(capsys, "eval", small_blocks, "--bound", 3)["bits_per_character"]
+    assert 4 < bits["model, at most"]["mean"] < 6.2  # hardly trained; log2 of 67 is 6.07
+    assert bits["model, told what stands before, at most"]["mean"] < 6.2
+
+
 def test_texts_are_made_from_others(small_rewriter, capsys):
     """Hardly trained, it hardly hears what it is told: guidance makes that loud."""
     words = ["sample", small_rewriter, "-n", 6, "--steps", 3, "--length", 9, "--source"]

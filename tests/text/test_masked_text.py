@@ -8,6 +8,7 @@ from test_embedded import Listed
 from torch import nn
 
 import multidiff as md
+from multidiff.core.block_masking import BlockMaskProcess
 from multidiff.core.mask_schedules import CosineMasks, LogLinearMasks
 from multidiff.core.masking import MaskProcess
 from multidiff.errors import InputError
@@ -287,6 +288,76 @@ def test_running_text_is_of_any_length(length):
     model = small_model(length=8, ends=False)
     for text in model.generate([TextOrder(length=length)] * 2, steps=2):
         assert len(text.split()) == length
+
+
+def model_of_blocks(block=2, length=8, reads=None, drop_condition=0.0, **options):
+    torch.manual_seed(0)
+    domain = TokenDomain(Listed(), length, **{"ends": False, **options})
+    process = BlockMaskProcess(SIZE, LogLinearMasks(), block)
+    denoiser = TokenDenoiser(SIZE, 32, 2, 4, length, block=block if reads is None else reads)
+    return MaskedText(domain, process, denoiser, None, drop_condition)
+
+
+@pytest.mark.parametrize("steps", [None, 1])
+def test_blocks_are_found_one_after_the_other(steps):
+    model, reads = model_of_blocks(), []
+    forward = model.denoiser.forward
+
+    def noted(noisy, level, condition=None):
+        reads.append(noisy.clone())
+        assert "clean" not in condition
+        return forward(noisy, level, condition)
+
+    model.denoiser.forward = noted
+    (text,) = model.generate([TextOrder(known={0: 3, 9: 4}, length=11)], steps=steps)
+    numbers = model.domain.vocabulary.numbers(text)
+    assert len(numbers) == 11 and numbers[0] == 3 and numbers[9] == 4 and min(numbers) > UNKNOWN
+    # No more than a block is masked, and it is the last of what is read.
+    assert [read.shape[1] for read in reads] == sorted(read.shape[1] for read in reads)
+    for read in reads:
+        assert not bool((read[:, :-2] == SIZE).any()) and bool((read[:, -2:] == SIZE).any())
+        assert read.shape[1] in (2, 4, 6, 8)
+    # Six blocks, of which three have something known or no text at one of their two places.
+    assert len(reads) == (2 * 3 + 3 if steps is None else 6)
+
+
+def test_blocks_are_learned_by_heart_and_cost_little_then():
+    model = model_of_blocks(block=4, length=12)
+    texts = [" ".join(TEXTS["a"].split()[:8] + ["nice"] * 4), " ".join(["food", "cheap"] * 6)]
+    task, rng = model.task(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(400):
+        optimizer.zero_grad()
+        sum(task.losses({"text": texts * 8}, rng).values()).mean().backward()
+        optimizer.step()
+    model.eval()
+    found = model.nats(texts, [{}] * 2)
+    assert float(torch.exp(-found["tokens"]).sum()) > 0.9
+    # The first block tells which of the two it is, so what stands behind it is free.
+    assert bool((model.nats(texts, [{}] * 2, known=4)["tokens"] < 0.1).all())
+    made = model.generate([TextOrder(length=12)] * 24)
+    assert set(texts) <= set(made) and sum(text in texts for text in made) >= 20
+
+
+def test_what_is_known_costs_nothing():
+    model = blind_model(torch.zeros(SIZE), ends=False)
+    found = model.nats(["the eagle is nice"], [{}], known=3)
+    assert float(found["tokens"]) == pytest.approx(math.log(SIZE), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reads": 4}, "a process of blocks of 2 places and a denoiser of blocks of 4"),
+        ({"reads": 0}, r"blocks of 0: make them alike \(0 is none: MaskProcess\)"),
+        ({"ends": True}, "running text"),
+        ({"block": 3}, "its length 8 is to be a multiple"),
+        ({"drop_condition": 0.1}, "told nothing"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        model_of_blocks(**options)
 
 
 # ----------------------------------------------------------------------------- likelihood

@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_masked_text import Blind
+from torch import nn
 
+from multidiff.core.block_masking import BlockMaskProcess
 from multidiff.core.mask_schedules import LogLinearMasks
 from multidiff.core.masking import MaskProcess
 from multidiff.errors import InputError
@@ -54,6 +57,29 @@ def test_the_n_gram_learns_from_what_is_not_held_out_and_gains_by_what_stands_be
     told = sum(truth.running_nats("ab" * 5, "abab")) / (10 * math.log(2))
     # One character in ten has nothing before it: it costs one bit.
     assert after == pytest.approx(told, abs=1e-5) and 0.09 < alone - after < 0.11
+
+
+class Alternating(nn.Module):
+    """Knows that a and b take turns, and of the first of a stretch nothing."""
+
+    source, size, block = None, SIZE, 1
+
+    def forward(self, noisy, level, condition):
+        left = condition["clean"][:, :-1]
+        sure = 200.0 * F.one_hot(torch.where(left == FIRST, FIRST + 1, FIRST), SIZE)
+        return F.pad(sure, (0, 0, 1, 0))
+
+
+@pytest.mark.parametrize("length", [8, 9])
+def test_the_model_is_told_what_stands_before(tmp_path, length):
+    path = tmp_path / "running.txt"
+    path.write_text("ab" * 100)
+    source = TextSource(str(path), running=True)
+    domain = TokenDomain(CharacterVocabulary(SIZE, source), length, ends=False)
+    model = MaskedText(domain, BlockMaskProcess(SIZE, LogLinearMasks(), 1), Alternating())
+    bits = measure_running(model, source, 0.2, 0, 0).facts["bits_per_character"]
+    assert bits["model, at most"]["mean"] == pytest.approx(math.log2(SIZE) / length, abs=1e-5)
+    assert bits["model, told what stands before, at most"]["mean"] == pytest.approx(0, abs=1e-5)
 
 
 def test_fewer_stretches_are_spread_over_the_text(tmp_path):
