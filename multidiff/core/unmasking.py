@@ -114,12 +114,12 @@ def unmask_blocks(
     *,
     shown: int,
     block: int,
-    first: int | None = None,
 ) -> Int[Tensor, "batch length"]:
     """Sequences longer than the network reads, one stretch after the other.
 
-    The ``first`` places are filled, then ``block`` more at a time; before them stand as many of
-    the tokens just found as are shown beside them (semi-autoregressive, Sahoo et al. 2024).
+    The first ``shown`` places are filled, then ``block`` more at a time; before them stand as
+    many of the tokens just found as are shown beside them (semi-autoregressive, Sahoo et al.
+    2024).
 
     Args:
         fill: from a stretch with masks to one without, such as a call of :func:`unmask`
@@ -127,20 +127,14 @@ def unmask_blocks(
         tokens: the whole, such as a :func:`canvas`.
         shown: the most places the network reads.
         block: places by which the stretch moves on.
-        first: places that are filled at once at the beginning; as many as are shown where not
-            given.
 
     Raises:
-        ValueError: if a block, or the first, is empty or longer than what is shown.
+        ValueError: if a block is empty or longer than what is shown.
     """
-    first = shown if first is None else first
-    if not 1 <= block <= shown or not 1 <= first <= shown:
-        raise ValueError(
-            f"blocks of {block} places, the first of {first}, do not lie in 1 .. {shown}, what is "
-            "shown"
-        )
+    if not 1 <= block <= shown:
+        raise ValueError(f"blocks of {block} places do not lie in 1 .. {shown}, what is shown")
     found, total = tokens.clone(), tokens.shape[1]
-    for end in [*range(min(first, total), total, block), total]:
+    for end in [*range(min(shown, total), total, block), total]:
         stretch = slice(max(0, end - shown), end)
         found[:, stretch] = fill(found[:, stretch])
     return found

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Level
-from multidiff.nn.transformer import Transformer
+from multidiff.nn.transformer import Memory, Transformer
 
 
 class SourceEncoder(nn.Module):
@@ -67,6 +67,9 @@ class TokenDenoiser(nn.Module):
             a place reads its own block and those before it, none behind. The condition's
             ``clean`` (batch, length), where it is told, is what earlier blocks came out as; they
             are then read from there, so that all blocks are trained at once. 0 for no blocks.
+
+    Raises:
+        ValueError: if a network of blocks is to read sources.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class TokenDenoiser(nn.Module):
         dropout: float = 0.0,
         block: int = 0,
     ):
+        if block and sources:
+            raise ValueError(f"blocks of {block} places and {sources} sources: give one of the two")
         super().__init__()
         self.size, self.block = size, block
         self.words = nn.Embedding(size + 1, width)
@@ -101,29 +106,88 @@ class TokenDenoiser(nn.Module):
     ) -> Float[Tensor, "batch length size"]:
         """Logits of the tokens; see :class:`~multidiff.core.masking.MaskProcess`."""
         around = Surroundings.of(condition, self.source, noisy)
-        x = self._laid(noisy)
         if self.block:
-            return self._head(self._in_blocks(x, (condition or {}).get("clean"), around))
+            clean = cast("dict[str, Tensor]", condition or {}).get("clean")
+            return self._beside(clean, noisy, around.real)
+        x = self._laid(noisy)
         return self._head(self.body(x, None, around.context, around.keys(), around.positions))
 
-    def _laid(self, tokens: Tensor) -> Tensor:
-        return self.words(tokens) + self.places.weight[: tokens.shape[1]]
+    def after(
+        self,
+        memory: Memory,
+        tokens: Int[Tensor, "batch length"],
+        real: Bool[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch length size"]:
+        """Logits of tokens behind others that were read before, for networks of blocks.
+
+        Args:
+            memory: of the tokens before these, whole blocks; it comes to hold these too.
+            tokens: the next ones.
+            real: which of these are no padding.
+        """
+        first, length = memory.places, tokens.shape[1]
+        _, sees = self._order(first, length)
+        told = torch.ones(len(tokens), length, first, dtype=torch.bool, device=tokens.device)
+        keys = torch.cat([told, sees & real[:, None]], dim=2)
+        positions = torch.arange(first, first + length, device=tokens.device)
+        found = self.body(self._laid(tokens, first), None, None, keys, positions, memory)
+        return self._head(found)
+
+    def _beside(self, clean: Tensor | None, noisy: Tensor, real: Tensor) -> Tensor:
+        """Logits of all blocks at once, each told the clean ones before it."""
+        if clean is None:
+            return self.after(Memory(), noisy, real)
+        length = noisy.shape[1]
+        earlier, sees = self._order(0, length)
+        # The clean places read no noisy one, and a noisy one not its own block's clean ones.
+        nothing, own = torch.zeros_like(sees), sees & ~earlier
+        both = torch.cat([torch.cat([sees, nothing], 1), torch.cat([earlier, own], 1)])
+        keys = both & real.repeat(1, 2)[:, None]
+        x = torch.cat([self._laid(clean), self._laid(noisy)], dim=1)
+        positions = torch.arange(length, device=noisy.device).repeat(2)
+        return self._head(self.body(x, None, None, keys, positions)[:, length:])
+
+    def _order(self, first: int, length: int) -> tuple[Tensor, Tensor]:
+        """Of the places from the first: which lie in an earlier block, and which are read."""
+        number = torch.arange(first, first + length, device=self.bias.device) // self.block
+        return number[:, None] > number, number[:, None] >= number
+
+    def _laid(self, tokens: Tensor, first: int = 0) -> Tensor:
+        return self.words(tokens) + self.places.weight[first : first + tokens.shape[1]]
 
     def _head(self, found: Tensor) -> Tensor:
         return F.linear(found, self.words.weight[: self.size], self.bias)
 
-    def _in_blocks(self, x: Tensor, clean: Tensor | None, around: Surroundings) -> Tensor:
-        """What the places find that read no block behind their own."""
-        length = x.shape[1]
-        number = torch.arange(length, device=x.device) // self.block
-        own, earlier = number[:, None] == number, number[:, None] > number
-        if clean is None:
-            return self.body(x, None, *around.read_by((own | earlier)[None]))
-        # The clean places read each other, and no noisy one reads its own block's clean ones.
-        nothing = torch.zeros_like(own)
-        sees = torch.cat([torch.cat([own | earlier, nothing], 1), torch.cat([earlier, own], 1)])
-        both = torch.cat([self._laid(clean), x], dim=1)
-        return self.body(both, None, *around.read_by(sees[None], 2))[:, length:]
+
+class BlockReader:
+    """A denoiser of one block, which remembers those before it as they came out.
+
+    Where they are more than the network reads, all but the last half of that are forgotten.
+
+    Args:
+        denoiser: a network of blocks.
+    """
+
+    def __init__(self, denoiser: TokenDenoiser):
+        self.denoiser, self.memory = denoiser, Memory()
+        self.length = len(denoiser.places.weight)
+        self.before: list[Tensor] = []
+
+    def __call__(self, noisy: Tensor, level: Level, condition: Condition = None) -> Tensor:
+        """Logits of the next block."""
+        real = cast("dict[str, Tensor]", condition)["real"]
+        return self.denoiser.after(self.memory.copy(), noisy, real)
+
+    @torch.no_grad()
+    def take(self, tokens: Int[Tensor, "batch block"]) -> None:
+        """Remember a block."""
+        self.before.append(tokens)
+        most = self.length // self.denoiser.block
+        if len(self.before) == most:  # no room for the next
+            self.before = self.before[most - most // 2 :]
+            self.memory, tokens = Memory(), torch.cat([tokens[:, :0], *self.before], dim=1)
+        if tokens.shape[1]:
+            self.denoiser.after(self.memory, tokens, torch.ones_like(tokens, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -170,20 +234,3 @@ class Surroundings:
         """Which of the context's places and of their own may be read; all that are no padding."""
         own = self.real if own is None else own
         return own if self.there is None else torch.cat([self.there, own], dim=1)
-
-    def read_by(
-        self, sees: Bool[Tensor, "1 asks own"], times: int = 1
-    ) -> tuple[Tensor | None, Bool[Tensor, "batch asks all"], Int[Tensor, " all"]]:
-        """Context, keys and positions, where each place reads some of their own alone.
-
-        Args:
-            sees: which of their own each place that asks reads.
-            times: how often the sequences stand there, one after the other.
-        """
-        keys = sees & self.real.repeat(1, times)[:, None]
-        more = len(self.positions) - self.real.shape[1]
-        positions = torch.cat([self.positions[:more], self.positions[more:].repeat(times)])
-        if self.there is not None:
-            there = self.there[:, None].expand(-1, keys.shape[1], -1)
-            keys = torch.cat([there, keys], dim=2)
-        return self.context, keys, positions

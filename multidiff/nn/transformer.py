@@ -48,6 +48,12 @@ class Memory:
         self.pairs[reader] = key, value
         return key, value
 
+    def copy(self) -> Memory:
+        """One that grows by itself from here."""
+        other = Memory()
+        other.pairs = {**self.pairs}
+        return other
+
     def take(self, rows: Int[Tensor, " rows"]) -> None:
         """Go on with these rows of the batch, some of them several times."""
         self.pairs = {

@@ -16,10 +16,10 @@ from multidiff.core.block_masking import BlockMaskProcess
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.mask_solvers import UnmaskingSolver
 from multidiff.core.masking import MaskProcess, mask_bound
-from multidiff.core.protocols import Corruption, Encoded, Process, Reading
+from multidiff.core.protocols import Corruption, Denoiser, Encoded, Process, Reading
 from multidiff.core.randomness import Rng, generators
 from multidiff.core.unmasking import unmask, unmask_blocks
-from multidiff.nn.tokens import TokenDenoiser
+from multidiff.nn.tokens import BlockReader, TokenDenoiser
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 from multidiff.text.model import TextModel
 from multidiff.text.orders import TextOrder, batches_of, canvas_of, laid_out, orders_told, told_of
@@ -81,6 +81,9 @@ class MaskedText(TextModel):
         walk: how to sample where nobody says otherwise.
         drop_condition: share of the conditions that training leaves out, for guidance.
 
+    Attributes:
+        block: places of the blocks that a text is found in, by a process of such; 0 for none.
+
     Raises:
         ValueError: if these do not fit each other.
     """
@@ -104,8 +107,9 @@ class MaskedText(TextModel):
                 f"a vocabulary of {domain.vocabulary.size} for a process of size {process.size} "
                 f"and a denoiser of size {denoiser.size}: make them alike"
             )
+        block = _block_of(domain, process, denoiser, drop_condition)
         super().__init__(domain, process, denoiser, walk or MaskWalk(), drop_condition)
-        self.block = _block_of(domain, process, denoiser, drop_condition)
+        self.block = block
         domain.in_blocks = self.block > 0
 
     @torch.no_grad()
@@ -127,8 +131,8 @@ class MaskedText(TextModel):
 
         Args:
             orders: what is asked of each.
-            steps: of the walk; as many as a text has tokens where neither this nor the model
-                says.
+            steps: of the walk, of each block where there are any; as many as it has tokens
+                where neither this nor the model says.
             solver: one of ancestral, confidence, random and remasking.
             guidance: scale, for orders with a condition; 1 is off.
             temperature: of the tokens; 0 takes the likeliest.
@@ -169,10 +173,30 @@ class MaskedText(TextModel):
         real = torch.arange(canvas) < torch.tensor(lengths)[:, None]
         known = torch.where(is_known, tokens, self.process.size).masked_fill(~real, PAD)
         fill = partial(self._filled, orders=orders, rng=rng, plan=plan, on_step=on_step)
-        shown = min(canvas, self.domain.length)
-        block, first = self.block or max(1, shown // 2), self.block or shown
-        found = unmask_blocks(fill, known.to(self.device), shown=shown, block=block, first=first)
+        known, shown = known.to(self.device), min(canvas, self.domain.length)
+        if self.block:
+            return self.domain.written(self._in_turn(fill, known, on_step))
+        found = unmask_blocks(fill, known, shown=shown, block=max(1, shown // 2))
         return self.domain.written(found)
+
+    def _in_turn(
+        self,
+        fill: Callable[..., Tensor],
+        known: Tensor,
+        on_step: Callable[[int, Tensor], None] | None,
+    ) -> Tensor:
+        """Each block found behind those before it, all of which are told after each step."""
+        reader, found = BlockReader(self.denoiser), known[:, :0]
+
+        def tell(number: int, tokens: Tensor) -> None:
+            assert on_step is not None
+            on_step(number, torch.cat([found, tokens], dim=1))
+
+        for part in known.split(self.block, dim=1):
+            block = fill(part, denoiser=reader, on_step=tell if on_step else None)
+            reader.take(block)
+            found = torch.cat([found, block], dim=1)
+        return found
 
     def _filled(
         self,
@@ -181,12 +205,13 @@ class MaskedText(TextModel):
         rng: list[torch.Generator],
         plan: _Plan,
         on_step: Callable[[int, Tensor], None] | None,
+        denoiser: Denoiser | None = None,
     ) -> Tensor:
         """A stretch without masks."""
         if not bool((known == self.process.size).any()):
             return known
         real = known != PAD
-        denoiser = self.denoiser
+        denoiser = self.denoiser if denoiser is None else denoiser
         if plan.guidance != 1 and any(order.meaning or order.source for order in orders):
             denoiser = ClassifierFreeGuidance(denoiser, plan.guidance)
         return unmask(
@@ -194,7 +219,7 @@ class MaskedText(TextModel):
             denoiser,
             plan.solver,
             known.shape,
-            plan.steps or self.block or known.shape[1],
+            plan.steps or known.shape[1],
             condition=told_of(self.domain, orders, real),
             known=known,
             real=real,
@@ -275,9 +300,10 @@ def _block_of(
             f"a process of blocks of {block} places and a denoiser of blocks of {reads}: make them "
             "alike (0 is none: MaskProcess)"
         )
-    if block and (domain.ends or domain.length % block or drop_condition):
+    if block and (domain.ends or domain.length % block or domain.sources or drop_condition):
         raise ValueError(
-            f"blocks of {block} places are for running text (ends: false) that is told nothing "
-            f"(drop_condition: 0), and its length {domain.length} is to be a multiple of them"
+            f"blocks of {block} places are for running text (ends: false) that is told nothing (no "
+            "meanings, source_length: 0, drop_condition: 0), and its length "
+            f"{domain.length} is to be a multiple of them"
         )
     return block

@@ -45,7 +45,8 @@ def sample(
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; what they
             do not say is left open.
         out: a file that receives the texts, or a folder for one.
-        steps: of the walk; as many as a text has tokens where the model does not say.
+        steps: of the walk, or of each block where texts are found in blocks; as many as there
+            are tokens to find where the model does not say.
         solver: ancestral, confidence, random or remasking.
         guidance: scale of the prompts, or of the source; 1 is off.
         seed: of the draws.
@@ -76,7 +77,7 @@ def _made(
     model: MaskedText, how: dict[str, Any], orders: list[TextOrder], seeds: list[int]
 ) -> list[str]:
     """All of the texts at once."""
-    count = model.walk.mask_steps(how["steps"])
+    count = model.walk.mask_steps(how["steps"]) or model.block
     with progress() as bar:
 
         def tell(number: int, tokens: Tensor) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from multidiff.core.schedules import LogSNRSchedule
-from multidiff.nn.tokens import TokenDenoiser
+from multidiff.nn.tokens import BlockReader, TokenDenoiser
 from multidiff.text.denoiser import TextDenoiser
 from multidiff.text.drafts import Drafts
 from multidiff.text.editor import Editor
@@ -45,9 +45,9 @@ def test_what_is_said_does_not_depend_on_how_far_a_batch_pads_its_sources(networ
 # ----------------------------------------------------------------------------- blocks
 
 
-def in_blocks(block=4, length=12, **options):
+def in_blocks(block=4, length=12):
     torch.manual_seed(0)
-    network = TokenDenoiser(9, 16, 2, 2, length, block=block, **options)
+    network = TokenDenoiser(9, 16, 2, 2, length, block=block)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     clean = torch.randint(9, (3, length))
@@ -77,17 +77,36 @@ def test_of_what_is_noisy_a_block_reads_its_own_alone(changed):
     assert bool((moved[~own] == 0).all()) and bool((moved[own] > 1e-4).all())
 
 
-@pytest.mark.parametrize("sources", [0, 8])
-@pytest.mark.parametrize("block", [1, 4, 5])
-def test_what_is_trained_at_once_is_what_a_walk_reads_block_by_block(block, sources):
-    network, clean, noisy = in_blocks(block, sources=sources)
-    told = {"source": torch.randint(8, (3, 5))} if sources else {}
-    at_once = network(noisy, None, {"clean": clean, **told})
+@pytest.mark.parametrize("block", [1, 3, 4])
+def test_what_is_trained_at_once_is_what_a_walk_reads_block_by_block(block):
+    network, clean, noisy = in_blocks(block)
+    at_once, reader = network(noisy, None, {"clean": clean}), BlockReader(network)
     for start in range(0, 12, block):
         own = slice(start, start + block)
         known = torch.cat([clean[:, :start], noisy[:, own]], dim=1)
-        alone = network(known, None, told)[:, own]
+        alone = network(known, None)[:, own]
         torch.testing.assert_close(at_once[:, own], alone, rtol=1e-5, atol=1e-5)
+        for _ in range(2):  # a reading leaves nothing behind
+            behind = reader(noisy[:, own], None, {"real": noisy[:, own] >= 0})
+            torch.testing.assert_close(behind, alone, rtol=1e-5, atol=1e-5)
+        reader.take(clean[:, own])
+
+
+@pytest.mark.parametrize(("block", "kept"), [(2, 6), (4, 4), (5, 5), (12, 0)])
+def test_where_the_text_is_longer_half_of_it_is_forgotten(block, kept):
+    network, _, noisy = in_blocks(block)
+    reader, text = BlockReader(network), torch.randint(9, (3, 12 // block * block))
+    for part in text.split(block, dim=1):
+        reader.take(part)
+    noisy = noisy[:, :block]
+    known = torch.cat([text[:, text.shape[1] - kept :], noisy], dim=1)
+    found = reader(noisy, None, {"real": noisy >= 0})
+    torch.testing.assert_close(found, network(known, None)[:, kept:], rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_and_sources_do_not_go_together():
+    with pytest.raises(ValueError, match="blocks of 4 places and 8 sources"):
+        TokenDenoiser(9, 16, 2, 2, 12, sources=8, block=4)
 
 
 def test_padding_is_not_read_in_blocks():

@@ -300,25 +300,24 @@ def model_of_blocks(block=2, length=8, reads=None, drop_condition=0.0, **options
 
 @pytest.mark.parametrize("steps", [None, 1])
 def test_blocks_are_found_one_after_the_other(steps):
-    model, reads = model_of_blocks(), []
-    forward = model.denoiser.forward
-
-    def noted(noisy, level, condition=None):
-        reads.append(noisy.clone())
-        assert "clean" not in condition
-        return forward(noisy, level, condition)
-
-    model.denoiser.forward = noted
-    (text,) = model.generate([TextOrder(known={0: 3, 9: 4}, length=11)], steps=steps)
+    model, states = model_of_blocks(), []
+    order = TextOrder(known={0: 3, 9: 4}, length=11)
+    (text,) = model.generate(
+        [order], steps=steps, on_step=lambda number, tokens: states.append(tokens[0].tolist())
+    )
     numbers = model.domain.vocabulary.numbers(text)
     assert len(numbers) == 11 and numbers[0] == 3 and numbers[9] == 4 and min(numbers) > UNKNOWN
-    # No more than a block is masked, and it is the last of what is read.
-    assert [read.shape[1] for read in reads] == sorted(read.shape[1] for read in reads)
-    for read in reads:
-        assert not bool((read[:, :-2] == SIZE).any()) and bool((read[:, -2:] == SIZE).any())
-        assert read.shape[1] in (2, 4, 6, 8)
+    for state in states:
+        assert SIZE not in state[:-2] and state[:-2] == numbers[: len(state) - 2]
     # Six blocks, of which three have something known or no text at one of their two places.
-    assert len(reads) == (2 * 3 + 3 if steps is None else 6)
+    assert len(states) == (2 * 6 if steps is None else 6)
+    assert [len(state) for state in states] == sorted(len(state) for state in states)
+
+
+def test_equal_seeds_give_equal_texts_in_blocks_alone_and_beside_others():
+    model = model_of_blocks()
+    both = model.generate([TextOrder(length=21), TextOrder(length=23)], seed=3)
+    assert model.generate([TextOrder(length=23)], seed=4) == both[1:]
 
 
 def test_blocks_are_learned_by_heart_and_cost_little_then():
@@ -352,6 +351,7 @@ def test_what_is_known_costs_nothing():
         ({"reads": 0}, r"blocks of 0: make them alike \(0 is none: MaskProcess\)"),
         ({"ends": True}, "running text"),
         ({"block": 3}, "its length 8 is to be a multiple"),
+        ({"source_length": 5}, "source_length: 0"),
         ({"drop_condition": 0.1}, "told nothing"),
     ],
 )
