@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def measure(
 ) -> Report:  # fmt: skip
     """Samples beside real texts, under an n-gram that was trained on others; the bound.
 
-    Of a model of running text it is the bound alone, in bits for each character.
+    Of a model of running text it is the bound in bits for each character, and samples by number
+    of steps.
 
     Args:
         model: the model.
@@ -63,21 +65,26 @@ def measure(
         InputError: if there is nothing to measure by, or the model cannot do it.
     """
     if not model.domain.ends:
-        _refuse({"by-steps": by_steps, "blanks": blanks, "language-model": language_model,
-                 "untold": untold, "held-out-every": held_out_every})  # fmt: skip
+        _refuse({"blanks": blanks, "language-model": language_model, "untold": untold,
+                 "held-out-every": held_out_every})  # fmt: skip
         text = TextSource(DATA if data is None else data, column, running=True)
-        return measure_running(model, text, held_out_share, bound, seed)
+        how = {"solver": solver, "temperature": temperature, "nucleus": nucleus, "seed": seed}
+        make = _makers(model, [TextOrder()] * num, by_steps, steps, how)
+        return measure_running(model, text, held_out_share, bound, seed, make)
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
     source = source_of(data, column, meaning_column, held_out_every, source_column)
     halves = halved(source, model.domain.vocabulary, most)
-    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
+    how: dict[str, Any] = {"solver": solver, "guidance": guidance, "seed": seed}
     how |= {"temperature": temperature, "nucleus": nucleus, "candidates": candidates}
     orders = orders_like(model, source, halves, untold)
     report = Report([], {"data": source.path})
     if by_steps:
-        _by_steps(model, first_of(orders, num), by_steps, halves, how, report)
+        make = _makers(model, first_of(orders, num), by_steps, steps, how)
+        _by_steps(model, make, halves, report)
         num = 0
-    tell_of_made(model, orders, halves, how, num, blanks, language_model, report)
+    tell_of_made(
+        model, orders, halves, {**how, "steps": steps}, num, blanks, language_model, report
+    )
     if bound:
         _bounds(model, source, halves, bound, seed, report)
     return report
@@ -91,33 +98,39 @@ def _refuse(options: dict[str, Any]) -> None:
             )
 
 
-def _walks(model: MaskedText, by_steps: Sequence[int]) -> dict[str, int | None]:
-    """What each number of steps is called, and what a walk is told of it."""
-    alone = None if model.walk.steps == 0 else model.domain.length
-    return {str(count) if count else "as tokens": count or alone for count in by_steps}
-
-
-def _by_steps(
+def _makers(
     model: MaskedText,
     orders: Sequence[TextOrder],
     by_steps: Sequence[int],
-    halves: Halves,
+    steps: int | None,
     how: dict[str, Any],
-    report: Report,
+) -> dict[str, Callable[[], list[str]]]:
+    """What draws samples of walks of several lengths, by what each is called."""
+    told = f"--by-steps {','.join(map(str, by_steps))}"
+    if by_steps and not orders:
+        raise InputError(f"{told}: draws samples; set --num above 0")
+    if by_steps and steps is not None:
+        raise InputError(f"{told}: says the steps, and so does --steps {steps}")
+    if min(by_steps, default=0) < 0:
+        raise InputError(f"{told}: from 1, and 0 for as many as a text has tokens")
+    alone = None if model.walk.steps == 0 else model.domain.length
+    return {
+        str(count) if count else "as tokens": partial(
+            model.generate, orders, **how, steps=count or alone
+        )
+        for count in by_steps
+    }
+
+
+def _by_steps(
+    model: MaskedText, make: dict[str, Callable[[], list[str]]], halves: Halves, report: Report
 ) -> None:
     """Samples of walks of several lengths beside real texts."""
-    told = f"--by-steps {','.join(map(str, by_steps))}"
-    if not orders:
-        raise InputError(f"{told}: draws samples; set --num above 0")
-    if how["steps"] is not None:
-        raise InputError(f"{told}: says the steps, and so does --steps {how['steps']}")
-    if min(by_steps) < 0:
-        raise InputError(f"{told}: from 1, and 0 for as many as a text has tokens")
     ngram, words = NGramModel(halves.other, ORDER), model.domain.vocabulary.numbers
     facts: dict[str, dict[str, float]] = {}
-    for name, steps in _walks(model, by_steps).items():
+    for name, texts_of in make.items():
         began = time.perf_counter()
-        texts = model.generate(orders, **{**how, "steps": steps})
+        texts = texts_of()
         seconds = time.perf_counter() - began
         made = [words(text) for text in texts]
         facts[name] = {**described(made, ngram, halves.trained), "seconds": seconds}

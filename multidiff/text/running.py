@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,12 +20,18 @@ from multidiff.text.stretches import Stretches
 STRETCHES = 200
 ORDER = 5  # of the n-gram of characters
 TOLD = "told what stands before"
+WORD = re.compile(r"[^\W\d_]+")
 
 
 def measure_running(
-    model: MaskedText, source: TextSource, held_out_share: float, count: int, seed: int
+    model: MaskedText,
+    source: TextSource,
+    held_out_share: float,
+    count: int,
+    seed: int,
+    make: Mapping[str, Callable[[], list[str]]] | None = None,
 ) -> Report:
-    """Bits for each character of held-out stretches.
+    """Bits for each character of held-out stretches, and of samples under the n-gram.
 
     Model and n-gram read a stretch by itself, and once more told what stands before it: the model
     as much as half of what it reads. The n-gram learns from the part that is not held out.
@@ -34,6 +42,7 @@ def measure_running(
         held_out_share: of the recipe's split.
         count: of the stretches, evenly spread; 0 for 200, or all if there are fewer.
         seed: of the first stretch's masks; the others follow.
+        make: what draws samples, by a name each.
 
     Raises:
         InputError: if the text cannot be read or is too short.
@@ -47,28 +56,61 @@ def measure_running(
     starts = starts[:: max(1, len(starts) // wanted)][:wanted]
     texts = [held_out.stretch(start) for start in starts]
     ngram = NGramModel([held_out.before], ORDER)
-    width = ORDER - 1
     whole, first = held_out.before + held_out.text, len(held_out.before)
-    alone = [sum(ngram.running_nats(text)) for text in texts]
     starts = [first + start for start in starts]
-    after = [
-        sum(ngram.running_nats(text, whole[max(0, start - width) : start]))
-        for start, text in zip(starts, texts, strict=True)
-    ]
     nats = {
         "model, at most": _model_nats(model, whole, starts, 0, seed),
         f"model, {TOLD}, at most": _model_nats(model, whole, starts, length // 2, seed),
-        f"{ORDER}-gram": alone,
-        f"{ORDER}-gram, {TOLD}": after,
+        f"{ORDER}-gram": [sum(ngram.running_nats(text)) for text in texts],
+        f"{ORDER}-gram, {TOLD}": [
+            sum(ngram.running_nats(text, whole[max(0, start - ORDER + 1) : start]))
+            for start, text in zip(starts, texts, strict=True)
+        ],
     }
     facts = {name: _bits(values, length) for name, values in nats.items()}
+    told = {"data": source.path, "stretches": len(texts), "length": length}
+    report = Report([], {**told, "bits_per_character": facts})
     heading = [f"bits for each character, {len(texts)} stretches of {length}", "mean", "error"]
+    report.lines.extend(_table(heading, facts))
+    if make:
+        report.facts["samples"] = _samples(make, texts, held_out.before, ngram)
+        keys = ["samples", "bits", "words_known", "seconds"]
+        report.lines.extend(_table(keys, report.facts["samples"]))
+    return report
+
+
+def _table(heading: Sequence[str], facts: Mapping[str, Mapping[str, float]]) -> list[str]:
     rows = [
         [name, *(f"{told[key]:.4f}" if key in told else "-" for key in heading[1:])]
         for name, told in facts.items()
     ]
-    told = {"data": source.path, "stretches": len(texts), "length": length}
-    return Report(table([heading, *rows]), {**told, "bits_per_character": facts})
+    return table([[*heading], *rows])
+
+
+def _samples(
+    make: Mapping[str, Callable[[], list[str]]],
+    real: Sequence[str],
+    trained: str,
+    ngram: NGramModel,
+) -> dict[str, dict[str, float]]:
+    """Bits for each character under the n-gram, and the share of words that it has read."""
+    known, facts = {*WORD.findall(trained)}, {}
+
+    def like(texts: Sequence[str]) -> dict[str, float]:
+        bits = sum(sum(ngram.running_nats(text)) for text in texts) / math.log(2)
+        # The first and the last of a stretch may be parts of words.
+        words = [word for text in texts for word in WORD.findall(text)[1:-1]]
+        return {
+            "bits": bits / max(1, sum(map(len, texts))),
+            "words_known": sum(word in known for word in words) / max(1, len(words)),
+        }
+
+    for name, texts_of in make.items():
+        began = time.perf_counter()
+        texts = texts_of()
+        seconds = time.perf_counter() - began
+        facts[name] = {**like(texts), "seconds": seconds}
+    return {**facts, "real": like(real)}
 
 
 def _model_nats(

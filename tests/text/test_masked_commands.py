@@ -224,7 +224,13 @@ def test_measures_of_running_text(small_characters, tmp_path, capsys):
     path = tmp_path / "own.txt"
     path.write_text("The Eagle is a cheap pub.\n\n" * 40)
     found = facts(capsys, "eval", small_characters, path, "--held-out-share", 0.5, "--bound", 2)
-    assert found["data"] == str(path) and found["stretches"] == 2
+    assert found["data"] == str(path) and found["stretches"] == 2 and "samples" not in found
+    made = facts(capsys, "eval", small_characters, path, "--held-out-share", 0.5, "--bound", 2,
+                 "--num", 3, "--by-steps", "2,0")["samples"]  # fmt: skip
+    assert set(made) == {"2", "as tokens", "real"}
+    # The n-gram knows the one sentence, and the model hardly anything.
+    assert made["real"]["bits"] < 1 < 3 < min(made["2"]["bits"], made["as tokens"]["bits"])
+    assert made["real"]["words_known"] == 1 > made["2"]["words_known"]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +253,10 @@ def test_what_cannot_be_measured(small_masked, capsys, words, told):
     ("words", "told"),
     [
         (["--blanks", "3"], "--blanks: is of texts that end"),
-        (["--by-steps", "3"], "--by-steps: is of texts that end"),
+        (["--by-steps", "3", "--num", "0"], "--by-steps 3: draws samples; set --num above 0"),
+        (["--by-steps", "3", "--steps", "4"], "and so does --steps 4"),
+        (["--by-steps", "-1"], "--by-steps -1: from 1, and 0 for"),
+        (["--num", "-1", "--by-steps", "2"], "set --num above 0"),
         (["--held-out-share", "1"], "held_out_share 1: give a length from 1 and a share"),
         (["--held-out-share", "0"], "0 of 93585 characters are held out"),
         (["no.txt"], "no such file"),
