@@ -50,7 +50,8 @@ def sample(
         solver: ancestral, confidence, random or remasking.
         guidance: scale of the prompts, or of the source; 1 is off.
         seed: of the draws.
-        infill: a text with ``[MASK]`` for each token to be found.
+        infill: a text with ``[MASK]`` for each token to be found; running text goes on behind it
+            up to its length.
         length: of the texts, in tokens; running text may be longer than the model reads.
         source: what the texts are made from, for models that read that.
         candidates: drawn for each text, of which the one most like the others is told.

@@ -36,7 +36,8 @@ def orders_of(
     Args:
         model: which is asked.
         prompts: meaning representations.
-        infill: a text with ``[MASK]`` for each token to be found.
+        infill: a text with ``[MASK]`` for each token to be found; of running text perhaps the
+            beginning.
         length: of the texts, in tokens.
         source: what the texts are made from.
         pinned: ``length`` and ``first`` once more, as controls give them.
@@ -52,7 +53,9 @@ def orders_of(
     if infill is not None:
         found = with_blanks(words, readable(words, "--infill", infill))
         known = {place: number for place, number in enumerate(found) if number is not None}
-        lengths["--infill"] = len(found)
+        # Running text goes on behind it where it is to be longer.
+        if model.domain.ends or length is None or length < len(found):
+            lengths["--infill"] = len(found)
     if length is not None:
         lengths["--length"] = length
     if LENGTH in pinned:

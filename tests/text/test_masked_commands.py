@@ -90,6 +90,11 @@ def test_running_text_of_any_length(small_characters, capsys):
     (one,) = facts(capsys, *words, "--infill", infill)["outputs"]
     assert one["text"].startswith("The ") and one["text"].endswith(" Eagle")
     assert len(one["text"]) == 12
+    (one,) = facts(capsys, *words, "--infill", infill, "--length", 40)["outputs"]
+    assert one["text"].startswith("The ") and one["text"][6:12] == " Eagle"
+    assert len(one["text"]) == 40
+    told = complains(capsys, *words, "--infill", infill, "--length", 11)
+    assert "--infill 12, --length 11: the lengths contradict" in told
     # Of 40 characters it reads 32 at a time: two stretches, two steps each.
     shown = does(capsys, *words, "--show-steps", "--length", 40).splitlines()
     assert [line[:3] for line in shown] == ["1  ", "2  ", "3  ", "4  "]
