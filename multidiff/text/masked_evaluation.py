@@ -35,8 +35,7 @@ def measure(
 ) -> Report:  # fmt: skip
     """Samples beside real texts, under an n-gram that was trained on others; the bound.
 
-    Of a model of running text it is the bound in bits for each character, and samples by number
-    of steps.
+    Of running text it is the bound in bits for each character, and samples by number of steps.
 
     Args:
         model: the model.
@@ -64,27 +63,25 @@ def measure(
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
     """
+    how: dict[str, Any] = {"solver": solver, "guidance": guidance, "seed": seed}
+    how |= {"temperature": temperature, "nucleus": nucleus, "candidates": candidates}
     if not model.domain.ends:
         _refuse({"blanks": blanks, "language-model": language_model, "untold": untold,
                  "held-out-every": held_out_every})  # fmt: skip
-        text = TextSource(DATA if data is None else data, column, running=True)
-        how = {"solver": solver, "temperature": temperature, "nucleus": nucleus, "seed": seed}
         make = _makers(model, [TextOrder()] * num, by_steps, steps, how)
+        text = TextSource(DATA if data is None else data, column, running=True)
         return measure_running(model, text, held_out_share, bound, seed, make)
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
     source = source_of(data, column, meaning_column, held_out_every, source_column)
     halves = halved(source, model.domain.vocabulary, most)
-    how: dict[str, Any] = {"solver": solver, "guidance": guidance, "seed": seed}
-    how |= {"temperature": temperature, "nucleus": nucleus, "candidates": candidates}
     orders = orders_like(model, source, halves, untold)
     report = Report([], {"data": source.path})
     if by_steps:
         make = _makers(model, first_of(orders, num), by_steps, steps, how)
         _by_steps(model, make, halves, report)
         num = 0
-    tell_of_made(
-        model, orders, halves, {**how, "steps": steps}, num, blanks, language_model, report
-    )
+    how["steps"] = steps
+    tell_of_made(model, orders, halves, how, num, blanks, language_model, report)
     if bound:
         _bounds(model, source, halves, bound, seed, report)
     return report
