@@ -35,14 +35,19 @@ class MaskedBlocks(MaskedTokens):
 
     weight: Float[Tensor, "batch length"]
 
+    @property
+    def counts(self) -> Float[Tensor, "batch places"]:
+        """See :class:`~multidiff.core.masking.MaskedTokens`."""
+        return self.weight
+
 
 class BlockMaskProcess(MaskProcess):
     """Absorbing diffusion of tokens, block by block; see the module.
 
     The network must read, at each place, the clean tokens of earlier blocks, and of its own block
     what is not masked: :class:`~multidiff.nn.tokens.TokenDenoiser` with ``block`` does. A walk of
-    this process finds one block; :func:`~multidiff.core.unmasking.unmask_blocks` makes them in
-    turn.
+    this process finds one block, by a network that remembers those before it
+    (:class:`~multidiff.nn.tokens.BlockReader`).
 
     Args:
         size: how many tokens there are, without the mask.
@@ -90,18 +95,6 @@ class BlockMaskProcess(MaskProcess):
         level = self.schedule.at(place)
         noisy = clean.masked_fill(masked, self.size)
         return MaskedBlocks(noisy, clean, masked, level, weight)
-
-    def loss(
-        self,
-        output: Float[Tensor, "batch length size"],
-        corrupted: MaskedTokens,
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, " batch"]:
-        """The bound of each sample in nats, a mean over its real tokens."""
-        assert isinstance(corrupted, MaskedBlocks)
-        counted = self.errors(output, corrupted) * corrupted.weight
-        real = all_real(corrupted.clean, mask)
-        return (counted * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
     def _in_blocks(self, rows: Tensor, blocks: int) -> Tensor:
         """``(batch, length)`` as ``(batch * blocks, block)``, zeros behind the end."""

@@ -46,6 +46,11 @@ class MaskedTokens:
     masked: Bool[Tensor, "batch length"]
     level: MaskLevel
 
+    @property
+    def counts(self) -> Float[Tensor, "batch places"]:
+        """What the cross-entropy of each place, or of all of a sequence, counts in the bound."""
+        return self.level.weight[:, None]
+
 
 def lowest(
     scores: Float[Tensor, "batch length"],
@@ -186,11 +191,10 @@ class MaskProcess:
     ) -> Float[Tensor, " batch"]:
         """The objective for each sample in nats, a mean over its real (or its masked) tokens."""
         places = all_real(corrupted.clean, mask)
-        errors = self.errors(output, corrupted, self.label_smoothing)
-        total = torch.where(places, errors, torch.zeros_like(errors)).sum(dim=1)
+        errors = self.errors(output, corrupted, self.label_smoothing).masked_fill(~places, 0.0)
         if self.objective == "mean":
-            return total / (corrupted.masked & places).sum(dim=1).clamp(min=1)
-        return total * corrupted.level.weight.to(total) / places.sum(dim=1).clamp(min=1)
+            return errors.sum(dim=1) / (corrupted.masked & places).sum(dim=1).clamp(min=1)
+        return (errors * corrupted.counts.to(errors)).sum(dim=1) / places.sum(dim=1).clamp(min=1)
 
     def estimate(
         self,
@@ -328,8 +332,7 @@ def mask_bound(
         condition: what the denoiser is told.
         real: true where a token counts.
         num_times: evaluations of the network for each sequence.
-        form: which equation: exact_counts, continuous_time or discrete_time(steps); the
-            process's own where not given.
+        form: exact_counts, continuous_time or discrete_time(steps); the process's own if None.
         rng: source of the draws; one generator each gives a sequence the same value alone.
 
     Raises:
@@ -338,11 +341,10 @@ def mask_bound(
     if num_times < 1:
         raise ValueError(f"{num_times} draws: at least one is needed")
     places, draws = all_real(tokens, real), []
-    form = process.bound_form if form is None else form
     for number in range(num_times):
         place = 1 - (number + uniform((len(tokens),), rng).to(tokens.device)) / num_times
-        corrupted, weight = form(process, tokens, places, place, rng)
+        corrupted, weight = (form or process.bound_form)(process, tokens, places, place, rng)
         logits = denoiser(corrupted.noisy, corrupted.level, condition)
-        counted = process.errors(logits, corrupted) * weight.view(len(tokens), -1)
-        draws.append(counted.sum(dim=1))
+        errors = process.errors(logits, corrupted)
+        draws.append((errors * weight.view(len(tokens), -1)).sum(dim=1))
     return MaskBound(torch.stack(draws, dim=1), places.sum(dim=1))

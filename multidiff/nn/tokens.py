@@ -108,6 +108,8 @@ class TokenDenoiser(nn.Module):
         around = Surroundings.of(condition, self.source, noisy)
         if self.block:
             clean = cast("dict[str, Tensor]", condition or {}).get("clean")
+            if clean is None:
+                return self.after(Memory(), noisy, around.real)
             return self._beside(clean, noisy, around.real)
         x = self._laid(noisy)
         return self._head(self.body(x, None, around.context, around.keys(), around.positions))
@@ -133,10 +135,8 @@ class TokenDenoiser(nn.Module):
         found = self.body(self._laid(tokens, first), None, None, keys, positions, memory)
         return self._head(found)
 
-    def _beside(self, clean: Tensor | None, noisy: Tensor, real: Tensor) -> Tensor:
+    def _beside(self, clean: Tensor, noisy: Tensor, real: Tensor) -> Tensor:
         """Logits of all blocks at once, each told the clean ones before it."""
-        if clean is None:
-            return self.after(Memory(), noisy, real)
         length = noisy.shape[1]
         earlier, sees = self._order(0, length)
         # The clean places read no noisy one, and a noisy one not its own block's clean ones.

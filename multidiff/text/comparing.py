@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,7 @@ def compare(
     report: Report,
 ) -> None:
     """Samples and real texts side by side."""
-    began = time.perf_counter()
-    texts = model.generate(orders, **how)
-    seconds = round(time.perf_counter() - began, 2)
+    texts, seconds = timed(lambda: model.generate(orders, **how))
     made = [model.domain.vocabulary.numbers(text) for text in texts]
     ngram = NGramModel(halves.other, ORDER)
     sets = {"samples": made, "real": halves.real}
@@ -48,7 +46,7 @@ def compare(
         facts["samples"]["bleu"] = bleu(made, [alike[group] for group in wanted])
     if any(order.meaning for order in orders):
         facts |= _obedience(made, halves)
-    report.facts.update({**facts, "wall_seconds": seconds, "texts": texts})
+    report.facts.update({**facts, "wall_seconds": round(seconds, 2), "texts": texts})
     report.lines.extend(_table(facts))
 
 
@@ -104,3 +102,21 @@ def columns_of(facts: Mapping[str, Mapping[str, float]], names: Sequence[str]) -
         for key in keys
     ]
     return table([["", *names], *rows])
+
+
+def rows_of(
+    facts: Mapping[str, Mapping[str, float]], heading: Sequence[str], digits: int = 4
+) -> list[str]:
+    """Some of the facts as a table, a row for each; the heading names its corner and the facts."""
+    corner, *keys = heading
+    rows = [
+        [name, *(f"{told[key]:.{digits}f}" if key in told else "-" for key in keys)]
+        for name, told in facts.items()
+    ]
+    return table([[corner, *keys], *rows])
+
+
+def timed(make: Callable[[], list[str]]) -> tuple[list[str], float]:
+    """What is made, and how many seconds that took."""
+    began = time.perf_counter()
+    return make(), time.perf_counter() - began

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.report import Report, checked_counts, table
-from multidiff.text.comparing import ORDER, described
+from multidiff.report import Report, checked_counts
+from multidiff.text.comparing import ORDER, described, rows_of, timed
 from multidiff.text.evaluation import bound_of, first_of, orders_like, tell_of_made
 from multidiff.text.halves import DATA, Halves, halved, source_of
 from multidiff.text.listing import TextSource
@@ -126,19 +125,13 @@ def _by_steps(
     ngram, words = NGramModel(halves.other, ORDER), model.domain.vocabulary.numbers
     facts: dict[str, dict[str, float]] = {}
     for name, texts_of in make.items():
-        began = time.perf_counter()
-        texts = texts_of()
-        seconds = time.perf_counter() - began
+        texts, seconds = timed(texts_of)
         made = [words(text) for text in texts]
         facts[name] = {**described(made, ngram, halves.trained), "seconds": seconds}
     facts["real"] = described(halves.real, ngram, halves.trained)
     keys = [key for key in BY_STEPS if any(key in told for told in facts.values())]
-    rows = [
-        [name, *(f"{told[key]:.3f}" if key in told else "-" for key in keys)]
-        for name, told in facts.items()
-    ]
     report.facts["by_steps"] = facts
-    report.lines.extend(table([["steps", *keys], *rows]))
+    report.lines.extend(rows_of(facts, ["steps", *keys], 3))
 
 
 def _bounds(
@@ -161,10 +154,5 @@ def _bounds(
         name: {term: round(value, 4) for term, value in terms.items()}
         for name, terms in facts.items()
     }
-    keys = list(facts["untold"])
-    cells = [
-        [name, *(f"{terms[key]:.4f}" if key in terms else "-" for key in keys)]
-        for name, terms in facts.items()
-    ]
     report.lines.append(f"nats for each token of {len(rows)} texts, of the model at most:")
-    report.lines.extend(table([["", *keys], *cells]))
+    report.lines.extend(rows_of(facts, ["", *facts["untold"]]))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from multidiff.errors import InputError
-from multidiff.report import Report, table
+from multidiff.report import Report
+from multidiff.text.comparing import rows_of, timed
 from multidiff.text.listing import TextSource
 from multidiff.text.masked import MaskedText
 from multidiff.text.ngram import NGramModel
@@ -71,20 +71,12 @@ def measure_running(
     told = {"data": source.path, "stretches": len(texts), "length": length}
     report = Report([], {**told, "bits_per_character": facts})
     heading = [f"bits for each character, {len(texts)} stretches of {length}", "mean", "error"]
-    report.lines.extend(_table(heading, facts))
+    report.lines.extend(rows_of(facts, heading))
     if make:
         report.facts["samples"] = _samples(make, texts, held_out.before, ngram)
         keys = ["samples", "bits", "words_known", "seconds"]
-        report.lines.extend(_table(keys, report.facts["samples"]))
+        report.lines.extend(rows_of(report.facts["samples"], keys))
     return report
-
-
-def _table(heading: Sequence[str], facts: Mapping[str, Mapping[str, float]]) -> list[str]:
-    rows = [
-        [name, *(f"{told[key]:.4f}" if key in told else "-" for key in heading[1:])]
-        for name, told in facts.items()
-    ]
-    return table([[*heading], *rows])
 
 
 def _samples(
@@ -106,9 +98,7 @@ def _samples(
         }
 
     for name, texts_of in make.items():
-        began = time.perf_counter()
-        texts = texts_of()
-        seconds = time.perf_counter() - began
+        texts, seconds = timed(texts_of)
         facts[name] = {**like(texts), "seconds": seconds}
     return {**facts, "real": like(real)}
 
