@@ -11,13 +11,14 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multidiff.errors import InputError, Interrupted
+from multidiff.errors import InputError, Interrupted, printable
 from multidiff.files import REASONS
 
 if TYPE_CHECKING:
@@ -194,6 +195,8 @@ def convert(
 def say(report: Report, as_json: bool = False) -> None:
     """Print a report; end with status 2 if some of it could not be done."""
     told = [json.dumps({**report.facts, "faults": report.faults})] if as_json else report.lines
+    if sys.stdout.isatty():  # files and pipes receive samples as they are
+        told = [printable(line, keep="\n\t") for line in told]
     try:
         print(*told, sep="\n", end="\n" if told else "", flush=True)
     except BrokenPipeError:  # nobody listens any more: what is left to print goes nowhere
@@ -205,9 +208,18 @@ def say(report: Report, as_json: bool = False) -> None:
 
 
 def complain(text: str) -> None:
-    """A line, or a line for each of several faults, on stderr."""
-    for line in text.splitlines():
-        print(f"multidiff: {line}", file=sys.stderr)
+    """Print a line, or a line for each of several faults, on stderr; nothing in it is obeyed."""
+    for line in text.split("\n"):
+        if line:
+            print(f"multidiff: {printable(line)}", file=sys.stderr)
+
+
+class PrintableLines(logging.Formatter):
+    """Lines of the log without control characters, which names of files may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one record as text; its traceback, if it has one, keeps its lines."""
+        return printable(super().format(record), keep="\n")
 
 
 def verb(model: Any, name: str) -> Callable[..., Report]:
@@ -248,12 +260,20 @@ def process_share() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def show_warning(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
+    """Print what a library warns of in one line."""
+    print(f"multidiff: {category.__name__}: {printable(str(message))}", file=sys.stderr)
+
+
 def main() -> None:
     """The program ``multidiff``."""
     # Names of files need not be text that the terminal can show.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="multidiff: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableLines("multidiff: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    warnings.showwarning = show_warning
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,18 +1,51 @@
-"""What ends a command before its end: a fault that the user can mend, and a signal."""
+"""What ends a command before its end: a fault that the user can fix, and a signal."""
+
+import unicodedata
+
+# Categories of characters that move the cursor, end a line, or are halves of characters.
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+# These reorder what stands beside them, so that a line shows another name than it holds.
+REORDERING = {chr(code) for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F))} | {
+    chr(code) for code in range(0x2066, 0x206A)
+}
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text without anything that a terminal would obey.
+
+    Control characters, escape sequences, line separators, characters that reorder text, and
+    halves of characters are written as Python writes them (``\x1b``); all else stays.
+
+    Args:
+        text: from a file, its name, or a library.
+        keep: characters that stay all the same, such as line breaks.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one in keep or _is_printable(one) else _escaped(one) for one in text)
+
+
+def _is_printable(character: str) -> bool:
+    return unicodedata.category(character) not in UNPRINTABLE and character not in REORDERING
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class InputError(ValueError):
     """What was given cannot be used.
 
-    The message is one line that names the file or the option, the value, and the mend. The
+    The message is one line that names the file or the option, the value, and the fix. The
     command line prints it and ends with status 2.
 
     Args:
-        faults: a line each; line breaks in them, as values may have, are written out.
+        faults: a line each; line breaks and control characters in them, as names of files and
+            values may have, are escaped (:func:`printable`).
     """
 
     def __init__(self, *faults: str):
-        super().__init__("\n".join("\\n".join(str(fault).splitlines()) for fault in faults))
+        super().__init__("\n".join(printable(str(fault).rstrip("\n")) for fault in faults))
 
 
 class Interrupted(Exception):

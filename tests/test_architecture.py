@@ -13,7 +13,9 @@ PACKAGE = Path(multidiff.__file__).parent
 ROOT = PACKAGE.parent
 WINGS = ("audio", "image", "text")
 # Ground-floor modules that know nothing of the wings: everyone but core may use them.
-GROUND = {"errors", "files", "weights", "report", "walks", "domain_model"}
+GROUND = {
+    *("errors", "files", "readers", "budgets", "weights", "report", "walks", "domain_model"),
+}
 ALLOWED = {
     "core": {"core"},
     "nn": {"core", "nn"},
@@ -22,11 +24,13 @@ ALLOWED = {
     "errors": set(),
     "report": {"errors"},
     "files": {"errors"},
-    "weights": {"errors", "files"},
+    "budgets": {"errors", "readers"},
+    "readers": {"errors", "files"},
+    "weights": {"errors", "files", "readers", "budgets"},
     "walks": {"core", "errors"},
     "domain_model": set(),
-    "recipe": {"errors"},
-    "checking": {"errors", "recipe"},
+    "recipe": {"errors", "readers"},
+    "checking": {"errors", "readers", "recipe"},
     "options": {"errors"},
     "catalogue": set(),
 }
