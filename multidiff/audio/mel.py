@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from jaxtyping import Float
 from torch import Tensor
 
@@ -216,15 +215,18 @@ def overlap_add(frames: Float[Tensor, "batch length count"], hop: int) -> Tensor
 
 @lru_cache(maxsize=16)
 def _filters(preset: MelPreset) -> Tensor:
-    return torchaudio.functional.melscale_fbanks(
-        preset.n_fft // 2 + 1,
-        preset.f_min_hz,
-        preset.f_max_hz,
-        preset.n_mels,
-        preset.sample_rate_hz,
+    from librosa.filters import mel  # a second to import
+
+    bank = mel(
+        sr=preset.sample_rate_hz,
+        n_fft=preset.n_fft,
+        n_mels=preset.n_mels,
+        fmin=preset.f_min_hz,
+        fmax=preset.f_max_hz,
+        htk=preset.mel_scale == "htk",
         norm=preset.norm,
-        mel_scale=preset.mel_scale,
     )
+    return torch.from_numpy(bank).T.contiguous()
 
 
 PRESETS: dict[str, MelPreset] = {

@@ -68,6 +68,35 @@ def test_presets_agree_with_librosa(name, sound):
     assert preset.num_samples(found.shape[1]) == wave.shape[1]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_filters_are_triangles_between_edges_even_in_mel(name):
+    preset = PRESETS[name]
+    ends = [hertz_to_mel(hz, preset.mel_scale) for hz in (preset.f_min_hz, preset.f_max_hz)]
+    edges = mel_to_hertz(np.linspace(*ends, preset.n_mels + 2), preset.mel_scale)
+    bins = np.linspace(0, preset.sample_rate_hz / 2, preset.n_fft // 2 + 1)
+    rising = (bins[:, None] - edges[:-2]) / np.diff(edges[:-1])
+    falling = (edges[2:] - bins[:, None]) / np.diff(edges[1:])
+    wanted = np.minimum(rising, falling).clip(min=0)
+    if preset.norm == "slaney":
+        wanted *= 2 / (edges[2:] - edges[:-2])
+    found = preset.filters(torch.zeros(1, dtype=torch.float64)).numpy()
+    assert np.abs(found - wanted).max() < 1e-6 * wanted.max()
+
+
+def hertz_to_mel(hz, scale):
+    if scale == "htk":
+        return 2595 * np.log10(1 + hz / 700)
+    return np.where(
+        hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4)
+    )
+
+
+def mel_to_hertz(mel, scale):
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2595) - 1)
+    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
 def test_filters_of_the_named_scales():
     """Row sums: 0.049 at most with slaney's norm, 13.7 without any (22.05 kHz, 80 bands)."""
     one = torch.zeros(1)
