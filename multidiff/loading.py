@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import yaml
 from torch import nn
 
 from multidiff.catalogue import PARTS
@@ -21,6 +20,7 @@ from multidiff.checking import Part, check_section
 from multidiff.errors import InputError
 from multidiff.files import folder_written_whole
 from multidiff.foreign import convert_foreign
+from multidiff.readers import read_text
 from multidiff.recipe import Node, parse, read_recipe
 from multidiff.report import Report
 from multidiff.starting import Initial
@@ -272,5 +272,5 @@ def card_of(folder: Path) -> dict[str, str]:
     Returns:
         ``about``, ``domain``, ``license`` and ``figures``, a line each.
     """
-    _, head, _ = (folder / CARD).read_text("utf-8").split("---\n", 2)
-    return yaml.safe_load(head)
+    _, head, _ = read_text(folder / CARD).split("---\n", 2)
+    return parse(head, str(folder / CARD)).plain()

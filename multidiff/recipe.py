@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import typing
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from multidiff.errors import InputError
+from multidiff.readers import read_text, reading, reason_of
 
 
 @dataclass(frozen=True)
@@ -30,39 +33,16 @@ class Node:
         return self.value
 
 
-class _Reader(yaml.SafeLoader):
-    """YAML 1.2 scalars: ``1e-4`` is a number, ``no`` and ``on`` are words."""
-
-
-_Reader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)",
-        "-+.0123456789",
-    ),
-):
-    _Reader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
-    )
-
-
+# Reading pure YAML takes a second for each 80 kB.
+MOST_BYTES = 128 << 10
 # Aliases say much in few words: a recipe says no more than this all in all.
 MOST_VALUES = 100_000
 LONGEST_NUMBER = 100
-
-
-def _scalar(reader: _Reader, node: yaml.ScalarNode) -> Any:
-    if node.tag.endswith(":int"):
-        if len(node.value) > LONGEST_NUMBER:
-            raise ValueError("longer than a number can be")
-        return int(node.value.replace("_", ""), 0 if "x" in node.value else 10)
-    if node.tag.endswith(":float"):
-        return float(node.value.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
-    return reader.construct_object(node, deep=True)
+SHOWN = 40
+TAG = "tag:yaml.org,2002:"
+BASES = {"0o": 8, "0x": 16, "0b": 2}
+# Words that YAML 1.2 knows no kind for are what they look like.
+TEXTS = ("str", "timestamp", "value", "merge")
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Node:
@@ -71,18 +51,20 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Node:
     Raises:
         InputError: if the file cannot be read, is no YAML, or an override has no place in it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
-    tree = parse(text, str(path))
+    tree = parse(read_text(path, MOST_BYTES), str(path))
     for override in overrides:
         tree = _overridden(tree, override)
     return tree
 
 
 def parse(text: str, name: str) -> Node:
-    """Text of a recipe as nodes; ``name`` is the file's in places.
+    """Return the text of a recipe, in YAML 1.2, as nodes.
+
+    ``1e-4`` is a number; ``on``, ``yes`` and dates are texts.
+
+    Args:
+        text: of the recipe.
+        name: of the file, in places.
 
     Raises:
         InputError: if it is no YAML mapping, or a key stands in it twice.
@@ -94,54 +76,97 @@ def parse(text: str, name: str) -> Node:
 
 
 def _nodes(text: str, name: str) -> Node | None:
-    """What YAML says; None if that is nothing."""
+    """Return what YAML says; None if that is nothing."""
     try:
-        reader = _Reader(text)
-        root = reader.get_single_node()
-        return None if root is None else _Places(reader, name).node(root)
-    except RecursionError as error:
-        raise InputError(f"{name}: is nested too deeply, or in itself; write it flatter") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f":{mark.line + 1}"
-        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise InputError(f"{name}{line}: {reason}; mend the YAML") from error
+        with reading(name, "is no YAML", "correct it"):
+            root = YAML(typ="safe", pure=True).compose(text)
+            if any(
+                line.startswith("%YAML") and line.split()[1:] != ["1.2"]
+                for line in text.splitlines()
+            ):
+                raise InputError(f"{name}: is read as YAML 1.2; leave out the line %YAML")
+            return None if root is None else _Places(name).node(root)
+    except InputError as fault:
+        raise _with_line(fault, text, name) from fault.__cause__
+
+
+def _with_line(fault: InputError, text: str, name: str) -> InputError:
+    """Name the line of what the YAML library complains of."""
+    error = fault.__cause__
+    if isinstance(error, RecursionError):
+        return InputError(f"{name}: is nested too deeply, or in itself; write it flatter")
+    if isinstance(error, ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        character = error.character if isinstance(error.character, str) else chr(error.character)
+        return InputError(f"{name}:{line}: holds the character {character!r}; remove it")
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, YAMLError) and mark is not None:
+        reason = getattr(error, "problem", None) or reason_of(error)
+        if reason.startswith("but "):
+            reason = f"{getattr(error, 'context', '')}, {reason}"
+        return InputError(f"{name}:{mark.line + 1}: {reason}; correct the YAML")
+    return fault
 
 
 class _Places:
     """Makes nodes of what YAML found.
 
     Args:
-        reader: that found it.
         name: of the file.
     """
 
-    def __init__(self, reader: _Reader, name: str):
-        self.reader, self.name, self.left = reader, name, MOST_VALUES
+    def __init__(self, name: str):
+        self.name, self.left = name, MOST_VALUES
 
-    def node(self, found: yaml.Node) -> Node:
-        """A value and those in it."""
+    def node(self, found: Any) -> Node:
+        """Return a value and those in it."""
         place = f"{self.name}:{found.start_mark.line + 1}"
         self.left -= 1
         if self.left < 0:
             raise InputError(f"{place}: more than {MOST_VALUES} values; write fewer aliases")
-        if isinstance(found, yaml.MappingNode):
-            values: dict[str, Node] = {}
-            for key_node, value_node in found.value:
-                key = str(key_node.value)
-                line = f"{self.name}:{key_node.start_mark.line + 1}"
-                if key in values:
-                    raise InputError(f"{line}: {key} stands twice; keep one")
-                values[key] = Node(self.node(value_node).value, line)
-            return Node(values, place)
-        if isinstance(found, yaml.SequenceNode):
+        kind = str(found.tag).removeprefix(TAG)
+        if isinstance(found, ScalarNode):
+            return Node(_scalar(found.value, kind, place), place)
+        if kind not in ("map", "seq"):
+            raise InputError(f"{place}: the tag {kind!r} is not read; leave it out")
+        if isinstance(found, SequenceNode):
             return Node([self.node(child) for child in found.value], place)
-        scalar = typing.cast(yaml.ScalarNode, found)
-        try:
-            return Node(_scalar(self.reader, scalar), place)
-        except (yaml.YAMLError, ValueError, AttributeError) as error:  # of a tag, such as !!int
-            kind = scalar.tag.rpartition(":")[2]
-            raise InputError(f"{place}: {scalar.value[:40]!r} is no {kind}; mend it") from error
+        values: dict[str, Node] = {}
+        for key_node, value_node in found.value:
+            line = f"{self.name}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, ScalarNode):
+                raise InputError(f"{line}: a key is a word, not a list or a mapping")
+            key = str(key_node.value)
+            if key in values:
+                raise InputError(f"{line}: {key} stands twice; keep one")
+            values[key] = Node(self.node(value_node).value, line)
+        return Node(values, place)
+
+
+def _scalar(text: str, kind: str, place: str) -> Any:
+    """Return the value of a scalar of one of the kinds that YAML 1.2 knows."""
+    if kind in TEXTS:
+        return text
+    if kind == "null":
+        return None
+    if kind not in ("bool", "int", "float"):
+        raise InputError(f"{place}: the tag {kind!r} is not read; leave it out")
+    try:
+        if kind == "bool":
+            return {"true": True, "false": False}[text.lower()]
+        return _number(text.replace("_", "").lower(), kind)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{place}: {text[:SHOWN]!r} is no {kind}; correct it") from error
+
+
+def _number(text: str, kind: str) -> int | float:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError("longer than a number can be")
+    if kind == "float":
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    base = BASES.get(digits[:2], 10)
+    return sign * int(digits[2:] if base != 10 else digits, base)
 
 
 def _overridden(tree: Node, override: str) -> Node:
@@ -168,5 +193,10 @@ def _put(tree: Node, keys: Sequence[str], value: Node, override: str) -> Node:
 
 
 def to_yaml(resolved: Any) -> str:
-    """A resolved recipe as text that reads back to the same."""
-    return yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None, width=100)
+    """Return a resolved recipe as text that reads back to the same."""
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style, writer.width = None, 100  # pyright: ignore[reportAttributeAccessIssue]
+    writer.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
+    text = io.StringIO()
+    writer.dump(resolved, text)
+    return text.getvalue()

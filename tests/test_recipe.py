@@ -1,4 +1,4 @@
-"""Recipes: every fault at once, with file and line; the scalars that PyYAML gets wrong."""
+"""Recipes: every fault at once, with file and line; the scalars of YAML 1.2."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,8 @@ def faults(text):
         ("1e-4", 1e-4), ("1E5", 1e5), ("-.5", -0.5), ("1_000", 1000), ("0x10", 16), ("007", 7),
         ("no", "no"), ("on", "on"), ("yes", "yes"), ("true", True), ("~", None), ("", None),
         ("12:30", "12:30"), ("1.", 1.0), (".inf", float("inf")), ("2026-11-22", "2026-11-22"),
-        ("'5'", "5"), ("e5", "e5"),
+        ("'5'", "5"), ("e5", "e5"), ("0o17", 15), ("-0x1F", -31), ("+5", 5),
+        ("-.INF", -float("inf")),
     ],
 )  # fmt: skip
 def test_scalars_are_those_of_yaml_1_2(text, value):
@@ -110,6 +111,14 @@ def test_nothing_is_built_before_everything_is_right(monkeypatch):
         ("- 1\n- 2", "a recipe is a mapping"),
         ("", "a recipe is a mapping"),
         ("a: 1\na: 2", "r.yaml:2: a stands twice"),
+        ("a: 1\nb: !!bool maybe", "r.yaml:2: 'maybe' is no bool"),
+        ("a: 1\nb: !!set {c}", "r.yaml:2: the tag 'set' is not read"),
+        ("a: 1\nb: !!python/name:os.system x", "r.yaml:2: the tag 'python/name:os.system'"),
+        ("a: 1\n? [b]\n: 2", "r.yaml:2: a key is a word"),
+        ("a: 1\nb: \x1b[31m", "r.yaml:2: holds the character '\\x1b'"),
+        ("%YAML 1.1\n---\na: on", "r.yaml: is read as YAML 1.2"),
+        ("a: 1\n---\nb: 2", "r.yaml:2: expected a single document"),
+        ("a: " + "[" * 5000, "r.yaml: is nested too deeply"),
     ],
 )
 def test_what_is_no_recipe(text, reason):
@@ -119,10 +128,10 @@ def test_what_is_no_recipe(text, reason):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such file"):
         read_recipe(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is no text in UTF-8"):
         read_recipe(tmp_path / "bytes.yaml")
 
 

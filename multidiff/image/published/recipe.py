@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from multidiff.errors import InputError
 from multidiff.image.autoencoder import Autoencoder
 from multidiff.image.published.naming import OUR_AUTOENCODER, OUR_TEXT_ENCODER, OUR_UNET
 from multidiff.image.text_encoder import TextEncoder
 from multidiff.image.unet import UNet
+from multidiff.recipe import to_yaml
 
 # The published configurations of Stable Diffusion, where a file does not tell.
 SCHEDULE = {"use": "BetaSchedule.scaled_linear", "steps": 1000, "first": 0.00085, "last": 0.012}
@@ -92,10 +92,7 @@ class Words:
         Args:
             origin: that line.
         """
-        body = yaml.safe_dump(
-            {"model": self.model()}, sort_keys=False, default_flow_style=None, width=100
-        )
-        return f"# {' '.join(origin.split())}\n{body}"
+        return f"# {' '.join(origin.split())}\n{to_yaml({'model': self.model()})}"
 
 
 def zero_terminal(schedule: Mapping[str, Any]) -> dict[str, Any]:
