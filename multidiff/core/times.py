@@ -211,16 +211,24 @@ def leading_times(num_steps: int, offset: int = 0, stop_short: bool = False) -> 
 
     It leaves out the noisiest steps. Released Stable Diffusion 1.x samples with ``offset=1``
     and stops at the level of the table's step 0 instead of the clean one (``stop_short``).
+    Where all steps of the table are visited there is no room for an offset: the walk goes
+    from the noisiest step to the clean end (where others read past their table).
     """
     spaced = _on_table(
         "leading times", num_steps, lambda steps: torch.arange(num_steps) * (steps // num_steps)
     )
 
-    def find(schedule: NoiseSchedule) -> Tensor:
-        return (spaced(schedule).flip(0) + offset / _table_length(schedule)).clamp(max=1)
+    def shift(schedule: NoiseSchedule) -> int:
+        steps = _table_length(schedule)
+        return min(offset, steps - 1 - (num_steps - 1) * (steps // num_steps))
 
-    first_step = (lambda schedule: 1 / _table_length(schedule)) if stop_short else None
-    return TimeGrid(num_steps, find, first_step)
+    def find(schedule: NoiseSchedule) -> Tensor:
+        return spaced(schedule).flip(0) + shift(schedule) / _table_length(schedule)
+
+    def first_step(schedule: NoiseSchedule) -> float:
+        return 1 / _table_length(schedule) if shift(schedule) == offset else 0.0
+
+    return TimeGrid(num_steps, find, first_step if stop_short else None)
 
 
 def trailing_times(num_steps: int) -> TimeGrid:

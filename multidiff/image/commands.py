@@ -157,4 +157,5 @@ def _told(
         "guidance": f"{own if guidance is None else guidance:g}",
         "size": f"{pictures.shape[3]}x{pictures.shape[2]}",
     }
+    facts |= {"replaces": walk.replaces} if walk.replaces else {}
     return facts if canvas is None else {**facts, "strength": f"{strength:g}"}

@@ -21,9 +21,12 @@ class PictureWalk(Walk):
         guidance: likewise.
         rescale: how far guided predictions are brought back to the conditional deviation,
             0 to 1 (Lin et al. 2023, section 3.4).
+        replaces: the scheduler of a published model that this walk stands for, and what of it
+            is not reproduced; empty where nothing is replaced. It goes into pictures' files.
     """
 
     rescale: float = 0.0
+    replaces: str = ""
 
     def times_from(self, strength: float, steps: int | None, table: int | None) -> TimeGrid:
         """The times of a walk that begins at a middle time, and has all the steps.

@@ -59,6 +59,15 @@ def test_released_stable_diffusion_starts_at_951_and_stops_short():
     assert float(end.alpha**2) == pytest.approx(0.99915, abs=1e-12)
 
 
+@pytest.mark.parametrize("steps", [20, 1000])
+def test_released_stable_diffusion_makes_as_many_steps_as_it_was_trained_with(steps):
+    """There is no room for its offset then: other programs read past their table."""
+    schedule = BetaSchedule.scaled_linear(steps, 0.01, 0.1)
+    levels = leading_times(steps, offset=1, stop_short=True).levels(schedule)
+    times = [round(float(level.time) * steps) for level in levels]
+    assert times == list(range(steps, -1, -1)) and float(levels[-1].sigma) == 0
+
+
 @pytest.mark.parametrize("grid", [*TABLE_GRIDS, even_times, log_snr_times])
 def test_walks_end_at_the_clean_level(grid):
     levels = grid(5).levels(LINEAR)

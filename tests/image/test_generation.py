@@ -203,7 +203,7 @@ def test_canvases_that_cannot_be():
 
 
 @pytest.mark.parametrize("grid", sorted(GRIDS))
-@pytest.mark.parametrize("steps", [1, 3, 20, 999])
+@pytest.mark.parametrize("steps", [1, 3, 20, 999, 1000])
 def test_every_grid_has_the_steps_it_says(grid, steps):
     schedule = md.BetaSchedule.scaled_linear(1000, 0.00085, 0.012)
     walk = PictureWalk(steps, grid)

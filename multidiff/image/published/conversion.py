@@ -6,6 +6,7 @@ library, and a single file (``.safetensors`` or ``.ckpt``) by CompVis' names.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from multidiff.image.published.tokenizer_files import END_OF_TEXT, number_of, to
 from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.report import Report
 from multidiff.weights import Conversion, save_tensors
+
+logger = logging.getLogger(__name__)
 
 VERSIONS = {"quick_gelu": "Stable Diffusion 1", "gelu": "Stable Diffusion 2"}
 # What a folder without an index holds one of: a part of a model, or a change of one.
@@ -73,6 +76,8 @@ def convert(
     texts = _tokenizer(source, tokenizer)
     if source.is_dir():
         words, tensors = read_folder(source, predicts)
+        if words.replaces:
+            logger.warning("%s: replaces the scheduler %s", source, words.replaces)
     else:
         words, tensors = read_single_file(source, predicts, ema)
         if words.pad:
@@ -130,7 +135,11 @@ def export(
         renamed = single_file(recipe, tensors)
         with written_whole(destination) as partial:
             save_tensors(renamed, partial, {"format": "pt"})
-    return Report([f"{destination}: written for {to}"], {"destination": str(destination)})
+    lines = [f"{destination}: written for {to}"]
+    solver = (recipe.get("walk") or {}).get("solver", "ddim")
+    if solver != "ddim":
+        lines.append(f"{destination}: is sampled by ddim there, not by {solver} as here")
+    return Report(lines, {"destination": str(destination)})
 
 
 def _check_kind(folder: Path, recipe: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from multidiff.errors import InputError
 from multidiff.image.published import naming
 from multidiff.image.published.contents import read_json, weights_in
 from multidiff.image.published.recipe import SCALING, Words, check_input, zero_terminal
+from multidiff.image.published.schedulers import sampling_of
 from multidiff.image.published.tensors import (
     as_matrices,
     modern_attention,
@@ -93,13 +94,6 @@ LEVELS = {"CrossAttnDownBlock2D": "cross", "DownBlock2D": "none"}
 MIRRORED = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}
 PREDICTS = {"epsilon": "noise", "v_prediction": "velocity", "sample": "clean"}
 SCHEDULES = {"scaled_linear": "BetaSchedule.scaled_linear", "linear": "BetaSchedule.linear"}
-SOLVERS = {
-    "DDPMScheduler": "ddpm",
-    "HeunDiscreteScheduler": "heun",
-    "DPMSolverMultistepScheduler": "dpm++",
-}
-# Schedulers that take the times of the table's even division where theirs are not said.
-LEADING = ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler")
 
 
 def read_folder(folder: Path, predicts: str | None = None) -> tuple[Words, dict[str, Tensor]]:
@@ -134,7 +128,7 @@ def _words(folder: Path, predicts: str | None) -> Words:
     path = folder / "scheduler" / "scheduler_config.json"
     scheduler = read_json(path)
     denoiser["time_steps"] = scheduler.get("num_train_timesteps", 1000)
-    kind = scheduler.get("_class_name", "")
+    sampling = sampling_of(path, scheduler)
     return Words(
         denoiser,
         autoencoder,
@@ -143,8 +137,9 @@ def _words(folder: Path, predicts: str | None) -> Words:
         predicts or _predicts(path, scheduler),
         _pad(folder / "tokenizer", text["vocabulary"]),
         _size(unet, 2 ** (len(autoencoder["channels"]) - 1)),
-        scheduler.get("timestep_spacing", "leading" if kind in LEADING else "linspace"),
-        SOLVERS.get(kind, "ddim"),
+        sampling.grid,
+        sampling.solver,
+        sampling.replaces,
     )
 
 

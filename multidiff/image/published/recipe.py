@@ -42,6 +42,7 @@ class Words:
         size: width and height of pictures where none are asked for.
         grid: at which times sampling evaluates.
         solver: which walks.
+        replaces: the scheduler that these stand for, as far as they differ from it.
     """
 
     denoiser: dict[str, Any]
@@ -53,10 +54,13 @@ class Words:
     size: tuple[int, int] = (512, 512)
     grid: str = "leading"
     solver: str = "ddim"
+    replaces: str = ""
 
     def model(self) -> dict[str, Any]:
         """The recipe's section."""
         tokenizer = {"length": self.text_encoder["length"], "pad": self.pad}
+        walk = {"steps": 50, "grid": self.grid, "solver": self.solver, "guidance": 7.5}
+        walk |= {"replaces": self.replaces} if self.replaces else {}
         return {
             "use": "PictureDiffusion",
             "domain": {
@@ -73,7 +77,7 @@ class Words:
                 "predicts": self.predicts,
             },
             "denoiser": {"use": "UNet", **self.denoiser},
-            "walk": {"steps": 50, "grid": self.grid, "solver": self.solver, "guidance": 7.5},
+            "walk": walk,
         }
 
     def names(self) -> list[str]:

@@ -7,6 +7,7 @@ is not written so.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from multidiff.image.published.shapes import (
 from multidiff.image.published.tensors import as_convolutions, as_matrices, packed, unpacked
 from multidiff.weights import some
 
+logger = logging.getLogger(__name__)
+
 # Two empty tensors by which some files say that they predict the velocity, and that their
 # schedule ends without signal.
 VELOCITY, ZERO_TERMINAL = "v_pred", "ztsnr"
@@ -38,6 +41,16 @@ PASSED_OVER = (
     naming.AUTOENCODER + "loss.",
     *(naming.OPEN_CLIP + name for name in ("text_projection", "logit_scale", "attn_mask")),
     *(f"cond_stage_model.{name}" for name in ("text_projection", "logit_scale")),
+)
+# What training programs leave in files beside Stable Diffusion: embeddings of textual inversion,
+# the autoencoder's moving average, and the rest of CLIP. Prompts are read without them.
+LEFT_OVER = (
+    "embedding_manager.",
+    naming.AUTOENCODER + "model_ema.",
+    *(
+        f"cond_stage_model.transformer.{name}"
+        for name in ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
+    ),
 )
 NEEDED = (
     ("UNet", naming.UNET),
@@ -92,10 +105,14 @@ def read_single_file(
 def _kept(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that make the model, the text encoder's with ``text_model.`` in their names."""
     kept: dict[str, Tensor] = {}
+    left: list[str] = []
     beyond = f"{naming.OPEN_CLIP}transformer.resblocks.{naming.OPEN_CLIP_LAYERS}."
     bare = naming.CLIP.removesuffix("text_model.")
     for name, tensor in state.items():
         if name.startswith((*PASSED_OVER, beyond)) or name.endswith("position_ids"):
+            continue
+        if name.startswith(LEFT_OVER):
+            left.append(name)
             continue
         if name.startswith(bare) and not name.startswith(naming.CLIP):
             name = naming.CLIP + name.removeprefix(bare)
@@ -103,6 +120,12 @@ def _kept(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for what, *prefixes in NEEDED:
         if not any(name.startswith(tuple(prefixes)) for name in kept):
             raise InputError(f"{path}: holds no {what}; all of Stable Diffusion is needed")
+    if left:
+        kinds = [start.rstrip(".") for start in LEFT_OVER if any(n.startswith(start) for n in left)]
+        logger.warning(
+            "%s: passed over: %d tensors of %s, which pictures are made without",
+            path, len(left), ", ".join(kinds),
+        )  # fmt: skip
     return kept
 
 
