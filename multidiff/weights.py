@@ -14,8 +14,9 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
+from multidiff.core.draws import DrawsFrom
 from multidiff.errors import InputError
 from multidiff.files import refused
 
@@ -153,25 +154,28 @@ def is_pickle(path: Path) -> bool:
     return bare or start[:4] == b"PK\x03\x04"
 
 
+class _Outlines(TorchFunctionMode):
+    """Memory that is asked for without values lies on ``meta``."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.empty:
+            return func(*args, **{**(kwargs or {}), "device": "meta"})
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Modules built in this block have parameters without values, for :func:`load_into` to fill.
+    """Build modules whose parameters have no values, for :func:`load_into` to fill.
 
-    They take neither the time of random initialisation nor memory. Buffers are made as ever:
-    those that are not saved have no other source.
+    Such parameters take neither the time of random initialisation nor memory. The block acts on
+    this thread alone: torch's own layers ask for their parameters with ``torch.empty``, which
+    answers with ``meta`` tensors here. All other tensors are made as ever: schedules and buffers
+    that are not saved have no other source. Draws leave the process's generators as they are.
     """
-
-    def emptied(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
-        if parameter.is_meta:  # one that two modules share
-            return None
-        return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-
-    # What a hook returns is registered instead, which the function's type does not tell.
-    hook = register_module_parameter_registration_hook(emptied)  # pyright: ignore[reportArgumentType]
-    try:
+    with DrawsFrom(torch.Generator()), _Outlines():
         yield
-    finally:
-        hook.remove()
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
@@ -210,14 +214,28 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
 
     Raises:
         InputError: if they do not fit.
+        RuntimeError: if a buffer without values is none of those that are saved.
     """
     check_fit(module, tensors, path)
-    for parameter in [one for one in module.parameters() if one.is_meta]:
-        real = nn.Parameter(torch.empty_like(parameter, device="cpu"), parameter.requires_grad)
-        torch.utils.swap_tensors(parameter, real)
+    unsaved = [name for name, one in module.named_buffers() if name not in tensors and one.is_meta]
+    if unsaved:
+        raise RuntimeError(
+            f"{', '.join(unsaved)}: made by torch.empty and not saved, so nothing fills it: "
+            "build it by torch.zeros"
+        )
+    own = [*module.parameters(), *module.buffers()]
+    for outline in [one for one in own if one.is_meta]:
+        torch.utils.swap_tensors(outline, _with_memory(outline))
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             tensor.copy_(tensors[name])
+
+
+def _with_memory(outline: Tensor) -> Tensor:
+    real = torch.empty_like(outline, device="cpu")
+    if isinstance(outline, nn.Parameter):
+        return nn.Parameter(real, outline.requires_grad)
+    return real
 
 
 def some(names: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ ALLOWED = {
     "files": {"errors"},
     "budgets": {"errors", "readers"},
     "readers": {"errors", "files"},
-    "weights": {"errors", "files", "readers", "budgets"},
+    "weights": {"core", "errors", "files", "readers", "budgets"},
     "walks": {"core", "errors"},
     "domain_model": set(),
     "recipe": {"errors", "readers"},

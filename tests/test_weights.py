@@ -1,6 +1,7 @@
 """Weights are safetensors; what is something else, or does not fit, is named."""
 
 import pickle
+import threading
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_modules_built_without_values():
     drawn = torch.get_rng_state()
     with without_values():
         module = Tied()
-    assert all(one.is_meta for one in module.parameters())
+    assert module.one.weight.is_meta and module.picture.weight.is_meta
     assert torch.equal(module.rates, torch.arange(3.0))
     tensors = {name: t + 1 for name, t in whole.state_dict().items()}
     load_into(module, tensors, "x")
@@ -98,6 +99,45 @@ def test_modules_built_without_values():
     assert module.picture.weight.is_contiguous(memory_format=torch.channels_last)
     assert not module.picture.weight.is_contiguous()
     assert not nn.Linear(2, 2).weight.is_meta
+
+
+class Drawn(nn.Module):
+    """Parameters and buffers that do not come from torch's layers."""
+
+    def __init__(self, persistent):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(3))
+        self.register_buffer("memory", torch.empty(3), persistent=persistent)
+
+
+def test_modules_without_values_draw_nothing_and_leave_nothing_unfilled():
+    drawn = torch.get_rng_state()
+    with without_values():
+        module, lost = Drawn(persistent=True), Drawn(persistent=False)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    load_into(module, {"scale": torch.ones(3), "memory": torch.full((3,), 2.0)}, "x")
+    assert module.scale.tolist() == [1.0] * 3 and module.memory.tolist() == [2.0] * 3
+    with pytest.raises(RuntimeError, match="memory: made by"):
+        load_into(lost, {"scale": torch.ones(3)}, "x")
+
+
+def test_building_without_values_stays_in_its_thread():
+    """Layers that another thread builds meanwhile have values, and may come and go."""
+    inside, done, found = threading.Event(), threading.Event(), []
+
+    def other():
+        inside.wait(5)
+        found.append(nn.Linear(4, 4).weight.is_meta)
+        done.set()
+
+    worker = threading.Thread(target=other)
+    worker.start()
+    with without_values():
+        inside.set()
+        assert done.wait(5)
+        assert nn.Linear(4, 4).weight.is_meta
+    worker.join()
+    assert found == [False]
 
 
 @pytest.mark.parametrize("name", shipped())

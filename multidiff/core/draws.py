@@ -1,0 +1,173 @@
+"""Draws that name no generator, such as those of dropout, from a generator of one's own.
+
+The default generator belongs to the process: to seed it changes what the caller and other
+threads draw. Inside :class:`DrawsFrom` such draws come from the generator that is given, in
+this thread alone; the default one is neither read nor moved.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+# Functions with an argument for the generator.
+NAMING = {
+    torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli,
+    torch.multinomial, torch.poisson, torch.binomial,
+    Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.random_, Tensor.exponential_,
+    Tensor.geometric_, Tensor.cauchy_, Tensor.log_normal_, Tensor.multinomial, Tensor.bernoulli,
+    nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.kaiming_uniform_,
+}  # fmt: skip
+# Functions without one, and without a plain form that has one.
+NAMELESS = {
+    torch.rrelu, torch.rrelu_, F.rrelu, F.alpha_dropout, F.feature_alpha_dropout, F.dropout1d,
+    F.dropout2d, F.dropout3d, F.gumbel_softmax, F.scaled_dot_product_attention,
+    F.multi_head_attention_forward, torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu,
+    torch.randint_like, torch.alpha_dropout, torch.feature_dropout, torch.native_dropout,
+}  # fmt: skip
+_DEFAULT = threading.RLock()
+
+
+class InsideCheckpoint(RuntimeError):
+    """A draw inside ``torch.utils.checkpoint``, which repeats it from the default generator."""
+
+
+class DrawsFrom(TorchFunctionMode):
+    """Inside this block, draws that name no generator come from this one.
+
+    Args:
+        generator: on the device where the draws are made.
+
+    Raises:
+        InsideCheckpoint: at a draw inside ``torch.utils.checkpoint``: see
+            :func:`default_generator_seeded`.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, with the generator where it draws."""
+        kwargs = kwargs or {}
+        if func in NAMING:
+            if kwargs.get("generator") is not None or any(
+                isinstance(one, torch.Generator) for one in args
+            ):
+                return func(*args, **kwargs)
+            _refuse_checkpoints()
+            return func(*args, **{**kwargs, "generator": self.generator})
+        own = _OWN.get(func)
+        if own is not None:
+            return own(self.generator, func, *args, **kwargs)
+        if func in NAMELESS:
+            return self._exchanged(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _exchanged(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        """A call while the default generator has the state of this one, for that call alone."""
+        with _DEFAULT:
+            default = _default_on(self.generator.device)
+            before, own = default.get_state(), self.generator.get_state()
+            default.set_state(own)
+            try:
+                return func(*args, **kwargs)
+            finally:
+                after = default.get_state()
+                default.set_state(before)
+                if not torch.equal(after, own):
+                    self.generator.set_state(after)
+                    _refuse_checkpoints()
+
+
+@contextmanager
+def default_generator_seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the process's default generator for this block, and put it back as it was.
+
+    For what repeats draws from it: compiled code, and ``torch.utils.checkpoint``. Other threads
+    that draw meanwhile are disturbed; other such blocks wait.
+    """
+    with _DEFAULT:
+        kinds = {_default_on(device), torch.default_generator}
+        before = [(one, one.get_state()) for one in kinds]
+        try:
+            for one in kinds:
+                one.manual_seed(seed)
+            yield
+        finally:
+            for one, state in before:
+                one.set_state(state)
+
+
+def _default_on(device: torch.device) -> torch.Generator:
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
+
+
+def _refuse_checkpoints() -> None:
+    frame, inside = sys._getframe(2), torch.utils.checkpoint.__file__
+    while frame is not None:
+        if frame.f_code.co_filename == inside:
+            raise InsideCheckpoint("draws inside torch.utils.checkpoint cannot be redirected")
+        frame = frame.f_back
+
+
+def _dropout(
+    generator: torch.Generator,
+    func: Callable[..., Tensor],
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    """The formula of torch's own on the CPU, draw for draw."""
+    if not training or not 0 < p < 1:
+        return func(input, p, training, inplace)
+    _refuse_checkpoints()
+    noise = torch.empty_like(input).bernoulli_(1 - p, generator=generator).div_(1 - p)
+    return input.mul_(noise) if inplace else input * noise
+
+
+def _uniform_like(
+    generator: torch.Generator, func: Callable[..., Tensor], input: Tensor, **kwargs: Any
+) -> Tensor:
+    if kwargs.pop("generator", None) is not None:
+        raise NotImplementedError("name the generator of rand, not that of rand_like")
+    _refuse_checkpoints()
+    return _filled(input, kwargs, lambda x: x.uniform_(generator=generator))
+
+
+def _normal_like(
+    generator: torch.Generator, func: Callable[..., Tensor], input: Tensor, **kwargs: Any
+) -> Tensor:
+    if kwargs.pop("generator", None) is not None:
+        raise NotImplementedError("name the generator of randn, not that of randn_like")
+    _refuse_checkpoints()
+    return _filled(input, kwargs, lambda x: x.normal_(generator=generator))
+
+
+def _filled(input: Tensor, kwargs: dict[str, Any], fill: Callable[[Tensor], Tensor]) -> Tensor:
+    wants = kwargs.pop("requires_grad", False)
+    return fill(torch.empty_like(input, **kwargs)).requires_grad_(wants)
+
+
+_OWN: dict[Any, Callable[..., Tensor]] = {
+    F.dropout: _dropout,
+    torch.dropout: _dropout,
+    torch.rand_like: _uniform_like,
+    torch.randn_like: _normal_like,
+}
