@@ -209,9 +209,12 @@ def say(report: Report, as_json: bool = False) -> None:
 
 def complain(text: str) -> None:
     """Print a line, or a line for each of several faults, on stderr; nothing in it is obeyed."""
-    for line in text.split("\n"):
-        if line:
-            print(f"multidiff: {printable(line)}", file=sys.stderr)
+    try:
+        for line in text.split("\n"):
+            if line:
+                print(f"multidiff: {printable(line)}", file=sys.stderr, flush=True)
+    except OSError:  # the terminal has gone; the exit status still says what happened
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class PrintableLines(logging.Formatter):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
+from multidiff.exchange import exchange_paths
+from multidiff.leftovers import aside_of, remove_abandoned, temporary_name
+from multidiff.locks import lock_folder
 
 STARTER = "starter:"
 REASONS = {
@@ -43,9 +45,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         InputError: if the system refuses (full disk, no rights), naming the file and why.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    partial = path.with_name(temporary_name(path.name, path.suffix))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         yield partial
         flush_to_disk(partial)
         partial.replace(path)
@@ -60,60 +63,82 @@ def written_whole(path: Path) -> Iterator[Path]:
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """The same for a folder; one that is there already is replaced.
 
+    The new folder is swapped with the old one in one step. Where the file system cannot do
+    that, the old one is renamed aside first, and :func:`recovered` finds it there if the
+    process is killed between the two renames.
+
     Raises:
         InputError: if the system refuses, naming the folder and why.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = path.resolve() if path.is_symlink() else path
+    partial = path.with_name(temporary_name(path.name))
     try:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        remove_abandoned(path.parent)
         yield partial
-        for file in partial.iterdir():
+        for file in [*partial.rglob("*"), partial]:
             flush_to_disk(file)
-        if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
+        _replace_folder(path, partial)
         flush_to_disk(path.parent)
     except OSError as error:
         raise refused(path, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)  # what was replaced, or did not get done
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Put a folder in the place of another, which lies under the new one's name afterwards."""
+    aside = aside_of(path)
+    if not path.exists():
+        new.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+    elif not exchange_paths(new, path):
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        try:
+            new.rename(path)
+        except OSError:
+            aside.rename(path)
+            raise
+        aside.rename(new)
+
+
+def recovered(folder: Path) -> Path:
+    """Return a folder, or the copy set aside where its replacement was cut short."""
+    return folder if folder.exists() or not aside_of(folder).is_dir() else aside_of(folder)
 
 
 @contextmanager
 def kept_to_itself(folder: Path) -> Iterator[None]:
     """A folder that no other process may take while the block runs; a killed one lets it go.
 
-    The folder is made if it is not there; if the block leaves it empty, it goes again.
+    The folder is made if it is not there; if the block leaves it empty, it goes again. The
+    thread that has it may take it again.
 
     Raises:
         InputError: if another process has it, or the system refuses.
     """
     existed = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise refused(folder, error) from error
-    try:
-        _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-        if not existed:
-            with suppress(OSError):  # it holds something now
-                folder.rmdir()
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(
-            f"{folder}: another run is writing there; wait for its end, or choose another folder"
-        ) from error
-    except OSError:  # a file system without locks
-        return
+    with ExitStack() as locked:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            locked.enter_context(lock_folder(folder))
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another run is writing there; wait for its end, or choose another "
+                "folder"
+            ) from error
+        except OSError as error:
+            raise refused(folder, error) from error
+        try:
+            yield
+        finally:
+            if not existed:
+                with suppress(OSError):  # it holds something now
+                    folder.rmdir()
 
 
 def check_replaceable(folder: Path, known_by: str) -> None:
@@ -132,6 +157,8 @@ def check_replaceable(folder: Path, known_by: str) -> None:
 
 def flush_to_disk(path: Path) -> None:
     """Wait until a file or folder survives a power cut."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -18,7 +18,7 @@ from torch import nn
 from multidiff.catalogue import PARTS
 from multidiff.checking import Part, check_section
 from multidiff.errors import InputError
-from multidiff.files import folder_written_whole
+from multidiff.files import folder_written_whole, recovered
 from multidiff.foreign import convert_foreign
 from multidiff.readers import read_text
 from multidiff.recipe import Node, parse, read_recipe
@@ -117,12 +117,13 @@ def home_of(name: str | Path) -> Path:
 
 
 def _may_be_foreign(name: str | Path) -> bool:
-    return str(name) not in shipped() and Path(name).exists() and not is_ours(Path(name))
+    path = recovered(Path(name))
+    return str(name) not in shipped() and path.exists() and not is_ours(path)
 
 
 def is_ours(path: Path) -> bool:
     """Whether a path is a model's folder, or that of a run which made one."""
-    return (path / RECIPE).is_file() or (path / TRAINED / RECIPE).is_file()
+    return (path / RECIPE).is_file() or (recovered(path / TRAINED) / RECIPE).is_file()
 
 
 def outline(found: Conversion, source: Path) -> Any:
@@ -160,9 +161,10 @@ def find_model(name: str | Path) -> Path:
     """
     if str(name) in shipped():
         return shipped()[str(name)]
-    folder = Path(name)
-    if (folder / TRAINED / WEIGHTS).is_file():  # a run's folder holds the model it made
-        return folder / TRAINED
+    folder = recovered(Path(name))
+    trained = recovered(folder / TRAINED)
+    if (trained / WEIGHTS).is_file():  # a run's folder holds the model it made
+        return trained
     if folder.is_dir():
         for needed in (RECIPE, WEIGHTS):
             if not (folder / needed).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,20 @@ def save_tensors(
         safetensors.torch.save_file(_unshared(separate), path, dict(metadata or {}))
     except safetensors.SafetensorError as error:
         raise _told_by_system(path, error) from error
+    if len(metadata or {}) > 1:
+        _order_metadata(path)
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort a file's metadata, which the library writes in an order drawn for each process."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(ordered) <= length:  # the same values in another order, padded as they were
+            file.seek(8)
+            file.write(ordered.ljust(length))
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ def run(*arguments, program=MULTIDIFF, **options):
     )
 
 
-def start(*arguments, program=MULTIDIFF):
+def start(*arguments, program=MULTIDIFF, **options):
     """The process, running."""
     return subprocess.Popen(
         [*program, *map(str, arguments)],
@@ -43,6 +43,7 @@ def start(*arguments, program=MULTIDIFF):
         cwd=ROOT,
         # Background jobs of a shell ignore Ctrl-C, and what they start would as well.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
     )
 
 

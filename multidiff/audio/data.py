@@ -19,6 +19,7 @@ from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.errors import InputError
 from multidiff.files import place_of
+from multidiff.leftovers import is_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,12 @@ def _readable(places: Iterable[Any]) -> Iterator[SoundFile]:
 
 
 def _is_dataset_folder(path: Path) -> bool:
-    return any(path.glob("*.parquet")) or any(path.glob("*.arrow"))
+    return bool(_tables(path))
+
+
+def _tables(folder: Path) -> list[Path]:
+    found = [*folder.glob("*.parquet"), *folder.glob("*.arrow")]
+    return sorted(path for path in found if not is_hidden(path.name))
 
 
 def _listed(path: Path) -> list[Path]:
@@ -117,7 +123,7 @@ def _from_dataset(source: Source) -> Sequence[tuple[bytes, str]]:
     path = Path(source.path)
     try:
         if path.is_dir():
-            files = sorted(str(p) for p in [*path.glob("*.parquet"), *path.glob("*.arrow")])
+            files = [str(file) for file in _tables(path)]
             kind = "parquet" if files[0].endswith("parquet") else "arrow"
             table = datasets.load_dataset(kind, data_files=files, split="train")
         else:

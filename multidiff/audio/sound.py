@@ -16,6 +16,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.files import refused, written_whole
+from multidiff.leftovers import visible_files
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
@@ -114,12 +115,12 @@ def _reason(error: Exception) -> str:
 
 
 def find_sounds(folder: Path) -> list[Path]:
-    """The sound files of a folder and the folders in it, sorted.
+    """Return the sound files of a folder and the folders in it, sorted, hidden ones left out.
 
     Raises:
         InputError: if there are none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    found = sorted(p for p in visible_files(folder) if p.suffix.lower() in EXTENSIONS)
     if not found:
         raise InputError(f"{folder}: holds no sound files ({', '.join(EXTENSIONS)})")
     return found

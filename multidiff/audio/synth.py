@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from multidiff.audio.sound import EXTENSIONS, SoundFile, write_sound
 from multidiff.audio.vocoder import MelSource, Vocoder
 from multidiff.core.protocols import Solver
 from multidiff.errors import InputError
-from multidiff.files import place_of
+from multidiff.files import REASONS, place_of
+from multidiff.leftovers import visible_files
 
 SILENT = 1e-7
 SPEAKER = "espeak-ng"
@@ -146,9 +147,27 @@ def opened(source: Path, preset: MelPreset) -> Iterator[tuple[MelSource, int]]:
         raise InputError(
             f"{source}: is neither sound ({', '.join(EXTENSIONS)}) nor a mel ({', '.join(ENDINGS)})"
         )
-    with tempfile.NamedTemporaryFile(suffix=".samples") as spool:
-        sound = SoundMel(SoundFile(source), preset, spool)
+    with ExitStack() as spools:
+        try:
+            sound = SoundMel(SoundFile(source), preset, spools.enter_context(_spool()))
+        except OSError as error:  # a full or missing folder for temporary files
+            raise InputError(
+                f"{source}: needs room for its samples in the folder for temporary files "
+                f"({REASONS.get(error.errno or 0, error.strerror)}); "
+                "make room there, or set TMPDIR to another folder"
+            ) from error
         yield sound, sound.num_samples
+
+
+@contextmanager
+def _spool() -> Iterator[tempfile._TemporaryFileWrapper]:
+    """A temporary file; on a full disk its closing fails as its writing did, and says no more."""
+    spool = tempfile.NamedTemporaryFile(suffix=".samples")  # noqa: SIM115
+    try:
+        yield spool
+    finally:
+        with suppress(OSError):
+            spool.close()
 
 
 def trimmed(chunks: Iterator[Tensor], num_samples: int) -> Iterator[np.ndarray]:
@@ -168,7 +187,8 @@ def find_inputs(paths: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(place_of, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS + ENDINGS)
+            known = EXTENSIONS + ENDINGS
+            inside = sorted(p for p in visible_files(path) if p.suffix.lower() in known)
             if not inside:
                 raise InputError(f"{path}: holds neither sound nor mels")
             files += inside

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from multidiff.errors import InputError
 from multidiff.files import parsed_json, place_of
 from multidiff.image.picture import EXTENSIONS
+from multidiff.leftovers import is_hidden, visible_files
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Source:
             InputError: if it cannot be found, is empty, or lacks what is asked of it.
         """
         path = place_of(self.path)
-        if path.is_dir() and not any(any(path.glob(pattern)) for pattern in TABLES):
+        if path.is_dir() and not _tables(path):
             found = _from_folder(self, _split_of(self, path))
         elif path.is_file() and path.suffix.lower() in EXTENSIONS:
             found = Listing([path], [str(path)])
@@ -133,7 +133,7 @@ class Listing:
 
 
 def _split_of(source: Source, path: Path) -> Path:
-    folders = {one.name for one in path.iterdir() if one.is_dir() and not _is_hidden(one.name)}
+    folders = {one.name for one in path.iterdir() if one.is_dir() and not is_hidden(one.name)}
     if not folders or not folders <= SPLITS:
         return path
     if source.split not in folders:
@@ -141,21 +141,17 @@ def _split_of(source: Source, path: Path) -> Path:
     return path / source.split
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (Path(root, name) for name in files if not _is_hidden(name))
+def _tables(folder: Path) -> list[Path]:
+    """The files by which a folder is known for a data set, hidden ones left out."""
+    found = [path for pattern in TABLES for path in folder.glob(pattern)]
+    return [path for path in found if not any(map(is_hidden, path.relative_to(folder).parts))]
 
 
 def _from_folder(source: Source, folder: Path) -> Listing:
     for name in METADATA:
         if (folder / name).is_file():
             return _from_metadata(source, folder, folder / name)
-    files = sorted(_files(folder))
+    files = sorted(visible_files(folder))
     pictures = [path for path in files if path.suffix.lower() in EXTENSIONS]
     if not pictures:
         raise InputError(f"{folder}: holds no pictures ({', '.join(EXTENSIONS)})")
@@ -261,7 +257,8 @@ def _table(source: Source, path: Path) -> Any:
         return datasets.DatasetDict.load_from_disk(str(path))[source.split]
     if (path / "state.json").is_file():
         return datasets.Dataset.load_from_disk(str(path))
-    arrows = sorted(str(file) for file in path.glob("*.arrow")) if path.is_dir() else []
+    found = sorted(path.glob("*.arrow")) if path.is_dir() else []
+    arrows = [str(file) for file in found if not is_hidden(file.name)]
     if arrows:
         return datasets.load_dataset("arrow", data_files=arrows, split="train")
     name = str(path) if path.exists() else source.path

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multidiff.core.randomness import mixed_seed
 from multidiff.errors import InputError
+from multidiff.training.signals import ignore_interruptions, withheld_from_children
 
 
 @runtime_checkable
@@ -204,13 +205,14 @@ def stream(
     source: BatchSource, numbers: range, part: int, parts: int, workers: int, pin: bool
 ) -> Iterator[dict[str, Any]]:
     """The batches with these numbers, prepared ahead by worker processes if there are any."""
-    return iter(
-        DataLoader(
-            _Numbered(source, part, parts),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            pin_memory=pin,
-            persistent_workers=False,
-        )
+    loader = DataLoader(
+        _Numbered(source, part, parts),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=False,
+        worker_init_fn=ignore_interruptions,
     )
+    with withheld_from_children():
+        return iter(loader)

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class TrainingLog:
             TextColumn("{task.fields[rate]} {task.fields[loss]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
+            console=Console(file=_Terminal(sys.stderr)),  # type: ignore[arg-type]
             disable=not (talks and sys.stderr.isatty()),
         )
         self._row = self._bar.add_task("", total=steps, completed=start, rate="", loss="")
@@ -107,6 +108,27 @@ class TrainingLog:
         """A line of text."""
         if self.talks:
             self._bar.console.print(line, highlight=False, soft_wrap=True)
+
+
+class _Terminal:
+    """A stream that may go away: what is written after a hang-up is lost, and training is not."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError):
+            self.stream.flush()
 
 
 class Mute:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from sounds import RATE, STARTER, speech, tones
 
 from multidiff.audio import synth as synthesis
+from multidiff.audio.data import Source
 from multidiff.audio.mel import PRESETS
 from multidiff.audio.sound import SoundFile
 from multidiff.files import refused as refused_by_system
@@ -129,6 +130,39 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, capsys, vocoder, clip):
     told = complains(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder)
     assert "bad.wav" in told
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["clip.wav"]
+
+
+def test_a_full_folder_for_temporary_files_stops_recordings_alone(
+    tmp_path, capsys, vocoder, clip, monkeypatch
+):
+    """A mel needs no such file: it is spoken whatever becomes of the recordings around it."""
+    np.save(clip.parent / "b.npy", HIFIGAN.mel(speech(seconds=0.5)[0][None])[0].numpy())
+    (clip.parent / "c.wav").write_bytes(clip.read_bytes())
+    capsys.readouterr()
+
+    class Full:
+        name = "full"
+
+        def write(self, *_):
+            raise OSError(28, "No space left on device")
+
+        close = flush = write  # what is left in the buffer cannot be written either
+
+    monkeypatch.setattr(synthesis.tempfile, "NamedTemporaryFile", lambda *_, **__: Full())
+    told = complains(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder, lines=2)
+    for line, name in zip(told.splitlines(), ("c.wav", "clip.wav"), strict=True):
+        assert name in line and "the disk is full" in line and "TMPDIR" in line
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.wav"]
+
+
+def test_hidden_files_are_no_inputs(tmp_path, capsys, vocoder, clip):
+    """A killed run leaves such a file; others are made by systems that copy folders."""
+    (clip.parent / ".clip.wav.999.tmp.wav").write_bytes(clip.read_bytes())
+    (clip.parent / ".Trash").mkdir()
+    (clip.parent / ".Trash" / "b.wav").write_bytes(clip.read_bytes())
+    found = facts(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder)
+    assert [Path(one["input"]).name for one in found["outputs"]] == ["clip.wav"]
+    assert [Path(one.source).name for one in Source(str(clip.parent)).recordings()] == ["clip.wav"]
 
 
 def test_text_is_read_by_espeak(tmp_path, capsys, vocoder, monkeypatch, clip):

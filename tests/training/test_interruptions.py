@@ -1,6 +1,9 @@
 """Killed at random moments, stopped politely, out of disk, and spread over processes."""
 
+import contextlib
+import io
 import json
+import os
 import random
 import resource
 import signal
@@ -12,6 +15,8 @@ from program import LAUNCH, RECIPES, refused, run, start
 
 from multidiff.errors import InputError
 from multidiff.files import folder_written_whole, written_whole
+from multidiff.training import signals
+from multidiff.training.log import TrainingLog
 from multidiff.weights import read_tensors
 
 SMALL = [
@@ -69,17 +74,19 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "resumed"), [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)]
+    ("number", "status", "resumed"), [(signal.SIGTERM, 143, True), (signal.SIGHUP, 129, False)]
 )
 def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status, resumed):
-    process = start("train", *SMALL, "trainer.save_every=1000", "--out", tmp_path)
+    """The signal goes to the whole group, as a terminal and a scheduler send it."""
+    words = [*SMALL, "trainer.save_every=1000", "trainer.workers=2"]
+    process = start("train", *words, "--out", tmp_path, start_new_session=True)
     while not (tmp_path / "log.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     time.sleep(0.2)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, errors = process.communicate()
-    assert process.returncode == status
+    assert process.returncode == status, errors
     assert "Traceback" not in errors
     (saved,) = checkpoints(tmp_path)
     assert 1 <= int(saved) < 60
@@ -88,6 +95,40 @@ def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status, resu
     done = run("train", *SMALL, "--out", tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     assert same_weights(tmp_path, uninterrupted)
+
+
+def test_a_second_signal_is_obeyed_unless_it_is_the_first_passed_on(monkeypatch):
+    """A launcher sends its children on what the group got; Ctrl-C twice means now."""
+    now = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    with pytest.raises(KeyboardInterrupt), signals.interruptions() as found:
+        signal.raise_signal(signal.SIGINT)
+        now[0] += 0.5
+        signal.raise_signal(signal.SIGINT)
+        assert found.number == signal.SIGINT
+        now[0] += 1
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it was obeyed")
+
+
+def test_under_nohup_a_hang_up_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.interruptions() as found:
+            signal.raise_signal(signal.SIGHUP)
+            assert not found.raised
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_went_away_stops_no_training(tmp_path):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+    with contextlib.redirect_stderr(Gone()), TrainingLog(3, 0, tmp_path) as log:
+        log.tell(1, "train", {"loss": 1.0})
+    assert "loss" in (tmp_path / "log.jsonl").read_text()
 
 
 def test_the_launcher_starts_two_processes():
