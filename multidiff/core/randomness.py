@@ -6,7 +6,10 @@ sample comes out whether it is made alone or in a batch, on one process or on ei
 
 from __future__ import annotations
 
+import operator
+import secrets
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -58,9 +61,21 @@ def generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
-def seeds_from(seed: int | Sequence[int], count: int) -> list[int]:
-    """A seed for each sample: those given, or the given one and those that follow it."""
-    return [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+def seeds_from(seed: SupportsIndex | Sequence[SupportsIndex] | None, count: int) -> list[int]:
+    """Return a seed for each sample: those given, or the given one and those that follow it.
+
+    Args:
+        seed: a whole number of any type, numpy's and torch's too, or one for each sample; None
+            draws one from the system, and leaves every generator as it is.
+        count: samples.
+    """
+    if seed is None:
+        seed = secrets.randbits(62)
+    try:
+        first = operator.index(seed)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return [operator.index(one) for one in seed]  # pyright: ignore[reportGeneralTypeIssues]
+    return [first + i for i in range(count)]
 
 
 def mixed_seed(*numbers: int) -> int:

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from multidiff.core.gaussian import GaussianProcess
@@ -21,36 +21,25 @@ from multidiff.core.task import DiffusionTask
 from multidiff.core.times import TimeGrid
 from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
+from multidiff.image.canvas import STRENGTH, Canvas
 from multidiff.image.domains import LatentDomain, PixelDomain
-from multidiff.image.generation import check_mask, guidance_for, in_batches
+from multidiff.image.generation import (
+    OnBatch,
+    Part,
+    Seed,
+    check_precision,
+    guidance_for,
+    in_batches,
+    listed,
+    warn_of_size,
+)
 from multidiff.image.picture import from_unit, pad_to_multiple, to_unit
 from multidiff.image.unet import UNet
 from multidiff.image.walk import PictureWalk
 
+__all__ = ["STRENGTH", "Canvas", "PictureDiffusion", "Size"]
+
 Size = tuple[int, int]
-# What is painted over an initial picture that is given without a strength.
-STRENGTH = 0.8
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """A picture to begin from.
-
-    Attributes:
-        picture: bytes ``(1 or batch, colours, height, width)``.
-        strength: how much of it is lost before the walk back, 0 to 1.
-        mask: true where it is painted anew; everywhere where not given.
-    """
-
-    picture: UInt8[Tensor, "batch colours height width"]
-    strength: float = STRENGTH
-    mask: Bool[Tensor, "height width"] | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise InputError(f"--strength {self.strength:g}: from 0 (as it is) to 1 (all anew)")
-        if self.mask is not None:
-            check_mask(self.mask, self.picture)
 
 
 @dataclass(frozen=True)
@@ -113,7 +102,7 @@ class PictureDiffusion(DomainModel):
     @torch.no_grad()
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         negative: str = "",
         size: Size | None = None,
@@ -121,32 +110,42 @@ class PictureDiffusion(DomainModel):
         solver: str | None = None,
         guidance: float | None = None,
         rescale: float | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
         canvas: Canvas | None = None,
         batch_size: int = 16,
         on_step: Callable[[Step], None] | None = None,
+        on_batch: OnBatch | None = None,
     ) -> UInt8[Tensor, "count colours height width"]:
         """Pictures, one for each prompt.
 
         Args:
-            prompts: captions, or names of classes; empty texts for a model without either.
+            prompts: captions, or names of classes; empty texts for a model without either. One
+                text is one prompt.
             negative: a caption to stay away from.
             size: width and height; the canvas's or the model's where not given.
             steps: of the solver, all of which are made.
             solver: its name.
             guidance: scale; 1 is off.
             rescale: of the guidance, see :class:`~multidiff.image.walk.PictureWalk`.
-            seed: of the noise: picture ``i`` has ``seed + i``, or the i-th of several. A picture
-                depends on its own alone, whatever is made beside it.
-            canvas: a picture to begin from, and the part of it to paint anew. What lies
-                outside the mask comes back to the bit.
+            seed: of the noise: picture ``i`` has ``seed + i``, or the i-th of several; drawn from
+                the system where None. A picture depends on its own alone, whatever is made beside
+                it.
+            canvas: a picture to begin from, or one for each prompt, and the part of it to repaint.
+                What lies outside the mask comes back to the bit.
             batch_size: pictures at a time.
-            on_step: told after each step of each batch.
+            on_step: called after each step of each batch.
+            on_batch: called after each batch with the number of its first picture and the pictures.
 
         Raises:
             InputError: if the model cannot do what is asked.
         """
+        prompts = listed(prompts)
+        check_precision(self.denoiser)
+        if isinstance(self.domain, LatentDomain) and self.domain.text_encoder is not None:
+            check_precision(self.domain.text_encoder)
         size = self._checked_size(size, canvas)
+        if canvas is not None:
+            canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
         order = _Order(
             size,
@@ -158,37 +157,34 @@ class PictureDiffusion(DomainModel):
             canvas,
         )
         make = partial(self._made, order=order, on_step=on_step)
-        pictures = in_batches(make, prompts, seed, batch_size)
-        if canvas is None or canvas.mask is None:
-            return pictures
-        return torch.where(canvas.mask, pictures, canvas.picture)
+        return in_batches(make, prompts, seed, batch_size, on_batch)
 
     def _made(
-        self,
-        prompts: list[str],
-        seeds: list[int],
-        order: _Order,
-        on_step: Callable[[Step], None] | None,
+        self, part: Part, order: _Order, on_step: Callable[[Step], None] | None
     ) -> UInt8[Tensor, "batch colours height width"]:
         """One batch of pictures."""
-        if order.canvas is not None and order.canvas.strength == 0:
-            return order.canvas.picture.expand(len(prompts), -1, -1, -1).clone()
-        shape = self.domain.state_shape(len(prompts), order.size)
-        rng = generators(seeds)
+        canvas = None if order.canvas is None else order.canvas.rows(part.rows)
+        if canvas is not None and canvas.strength == 0:
+            return canvas.picture.expand(len(part.prompts), -1, -1, -1).clone()
+        shape = self.domain.state_shape(len(part.prompts), order.size)
+        rng = generators(part.seeds)
         state = sample(
             self.process,
-            self._guided(order, len(prompts)),
+            self._guided(order, len(part.prompts)),
             order.solver,
             shape,
             order.times,
-            condition=self._condition(prompts),
-            project=self._projection(order.canvas, shape),
+            condition=self._condition(part.prompts),
+            project=self._projection(canvas, shape),
             rng=rng,
-            start=self._begun(order.canvas, shape, rng),
+            start=self._begun(canvas, shape, rng),
             device=self.device,
             on_step=on_step,
         )
-        return from_unit(self.domain.to_picture(state, order.size)).cpu()
+        made = from_unit(self.domain.to_picture(state, order.size)).cpu()
+        if canvas is None or canvas.mask is None:
+            return made
+        return torch.where(canvas.mask.cpu(), made, canvas.picture.cpu())
 
     def _condition(self, prompts: list[str]) -> Condition:
         return map_condition(lambda one: one.to(self.device), self.domain.condition(prompts))
@@ -249,12 +245,14 @@ class PictureDiffusion(DomainModel):
             size = (width, height)
         size = self.domain.size if size is None else size
         multiple = self.domain.multiple
+        of = "" if canvas is None else " of the initial picture"
         if min(size) < 1 or any(length % multiple for length in size):
             near = "x".join(str(max(round(n / multiple), 1) * multiple) for n in size)
             raise InputError(
-                f"size {size[0]}x{size[1]}: width and height must be multiples of {multiple}; "
+                f"size {size[0]}x{size[1]}{of}: width and height must be multiples of {multiple}; "
                 f"the nearest is {near}"
             )
+        warn_of_size(size, self.domain.size)
         return size
 
 

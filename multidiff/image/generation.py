@@ -2,45 +2,87 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from multidiff.core.randomness import seeds_from
 from multidiff.errors import InputError
 from multidiff.walks import Walk
 
+logger = logging.getLogger(__name__)
+
 Made = UInt8[Tensor, "count colours height width"]
+Seed = SupportsIndex | Sequence[SupportsIndex] | None
+# Receives the number of the first picture of a batch, and the batch, as soon as it is made.
+OnBatch = Callable[[int, Tensor], None]
+# Beyond so many times the trained size, or below its inverse, pictures come out broken.
+FAR = 1.5
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures that are made at once.
+
+    Attributes:
+        prompts: one for each.
+        seeds: one for each.
+        rows: which they are among all.
+    """
+
+    prompts: list[str]
+    seeds: list[int]
+    rows: slice
 
 
 def in_batches(
-    make: Callable[[list[str], list[int]], Made],
-    prompts: Sequence[str],
-    seed: int | Sequence[int],
+    make: Callable[[Part], Made],
+    prompts: str | Sequence[str],
+    seed: Seed,
     batch_size: int,
+    on_batch: OnBatch | None = None,
 ) -> Made:
-    """Pictures, one for each prompt.
+    """Return pictures, one for each prompt.
 
     Args:
-        make: the pictures of some prompts, from a seed for each.
-        prompts: of all.
-        seed: picture ``i`` has ``seed + i``, or the i-th of several.
+        make: makes the pictures of one batch.
+        prompts: of all; one text is one prompt.
+        seed: picture ``i`` has ``seed + i``, or the i-th of several; drawn where None.
         batch_size: pictures at a time.
+        on_batch: called after each batch.
 
     Raises:
-        InputError: if there is no prompt.
+        InputError: if there is no prompt, or not one seed for each, or the batch is empty.
     """
+    prompts = listed(prompts)
     if not prompts:
         raise InputError("no prompts: give one for each picture, empty ones for a model without")
+    if batch_size < 1:
+        raise InputError(f"batch_size {batch_size}: 1 or more pictures at a time")
     seeds = seeds_from(seed, len(prompts))
-    parts = [slice(first, first + batch_size) for first in range(0, len(prompts), batch_size)]
-    return torch.cat([make(list(prompts[part]), seeds[part]) for part in parts])
+    if len(seeds) != len(prompts):
+        raise InputError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+    made = []
+    for first in range(0, len(prompts), batch_size):
+        rows = slice(first, first + batch_size)
+        made.append(make(Part(prompts[rows], seeds[rows], rows)))
+        if on_batch is not None:
+            on_batch(first, made[-1])
+    return torch.cat(made)
+
+
+def listed(prompts: str | Sequence[str]) -> list[str]:
+    """Return prompts as a list; one text is one prompt, not a prompt for each letter."""
+    return [prompts] if isinstance(prompts, str) else list(prompts)
 
 
 def guidance_for(walk: Walk, reads: str, guidance: float | None) -> float:
-    """The scale by which a model is guided; the walk's where None, 1 where it reads nothing.
+    """Return the scale by which a model is guided; the walk's where None, 1 where it reads nothing.
 
     Raises:
         InputError: if it is none, or there is no prompt to be guided by.
@@ -53,12 +95,27 @@ def guidance_for(walk: Walk, reads: str, guidance: float | None) -> float:
     return guidance
 
 
-def check_mask(mask: Tensor, picture: Tensor) -> None:
-    """A mask ``(height, width)`` has the size of its picture ``(batch, colours, height, width)``.
+def check_precision(module: nn.Module) -> None:
+    """Check that a network computes in float32, as the states and the solvers do.
 
     Raises:
-        InputError: if it has another.
+        InputError: if some of its weights have another type; says what to do.
     """
-    if mask.shape != picture.shape[2:]:
-        theirs, own = (f"{size[1]}x{size[0]}" for size in (mask.shape, picture.shape[2:]))
-        raise InputError(f"the mask has {theirs} pixels, the picture {own}: make them the same")
+    kinds = {one.dtype for one in module.parameters() if one.is_floating_point()}
+    other = sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32})
+    if other:
+        raise InputError(
+            f"the model's weights are {', '.join(other)}: pictures are made in float32; call "
+            "model.float() first"
+        )
+
+
+def warn_of_size(size: tuple[int, int], trained: tuple[int, int]) -> None:
+    """Warn of a size, width and height, far from the one that a model was trained at."""
+    ratios = [size[0] / trained[0], size[1] / trained[1]]
+    ratios.append(ratios[0] * ratios[1])
+    if any(ratio > FAR or ratio < 1 / FAR for ratio in ratios):
+        logger.warning(
+            "--size %dx%d: the model was trained at %dx%d; so far from it pictures may be broken",
+            *size, *trained,
+        )  # fmt: skip

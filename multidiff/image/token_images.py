@@ -20,7 +20,15 @@ from multidiff.core.task import DiffusionTask
 from multidiff.core.unmasking import unmask
 from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
-from multidiff.image.generation import check_mask, guidance_for, in_batches
+from multidiff.image.canvas import checked_mask, checked_picture
+from multidiff.image.generation import (
+    OnBatch,
+    Part,
+    Seed,
+    check_precision,
+    guidance_for,
+    in_batches,
+)
 from multidiff.image.picture import pad_to_multiple
 from multidiff.image.token_domain import PictureTokens
 from multidiff.image.token_walk import TokenWalk
@@ -32,18 +40,25 @@ LOOKS = 32
 
 @dataclass(frozen=True)
 class Draft:
-    """A picture of which some is painted anew.
+    """A picture of which some is repainted.
 
     Attributes:
         picture: bytes ``(1, colours, height, width)``.
-        mask: true where it is painted anew.
+        mask: ``(height, width)``, true where it is repainted; numbers are converted as
+            :func:`~multidiff.image.canvas.checked_mask` says.
+
+    Raises:
+        InputError: if these are no picture and mask, or do not fit each other.
     """
 
     picture: UInt8[Tensor, "one colours height width"]
     mask: Bool[Tensor, "height width"]
 
     def __post_init__(self) -> None:
-        check_mask(self.mask, self.picture)
+        object.__setattr__(self, "picture", checked_picture(self.picture))
+        if len(self.picture) != 1:
+            raise InputError(f"a draft of {len(self.picture)} pictures: give one, which serves all")
+        object.__setattr__(self, "mask", checked_mask(self.mask, self.picture))
 
 
 @dataclass(frozen=True)
@@ -112,37 +127,42 @@ class TokenImages(DomainModel):
     @torch.no_grad()
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         steps: int | None = None,
         solver: str | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
         noise: float | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
         draft: Draft | None = None,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,
+        on_batch: OnBatch | None = None,
     ) -> UInt8[Tensor, "count colours height width"]:
         """Pictures, one for each prompt.
 
         Args:
-            prompts: classes or captions; empty texts for a model without either.
+            prompts: classes or captions; empty texts for a model without either. One text is
+                one prompt.
             steps: of the walk.
             solver: the order, one of confidence, random, halton, remasking and ancestral.
             guidance: scale; 1 is off.
             temperature: of the tokens; 0 takes the likeliest.
             noise: of the confidence; see :class:`~multidiff.image.token_walk.TokenWalk`.
-            seed: of the draws: picture ``i`` has ``seed + i``, or the i-th of several. A picture
-                depends on its own alone, whatever is made beside it.
-            draft: a picture of which some is painted anew. What lies outside the mask comes
+            seed: of the draws: picture ``i`` has ``seed + i``, or the i-th of several; drawn from
+                the system where None. A picture depends on its own alone, whatever is made beside
+                it.
+            draft: a picture of which some is repainted. What lies outside the mask comes
                 back to the bit, and the tokens that lie there whole are known.
             batch_size: pictures at a time.
-            on_step: told the steps done and the tokens after each step of each batch.
+            on_step: called with the steps done and the tokens after each step of each batch.
+            on_batch: called after each batch with the number of its first picture and the pictures.
 
         Raises:
             InputError: if the model cannot do what is asked.
         """
+        check_precision(self)
         plan = _Plan(
             self.walk.token_steps(steps, self.domain.length),
             self.walk.token_solver(solver, temperature, noise, self.domain.grid),
@@ -151,20 +171,15 @@ class TokenImages(DomainModel):
             draft,
         )
         make = partial(self._made, plan=plan, on_step=on_step)
-        pictures = in_batches(make, prompts, seed, batch_size)
-        return pictures if draft is None else torch.where(draft.mask, pictures, draft.picture)
+        return in_batches(make, prompts, seed, batch_size, on_batch)
 
     def _made(
-        self,
-        prompts: list[str],
-        seeds: list[int],
-        plan: _Plan,
-        on_step: Callable[[int, Tensor], None] | None,
+        self, part: Part, plan: _Plan, on_step: Callable[[int, Tensor], None] | None
     ) -> UInt8[Tensor, "batch colours height width"]:
         """One batch of pictures."""
-        shape = (len(prompts), self.domain.length)
+        shape = (len(part.prompts), self.domain.length)
         denoiser: Denoiser = self.denoiser
-        if plan.guidance != 1 and any(prompts):
+        if plan.guidance != 1 and any(part.prompts):
             denoiser = ClassifierFreeGuidance(denoiser, plan.guidance)
         tokens = unmask(
             self.process,
@@ -172,13 +187,16 @@ class TokenImages(DomainModel):
             plan.solver,
             shape,
             plan.steps,
-            condition=self.domain.condition(prompts),
+            condition=self.domain.condition(part.prompts),
             known=None if plan.known is None else plan.known.expand(shape),
-            rng=generators(seeds),
+            rng=generators(part.seeds),
             device=self.device,
             on_step=on_step,
         )
-        return self.domain.pictures(tokens).cpu()
+        made = self.domain.pictures(tokens).cpu()
+        if plan.draft is None:
+            return made
+        return torch.where(plan.draft.mask.cpu(), made, plan.draft.picture.cpu())
 
     def known(self, draft: Draft) -> Int[Tensor, "one length"]:
         """The tokens of a draft, the mask's number where any of a token's pixels is painted.

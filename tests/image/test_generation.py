@@ -176,7 +176,7 @@ def test_other_sizes(digits, colour):
         ({"guidance": -1.0}, "--guidance -1"),
         ({"solver": "euler"}, "no solver 'euler'"),
         ({"canvas": Canvas(noise_picture(1, 1, 64, 64))}, "has 1 channels, not 3"),
-        ({"canvas": Canvas(noise_picture(1, 3, 64, 60))}, "60x64.*nearest is 64x64|56x64"),
+        ({"canvas": Canvas(noise_picture(1, 3, 64, 60))}, "60x64 of the initial picture.*64x64"),
         ({"canvas": Canvas(noise_picture(1, 3, 64, 64)), "size": (32, 32)}, "--size 32x32"),
     ],
 )
@@ -197,6 +197,104 @@ def test_canvases_that_cannot_be():
             Canvas(picture, strength)
     with pytest.raises(InputError, match=r"9x9.*9x8"):
         Canvas(picture, 0.5, torch.ones(9, 9, dtype=torch.bool))
+    for other, reason in (
+        (picture / 255, "torch.float32: give bytes"),
+        (picture.long() * 2, "beyond 0 to 255"),
+        (picture[0, 0], r"the shape \(8, 9\)"),
+        (None, "is a NoneType: give a tensor"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            Canvas(other)
+    for mask, reason in (
+        (torch.full((8, 9), 1.5), "from 1.5 to 1.5"),
+        (torch.full((8, 9), float("nan")), "from nan to nan"),
+        (torch.full((8, 9), 256), "from 256 to 256"),
+        ("mask.png", "is a str: give a tensor"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            Canvas(picture, 1.0, mask)
+
+
+HALVES = torch.zeros(28, 28, dtype=torch.bool)
+HALVES[:, :14] = True
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [HALVES, HALVES.float(), HALVES.double().numpy(), HALVES.byte(), HALVES.byte() * 255,
+     HALVES.long() * 255, HALVES[None, None]],
+    ids=["bool", "float", "numpy", "byte 0 and 1", "byte 0 and 255", "long", "more axes"],
+)  # fmt: skip
+@pytest.mark.parametrize("which", ["digits", "pixels"])
+def test_masks_of_every_type_mean_the_same(which, mask, request):
+    """Black is kept to the bit whatever the numbers are; 255 once blended instead."""
+    model, picture = request.getfixturevalue(which), noise_picture(1, 1, 28, 28)
+    made = model.generate("" if which == "pixels" else SEVEN, steps=1,
+                          canvas=Canvas(picture, 1.0, mask))  # fmt: skip
+    assert made.dtype == torch.uint8
+    assert torch.equal(made[..., 14:], picture[..., 14:])
+    assert not torch.equal(made[..., :14], picture[..., :14])
+
+
+@pytest.mark.parametrize(("soft", "count"), [(HALVES.float() * 0.7, 392), (HALVES * 200, 392)])
+def test_the_cut_of_a_soft_mask_is_announced(soft, count, caplog):
+    canvas = Canvas(noise_picture(1, 1, 28, 28), 1.0, soft)
+    assert torch.equal(canvas.mask, HALVES)
+    assert f"the mask: {count} of 784 pixels are neither black nor white" in caplog.text
+
+
+def test_a_canvas_for_each_prompt_in_batches(pixels):
+    """More pictures than are made at a time; each walk begins from its own."""
+    pictures = noise_picture(5, 1, 28, 28)
+    canvas = Canvas(pictures, 0.4, HALVES)
+    made = pixels.generate([""] * 5, steps=2, seed=3, canvas=canvas, batch_size=2)
+    assert torch.equal(made[..., 14:], pictures[..., 14:])
+    alone = pixels.generate([""], steps=2, seed=7, canvas=Canvas(pictures[4], 0.4, HALVES))
+    assert (made[4].int() - alone[0].int()).abs().max() <= 1
+    with pytest.raises(InputError, match="5 pictures for 3 prompts"):
+        pixels.generate([""] * 3, canvas=canvas)
+
+
+def test_batches_are_handed_out_as_they_are_made(pixels):
+    seen = []
+    made = pixels.generate([""] * 5, steps=1, batch_size=2, on_batch=lambda *one: seen.append(one))
+    assert [first for first, _ in seen] == [0, 2, 4]
+    assert torch.equal(torch.cat([part for _, part in seen]), made)
+
+
+def test_one_text_is_one_prompt(digits):
+    made = digits.generate(SEVEN, steps=1)
+    assert torch.equal(made, digits.generate([SEVEN], steps=1)) and len(made) == 1
+
+
+def test_seeds_of_every_type(pixels):
+    import numpy as np
+
+    wanted = pixels.generate(["", ""], seed=3, steps=1)
+    for seed in (np.int64(3), torch.tensor(3), [3, np.uint8(4)], np.array([3, 4])):
+        assert torch.equal(pixels.generate(["", ""], seed=seed, steps=1), wanted)
+    before = torch.get_rng_state()
+    one, other = (pixels.generate([""], seed=None, steps=1) for _ in range(2))
+    assert not torch.equal(one, other) and torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(InputError, match="2 seeds for 1 prompts"):
+        pixels.generate([""], seed=[1, 2])
+    with pytest.raises(InputError, match="batch_size 0"):
+        pixels.generate([""], batch_size=0)
+
+
+def test_half_precision_says_what_to_do(small_digits, small_tokens):
+    for folder, kind in ((small_digits, torch.bfloat16), (small_tokens, torch.float16)):
+        model = md.load(folder).to(kind)
+        with pytest.raises(InputError, match=r"are b?float16: .* call model\.float\(\) first"):
+            model.generate([""])
+        assert len(model.float().generate([""], steps=1)) == 1
+
+
+def test_sizes_far_from_the_trained_one_are_warned_of(pixels, caplog):
+    for size, warned in (((28, 28), 0), ((32, 32), 0), ((64, 64), 1), ((28, 64), 1), ((14, 28), 1)):
+        caplog.clear()
+        pixels.generate([""] * 3, steps=1, size=size, batch_size=1)
+        assert caplog.text.count("the model was trained at 28x28") == warned, size
 
 
 # ------------------------------------------------------------------------------ its parts
