@@ -7,9 +7,12 @@ headers alone, and refuses in one line what no real file of its size declares.
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 from pathlib import Path
+
+import numpy as np
 
 from multidiff.errors import InputError
 from multidiff.readers import check_file_size, reading
@@ -57,6 +60,33 @@ def check_zip(path: Path) -> list[zipfile.ZipInfo]:
         entries = file.infolist()
     check_inflation(path, sum(entry.file_size for entry in entries), path.stat().st_size)
     return entries
+
+
+def check_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return the arrays of an .npz file, by name, whose declared sizes are sane.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Shape and kind of each array. Nothing is inflated but the arrays' own headers.
+
+    Raises:
+        InputError: if it is no whole zip file, or its arrays declare far more than its size.
+    """
+    entries, found, declared = check_zip(path), {}, 0
+    with reading(path, "is not an array file"), zipfile.ZipFile(path) as file:
+        for entry in entries:
+            if not entry.filename.endswith(".npy"):  # a note that is no array
+                continue
+            with file.open(entry) as array:
+                version = np.lib.format.read_magic(array)
+                read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+                shape, _, kind = read(array)
+            declared += math.prod(shape) * kind.itemsize
+            found[entry.filename.removesuffix(".npy")] = shape, kind
+    check_inflation(path, declared, path.stat().st_size)
+    return found
 
 
 def check_pixels(name: str | Path, width: int, height: int, size: int) -> None:
@@ -110,11 +140,10 @@ def check_safetensors(path: Path) -> None:
         InputError: if it is a pointer of git-lfs, shorter than its header, or has a header of
             absurd length.
     """
-    size = check_file_size(path, 1 << 62)
+    size = check_file_size(path)
+    refuse_lfs_pointer(path)
     with path.open("rb") as file:
-        start = file.read(len(LFS_POINTER))
-    refuse_lfs_pointer(path, start)
-    length = struct.unpack("<Q", start[:8])[0] if size >= 8 else 0
+        length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else 0
     if size < 8 or length > size - 8 or length > LONGEST_HEADER:
         raise InputError(
             f"{path}: is not a whole safetensors file (a header of {length:,} bytes in a file of "
@@ -122,16 +151,14 @@ def check_safetensors(path: Path) -> None:
         )
 
 
-def refuse_lfs_pointer(path: Path, start: bytes) -> None:
+def refuse_lfs_pointer(path: Path) -> None:
     """Refuse a file that only points at the real one.
-
-    Args:
-        path: of the file.
-        start: its first bytes.
 
     Raises:
         InputError: if git-lfs wrote it.
     """
+    with reading(path), path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
     if start.startswith(LFS_POINTER):
         raise InputError(
             f"{path}: is a git-lfs pointer, not the file itself; run `git lfs pull` in its "

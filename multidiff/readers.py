@@ -18,9 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +72,39 @@ def reading(name: str | Path, problem: str = "cannot be read", fix: str = AGAIN)
         raise InputError(f"{name}: {problem} ({reason_of(error)}); {fix}") from error
 
 
+_PANIC_LOCK = threading.Lock()
+
+
+@contextmanager
+def without_panic_report() -> Iterator[None]:
+    """Keep off the terminal what a Rust library prints before it raises its panic.
+
+    The library writes the report, with a backtrace, past Python to file descriptor 2. It is
+    dropped if the block raises, since the exception says the same; otherwise what was written
+    meanwhile is passed on. Enter it only for a trial of a file: it takes a lock and a file.
+    """
+    with _PANIC_LOCK, tempfile.TemporaryFile() as held:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no terminal to keep it off
+            yield
+            return
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            raise
+        else:
+            os.dup2(kept, 2)
+            held.seek(0)
+            os.write(2, held.read())
+        finally:
+            os.close(kept)
+
+
 def reason_of(error: BaseException) -> str:
     """Return one line that says what an error of a library means."""
     if isinstance(error, MemoryError):
@@ -85,8 +122,12 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
 
 
-def check_file_size(path: Path, most: int) -> int:
+def check_file_size(path: Path, most: int | None = None) -> int:
     """Return the size of a regular file in bytes, if that is not beyond a limit.
+
+    Args:
+        path: of the file.
+        most: the limit in bytes, if there is one.
 
     Raises:
         InputError: if there is no such file, it is a device or a pipe, or it is larger.
@@ -95,7 +136,7 @@ def check_file_size(path: Path, most: int) -> int:
         kind = "is not a file" if path.exists() else "no such file"
         raise InputError(f"{path}: {kind}; check the path")
     size = path.stat().st_size
-    if size > most:
+    if most is not None and size > most:
         raise InputError(f"{path}: has {size:,} bytes where at most {most:,} are read")
     return size
 

@@ -17,11 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from multidiff.budgets import check_safetensors, check_zip
 from multidiff.core.draws import DrawsFrom
 from multidiff.errors import InputError
 from multidiff.files import refused
+from multidiff.readers import reading
 
 SHOWN = 3
+MOST_MAPPINGS = 1_000_000
+NOT_WHOLE = "is not a whole safetensors file"
 # What training programs leave beside the tensors of published files. Nothing is done with it:
 # each stands for an empty object, so that reading runs none of their code.
 LEFT_ALONE = (
@@ -110,14 +114,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path}: is a pickle, which can run code when it is opened; it is not read: "
             "ask its maker for safetensors"
         )
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except safetensors.SafetensorError as error:
-        raise InputError(
-            f"{path}: is not a whole safetensors file ({error}); copy or download it again"
-        ) from error
+    check_safetensors(path)
+    with reading(path, NOT_WHOLE), safetensors.safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, dict(file.metadata() or {})
 
 
 def read_pickle(path: Path) -> Any:
@@ -132,21 +132,41 @@ def read_pickle(path: Path) -> Any:
         return None
     with path.open("rb") as file:
         is_mappable = file.read(2) == b"PK"
+    if is_mappable:
+        check_zip(path)
     empty: Any = [(_Empty, name) for name in LEFT_ALONE]
-    try:
-        with torch.serialization.safe_globals(empty), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's age
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mappable)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path}: holds objects besides tensors, which could run code; it is not read: "
-            "ask its maker for safetensors"
-        ) from error
-    except Exception as error:  # a damaged pickle fails in as many ways as it has commands
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"{path}: is not a whole torch file ({reason}); copy or download it again"
-        ) from error
+    with (
+        torch.serialization.safe_globals(empty),
+        warnings.catch_warnings(),
+        reading(path, "is not a whole torch file"),
+    ):
+        warnings.simplefilter("ignore")  # about the pickle's age
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mappable)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{path}: holds objects besides tensors, which could run code; it is not read: "
+                "ask its maker for safetensors"
+            ) from error
+    _check_tensors(content, path)
+    return content
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    """Refuse tensors that say more than the file holds: views that repeat, and no values at all."""
+    found = [content]
+    for one in found:  # grows below: state dicts lie a level or two deep
+        if isinstance(one, Mapping) and len(found) < MOST_MAPPINGS:
+            found.extend(one.values())
+        if not isinstance(one, Tensor):
+            continue
+        if one.layout != torch.strided or one.device.type != "cpu" or one.is_quantized:
+            raise InputError(f"{path}: holds tensors without plain values; save it as plain ones")
+        if one.numel() * one.element_size() > one.untyped_storage().nbytes():
+            raise InputError(
+                f"{path}: holds a tensor of shape {tuple(one.shape)} that repeats fewer values; "
+                "save it contiguous, or ask its maker for safetensors"
+            )
 
 
 class _Empty:

@@ -58,7 +58,9 @@ def _content(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | Non
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or KNOWN_BY not in state:
         return None
-    return state, content.get("params", {})
+    parameters = content.get("params", {})
+    tensors = {str(name): one for name, one in state.items() if isinstance(one, Tensor)}
+    return tensors, parameters if isinstance(parameters, Mapping) else {}
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,8 +92,10 @@ def convert(source: Path) -> Conversion:
     if content is None:
         raise InputError(f"{source}: is no checkpoint of lmnt-com/wavegrad")
     state, parameters = content
-    rate = int(parameters.get("sample_rate", 22050))
-    if rate not in MELS:
-        raise InputError(f"{source}: its sample rate {rate} is none of {sorted(MELS)}")
+    rate = parameters.get("sample_rate", 22050)
+    if not isinstance(rate, int | float) or rate not in MELS:
+        raise InputError(
+            f"{source}: its sample rate {rate} is none of {sorted(MELS)}; take one of these"
+        )
     about = f"lmnt WaveGrad reading {MELS[rate]} mels"
     return Conversion(RECIPE.format(mel=MELS[rate]), renamed(state), about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.audio.mel import PRESETS, MelPreset
+from multidiff.budgets import check_npz
 from multidiff.errors import InputError
+from multidiff.readers import check_file_size, reading
 from multidiff.weights import read_tensors
 
+NO_ARRAY = "is not an array file that can be read"
 ENDINGS = (".npy", ".npz", ".safetensors")
 # A level may leave the preset's range by this share of it: other windows, float16, networks.
 SLACK = 0.05
@@ -64,26 +68,30 @@ def read_mel(path: Path, preset: MelPreset) -> MelArray:
 def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     if path.suffix == ".safetensors":
         tensors, told = read_tensors(path)
-        return _the_one({name: tensor.numpy() for name, tensor in tensors.items()}, path), told
-    try:
-        if path.suffix == ".npy":
+        tensor = tensors[_the_one(tensors, path)]
+        # numpy has no bfloat16, nor floats of 8 bits.
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy(), told
+    if path.suffix == ".npy":
+        check_file_size(path)
+        with reading(path, NO_ARRAY, "copy or write it again"):
             return np.load(path, mmap_mode="r", allow_pickle=False), {}
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # what the tokenizer, zip and zlib beneath it raise comes through
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{path}: is not an array file that can be read ({reason}); copy or write it again"
-        ) from error
-    told = {name: str(value) for name, value in arrays.items() if value.ndim == 0}
-    return _the_one({n: a for n, a in arrays.items() if a.ndim > 0}, path), told
+    kinds = check_npz(path)
+    with (
+        reading(path, NO_ARRAY, "copy or write it again"),
+        np.load(path, allow_pickle=False) as file,
+    ):
+        arrays = [name for name, (shape, _) in kinds.items() if shape]
+        floats = [name for name in arrays if kinds[name][1].kind == "f"]  # others are notes
+        told = {name: str(file[name]) for name, (shape, _) in kinds.items() if not shape}
+        return file[_the_one(floats or arrays, path)], told
 
 
-def _the_one(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
+def _the_one(arrays: Collection[str], path: Path) -> str:
+    """Return the name of the mel among a file's arrays."""
     if "mel" in arrays:
-        return arrays["mel"]
+        return "mel"
     if len(arrays) == 1:
-        return next(iter(arrays.values()))
+        return next(iter(arrays))
     raise InputError(f"{path}: holds {sorted(arrays) or 'nothing'}; name the mel 'mel'")
 
 

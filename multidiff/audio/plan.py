@@ -13,7 +13,8 @@ import torch
 from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import TimeGrid, explicit_log_snrs
 from multidiff.errors import InputError
-from multidiff.files import parsed_json, read_text, written_whole
+from multidiff.files import written_whole
+from multidiff.readers import read_json, reading
 
 PLANS = "plans.json"
 MOST_STEPS = 10_000
@@ -105,12 +106,9 @@ def read_plans(folder: Path) -> dict[int, Plan]:
     path = folder / PLANS
     if not path.is_file():
         return {}
-    text = read_text(path)
-    try:
-        found = parsed_json(text)
+    found = read_json(path)
+    with reading(path, "is not a file of plans", "remove it"):
         return {int(steps): Plan(**fields) for steps, fields in found.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is not a file of plans ({error}); remove it") from error
 
 
 def write_plans(folder: Path, plans: Mapping[int, Plan]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.image.metrics import Describe
-from multidiff.weights import is_pickle, read_tensors
+from multidiff.weights import read_pickle, read_tensors
 
 FEATURES = "2048"
 
@@ -42,14 +41,8 @@ def inception_features(weights: Path, device: str | torch.device = "cpu") -> Des
 
 
 def _state(weights: Path) -> Any:
-    if not (weights.is_file() and is_pickle(weights)):
-        return read_tensors(weights)[0]
-    try:
-        return torch.load(weights, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(
-            f"{weights}: is not a whole file of weights and nothing else; fetch it again"
-        ) from error
+    content = read_pickle(weights)
+    return read_tensors(weights)[0] if content is None else content
 
 
 def _network_with(state: Any, weights: Path) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.errors import InputError
-from multidiff.weights import is_pickle, read_tensors
+from multidiff.weights import read_pickle, read_tensors
 
 # VGG-16 (Simonyan & Zisserman 2015): convolutions of each stage and their channels.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -89,12 +89,12 @@ class FeatureStages(nn.Module):
 def _tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; the perceptual distance needs weights of VGG-16")
-    if not is_pickle(path):
+    content = read_pickle(path)
+    if content is None:
         return read_tensors(path)[0]
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: holds more than tensors, or is damaged; not read") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no weights by name; give those of VGG-16")
+    return content
 
 
 def _copy(tensors: dict[str, Tensor], name: str, layer: nn.Conv2d, path: Path) -> None:

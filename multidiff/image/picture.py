@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-import struct
-import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +15,13 @@ from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
+from multidiff.budgets import check_pixels
 from multidiff.errors import InputError
 from multidiff.files import written_whole
+from multidiff.readers import reading, reason_of
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MODES = {1: "L", 3: "RGB"}
-# What Pillow's readers raise of files that are broken in one way or another.
-FAULTS = (
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, OverflowError),
-    *(MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
-)
 # Turns that an EXIF orientation asks for, by its number; 1 is upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,15 +55,9 @@ def read_picture(
     if channels not in MODES:
         raise ValueError(f"{channels} channels: a picture has 1 (grey) or 3 (colour)")
     name = name or ("a picture" if isinstance(source, bytes) else str(source))
-    try:
-        with Image.open(_opened(source, name)) as image:
-            image.load()
-            plain, turn = _in_bytes(image, name).convert(MODES[channels]), _turn(image)
-            levels = np.array(plain if turn is None else plain.transpose(turn))
-    except InputError:
-        raise
-    except FAULTS as error:
-        raise InputError(f"{name}: {_reason(error)}") from error
+    with _loaded(source, name) as image:
+        plain, turn = _in_bytes(image, name).convert(MODES[channels]), _turn(image)
+        levels = np.array(plain if turn is None else plain.transpose(turn))
     return _channels_first(levels)
 
 
@@ -78,26 +66,33 @@ def _channels_first(levels: np.ndarray) -> UInt8[Tensor, "channels height width"
     return torch.from_numpy(levels.reshape(height, width, -1)).permute(2, 0, 1).contiguous()
 
 
-def _opened(source: Path | str | bytes, name: str) -> Any:
+@contextmanager
+def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
+    """An image in memory; whatever fails while the block uses it is a fault of the file."""
     if isinstance(source, bytes):
-        empty = not source
+        size = len(source)
     else:
         source = Path(source)
         if not source.is_file():
             raise InputError(f"{name}: no such picture; check the path")
-        empty = source.stat().st_size == 0
-    if empty:
+        size = source.stat().st_size
+    if size == 0:
         raise InputError(f"{name}: is empty; fetch or export it again")
-    return io.BytesIO(source) if isinstance(source, bytes) else source
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "is not a picture that can be read; PNG, JPEG, WebP and the like are"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"is too large to be opened ({text}); scale it down first"
-    return f"is cut short or broken ({text or type(error).__name__}); fetch or export it again"
+    with reading(name, "is cut short or broken", "fetch or export it again"):
+        try:
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        except Image.UnidentifiedImageError as error:
+            raise InputError(
+                f"{name}: is not a picture that can be read; PNG, JPEG, WebP and the like are"
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise InputError(
+                f"{name}: is too large to be opened ({reason_of(error)}); scale it down first"
+            ) from error
+        with image:
+            check_pixels(name, *image.size, size)
+            image.load()
+            yield image
 
 
 def _in_bytes(image: Image.Image, name: str) -> Image.Image:
@@ -118,7 +113,7 @@ def _in_bytes(image: Image.Image, name: str) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    with suppress(*FAULTS):  # a picture is not lost for what its camera noted badly
+    with suppress(Exception):  # a picture is not lost for what its camera noted badly
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return None
 
@@ -162,14 +157,8 @@ def read_facts(path: Path | str) -> dict[str, str]:
     Raises:
         InputError: if it is no picture, or broken.
     """
-    try:
-        with Image.open(_opened(path, str(path))) as image:
-            image.load()  # text may stand after the pixels
-            return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
-    except InputError:
-        raise
-    except FAULTS as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+    with _loaded(path, str(path)) as image:  # text may stand after the pixels
+        return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
 
 
 def _as_image(picture: UInt8[Tensor, "channels height width"]) -> Image.Image:

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.files import read_text
+from multidiff.readers import read_text, reading, without_panic_report
 
 logger = logging.getLogger(__name__)
 
@@ -154,18 +154,23 @@ class ClipTokenizer:
         """
         rows = []
         for caption in captions:
-            begin, *inner, end = self._ready()(caption)["input_ids"]
+            begin, *inner, end = self._ids(caption)
             framed = [begin, *inner[: self.length - 2], end]
             rows.append(framed + [self.pad] * (self.length - len(framed)))
         return torch.tensor(rows)
 
     def complaint(self, caption: str) -> str | None:
         """See :class:`Tokenizer`."""
-        inner = self._ready()(caption)["input_ids"][1:-1]
+        inner = self._ids(caption)[1:-1]
         if len(inner) <= self.length - 2:
             return None
         cut = self._ready().decode(inner[self.length - 2 :])
         return f"{caption!r}: has {len(inner)} tokens, {self.length - 2} fit; cut off: {cut!r}"
+
+    def _ids(self, caption: str) -> list[int]:
+        encoder = self._ready()
+        with reading(f"{VOCABULARY} and {MERGES}", "cannot encode a caption"):
+            return encoder(caption)["input_ids"]
 
     def _ready(self) -> Any:
         if self._encoder is None:
@@ -174,14 +179,15 @@ class ClipTokenizer:
                     f"the model's folder holds no {VOCABULARY} and {MERGES}: put those of CLIP's "
                     "tokenizer there to have prompts read"
                 )
-            try:
+            with (
+                reading(
+                    f"{VOCABULARY} and {MERGES}",
+                    "in the model's folder are no byte-pair code",
+                    "put those of CLIP's tokenizer there",
+                ),
+                without_panic_report(),
+            ):
                 self._encoder = _clip_encoder(self._files)
-            except Exception as error:  # the library raises nothing narrower
-                reason = str(error).partition("\n")[0]
-                raise InputError(
-                    f"{VOCABULARY} and {MERGES} in the model's folder are no byte-pair code "
-                    f"({reason}); put those of CLIP's tokenizer there"
-                ) from error
         return self._encoder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from multidiff.errors import InputError
-from multidiff.files import read_text
+from multidiff.readers import read_text
 from multidiff.text.listing import TextSource
 
 LEAST_SIZE = 4

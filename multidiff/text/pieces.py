@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -16,12 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multidiff.errors import InputError
-from multidiff.files import read_text
+from multidiff.readers import parse_json, read_bytes, read_text, reading, without_panic_report
 from multidiff.text.kept import Kept
 from multidiff.text.listing import TextSource
 from multidiff.text.vocabulary import END, FIRST, PAD, REPLACEMENT, UNKNOWN, checked
 
 TOKENIZER = "tokenizer.json"
+# What a tokenizer is tried with when it is read.
+TRIALS = ("A small trial, with 42 words and more.", "", " ", "\u6f22\u5b57 \u00e9\n\t\U0001f642")
 
 
 class PieceVocabulary(Kept):
@@ -129,12 +130,7 @@ class SentencePieceVocabulary(PieceVocabulary):
             content = self._trained(texts, name)
         else:
             name = self.model
-            try:
-                content = Path(name).read_bytes()
-            except OSError as error:
-                raise InputError(
-                    f"{name}: cannot be read ({error.strerror}); name a .model file"
-                ) from error
+            content = read_bytes(Path(name))
         return base64.b64encode(content).decode() + "\n", name
 
     def _trained(self, texts: list[str], name: str) -> bytes:
@@ -170,11 +166,9 @@ class SentencePieceVocabulary(PieceVocabulary):
     def _take(self, content: str, name: str) -> None:
         import sentencepiece
 
-        try:
+        with reading(name, "is no SentencePiece model"):
             processor = sentencepiece.SentencePieceProcessor()
             processor.LoadFromSerializedProto(base64.b64decode(content.strip(), validate=True))
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"{name}: is no SentencePiece model; take it anew") from error
         special = (processor.IsControl, processor.IsUnknown, processor.IsUnused)
         ids = range(processor.GetPieceSize())
         plain = [piece for piece in ids if not any(check(piece) for check in special)]
@@ -210,6 +204,7 @@ class HuggingFaceVocabulary(PieceVocabulary):
         super().__init__(size)
         self.folder = folder
         self._tokenizer: Any = None
+        self._name = TOKENIZER
 
     def _make(self) -> tuple[str, str]:
         if self.folder is None:
@@ -225,28 +220,36 @@ class HuggingFaceVocabulary(PieceVocabulary):
     def _take(self, content: str, name: str) -> None:
         from tokenizers import Tokenizer
 
-        try:
+        model = parse_json(content, name)
+        with reading(name, "is no tokenizer"), without_panic_report():
+            model = model["model"]
             tokenizer = Tokenizer.from_str(content)
-            model = json.loads(content)["model"]
-        except Exception as error:  # the library raises nothing narrower
-            raise InputError(f"{name}: is no tokenizer ({error}); take it anew") from error
-        # What a tokenizer was last used with stays in its file: lengths that it cuts or fills to.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        unknown = model.get("unk_id")
-        if model.get("unk_token") is not None:
-            unknown = tokenizer.token_to_id(model["unk_token"])
-        added = tokenizer.get_added_tokens_decoder()
-        special = {piece for piece, token in added.items() if token.special} | {unknown}
-        self._renumber(sorted({*tokenizer.get_vocab().values()} - special), unknown, name)
-        self._tokenizer = tokenizer
+            # What a tokenizer was last used with stays in its file: lengths that it cuts or fills
+            # to.
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            unknown = model.get("unk_id")
+            if model.get("unk_token") is not None:
+                unknown = tokenizer.token_to_id(model["unk_token"])
+            added = tokenizer.get_added_tokens_decoder()
+            special = {piece for piece, token in added.items() if token.special} | {unknown}
+            pieces = sorted({*tokenizer.get_vocab().values()} - special)
+            # Some faults show, as panics even, when a text is encoded.
+            for text in TRIALS:
+                tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids)
+        self._renumber(pieces, unknown, name)
+        self._tokenizer, self._name = tokenizer, name
 
     def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._encoding(text).ids
 
     def _parts(self, text: str) -> list[str]:
-        found = self._tokenizer.encode(text, add_special_tokens=False)
-        return [text[first:last] for first, last in found.offsets]
+        return [text[first:last] for first, last in self._encoding(text).offsets]
+
+    def _encoding(self, text: str) -> Any:
+        with reading(self._name, "cannot encode a text"):
+            return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        with reading(self._name, "cannot decode its own pieces"):
+            return self._tokenizer.decode(ids, skip_special_tokens=False)

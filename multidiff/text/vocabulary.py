@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from multidiff.errors import InputError
-from multidiff.files import parsed_json
+from multidiff.readers import parse_json, reading
 from multidiff.text.kept import Kept
 from multidiff.text.listing import TextSource
 
@@ -178,18 +178,16 @@ class ListedVocabulary(Kept):
         return json.dumps({"pieces": pieces, "counts": counts}) + "\n", path
 
     def _take(self, content: str, name: str) -> None:
-        try:
-            found = parsed_json(content)
+        with reading(name, "is no vocabulary", "take that of the same model"):
+            found = parse_json(content, name)
             pieces, counts = found["pieces"], found["counts"]
+            if not all(isinstance(count, int) for count in counts):
+                raise TypeError("a count is no whole number")
             if not all(isinstance(piece, str) for piece in pieces):
                 raise TypeError("a piece is no text")
             counted = dict(zip(pieces, counts, strict=True))
             if len(counted) != len(pieces):
                 raise ValueError("a piece stands there twice")
-        except (ValueError, TypeError, LookupError) as error:
-            raise InputError(
-                f"{name}: is no vocabulary ({error}); take that of the same model"
-            ) from error
         if len(pieces) + FIRST != self.size:
             raise InputError(
                 f"{name}: is a vocabulary of size {len(pieces) + FIRST} and the model's is "

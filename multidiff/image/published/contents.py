@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 from torch import Tensor
 
+from multidiff.budgets import check_safetensors, refuse_lfs_pointer
 from multidiff.errors import InputError
-from multidiff.files import parsed_json
-from multidiff.files import read_text as text_of
 from multidiff.image.published import naming
-from multidiff.weights import is_pickle, read_pickle, read_tensors, some
+from multidiff.readers import AGAIN, read_json, reading
+from multidiff.weights import NOT_WHOLE, is_pickle, read_pickle, read_tensors, some
 
 SAFE = ".safetensors"
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -62,10 +61,30 @@ def weights_in(folder: Path) -> dict[str, Tensor]:
                 if path.is_file():
                     return tensors_in(path)
                 if index.is_file():
-                    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+                    names = parts_of(index)
                     return {k: t for name in names for k, t in tensors_in(folder / name).items()}
     found = sorted(path.name for path in folder.iterdir())
     raise InputError(f"{folder}: holds no weights ({some(found)}); download the model whole")
+
+
+def parts_of(index: Path) -> list[str]:
+    """Return the names of the files that an index lists, which all lie beside it.
+
+    Args:
+        index: such as ``model.safetensors.index.json``.
+
+    Raises:
+        InputError: if it lists none, or a name leads out of its folder.
+    """
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise InputError(f"{index}: has no weight_map of tensors to files; {AGAIN}")
+    for tensor, name in listed.items():
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}:
+            raise InputError(
+                f"{index}: says that {tensor} is in {name!r}, which is no file beside it; {AGAIN}"
+            )
+    return sorted(set(listed.values()))
 
 
 def names_in(path: Path) -> list[str]:
@@ -79,15 +98,15 @@ def names_in(path: Path) -> list[str]:
     if path.suffix != SAFE and is_pickle(path):
         return list(tensors_in(path))
     _refuse_disguise(path)
+    refuse_lfs_pointer(path)
     try:
-        with safetensors.safe_open(path, "pt") as file:
+        check_safetensors(path)
+        with reading(path, NOT_WHOLE), safetensors.safe_open(path, "pt") as file:
             return list(file.keys())
-    except safetensors.SafetensorError as error:
+    except InputError:
         if path.suffix != SAFE:
             return []
-        raise InputError(
-            f"{path}: is not a whole safetensors file ({error}); copy or download it again"
-        ) from error
+        raise
 
 
 def _refuse_disguise(path: Path) -> None:
@@ -114,30 +133,3 @@ def stranger(names: Iterable[str]) -> str | None:
     if {"down_blocks", "up_blocks"} <= parts or {"input_blocks", "output_blocks"} <= parts:
         return "a UNet alone"
     return None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's object.
-
-    Raises:
-        InputError: if it is missing, or holds anything else.
-    """
-    text = read_text(path)
-    try:
-        content = parsed_json(text)
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error}); copy or download it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object; copy or download it again")
-    return content
-
-
-def read_text(path: Path) -> str:
-    """A text file.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such file; the folder is not whole")
-    return text_of(path)

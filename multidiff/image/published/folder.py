@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.image.published import naming
-from multidiff.image.published.contents import read_json, weights_in
+from multidiff.image.published.contents import weights_in
 from multidiff.image.published.recipe import SCALING, Words, check_input, zero_terminal
 from multidiff.image.published.schedulers import sampling_of
 from multidiff.image.published.tensors import (
@@ -20,6 +20,7 @@ from multidiff.image.published.tensors import (
     without_clip_prefix,
 )
 from multidiff.image.published.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
+from multidiff.readers import read_json, reading
 
 INDEX = "model_index.json"
 COMPONENTS = ("unet", "vae", "text_encoder", "scheduler")
@@ -106,16 +107,9 @@ def read_folder(folder: Path, predicts: str | None = None) -> tuple[Words, dict[
     Raises:
         InputError: if it is another model, or not whole.
     """
-    try:
+    with reading(folder, "its configurations say what diffusers never writes"):
         _check_index(folder)
         words = _words(folder, predicts)
-    except InputError:
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder}: its configurations say what diffusers never writes ({error!r}); download "
-            "them again"
-        ) from error
     return words, _tensors(folder)
 
 

@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from multidiff.errors import InputError
-from multidiff.image.published.contents import read_json, read_text
 from multidiff.image.tokenizers import MERGES, VOCABULARY
+from multidiff.readers import read_json, read_text, reading
 
 BEGIN_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 
@@ -28,12 +27,11 @@ def tokenizer_files(folder: Path) -> dict[str, str]:
         return {path.name: read_text(path) for path in paths}
     if not whole.is_file():
         return {}
-    try:
-        model = read_json(whole)["model"]
+    content = read_json(whole)
+    with reading(whole, "has no vocabulary and merges of a byte-pair code"):
+        model = content["model"]
         merges = [one if isinstance(one, str) else " ".join(one) for one in model["merges"]]
         vocabulary = json.dumps(model["vocab"], ensure_ascii=False)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{whole}: has no vocabulary and merges of a byte-pair code") from error
     return {VOCABULARY: vocabulary, MERGES: "\n".join(["#version: 0.2", *merges, ""])}
 
 
@@ -45,4 +43,5 @@ def number_of(token: str, files: Mapping[str, str], otherwise: int) -> int:
         files: of the tokenizer; may be empty.
         otherwise: its number where it is not found.
     """
-    return int(json.loads(files.get(VOCABULARY, "{}")).get(token, otherwise))
+    with reading(VOCABULARY, "is no vocabulary of tokens and their numbers"):
+        return int(json.loads(files.get(VOCABULARY, "{}")).get(token, otherwise))
