@@ -237,8 +237,8 @@ def test_a_size_without_tokens(size):
         (b'{"pieces": ["a", "b"], "counts": [1]}', "is no vocabulary"),
         (b'{"pieces": ["a", "b"]}', "is no vocabulary"),
         (b"[]", "is no vocabulary"),
-        (b"{", "is no vocabulary"),
-        (b"\xff", "cannot be read"),
+        (b"{", "is no JSON"),
+        (b"\xff", "is no text in UTF-8"),
     ],
 )
 def test_a_faulty_file(tmp_path, content, complaint):
