@@ -50,13 +50,17 @@ def check_inflation(name: str | Path, declared: int, size: int, what: str = "byt
         )
 
 
-def check_zip(path: Path) -> list[zipfile.ZipInfo]:
+def check_zip(path: Path, what: str = "zip file") -> list[zipfile.ZipInfo]:
     """Return the entries of a zip file (.npz, .ckpt, .pt) whose declared sizes are sane.
+
+    Args:
+        path: of the file.
+        what: it should be, for the message.
 
     Raises:
         InputError: if it is no zip file, or its entries declare far more than its size.
     """
-    with reading(path, "is not a whole zip file"), zipfile.ZipFile(path) as file:
+    with reading(path, f"is not a whole {what}"), zipfile.ZipFile(path) as file:
         entries = file.infolist()
     check_inflation(path, sum(entry.file_size for entry in entries), path.stat().st_size)
     return entries
@@ -74,7 +78,7 @@ def check_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     Raises:
         InputError: if it is no whole zip file, or its arrays declare far more than its size.
     """
-    entries, found, declared = check_zip(path), {}, 0
+    entries, found, declared = check_zip(path, "array file"), {}, 0
     with reading(path, "is not an array file"), zipfile.ZipFile(path) as file:
         for entry in entries:
             if not entry.filename.endswith(".npy"):  # a note that is no array

@@ -133,7 +133,7 @@ def read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         is_mappable = file.read(2) == b"PK"
     if is_mappable:
-        check_zip(path)
+        check_zip(path, "torch file")
     empty: Any = [(_Empty, name) for name in LEFT_ALONE]
     with (
         torch.serialization.safe_globals(empty),
