@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from multidiff import __version__
 from multidiff.errors import InputError, Interrupted, printable
 from multidiff.files import REASONS
 
@@ -43,6 +44,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 MOST_SAMPLES = 1_000_000
 # Options that the model's own wing adds travel as unread arguments.
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end, where ``--version`` is given."""
+    if wanted:
+        print(f"multidiff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print it.")
+    ] = False,
+) -> None:
+    """Diffusion for image, audio and text on one core."""
 
 
 @app.command()
@@ -170,6 +187,14 @@ def models(as_json: Json = False) -> None:
     from multidiff.loading import shipped_table
 
     say(shipped_table(), as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check the installation: versions, devices, optional parts, shipped models."""
+    from multidiff.doctor import examine
+
+    say(examine(), as_json)
 
 
 @app.command(context_settings=OPEN)
@@ -300,6 +325,11 @@ def run(arguments: list[str]) -> int:
         complain(
             f"{fault.filename or 'a file'}: {REASONS[fault.errno]}; mend that, or name another"
         )
+        return 2
+    except ImportError as fault:  # a package that is missing or does not fit the others
+        from multidiff.packages import unimportable
+
+        complain(unimportable(fault))
         return 2
     except typer.Exit as end:
         return end.exit_code

@@ -15,7 +15,7 @@ WINGS = ("audio", "image", "text")
 # Ground-floor modules that know nothing of the wings: everyone but core may use them.
 GROUND = {
     *("errors", "files", "leftovers", "readers", "budgets"),
-    *("weights", "report", "walks", "recipe", "domain_model"),
+    *("weights", "report", "walks", "recipe", "domain_model", "packages"),
 }
 ALLOWED = {
     "core": {"core"},
@@ -23,6 +23,7 @@ ALLOWED = {
     "training": {"core", "training"} | GROUND,
     **{wing: {"core", "nn", wing} | GROUND for wing in WINGS},
     "errors": set(),
+    "packages": {"errors"},
     "report": {"errors"},
     "exchange": set(),
     "locks": set(),

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+import tomllib
 
 import pytest
 import safetensors.torch
@@ -16,7 +17,7 @@ from multidiff.loading import card_of, shipped
 from multidiff.weights import read_tensors, save_tensors
 
 SMOKE = sorted((RECIPES / "smoke").glob("*.yaml"))
-COMMANDS = ("synth", "sample", "eval", "train", "check", "models", "convert")
+COMMANDS = ("synth", "sample", "eval", "train", "check", "models", "doctor", "convert")
 
 
 def test_help_names_every_command_and_is_quick_to_come(capsys):
@@ -24,6 +25,11 @@ def test_help_names_every_command_and_is_quick_to_come(capsys):
     assert all(command in text for command in COMMANDS)
     for command in COMMANDS:
         assert "--help" in does(capsys, command, "--help")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    pyproject = tomllib.loads((RECIPES.parent / "pyproject.toml").read_text())
+    assert does(capsys, "--version") == f"multidiff {pyproject['project']['version']}\n"
 
 
 def test_wrong_words_end_with_status_2():

@@ -20,6 +20,7 @@ from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.errors import InputError
 from multidiff.files import place_of
 from multidiff.leftovers import is_hidden
+from multidiff.packages import needs
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ def _place_of(folder: Path, name: str) -> Path:
 
 
 def _from_dataset(source: Source) -> Sequence[tuple[bytes, str]]:
-    import datasets  # seconds to import
+    with needs("datasets", "a data set of recordings"):
+        import datasets  # seconds to import
 
     path = Path(source.path)
     try:

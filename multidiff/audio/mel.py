@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.packages import needs
 
 DECIBELS_BELOW_ONE = 100.0  # lmnt's scale: -100 dB is 0, 0 dB is 1, after 20 dB are taken off
 
@@ -215,7 +216,8 @@ def overlap_add(frames: Float[Tensor, "batch length count"], hop: int) -> Tensor
 
 @lru_cache(maxsize=16)
 def _filters(preset: MelPreset) -> Tensor:
-    from librosa.filters import mel  # a second to import
+    with needs("librosa", "a mel spectrogram"):
+        from librosa.filters import mel  # a second to import
 
     bank = mel(
         sr=preset.sample_rate_hz,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.spectral import spectral_distance
+from multidiff.packages import BROKEN, METRICS_EXTRA, needs, trouble
 
 logger = logging.getLogger(__name__)
 
@@ -74,19 +75,23 @@ def _or_nan(metric: Callable[..., float], *arguments: object) -> float:
 def _pesq(original: np.ndarray, made: np.ndarray) -> float:
     try:
         from pesq import pesq  # an extra: it comes as C source and needs a compiler
-    except ImportError:
-        _warn_once("PESQ is left out: pip install 'multidiff[metrics]' brings it")
+    except BROKEN as error:
+        _warn_once(f"PESQ is left out, since {trouble('pesq', 'it', error, METRICS_EXTRA)}")
         raise
     return pesq(ITU_RATE_HZ, original, made, "wb")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _warn_once(text: str) -> None:
     logger.warning(text)
 
 
 def _stoi(original: np.ndarray, made: np.ndarray, extended: bool) -> float:
-    from pystoi import stoi
+    try:
+        from pystoi import stoi
+    except BROKEN as error:
+        _warn_once(f"STOI is left out, since {trouble('pystoi', 'it', error)}")
+        raise
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it warns, and returns 1e-5, where speech is too short
@@ -144,7 +149,8 @@ def voicing_f1(original: Tensor, made: Tensor, rate_hz: int) -> float:
 
 def voiced(wave: Tensor, rate_hz: int) -> np.ndarray:
     """Which frames of 23 ms (hop 12 ms) are voiced."""
-    import librosa  # seconds to import
+    with needs("librosa", "eval of speech"):
+        import librosa  # seconds to import
 
     _, flags, _ = librosa.pyin(
         wave.numpy(),
@@ -164,7 +170,8 @@ def griffin_lim(
 
     librosa centres its frames; a preset that does not is shifted by its padding.
     """
-    import librosa  # seconds to import
+    with needs("librosa", "eval of speech"):
+        import librosa  # seconds to import
 
     bands = preset.expand(mel).numpy()
     magnitude = librosa.util.nnls(preset.filters(mel).T.numpy(), bands)

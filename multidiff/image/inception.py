@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.image.metrics import Describe
+from multidiff.packages import METRICS_EXTRA, needs
 from multidiff.weights import read_pickle, read_tensors
 
 FEATURES = "2048"
@@ -46,13 +47,10 @@ def _state(weights: Path) -> Any:
 
 
 def _network_with(state: Any, weights: Path) -> Any:
-    try:
+    with needs("torchvision", "FID by Inception", METRICS_EXTRA):
+        import torchvision  # noqa: F401
+    with needs("torch-fidelity", "FID by Inception", METRICS_EXTRA):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises this
-        raise InputError(
-            "Inception features need torch-fidelity and its torchvision: "
-            f'pip install "multidiff[metrics]" ({_told(error)})'
-        ) from error
     # The package unpickles whatever file it is given, code and all: it gets our own copy.
     copy = io.BytesIO()
     torch.save(state, copy)

@@ -13,6 +13,7 @@ from multidiff.errors import InputError
 from multidiff.files import parsed_json, place_of
 from multidiff.image.picture import EXTENSIONS
 from multidiff.leftovers import is_hidden, visible_files
+from multidiff.packages import needs
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +221,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def _from_table(source: Source, path: Path) -> Listing:
     if not path.exists() and (path.suffix or path.is_absolute() or len(path.parts) > 2):
         raise InputError(f"{source.path}: no such file or folder; check the path")
-    import datasets  # seconds to import
+    with needs("datasets", "a table of images"):
+        import datasets  # seconds to import
 
     try:
         table = _table(source, path)
@@ -248,7 +250,8 @@ def _from_table(source: Source, path: Path) -> Listing:
 
 
 def _table(source: Source, path: Path) -> Any:
-    import datasets
+    with needs("datasets", "a table of images"):
+        import datasets
 
     if path.is_file() and path.suffix in TABLE_ENDINGS:
         kind = path.suffix.removeprefix(".")

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from multidiff.packages import needs
+
 
 class TextEncoder(nn.Module):
     """CLIP's text transformer (Radford et al. 2021), by the ``transformers`` library.
@@ -36,7 +38,8 @@ class TextEncoder(nn.Module):
         skip: int = 0,
         trained: bool = False,
     ):
-        from transformers import CLIPTextConfig, CLIPTextModel  # seconds to import
+        with needs("transformers", "the text encoder"):
+            from transformers import CLIPTextConfig, CLIPTextModel  # seconds to import
 
         if not 0 <= skip < layers:
             raise ValueError(f"skip {skip}: from 0 to {layers - 1}")

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.packages import needs
 from multidiff.readers import read_text, reading, without_panic_report
 
 logger = logging.getLogger(__name__)
@@ -194,7 +195,8 @@ class ClipTokenizer:
 def _clip_encoder(files: dict[str, str]) -> Any:
     import json
 
-    from transformers import CLIPTokenizer  # seconds to import
+    with needs("transformers", "CLIP's tokenizer"):
+        from transformers import CLIPTokenizer  # seconds to import
 
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
     lines = [line for line in files[MERGES].splitlines() if line and not line.startswith("#")]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
+from multidiff.packages import needs
 from multidiff.text.ngram import Sentence
 
 # BLEU and SARI look at n-grams of 1 to 4 tokens.
@@ -92,7 +93,8 @@ def bleu(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]
     Raises:
         ValueError: if there are no candidates, or some have no references.
     """
-    from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
+    with needs("sacrebleu", "BLEU"):
+        from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
 
     _refuse_unpaired(candidates, references)
     lines = iter(_lines([*candidates, *chain.from_iterable(references)]))
@@ -127,7 +129,8 @@ def minimum_bayes_risk(candidates: Sequence[Sentence]) -> int:
 
 def _sentence_bleu() -> Any:
     """BLEU of one line: n-grams longer than the line do not count, missing ones are smoothed."""
-    from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
+    with needs("sacrebleu", "BLEU"):
+        from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
 
     return BLEU(tokenize="none", effective_order=True).sentence_score
 
@@ -272,7 +275,9 @@ def causal_nats_per_token(texts: Sequence[str], path: str | Path) -> float:
 def _causal_model(folder: Path) -> tuple[Any, Any]:
     """The tokenizer and the model of a folder."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import
+
+    with needs("transformers", "perplexity by a causal language model"):
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with a causal language model")

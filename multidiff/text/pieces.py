@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multidiff.errors import InputError
+from multidiff.packages import needs
 from multidiff.readers import parse_json, read_bytes, read_text, reading, without_panic_report
 from multidiff.text.kept import Kept
 from multidiff.text.listing import TextSource
@@ -134,7 +135,8 @@ class SentencePieceVocabulary(PieceVocabulary):
         return base64.b64encode(content).decode() + "\n", name
 
     def _trained(self, texts: list[str], name: str) -> bytes:
-        import sentencepiece
+        with needs("sentencepiece", "a vocabulary of pieces"):
+            import sentencepiece
 
         model = io.BytesIO()
         try:
@@ -164,7 +166,8 @@ class SentencePieceVocabulary(PieceVocabulary):
         return model.getvalue()
 
     def _take(self, content: str, name: str) -> None:
-        import sentencepiece
+        with needs("sentencepiece", "a vocabulary of pieces"):
+            import sentencepiece
 
         with reading(name, "is no SentencePiece model"):
             processor = sentencepiece.SentencePieceProcessor()
@@ -218,7 +221,8 @@ class HuggingFaceVocabulary(PieceVocabulary):
         return read_text(path), str(path)
 
     def _take(self, content: str, name: str) -> None:
-        from tokenizers import Tokenizer
+        with needs("tokenizers", "a Hugging Face vocabulary"):
+            from tokenizers import Tokenizer
 
         model = parse_json(content, name)
         with reading(name, "is no tokenizer"), without_panic_report():

@@ -11,6 +11,7 @@ from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.files import parsed_json, place_of
+from multidiff.packages import needs
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLE_ENDINGS = (".parquet", ".arrow")
@@ -192,7 +193,8 @@ def _named(table: Any) -> Iterator[dict[str, Any]]:
 
 
 def _data_set(place: str, split: str, config: str | None) -> Any:
-    import datasets  # seconds to import
+    with needs("datasets", "a data set of texts"):
+        import datasets  # seconds to import
 
     path = place_of(place)
     if path.is_file():

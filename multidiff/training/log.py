@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from multidiff.files import refused
+from multidiff.packages import needs
 
 LINES = "log.jsonl"
 
@@ -70,7 +71,8 @@ class TrainingLog:
         if self.folder is None:
             return Mute()
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # a second to import
+            with needs("tensorboard", "the log of training"):
+                from torch.utils.tensorboard import SummaryWriter  # a second to import
 
             self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._start)
         return self._writer

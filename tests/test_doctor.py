@@ -1,0 +1,140 @@
+"""What is installed and what is not: the doctor's findings, and commands without a package."""
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+
+import pytest
+import torch
+from commands import complains, does, facts
+from pages import ROOT
+
+from multidiff import doctor, packages
+from multidiff.audio import mel
+from multidiff.cli import run
+from multidiff.errors import InputError
+from multidiff.loading import shipped
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def without(monkeypatch, module):
+    """Have the import of a module fail, as that of a broken package does."""
+    monkeypatch.setitem(sys.modules, module, None)
+
+
+def uninstalled(monkeypatch, package):
+    """Have a package not be there at all."""
+    version = metadata.version
+
+    def absent(name):
+        if name == package:
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+
+
+@pytest.fixture
+def one_model(monkeypatch):
+    """A package with a single model, quick to load."""
+    small = {"digit-features": shipped()["digit-features"]}
+    monkeypatch.setattr("multidiff.loading.shipped", lambda: small)
+
+
+def test_the_doctor_looks_at_every_package_device_and_model(capsys):
+    found = facts(capsys, "doctor")
+    assert found["faults"] == []
+    versions = {one["name"]: one["about"] for one in found["packages"]}
+    assert versions["torch"] == metadata.version("torch")
+    assert {one["name"] for one in found["models"]} == set(shipped())
+    assert all("loads in" in one["about"] for one in found["models"])
+    cpu = next(one for one in found["devices"] if one["name"] == "cpu")
+    assert re.search(r"bfloat16 (not )?worth it", cpu["about"])
+    assert found["threads"] == torch.get_num_threads() and found["cores"] >= 1
+
+
+def test_the_doctor_knows_the_packages_of_the_project():
+    def names(requirements):
+        return {re.match(r"[\w.-]+", one)[0] for one in requirements}
+
+    assert set(doctor.NEEDED) == names(PROJECT["dependencies"])
+    extra = names(PROJECT["optional-dependencies"]["metrics"])
+    assert extra == {name for name, module, *_ in doctor.OPTIONAL if module}
+
+
+def test_a_broken_package_is_a_fault_and_an_optional_one_is_not(capsys, monkeypatch, one_model):
+    without(monkeypatch, "soxr")
+    without(monkeypatch, "pesq")
+    assert run(["doctor"]) == 2
+    printed = capsys.readouterr()
+    (fault,) = [line for line in printed.err.splitlines() if line.startswith("multidiff: ")]
+    for hint in (f"soxr {metadata.version('soxr')}", f"torch {metadata.version('torch')}"):
+        assert hint in fault
+    assert fault.endswith("pip install --upgrade soxr")
+    assert re.search(r"pesq +broken; PESQ in eval of speech needs pesq", printed.out)
+
+
+def test_what_is_missing_is_named_with_what_it_gives(capsys, monkeypatch, one_model):
+    without(monkeypatch, "torch_fidelity")
+    uninstalled(monkeypatch, "torch-fidelity")
+    monkeypatch.setenv("PATH", "")
+    printed = does(capsys, "doctor")
+    assert re.search(r'torch-fidelity +missing; for FID .*"multidiff\[metrics\]"', printed)
+    assert re.search(r"espeak-ng +missing; for synth --text: apt install espeak-ng", printed)
+
+
+def test_a_version_out_of_bounds_is_a_fault(monkeypatch):
+    requires = ["numpy>=99", "torch>=2", 'pesq>=99; extra == "metrics"']
+    monkeypatch.setattr(metadata, "requires", lambda _: requires)
+    faults = [one.fault for one in doctor.packages() if one.fault]
+    (fault,) = faults
+    assert "multidiff needs numpy>=99" in fault and metadata.version("numpy") in fault
+
+
+def test_a_model_that_does_not_load_is_a_fault(capsys, monkeypatch, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("model: {use: PictureClassifier}")
+    monkeypatch.setattr("multidiff.loading.shipped", lambda: {"spoiled": tmp_path})
+    assert "model spoiled does not load" in complains(capsys, "doctor")
+    monkeypatch.setattr("multidiff.loading.shipped", dict)
+    assert "no model lies in the package" in complains(capsys, "doctor")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("libtorchaudio.so: undefined symbol: torch_new_stable_ivalue"),
+        RuntimeError("operator torchvision::nms does not exist"),
+        ValueError("numpy.dtype size changed, may indicate binary incompatibility"),
+        ImportError("numba needs NumPy 2.4 or less"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_broken_package_raises_is_one_line(error):
+    with pytest.raises(InputError) as raised, packages.needs("librosa", "a mel"):
+        raise error
+    line = str(raised.value)
+    assert line.startswith(f"a mel needs librosa, but librosa {metadata.version('librosa')}")
+    assert str(error) in line and f"torch {metadata.version('torch')}" in line
+    assert line.endswith("pip install --upgrade librosa")
+
+
+def test_a_mel_without_librosa_names_the_command_that_brings_it(monkeypatch):
+    mel._filters.cache_clear()
+    without(monkeypatch, "librosa.filters")
+    uninstalled(monkeypatch, "librosa")
+    with pytest.raises(InputError, match=r"needs librosa, which is not installed: pip install"):
+        mel.PRESETS["hifigan-22k"].mel(torch.zeros(1, 4096))
+
+
+def test_a_command_without_one_of_its_packages_ends_in_one_line(capsys, monkeypatch):
+    without(monkeypatch, "huggingface_hub")
+    line = complains(capsys, "sample", "nobody/nothing")
+    assert "huggingface_hub" in line and "pip install" in line
+
+
+def test_an_import_that_is_a_fault_of_ours_stays_one(monkeypatch):
+    without(monkeypatch, "multidiff.doctor")
+    with pytest.raises(ImportError):
+        run(["doctor"])
