@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multidiff import __version__
+from multidiff.devices import checked_device, environment_number, process_share
 from multidiff.errors import InputError, Interrupted, printable
 from multidiff.files import REASONS
 
@@ -160,6 +161,8 @@ def train(
     """Train what a recipe says; the model comes to lie in OUT/model."""
     from multidiff.training_command import train_recipe
 
+    process_share()  # the environment is refused here, before libraries read it
+    environment_number("LOCAL_RANK", 0)
     folder = Path("runs") / recipe.stem if out is None else out
     say(train_recipe(recipe, overrides or [], out=folder, resume=resume), as_json=False)
 
@@ -263,29 +266,6 @@ def verb(model: Any, name: str) -> Callable[..., Report]:
     if name not in VERBS.get(kind, {}):
         raise InputError(f"a {kind} does not {name}; it knows {', '.join(VERBS.get(kind, {}))}")
     return locate(VERBS[kind][name])
-
-
-def checked_device(name: str) -> str:
-    """A device that is there.
-
-    Raises:
-        InputError: if it is not.
-    """
-    import torch
-
-    if name == "cuda":  # of several processes on a machine each takes its own
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name}: cannot be used ({reason}); try cpu") from error
-    return name
-
-
-def process_share() -> tuple[int, int]:
-    """Which of how many processes this is, where a launcher started several."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def show_warning(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:

@@ -31,6 +31,7 @@ ALLOWED = {
     "files": {"errors", "exchange", "leftovers", "locks"},
     "budgets": {"errors", "readers"},
     "readers": {"errors", "files"},
+    "devices": {"errors", "readers"},
     "weights": {"core", "errors", "files", "readers", "budgets"},
     "walks": {"core", "errors"},
     "domain_model": set(),

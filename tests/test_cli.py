@@ -13,6 +13,8 @@ from commands import complains, does, facts
 from program import RECIPES, refused, run
 
 import multidiff
+from multidiff.devices import checked_device
+from multidiff.errors import InputError
 from multidiff.loading import card_of, shipped
 from multidiff.weights import read_tensors, save_tensors
 
@@ -198,6 +200,32 @@ def test_device_that_is_not_there(capsys, tmp_path):
     for device in ("cuda:77", "gpu"):
         told = complains(capsys, "eval", "speech", "--device", device)
         assert f"--device {device}" in told
+
+
+@pytest.mark.parametrize(
+    "device", ["meta", "cpu:x", "gpu", "cuda:99", "", "\x1b[2J", "vulkan"], ids=repr
+)
+def test_devices_that_compute_nothing(device):
+    with pytest.raises(InputError) as caught:
+        checked_device(device)
+    line = str(caught.value)
+    assert line.startswith("--device ") and line.endswith("; try cpu") and line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"RANK": "abc"}, "RANK=abc: is no number"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE=-1: is no number"),
+        ({"WORLD_SIZE": "0"}, "RANK=0 WORLD_SIZE=0: ranks go"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, "RANK=4 WORLD_SIZE=4: ranks go"),
+        ({"LOCAL_RANK": "\u0663"}, "LOCAL_RANK=\u0663: is no number"),
+    ],
+)
+def test_an_environment_that_says_nonsense_of_processes(monkeypatch, capsys, values, complaint):
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert complaint in complains(capsys, "train", SMOKE[0])
 
 
 def test_reading_stops_when_nobody_listens():
