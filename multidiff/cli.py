@@ -6,6 +6,7 @@ fault of ours; 130 on Ctrl-C. Everything heavy is imported inside the commands.
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
@@ -19,6 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multidiff import __version__
+from multidiff.command_line import (
+    Commands,
+    LivePrinter,
+    PrintableLines,
+    printed,
+    show_warning,
+)
 from multidiff.devices import checked_device, environment_number, process_share
 from multidiff.errors import InputError, Interrupted, printable
 from multidiff.files import REASONS
@@ -26,7 +34,7 @@ from multidiff.files import REASONS
 if TYPE_CHECKING:
     from multidiff.report import Report
 
-app = typer.Typer(
+app = Commands(
     help="Diffusion for image, audio and text on one core.",
     no_args_is_help=True,
     add_completion=False,
@@ -42,6 +50,9 @@ Solver = Annotated[str | None, typer.Option(help="ddpm, ddim, heun or dpm++.")]
 Seed = Annotated[int, typer.Option(min=-(2**63), max=2**63 - 1, help="Of the noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, last.")]
+PromptFiles = Annotated[
+    list[str] | None, typer.Option(help="A file of prompts, one a line; may be repeated.")
+]
 MOST_SAMPLES = 1_000_000
 # Options that the model's own wing adds travel as unread arguments.
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -103,8 +114,9 @@ def sample(
         int, typer.Option("-n", min=1, max=MOST_SAMPLES, help="Samples for each prompt.")
     ] = 1,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="The condition; may be repeated.")
+        list[str] | None, typer.Option(help="The condition; may be repeated. - reads stdin.")
     ] = None,
+    prompt_file: PromptFiles = None,
     steps: Steps = None,
     solver: Solver = None,
     guidance: Annotated[float | None, typer.Option(help="Scale; 1 is off.")] = None,
@@ -114,15 +126,19 @@ def sample(
 ) -> None:
     """Draw samples from a model; its wing may add options of its own."""
     from multidiff.loading import load
-    from multidiff.options import read_options
+    from multidiff.options import read_options, texts_of
 
+    prompts = texts_of("--prompt", prompt, prompt_file)
     ready = load(model, checked_device(device))
     run = verb(ready, "sample")
     common = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
-    taken = {*common, "model", "num", "prompts", "out"}
+    taken = {*common, "model", "num", "prompts", "out", "on_line"}
     usual = getattr(ready, "companions", {})
     own = read_options(context.args, run, taken, lambda name: load(name, device), usual)
-    say(run(ready, num=num, prompts=prompt or [], out=out, **common, **own), as_json)
+    live = LivePrinter(goes_on=out is not None)
+    if not as_json and "on_line" in inspect.signature(run).parameters:
+        own["on_line"] = live
+    say(run(ready, num=num, prompts=prompts, out=out, **common, **own), as_json, live.count)
 
 
 @app.command("eval", context_settings=OPEN)
@@ -159,10 +175,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="From the newest checkpoint.")] = False,
 ) -> None:
     """Train what a recipe says; the model comes to lie in OUT/model."""
+    from multidiff.options import refuse_repeated
     from multidiff.training_command import train_recipe
 
     process_share()  # the environment is refused here, before libraries read it
     environment_number("LOCAL_RANK", 0)
+    refuse_repeated(word.partition("=")[0] for word in overrides or ())
     folder = Path("runs") / recipe.stem if out is None else out
     say(train_recipe(recipe, overrides or [], out=folder, resume=resume), as_json=False)
 
@@ -220,15 +238,10 @@ def convert(
 # ------------------------------------------------------------------------- printing
 
 
-def say(report: Report, as_json: bool = False) -> None:
-    """Print a report; end with status 2 if some of it could not be done."""
-    told = [json.dumps({**report.facts, "faults": report.faults})] if as_json else report.lines
-    if sys.stdout.isatty():  # files and pipes receive samples as they are
-        told = [printable(line, keep="\n\t") for line in told]
-    try:
-        print(*told, sep="\n", end="\n" if told else "", flush=True)
-    except BrokenPipeError:  # nobody listens any more: what is left to print goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def say(report: Report, as_json: bool = False, shown: int = 0) -> None:
+    """Print a report but for the lines already shown; status 2 if some of it was not done."""
+    facts = {**report.facts, "faults": report.faults}
+    printed([json.dumps(facts)] if as_json else report.lines[shown:])
     for fault in report.faults:
         complain(fault)
     if report.faults:
@@ -245,14 +258,6 @@ def complain(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-class PrintableLines(logging.Formatter):
-    """Lines of the log without control characters, which names of files may hold."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return one record as text; its traceback, if it has one, keeps its lines."""
-        return printable(super().format(record), keep="\n")
-
-
 def verb(model: Any, name: str) -> Callable[..., Report]:
     """What the model's wing does under a command.
 
@@ -266,11 +271,6 @@ def verb(model: Any, name: str) -> Callable[..., Report]:
     if name not in VERBS.get(kind, {}):
         raise InputError(f"a {kind} does not {name}; it knows {', '.join(VERBS.get(kind, {}))}")
     return locate(VERBS[kind][name])
-
-
-def show_warning(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
-    """Print what a library warns of in one line."""
-    print(f"multidiff: {category.__name__}: {printable(str(message))}", file=sys.stderr)
 
 
 def main() -> None:

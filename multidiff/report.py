@@ -10,6 +10,9 @@ from typing import Any
 
 from multidiff.errors import InputError
 
+# Receives each line of a report as soon as it is made.
+OnLine = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Report:
@@ -46,7 +49,9 @@ def progress() -> Iterator[Callable[[Any], None] | None]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    # Lines printed meanwhile appear above the bar on a terminal, and in a file as they are.
+    above = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=above) as bar:
         job = bar.add_task("sampling")
         yield lambda step: bar.update(job, completed=step.number, total=step.total)
 

@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 WINGS = ("audio", "image", "text")
 # Ground-floor modules that know nothing of the wings: everyone but core may use them.
 GROUND = {
-    *("errors", "files", "leftovers", "readers", "budgets"),
+    *("errors", "files", "leftovers", "readers", "budgets", "lines"),
     *("weights", "report", "walks", "recipe", "domain_model", "packages"),
 }
 ALLOWED = {
@@ -37,7 +37,8 @@ ALLOWED = {
     "domain_model": set(),
     "recipe": {"errors", "readers"},
     "checking": {"errors", "readers", "recipe"},
-    "options": {"errors"},
+    "lines": {"errors", "readers"},
+    "options": {"errors", "lines"},
     "catalogue": set(),
 }
 # Outside the standard library. jaxtyping is the language of shapes in signatures.

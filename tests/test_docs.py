@@ -1,7 +1,6 @@
 """What the pages say runs, links that lead somewhere, and commands that exist."""
 
 import ast
-import inspect
 import re
 import shlex
 import sys
@@ -82,6 +81,7 @@ def options_of_wings(name, command):
     """
     from multidiff.catalogue import CONVERTERS, VERBS
     from multidiff.checking import locate
+    from multidiff.options import option_names
 
     if not command.context_settings.get("ignore_unknown_options"):
         return set()
@@ -90,12 +90,7 @@ def options_of_wings(name, command):
     if name == "convert":
         targets += [f"{module}:convert" for module in CONVERTERS]
     assert targets, name
-    return {
-        "--" + parameter.name.replace("_", "-")
-        for target in targets
-        for parameter in inspect.signature(locate(target)).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    return {f"--{name}" for target in targets for name in option_names(locate(target))}
 
 
 def named_in_pages():

@@ -9,33 +9,33 @@ from typing import Any
 import torch
 
 from multidiff.errors import InputError
-from multidiff.report import Report, progress
+from multidiff.report import OnLine, Report, progress
 from multidiff.text.classifier import TextClassifier
 from multidiff.text.diffusion import TextDiffusion
+from multidiff.text.model import OnText
 from multidiff.text.orders import Control, TextOrder
-from multidiff.text.sampling import FIRST, LENGTH, drawn, orders_of, write
+from multidiff.text.sampling import (
+    FIRST,
+    LENGTH,
+    check_guidance,
+    drawn,
+    orders_of,
+    write,
+)
 from multidiff.text.vocabulary import PAD
+
+# Updates after each step, their rate, and the fluency that holds texts where they are.
+PULL = (6, 50.0, 0.003)
 
 
 def sample(
-    model: TextDiffusion,
-    *,
-    num: int,
-    prompts: Sequence[str],
-    out: Path | None,
-    steps: int | None = None,
-    solver: str | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
-    control: list[str] = [],  # noqa: B006
-    classifier: TextClassifier | None = None,
-    infill: str | None = None,
-    length: int | None = None,
-    source: str | None = None,
-    candidates: int = 1,
-    temperature: float | None = None,
-    pull: tuple[float, float, float] = (6, 50.0, 0.003),
-) -> Report:
+    model: TextDiffusion, *, num: int, prompts: Sequence[str], out: Path | None,
+    steps: int | None = None, solver: str | None = None, guidance: float | None = None,
+    seed: int = 0, control: list[str] = [], classifier: TextClassifier | None = None,  # noqa: B006
+    infill: list[str] = [], length: int | None = None, source: list[str] = [],  # noqa: B006
+    candidates: int = 1, temperature: float | None = None,
+    pull: tuple[float, float, float] | None = None, on_line: OnLine | None = None,
+) -> Report:  # fmt: skip
     """Texts, a line each.
 
     Args:
@@ -51,29 +51,33 @@ def sample(
         control: ``attribute=value``, towards which a classifier pulls the texts; ``length=N``;
             ``first=WORD``. May be repeated.
         classifier: the model that does so.
-        infill: a text with ``[MASK]`` for each token to be found.
+        infill: a text with ``[MASK]`` for each token to be found. May be repeated, or read from a
+            file (``--infill-file``).
         length: of the texts, in tokens.
-        source: what the texts are made from, for models that read that.
+        source: what the texts are made from, for models that read that. May be repeated, or read
+            from a file (``--source-file``).
         candidates: drawn for each text, of which the one most like the others is told.
         temperature: of the words that clamping chooses among.
         pull: updates towards the controls after each step, their rate, and the fluency that
             holds the texts where the model puts them.
+        on_line: receives each text as soon as it is done.
 
     Raises:
         InputError: if an option is wrong.
     """
     wanted = read_controls(control)
     pinned = {name: wanted.pop(name) for name in (LENGTH, FIRST) if name in wanted}
+    check_guidance(model, guidance, prompts)
     pulled = _pulled(classifier, wanted, pull)
     how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
     how |= {"temperature": temperature, "candidates": candidates, "control": pulled}
     orders = orders_of(model, prompts, infill, length, source, pinned)
 
-    def draw(every: list[TextOrder], seeds: list[int]) -> list[str]:
+    def draw(every: list[TextOrder], seeds: list[int], on_text: OnText) -> list[str]:
         with progress() as on_step:
-            return model.generate(every, **how, seed=seeds, on_step=on_step)
+            return model.generate(every, **how, seed=seeds, on_step=on_step, on_text=on_text)
 
-    report = drawn(model, orders, list(prompts) or [""], range(seed, seed + num), draw)
+    report = drawn(model, orders, range(seed, seed + num), draw, on_line)
     _add_scores(report, pulled)
     write(report.lines, out)
     return report
@@ -104,13 +108,17 @@ def read_controls(controls: Sequence[str]) -> dict[str, str]:
 
 
 def _pulled(
-    classifier: TextClassifier | None, wanted: dict[str, str], pull: tuple[float, float, float]
+    classifier: TextClassifier | None,
+    wanted: dict[str, str],
+    pull: tuple[float, float, float] | None,
 ) -> Control | None:
-    updates, rate, fluency = pull
-    if min(pull) < 0 or updates != int(updates):
-        told = ",".join(f"{number:g}" for number in pull)
+    updates, rate, fluency = given = PULL if pull is None else pull
+    told = ",".join(f"{number:g}" for number in given)
+    if min(given) < 0 or updates != int(updates):
         raise InputError(f"--pull {told}: updates, rate and fluency, each 0 or more")
     if not wanted:
+        if pull is not None:
+            raise InputError(f"--pull {told}: is of --control attribute=value; give one")
         return None
     if classifier is None:
         told = ", ".join(f"{name}={value}" for name, value in wanted.items())

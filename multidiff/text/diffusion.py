@@ -22,7 +22,7 @@ from multidiff.core.times import TimeGrid
 from multidiff.text.denoiser import TextDenoiser
 from multidiff.text.domain import UNWRITTEN
 from multidiff.text.embedded import EmbeddedDomain
-from multidiff.text.model import TextModel
+from multidiff.text.model import OnText, TextModel
 from multidiff.text.orders import (
     Control,
     TextOrder,
@@ -123,6 +123,7 @@ class TextDiffusion(TextModel):
         candidates: int = 1,
         batch_size: int = 64,
         on_step: Callable[[Step], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[str]:
         """Texts, one for each order.
 
@@ -139,13 +140,14 @@ class TextDiffusion(TextModel):
                 (minimum Bayes risk, Kumar & Byrne 2004).
             batch_size: texts at a time.
             on_step: told after each step of each batch.
+            on_text: receives each text in turn, as soon as it and all before it are done.
 
         Raises:
             InputError: if the model cannot do what is asked.
         """
         plan = self._checked(steps, solver, guidance, temperature, control)
         make = partial(self._made, plan=plan, on_step=on_step)
-        return self._texts(orders, seed, candidates, batch_size, make)
+        return self._texts(orders, seed, candidates, batch_size, make, on_text)
 
     def _made(
         self,

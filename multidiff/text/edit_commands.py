@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.report import Report
+from multidiff.report import OnLine, Report
 from multidiff.text.drafting import Beginning, Draft, Start, drafts_of
 from multidiff.text.edit_lines import COLOURED, PLAIN, facts_of, lines_of, wants_colours
 from multidiff.text.edit_walk import EditWalk, Pace, drawn
@@ -17,6 +17,7 @@ from multidiff.text.edited import EditedText
 from multidiff.text.listing import parse_meaning
 from multidiff.text.model import TextModel
 from multidiff.text.orders import TextOrder
+from multidiff.text.revising import History
 from multidiff.text.sampling import write
 from multidiff.text.spelling import Spelling
 
@@ -28,7 +29,7 @@ def sample(
     bootstrap: TextModel | None = None, length: int | None = None, beam: int | None = None,
     revisions: int | None = None, nucleus: float | None = None, temperature: float | None = None,
     pace: Pace | None = None, caution: float | None = None, candidates: int | None = None,
-    show_edits: bool = False,
+    show_edits: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
     """Drafts revised, a line each.
 
@@ -43,7 +44,7 @@ def sample(
         guidance: likewise.
         seed: of the draws.
         source: a draft or, for a model that reads such, what the text is made from. May be
-            repeated.
+            repeated, or read from a file (``--source-file``).
         start: begin from an empty draft, or from random tokens (so where nothing is given).
         bootstrap: the model that drafts the texts.
         length: in tokens, of the noise or of what the other model drafts; drawn where not given.
@@ -56,6 +57,7 @@ def sample(
         caution: likewise.
         candidates: likewise; tokens are then drawn.
         show_edits: print every revision with its edits marked, and then the text.
+        on_line: receives each line as soon as it is made.
 
     Raises:
         InputError: if an option is wrong, or some contradict each other.
@@ -73,7 +75,7 @@ def sample(
     orders = [TextOrder(meaning) for meaning in _meanings(model, bootstrap, prompts)]
     drafts = drafts_of(model, orders, seeds, beginning)
     asked = [prompt for prompt in prompts or [""] for _ in range(len(drafts) // len(orders))]
-    report = _revised(model, drafts, asked, walk, show_edits)
+    report = _revised(model, drafts, asked, walk, show_edits, on_line)
     write([one["text"] for one in report.facts["outputs"]], out)
     return report
 
@@ -101,24 +103,31 @@ def _revised(
     prompts: Sequence[str],
     walk: EditWalk,
     show_edits: bool,
+    on_line: OnLine | None,
 ) -> Report:
     """What becomes of drafts."""
-    began = time.perf_counter()
-    histories = model.revise(
-        [one.tokens for one in drafts], [one.order for one in drafts],
-        walk=walk, seed=[one.seed for one in drafts],
-    )  # fmt: skip
-    seconds = time.perf_counter() - began
     marks = COLOURED if wants_colours(sys.stdout) else PLAIN
     outputs: list[dict[str, Any]] = []
     lines: list[str] = []
-    for draft, prompt, history in zip(drafts, prompts, histories, strict=True):
+
+    def note(history: History) -> None:
+        draft, prompt = drafts[len(outputs)], prompts[len(outputs)]
         spelling = Spelling(model.domain.vocabulary, draft.typed)
         texts = spelling.texts(history)
         outputs.append(
             {"text": texts[-1], "seed": draft.seed, "prompt": prompt, "source": texts[0]}
             | {"revisions": facts_of(spelling, history)}
         )
-        lines += [*(lines_of(spelling, history, marks) if show_edits else []), texts[-1]]
+        for line in [*(lines_of(spelling, history, marks) if show_edits else []), texts[-1]]:
+            lines.append(line)
+            if on_line is not None:
+                on_line(line)
+
+    began = time.perf_counter()
+    model.revise(
+        [one.tokens for one in drafts], [one.order for one in drafts],
+        walk=walk, seed=[one.seed for one in drafts], on_history=note,
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
     facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}
     return Report(lines, facts)

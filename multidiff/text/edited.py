@@ -18,7 +18,7 @@ The paper has no code. What it leaves open, and is decided here, beside
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -128,6 +128,7 @@ class EditedText(DomainModel):
         walk: EditWalk | None = None,
         seed: int | Sequence[int] = 0,
         batch_size: int = 64,
+        on_history: Callable[[History], None] | None = None,
     ) -> list[History]:
         """Every revision of each draft, the draft itself first.
 
@@ -137,6 +138,7 @@ class EditedText(DomainModel):
             walk: how to revise; the model's own where not given.
             seed: of the draws: draft ``i`` has ``seed + i``, or the i-th of several.
             batch_size: drafts at a time, each of their candidates counted.
+            on_history: receives the revisions of each draft in turn, batch by batch.
 
         Raises:
             InputError: if a draft is longer than the model reads.
@@ -156,7 +158,11 @@ class EditedText(DomainModel):
         found: list[History] = []
         for first in range(0, len(drafts), at_once):
             rows = slice(first, first + at_once)
-            found += reviser(drafts[rows], asked[rows], rngs[rows])
+            done = reviser(drafts[rows], asked[rows], rngs[rows])
+            found += done
+            if on_history is not None:
+                for history in done:
+                    on_history(history)
         return found
 
     def noise_drafts(

@@ -21,7 +21,7 @@ from multidiff.core.randomness import Rng, generators
 from multidiff.core.unmasking import unmask, unmask_blocks
 from multidiff.nn.tokens import BlockReader, TokenDenoiser
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
-from multidiff.text.model import TextModel
+from multidiff.text.model import OnText, TextModel
 from multidiff.text.orders import TextOrder, batches_of, canvas_of, laid_out, orders_told, told_of
 from multidiff.text.vocabulary import END, PAD
 from multidiff.text.walk import MaskWalk
@@ -126,6 +126,7 @@ class MaskedText(TextModel):
         candidates: int = 1,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[str]:
         """Texts, one for each order.
 
@@ -142,6 +143,7 @@ class MaskedText(TextModel):
             candidates: drawn for each text, of which the one most like the others is taken.
             batch_size: texts at a time.
             on_step: told the steps done and the tokens after each step of each batch.
+            on_text: receives each text in turn, as soon as it and all before it are done.
 
         Raises:
             InputError: if the model cannot do what is asked.
@@ -152,7 +154,7 @@ class MaskedText(TextModel):
             self.walk.checked_guidance(guidance),
         )
         make = partial(self._made, plan=plan, on_step=on_step)
-        return self._texts(orders, seed, candidates, batch_size, make)
+        return self._texts(orders, seed, candidates, batch_size, make, on_text)
 
     def _longest(self) -> int:
         """Running text is written in blocks, so that it may be of any length."""

@@ -12,31 +12,21 @@ from typing import Any
 from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.report import Report, progress
+from multidiff.report import OnLine, Report, progress
 from multidiff.text.masked import MaskedText
+from multidiff.text.model import OnText
 from multidiff.text.orders import TextOrder
-from multidiff.text.sampling import drawn, orders_of, write
+from multidiff.text.sampling import check_guidance, drawn, orders_of, write
 from multidiff.text.vocabulary import BLANK, END, Vocabulary, sets_apart
 
 
 def sample(
-    model: MaskedText,
-    *,
-    num: int,
-    prompts: Sequence[str],
-    out: Path | None,
-    steps: int | None = None,
-    solver: str | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
-    infill: str | None = None,
-    length: int | None = None,
-    source: str | None = None,
-    candidates: int = 1,
-    temperature: float | None = None,
-    nucleus: float | None = None,
-    show_steps: bool = False,
-) -> Report:
+    model: MaskedText, *, num: int, prompts: Sequence[str], out: Path | None,
+    steps: int | None = None, solver: str | None = None, guidance: float | None = None,
+    seed: int = 0, infill: list[str] = [], length: int | None = None,  # noqa: B006
+    source: list[str] = [], candidates: int = 1, temperature: float | None = None,  # noqa: B006
+    nucleus: float | None = None, show_steps: bool = False, on_line: OnLine | None = None,
+) -> Report:  # fmt: skip
     """Texts, a line each.
 
     Args:
@@ -51,33 +41,45 @@ def sample(
         guidance: scale of the prompts, or of the source; 1 is off.
         seed: of the draws.
         infill: a text with ``[MASK]`` for each token to be found; running text goes on behind it
-            up to its length.
+            up to its length. May be repeated, or read from a file (``--infill-file``).
         length: of the texts, in tokens; running text may be longer than the model reads.
-        source: what the texts are made from, for models that read that.
+        source: what the texts are made from, for models that read that. May be repeated, or read
+            from a file (``--source-file``).
         candidates: drawn for each text, of which the one most like the others is told.
         temperature: of the tokens; 0 takes the likeliest.
         nucleus: tokens are drawn among the likeliest up to this probability.
         show_steps: tell each text after each step, ``[MASK]`` where a token is not found yet.
+        on_line: receives each line as soon as it is made.
 
     Raises:
         InputError: if an option is wrong.
     """
     if show_steps and candidates > 1:
         raise InputError(f"--candidates {candidates}: --show-steps shows one; leave either out")
+    check_guidance(model, guidance, prompts)
     orders = orders_of(model, prompts, infill, length, source)
     how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
     how |= {"temperature": temperature, "nucleus": nucleus, "candidates": candidates}
-    shown: list[list[str]] = []
-    draw = partial(_watched, model, how, shown) if show_steps else partial(_made, model, how)
-    report = drawn(model, orders, list(prompts) or [""], range(seed, seed + num), draw)
-    write(report.lines, out)
-    return _with_steps(report, shown) if show_steps else report
+    seeds, shown = range(seed, seed + num), []
+    if show_steps:
+        draw = partial(_watched, model, how, shown)
+        report = drawn(model, orders, seeds, draw, on_line, partial(_states, shown))
+        for output, states in zip(report.facts["outputs"], shown, strict=True):
+            output["steps"] = states
+    else:
+        report = drawn(model, orders, seeds, partial(_made, model, how), on_line)
+    write([output["text"] for output in report.facts["outputs"]], out)
+    return report
 
 
 def _made(
-    model: MaskedText, how: dict[str, Any], orders: list[TextOrder], seeds: list[int]
+    model: MaskedText,
+    how: dict[str, Any],
+    orders: list[TextOrder],
+    seeds: list[int],
+    on_text: OnText,
 ) -> list[str]:
-    """All of the texts at once."""
+    """All of the texts, batch by batch."""
     count = model.walk.mask_steps(how["steps"]) or model.block
     with progress() as bar:
 
@@ -86,7 +88,7 @@ def _made(
             bar(SimpleNamespace(number=number, total=count or tokens.shape[1]))
 
         on_step = None if bar is None else tell
-        return model.generate(orders, **how, seed=seeds, on_step=on_step)
+        return model.generate(orders, **how, seed=seeds, on_step=on_step, on_text=on_text)
 
 
 def _watched(
@@ -95,6 +97,7 @@ def _watched(
     shown: list[list[str]],
     orders: list[TextOrder],
     seeds: list[int],
+    on_text: OnText,
 ) -> list[str]:
     """Each text by itself, and its states noted in ``shown``."""
     words, mask = model.domain.vocabulary, model.process.size
@@ -107,6 +110,7 @@ def _watched(
 
         texts += model.generate([order], **how, seed=[seed], on_step=note)
         shown.append(states)
+        on_text(texts[-1])
     return texts
 
 
@@ -123,14 +127,12 @@ def with_masks(vocabulary: Vocabulary, numbers: Sequence[int], mask: int) -> str
     return (" " if sets_apart(vocabulary) else "").join(part for part in parts if part)
 
 
-def _with_steps(report: Report, shown: Sequence[Sequence[str]]) -> Report:
-    """The states of each text, a line each, with an empty line between the texts."""
-    lines: list[str] = []
-    for output, states in zip(report.facts["outputs"], shown, strict=True):
-        output["steps"] = states
-        width = len(str(len(states)))
-        lines += [""] if lines else []
-        for number, state in enumerate(states, 1):
-            told = state.replace("\n", "\\n")
-            lines.append(f"{number:>{width}}  {told}")
-    return Report(lines, report.facts)
+def _states(shown: Sequence[Sequence[str]], number: int, text: str) -> list[str]:
+    """The states of a text, a line each, with an empty line before all but the first text."""
+    states = shown[number]
+    width = len(str(len(states)))
+    lines = [""] if number else []
+    for step, state in enumerate(states, 1):
+        told = state.replace("\n", "\\n")
+        lines.append(f"{step:>{width}}  {told}")
+    return lines

@@ -26,6 +26,8 @@ from multidiff.text.walk import TextWalk
 
 # From some orders, their lengths in tokens and their generators to texts, on one canvas.
 Make = Callable[[list[TextOrder], list[int], list[torch.Generator]], list[str]]
+# Receives each text, in the order of the requests, once it and all before it are done.
+OnText = Callable[[str], None]
 
 
 class TextModel(DomainModel):
@@ -75,6 +77,7 @@ class TextModel(DomainModel):
         seed: int | Sequence[int] = 0,
         candidates: int = 1,
         batch_size: int = 64,
+        on_text: OnText | None = None,
     ) -> list[str]:
         """Texts, one for each order; models add what their own walk is told.
 
@@ -87,6 +90,7 @@ class TextModel(DomainModel):
             seed: of the draws: text ``i`` has ``seed + i``, or the i-th of several.
             candidates: drawn for each text, of which the one most like the others is taken.
             batch_size: texts at a time.
+            on_text: receives each text in turn, as soon as it and all before it are done.
         """
 
     @abstractmethod
@@ -109,7 +113,7 @@ class TextModel(DomainModel):
 
     def _texts(
         self, orders: Sequence[TextOrder], seed: int | Sequence[int], candidates: int, most: int,
-        make: Make,
+        make: Make, on_text: OnText | None = None,
     ) -> list[str]:  # fmt: skip
         """A text of each order, of so many candidates each, at most so many at a time."""
         seeds = seeds_from(seed, len(orders))
@@ -117,15 +121,23 @@ class TextModel(DomainModel):
         every = [order for order in orders for _ in range(candidates)]
         rngs = generators([n for one in seeds for n in candidate_seeds(one, candidates)])
         lengths = [self._length(order, rng) for order, rng in zip(every, rngs, strict=True)]
-        texts = [""] * len(every)
+        made: list[str | None] = [None] * len(every)
+        texts: list[str] = []
         for rows in batches_of(lengths, most):
-            made = make(
+            batch = make(
                 [every[i] for i in rows], [lengths[i] for i in rows], [rngs[i] for i in rows]
             )
-            for row, text in zip(rows, made, strict=True):
-                texts[row] = text
-        groups = [texts[i : i + candidates] for i in range(0, len(texts), candidates)]
-        return [self._best(group) for group in groups]
+            for row, text in zip(rows, batch, strict=True):
+                made[row] = text
+            while len(texts) < len(orders):
+                first = len(texts) * candidates
+                group = [one for one in made[first : first + candidates] if one is not None]
+                if len(group) < candidates:
+                    break
+                texts.append(self._best(group))
+                if on_text is not None:
+                    on_text(texts[-1])
+        return texts
 
     def _best(self, candidates: list[str]) -> str:
         """The one most like the others (minimum Bayes risk, Kumar & Byrne 2004)."""

@@ -93,11 +93,15 @@ def canvas_of(length: int) -> int:
 
 
 def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Which texts are made together: those whose canvases have one size."""
+    """Which texts are made together: those whose canvases have one size.
+
+    The batch with the earliest text comes first, so that texts are done nearly in their order.
+    """
     alike: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
         alike.setdefault(canvas_of(length), []).append(row)
-    return [rows[i : i + most] for rows in alike.values() for i in range(0, len(rows), most)]
+    batches = [rows[i : i + most] for rows in alike.values() for i in range(0, len(rows), most)]
+    return sorted(batches)
 
 
 def laid_out(

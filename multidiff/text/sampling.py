@@ -2,57 +2,90 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.files import written_whole
-from multidiff.report import Report
+from multidiff.report import OnLine, Report
 from multidiff.text.listing import parse_meaning
-from multidiff.text.model import TextModel
+from multidiff.text.model import OnText, TextModel
 from multidiff.text.orders import TextOrder
 from multidiff.text.vocabulary import BLANK, Vocabulary, with_blanks
+
+logger = logging.getLogger(__name__)
 
 SAMPLES = "samples.txt"
 # What may be pinned without a classifier: what stands where.
 LENGTH, FIRST = "length", "first"
 
-# From orders and their seeds to texts.
-Draw = Callable[[list[TextOrder], list[int]], list[str]]
+# From orders and their seeds to texts, each of which is passed on as soon as it is done.
+Draw = Callable[[list[TextOrder], list[int], OnText], list[str]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the options that it comes from.
+
+    Attributes:
+        order: what is asked of each of its texts.
+        options: ``prompt``, and ``source`` and ``infill`` where they are given.
+    """
+
+    order: TextOrder
+    options: Mapping[str, str]
 
 
 def orders_of(
     model: TextModel,
     prompts: Sequence[str],
-    infill: str | None,
+    infills: Sequence[str],
     length: int | None,
-    source: str | None,
+    sources: Sequence[str],
     pinned: Mapping[str, str] = {},
-) -> list[TextOrder]:
-    """What is asked of the texts of each prompt, or of those without one.
+) -> list[Asked]:
+    """What is asked of the texts of each prompt or source, with each of the texts to fill in.
 
     Args:
         model: which is asked.
         prompts: meaning representations.
-        infill: a text with ``[MASK]`` for each token to be found; of running text perhaps the
+        infills: texts with ``[MASK]`` for each token to be found; of running text perhaps the
             beginning.
         length: of the texts, in tokens.
-        source: what the texts are made from.
+        sources: what the texts are made from.
         pinned: ``length`` and ``first`` once more, as controls give them.
 
     Raises:
-        InputError: if words or meanings are unknown, lengths wrong, or the model is not told
-            such things.
+        InputError: if words or meanings are unknown, lengths wrong, nothing is left to be filled
+            in, or the model does not read such things.
     """
-    meanings, made_from = _meanings(model, prompts), _source(model, source)
+    meanings = _meanings(model, prompts)
+    asked = []
+    for prompt, meaning in zip(prompts or [""], meanings, strict=True):
+        for source in _sources(model, sources):
+            for infill in infills or [None]:
+                known, wanted = _laid(model, infill, length, pinned)
+                options = {"prompt": prompt, "source": source, "infill": infill}
+                given = {name: one for name, one in options.items() if one or name == "prompt"}
+                asked.append(Asked(TextOrder(meaning, known, wanted, source), given))
+    return asked
+
+
+def _laid(
+    model: TextModel, infill: str | None, length: int | None, pinned: Mapping[str, str]
+) -> tuple[dict[int, int], int | None]:
+    """Which tokens of a text are known, and how many it has if that is known."""
     words = model.domain.vocabulary
     known: dict[int, int] = {}
     lengths: dict[str, int] = {}
     if infill is not None:
         found = with_blanks(words, readable(words, "--infill", infill))
         known = {place: number for place, number in enumerate(found) if number is not None}
+        length = _check_blanks(model, infill, found, length)
         # Running text goes on behind it where it is to be longer.
         if model.domain.ends or length is None or length < len(found):
             lengths["--infill"] = len(found)
@@ -63,8 +96,33 @@ def orders_of(
             raise InputError(f"--control {LENGTH}={pinned[LENGTH]}: a number of words")
         lengths[f"--control {LENGTH}"] = int(pinned[LENGTH])
     asked = _one_length(model, lengths)
-    known |= _first(words, pinned, known)
-    return [TextOrder(meaning, known, asked, made_from) for meaning in meanings]
+    return known | _first(words, pinned, known), asked
+
+
+def _check_blanks(
+    model: TextModel, infill: str, found: Sequence[int | None], length: int | None
+) -> int | None:
+    """The length of a text to be filled in, if it is given or follows.
+
+    Raises:
+        InputError: if nothing of it is left to be found.
+    """
+    if not found or None in found:
+        return length
+    if model.domain.ends:
+        raise InputError(
+            f"--infill {infill}: has no {BLANK}, so nothing is to be filled in, and this model "
+            f"does not continue texts; write {BLANK} for each missing token, as in "
+            f'"{infill.rstrip()} {BLANK} {BLANK}"'
+        )
+    if length is None and len(found) < model.domain.length:
+        return model.domain.length
+    if length is None or length == len(found):
+        raise InputError(
+            f"--infill {infill}: has {len(found)} tokens and no {BLANK}; set --length above "
+            f"{len(found)}, and the text goes on up to there"
+        )
+    return length
 
 
 def _meanings(model: TextModel, prompts: Sequence[str]) -> list[dict[str, str]]:
@@ -79,20 +137,25 @@ def _meanings(model: TextModel, prompts: Sequence[str]) -> list[dict[str, str]]:
     return meanings or [{}]
 
 
-def _source(model: TextModel, source: str | None) -> str:
+def _sources(model: TextModel, sources: Sequence[str]) -> Sequence[str]:
+    """What texts are made from; one empty text for a model that reads none."""
     words, reads = model.domain.vocabulary, model.domain.source_length
     if not reads:
-        if source is not None:
-            raise InputError(f"--source {source}: this model makes texts from none; leave it out")
-        return ""
-    if source is None or not source.strip():
-        raise InputError(f"--source {source or ''}: this model makes texts from others; give one")
-    count = len(words.numbers(readable(words, "--source", source)))
-    if count >= reads:
-        raise InputError(
-            f"--source {source}: has {count} tokens and this model reads {reads - 1}; shorten it"
-        )
-    return source
+        if sources:
+            raise InputError(
+                f"--source {sources[0]}: this model makes texts from none; leave it out"
+            )
+        return [""]
+    for source in sources or [""]:
+        if not source.strip():
+            raise InputError(f"--source {source}: this model makes texts from others; give one")
+        count = len(words.numbers(readable(words, "--source", source)))
+        if count >= reads:
+            raise InputError(
+                f"--source {source}: has {count} tokens and this model reads {reads - 1}; "
+                "shorten it"
+            )
+    return sources
 
 
 def _one_length(model: TextModel, lengths: Mapping[str, int]) -> int | None:
@@ -131,35 +194,73 @@ def readable(vocabulary: Vocabulary, option: str, text: str) -> str:
     return text
 
 
+def check_guidance(model: TextModel, guidance: float | None, prompts: Sequence[str]) -> None:
+    """See whether guidance has anything to scale.
+
+    Args:
+        model: which is guided.
+        guidance: the scale, if one is given.
+        prompts: what the texts are to say.
+
+    Raises:
+        InputError: if it has not, so that it would be ignored, or is out of range.
+    """
+    if guidance is None or model.walk.checked_guidance(guidance) == 1:
+        return
+    if not model.domain.sources:
+        raise InputError(
+            f"--guidance {guidance:g}: this model has no condition to strengthen; leave it out"
+        )
+    if model.domain.meanings is not None and not any(prompts):
+        raise InputError(
+            f"--guidance {guidance:g}: strengthens a --prompt; give one, or leave it out"
+        )
+    if model.drop_condition == 0:
+        logger.warning(
+            "--guidance %g: the model was trained without drop_condition, so that it never "
+            "learned texts without a condition; the texts may be wrong", guidance,
+        )  # fmt: skip
+
+
 def drawn(
     model: TextModel,
-    orders: Sequence[TextOrder],
-    prompts: Sequence[str],
+    asked: Sequence[Asked],
     seeds: range,
     draw: Draw,
+    on_line: OnLine | None = None,
+    lines_of: Callable[[int, str], list[str]] = lambda number, text: [text],
 ) -> Report:
-    """A text of each order and seed, and what is told of it.
+    """A text of each request and seed, and what is reported of it.
 
     Args:
         model: which draws.
-        orders: one for each prompt.
-        prompts: as they were given; ``[""]`` without one.
+        asked: one for each prompt, source and text to be filled in.
         seeds: of the texts of each.
         draw: makes them.
+        on_line: receives each line as soon as it is made.
+        lines_of: the lines of a text, by its number and itself.
     """
-    every = [order for order in orders for _ in seeds]
-    numbers = [*seeds] * len(orders)
-    began = time.perf_counter()
-    texts = draw(every, numbers)
-    seconds = time.perf_counter() - began
-    asked = [prompt for prompt in prompts for _ in seeds]
+    every = [one for one in asked for _ in seeds]
+    numbers = [*seeds] * len(asked)
     words = model.domain.vocabulary.numbers
-    outputs: list[dict[str, Any]] = [
-        {"text": text, "seed": seed, "prompt": prompt, "words": len(words(text))}
-        for text, seed, prompt in zip(texts, numbers, asked, strict=True)
-    ]
+    outputs: list[dict[str, Any]] = []
+    lines: list[str] = []
+
+    def note(text: str) -> None:
+        number = len(outputs)
+        options = {"prompt": "", **every[number].options}
+        told = {"text": text, "seed": numbers[number], **options, "words": len(words(text))}
+        outputs.append(told)
+        for line in lines_of(number, text):
+            lines.append(line)
+            if on_line is not None:
+                on_line(line)
+
+    began = time.perf_counter()
+    draw([one.order for one in every], numbers, note)
+    seconds = time.perf_counter() - began
     facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}
-    return Report(texts, facts)
+    return Report(lines, facts)
 
 
 def write(texts: Sequence[str], out: Path | None) -> None:
