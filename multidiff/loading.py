@@ -76,13 +76,15 @@ def shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in found}
 
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
+def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: bool = False) -> Any:
     """A ready model of any domain.
 
     Args:
         name: of a shipped model, a folder, a model on the Hugging Face hub, or the folder or
             file of a foreign checkpoint, which is converted in memory.
         device: where it will compute.
+        trainable: leave the gradients on of the weights that its training updates, to train it
+            further. Parts that are frozen there stay frozen.
 
     Raises:
         InputError: if there is no such model, or its files do not fit each other.
@@ -91,7 +93,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     if found is not None:
         model = outline(found, Path(name))
         load_into(model, found.tensors, name)
-        return model.to(device).eval().requires_grad_(False)
+        return _ready(model, device, trainable)
     folder = find_model(name)
     with without_values():
         model = build_model(folder / RECIPE)
@@ -104,7 +106,12 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
             )
     load_into(model, tensors, folder / WEIGHTS)
     model.settle(folder)
-    return model.to(device).eval().requires_grad_(False)
+    return _ready(model, device, trainable)
+
+
+def _ready(model: Any, device: str | torch.device, trainable: bool) -> Any:
+    model = model.to(device).eval()
+    return model if trainable else model.requires_grad_(False)
 
 
 def home_of(name: str | Path) -> Path:

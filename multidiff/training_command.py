@@ -10,6 +10,7 @@ import torch
 
 from multidiff.catalogue import VERBS
 from multidiff.checking import locate
+from multidiff.core.draws import DrawsFrom
 from multidiff.errors import InputError
 from multidiff.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
 from multidiff.recipe import to_yaml
@@ -38,8 +39,9 @@ def train_recipe(
         if needed not in parts:
             raise InputError(f"{recipe}: has no section {needed!r}, which training needs")
     trainer: Trainer = parts["trainer"].build()
-    torch.manual_seed(trainer.seed)
-    model: Model = parts["model"].build()
+    with DrawsFrom(torch.Generator().manual_seed(trainer.seed)):
+        model: Model = parts["model"].build()
+        task = model.task()
     for initial in parts["weights"].build() if "weights" in parts else ():
         initial.put_into(model, load(initial.model))
     data: Batches = parts["data"].build()
@@ -48,7 +50,7 @@ def train_recipe(
         data = parts["first_pass"].build()(model, data)
     resolved = to_yaml({name: part.resolved for name, part in parts.items()})
     outcome = trainer.fit(
-        model.task(),
+        task,
         data,
         held_out,
         out=out,

@@ -161,7 +161,14 @@ def check_times(times: Any) -> None:
 
 
 class Domain:
-    """Media to state and back: a new modality overrides :meth:`encode` and :meth:`decode`."""
+    """Media to state and back: a new modality overrides :meth:`encode` and :meth:`decode`.
+
+    Attributes:
+        droppable: keys of the parts of its condition that training may leave out for guidance.
+            It has to be said where there are several parts besides truth values.
+    """
+
+    droppable: Sequence[str | int] | None = None
 
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
         """A batch of media as states near zero mean and unit variance, and their condition."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from multidiff.core.protocols import (
 from multidiff.core.randomness import Rng, uniform
 from multidiff.core.self_conditioning import SelfConditioning
 
+# Names in the losses and the log that an extra loss cannot have.
+TAKEN = {"denoising", "gradient", "rate", "step", "group"}
+
 
 class DiffusionTask(nn.Module):
     """Denoising on one process.
@@ -29,8 +33,14 @@ class DiffusionTask(nn.Module):
         domain: media to states; a module if it learns something of its own.
         process: how states are corrupted.
         denoiser: the network.
-        drop_condition: share of the samples whose condition is left out, for guidance.
+        drop_condition: share of the samples whose condition is left out, for guidance; or the
+            share for each part of the condition, by its key. With one share for all, the parts
+            are left out together; with one for each, independently, as several guidance scales
+            need it.
         self_conditioning: how the denoiser is told its own last estimate, if it is.
+
+    Raises:
+        ValueError: if a share is not in [0, 1].
     """
 
     def __init__(
@@ -38,12 +48,14 @@ class DiffusionTask(nn.Module):
         domain: Domain,
         process: Process,
         denoiser: nn.Module,
-        drop_condition: float = 0.0,
+        drop_condition: float | Mapping[Any, float] = 0.0,
         self_conditioning: SelfConditioning | None = None,
     ):
         super().__init__()
-        if not 0 <= drop_condition <= 1:
-            raise ValueError(f"drop_condition {drop_condition:g} is not in [0, 1]")
+        several = drop_condition if isinstance(drop_condition, Mapping) else {"": drop_condition}
+        for key, share in several.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"drop_condition {key} {share:g} is not in [0, 1]")
         self.domain, self.process, self.denoiser = domain, process, denoiser
         self.drop_condition, self.self_conditioning = drop_condition, self_conditioning
         # A draw of times that learns is a module: registered, it is saved and moved with us.
@@ -54,7 +66,12 @@ class DiffusionTask(nn.Module):
         self.denoiser.compile(*args, **kwargs)
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """The losses of each sample by name; training minimises the mean of their sum."""
+        """Return the losses of each sample by name; training minimises the mean of their sum.
+
+        Raises:
+            ValueError: if an extra loss has a name that stands for something else, or the
+                condition has several parts and it was not said which may be left out.
+        """
         with torch.autocast(_device_type(self), enabled=False):
             encoded = self._encoded(batch, rng)
             level = self.process.draw_level(len(encoded.clean), rng).to(encoded.clean.device)
@@ -68,6 +85,12 @@ class DiffusionTask(nn.Module):
             loss = self.process.loss(output, aim, encoded.mask)
             estimate = self.process.estimate(output, corrupted.noisy, level)
             extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
+        taken = sorted(extra.keys() & TAKEN)
+        if taken:
+            raise ValueError(
+                f"{type(self.domain).__name__}.extra_losses: the name {taken[0]!r} stands for "
+                "something else in the losses and the log; give this loss another"
+            )
         return {"denoising": loss, **extra}
 
     def _encoded(self, batch: Any, rng: Rng | None) -> Encoded:
@@ -80,9 +103,16 @@ class DiffusionTask(nn.Module):
         return encoded
 
     def _condition(self, condition: Condition, batch: int, rng: Rng | None) -> Condition:
-        if condition is None or self.drop_condition == 0:
+        drop = self.drop_condition
+        if condition is None or drop == 0:
             return condition
-        return leave_out(condition, uniform((batch,), rng) < self.drop_condition)
+        if isinstance(drop, Mapping):
+            draws = uniform((batch, len(drop)), rng)
+            rows = {key: draws[:, i] < share for i, (key, share) in enumerate(drop.items())}
+            return leave_out(condition, rows)
+        return leave_out(
+            condition, uniform((batch,), rng) < drop, getattr(self.domain, "droppable", None)
+        )
 
     def _read(self, corrupted: Corruption, condition: Condition, rng: Rng | None) -> Tensor:
         """What the denoiser reads: the noisy states, perhaps beside what it is told of them."""

@@ -213,6 +213,7 @@ def stream(
         pin_memory=pin,
         persistent_workers=False,
         worker_init_fn=ignore_interruptions,
+        generator=torch.Generator(),  # or else it draws from the process's
     )
     with withheld_from_children():
         return iter(loader)

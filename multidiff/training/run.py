@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env, send_to_device
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from multidiff.core.randomness import generators, mixed_seed
+from multidiff.core.task import TAKEN
 from multidiff.errors import InputError
 from multidiff.files import kept_to_itself
 from multidiff.training.batches import BatchSource, stream
 from multidiff.training.checkpoints import CheckpointFolder
 from multidiff.training.ema import MovingAverage
+from multidiff.training.engine import StepDraws, begun_engine, computes_in_bfloat16
 from multidiff.training.log import TrainingLog
+from multidiff.training.modes import Modes
 from multidiff.training.rates import rate_at
 from multidiff.training.shards import gathered_weights, keep_precision, put_whole
 from multidiff.training.state import gathered, put_back
@@ -41,8 +43,18 @@ class Losses(nn.Module):
         self.task: Any = task
 
     def forward(self, batch: Any, rng: list[torch.Generator]) -> dict[str, Tensor]:
-        """Mean losses by name."""
-        return {name: loss.mean() for name, loss in self.task.losses(batch, rng).items()}
+        """Mean losses by name.
+
+        Raises:
+            ValueError: if a loss has the name of something else in the log.
+        """
+        found = self.task.losses(batch, rng)
+        taken = sorted((TAKEN - {"denoising"}) & found.keys())
+        if taken:
+            raise ValueError(
+                f"a loss is named {taken[0]!r}, as something else in the log: rename it"
+            )
+        return {name: _full(loss.mean()) for name, loss in found.items()}
 
 
 class Run:
@@ -65,13 +77,14 @@ class Run:
         texts: dict[str, str],
     ):
         self.plan, self.batches, self.folder, self.texts = plan, batches, folder, texts
-        self.engine = Accelerator(mixed_precision=_mixed_precision(plan.precision))
+        self.engine = begun_engine()
+        self._bfloat16 = computes_in_bfloat16(plan.precision)
         keep_precision(getattr(self.engine.state, "fsdp_plugin", None))
-        if self.engine.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
         if plan.compile:
             task.compile()
+        self.draws = StepDraws(self.engine.device, redirected=not plan.compile)
         self.losses, self.optimizer = self.engine.prepare(Losses(task), self._optimizer(task))
+        self.modes = Modes(self.losses)
         self.task = self.engine.unwrap_model(self.losses).task
         # As they are after the engine has prepared them; to look them up costs more than to clip.
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -83,6 +96,11 @@ class Run:
 
     def _optimizer(self, task: nn.Module) -> torch.optim.Optimizer:
         trained = [p for p in task.parameters() if p.requires_grad]
+        if not trained:
+            raise InputError(
+                "every weight of the task is frozen, so there is nothing to train: load the model "
+                "with load(name, trainable=True), or call requires_grad_() on a part"
+            )
         return torch.optim.AdamW(
             trained,
             lr=self.plan.learning_rate,
@@ -125,8 +143,9 @@ class Run:
             self.log.say(f"resuming from step {self.step}")
 
     def finish(self) -> None:
-        """Leave the averaged weights in the task."""
+        """Leave the averaged weights in the task, ready to sample."""
         self._read_losses()
+        self.modes.finish()
         for name, value in self.average.shadow.items():
             put_whole(self.task, name, value)
         self.engine.wait_for_everyone()
@@ -151,26 +170,26 @@ class Run:
     def advance(self, step: int) -> None:
         """One update of the weights."""
         plan = self.plan
-        if not self.losses.training:
-            self.losses.train()
-        # Dropout and the like; each process its own.
-        self._seed(mixed_seed(plan.seed, WEIGHTS, step, self.engine.process_index))
+        self.modes.train()
         factor = rate_at(step - 1, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate * factor
         self.optimizer.zero_grad()
         names: list[str] = []
         sums: dict[str, Tensor] = {}
-        for micro in range(plan.accumulate):
-            last = micro == plan.accumulate - 1
-            with contextlib.nullcontext() if last else self.engine.no_sync(self.losses):
-                batch = next(self._stream)
-                names += _names(batch)
-                number = (step - 1) * plan.accumulate + micro
-                losses = self._losses_of(batch, NOISE, number)
-                self.engine.backward(_total(losses) / plan.accumulate)
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0) + loss.detach() / plan.accumulate
+        # Dropout and the like; each process its own.
+        seed = mixed_seed(plan.seed, WEIGHTS, step, self.engine.process_index)
+        with self.draws.of_step(seed) as computed:
+            for micro in range(plan.accumulate):
+                last = micro == plan.accumulate - 1
+                with contextlib.nullcontext() if last else self.engine.no_sync(self.losses):
+                    batch = next(self._stream)
+                    names += _names(batch)
+                    number = (step - 1) * plan.accumulate + micro
+                    losses = computed(lambda b=batch, n=number: self._losses_of(b, NOISE, n))
+                    self.engine.backward(_total(losses) / plan.accumulate)
+                for name, loss in losses.items():
+                    sums[name] = sums.get(name, 0) + loss.detach() / plan.accumulate
         norm = self.engine.clip_grad_norm_(self._trained, plan.max_gradient_norm)
         self.optimizer.step()
         self.average.update()
@@ -184,22 +203,12 @@ class Run:
             self._read_losses()
             self._tell(factor)
 
-    def _seed(self, seed: int) -> None:
-        """Seed the draws that name no generator, where this process computes.
-
-        ``torch.manual_seed`` goes to every kind of device there may be, and where CUDA was never
-        begun writes down who called: milliseconds at each step.
-        """
-        torch.default_generator.manual_seed(seed)
-        if self.engine.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-
     def _losses_of(self, batch: dict[str, Any], use: int, number: int) -> dict[str, Tensor]:
         sent: Any = send_to_device(batch, self.engine.device, non_blocking=True)
         rows = len(next(iter(batch.values())))
         first = self.engine.process_index * rows
         seeds = [mixed_seed(self.plan.seed, use, number, first + row) for row in range(rows)]
-        with self.engine.autocast():
+        with torch.autocast(self.engine.device.type, torch.bfloat16, enabled=self._bfloat16):
             return self.losses(sent, generators(seeds, self.engine.device))
 
     def _read_losses(self) -> None:
@@ -235,10 +244,17 @@ class Run:
 
     def look(self, held_out: BatchSource | None, preview: Preview | None) -> None:
         """Held-out losses and previews, with the averaged weights."""
-        with self.average.in_place(), gathered_weights(self.losses), torch.no_grad():
-            self.losses.eval()
+        self.modes.eval()
+        seed = mixed_seed(self.plan.seed, HELD_OUT, self.step, self.engine.process_index)
+        with (
+            self.average.in_place(),
+            gathered_weights(self.losses),
+            torch.no_grad(),
+            self.draws.of_step(seed) as computed,
+        ):
             if held_out is not None:
-                self.log.tell(self.step, "held-out", self._held_out_losses(held_out))
+                means = computed(lambda: self._held_out_losses(held_out))
+                self.log.tell(self.step, "held-out", means)
             if preview is not None and self.folder is not None:
                 preview(self.log.writer, self.step)
 
@@ -278,11 +294,8 @@ class Run:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
 
-def _mixed_precision(precision: str) -> str:
-    if precision == "auto":
-        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-        precision = "fp32" if on_cpu else "bf16"
-    return {"bf16": "bf16", "fp32": "no"}[precision]
+def _full(loss: Tensor) -> Tensor:
+    return loss.float() if loss.dtype in (torch.bfloat16, torch.float16) else loss
 
 
 def _names(batch: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from multidiff.core.randomness import Rng
 from multidiff.errors import Interrupted
 from multidiff.training.batches import BatchSource, source_of
+from multidiff.training.engine import process_settings
 from multidiff.training.rates import Decay
 from multidiff.training.run import Run
 from multidiff.training.signals import interruptions
@@ -61,7 +62,7 @@ class Trainer:
         validate_every: steps between looks at held-out data and previews.
         validation_batches: held-out batches looked at.
         workers: processes that prepare batches ahead, for each training process.
-        threads: of the CPU, for each process; torch's choice where None.
+        threads: of the CPU, for each process, while it trains; torch's choice where None.
     """
 
     steps: int
@@ -139,9 +140,14 @@ class Trainer:
         """
         source = source_of(batches)
         held_out = None if held_out is None else source_of(held_out)
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        run = Run(self, task, source, None if out is None else Path(out), dict(texts or {}))
+        with process_settings(self.threads):
+            run = Run(self, task, source, None if out is None else Path(out), dict(texts or {}))
+            self._go(run, held_out, resume, preview)
+        return Outcome(run.step, run.last_losses, run.engine.is_main_process)
+
+    def _go(
+        self, run: Run, held_out: BatchSource | None, resume: bool, preview: Preview | None
+    ) -> None:
         if held_out is not None:  # what is wrong with it is told now, not hours from now
             held_out.batch(0, run.engine.process_index, run.engine.num_processes)
         with run.alone():
@@ -157,7 +163,6 @@ class Trainer:
                     if stopping:
                         raise Interrupted(signal.number)
         run.finish()
-        return Outcome(run.step, run.last_losses, run.engine.is_main_process)
 
 
 @dataclass(frozen=True)

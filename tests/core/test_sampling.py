@@ -17,7 +17,7 @@ from multidiff.core.mask_solvers import Ancestral
 from multidiff.core.masking import MaskProcess
 from multidiff.core.predictions import spread
 from multidiff.core.projections import clip, in_turn, keep_known
-from multidiff.core.protocols import Domain
+from multidiff.core.protocols import Domain, Encoded
 from multidiff.core.sampling import sample
 from multidiff.core.schedules import BetaSchedule
 from multidiff.core.solvers import DDIM, DDPM, DPMSolverPP, Heun
@@ -27,6 +27,7 @@ from multidiff.core.unmasking import unmask
 
 LINEAR = BetaSchedule.linear()
 PROCESS = GaussianProcess(LINEAR)
+LEVEL = LINEAR.at(torch.tensor([0.5]))
 
 
 def double(*shape, seed=0):
@@ -251,9 +252,9 @@ def test_wrong_scales():
 
 def test_conditions_left_out():
     condition = {"class": torch.tensor([3, 4]), "text": (torch.ones(2, 5), [torch.ones(2, 1)])}
-    null = null_condition(condition)
+    null = null_condition(condition, ["class", "text"])
     assert null["class"].tolist() == [-1, -1] and float(null["text"][0].sum()) == 0
-    some = leave_out(condition, torch.tensor([False, True]))
+    some = leave_out(condition, torch.tensor([False, True]), ["class", "text"])
     assert some["class"].tolist() == [3, -1]
     assert some["text"][0].sum(dim=1).tolist() == [5, 0]
     assert some["text"][1][0].tolist() == [[1], [0]]
@@ -277,3 +278,73 @@ def test_a_domain_says_what_it_lacks():
         Domain().encode({}, None)
     with pytest.raises(NotImplementedError, match="how to decode"):
         Domain().decode(torch.zeros(1))
+
+
+def test_structure_in_a_condition_is_never_left_out():
+    """A mask of ones as numbers is no condition: it stays, or it has to be said."""
+    condition = {"kind": torch.tensor([3, 4]), "mask": torch.ones(2, 5)}
+    rows = torch.tensor([True, True])
+    for call in (
+        lambda: null_condition(condition),
+        lambda: leave_out(condition, rows),
+        lambda: ClassifierFreeGuidance(told_and_untold, 2.0)(double(2, 3), LEVEL, condition),
+    ):
+        with pytest.raises(ValueError, match="several parts, \\['kind', 'mask'\\]"):
+            call()
+    null = null_condition(condition, ["kind"])
+    assert null["kind"].tolist() == [-1, -1] and null["mask"] is condition["mask"]
+    some = leave_out(condition, {"kind": torch.tensor([True, False])})
+    assert some["kind"].tolist() == [-1, 4] and some["mask"] is condition["mask"]
+    with pytest.raises(ValueError, match="no part 'word'"):
+        null_condition(condition, ["word"])
+    truth = null_condition({"kind": torch.tensor([3]), "real": torch.ones(1, 5, dtype=torch.bool)})
+    assert truth["kind"].tolist() == [-1] and bool(truth["real"].all())
+    pair = null_condition((torch.ones(2), torch.ones(2)), [1])
+    assert pair[0].tolist() == [1, 1] and pair[1].tolist() == [0, 0]
+
+
+def test_guidance_without_a_condition_is_refused():
+    with pytest.raises(ValueError, match="no condition to guide by"):
+        ClassifierFreeGuidance(told_and_untold, 5.0)(double(1, 3), LEVEL)
+    assert ClassifierFreeGuidance(lambda x, *_: x, 1.0)(double(1, 3), LEVEL).shape == (1, 3)
+
+
+class Labelled(Domain):
+    """States with a condition of two parts and a mask of numbers."""
+
+    droppable = ("kind", "word")
+
+    def encode(self, batch, rng):
+        return Encoded(batch["x"], {name: batch[name] for name in ("kind", "word", "mask")})
+
+
+class Recording(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x, level, condition=None):
+        self.read = condition
+        return self.scale * x
+
+
+@pytest.mark.parametrize(
+    ("drop", "seen"),
+    [
+        (0.4, {(False, False), (True, True)}),
+        ({"kind": 0.4, "word": 0.4}, {(a, b) for a in (False, True) for b in (False, True)}),
+        ({"kind": 0.4}, {(False, False), (True, False)}),
+    ],
+)
+def test_parts_of_a_condition_drop_together_or_apart(drop, seen):
+    batch = {"x": torch.randn(200, 3), "mask": torch.ones(200, 5)}
+    batch |= {name: torch.zeros(200, dtype=torch.int64) for name in ("kind", "word")}
+    network = Recording()
+    DiffusionTask(Labelled(), PROCESS, network, drop_condition=drop).losses(batch, None)
+    pairs = zip(
+        (network.read["kind"] < 0).tolist(), (network.read["word"] < 0).tolist(), strict=True
+    )
+    assert set(pairs) == seen
+    assert bool((network.read["mask"] == 1).all())
+    with pytest.raises(ValueError, match=r"drop_condition word 2 is not in \[0, 1\]"):
+        DiffusionTask(Labelled(), PROCESS, network, drop_condition={"word": 2.0})

@@ -1,0 +1,99 @@
+"""What a step computes with: the process's accelerator, its precision, and the step's draws."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import parse_flag_from_env
+
+from multidiff.core.draws import DrawsFrom, InsideCheckpoint, default_generator_seeded
+
+Result = TypeVar("Result")
+_BEGINNING = threading.Lock()
+
+
+def begun_engine() -> Accelerator:
+    """Return an accelerator without a precision of its own.
+
+    Accelerate keeps one precision for the life of a process; autocast says what each run
+    computes in, so that one process may train in float32 and then in bfloat16.
+    """
+    with _BEGINNING:
+        try:
+            return Accelerator(mixed_precision="no")
+        except ValueError:  # the caller has begun one with another precision
+            engine = Accelerator()
+            engine.native_amp, engine.scaler = False, None
+            return engine
+
+
+def computes_in_bfloat16(precision: str) -> bool:
+    """Return whether a run's network computes in bfloat16."""
+    if precision == "auto":
+        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+        return not on_cpu
+    return precision == "bf16"
+
+
+@contextmanager
+def process_settings(threads: int | None) -> Iterator[None]:
+    """Set the CPU threads and the GPU's float32 products for a run, and put both back after it.
+
+    Args:
+        threads: of the CPU; as they are where None.
+    """
+    before, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        if threads is not None:
+            torch.set_num_threads(before)
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision(products)
+
+
+class StepDraws:
+    """Draws that name no generator, such as dropout's: a function of the step, not of the process.
+
+    Args:
+        device: that computes.
+        redirected: draw from a generator of the run, and leave the process's alone. Where code
+            repeats draws from the default generator (compiled code, and, as found at the first
+            step, ``torch.utils.checkpoint``), that one is seeded for the step and put back.
+    """
+
+    def __init__(self, device: torch.device, redirected: bool = True):
+        self.device, self.redirected = device, redirected
+
+    @contextmanager
+    def of_step(self, seed: int) -> Iterator[Callable[[Callable[[], Result]], Result]]:
+        """Seed the draws of this block, which gets a function that calls another with them."""
+        with ExitStack() as held:
+
+            def begin() -> None:
+                if self.redirected:
+                    generator = torch.Generator(self.device).manual_seed(seed)
+                    held.enter_context(DrawsFrom(generator))
+                else:
+                    held.enter_context(default_generator_seeded(seed, self.device))
+
+            def computed(make: Callable[[], Result]) -> Result:
+                try:
+                    return make()
+                except InsideCheckpoint:
+                    held.close()
+                    self.redirected = False
+                    begin()
+                    return make()
+
+            begin()
+            yield computed
