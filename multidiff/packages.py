@@ -16,6 +16,10 @@ METRICS_EXTRA = 'pip install --upgrade "multidiff[metrics]"'
 LONGEST_REASON = 160
 
 
+class PackageError(InputError):
+    """A package is missing or does not load: no input can be read, whichever comes next."""
+
+
 @contextmanager
 def needs(package: str, purpose: str, fix: str | None = None) -> Iterator[None]:
     """Import a package in the block; what goes wrong there is reported in one line.
@@ -26,13 +30,13 @@ def needs(package: str, purpose: str, fix: str | None = None) -> Iterator[None]:
         fix: command that brings a version that works.
 
     Raises:
-        InputError: if the package is missing or does not load; the message names its version,
+        PackageError: if the package is missing or does not load; the message names its version,
             that of torch, and the command that fixes it.
     """
     try:
         yield
     except BROKEN as error:
-        raise InputError(trouble(package, purpose, error, fix)) from error
+        raise PackageError(trouble(package, purpose, error, fix)) from error
 
 
 def trouble(package: str, purpose: str, error: BaseException, fix: str | None = None) -> str:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from commands import complains, does, facts
 from pages import ROOT
+from program import RECIPES
 
 from multidiff import doctor, packages
 from multidiff.audio import mel
 from multidiff.cli import run
 from multidiff.errors import InputError
+from multidiff.files import place_of
 from multidiff.loading import shipped
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -126,6 +128,20 @@ def test_a_mel_without_librosa_names_the_command_that_brings_it(monkeypatch):
     uninstalled(monkeypatch, "librosa")
     with pytest.raises(InputError, match=r"needs librosa, which is not installed: pip install"):
         mel.PRESETS["hifigan-22k"].mel(torch.zeros(1, 4096))
+
+
+@pytest.mark.parametrize("verb", ["synth", "train"])
+def test_what_all_inputs_need_is_named_once(verb, capsys, monkeypatch, tmp_path):
+    """And not as a fault of each recording."""
+    mel._filters.cache_clear()
+    without(monkeypatch, "librosa.filters")
+    words = {
+        "synth": [place_of(f"starter:speech/LJ{name}.flac") for name in ("001-0019", "80-07")],
+        "train": [RECIPES / "smoke" / "speech.yaml"],
+    }[verb]
+    option = {"synth": "-o", "train": "--out"}[verb]
+    line = complains(capsys, verb, *words, option, tmp_path / "made")
+    assert line.endswith("pip install --upgrade librosa\n")
 
 
 def test_a_command_without_one_of_its_packages_ends_in_one_line(capsys, monkeypatch):

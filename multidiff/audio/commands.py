@@ -18,6 +18,7 @@ from multidiff.audio.synth import Synthesis, find_inputs, synthesize_file
 from multidiff.audio.vocoder import Vocoder
 from multidiff.errors import InputError
 from multidiff.files import place_of
+from multidiff.packages import PackageError
 from multidiff.report import Report, table
 from multidiff.walks import solver_named
 
@@ -58,6 +59,8 @@ def synth(
     for source, output in jobs[share[0] :: share[1]]:
         try:
             done.append(synthesize_file(model, source, output, plan=plan, solver=chosen, seed=seed))
+        except PackageError:
+            raise
         except InputError as fault:
             faults.append(str(fault))
     return Report([_line(one) for one in done], _facts(done, plan.num_steps), faults)

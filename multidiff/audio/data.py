@@ -20,7 +20,7 @@ from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.errors import InputError
 from multidiff.files import place_of
 from multidiff.leftovers import is_hidden
-from multidiff.packages import needs
+from multidiff.packages import PackageError, needs
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +203,8 @@ class SpeechSegments:
     def _add(self, recording: SoundFile, repeat: int) -> None:
         try:
             utterance = prepare(recording, self.preset, self.segment_frames)
+        except PackageError:
+            raise
         except InputError as fault:
             logger.warning("skipped: %s", fault)
             return
