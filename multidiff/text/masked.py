@@ -246,7 +246,6 @@ class MaskedText(TextModel):
         terms = {name: float(value.sum()) / count for name, value in found.items()}
         return {"total": sum(terms.values()), **terms}
 
-    @torch.no_grad()
     def nats(
         self,
         texts: Sequence[str],
@@ -268,11 +267,32 @@ class MaskedText(TextModel):
         Returns:
             ``tokens``, ``length``, and the ``count`` of its tokens, END among them.
         """
-        orders, longest = orders_told(meanings, sources), self.domain.length
         tokens = self.domain.tokens(texts)
+        total = self.token_nats(tokens, orders_told(meanings, sources), seed=seed, known=known)
+        count = (tokens != PAD).sum(dim=1)
+        return {"tokens": total, "length": self.domain.length_nats(count), "count": count}
+
+    @torch.no_grad()
+    def token_nats(
+        self,
+        tokens: Int[Tensor, "texts longest"],
+        orders: Sequence[TextOrder],
+        *,
+        seed: int = 0,
+        known: int = 0,
+    ) -> Float[Tensor, " texts"]:
+        """Return a bound on what the tokens of each text cost, in nats, its length not counted.
+
+        Args:
+            tokens: of each text, padded with PAD.
+            orders: what the model is told of each.
+            seed: of the first text's draws; the others follow.
+            known: how many tokens of each stand before what is measured, and cost nothing.
+        """
+        longest = self.domain.length
         tokens = F.pad(tokens, (0, longest - tokens.shape[1]), value=PAD)
         count = (tokens != PAD).sum(dim=1)
-        total = torch.zeros(len(texts), dtype=torch.float64, device=self.device)
+        total = torch.zeros(len(tokens), dtype=torch.float64, device=self.device)
         # By canvases, as texts are made: what is drawn for one does not depend on its batch.
         for rows in batches_of(count.tolist(), AT_ONCE):
             clean = tokens[rows, : min(canvas_of(int(count[rows[0]])), longest)]
@@ -288,7 +308,7 @@ class MaskedText(TextModel):
                 num_times=LOOKS,
                 rng=generators([seed + row for row in rows]),
             ).total.double()
-        return {"tokens": total, "length": self.domain.length_nats(count), "count": count}
+        return total
 
 
 def _block_of(

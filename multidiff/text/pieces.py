@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -70,6 +71,10 @@ class PieceVocabulary(Kept):
         """See :class:`multidiff.text.vocabulary.Vocabulary`."""
         numbers, parts = self.numbers(text), self._parts(_whole(text))
         return [part for n, part in zip(numbers, parts, strict=True) if n == UNKNOWN]
+
+    @abstractmethod
+    def token_ends(self, text: str) -> list[int]:
+        """See :class:`multidiff.text.vocabulary.Vocabulary`."""
 
     def _renumber(self, ids: Iterable[int], unknown: int | None, name: str) -> None:
         """Number the ids of pieces that are not special; ``unknown`` is that of the unknown."""
@@ -183,6 +188,19 @@ class SentencePieceVocabulary(PieceVocabulary):
 
     def _parts(self, text: str) -> list[str]:
         return self._processor.Encode(text, out_type=str)
+
+    def token_ends(self, text: str) -> list[int]:
+        """See :class:`multidiff.text.vocabulary.Vocabulary`.
+
+        Exact where the library leaves texts as they are, as models that are trained here do; a
+        model that normalises them spreads what it adds and drops evenly.
+        """
+        self._ready()
+        ends = [*itertools.accumulate(map(len, self._parts(_whole(text))))]
+        added = ends[-1] - len(text) if ends else 0
+        if added in (0, 1):  # a space before the text
+            return [max(0, end - added) for end in ends]
+        return [round(end * len(text) / ends[-1]) for end in ends]
 
     def _decode(self, ids: list[int]) -> str:
         return self._processor.DecodeIds(ids)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,9 +17,12 @@ from multidiff.text.comparing import rows_of, timed
 from multidiff.text.listing import TextSource
 from multidiff.text.masked import MaskedText
 from multidiff.text.ngram import NGramModel
+from multidiff.text.orders import TextOrder
 from multidiff.text.stretches import Stretches
+from multidiff.text.vocabulary import Vocabulary
 
 STRETCHES = 200
+EDGE = 16  # Tokens at the edge of what is read may be others than in the whole text.
 ORDER = 5  # of the n-gram of characters
 TOLD = "told what stands before"
 WORD = re.compile(r"[^\W\d_]+")
@@ -34,7 +39,9 @@ def measure_running(
     """Bits for each character of held-out stretches, and of samples under the n-gram.
 
     Model and n-gram read a stretch by itself, and once more told what stands before it: the model
-    as much as half of what it reads. The n-gram learns from the part that is not held out.
+    as much as half of what it reads. The n-gram learns from the part that is not held out. A
+    stretch has as many tokens as the model reads; its nats are divided by the characters that
+    these tokens are, so that figures of all vocabularies can be compared.
 
     Args:
         model: the model.
@@ -50,30 +57,34 @@ def measure_running(
     if count < 0:
         raise InputError(f"--bound {count}: stretches, 0 or more")
     length = model.domain.length
-    held_out = Stretches(source, length, held_out=True, held_out_share=held_out_share)
-    wanted = count or STRETCHES
-    starts = [length * row for row in range(len(held_out))]
-    starts = starts[:: max(1, len(starts) // wanted)][:wanted]
-    texts = [held_out.stretch(start) for start in starts]
+    held_out = Stretches(source, 1, held_out=True, held_out_share=held_out_share)
+    windows = windows_of(model, held_out, count or STRETCHES)
+    characters = [len(window.text) for window in windows]
     ngram = NGramModel([held_out.before], ORDER)
-    whole, first = held_out.before + held_out.text, len(held_out.before)
-    starts = [first + start for start in starts]
     nats = {
-        "model, at most": _model_nats(model, whole, starts, 0, seed),
-        f"model, {TOLD}, at most": _model_nats(model, whole, starts, length // 2, seed),
-        f"{ORDER}-gram": [sum(ngram.running_nats(text)) for text in texts],
+        "model, at most": _model_nats(model, windows, 0, seed),
+        f"model, {TOLD}, at most": _model_nats(model, windows, length // 2, seed),
+        f"{ORDER}-gram": [sum(ngram.running_nats(window.text)) for window in windows],
         f"{ORDER}-gram, {TOLD}": [
-            sum(ngram.running_nats(text, whole[max(0, start - ORDER + 1) : start]))
-            for start, text in zip(starts, texts, strict=True)
+            sum(ngram.running_nats(window.text, window.before[-(ORDER - 1) :]))
+            for window in windows
         ],
     }
-    facts = {name: _bits(values, length) for name, values in nats.items()}
-    told = {"data": source.path, "stretches": len(texts), "length": length}
+    facts = {name: _bits(values, characters) for name, values in nats.items()}
+    tokens = length * len(windows)
+    for name in list(facts)[:2]:  # the n-gram reads characters
+        facts[name]["nats_per_token"] = round(sum(nats[name]) / tokens, 5)
+    told = {"data": source.path, "stretches": len(windows), "length": length}
+    told |= {"tokens": tokens, "characters": sum(characters)}
     report = Report([], {**told, "bits_per_character": facts})
-    heading = [f"bits for each character, {len(texts)} stretches of {length}", "mean", "error"]
-    report.lines.extend(rows_of(facts, heading))
+    heading = f"bits for each character, {len(windows)} stretches of {length}"
+    if tokens != sum(characters):
+        heading += f" tokens, {sum(characters) / tokens:.2f} characters each"
+    report.lines.extend(rows_of(facts, [heading, "mean", "error"]))
     if make:
-        report.facts["samples"] = _samples(make, texts, held_out.before, ngram)
+        report.facts["samples"] = _samples(
+            make, [window.text for window in windows], held_out.before, ngram
+        )
         keys = ["samples", "bits", "words_known", "seconds"]
         report.lines.extend(rows_of(report.facts["samples"], keys))
     return report
@@ -103,26 +114,110 @@ def _samples(
     return {**facts, "real": like(real)}
 
 
+@dataclass(frozen=True)
+class Window:
+    """A stretch of tokens, and what stands before it.
+
+    Attributes:
+        tokens: those of the stretch, behind as many of what stands before it as are there, half
+            as many at most.
+        first: how many of them stand before it.
+        text: the characters that the stretch's tokens are.
+        before: the characters before it that were read with it.
+    """
+
+    tokens: list[int]
+    first: int
+    text: str
+    before: str
+
+
+def windows_of(model: MaskedText, held_out: Stretches, most: int) -> list[Window]:
+    """Stretches of exactly as many tokens as the model reads, evenly spread over a text.
+
+    Each is tokenised together with what stands around it, so that no token is cut.
+
+    Args:
+        model: which reads them.
+        held_out: the text, and what stands before it.
+        most: of the stretches.
+
+    Raises:
+        InputError: if the text is shorter than one stretch.
+    """
+    length = model.domain.length
+    whole, first = held_out.before + held_out.text, len(held_out.before)
+    starts = [first + length * row for row in range(len(held_out.text) // length)]
+    windows: list[Window] = []
+    end = first
+    for start in starts[:: max(1, len(starts) // most)][:most]:
+        found = _window(model.domain.vocabulary, whole, max(start, end), length)
+        if found is None:
+            break
+        window, end = found
+        windows.append(window)
+    if not windows:
+        raise InputError(
+            f"{held_out.source.path}: {len(held_out.text)} characters are held out, fewer than "
+            f"the {length} tokens of one stretch; change held_out_share"
+        )
+    return windows
+
+
+def _window(
+    vocabulary: Vocabulary, whole: str, start: int, length: int
+) -> tuple[Window, int] | None:
+    """The stretch of the first tokens that begin there or later, and where it ends.
+
+    None where the text has no such stretch any more.
+    """
+    reach, before = 4 * length, length // 2
+    while True:
+        low, high = max(0, start - reach), min(len(whole), start + 2 * reach)
+        numbers, ends = vocabulary.numbers(whole[low:high]), vocabulary.token_ends(whole[low:high])
+        begins = [0, *ends[:-1]]
+        place = bisect_left(begins, start - low)
+        enough = (place > before or low == 0) and (
+            len(numbers) >= place + length + EDGE or high == len(whole)
+        )
+        if enough:
+            break
+        reach *= 2
+    stop = place + length
+    if stop > len(numbers):
+        return None
+    head = max(0, place - before)
+    text = whole[low + begins[place] : low + ends[stop - 1]]
+    known = whole[low : low + begins[place]]
+    return Window(numbers[head:stop], place - head, text, known), low + ends[stop - 1]
+
+
 def _model_nats(
-    model: MaskedText, whole: str, starts: Sequence[int], before: int, seed: int
+    model: MaskedText, windows: Sequence[Window], before: int, seed: int
 ) -> list[float]:
-    """What the stretches that begin there cost, told so many characters before each part.
+    """What the stretches cost, told so many tokens before each part.
 
     A stretch comes in as many parts as are read together with what stands before them.
     """
-    length, before = model.domain.length, min(before, *starts)
-    total = torch.zeros(len(starts), dtype=torch.float64)
+    length, before = model.domain.length, min(before, *(window.first for window in windows))
+    total = torch.zeros(len(windows), dtype=torch.float64)
+    orders = [TextOrder() for _ in windows]
     for cut in range(0, length, length - before):
-        ends = [start + min(cut + length - before, length) for start in starts]
-        read = [whole[start + cut - before : end] for start, end in zip(starts, ends, strict=True)]
-        total += model.nats(read, [{} for _ in read], seed=seed, known=before)["tokens"].cpu()
+        stop = min(cut + length - before, length)
+        read = [
+            window.tokens[window.first + cut - before : window.first + stop] for window in windows
+        ]
+        tokens = torch.tensor(read, device=model.device)
+        total += model.token_nats(tokens, orders, seed=seed, known=before).cpu()
     return total.tolist()
 
 
-def _bits(nats: Sequence[float], characters: int) -> dict[str, float]:
-    """The mean over stretches of so many characters, and its standard error."""
-    bits = np.array(nats) / (math.log(2) * characters)
-    found = {"mean": round(float(bits.mean()), 5)}
+def _bits(nats: Sequence[float], characters: Sequence[int]) -> dict[str, float]:
+    """Bits for each character of stretches of so many, and the standard error of that ratio."""
+    bits, counts = np.array(nats) / math.log(2), np.array(characters)
+    mean = bits.sum() / counts.sum()
+    found = {"mean": round(float(mean), 5)}
     if len(bits) > 1:
-        found["error"] = round(float(bits.std(ddof=1)) / math.sqrt(len(bits)), 5)
+        spread = (bits - mean * counts).std(ddof=1) / counts.mean()
+        found["error"] = round(float(spread) / math.sqrt(len(bits)), 5)
     return found

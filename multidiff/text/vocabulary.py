@@ -55,6 +55,10 @@ class Vocabulary(Protocol):
         """The pieces of a text that it does not know, in their order."""
         ...
 
+    def token_ends(self, text: str) -> list[int]:
+        """Return where each token of a text ends, in characters from its beginning."""
+        ...
+
     def files(self) -> dict[str, str]:
         """What must lie beside a model's weights, by name."""
         ...
@@ -137,6 +141,10 @@ class ListedVocabulary(Kept):
     @abstractmethod
     def join(self, pieces: Sequence[str]) -> str:
         """A text of pieces, which :meth:`split` takes apart again."""
+
+    @abstractmethod
+    def token_ends(self, text: str) -> list[int]:
+        """See :class:`Vocabulary`."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -225,7 +233,20 @@ class WordVocabulary(ListedVocabulary):
     def split(self, text: str) -> list[str]:
         """Words and single punctuation marks."""
         # Composed: a letter and its accent may be written as two characters or as one.
-        return PIECE.findall(unicodedata.normalize("NFC", text.lower() if self.lower else text))
+        return PIECE.findall(self._normal(text))
+
+    def _normal(self, text: str) -> str:
+        return unicodedata.normalize("NFC", text.lower() if self.lower else text)
+
+    def token_ends(self, text: str) -> list[int]:
+        """See :class:`Vocabulary`; white space belongs to the word that it precedes."""
+        ends: list[int] = []
+        # Between white space, where composing and lower case keep to themselves.
+        for found in re.finditer(r"\S+", text):
+            inner = [piece.end() for piece in PIECE.finditer(self._normal(found[0]))]
+            ends += [min(found.start() + end, found.end()) for end in inner[:-1]]
+            ends += [found.end()] * bool(inner)
+        return ends
 
     def join(self, pieces: Sequence[str]) -> str:
         """The words with spaces between them, and none where punctuation wants none."""
@@ -253,6 +274,10 @@ class CharacterVocabulary(ListedVocabulary):
     def split(self, text: str) -> list[str]:
         """The characters."""
         return list(text)
+
+    def token_ends(self, text: str) -> list[int]:
+        """See :class:`Vocabulary`."""
+        return list(range(1, len(text) + 1))
 
     def join(self, pieces: Sequence[str]) -> str:
         """The characters, one after the other."""

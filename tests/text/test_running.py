@@ -15,8 +15,9 @@ from multidiff.errors import InputError
 from multidiff.text.listing import TextSource
 from multidiff.text.masked import MaskedText, TokenDomain
 from multidiff.text.ngram import NGramModel
+from multidiff.text.pieces import SentencePieceVocabulary
 from multidiff.text.running import measure_running
-from multidiff.text.vocabulary import FIRST, CharacterVocabulary
+from multidiff.text.vocabulary import FIRST, CharacterVocabulary, WordVocabulary
 
 SIZE, LENGTH = 2 + FIRST, 10
 
@@ -59,6 +60,84 @@ def test_the_n_gram_learns_from_what_is_not_held_out_and_gains_by_what_stands_be
     assert after == pytest.approx(told, abs=1e-5) and 0.09 < alone - after < 0.11
 
 
+PIECES = 9 + FIRST  # four letters and the space; ab, cd, and these behind a space
+
+
+def measured_pieces(folder, text, logits=None):
+    """As :func:`measured`, in pieces that are trained on the text."""
+    path = folder / "running.txt"
+    path.write_text(text)
+    source = TextSource(str(path), running=True)
+    vocabulary = SentencePieceVocabulary(PIECES, source, kind="bpe")
+    domain = TokenDomain(vocabulary, LENGTH, ends=False)
+    blind = Blind(torch.zeros(PIECES) if logits is None else logits(vocabulary))
+    model = MaskedText(domain, MaskProcess(PIECES, LogLinearMasks()), blind)
+    return vocabulary, measure_running(model, source, 0.2, 0, 0)
+
+
+def test_bits_of_pieces_are_nats_of_tokens_by_characters(tmp_path):
+    """Pieces of three characters: a uniform predictor needs a third of log2 of their number."""
+    text = ("ab cd cd ab cd ab ab cd " * 100).strip()
+    vocabulary, report = measured_pieces(tmp_path, text)
+    assert len(vocabulary.numbers("ab cd cd")) == 3
+    found, bits = report.facts, report.facts["bits_per_character"]
+    # 480 characters are held out: 160 pieces of three, which are 16 stretches of 10.
+    assert found["tokens"] == LENGTH * found["stretches"] == 160
+    assert found["characters"] == 3 * found["tokens"]
+    for row in ("model, at most", "model, told what stands before, at most"):
+        assert bits[row]["mean"] == pytest.approx(math.log2(PIECES) / 3, abs=1e-5)
+        assert bits[row]["nats_per_token"] == pytest.approx(math.log(PIECES), abs=1e-5)
+        assert bits[row]["error"] == 0
+    assert "tokens, 3.00 characters each" in report.lines[0]
+
+
+def test_bits_of_pieces_of_several_lengths_weigh_them_by_characters(tmp_path):
+    """The cost of each piece is its own share; what is measured is the sum over all characters."""
+
+    def logits(vocabulary):
+        shares = torch.arange(1.0, PIECES + 1).log()
+        shares[:FIRST] = -math.inf
+        return shares
+
+    text = "abc ab\nabc abc ab ab abc a\nb " * 60
+    vocabulary, report = measured_pieces(tmp_path, text, logits)
+    costs = -torch.log_softmax(logits(None), 0)
+    whole, ends = vocabulary.numbers(text), [0, *vocabulary.token_ends(text)]
+    # By hand: the first token behind the cut, and as many stretches as are left of there.
+    first = next(i for i in range(len(whole)) if ends[i] >= int(len(text) * 0.8))
+    last = first + (len(whole) - first) // LENGTH * LENGTH
+    nats = sum(float(costs[number]) for number in whole[first:last])
+    characters = ends[last] - ends[first]
+    found = report.facts
+    assert found["tokens"] == last - first
+    assert found["characters"] == characters > found["tokens"]
+    mean = found["bits_per_character"]["model, at most"]["mean"]
+    # The bound draws which tokens it looks at; all cost the same only where they are alike.
+    assert mean == pytest.approx(nats / math.log(2) / characters, abs=5e-3)
+
+
+@pytest.mark.parametrize("text", ["abc  ab\n", " ab c", "", "abcab ab", "ß abc"])
+def test_tokens_end_where_their_text_does(tmp_path, text):
+    vocabulary, _ = measured_pieces(tmp_path, "ab cd cd ab cd ab ab cd " * 100)
+    path = tmp_path / "running.txt"
+    characters = CharacterVocabulary(SIZE, TextSource(str(path), running=True))
+    for one in (vocabulary, characters):
+        ends = one.token_ends(text)
+        assert len(ends) == len(one.numbers(text)) and ends == sorted(ends)
+        assert not text or ends[-1] == len(text)
+
+
+def test_words_end_where_white_space_begins(tmp_path):
+    path = tmp_path / "running.txt"
+    path.write_text("ab cd")
+    words = WordVocabulary(5, TextSource(str(path)))
+    text = "Ab (cafe\u0301s,  x) \u0130  z\n"
+    ends = words.token_ends(text)
+    assert len(ends) == len(words.numbers(text)) and ends == sorted(ends)
+    assert {2, 11, 15, 17, 20} <= {*ends} and ends[-1] == 20  # behind each that has no space in it
+    assert ends[:2] == [2, 4]
+
+
 class Alternating(nn.Module):
     """Knows that a and b take turns, and of the first of a stretch nothing."""
 
@@ -86,7 +165,7 @@ def test_fewer_stretches_are_spread_over_the_text(tmp_path):
     found = measured(tmp_path, "ab\n" * 400, count=3)
     assert found["stretches"] == 3
     one = measured(tmp_path, "ab\n" * 400, count=1)["bits_per_character"]["model, at most"]
-    assert set(one) == {"mean"}
+    assert set(one) == {"mean", "nats_per_token"}
     with pytest.raises(InputError, match="--bound -1: stretches, 0 or more"):
         measured(tmp_path, "ab\n" * 400, count=-1)
 
