@@ -135,7 +135,7 @@ def sample(
     taken = {*common, "model", "num", "prompts", "out", "on_line"}
     usual = getattr(ready, "companions", {})
     own = read_options(context.args, run, taken, lambda name: load(name, device), usual)
-    live = LivePrinter(goes_on=out is not None)
+    live = LivePrinter(goes_on=out is not None or getattr(ready, "writes_files", False))
     if not as_json and "on_line" in inspect.signature(run).parameters:
         own["on_line"] = live
     say(run(ready, num=num, prompts=prompts, out=out, **common, **own), as_json, live.count)

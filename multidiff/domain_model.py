@@ -30,6 +30,7 @@ class DomainModel(nn.Module):
     Attributes:
         domain: the same.
         name: of the folder that it was read from; empty where it is new.
+        home: the folder or file that it was loaded from; None where it is new.
     """
 
     domain: Lasting
@@ -37,6 +38,7 @@ class DomainModel(nn.Module):
     def __init__(self, domain: Lasting):
         super().__init__()
         self.domain, self.name = domain, ""
+        self.home: Path | None = None
 
     @property
     def device(self) -> torch.device:

@@ -93,7 +93,7 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
     if found is not None:
         model = outline(found, Path(name))
         load_into(model, found.tensors, name)
-        return _ready(model, device, trainable)
+        return _ready(model, Path(name), device, trainable)
     folder = find_model(name)
     with without_values():
         model = build_model(folder / RECIPE)
@@ -106,10 +106,11 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
             )
     load_into(model, tensors, folder / WEIGHTS)
     model.settle(folder)
-    return _ready(model, device, trainable)
+    return _ready(model, folder, device, trainable)
 
 
-def _ready(model: Any, device: str | torch.device, trainable: bool) -> Any:
+def _ready(model: Any, home: Path, device: str | torch.device, trainable: bool) -> Any:
+    model.home = home
     model = model.to(device).eval()
     return model if trainable else model.requires_grad_(False)
 

@@ -16,6 +16,7 @@ WINGS = ("audio", "image", "text")
 GROUND = {
     *("errors", "files", "leftovers", "readers", "budgets", "lines"),
     *("weights", "report", "walks", "recipe", "domain_model", "packages"),
+    "__init__",  # of which the version is there at once, and all else when it is asked for
 }
 ALLOWED = {
     "core": {"core"},

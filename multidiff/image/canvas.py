@@ -128,13 +128,24 @@ def checked_mask(
             f"{name} has values from {low:g} to {high:g}: give true and false, numbers from 0 to "
             "1, or bytes from 0 (kept) to 255 (repainted)"
         )
-    between = int(((found > 0) & (found < top)).sum())
+    return cut_mask(found, top, name)
+
+
+def cut_mask(levels: Tensor, top: int, name: str) -> Bool[Tensor, "height width"]:
+    """Return where a mask's levels are half of white or more, and warn of what lies between.
+
+    Args:
+        levels: ``(height, width)``, from 0 to ``top``.
+        top: the level of white, 1 or 255.
+        name: what the warning calls it.
+    """
+    between = int(((levels > 0) & (levels < top)).sum())
     if between:
         logger.warning(
             "%s: %d of %d pixels are neither black nor white; those of half and more are repainted",
-            name, between, found.numel(),
+            name, between, levels.numel(),
         )  # fmt: skip
-    return found >= (HALF if top == 255 else 0.5)
+    return levels >= (HALF if top == 255 else 0.5)
 
 
 def _as_tensor(value: Any, what: str, how: str) -> Tensor:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from multidiff.errors import InputError
+from multidiff.files import kept_to_itself
 from multidiff.image.diffusion import STRENGTH, Canvas, PictureDiffusion, Size
 from multidiff.image.picture import read_picture
+from multidiff.image.provenance import lora_facts, model_facts, source_facts
 from multidiff.image.published.lora import merge_lora
 from multidiff.image.writing import (
-    GRID,
     SAMPLES,
+    PictureWriter,
     checked_folder,
     checked_prompts,
     painted,
-    told_of,
-    write_all,
 )
-from multidiff.report import Report, progress
+from multidiff.report import OnLine, Report, progress
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +44,9 @@ def sample(
     strength: float | None = None,
     mask: Path | None = None,
     lora: tuple[str, ...] = (),
+    on_line: OnLine | None = None,
 ) -> Report:
-    """Pictures of each prompt, a PNG each, and a grid of all.
+    """Pictures of each prompt, a PNG each as soon as it is made, and a grid of all.
 
     Args:
         model: the model.
@@ -64,8 +62,9 @@ def sample(
         rescale: of the guidance, 0 to 1.
         init: a picture to begin from.
         strength: how much of it is lost first, 0 to 1.
-        mask: a picture, white where the initial one is painted anew.
+        mask: a picture, white where the initial one is repainted.
         lora: files of low-rank weights to add, each perhaps with ``:weight`` behind it.
+        on_line: called with each line of the report as soon as it is known.
 
     Raises:
         InputError: if an option is wrong.
@@ -75,17 +74,20 @@ def sample(
     wanted = list(itertools.product(checked_prompts(model, prompts), range(seed, seed + num)))
     how: Any = {"steps": steps, "solver": solver, "guidance": guidance, "rescale": rescale}
     how |= {"negative": negative, "canvas": canvas, "size": size_of(size) if size else None}
-    lines = [_added(model, one) for one in lora]
     texts, seeds = zip(*wanted, strict=True)
-    began = time.perf_counter()
-    with progress() as on_step:
-        pictures = model.generate(texts, seed=seeds, on_step=on_step, **how)
-    seconds = time.perf_counter() - began
-    told = _told(model, steps, solver, guidance, canvas, pictures)
-    told |= {"negative": negative} if negative else {}
-    told |= {"lora": " ".join(lora)} if lora else {}
-    written = write_all(pictures, wanted, folder, told)
-    return told_of(lines, written, folder / GRID, told, seconds)
+    with kept_to_itself(folder), model_facts(model) as facts_of_model, progress() as on_step:
+
+        def facts() -> dict[str, str]:
+            own = _facts(model, steps, solver, guidance, rescale, canvas)
+            own |= {"negative": negative} if negative else {}
+            own |= source_facts(init=init, mask=mask) | lora_facts(model)
+            return facts_of_model() | own
+
+        writer = PictureWriter(folder, wanted, facts, on_line)
+        for one in lora:
+            writer.say(_added(model, one))
+        model.generate(texts, seed=seeds, on_step=on_step, on_batch=writer.write, **how)
+        return writer.report()
 
 
 def size_of(text: str) -> Size:
@@ -105,7 +107,7 @@ def canvas_of(
 ) -> Canvas | None:
     """The canvas that files describe; none without an initial picture.
 
-    With a mask and no strength, what is painted anew is painted from noise.
+    With a mask and no strength, what is repainted begins from noise.
 
     Raises:
         InputError: if a mask or a strength has no picture, or they do not fit.
@@ -137,25 +139,25 @@ def _weighed(text: str) -> tuple[Path, float]:
         return Path(text), 1.0
 
 
-def _told(
+def _facts(
     model: PictureDiffusion,
     steps: int | None,
     solver: str | None,
     guidance: float | None,
+    rescale: float | None,
     canvas: Canvas | None,
-    pictures: Tensor,
 ) -> dict[str, str]:
-    """What every picture's file says about how it was made."""
+    """What every picture's file says about how it was made, beside model and files."""
     walk = model.walk
     strength = 1.0 if canvas is None else canvas.strength
     count = 0 if strength == 0 else walk.steps if steps is None else steps
     own = walk.guidance if model.domain.reads != "nothing" else 1.0
     facts = {
-        "model": model.name,
         "steps": str(count),
         "solver": solver or walk.solver,
+        "times": walk.grid if strength == 1 else "even",
         "guidance": f"{own if guidance is None else guidance:g}",
-        "size": f"{pictures.shape[3]}x{pictures.shape[2]}",
+        "rescale": f"{walk.rescale if rescale is None else rescale:g}",
     }
     facts |= {"replaces": walk.replaces} if walk.replaces else {}
     return facts if canvas is None else {**facts, "strength": f"{strength:g}"}

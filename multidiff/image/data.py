@@ -14,7 +14,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.image.listing import ALTERNATIVE, Source
-from multidiff.image.picture import read_picture, resized
+from multidiff.image.picture import read_first_frame, resized
 
 __all__ = ["Pictures", "Source"]
 
@@ -62,6 +62,7 @@ class Pictures:
         self._rows = source.rows(len(self._listing.contents), held_out)
         self._broken: set[int] = set()
         self._kept: Tensor | None = None
+        self._warned_of_frames = False
         first = self._first()
         height, width = first.shape[1:]
         self.size, self._is_resized = size or (width, height), size is not None
@@ -163,14 +164,17 @@ class Pictures:
         if index in self._broken:
             return None
         row = self._rows[index]
+        name = self._listing.names[row]
         try:
-            return read_picture(
-                self._listing.contents[row], self._listing.names[row], self.channels
-            )
+            picture, frames = read_first_frame(self._listing.contents[row], name, self.channels)
         except InputError as fault:
             logger.warning("skipped: %s", fault)
             self._broken.add(index)
             return None
+        if frames > 1 and not self._warned_of_frames:
+            self._warned_of_frames = True
+            logger.warning("%s: has %d frames; of all such files the first is taken", name, frames)
+        return picture
 
     def _sized(
         self, index: int, picture: UInt8[Tensor, "channels height width"]

@@ -73,6 +73,7 @@ class PictureDiffusion(DomainModel):
     """
 
     domain: PixelDomain | LatentDomain
+    writes_files = True  # whether or not anybody reads the lines about them
 
     def __init__(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from multidiff.budgets import check_pixels
 from multidiff.errors import InputError
 from multidiff.files import written_whole
 from multidiff.readers import reading, reason_of
+
+logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MODES = {1: "L", 3: "RGB"}
@@ -35,30 +39,58 @@ TURNS = {
 
 
 def read_picture(
-    source: Path | str | bytes, name: str | None = None, channels: int = 3
+    source: Path | str | bytes,
+    name: str | None = None,
+    channels: int = 3,
+    background: Literal["white", "black"] = "white",
 ) -> UInt8[Tensor, "channels height width"]:
-    """A picture as bytes: upright, transparency on white, 16 bits brought to 8.
+    """Return a picture as bytes: upright, nothing transparent, 16 bits brought to 8.
 
-    Grey is the luminance of colour (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B). Of an
-    animation the first frame counts. Colour profiles are not applied.
+    Grey is the luminance of colour (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B). Of several frames
+    the first is taken, with a warning. Colour profiles are not applied.
 
     Args:
         source: a path, or the bytes of a file.
         name: how messages call it; the path where not given.
         channels: 1 for grey, 3 for colour.
+        background: what shows through where it is transparent.
 
     Raises:
         ValueError: for another number of channels.
         InputError: if it is no picture, is cut short or broken, is larger than Pillow's guard
             against decompression bombs lets pass, or its levels have no known range.
     """
+    picture, frames = read_first_frame(source, name, channels, background)
+    if frames > 1:
+        logger.warning("%s: has %d frames; the first is taken", name or source, frames)
+    return picture
+
+
+def read_first_frame(
+    source: Path | str | bytes,
+    name: str | None = None,
+    channels: int = 3,
+    background: Literal["white", "black"] = "white",
+) -> tuple[UInt8[Tensor, "channels height width"], int]:
+    """Return a picture as :func:`read_picture` does, and how many frames its file has."""
     if channels not in MODES:
         raise ValueError(f"{channels} channels: a picture has 1 (grey) or 3 (colour)")
     name = name or ("a picture" if isinstance(source, bytes) else str(source))
     with _loaded(source, name) as image:
-        plain, turn = _in_bytes(image, name).convert(MODES[channels]), _turn(image)
+        plain = _in_bytes(image, name, background).convert(MODES[channels])
+        turn = _turn(image)
         levels = np.array(plain if turn is None else plain.transpose(turn))
-    return _channels_first(levels)
+        frames = _frames(image)
+    return _channels_first(levels), frames
+
+
+def _frames(image: Image.Image) -> int:
+    """How many frames a file has; of a camera's JPEG the others are previews and depths."""
+    if image.format not in ("GIF", "WEBP", "PNG", "TIFF"):
+        return 1
+    with suppress(Exception):  # broken further on: the first frame is whole
+        return getattr(image, "n_frames", 1)
+    return 1
 
 
 def _channels_first(levels: np.ndarray) -> UInt8[Tensor, "channels height width"]:
@@ -73,6 +105,8 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
         size = len(source)
     else:
         source = Path(source)
+        if source.is_dir():
+            raise InputError(f"{name}: is a folder; name one picture")
         if not source.is_file():
             raise InputError(f"{name}: no such picture; check the path")
         size = source.stat().st_size
@@ -95,7 +129,7 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
             yield image
 
 
-def _in_bytes(image: Image.Image, name: str) -> Image.Image:
+def _in_bytes(image: Image.Image, name: str, background: str) -> Image.Image:
     """The same with 8 bits a channel and nothing transparent."""
     if image.mode.startswith("I"):
         levels = np.array(image).astype(np.int64)
@@ -109,7 +143,7 @@ def _in_bytes(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     over = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", over.size, background), over).convert("RGB")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.files import kept_to_itself
 from multidiff.image.picture import grid, read_picture, write_picture
+from multidiff.image.provenance import model_facts, source_facts
 from multidiff.image.token_images import Draft, TokenImages
 from multidiff.image.writing import (
-    GRID,
     SAMPLES,
+    PictureWriter,
     checked_folder,
     checked_prompts,
     painted,
-    told_of,
-    write_all,
 )
-from multidiff.report import Report, progress
+from multidiff.report import OnLine, Report, progress
 
-STEPS = "steps.png"
+STEPS = "steps"
 
 
 def sample(
@@ -46,8 +44,9 @@ def sample(
     init: Path | None = None,
     mask: Path | None = None,
     show_steps: bool = False,
+    on_line: OnLine | None = None,
 ) -> Report:
-    """Pictures of each prompt, a PNG each, and a grid of all.
+    """Pictures of each prompt, a PNG each as soon as it is made, and a grid of all.
 
     Args:
         model: the model.
@@ -62,9 +61,10 @@ def sample(
         order: another name of the solver.
         temperature: of the tokens; 0 takes the likeliest.
         noise: of the confidence, annealed to 0.
-        init: a picture of which some is painted anew.
+        init: a picture of which some is repainted.
         mask: a picture, white there.
         show_steps: write the canvas after each step, a row for each picture, masks in grey.
+        on_line: called with each line of the report as soon as it is known.
 
     Raises:
         InputError: if an option is wrong.
@@ -76,20 +76,28 @@ def sample(
     wanted = list(itertools.product(checked_prompts(model, prompts), range(seed, seed + num)))
     how: dict[str, Any] = {"steps": steps, "solver": order or solver, "guidance": guidance}
     how |= {"temperature": temperature, "noise": noise}
-    texts, seeds = zip(*wanted, strict=True)
-    began = time.perf_counter()
-    pictures, canvases = _watched(model, list(texts), list(seeds), {**how, "draft": draft})
-    seconds = time.perf_counter() - began
-    told = _told(model, how)
-    written = write_all(pictures, wanted, folder, told)
-    report = told_of([], written, folder / GRID, told, seconds)
-    if show_steps:
-        rows = torch.stack(canvases, dim=1).flatten(0, 1)
-        strip = torch.cat([model.domain.pictures(some).cpu() for some in rows.split(64)])
-        write_picture(grid(strip, columns=len(canvases)), folder / STEPS, told)
-        report.lines.append(f"{folder / STEPS}: each canvas after each step")
-        report.facts["strip"] = str(folder / STEPS)
+    with kept_to_itself(folder), model_facts(model) as facts_of_model:
+        writer = PictureWriter(
+            folder,
+            wanted,
+            lambda: facts_of_model() | _facts(model, how) | source_facts(init=init, mask=mask),
+            on_line,
+        )
+        canvases = _watched(model, wanted, {**how, "draft": draft, "on_batch": writer.write})
+        report = writer.report()
+        if show_steps:
+            report.facts["strip"] = str(_write_steps(model, canvases, writer))
     return report
+
+
+def _write_steps(model: TokenImages, canvases: Sequence[Tensor], writer: PictureWriter) -> Path:
+    """Write the canvases after each step, a row for each picture."""
+    rows = torch.stack(list(canvases), dim=1).flatten(0, 1)
+    strip = torch.cat([model.domain.pictures(some).cpu() for some in rows.split(64)])
+    path = writer.free(STEPS)
+    write_picture(grid(strip, columns=len(canvases)), path, writer.facts)
+    writer.say(f"{path}: each canvas after each step")
+    return path
 
 
 def draft_of(init: Path | None, mask: Path | None, channels: int) -> Draft | None:
@@ -103,17 +111,18 @@ def draft_of(init: Path | None, mask: Path | None, channels: int) -> Draft | Non
     if init is None or mask is None:
         raise InputError(
             "--init and --mask go together: a picture, and one that is white where it is to be "
-            "painted anew"
+            "repainted"
         )
     picture = read_picture(init, channels=channels)[None]
     return Draft(picture, painted(mask, init, picture))
 
 
 def _watched(
-    model: TokenImages, prompts: list[str], seeds: list[int], how: dict[str, Any]
-) -> tuple[UInt8[Tensor, "count colours height width"], list[Tensor]]:
-    """The pictures, and the tokens of all after each step."""
+    model: TokenImages, wanted: Sequence[tuple[str, int]], how: dict[str, Any]
+) -> list[Tensor]:
+    """Make the pictures, and return the tokens of all after each step."""
     total = _steps(model, how)
+    prompts, seeds = zip(*wanted, strict=True)
     seen: dict[int, list[Tensor]] = {}
     with progress() as bar:
 
@@ -122,8 +131,8 @@ def _watched(
             if bar is not None:
                 bar(SimpleNamespace(number=number, total=total))
 
-        pictures = model.generate(prompts, seed=seeds, on_step=on_step, **how)
-    return pictures, [torch.cat(parts) for parts in seen.values()]
+        model.generate(prompts, seed=seeds, on_step=on_step, **how)
+    return [torch.cat(parts) for parts in seen.values()]
 
 
 def _steps(model: TokenImages, how: dict[str, Any]) -> int:
@@ -131,16 +140,14 @@ def _steps(model: TokenImages, how: dict[str, Any]) -> int:
     return min(how["steps"] or model.walk.steps, model.domain.length)
 
 
-def _told(model: TokenImages, how: dict[str, Any]) -> dict[str, str]:
-    """What every picture's file says about how it was made."""
-    walk, domain = model.walk, model.domain
-    own = walk.guidance if domain.reads != "nothing" else 1.0
+def _facts(model: TokenImages, how: dict[str, Any]) -> dict[str, str]:
+    """What every picture's file says about how it was made, beside model and files."""
+    walk = model.walk
+    own = walk.guidance if model.domain.reads != "nothing" else 1.0
     usual = {"solver": walk.solver, "guidance": own, "temperature": walk.temperature}
     usual |= {"noise": walk.noise}
     given = {name: how[name] if how[name] is not None else value for name, value in usual.items()}
     return {
-        "model": model.name,
         "steps": str(_steps(model, how)),
         **{name: one if isinstance(one, str) else f"{one:g}" for name, one in given.items()},
-        "size": "x".join(map(str, domain.size)),
     }

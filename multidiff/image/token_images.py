@@ -89,6 +89,7 @@ class TokenImages(DomainModel):
     """
 
     domain: PictureTokens
+    writes_files = True  # whether or not anybody reads the lines about them
 
     def __init__(
         self,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.image.canvas import cut_mask
 from multidiff.image.picture import grid, read_picture, write_picture
-from multidiff.report import Report
+from multidiff.report import OnLine, Report
 
 logger = logging.getLogger(__name__)
 
 SAMPLES = Path("samples")
-GRID = "grid.png"
+GRID = "grid"
 LONGEST_NAME = 40
-PAINTED = 128  # grey levels of a mask from here on are painted anew
+NUMBERED = re.compile(r"(\d{3,})(-.*)?\.png")
 
 
 class Prompted(Protocol):
@@ -30,7 +34,9 @@ class Prompted(Protocol):
 
 
 def painted(mask: Path, init: Path, picture: Tensor) -> Bool[Tensor, "height width"]:
-    """Where a mask is white: there a picture is painted anew.
+    """Return where a mask is white: there a picture is repainted.
+
+    What is transparent counts as black: editors export masks as white on nothing.
 
     Args:
         mask: a file.
@@ -40,19 +46,23 @@ def painted(mask: Path, init: Path, picture: Tensor) -> Bool[Tensor, "height wid
     Raises:
         InputError: if it is of another size, or black everywhere.
     """
-    area = read_picture(mask, channels=1)[0] >= PAINTED
+    area = read_picture(mask, channels=1, background="black")[0]
     if area.shape != picture.shape[2:]:
         raise InputError(
             f"{mask}: has {area.shape[1]}x{area.shape[0]} pixels and {init} "
             f"{picture.shape[3]}x{picture.shape[2]}: make them the same"
         )
-    if not bool(area.any()):
-        raise InputError(f"{mask}: is black everywhere: paint white what is to be painted anew")
-    return area
+    white = cut_mask(area, 255, f"--mask {mask}")
+    if not bool(white.any()):
+        raise InputError(
+            f"{mask}: is black everywhere (what is transparent counts as black): make white what "
+            "is to be repainted"
+        )
+    return white
 
 
 def checked_folder(folder: Path) -> Path:
-    """A folder that pictures may be written into.
+    """Return a folder that pictures may be written into.
 
     Raises:
         InputError: if it is a file.
@@ -65,7 +75,7 @@ def checked_folder(folder: Path) -> Path:
 
 
 def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
-    """Prompts that the model can read; an empty one where it needs none.
+    """Return prompts that the model can read; an empty one where it needs none.
 
     Raises:
         InputError: if it reads none, or needs one.
@@ -81,54 +91,85 @@ def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
     return list(prompts) or [""]
 
 
-def write_all(
-    pictures: Tensor, wanted: Sequence[tuple[str, int]], folder: Path, told: dict[str, str]
-) -> list[tuple[Path, str, int]]:
-    """A PNG for each picture, with its prompt and seed in the name, and a grid of all.
+class PictureWriter:
+    """Writes pictures into a folder as they are made, and never over another file.
+
+    Numbers go on after the highest in the folder, as other programs of the field count: a second
+    run adds to the first. The caller holds the folder's lock.
 
     Args:
-        pictures: bytes.
-        wanted: prompt and seed of each.
-        folder: that receives them.
-        told: what every file says about how it was made.
-
-    Returns:
-        Path, prompt and seed of each.
+        folder: that receives the files.
+        wanted: prompt and seed of each picture.
+        facts: what every file says about how it was made; asked for once, at the first picture.
+        on_line: called with each line about what was written.
     """
-    written = []
-    for number, (picture, (prompt, seed)) in enumerate(zip(pictures, wanted, strict=True)):
-        words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME]
-        name = "-".join(part for part in (f"{number:03d}", words, str(seed)) if part)
-        path = folder / f"{name}.png"
-        write_picture(picture, path, {"prompt": prompt, "seed": str(seed), **told})
-        written.append((path, prompt, seed))
-    seeds = " ".join(str(seed) for _, seed in wanted)
-    everything = {"prompt": " | ".join(dict.fromkeys(p for p, _ in wanted)), "seed": seeds}
-    write_picture(grid(pictures), folder / GRID, {**everything, **told})
-    return written
+
+    def __init__(
+        self,
+        folder: Path,
+        wanted: Sequence[tuple[str, int]],
+        facts: Callable[[], dict[str, str]],
+        on_line: OnLine | None = None,
+    ):
+        self.folder, self.wanted, self._facts, self._on_line = folder, wanted, facts, on_line
+        self.first = _next_number(folder)
+        self.lines: list[str] = []
+        self.facts: dict[str, str] = {}
+        self._written: list[tuple[Path, str, int]] = []
+        self._pictures: list[Tensor] = []
+        self._began = time.perf_counter()
+
+    def say(self, line: str) -> None:
+        """Add a line to the report, and hand it out at once."""
+        self.lines.append(line)
+        if self._on_line is not None:
+            self._on_line(line)
+
+    def write(self, first: int, pictures: Tensor) -> None:
+        """Write a PNG for each of some pictures, with its prompt and seed in the name.
+
+        Args:
+            first: number of the first, among all that are wanted.
+            pictures: bytes ``(batch, colours, height, width)``.
+        """
+        if not self.facts:
+            self.facts = {**self._facts(), "size": f"{pictures.shape[3]}x{pictures.shape[2]}"}
+        for number, picture in enumerate(pictures, first):
+            prompt, seed = self.wanted[number]
+            words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME]
+            name = "-".join(str(p) for p in (f"{self.first + number:03d}", words, seed) if p != "")
+            path = self.folder / f"{name}.png"
+            write_picture(picture, path, {"prompt": prompt, "seed": str(seed), **self.facts})
+            self._written.append((path, prompt, seed))
+            self.say(f"{path}: {prompt or 'a picture'}, seed {seed}")
+        self._pictures.append(pictures)
+
+    def free(self, stem: str) -> Path:
+        """Return a name for a picture of the whole run that no file has yet."""
+        names = (f"{stem}-{self.first:03d}" + (f"-{n}" if n else "") for n in itertools.count())
+        paths = (self.folder / f"{name}.png" for name in itertools.chain([stem], names))
+        return next(path for path in paths if not path.exists())
+
+    def report(self) -> Report:
+        """Write a grid of all pictures, and return what the command says of them."""
+        path = self.free(GRID)
+        everything = {
+            "prompt": " | ".join(dict.fromkeys(prompt for prompt, _ in self.wanted)),
+            "seed": " ".join(str(seed) for _, seed in self.wanted),
+        }
+        write_picture(grid(torch.cat(self._pictures)), path, {**everything, **self.facts})
+        seconds = time.perf_counter() - self._began
+        self.say(f"{path}: {len(self._written)} pictures, {seconds:.1f} s")
+        facts = {
+            "outputs": [{"path": str(p), "prompt": t, "seed": n} for p, t, n in self._written],
+            "grid": str(path),
+            **self.facts,
+            "wall_seconds": round(seconds, 3),
+        }
+        return Report(self.lines, facts)
 
 
-def told_of(
-    lines: list[str],
-    written: Sequence[tuple[Path, str, int]],
-    whole: Path,
-    told: dict[str, str],
-    seconds: float,
-) -> Report:
-    """What a command says of the pictures that it wrote.
-
-    Args:
-        lines: what is said first.
-        written: path, prompt and seed of each picture.
-        whole: the grid.
-        told: how they were made.
-        seconds: that it took.
-    """
-    facts = {
-        "outputs": [{"path": str(p), "prompt": text, "seed": n} for p, text, n in written],
-        "grid": str(whole),
-        **told,
-        "wall_seconds": round(seconds, 3),
-    }
-    each = [f"{path}: {prompt or 'a picture'}, seed {number}" for path, prompt, number in written]
-    return Report([*lines, *each, f"{whole}: {len(written)} pictures, {seconds:.1f} s"], facts)
+def _next_number(folder: Path) -> int:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [NUMBERED.fullmatch(name) for name in names]
+    return max((int(one[1]) + 1 for one in found if one), default=0)

@@ -90,6 +90,27 @@ def test_a_transparent_colour_of_a_palette_lies_on_white():
     assert levels(found).tolist() == [[[255, 255, 255], [40, 50, 60]]]
 
 
+def test_what_shows_through_can_be_black():
+    """As in masks that editors export: white where to repaint, transparent elsewhere."""
+    levels_ = np.full((5, 7, 4), 255, np.uint8)
+    levels_[:, 3:, 3] = 0
+    found = read_picture(png(Image.fromarray(levels_)), channels=1, background="black")
+    assert (found[0, :, :3] == 255).all() and (found[0, :, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tiff"])
+def test_of_several_frames_the_first_is_taken_and_that_is_announced(tmp_path, caplog, ending):
+    first, second = (Image.new("RGB", (6, 4), colour) for colour in ("black", "white"))
+    path = tmp_path / f"a.{ending}"
+    first.save(path, save_all=True, append_images=[second])
+    assert int(read_picture(path).max()) < 9
+    assert f"{path}: has 2 frames; the first is taken" in caplog.text
+    caplog.clear()
+    first.save(path)
+    read_picture(path)
+    assert not caplog.text
+
+
 def test_sixteen_bits_are_brought_to_eight(tmp_path):
     deep = (np.arange(65536, dtype=np.uint32).astype(np.uint16)).reshape(256, 256)
     wanted = np.round(deep / 65535 * 255)
@@ -162,7 +183,7 @@ BAD = {
     "empty": ("a.png", lambda path: path.write_bytes(b""), "is empty"),
     "text": ("a.png", lambda path: path.write_text("no picture" * 50), "is not a picture"),
     "missing": ("a.png", lambda path: None, "no such picture"),
-    "folder": ("a.png", lambda path: path.mkdir(), "no such picture"),
+    "folder": ("a.png", lambda path: path.mkdir(), "is a folder; name one picture"),
     "cut-png": ("a.png", _cut, "cut short or broken"),
     "cut-jpeg": ("a.jpg", _cut, "cut short or broken"),
     "flipped-bit": ("a.png", _flipped_bit, "cut short or broken"),

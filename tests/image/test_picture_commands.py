@@ -1,7 +1,9 @@
 """`multidiff sample` and `multidiff eval` on picture models, end to end."""
 
+import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from commands import complains, does, facts
@@ -9,11 +11,20 @@ from PIL import Image
 from program import RECIPES
 
 import multidiff as md
+from multidiff.cli import run
+from multidiff.errors import InputError
 from multidiff.files import place_of
+from multidiff.image.commands import sample
 from multidiff.image.data import Pictures, Source
+from multidiff.image.diffusion import Canvas
 from multidiff.image.picture import read_facts, read_picture, write_picture
+from multidiff.image.published.lora import merge_lora
 
 SEVEN = "a handwritten seven"
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def drawn(path, *shape, white=None):
@@ -46,7 +57,9 @@ def test_pictures_a_grid_and_what_they_were_made_of(small_digits, tmp_path, caps
     assert found.shape == (1, 28, 28) and (found.int() - wanted.int()).abs().max() <= 1
     assert read_facts(tmp_path / names[1]) == {
         "prompt": SEVEN, "negative": "a one", "seed": "6", "solver": "ddim", "steps": "3",
-        "guidance": "2", "size": "28x28", "model": model.name,
+        "guidance": "2", "size": "28x28", "model": model.name, "rescale": "0", "times": "trailing",
+        "weights": sha256(small_digits / "model.safetensors"), "multidiff": md.__version__,
+        "torch": torch.__version__.partition("+")[0], "device": "cpu",
     }  # fmt: skip
     whole = read_picture(tmp_path / "grid.png", channels=1)
     assert whole.shape[1] >= 2 * 28 and whole.shape[2] >= 2 * 28
@@ -56,7 +69,7 @@ def test_pictures_a_grid_and_what_they_were_made_of(small_digits, tmp_path, caps
 def test_lines_for_people(small_pixels, tmp_path, capsys):
     text = does(capsys, "sample", small_pixels, "--prompt", "six", "--steps", 2, "-o", tmp_path)
     assert "000-six-0.png: six, seed 0" in text and "1 pictures" in text
-    text = does(capsys, "sample", small_pixels, "--steps", 2, "-o", tmp_path)
+    text = does(capsys, "sample", small_pixels, "--steps", 2, "-o", tmp_path / "plain")
     assert "000-0.png: a picture, seed 0" in text
 
 
@@ -74,6 +87,158 @@ def test_from_a_picture_and_over_a_part_of_it(small_digits, tmp_path, capsys):
     painted = read_picture(told["outputs"][0]["path"], channels=1)
     assert told["strength"] == "1" and torch.equal(painted[:, 14:], original[:, 14:])
     assert not torch.equal(painted, original)
+
+
+def test_a_second_run_adds_to_the_first(small_pixels, tmp_path, capsys):
+    """Nothing is written over: numbers go on, and each run has a grid of its own."""
+    common = ["sample", small_pixels, "--prompt", "six", "-o", tmp_path]
+    does(capsys, *common, "-n", 2, "--steps", 2)
+    first = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    told = facts(capsys, *common, "--steps", 1)
+    assert told["outputs"][0]["path"] == str(tmp_path / "002-six-0.png")
+    assert told["grid"] == str(tmp_path / "grid-002.png")
+    assert {path: path.read_bytes() for path in first} == first
+    for path in first:
+        if path.name != "grid.png":
+            path.unlink()
+    (tmp_path / "002-six-0.png").unlink()
+    assert facts(capsys, *common, "--steps", 1)["grid"] == str(tmp_path / "grid-000.png")
+
+
+def test_a_folder_that_is_being_written_to(small_pixels, tmp_path, capsys):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from multidiff.files import kept_to_itself
+
+    with kept_to_itself(tmp_path), ThreadPoolExecutor(1) as other:
+        words = [str(one) for one in ("sample", small_pixels, "--steps", 1, "-o", tmp_path)]
+        assert other.submit(run, words).result() == 2
+    assert "another run is writing there" in capsys.readouterr().err
+
+
+def test_each_picture_is_there_as_soon_as_it_is_made(small_pixels, tmp_path, monkeypatch):
+    """A run that breaks down at the 20th picture has written 16, the first batch."""
+    model, seen, lines = md.load(small_pixels), [], []
+    made = model._made
+
+    def breaks(part, *rest, **named):
+        if part.rows.start:
+            raise InputError("the power is cut")
+        return made(part, *rest, **named)
+
+    monkeypatch.setattr(model, "_made", breaks)
+    with pytest.raises(InputError, match="power"):
+        sample(model, num=20, prompts=[], out=tmp_path, steps=1, on_line=lines.append)
+    seen = sorted(path.name for path in tmp_path.iterdir())
+    assert seen == [f"{number:03d}-{number}.png" for number in range(16)]
+    assert [line.split(":")[0] for line in lines] == [str(tmp_path / name) for name in seen]
+
+
+def test_pictures_are_made_though_nobody_reads_the_lines(small_pixels, tmp_path, monkeypatch):
+    """As behind ``| head -1``: the files are what was asked for."""
+    monkeypatch.setattr("multidiff.command_line.printed", lambda lines: False)
+    monkeypatch.chdir(tmp_path)
+    assert run(["sample", str(small_pixels), "--steps", "1", "-n", "2"]) == 0
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == ["000-0.png", "001-1.png", "grid.png"]
+
+
+def test_prompts_of_a_file(small_pixels, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("six\ntwo\n")
+    told = facts(capsys, "sample", small_pixels, "--prompt-file", tmp_path / "prompts.txt", "-n", 2,
+                 "--steps", 1, "-o", tmp_path / "out")  # fmt: skip
+    assert [one["prompt"] for one in told["outputs"]] == ["six", "six", "two", "two"]
+
+
+def test_a_picture_is_made_again_from_what_its_file_says(small_digits, tmp_path, capsys):
+    """Model, init, mask and LoRA by name and hash, and every number."""
+    init = drawn(tmp_path / "init.png", 1, 28, 28, white=(slice(5, 20), slice(5, 9)))
+    mask = drawn(tmp_path / "mask.png", 1, 28, 28, white=(slice(0, 14), slice(0, 28)))
+    lora = lora_of(md.load(small_digits), tmp_path / "style.safetensors", 1)
+    other = lora_of(md.load(small_digits), tmp_path / "other.safetensors", 2)
+    told = facts(
+        capsys, "sample", small_digits, "--prompt", SEVEN, "-n", 2, "--seed", 4, "--steps", 3,
+        "--solver", "ddpm", "--guidance", 2, "--rescale", 0.3, "--negative", "a one", "--init",
+        init, "--mask", mask, "--strength", 0.7, "--lora", f"{lora}:0.5,{other}", "-o",
+        tmp_path / "out",
+    )  # fmt: skip
+    path = told["outputs"][1]["path"]
+    said = read_facts(path)
+    assert said["multidiff"] == md.__version__ and said["times"] == "even"
+    assert said["weights"] == sha256(small_digits / "model.safetensors")
+    files = {name: tmp_path / said[name] for name in ("init", "mask")}
+    assert all(said[f"{name}_sha256"] == sha256(file) for name, file in files.items())
+    model = md.load(small_digits)
+    for one, digest in zip(said["lora"].split(), said["lora_sha256"].split(), strict=True):
+        name, _, weight = one.rpartition(":")
+        assert digest == sha256(tmp_path / name)
+        merge_lora(model, tmp_path / name, float(weight))
+    area = read_picture(files["mask"], channels=1)[0] > 127
+    made = model.generate(
+        [said["prompt"]], seed=int(said["seed"]), steps=int(said["steps"]),
+        solver=said["solver"], guidance=float(said["guidance"]), rescale=float(said["rescale"]),
+        negative=said["negative"], size=tuple(map(int, said["size"].split("x"))),
+        canvas=Canvas(read_picture(files["init"], channels=1), float(said["strength"]), area),
+    )  # fmt: skip
+    assert (made[0].int() - read_picture(path, channels=1).int()).abs().max() <= 1
+    plain = md.load(small_digits).generate([SEVEN], seed=5, steps=3)
+    assert not torch.equal(plain, made)
+
+
+def lora_of(model, path, seed):
+    """A LoRA of one layer of the UNet, with its layer's values."""
+    from safetensors.torch import save_file
+
+    owned = model.denoiser.named_parameters()
+    name, layer = next((name, one) for name, one in owned if name.endswith("to_q.weight"))
+    rng = torch.Generator().manual_seed(seed)
+    down = torch.randn(2, layer.shape[1], generator=rng)
+    up = torch.randn(layer.shape[0], 2, generator=rng)
+    stem = f"unet.{name.removesuffix('.weight')}"
+    save_file({f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}, path)
+    return path
+
+
+def test_two_loras_add_up(small_digits, tmp_path, capsys, caplog):
+    first = lora_of(md.load(small_digits), tmp_path / "a.safetensors", 1)
+    second = lora_of(md.load(small_digits), tmp_path / "b.safetensors", 2)
+    common = ["sample", small_digits, "--prompt", SEVEN, "--steps", 2]
+    told = [
+        facts(capsys, *common, *words, "-o", tmp_path / str(number))
+        for number, words in enumerate(
+            (["--lora", first, "--lora", f"{second}:0.5"], ["--lora", f"{first},{second}:0.5"],
+             ["--lora", f"{second}:0.5"], ["--lora", first, "--lora", first])
+        )
+    ]  # fmt: skip
+    assert [one["lora"] for one in told] == [
+        "a.safetensors:1 b.safetensors:0.5", "a.safetensors:1 b.safetensors:0.5",
+        "b.safetensors:0.5", "a.safetensors:2",
+    ]  # fmt: skip
+    both, same, one = (read_picture(x["outputs"][0]["path"], channels=1) for x in told[:3])
+    assert torch.equal(both, same) and not torch.equal(both, one)
+    assert caplog.text.count("a.safetensors: is merged already with weight 1") == 1
+
+
+def test_masks_as_editors_export_them(small_pixels, tmp_path, capsys, caplog):
+    """White on nothing: what is transparent is kept; grey edges are announced."""
+    init = drawn(tmp_path / "init.png", 1, 28, 28, white=(slice(5, 20), slice(5, 9)))
+    levels = np.full((28, 28, 4), 255, np.uint8)
+    levels[:, 14:, 3] = 0
+    Image.fromarray(levels).save(tmp_path / "mask.png")
+    common = ["sample", small_pixels, "--steps", 2, "--init", init, "--mask"]
+    told = facts(capsys, *common, tmp_path / "mask.png", "-o", tmp_path / "a")
+    made, original = read_picture(told["outputs"][0]["path"], channels=1), read_picture(init)[:1]
+    assert torch.equal(made[..., 14:], original[..., 14:])
+    assert not torch.equal(made[..., :14], original[..., :14]) and not caplog.text
+    levels[:, 10:14, 3] = 100
+    Image.fromarray(levels).save(tmp_path / "soft.png")
+    does(capsys, *common, tmp_path / "soft.png", "-o", tmp_path / "b")
+    assert "soft.png: 112 of 784 pixels are neither black nor white" in caplog.text
+    levels[:] = 255
+    levels[..., 3] = 0
+    Image.fromarray(levels).save(tmp_path / "nothing.png")
+    told = complains(capsys, *common, tmp_path / "nothing.png", "-o", tmp_path / "c")
+    assert "black everywhere (what is transparent counts as black)" in told
 
 
 def test_colour_sizes(small_colour, tmp_path, capsys):
@@ -107,7 +272,9 @@ BAD = [
     (["--prompt", "7", "--init", "{init}", "--strength", "-0.5"], "--strength -0.5"),
     (["--prompt", "7", "--init", "{init}", "--mask", "{small}"], "32x32 pixels"),
     (["--prompt", "7", "--init", "{init}", "--mask", "{init}"], "black everywhere"),
-    (["--prompt", "7", "--init", "{odd}"], "nearest is 64x64"),
+    (["--prompt", "7", "--init", "{odd}"], "66x61 of the initial picture"),
+    (["--prompt", "7", "--init", "{folder}"], "is a folder; name one picture"),
+    (["--prompt", "7", "--init", "{init}", "--mask", "{folder}"], "is a folder; name one"),
     (["--prompt", "7", "--init", "{broken}"], "broken.png"),
     (["--prompt", "7", "--init", "{init}", "--size", "32x32"], "--size 32x32"),
     (["--prompt", "7", "--lora", "no.safetensors"], "no.safetensors"),
@@ -124,6 +291,7 @@ def test_what_cannot_be_sampled(small_colour, words, reason, tmp_path, capsys):
         "small": drawn(tmp_path / "small.png", 1, 32, 32, white=(slice(0, 9), slice(0, 9))),
         "odd": drawn(tmp_path / "odd.png", 3, 61, 66),
         "broken": tmp_path / "broken.png",
+        "folder": tmp_path,
     }
     places["broken"].write_bytes(places["init"].read_bytes()[:60])
     words = [word.format(**places) for word in words]

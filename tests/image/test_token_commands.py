@@ -7,7 +7,7 @@ import pytest
 import torch
 from commands import complains, does, facts
 from PIL import Image
-from test_picture_commands import drawn
+from test_picture_commands import drawn, sha256
 
 import multidiff as md
 from multidiff.image.data import Pictures, Source
@@ -35,6 +35,8 @@ def test_pictures_a_grid_and_what_they_were_made_of(small_tokens, tmp_path, caps
     assert read_facts(tmp_path / "001-7-6.png") == {
         "prompt": "7", "seed": "6", "solver": "halton", "steps": "6", "guidance": "2",
         "temperature": "0.8", "noise": "4.5", "size": "28x28", "model": model.name,
+        "weights": sha256(small_tokens / "model.safetensors"), "multidiff": md.__version__,
+        "torch": torch.__version__.partition("+")[0], "device": "cpu",
     }  # fmt: skip
     assert read_facts(tmp_path / "grid.png")["prompt"] == "7 | 2"
 
@@ -42,7 +44,7 @@ def test_pictures_a_grid_and_what_they_were_made_of(small_tokens, tmp_path, caps
 def test_lines_for_people(small_tokens, tmp_path, capsys):
     text = does(capsys, "sample", small_tokens, "--prompt", "6", "--steps", 2, "-o", tmp_path)
     assert "000-6-0.png: 6, seed 0" in text and "1 pictures" in text
-    text = does(capsys, "sample", small_tokens, "--steps", 2, "-o", tmp_path)
+    text = does(capsys, "sample", small_tokens, "--steps", 2, "-o", tmp_path / "plain")
     assert "000-0.png: a picture, seed 0" in text
 
 
@@ -101,6 +103,9 @@ def test_a_part_is_painted_anew(small_tokens, tmp_path, capsys):
     told = facts(capsys, *common, "--init", init, "--mask", mask, "-o", tmp_path / "part",
                  "--show-steps")  # fmt: skip
     original = read_picture(init, channels=1)
+    said = read_facts(told["outputs"][0]["path"])
+    assert (said["init"], said["mask"]) == ("init.png", "mask.png")
+    assert (said["init_sha256"], said["mask_sha256"]) == (sha256(init), sha256(mask))
     for one in told["outputs"]:
         made = read_picture(one["path"], channels=1)
         assert torch.equal(made[:, 12:], original[:, 12:]) and not torch.equal(made, original)

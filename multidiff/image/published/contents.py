@@ -45,7 +45,7 @@ def tensors_in(path: Path) -> dict[str, Tensor]:
 
 
 def weights_in(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a component of diffusers: whole precision and safetensors first.
+    """The tensors of a component of diffusers.
 
     Args:
         folder: the component's; its files may be parts, told by an index.
@@ -53,16 +53,24 @@ def weights_in(folder: Path) -> dict[str, Tensor]:
     Raises:
         InputError: if it holds none, or they are not whole.
     """
+    return {name: t for path in files_of(folder) for name, t in tensors_in(path).items()}
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a component's weights: whole precision and safetensors first.
+
+    Raises:
+        InputError: if it holds none.
+    """
     for variant in ("", ".fp16"):
         for ending in ("safetensors", "bin"):
             for stem in STEMS:
                 path = folder / f"{stem}{variant}.{ending}"
                 index = folder / f"{stem}.{ending}.index{variant}.json"
                 if path.is_file():
-                    return tensors_in(path)
+                    return [path]
                 if index.is_file():
-                    names = parts_of(index)
-                    return {k: t for name in names for k, t in tensors_in(folder / name).items()}
+                    return [folder / name for name in parts_of(index)]
     found = sorted(path.name for path in folder.iterdir())
     raise InputError(f"{folder}: holds no weights ({some(found)}); download the model whole")
 

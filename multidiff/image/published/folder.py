@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.image.published import naming
-from multidiff.image.published.contents import weights_in
+from multidiff.image.published.contents import files_of, weights_in
 from multidiff.image.published.recipe import SCALING, Words, check_input, zero_terminal
 from multidiff.image.published.schedulers import sampling_of
 from multidiff.image.published.tensors import (
@@ -219,6 +219,15 @@ def _pad(folder: Path, vocabulary: int) -> int:
             said = read_json(folder / name).get("pad_token") or token
             token = said["content"] if isinstance(said, dict) else said
     return number_of(token, files, vocabulary - 1)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights that a folder's model is read from.
+
+    Raises:
+        InputError: if a part of it holds none.
+    """
+    return [path for part in ("unet", "vae", "text_encoder") for path in files_of(folder / part)]
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -9,7 +9,9 @@ with underscores for dots (kohya), where PATH may also be CompVis'.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,6 +58,21 @@ class LoraReport:
     unmatched: list[str]
 
 
+@dataclass(frozen=True)
+class Merged:
+    """A file whose changes are in a model's weights.
+
+    Attributes:
+        name: of the file.
+        weight: how much of the change was made.
+        digest: sha256 of the file.
+    """
+
+    name: str
+    weight: float
+    digest: str
+
+
 @dataclass
 class _Change:
     """What a file says about one layer."""
@@ -69,18 +86,24 @@ class _Change:
 def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
     """Change a model's weights by a LoRA; nothing is changed if any part does not fit.
 
+    Several add up, in any order. There is no switch to turn one off: load the model again, or
+    merge the file with the opposite weight, which takes it back up to rounding. What is merged
+    stands in ``model.loras``; a file that is merged already is added once more with a warning.
+
     Args:
         model: with a UNet as ``denoiser`` and perhaps ``domain.text_encoder``.
         path: the safetensors file.
         weight: how much of the change to make; -1 takes it back.
 
     Returns:
-        The layers that were changed, and the tensors that were not used, which are also told
-        in a warning.
+        The layers that were changed, and the tensors that were not used, of which a warning tells
+        too.
 
     Raises:
         InputError: if nothing in the file belongs to the model, or something does not fit.
     """
+    if not math.isfinite(weight):
+        raise InputError(f"{path}: weight {weight:g}: give a number such as 0.8")
     tensors, metadata = read_tensors(path)
     layers = _layers(model)
     changes, unmatched = _changes(tensors, _Names(model, layers))
@@ -95,12 +118,35 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
     if not deltas:
         shown = some(list(tensors)) or "nothing"
         raise InputError(f"{path}: changes no layer of this model; it holds {shown}")
+    broken = [name for name, delta in deltas.items() if not bool(torch.isfinite(delta).all())]
+    if broken:
+        raise InputError(
+            f"{path}: {some(broken)}: holds values that are no numbers (NaN or infinite); copy or "
+            "download it again, or take another"
+        )
     with torch.no_grad():
         for name, delta in deltas.items():
             layers[name] += delta.to(layers[name])
+    _note(model, path, weight)
     if unmatched:
         logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), some(unmatched))
     return LoraReport(list(deltas), unmatched)
+
+
+def _note(model: nn.Module, path: Path, weight: float) -> None:
+    """Keep in ``model.loras`` what is merged, and warn where a file is merged once more."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    merged: list[Merged] = vars(model).setdefault("loras", [])
+    before = sum(one.weight for one in merged if one.digest == digest)
+    if before * weight > 0:
+        logger.warning(
+            "%s: is merged already with weight %g; both add up to %g",
+            path, before, before + weight,
+        )  # fmt: skip
+    others = [one for one in merged if one.digest != digest]
+    own = [Merged(path.name, before + weight, digest)] if before + weight else []
+    merged[:] = [*others, *own]
 
 
 def _layers(model: nn.Module) -> dict[str, Tensor]:
