@@ -188,15 +188,18 @@ def train(
 @app.command()
 def check(
     recipes: Annotated[list[Path], typer.Argument(help="Recipes, YAML files.")],
+    skip_data: Annotated[
+        bool, typer.Option("--skip-data", help="The data need not be there yet.")
+    ] = False,
 ) -> None:
-    """Find everything wrong in recipes without building or running anything."""
-    from multidiff.loading import check_recipe
+    """Find everything wrong in recipes without reading data or running anything."""
     from multidiff.report import Report
+    from multidiff.trial import try_recipe
 
     faults: list[str] = []
     for path in recipes:
         try:
-            check_recipe(path)
+            try_recipe(path, data=not skip_data)
         except InputError as fault:
             faults.append(str(fault))
     say(Report([f"{len(recipes) - len(faults)} of {len(recipes)} recipes are right"], {}, faults))
