@@ -177,7 +177,7 @@ class SpeechSegments:
 
     Args:
         sources: where recordings come from.
-        mel: name of the preset.
+        mel: the preset, or the name of one.
         segment_frames: mel frames of a segment.
         gain_db: range of the random gain; both ends 0 for none.
         held_out: take the recordings that training does not see.
@@ -189,7 +189,7 @@ class SpeechSegments:
     def __init__(
         self,
         sources: list[Source],
-        mel: str = "hifigan-22k",
+        mel: str | MelPreset = "hifigan-22k",
         segment_frames: int = 64,
         gain_db: tuple[float, float] = (0.0, 0.0),
         held_out: bool = False,
