@@ -28,6 +28,7 @@ _HOMES = {
     "log_snr_times": "core.times",
     "sample": "core.sampling",
     "variational_bound": "core.likelihood",
+    "ContinuousDecoder": "core.likelihood",
     "Trainer": "training.trainer",
     "Batches": "training.batches",
     "load": "loading",
@@ -37,6 +38,7 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 if TYPE_CHECKING:
     from multidiff.core.gaussian import GaussianProcess as GaussianProcess
     from multidiff.core.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
+    from multidiff.core.likelihood import ContinuousDecoder as ContinuousDecoder
     from multidiff.core.likelihood import variational_bound as variational_bound
     from multidiff.core.losses import MinSNR as MinSNR
     from multidiff.core.losses import SimpleLoss as SimpleLoss

@@ -16,6 +16,7 @@ WINGS = ("audio", "image", "text")
 GROUND = {
     *("errors", "files", "leftovers", "readers", "budgets", "lines"),
     *("weights", "report", "walks", "recipe", "domain_model", "packages"),
+    "requests",
     "__init__",  # of which the version is there at once, and all else when it is asked for
 }
 ALLOWED = {
@@ -35,6 +36,7 @@ ALLOWED = {
     "devices": {"errors", "readers"},
     "weights": {"core", "errors", "files", "readers", "budgets"},
     "walks": {"core", "errors"},
+    "requests": {"core", "errors"},
     "domain_model": set(),
     "recipe": {"errors", "readers"},
     "checking": {"errors", "readers", "recipe"},

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.losses import Objective, SimpleLoss
-from multidiff.core.predictions import PREDICTIONS, Predicts, combine
+from multidiff.core.predictions import PREDICTIONS, NoisePrediction, Predicts, combine
 from multidiff.core.protocols import Corrupted, Estimate
 from multidiff.core.randomness import Rng, normal
 from multidiff.core.schedules import NoiseLevel, NoiseSchedule
 from multidiff.core.times import TimeGrid, TimeSampler, UniformTimes
 
+# A level's total scale, sqrt(alpha^2 + sigma^2), at time 1: sampling starts from noise of scale 1.
+LARGEST_FINAL_SCALE = 1.1
+# By how much the first step of a walk may multiply an error of the predicted noise: a warning,
+# and what is refused.
+LARGE_GAIN, LARGEST_GAIN = 10.0, 50.0
 # Above this signal scale the noisiest level is far from pure noise, and a walk that starts
 # from pure noise starts where no training example was.
 LARGEST_FINAL_ALPHA = 0.5
@@ -36,9 +42,20 @@ class GaussianProcess:
             picture's brightness, which plain noise never hides. Sampling has none.
 
     Raises:
+        TypeError: if the schedule is none, such as the name of one.
         ValueError: if the network predicts noise and the schedule ends without signal (the
-            clean state cannot be told from the noise there).
+            clean state cannot be read from the noise there), if the schedule ends at a scale
+            that sampling does not start from, or if nothing would train a learned variance.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "prior" in vars(cls) and cls.noise is GaussianProcess.noise:
+            raise TypeError(
+                f"{cls.__name__} has a prior of its own, but stochastic steps draw noise as well: "
+                "override noise(shape, rng), from which prior, corrupt and steps all draw "
+                "(noise = GaussianProcess.noise states that steps add plain noise)"
+            )
 
     def __init__(
         self,
@@ -52,6 +69,7 @@ class GaussianProcess:
     ):
         if predicts not in PREDICTIONS:
             raise ValueError(f"predicts {predicts!r}: one of {', '.join(PREDICTIONS)}")
+        _check_schedule(schedule)
         last_alpha = float(schedule.at(torch.ones(1)).alpha)
         if predicts == "noise" and last_alpha == 0:
             raise ValueError(
@@ -67,6 +85,11 @@ class GaussianProcess:
         self.schedule = schedule
         self.prediction = PREDICTIONS[predicts]()
         self.objective = SimpleLoss() if objective is None else objective
+        if learns_variance and isinstance(self.objective, SimpleLoss):
+            raise ValueError(
+                "learns_variance=True with an objective that never trains the variance: use "
+                "objective=HybridLoss() and times=DiscreteTimes()"
+            )
         self.times = UniformTimes() if times is None else times
         self.learns_variance, self.offset_noise = learns_variance, offset_noise
 
@@ -81,8 +104,13 @@ class GaussianProcess:
         rng: Rng | None,
         mask: Tensor | None = None,
     ) -> Corrupted:
-        """A draw from q(x_t | x_0), eq. (1); padding is noised like the rest."""
-        noise = normal(clean.shape, rng).to(clean.device, clean.dtype)
+        """A draw from q(x_t | x_0), eq. (1); padding is noised like the rest.
+
+        Raises:
+            TypeError: if the states are no floating-point numbers.
+        """
+        check_states(clean)
+        noise = self.noise(clean.shape, rng).to(clean.device, clean.dtype)
         if self.offset_noise:
             one_each = (*clean.shape[:2], *[1] * (clean.ndim - 2))
             noise = noise + self.offset_noise * normal(one_each, rng).to(noise)
@@ -134,10 +162,71 @@ class GaussianProcess:
         prediction, raw = output.chunk(2, dim=1)
         return prediction, (raw + 1) / 2
 
-    def prior(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
-        """Standard normal states, where sampling starts."""
+    def noise(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
+        """Draw standard normal noise, for training, the prior and the steps of solvers alike.
+
+        A process whose states lie in a subspace, such as points with their centre of mass at
+        zero, overrides this alone.
+        """
         return normal(shape, rng)
+
+    def prior(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
+        """Draw the noise where sampling starts."""
+        return self.noise(shape, rng)
 
     def levels(self, times: TimeGrid) -> list[NoiseLevel]:
         """The levels a walk over these times visits, and the one where it ends."""
         return times.levels(self.schedule)
+
+    def check_walk(self, levels: Sequence[NoiseLevel]) -> None:
+        """Refuse a walk from pure noise whose first step drowns the state in the network's error.
+
+        From the predicted noise the clean state is ``(noisy - sigma noise) / alpha``. A step
+        from alpha near 0 to a much larger one multiplies the network's error by their ratio. A
+        projection that clips the clean state keeps it in bounds.
+
+        Raises:
+            ValueError: if the error grows fiftyfold; from tenfold on there is a warning.
+        """
+        first, second = levels[0], levels[1]
+        gain = float((second.alpha / first.alpha).flatten()[0])
+        if gain <= LARGE_GAIN or not isinstance(self.prediction, NoisePrediction):
+            return
+        told = (
+            f"the first step, from alpha {float(first.alpha[0]):.2g} to "
+            f"{float(second.alpha[0]):.2g}, multiplies the error of a noise prediction by "
+            f"{gain:.0f}: start later (log_snr_times(n), leading_times(n)), clip the clean state "
+            '(project=clip()), or train with predicts="velocity"'
+        )
+        if gain > LARGEST_GAIN:
+            raise ValueError(told)
+        warnings.warn(told, stacklevel=3)
+
+
+def check_states(states: Tensor) -> None:
+    """Refuse states to which noise cannot be added.
+
+    Raises:
+        TypeError: if they are integers or truth values.
+    """
+    if not states.is_floating_point():
+        raise TypeError(
+            f"states of {states.dtype}: Gaussian noise needs floating-point states (bytes: "
+            "states / 127.5 - 1; tokens: MaskProcess)"
+        )
+
+
+def _check_schedule(schedule: NoiseSchedule) -> None:
+    if isinstance(schedule, type) or not callable(getattr(schedule, "at", None)):
+        raise TypeError(
+            f"schedule {schedule!r}: give a schedule, such as md.BetaSchedule.cosine() or "
+            "md.LogSNRSchedule()"
+        )
+    last = schedule.at(torch.ones(1))
+    scale = float((last.alpha**2 + last.sigma**2).sqrt())
+    if scale > LARGEST_FINAL_SCALE:
+        raise ValueError(
+            f"the schedule ends at alpha {float(last.alpha):.3g}, sigma {float(last.sigma):.3g}, "
+            "but sampling starts from noise of deviation 1: divide both by "
+            "sqrt(alpha^2 + sigma^2), the same process in other units"
+        )

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.core.posterior import ReverseVariance, Transition
+from multidiff.core.posterior import ReverseVariance, Transition, check_variance
 from multidiff.core.predictions import mean_over_state, spread
 from multidiff.core.protocols import (
     Condition,
@@ -36,6 +36,9 @@ from multidiff.core.times import TimeGrid
 
 if TYPE_CHECKING:
     from multidiff.core.gaussian import GaussianProcess
+
+# In steps of the grid: what rounding to half precision and back leaves of a grey level.
+OFF_GRID = 0.05
 
 
 def gaussian_kl(mean_q: Tensor, log_var_q: Tensor, mean_p: Tensor, log_var_p: Tensor) -> Tensor:
@@ -91,6 +94,34 @@ class DiscretisedDecoder:
             raise ValueError(f"{bins} bins: at least 2 are needed")
         self.half_width = 1 / (bins - 1)
 
+    def check_range(self, clean: Tensor, mask: Tensor | None = None) -> None:
+        """Refuse states outside the grid.
+
+        Raises:
+            ValueError: if a state that counts lies outside [-1, 1] by more than rounding.
+        """
+        furthest = float(_counted(clean, mask).abs().max())
+        if not furthest <= 1 + self.half_width / 2:
+            raise ValueError(
+                f"states reach {furthest:.3g}, outside the grid in [-1, 1] of this decoder: use "
+                "decoder=ContinuousDecoder() for states that are real numbers"
+            )
+
+    def check_grid(self, clean: Tensor, mask: Tensor | None = None) -> None:
+        """Refuse states that are not values of the grid.
+
+        Raises:
+            ValueError: if one that counts lies outside [-1, 1], or most lie between two values.
+        """
+        self.check_range(clean, mask)
+        position = (_counted(clean, mask) + 1) / (2 * self.half_width)
+        off = ((position - position.round()).abs() > OFF_GRID).double().mean()
+        if float(off) > 0.5:
+            raise ValueError(
+                f"{float(off):.0%} of the states lie between the 256 grey levels in [-1, 1]: give "
+                "the decoder, ContinuousDecoder() for real numbers or DiscretisedDecoder(bins)"
+            )
+
     def last_variance(self, before: Transition, last: Transition) -> Tensor:
         """The posterior's of the step before, as in the published code (see :class:`Decoder`).
 
@@ -114,6 +145,10 @@ class DiscretisedDecoder:
         log_right, log_left = torch.special.log_ndtr(right), torch.special.log_ndtr(left)
         inside = -torch.expm1((log_left - log_right).clamp(max=-1e-12))
         return -(log_right + inside.log())
+
+
+def _counted(clean: Tensor, mask: Tensor | None) -> Tensor:
+    return clean if mask is None else clean[mask.to(torch.bool).expand_as(clean)]
 
 
 def last_variance_of(schedule: NoiseSchedule, decoder: Decoder) -> Float[Tensor, " 1"]:
@@ -195,6 +230,17 @@ def prior_kl(
     return mean_over_state(gaussian_kl(mean, log_variance, zero, zero), mask)
 
 
+def _decoder_of(clean: Tensor, mask: Tensor | None, decoder: Decoder | None) -> Decoder:
+    """Return the decoder, or that of 8-bit pictures; it must fit the states."""
+    if decoder is None:
+        pictures = DiscretisedDecoder()
+        pictures.check_grid(clean, mask)
+        return pictures
+    if isinstance(decoder, DiscretisedDecoder):
+        decoder.check_range(clean, mask)
+    return decoder
+
+
 @torch.no_grad()
 def variational_bound(
     process: GaussianProcess,
@@ -220,7 +266,9 @@ def variational_bound(
         times: the walk; every step of the table is the bound that papers report.
         rng: source of the draws.
         variance: that of the reverse steps.
-        decoder: the last term's likelihood; 256 grey levels in [-1, 1] where not given.
+        decoder: the last term's likelihood: :class:`ContinuousDecoder` for real numbers,
+            :class:`DiscretisedDecoder` for a grid; where not given, the 256 grey levels in
+            [-1, 1], which the states then must be.
         project: put into every estimate, as in sampling.
         mask: 1 where the state counts, 0 where it is padding; broadcast to it. Nats are then
             for each dimension that counts.
@@ -228,13 +276,15 @@ def variational_bound(
             leaves, at every level; where it is known it takes the place of ``variance``.
 
     Raises:
-        TypeError: if the times are a number.
-        ValueError: if the walk has fewer than two steps.
+        TypeError: if the times are a number, or the states integers.
+        ValueError: if the walk has fewer than two steps, the variance is none, or the states are
+            not on the decoder's grid.
     """
     check_times(times)
+    check_variance(variance)
     if times.num_steps < 2:
         raise ValueError("a bound needs a walk of at least two steps")
-    decoder = DiscretisedDecoder() if decoder is None else decoder
+    decoder = _decoder_of(clean, mask, decoder)
     batch = clean.shape[0]
     levels = [level.to(clean.device).expand(batch) for level in process.levels(times)]
     before, last = Transition(levels[-3], levels[-2]), Transition(levels[-2], levels[-1])
@@ -242,9 +292,8 @@ def variational_bound(
     terms = []
     for level, earlier in itertools.pairwise(levels):
         corrupted = process.corrupt(clean, level, rng)
-        estimate = process.estimate(
-            denoiser(corrupted.noisy, level, condition), corrupted.noisy, level
-        )
+        output = denoiser(corrupted.noisy, level, condition)
+        estimate = process.estimate(output, corrupted.noisy, level)
         if project is not None:
             estimate = project(estimate, corrupted.noisy, level)
         step = Transition(level, earlier)

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.schedules import checked_times
+
 
 @dataclass(frozen=True)
 class MaskLevel:
@@ -62,7 +64,7 @@ class MaskSchedule:
 
     def at(self, time: Float[Tensor, " batch"]) -> MaskLevel:
         """The level at each time in [0, 1]."""
-        time = time.to(torch.float64)
+        time = checked_times(time)
         return MaskLevel(time, self.kept(time), self.slope(time))
 
     def kept(self, time: Tensor) -> Tensor:

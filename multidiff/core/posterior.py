@@ -13,7 +13,7 @@ takes its betas from the levels it visits and needs no table of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,16 @@ from multidiff.core.protocols import Estimate
 from multidiff.core.schedules import NoiseLevel
 
 ReverseVariance = Literal["small", "large", "learned"]
+
+
+def check_variance(kind: str) -> None:
+    """Refuse a variance that is none.
+
+    Raises:
+        ValueError: if it has another name than small, large and learned.
+    """
+    if kind not in get_args(ReverseVariance):
+        raise ValueError(f"variance {kind!r}: one of {', '.join(get_args(ReverseVariance))}")
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ class Transition:
         Raises:
             ValueError: if the variance is to be learned and the network does not say it.
         """
+        check_variance(kind)
         small, large = self.posterior_variance, self.variance_step
         if floor is not None:
             last = self.earlier.sigma == 0

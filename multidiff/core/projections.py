@@ -12,6 +12,9 @@ from multidiff.core.predictions import with_clean
 from multidiff.core.protocols import Estimate, Projection
 from multidiff.core.schedules import NoiseLevel
 
+# Marks projections that leave some of the state as it was estimated.
+UNBOUNDED = "leaves_some_unbounded"
+
 
 def clip(low: float = -1.0, high: float = 1.0) -> Projection:
     """Keep the clean estimate within bounds, for states that have them (pixels, not latents)."""
@@ -34,6 +37,7 @@ def keep_known(known: Tensor, mask: Tensor) -> Projection:
         kept = torch.where(mask.to(noisy.device).bool(), known.to(noisy), estimate.clean)
         return with_clean(estimate, kept, noisy, level)
 
+    setattr(project, UNBOUNDED, True)
     return project
 
 
@@ -45,4 +49,10 @@ def in_turn(*projections: Projection) -> Projection:
             estimate = one(estimate, noisy, level)
         return estimate
 
+    setattr(project, UNBOUNDED, all(not keeps_in_bounds(one) for one in projections))
     return project
+
+
+def keeps_in_bounds(projection: Projection | None) -> bool:
+    """Return whether a projection may keep the whole state within bounds, as far as is known."""
+    return projection is not None and not getattr(projection, UNBOUNDED, False)

@@ -74,6 +74,7 @@ class Estimate:
 
 
 Projection = Callable[[Estimate, Tensor, NoiseLevel], Estimate]
+# Walks give it a further method ``noise(state, rng)``: the noise of their process.
 EstimateAt = Callable[[Tensor, NoiseLevel], Estimate]
 
 
@@ -141,13 +142,30 @@ class Solver(Protocol):
 
 
 def check_solver(solver: Any) -> None:
-    """Refuse a solver's class where one that was made of it is needed.
+    """Refuse a solver's class or name where one that was made of it is needed.
 
     Raises:
-        TypeError: if it is a class.
+        TypeError: if it is no solver.
     """
     if isinstance(solver, type):
         raise TypeError(f"{solver.__name__} is a class: make one of it, {solver.__name__}()")
+    if not callable(getattr(solver, "step", None)):
+        raise TypeError(
+            f"solver {solver!r} makes no steps: give one that does, such as md.DDIM(), md.DDPM(), "
+            "md.Heun() or md.DPMSolverPP()"
+        )
+
+
+def check_process(process: Any) -> None:
+    """Refuse what has no prior to start from, such as a schedule.
+
+    Raises:
+        TypeError: if it is no process.
+    """
+    if isinstance(process, type) or not callable(getattr(process, "prior", None)):
+        raise TypeError(
+            f"process {process!r}: give a process, such as GaussianProcess(BetaSchedule.cosine())"
+        )
 
 
 def check_times(times: Any) -> None:

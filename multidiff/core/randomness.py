@@ -6,18 +6,40 @@ sample comes out whether it is made alone or in a batch, on one process or on ei
 
 from __future__ import annotations
 
-import operator
 import secrets
-from collections.abc import Sequence
-from typing import SupportsIndex
+from collections.abc import Callable, Sequence
+from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+class Unpadded(torch.Generator):
+    """A sample's generator that draws for its real positions, and then for the padding.
+
+    What the real positions get does not depend on how far the sample is padded. The padding has
+    a generator of its own, which follows from the sample's seed.
+
+    Args:
+        generator: of the real positions.
+        length: how many there are, along the first dimension of the sample.
+    """
+
+    def __new__(cls, generator: torch.Generator, length: int) -> Unpadded:  # noqa: D102
+        return super().__new__(cls, generator.device)  # pyright: ignore[reportCallIssue]
+
+    def __init__(self, generator: torch.Generator, length: int):
+        super().__init__()
+        self.real, self.length = generator, length
+        self.manual_seed(mixed_seed(generator.initial_seed(), PADDING))
+
 
 Rng = torch.Generator | Sequence[torch.Generator]
 
 _WORD = 2**64 - 1
 BLOCK = 1024
+PADDING = 5  # a stream of random numbers of its own
 
 
 def device_of(rng: Rng | None) -> torch.device:
@@ -52,8 +74,42 @@ def _draw(source, shape: Sequence[int], rng: Rng | None, dtype: torch.dtype) -> 
         return source(tuple(shape), generator=rng, device=device, dtype=dtype)
     if len(rng) != shape[0]:
         raise ValueError(f"{len(rng)} generators for a batch of {shape[0]}: give one each")
-    rows = [source(tuple(shape[1:]), generator=one, device=device, dtype=dtype) for one in rng]
-    return torch.stack(rows)
+    return torch.stack([_row(source, shape[1:], one, device, dtype) for one in rng])
+
+
+def _row(
+    source: Callable[..., Tensor],
+    shape: Sequence[int],
+    rng: torch.Generator,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    if not isinstance(rng, Unpadded):
+        return source(tuple(shape), generator=rng, device=device, dtype=dtype)
+    if not shape:  # a number for the whole sample
+        return source((), generator=rng.real, device=device, dtype=dtype)
+    real = min(rng.length, shape[0])  # a dimension of size 1 may stand for all positions
+    sizes = ((rng.real, real), (rng, shape[0] - real))
+    rows = [
+        source((size, *shape[1:]), generator=one, device=device, dtype=dtype) for one, size in sizes
+    ]
+    return torch.cat(rows)
+
+
+def unpadded(rng: Rng | None, lengths: Sequence[int]) -> list[Unpadded]:
+    """Make generators whose draws do not depend on how far each sample is padded.
+
+    Args:
+        rng: one for each sample.
+        lengths: how many positions of each are real, along dimension 1 of the states.
+
+    Raises:
+        ValueError: if there is not one generator for each length.
+    """
+    if rng is None or isinstance(rng, torch.Generator) or len(rng) != len(lengths):
+        raise ValueError(f"{len(lengths)} lengths need a list of as many generators, one each")
+    own = [one.real if isinstance(one, Unpadded) else one for one in rng]
+    return [Unpadded(one, length) for one, length in zip(own, lengths, strict=True)]
 
 
 def generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
@@ -61,21 +117,39 @@ def generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
-def seeds_from(seed: SupportsIndex | Sequence[SupportsIndex] | None, count: int) -> list[int]:
+def seeds_from(seed: Any, count: int) -> list[int]:
     """Return a seed for each sample: those given, or the given one and those that follow it.
 
     Args:
-        seed: a whole number of any type, numpy's and torch's too, or one for each sample; None
-            draws one from the system, and leaves every generator as it is.
-        count: samples.
+        seed: an integer of any kind, or one for each sample; None draws one from the system's
+            entropy.
+        count: how many samples there are.
+
+    Raises:
+        TypeError: if a seed is no integer.
+        ValueError: if there are several seeds and not one for each sample, or one does not fit
+            64 bits.
     """
     if seed is None:
-        seed = secrets.randbits(62)
+        seed = secrets.randbits(48)
+    if not hasattr(seed, "__len__") or getattr(seed, "ndim", 1) == 0:
+        first = _integer(seed)
+        return [first + i for i in range(count)]
+    if isinstance(seed, str | bytes):
+        raise TypeError(f"seed {seed!r}: an integer, one for each sample, or None")
+    if len(seed) != count:
+        raise ValueError(f"{len(seed)} seeds for {count} samples: give one, or one for each")
+    return [_integer(one) for one in seed]
+
+
+def _integer(seed: Any) -> int:
     try:
-        first = operator.index(seed)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        return [operator.index(one) for one in seed]  # pyright: ignore[reportGeneralTypeIssues]
-    return [first + i for i in range(count)]
+        number = index(seed)
+    except TypeError as error:
+        raise TypeError(f"seed {seed!r}: an integer, one for each sample, or None") from error
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"seed {number}: must have 64 bits or fewer")
+    return number
 
 
 def mixed_seed(*numbers: int) -> int:

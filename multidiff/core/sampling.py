@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from multidiff.core.projections import keeps_in_bounds
 from multidiff.core.protocols import (
     Condition,
     Denoiser,
@@ -15,10 +17,11 @@ from multidiff.core.protocols import (
     Process,
     Projection,
     Solver,
+    check_process,
     check_solver,
     check_times,
 )
-from multidiff.core.randomness import Rng, device_of
+from multidiff.core.randomness import Rng, device_of, normal, unpadded
 from multidiff.core.schedules import NoiseLevel
 from multidiff.core.times import TimeGrid
 
@@ -40,6 +43,40 @@ class Step:
     state: Tensor
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """Estimates at a state and level, and the noise of the process: what solvers ask for."""
+
+    process: Process
+    denoiser: Denoiser
+    condition: Condition
+    project: Projection | None
+
+    def __call__(self, noisy: Tensor, level: NoiseLevel) -> Estimate:
+        output = self.denoiser(noisy, level, self.condition)
+        estimate = self.process.estimate(output, noisy, level)
+        return estimate if self.project is None else self.project(estimate, noisy, level)
+
+    def noise(self, state: Tensor, rng: Rng | None) -> Tensor:
+        """Draw the noise of a stochastic step where the generators live."""
+        draw = getattr(self.process, "noise", normal)
+        return draw(state.shape, rng).to(state.device)
+
+
+def _check_arguments(
+    process: Process, solver: Solver, shape: Sequence[int], times: TimeGrid, start: Tensor | None
+) -> None:
+    check_process(process)
+    check_solver(solver)
+    check_times(times)
+    if len(shape) == 0 or shape[0] < 1:
+        raise ValueError(f"shape {tuple(shape)}: a batch of at least one, batch first")
+    if start is not None and tuple(start.shape) != tuple(shape):
+        raise ValueError(f"start has shape {tuple(start.shape)}, not {tuple(shape)}")
+    if start is not None and not start.is_floating_point():
+        raise TypeError(f"start has {start.dtype}: states of a walk are floating-point numbers")
+
+
 @torch.no_grad()
 def sample(
     process: Process,
@@ -54,6 +91,7 @@ def sample(
     start: Tensor | None = None,
     device: torch.device | str | None = None,
     on_step: Callable[[Step], None] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> Tensor:
     """Walk from noise to a state.
 
@@ -71,25 +109,28 @@ def sample(
             :meth:`~multidiff.core.times.TimeGrid.tail`); a draw from the prior where not given.
         device: where to walk; where ``rng`` lives if not given.
         on_step: told after each step.
+        lengths: how many positions of each sample are real, along dimension 1; the rest is
+            padding. What a seed makes then does not depend on the padding, if the denoiser's
+            answer does not. It needs a generator for each sample.
 
     Returns:
         The state at the level where the times end, for most grids the clean one.
 
     Raises:
-        TypeError: if the solver is a class, or the times are a number.
-        ValueError: if ``start`` does not have the given shape.
+        TypeError: if process, solver or times are something else, such as a name, a class or a
+            number; if ``start`` are integers.
+        ValueError: if ``start`` does not have the given shape, the batch is empty, or the walk
+            cannot start from noise.
     """
-    check_solver(solver)
-    check_times(times)
-    if start is not None and tuple(start.shape) != tuple(shape):
-        raise ValueError(f"start has shape {tuple(start.shape)}, not {tuple(shape)}")
+    _check_arguments(process, solver, shape, times, start)
     place = device_of(rng) if device is None else torch.device(device)
 
-    def estimate_at(noisy: Tensor, level: NoiseLevel) -> Estimate:
-        estimate = process.estimate(denoiser(noisy, level, condition), noisy, level)
-        return estimate if project is None else project(estimate, noisy, level)
-
+    if lengths is not None:
+        rng = unpadded(rng, lengths)
+    estimate_at = _Reader(process, denoiser, condition, project)
     levels = [level.to(place).expand(shape[0]) for level in process.levels(times)]
+    if start is None and not keeps_in_bounds(project) and hasattr(process, "check_walk"):
+        cast(Any, process).check_walk(levels)
     state = (process.prior(shape, rng) if start is None else start).to(place)
     memory = None
     for number in range(times.num_steps):

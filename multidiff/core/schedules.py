@@ -24,6 +24,8 @@ from torch import Tensor
 # A beta of 1 destroys the signal in one step; tables that are made from an alpha-bar
 # function stop short of it (Nichol & Dhariwal 2021, section 3.2).
 LARGEST_BETA = 0.999
+# By how much rounding may take a time out of [0, 1].
+SLACK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,26 @@ class NoiseLevel:
     time: Float[Tensor, " batch"]
     alpha: Float[Tensor, " batch"]
     sigma: Float[Tensor, " batch"]
+
+    def timestep(self, steps: int) -> Float[Tensor, " batch"]:
+        """Return the level as the step of a table that diffusers' networks read, 0 to steps - 1.
+
+        Step ``k`` of the table lies at time ``(k + 1) / steps``; levels between two steps get
+        fractions. The time itself lies in [0, 1]: a network that embeds it as a step learns
+        nothing of the level.
+
+        Args:
+            steps: length of the table, 1000 for most published networks.
+
+        Raises:
+            ValueError: if the table has no steps.
+        """
+        if steps < 1:
+            raise ValueError(f"{steps} steps: a table has at least one")
+        exact = self.time * steps - 1
+        whole = exact.round()
+        near = (exact - whole).abs() < 1e-6 * steps
+        return torch.where(near, whole, exact).clamp(min=0).float()
 
     @property
     def log_snr(self) -> Float[Tensor, " batch"]:
@@ -70,6 +92,28 @@ def clean_level(batch: int = 1) -> NoiseLevel:
     """The level without any noise, where every walk back ends."""
     zero = torch.zeros(batch, dtype=torch.float64)
     return NoiseLevel(zero, torch.ones_like(zero), zero)
+
+
+def checked_times(time: Tensor) -> Float[Tensor, " batch"]:
+    """Return times as float64.
+
+    Raises:
+        TypeError: if they are integers: steps of a table, perhaps.
+        ValueError: if they leave [0, 1]; only plain tensors on the CPU are looked at, since a GPU
+            would have to be waited for.
+    """
+    if not time.is_floating_point():
+        raise TypeError(
+            f"times of {time.dtype}: times are floating point in [0, 1]; step k of a table of T "
+            "steps lies at (k + 1) / T"
+        )
+    inside = (time >= -SLACK) & (time <= 1 + SLACK)
+    if type(time) is Tensor and time.device.type == "cpu" and not bool(inside.all()):
+        raise ValueError(
+            f"time {float(time[~inside][0]):g} is not in [0, 1]; step k of a table of T "
+            "steps lies at (k + 1) / T"
+        )
+    return time.to(torch.float64)
 
 
 @runtime_checkable
@@ -130,7 +174,7 @@ class BetaSchedule:
 
     def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
         """See :class:`NoiseSchedule`; exact at every ``k / T``, linear in alpha between."""
-        wanted = time.to(torch.float64)
+        wanted = checked_times(time)
         position = (wanted * self.num_steps).clamp(0, self.num_steps)
         nearest = position.round()
         # k / T * T misses k by an ulp for some k; the table is meant, not its neighbourhood.
@@ -245,7 +289,7 @@ class LogSNRSchedule:
 
     def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
         """See :class:`NoiseSchedule`."""
-        time = time.to(torch.float64)
+        time = checked_times(time)
         log_snr = self.highest + (self.lowest - self.highest) * time
         return NoiseLevel(time, torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
 

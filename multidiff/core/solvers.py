@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidiff.core.posterior import ReverseVariance, Transition
+from multidiff.core.posterior import ReverseVariance, Transition, check_variance
 from multidiff.core.predictions import combine, spread
 from multidiff.core.protocols import Estimate, EstimateAt
 from multidiff.core.randomness import Rng, normal
@@ -29,8 +29,7 @@ class DDPM:
     """
 
     def __init__(self, variance: ReverseVariance = "small"):
-        if variance not in ("small", "large", "learned"):
-            raise ValueError(f"variance {variance!r}: one of small, large, learned")
+        check_variance(variance)
         self.variance: ReverseVariance = variance
 
     def step(
@@ -49,7 +48,7 @@ class DDPM:
         step = Transition(level, next_level)
         mean = step.posterior_mean(estimate.clean, noisy)
         deviation = torch.exp(0.5 * step.log_variance(self.variance, estimate))
-        return mean + (deviation * draw_like(noisy, rng)).to(mean.dtype), None
+        return mean + (deviation * step_noise(estimate_at, noisy, rng)).to(mean.dtype), None
 
 
 class DDIM:
@@ -82,7 +81,9 @@ class DDIM:
         variance = self.eta**2 * Transition(level, next_level).posterior_variance
         direction = (next_level.sigma**2 - variance).clamp(min=0).sqrt()
         mean = combine(next_level.alpha, estimate.clean, direction, estimate.noise)
-        return mean + (spread(variance.sqrt(), mean) * draw_like(noisy, rng)).to(mean.dtype), None
+        return mean + (spread(variance.sqrt(), mean) * step_noise(estimate_at, noisy, rng)).to(
+            mean.dtype
+        ), None
 
 
 class Heun:
@@ -153,8 +154,25 @@ def deterministic_step(estimate: Estimate, next_level: NoiseLevel) -> Tensor:
 
 
 def is_clean(level: NoiseLevel) -> bool:
-    """Whether a level has no noise (the walk visits one level for the whole batch)."""
-    return bool(level.sigma[0] == 0)
+    """Return whether a level has no noise.
+
+    Raises:
+        ValueError: if some rows have noise and others none: a walk visits one level at a time.
+    """
+    clean = level.sigma == 0
+    count = int(clean.sum())
+    if count not in (0, len(clean)):
+        raise ValueError(
+            f"{count} of {len(clean)} rows are at the clean level and the others are not: "
+            "a solver's step takes the whole batch to one level"
+        )
+    return count > 0
+
+
+def step_noise(estimate_at: EstimateAt, state: Tensor, rng: Rng | None) -> Tensor:
+    """Return the noise of a step: the process's own, standard normal where it names none."""
+    draw = getattr(estimate_at, "noise", None)
+    return draw_like(state, rng) if draw is None else draw(state, rng)
 
 
 def draw_like(state: Tensor, rng: Rng | None) -> Tensor:

@@ -306,10 +306,15 @@ def _on_table(
 
 
 def _log_snr_ends(schedule: NoiseSchedule) -> tuple[float, float]:
-    step = 1 / schedule.num_steps if schedule.num_steps else 0.0
-    ends = torch.tensor([1.0, 1.0 - step, step], dtype=torch.float64)
-    lowest, next_lowest, highest = schedule.at(ends).log_snr.tolist()
-    return (next_lowest if math.isinf(lowest) else lowest), highest
+    """Return both ends, or the log SNR one step (or thousandth) before where one is infinite."""
+    table, beside = schedule.num_steps, 1 / (schedule.num_steps or 1000)
+    clean_end = beside if table else 0.0
+    ends = torch.tensor([1.0, 1.0 - beside, clean_end, beside], dtype=torch.float64)
+    lowest, next_lowest, highest, next_highest = schedule.at(ends).log_snr.tolist()
+    return (
+        next_lowest if math.isinf(lowest) else lowest,
+        next_highest if math.isinf(highest) else highest,
+    )
 
 
 def _table_length(schedule: NoiseSchedule, what: str = "table times") -> int:

@@ -30,12 +30,12 @@ from multidiff.image.generation import (
     check_precision,
     guidance_for,
     in_batches,
-    listed,
     warn_of_size,
 )
 from multidiff.image.picture import from_unit, pad_to_multiple, to_unit
 from multidiff.image.unet import UNet
 from multidiff.image.walk import PictureWalk
+from multidiff.requests import one_each
 
 __all__ = ["STRENGTH", "Canvas", "PictureDiffusion", "Size"]
 
@@ -140,7 +140,7 @@ class PictureDiffusion(DomainModel):
         Raises:
             InputError: if the model cannot do what is asked.
         """
-        prompts = listed(prompts)
+        prompts = one_each(prompts, str, "prompt")
         check_precision(self.denoiser)
         if isinstance(self.domain, LatentDomain) and self.domain.text_encoder is not None:
             check_precision(self.domain.text_encoder)

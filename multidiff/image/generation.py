@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from multidiff.core.randomness import seeds_from
 from multidiff.errors import InputError
+from multidiff.requests import Seed as Seed
+from multidiff.requests import checked_seeds, one_each
 from multidiff.walks import Walk
 
 logger = logging.getLogger(__name__)
 
 Made = UInt8[Tensor, "count colours height width"]
-Seed = SupportsIndex | Sequence[SupportsIndex] | None
 # Receives the number of the first picture of a batch, and the batch, as soon as it is made.
 OnBatch = Callable[[int, Tensor], None]
 # Beyond so many times the trained size, or below its inverse, pictures come out broken.
@@ -59,14 +58,12 @@ def in_batches(
     Raises:
         InputError: if there is no prompt, or not one seed for each, or the batch is empty.
     """
-    prompts = listed(prompts)
+    prompts = one_each(prompts, str, "prompt")
     if not prompts:
         raise InputError("no prompts: give one for each picture, empty ones for a model without")
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size}: 1 or more pictures at a time")
-    seeds = seeds_from(seed, len(prompts))
-    if len(seeds) != len(prompts):
-        raise InputError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+    seeds = checked_seeds(seed, len(prompts))
     made = []
     for first in range(0, len(prompts), batch_size):
         rows = slice(first, first + batch_size)
@@ -74,11 +71,6 @@ def in_batches(
         if on_batch is not None:
             on_batch(first, made[-1])
     return torch.cat(made)
-
-
-def listed(prompts: str | Sequence[str]) -> list[str]:
-    """Return prompts as a list; one text is one prompt, not a prompt for each letter."""
-    return [prompts] if isinstance(prompts, str) else list(prompts)
 
 
 def guidance_for(walk: Walk, reads: str, guidance: float | None) -> float:

@@ -19,6 +19,7 @@ from multidiff.core.sampling import Step, sample
 from multidiff.core.self_conditioning import Remembering, SelfConditioning
 from multidiff.core.task import DiffusionTask
 from multidiff.core.times import TimeGrid
+from multidiff.requests import Seed
 from multidiff.text.denoiser import TextDenoiser
 from multidiff.text.domain import UNWRITTEN
 from multidiff.text.embedded import EmbeddedDomain
@@ -119,7 +120,7 @@ class TextDiffusion(TextModel):
         guidance: float | None = None,
         temperature: float | None = None,
         control: Control | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
         candidates: int = 1,
         batch_size: int = 64,
         on_step: Callable[[Step], None] | None = None,

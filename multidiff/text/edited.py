@@ -24,9 +24,10 @@ from typing import Literal
 import torch
 
 from multidiff.core.edits import EditProcess
-from multidiff.core.randomness import generators, mixed_seed, seeds_from
+from multidiff.core.randomness import generators, mixed_seed
 from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
+from multidiff.requests import Seed, checked_seeds, one_each
 from multidiff.text.domain import TextDomain
 from multidiff.text.edit_task import Aim, EditTask
 from multidiff.text.edit_walk import EditWalk
@@ -126,7 +127,7 @@ class EditedText(DomainModel):
         orders: Sequence[TextOrder] | None = None,
         *,
         walk: EditWalk | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
         batch_size: int = 64,
         on_history: Callable[[History], None] | None = None,
     ) -> list[History]:
@@ -149,9 +150,10 @@ class EditedText(DomainModel):
                 raise InputError(
                     f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
                 )
-        asked = [TextOrder() for _ in drafts] if orders is None else list(orders)
+        nothing = [TextOrder() for _ in drafts]
+        asked = nothing if orders is None else one_each(orders, TextOrder, "order")
         how = self.walk if walk is None else walk
-        seeds = seeds_from(seed, len(drafts))
+        seeds = checked_seeds(seed, len(drafts))
         rngs = [generators(candidate_seeds(one, how.candidates)) for one in seeds]
         reviser = Reviser(self.domain, self.editor, how)
         at_once = max(1, batch_size // how.candidates)
@@ -165,16 +167,15 @@ class EditedText(DomainModel):
                     on_history(history)
         return found
 
-    def noise_drafts(
-        self, orders: Sequence[TextOrder], *, seed: int | Sequence[int] = 0
-    ) -> list[tuple[int, ...]]:
+    def noise_drafts(self, orders: Sequence[TextOrder], *, seed: Seed = 0) -> list[tuple[int, ...]]:
         """Random tokens for each order: as many as it says, or as the training texts have.
 
         Raises:
             InputError: if an order asks for more than the model reads.
         """
         # Mixed, so that what is written later does not follow the draws of its own noise.
-        rngs = generators([mixed_seed(one, 1) for one in seeds_from(seed, len(orders))])
+        orders = one_each(orders, TextOrder, "order")
+        rngs = generators([mixed_seed(one, 1) for one in checked_seeds(seed, len(orders))])
         lengths = [self._length(order, rng) for order, rng in zip(orders, rngs, strict=True)]
         return self.corruption().prior(lengths, rngs)
 

@@ -20,6 +20,7 @@ from multidiff.core.protocols import Corruption, Denoiser, Encoded, Process, Rea
 from multidiff.core.randomness import Rng, generators
 from multidiff.core.unmasking import unmask, unmask_blocks
 from multidiff.nn.tokens import BlockReader, TokenDenoiser
+from multidiff.requests import Seed
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 from multidiff.text.model import OnText, TextModel
 from multidiff.text.orders import TextOrder, batches_of, canvas_of, laid_out, orders_told, told_of
@@ -122,7 +123,7 @@ class MaskedText(TextModel):
         guidance: float | None = None,
         temperature: float | None = None,
         nucleus: float | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
         candidates: int = 1,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Process
-from multidiff.core.randomness import generators, seeds_from
+from multidiff.core.randomness import generators
 from multidiff.core.task import DiffusionTask
 from multidiff.domain_model import DomainModel
 from multidiff.errors import InputError
+from multidiff.requests import Seed, checked_seeds, one_each
 from multidiff.text.domain import TextDomain
 from multidiff.text.metrics import minimum_bayes_risk
 from multidiff.text.orders import (
@@ -74,7 +75,7 @@ class TextModel(DomainModel):
         solver: str | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
         candidates: int = 1,
         batch_size: int = 64,
         on_text: OnText | None = None,
@@ -112,11 +113,12 @@ class TextModel(DomainModel):
         """
 
     def _texts(
-        self, orders: Sequence[TextOrder], seed: int | Sequence[int], candidates: int, most: int,
+        self, orders: Sequence[TextOrder], seed: Seed, candidates: int, most: int,
         make: Make, on_text: OnText | None = None,
     ) -> list[str]:  # fmt: skip
         """A text of each order, of so many candidates each, at most so many at a time."""
-        seeds = seeds_from(seed, len(orders))
+        orders = one_each(orders, TextOrder, "order")
+        seeds = checked_seeds(seed, len(orders))
         check_candidates(candidates)
         every = [order for order in orders for _ in range(candidates)]
         rngs = generators([n for one in seeds for n in candidate_seeds(one, candidates)])

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from multidiff.core.randomness import Rng
 from multidiff.errors import Interrupted
 from multidiff.training.batches import BatchSource, source_of
 from multidiff.training.engine import process_settings
-from multidiff.training.rates import Decay
+from multidiff.training.rates import Decay, check_name
 from multidiff.training.run import Run
 from multidiff.training.signals import interruptions
 
@@ -35,6 +35,7 @@ class Task(Protocol):
 
 
 Preview = Callable[[Any, int], None]
+Precision = Literal["auto", "fp32", "bf16"]
 MOST_THREADS = 1024
 
 
@@ -74,7 +75,7 @@ class Trainer:
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
     accumulate: int = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     ema_decay: float = 0.9999
     compile: bool = False
     seed: int = 0
@@ -87,6 +88,8 @@ class Trainer:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_name("decay", self.decay, get_args(Decay))
+        check_name("precision", self.precision, get_args(Precision))
         least_one = ("steps", "accumulate", "log_every", "save_every", "keep", "validate_every")
         for name in least_one:
             if getattr(self, name) < 1:

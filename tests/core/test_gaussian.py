@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.losses import HybridLoss
 from multidiff.core.posterior import Transition
 from multidiff.core.predictions import PREDICTIONS, noise_between, spread, with_clean
 from multidiff.core.protocols import Corrupted, Estimate
@@ -231,7 +232,9 @@ def test_offset_noise_is_shared_by_a_channel():
 
 @pytest.mark.parametrize(("learns", "asked"), [(False, (2, 3, 8)), (True, (2, 6, 8))])
 def test_an_output_that_would_only_broadcast_is_refused(learns, asked):
-    process = GaussianProcess(LINEAR, learns_variance=learns)
+    process = GaussianProcess(
+        LINEAR, objective=HybridLoss() if learns else None, learns_variance=learns
+    )
     state, level = torch.zeros(2, 3, 8), table_level(500, 501)
     told = re.escape(f"returned (2, 1, 8), but states of (2, 3, 8) ask for {asked}")
     with pytest.raises(ValueError, match=told):

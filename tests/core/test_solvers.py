@@ -8,6 +8,7 @@ import torch
 from oracles import gaussian_data, known_pair
 
 from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.losses import HybridLoss
 from multidiff.core.predictions import spread
 from multidiff.core.randomness import generators
 from multidiff.core.sampling import sample
@@ -209,7 +210,7 @@ def test_a_sample_does_not_depend_on_its_batch(solver):
 
 
 def test_learned_variance_is_used():
-    process = GaussianProcess(LINEAR, learns_variance=True)
+    process = GaussianProcess(LINEAR, objective=HybridLoss(), learns_variance=True)
 
     def denoiser(noisy, level, condition=None):
         return torch.cat([gaussian_data(0.5)(noisy, level), torch.ones_like(noisy)], dim=1)

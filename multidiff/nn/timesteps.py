@@ -1,0 +1,75 @@
+"""Networks that take ``(x, timestep)``, such as those of diffusers, as denoisers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multidiff.core.guidance import map_condition
+from multidiff.core.protocols import Condition
+from multidiff.core.schedules import NoiseLevel
+
+
+class TimestepDenoiser(nn.Module):
+    """A denoiser around a network that takes a noisy state and a step of a table.
+
+    Networks of diffusers embed a step from 0 to 999. Given ``level.time``, which lies in [0, 1],
+    they would see one and the same step always.
+
+    Args:
+        network: called as ``network(noisy, timestep, ...)``; returns a tensor, a tuple with the
+            tensor first, or an object with it as ``sample``.
+        steps: length of the table the network was made for.
+        condition: the network's name for a condition that is a tensor, such as "class_labels" or
+            "encoder_hidden_states". A condition that is a dict is passed by its own keys.
+        left_out: number that stands for an integer condition left out, -1 in this package; the
+            network's embedding needs a row for it, such as ``num_class_embeds - 1``.
+
+    Raises:
+        ValueError: if the table has no steps.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        steps: int = 1000,
+        condition: str | None = None,
+        left_out: int | None = None,
+    ):
+        if steps < 1:
+            raise ValueError(f"{steps} steps: a table has at least one")
+        super().__init__()
+        self.network, self.steps = network, steps
+        self.condition, self.left_out = condition, left_out
+
+    def forward(self, noisy: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
+        """Return the network's prediction.
+
+        Raises:
+            TypeError: if a condition comes for which the network's name was not given.
+        """
+        timestep = level.timestep(self.steps).to(noisy.device)
+        output = self.network(noisy, timestep, **self._named(condition))
+        if isinstance(output, tuple):
+            return output[0]
+        return output if isinstance(output, Tensor) else output.sample
+
+    def _named(self, condition: Condition) -> dict[str, Any]:
+        if condition is None:
+            return {}
+        read = map_condition(self._without_blanks, condition)
+        if isinstance(read, dict):
+            return read
+        if self.condition is None:
+            raise TypeError(
+                "the network is given a condition and its name for it is not known: "
+                'TimestepDenoiser(network, condition="class_labels")'
+            )
+        return {self.condition: read}
+
+    def _without_blanks(self, part: Tensor) -> Tensor:
+        if self.left_out is None or part.is_floating_point() or part.dtype == torch.bool:
+            return part
+        return torch.where(part < 0, self.left_out, part)

@@ -1,0 +1,55 @@
+"""What models are asked for, alike in every modality."""
+
+import numpy as np
+import pytest
+import torch
+
+import multidiff as md
+from multidiff.errors import InputError
+from multidiff.requests import checked_seeds, one_each
+from multidiff.text.orders import TextOrder
+
+
+def test_one_item_is_one_sample_and_others_are_refused():
+    assert one_each("seven", str, "prompt") == ["seven"]
+    assert one_each(("a", "b"), str, "prompt") == ["a", "b"]
+    for wrong in (None, 3, b"seven", ["seven", None]):
+        with pytest.raises(InputError, match="prompt"):
+            one_each(wrong, str, "prompt")
+    with pytest.raises(InputError, match="give a list, with a TextOrder for each"):
+        one_each("seven", TextOrder, "order")
+    with pytest.raises(InputError, match="64 bits"):
+        checked_seeds(2**64, 1)
+
+
+@pytest.mark.parametrize("name", ["digits", "digit-tokens"])
+def test_pictures_of_one_prompt_and_of_seeds_of_every_kind(name):
+    model = md.load(name)
+    found = model.generate("seven" if name == "digits" else "7", seed=np.int64(3), steps=1)
+    assert len(found) == 1
+    asked = ["seven" if name == "digits" else "7"]
+    assert torch.equal(found, model.generate(asked, seed=[3], steps=1))
+    assert len(model.generate(asked, seed=None, steps=1)) == 1
+    with pytest.raises(InputError, match=r"seed 1\.5: an integer"):
+        model.generate(asked, seed=1.5, steps=1)
+
+
+@pytest.mark.parametrize("name", ["restaurant", "masked"])
+def test_texts_of_one_order_and_of_seeds_of_every_kind(name):
+    model, order = md.load(name), TextOrder(length=4)
+    (found,) = model.generate(order, seed=np.int64(3), steps=2)
+    assert [found] == model.generate([order], seed=[3], steps=2)
+    assert len(model.generate([order], seed=None, steps=2)) == 1
+    for wrong in ("seven", ["seven"]):
+        with pytest.raises(InputError, match="TextOrder"):
+            model.generate(wrong, steps=2)
+
+
+def test_speech_of_seeds_of_every_kind(small_vocoder):
+    vocoder = md.load(small_vocoder)
+    mel = torch.zeros(1, vocoder.preset.n_mels, 4) - 3
+    found = vocoder.synthesize(mel, seed=np.int64(3))
+    assert torch.equal(found, vocoder.synthesize(mel, seed=[3]))
+    assert vocoder.synthesize(mel, seed=None).shape == found.shape
+    with pytest.raises(InputError, match="an integer"):
+        vocoder.synthesize(mel, seed="x")
