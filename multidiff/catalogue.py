@@ -72,6 +72,7 @@ PARTS = {
     "Stretches": "multidiff.text.stretches:Stretches",
     # Audio.
     "Vocoder": "multidiff.audio.vocoder:Vocoder",
+    "MelPreset": "multidiff.audio.mel:MelPreset",
     "WaveformDomain": "multidiff.audio.domains:WaveformDomain",
     "WhitenedDomain": "multidiff.audio.domains:WhitenedDomain",
     "WaveGrad": "multidiff.audio.wavegrad:WaveGrad",

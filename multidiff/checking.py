@@ -6,6 +6,7 @@ and its constructor's signature is the schema of the other keys.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -13,24 +14,39 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import pydantic
 
 from multidiff.errors import InputError
+from multidiff.readers import DataWithheld, reading, reason_of
 from multidiff.recipe import Node
 
 Catalogue = Mapping[str, str]
 USE = "use"
+SHOWN = 200
 
 
 @dataclass(frozen=True)
 class Part:
-    """A checked value: how to build it, and what it is, written out with its defaults."""
+    """A checked value: how to build it, and what it is, written out with its defaults.
+
+    Attributes:
+        build: makes the object.
+        resolved: what the recipe says, with defaults.
+        place: file and line.
+        constructor: what makes the object of ``arguments``; None of a plain value or a list.
+        arguments: the parts it is made of, by name, or by number in a list.
+        make: makes the object of arguments that are built already.
+    """
 
     build: Callable[[], Any]
     resolved: Any
+    place: str = ""
+    constructor: Any = None
+    arguments: Mapping[Any, Part] = field(default_factory=dict)
+    make: Callable[[Mapping[Any, Any]], Any] | None = None
 
 
 class Checker:
@@ -58,7 +74,13 @@ class Checker:
             if item_types is not None:
                 parts = [self.part(n, t) for n, t in zip(node.value, item_types, strict=True)]
                 kind = tuple if any(typing.get_origin(one) is tuple for one in options) else list
-                return Part(lambda: kind(p.build() for p in parts), [p.resolved for p in parts])
+                return Part(
+                    lambda: kind(p.build() for p in parts),
+                    [p.resolved for p in parts],
+                    node.place,
+                    arguments=dict(enumerate(parts)),
+                    make=lambda built: kind(built.values()),
+                )
         return self._plain(node, wanted)
 
     def _used(self, node: Node, options: Sequence[Any]) -> Part:
@@ -95,34 +117,43 @@ class Checker:
             elif _is_plain(parameter.default):
                 resolved[key] = _listed(parameter.default)
 
-        def build() -> Any:
-            built = {key: argument.build() for key, argument in arguments.items()}
-            try:
-                return constructor(**built)
-            except ValueError as error:
-                raise InputError(f"{node.place}: {error}") from error
-            except Exception as error:  # what torch and Python say to numbers that are absurd
-                reason = str(error).partition("\n")[0] or type(error).__name__
-                raise InputError(
-                    f"{node.place}: {_name_of(constructor)} cannot be built of these values "
-                    f"({reason}); mend them"
-                ) from error
+        def make(built: Mapping[Any, Any]) -> Any:
+            problem = f"{_name_of(constructor)} cannot be built of these values"
+            with reading(node.place, problem, "correct them"):
+                try:
+                    return constructor(**built)
+                except DataWithheld:
+                    raise
+                except ValueError as error:
+                    raise InputError(f"{node.place}: {error}") from error
 
-        return Part(build, resolved)
+        def build() -> Any:
+            return make({key: argument.build() for key, argument in arguments.items()})
+
+        return Part(build, resolved, node.place, constructor, arguments, make)
 
     def _plain(self, node: Node, wanted: Any) -> Part:
         value = node.plain()
         if wanted in (Any, inspect.Parameter.empty):
-            return Part(lambda: value, value)
-        try:
-            adapter = pydantic.TypeAdapter(
-                wanted, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+            return Part(lambda: value, value, node.place)
+        fields = next((one for one in _alternatives(wanted) if is_dataclass(one)), None)
+        if fields is not None and value is not None:
+            keys = [one.name for one in dataclasses.fields(fields)]
+            like = f"{{{keys[0]}: {value}}}" if isinstance(value, str) else ", ".join(keys)
+            return self._fault(
+                node.place, f"{_shown(value)} is not right here: write a mapping, {like}"
             )
+        try:
+            adapter = _adapter(wanted)
             checked = adapter.validate_python(value)
         except pydantic.ValidationError as error:
             why = error.errors()[0]["msg"]
-            return self._fault(node.place, f"{value!r} is not right here: {_lower(why)}")
-        return Part(lambda: checked, value)
+            return self._fault(node.place, f"{_shown(value)} is not right here: {_lower(why)}")
+        except Exception as error:  # of values that its checks do not foresee
+            return self._fault(
+                node.place, f"{_shown(value)} is not right here: {_lower(reason_of(error))}"
+            )
+        return Part(lambda: checked, value, node.place)
 
     def _fault(self, place: str, text: str) -> Part:
         self.faults.append(f"{place}: {text}")
@@ -134,7 +165,7 @@ def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue)
 
     Args:
         tree: the recipe.
-        sections: the type of each section that may stand in it.
+        sections: the type of each section that may stand in it, or ``module:attribute`` of it.
         catalogue: the parts that may be used.
 
     Raises:
@@ -144,13 +175,33 @@ def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue)
     parts = {}
     for key, node in tree.value.items():
         if key in sections:
-            parts[key] = checker.part(node, sections[key])
+            wanted = sections[key]
+            wanted = locate(wanted) if isinstance(wanted, str) else wanted
+            if isinstance(node.value, dict) and USE not in node.value:
+                checker.faults.append(f"{node.place}: {key} needs 'use', which names its kind")
+                continue
+            parts[key] = checker.part(node, wanted)
         else:
             known = _nearest(key, sections)
             checker.faults.append(f"{node.place}: a recipe has no section {key!r}{known}")
     if checker.faults:
         raise InputError(*checker.faults)
     return parts
+
+
+def _adapter(wanted: Any) -> pydantic.TypeAdapter:
+    """Return what checks values of a type; types of other kinds are checked by isinstance."""
+    try:
+        return pydantic.TypeAdapter(
+            wanted, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+        )
+    except pydantic.errors.PydanticUserError:  # a type that has a configuration of its own
+        return pydantic.TypeAdapter(wanted)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _alternatives(wanted: Any) -> list[Any]:

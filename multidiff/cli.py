@@ -85,6 +85,16 @@ def synth(
     steps: Steps = None,
     solver: Solver = None,
     seed: Seed = 0,
+    mel_scale: Annotated[
+        str | None,
+        typer.Option(
+            help="Scale of mel files that state none: natural, log10, decibels, linear, preset, "
+            "range:LOW:HIGH:FROM:TO, standard:MEAN:STD, times:FACTOR:OFFSET."
+        ),
+    ] = None,
+    mel_preset: Annotated[
+        str | None, typer.Option(help="Preset that made mel files which state none.")
+    ] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -96,6 +106,7 @@ def synth(
     vocoder = load(model, checked_device(device))
     run = verb(vocoder, "synth")
     options = {"steps": steps, "solver": solver, "seed": seed, "share": process_share()}
+    options |= {"mel_scale": mel_scale, "mel_preset": mel_preset}
     if text is None:
         say(run(vocoder, inputs, out, **options), as_json)
         return
@@ -188,15 +199,18 @@ def train(
 @app.command()
 def check(
     recipes: Annotated[list[Path], typer.Argument(help="Recipes, YAML files.")],
+    skip_data: Annotated[
+        bool, typer.Option("--skip-data", help="The data need not be there yet.")
+    ] = False,
 ) -> None:
-    """Find everything wrong in recipes without building or running anything."""
-    from multidiff.loading import check_recipe
+    """Find everything wrong in recipes without reading data or running anything."""
     from multidiff.report import Report
+    from multidiff.trial import try_recipe
 
     faults: list[str] = []
     for path in recipes:
         try:
-            check_recipe(path)
+            try_recipe(path, data=not skip_data)
         except InputError as fault:
             faults.append(str(fault))
     say(Report([f"{len(recipes) - len(faults)} of {len(recipes)} recipes are right"], {}, faults))

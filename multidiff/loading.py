@@ -6,7 +6,7 @@ A model is a folder: ``recipe.yaml`` says what it is, ``model.safetensors`` hold
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from multidiff.checking import Part, check_section
 from multidiff.errors import InputError
 from multidiff.files import folder_written_whole, recovered
 from multidiff.foreign import convert_foreign
-from multidiff.readers import read_text
+from multidiff.readers import is_plausible_hub_id, read_text, reading
 from multidiff.recipe import Node, parse, read_recipe
 from multidiff.report import Report
 from multidiff.starting import Initial
@@ -62,10 +62,10 @@ class Model(Protocol):
 SECTIONS: dict[str, Any] = {
     "model": Model,
     "weights": list[Initial],
-    "data": Any,
-    "held_out": Any,
-    "first_pass": Any,
-    "trainer": Any,
+    "data": "multidiff.training.batches:BatchSource",
+    "held_out": "multidiff.training.batches:BatchSource",
+    "first_pass": Callable,
+    "trainer": "multidiff.training.trainer:Trainer",
 }
 
 
@@ -180,23 +180,31 @@ def find_model(name: str | Path) -> Path:
         return folder
     if folder.exists():
         raise InputError(f"{folder}: a model is a folder with {RECIPE} and {WEIGHTS}, not a file")
-    if str(name).count("/") == 1:
-        return _from_hub(str(name))
-    raise InputError(
-        f"no model {str(name)!r}: give a folder, a hub id, or one of {', '.join(shipped())}"
-    )
+    check_model_name(str(name))
+    return _from_hub(str(name))
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that is none of a model, before any network call.
+
+    Args:
+        name: of a shipped model, a folder or file, or a model on the hub.
+
+    Raises:
+        InputError: if it is none of these.
+    """
+    known = name in shipped() or Path(name).exists()
+    if not known and not (name.count("/") == 1 and is_plausible_hub_id(name)):
+        raise InputError(
+            f"no model {name!r}: give a folder, a hub id, or one of {', '.join(shipped())}"
+        )
 
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, seldom needed
 
-    try:
+    with reading(name, "is no folder here and cannot be had from the hub", "check its name"):
         return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors", "*.json"]))
-    except Exception as error:  # network, rights, names: the library raises many kinds
-        raise InputError(
-            f"{name}: is no folder here and cannot be had from the hub "
-            f"({str(error).strip().splitlines()[0]})"
-        ) from error
 
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Part]:

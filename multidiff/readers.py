@@ -25,6 +25,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,6 @@ LONGEST_REASON = 300
 MOST_TEXT_BYTES = 64 << 20
 # A value of a few bytes in the file takes about a hundred in memory.
 MOST_JSON_VALUES = 4_000_000
-# These pass a guarded block as they are: they are no fault of the file.
-PASSING = (InputError, Interrupted, KeyboardInterrupt, SystemExit, GeneratorExit)
 # Errors whose text says nothing without their kind.
 BARE = (LookupError, AssertionError, AttributeError, StopIteration)
 FILE_ENDINGS = {
@@ -48,6 +47,14 @@ FILE_ENDINGS = {
     *(".safetensors", ".model", ".onnx", ".gguf", ".xml", ".html", ".pdf", ".md", ".py"),
 }
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+
+
+class DataWithheld(Exception):
+    """Data would be read now, where only the check of a recipe is wanted."""
+
+
+# These pass a guarded block as they are: they are no fault of the file.
+PASSING = (InputError, Interrupted, DataWithheld, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 @contextmanager
@@ -213,6 +220,36 @@ def is_plausible_hub_id(name: str) -> bool:
     if not HUB_ID.fullmatch(name) or "--" in name or ".." in name or name.endswith((".", "-")):
         return False
     return Path(name).suffix.lower() not in FILE_ENDINGS
+
+
+_WITHHELD: ContextVar[bool] = ContextVar("withheld", default=False)
+
+
+@contextmanager
+def withheld_data() -> Iterator[None]:
+    """Let no source be read in the block: :func:`open_source` raises :class:`DataWithheld`."""
+    token = _WITHHELD.set(True)
+    try:
+        yield
+    finally:
+        _WITHHELD.reset(token)
+
+
+def open_source(name: str, what: str = "data") -> Path:
+    """Return the path of a source that is about to be read; of a data set, its name as a path.
+
+    Args:
+        name: a path, ``starter:NAME``, or the id of a data set on the hub.
+        what: what it should hold, for the message.
+
+    Raises:
+        InputError: if it is neither here nor can be on the hub.
+        DataWithheld: in a block of :func:`withheld_data`.
+    """
+    if _WITHHELD.get():
+        raise DataWithheld(name)
+    check_source(name, what)
+    return place_of(name)
 
 
 def check_source(name: str, what: str = "data") -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from multidiff.audio.evaluation import Clip, Scores, clips_of, evaluate
+from multidiff.audio.mel import preset_named
+from multidiff.audio.mel_scale import mel_scale_named
 from multidiff.audio.metrics import METRICS
 from multidiff.audio.plan import write_plans
 from multidiff.audio.search import distance_on, search
@@ -36,6 +38,8 @@ def synth(
     solver: str | None = None,
     seed: int = 0,
     share: tuple[int, int] = (0, 1),
+    mel_scale: str | None = None,
+    mel_preset: str | None = None,
 ) -> Report:
     """Synthesise recordings and mels into sound files.
 
@@ -46,19 +50,29 @@ def synth(
         steps: network evaluations.
         solver: its name.
         seed: of the noise.
-        share: which of how many processes this is; each takes every so many-th file.
+        share: number of this process and of all; each takes its part of the files.
+        mel_scale: scale of mel files that state none (:mod:`multidiff.audio.mel_scale`).
+        mel_preset: name of the preset of mel files that state none.
 
     Raises:
         InputError: if an option is wrong, or the only input is.
     """
     plan = model.plan(steps)
     chosen = solver_named(model.solver if solver is None else solver)
+    stated = {"mel_scale": mel_scale, "mel_preset": mel_preset}
+    if mel_scale is not None:
+        mel_scale_named(mel_scale)
+    if mel_preset is not None:
+        preset_named(mel_preset)
     jobs = outputs_for(find_inputs(list(inputs)), out, inputs)
     done: list[Synthesis] = []
     faults: list[str] = []
     for source, output in jobs[share[0] :: share[1]]:
         try:
-            done.append(synthesize_file(model, source, output, plan=plan, solver=chosen, seed=seed))
+            made = synthesize_file(
+                model, source, output, plan=plan, solver=chosen, seed=seed, **stated
+            )
+            done.append(made)
         except PackageError:
             raise
         except InputError as fault:

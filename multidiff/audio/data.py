@@ -18,9 +18,9 @@ from torch import Tensor
 from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.errors import InputError
-from multidiff.files import place_of
 from multidiff.leftovers import is_hidden
 from multidiff.packages import PackageError, needs
+from multidiff.readers import check_source, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,14 @@ class Source:
     dataset_column: str = "audio"
     dataset_config: str | None = None
 
+    def check_place(self) -> None:
+        """Refuse a path that is neither here nor can be a data set on the hub.
+
+        Raises:
+            InputError: if it is so.
+        """
+        check_source(self.path, "recordings")
+
     def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
         """Its readable recordings; those that cannot be read are reported and left out.
 
@@ -73,7 +81,7 @@ class Source:
                 yield place
 
     def _all(self) -> Sequence[Any]:
-        path = place_of(self.path)
+        path = open_source(self.path, "recordings")
         if path.is_dir() and not _is_dataset_folder(path):
             return find_sounds(path)
         if path.is_file():
@@ -169,7 +177,7 @@ class SpeechSegments:
 
     Args:
         sources: where recordings come from.
-        mel: name of the preset.
+        mel: the preset, or the name of one.
         segment_frames: mel frames of a segment.
         gain_db: range of the random gain; both ends 0 for none.
         held_out: take the recordings that training does not see.
@@ -181,7 +189,7 @@ class SpeechSegments:
     def __init__(
         self,
         sources: list[Source],
-        mel: str = "hifigan-22k",
+        mel: str | MelPreset = "hifigan-22k",
         segment_frames: int = 64,
         gain_db: tuple[float, float] = (0.0, 0.0),
         held_out: bool = False,

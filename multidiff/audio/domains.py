@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multidiff.audio.envelope import Envelope
 from multidiff.audio.lapped import LappedTransform
-from multidiff.audio.mel import preset_named
+from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.audio.spectral import spectral_distance
 from multidiff.core.protocols import Corrupted, Domain, Encoded, Estimate, Process
 from multidiff.core.randomness import Rng
@@ -24,7 +24,7 @@ class SpeechDomain(Domain):
     anything, where that is known. The condition is the mel.
 
     Args:
-        mel: name of the preset.
+        mel: the preset, or the name of one.
         spectral_weight: factor of an extra loss, the multi-resolution spectral distance of the
             estimated waveform, weighted by how much signal the noisy state had
             (``alpha^2``); 0 leaves it out.
@@ -33,7 +33,7 @@ class SpeechDomain(Domain):
         InputError: if there is no such preset.
     """
 
-    def __init__(self, mel: str = "hifigan-22k", spectral_weight: float = 0.0):
+    def __init__(self, mel: str | MelPreset = "hifigan-22k", spectral_weight: float = 0.0):
         self.preset = preset_named(mel)
         self.spectral_weight = spectral_weight
 
@@ -115,7 +115,7 @@ class WhitenedDomain(SpeechDomain):
     """Lapped-transform coefficients over the deviation that the mel leads one to expect.
 
     Args:
-        mel: name of the preset.
+        mel: the preset, or the name of one.
         hop: coefficients of a frame.
         spectral_weight: see :class:`SpeechDomain`.
 
@@ -124,7 +124,9 @@ class WhitenedDomain(SpeechDomain):
         ValueError: if the hop does not fit it.
     """
 
-    def __init__(self, mel: str = "hifigan-22k", hop: int = 128, spectral_weight: float = 0.0):
+    def __init__(
+        self, mel: str | MelPreset = "hifigan-22k", hop: int = 128, spectral_weight: float = 0.0
+    ):
         super().__init__(mel, spectral_weight)
         self.transform = LappedTransform(hop)
         self.envelope = Envelope(self.preset, hop)

@@ -77,7 +77,9 @@ def evaluate(
 
     def network(clip: Clip) -> Tensor:
         mel = clip.mel[None]
-        return vocoder.synthesize(mel, plan=plan, solver=solver, seed=seed)[0].cpu()
+        return vocoder.synthesize(mel, mel_scale="preset", plan=plan, solver=solver, seed=seed)[
+            0
+        ].cpu()
 
     systems = [scored(f"{plan.num_steps} evaluations", clips, preset, network)]
     iterations = sum(plan.projections) + plan.polish

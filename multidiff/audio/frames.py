@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.audio.envelope import on_state_frames
-from multidiff.audio.mel import preset_named
+from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.core.predictions import spread
 from multidiff.core.schedules import NoiseLevel
 from multidiff.nn.convnext import ConvNeXtBlock
@@ -45,7 +45,7 @@ class FrameDenoiser(nn.Module):
 
     def __init__(
         self,
-        mel: str = "hifigan-22k",
+        mel: str | MelPreset = "hifigan-22k",
         hop: int = 128,
         width: int = 256,
         depth: int = 8,

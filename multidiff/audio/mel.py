@@ -8,9 +8,11 @@ mels is a named object, and a checkpoint carries the name.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +49,9 @@ class MelPreset:
         drops_last: the one frame more of centred framing is left out.
         under_root: added to the power before its root is taken; HiFi-GAN adds 1e-9, which is
             heard of wherever no norm makes bands small.
+
+    Raises:
+        ValueError: if the numbers describe no mel, or the name is that of another preset.
     """
 
     name: str
@@ -66,6 +71,46 @@ class MelPreset:
     centred: bool = False
     drops_last: bool = False
     under_root: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("f_min_hz", "f_max_hz", "floor", "under_root"):  # 0 and 0.0 are written alike
+            object.__setattr__(self, key, float(getattr(self, key)))
+        counts = (self.sample_rate_hz, self.n_fft, self.win_length, self.hop_length, self.n_mels)
+        if not self.name.strip() or min(counts) < 1:
+            raise ValueError("a mel preset needs a name, and sizes and a rate of at least 1")
+        if not self.hop_length <= self.win_length <= self.n_fft:
+            raise ValueError(
+                f"mel preset {self.name}: hop_length {self.hop_length}, win_length "
+                f"{self.win_length} and n_fft {self.n_fft} must not fall in this order"
+            )
+        if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate_hz / 2:
+            raise ValueError(
+                f"mel preset {self.name}: bands from {self.f_min_hz:g} to {self.f_max_hz:g} Hz do "
+                f"not lie between 0 and half of the rate of {self.sample_rate_hz} Hz"
+            )
+        if not (self.floor >= 0 and self.under_root >= 0) or (self.log == "ln" and not self.floor):
+            raise ValueError(
+                f"mel preset {self.name}: floor {self.floor:g} and under_root "
+                f"{self.under_root:g} must be at least 0, and the floor of log 'ln' above it"
+            )
+        known = globals().get("PRESETS", {}).get(self.name)
+        if known is not None and known != self:
+            raise ValueError(
+                f"mel preset {self.name}: differs from the preset of this name in "
+                f"{', '.join(known.differences(self.description()))}; give it another name"
+            )
+
+    def description(self) -> dict[str, Any]:
+        """Return every field but the name, for checkpoints and files of mels."""
+        return {key: value for key, value in asdict(self).items() if key != "name"}
+
+    def differences(self, description: Mapping[str, Any]) -> list[str]:
+        """Return the fields that a description, of values or texts, states otherwise.
+
+        Fields that it leaves out agree.
+        """
+        own = self.description()
+        return [key for key in own if key in description and not _same(own[key], description[key])]
 
     # ------------------------------------------------------------------ spectrum
 
@@ -143,7 +188,7 @@ class MelPreset:
         if self.log == "ln":
             return torch.log(bands.clamp(min=self.floor))
         if self.log == "log10":
-            levels = torch.log10(bands)
+            levels = torch.log10(bands.clamp(min=self.floor))
             return torch.where(torch.isinf(levels), 0.0, levels)
         decibels = 20 * torch.log10(bands.clamp(min=self.floor)) - 20
         return ((decibels + DECIBELS_BELOW_ONE) / DECIBELS_BELOW_ONE).clamp(0, 1)
@@ -214,6 +259,17 @@ def overlap_add(frames: Float[Tensor, "batch length count"], hop: int) -> Tensor
     return F.fold(frames, (1, samples), (1, length), stride=(1, hop))[:, 0, 0]
 
 
+def _same(value: Any, other: Any) -> bool:
+    """Compare a field's value to another, or to one that was written as text."""
+    text = str(other).strip().lower()
+    if value is None or isinstance(value, bool | str):
+        return text == str(value).lower()
+    try:
+        return float(text) == value
+    except ValueError:
+        return False
+
+
 @lru_cache(maxsize=16)
 def _filters(preset: MelPreset) -> Tensor:
     with needs("librosa", "a mel spectrogram"):
@@ -231,7 +287,9 @@ def _filters(preset: MelPreset) -> Tensor:
     return torch.from_numpy(bank).T.contiguous()
 
 
-PRESETS: dict[str, MelPreset] = {
+# Read-only: a preset that only this process knows would make checkpoints that load nowhere else.
+# One's own stands in the recipe (``mel: {use: MelPreset, ...}``), or is given as an object.
+PRESETS: Mapping[str, MelPreset] = MappingProxyType({
     preset.name: preset
     for preset in (
         # HiFi-GAN, Tacotron 2, WaveGlow, Grad-TTS, Matcha-TTS, PriorGrad, SpeechBrain DiffWave.
@@ -264,15 +322,17 @@ PRESETS: dict[str, MelPreset] = {
             drops_last=True,
         ),
     )
-}  # fmt: skip
+})  # fmt: skip
 
 
-def preset_named(name: str) -> MelPreset:
-    """The preset of that name.
+def preset_named(name: str | MelPreset) -> MelPreset:
+    """Return the preset of that name; a preset of one's own passes as it is.
 
     Raises:
         InputError: if there is none; the message lists them.
     """
+    if isinstance(name, MelPreset):
+        return name
     if name not in PRESETS:
         raise InputError(f"no mel preset {name!r}: one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,8 +1,8 @@
-"""Mel spectrograms from files, and what a wrong one looks like."""
+"""Mel spectrograms from files and to files, with the preset and the scale they state."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.audio.mel import PRESETS, MelPreset
+from multidiff.audio.mel import MelPreset, preset_named
+from multidiff.audio.mel_input import check_levels, check_shape
+from multidiff.audio.mel_scale import PRESET_SCALE, MelScale, mel_scale_named
 from multidiff.budgets import check_npz
 from multidiff.errors import InputError
+from multidiff.files import written_whole
 from multidiff.readers import check_file_size, reading
-from multidiff.weights import read_tensors
+from multidiff.weights import read_tensors, save_tensors
 
 NO_ARRAY = "is not an array file that can be read"
 ENDINGS = (".npy", ".npz", ".safetensors")
-# A level may leave the preset's range by this share of it: other windows, float16, networks.
-SLACK = 0.05
-BLOCK_FRAMES = 100_000
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,14 @@ class MelArray:
     Attributes:
         array: levels ``(mels, frames)``.
         name: how messages call it.
+        preset: whose levels :meth:`frames` gives; the values as they are where None.
+        scale: of the values.
     """
 
     array: np.ndarray
     name: str
+    preset: MelPreset | None = None
+    scale: MelScale = PRESET_SCALE
 
     @property
     def num_frames(self) -> int:
@@ -42,27 +46,79 @@ class MelArray:
         return self.array.shape[1]
 
     def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
-        """A stretch of it."""
-        return torch.from_numpy(self.array[None, :, first:last].astype(np.float32))
+        """Return a stretch of it."""
+        values = torch.from_numpy(self.array[None, :, first:last].astype(np.float32))
+        return values if self.preset is None else self.scale.to_preset(values, self.preset)
 
 
-def read_mel(path: Path, preset: MelPreset) -> MelArray:
-    """A mel of the given preset, from .npy, .npz or .safetensors.
+def read_mel(
+    path: Path, preset: MelPreset, scale: str | None = None, made_by: str | None = None
+) -> MelArray:
+    """Return a mel of the given preset, from .npy, .npz or .safetensors.
 
-    In the latter two the array is called ``mel`` or is the only one, and ``sample_rate_hz`` or
-    ``preset`` beside it must agree.
+    In the latter two the array is called ``mel`` or is the only one. What stands beside it must
+    agree with the preset: ``preset`` (its name), any field of
+    :class:`~multidiff.audio.mel.MelPreset`, and ``scale``, as :func:`write_mel` writes them.
+
+    Args:
+        path: the file.
+        preset: how the mel should be made.
+        scale: of its values, where the file does not state it; checked by their statistics where
+            nothing does.
+        made_by: name of the preset that made it, where the file does not state it.
 
     Raises:
         InputError: if the file cannot be read, or holds no mel of this preset.
     """
-    array, told = _read(path)
-    for key, wanted in (("preset", preset.name), ("sample_rate_hz", str(preset.sample_rate_hz))):
-        if told.get(key, wanted) != wanted:
+    array, stated = _read(path)
+    _check_preset(path, preset, stated, made_by)
+    own = stated.get("scale")
+    if own is not None and scale not in (None, own):
+        raise InputError(f"{path}: states the scale {own}, so that --mel-scale {scale} is not it")
+    if own is None and scale is None and made_by is not None:
+        own = "preset"
+    return checked(array, preset, str(path), scale if own is None else own)
+
+
+def _check_preset(
+    path: Path, preset: MelPreset, stated: Mapping[str, str], made_by: str | None
+) -> None:
+    """Compare what a file or the caller states of the mel's making with what the model reads."""
+    advice = f"make it with the {preset.name} preset"
+    if made_by is not None:
+        differing = preset.differences(preset_named(made_by).description())
+        if differing:
             raise InputError(
-                f"{path}: was made with {key} {told[key]}, but the model reads {wanted}; "
-                f"make it with the {preset.name} preset"
+                f"--mel-preset {made_by}: differs in {', '.join(differing)} from {preset.name}, "
+                f"which the model reads; {advice}"
             )
-    return checked(array, preset, str(path))
+    name = stated.get("preset", preset.name)
+    differing = preset.differences(stated)
+    is_complete = preset.description().keys() <= stated.keys()
+    if name != preset.name and not is_complete:
+        differing = ["preset", *differing]
+    if differing:
+        wanted = {**preset.description(), "preset": preset.name}
+        made = ", ".join(f"{key} {stated[key]}" for key in differing)
+        reads = ", ".join(str(wanted[key]) for key in differing)
+        raise InputError(f"{path}: was made with {made}, but the model reads {reads}; {advice}")
+
+
+def write_mel(path: Path, mel: Float[Tensor, "mels frames"], preset: MelPreset) -> None:
+    """Write a mel to .npz or .safetensors, with its preset and scale beside it.
+
+    Raises:
+        InputError: if the ending is another, or the system refuses.
+    """
+    about = {"preset": preset.name, "scale": "preset", **preset.description()}
+    notes = {key: str(value) for key, value in about.items()}
+    with written_whole(path) as partial:
+        if path.suffix == ".npz":
+            np.savez(partial, allow_pickle=False, mel=mel.detach().cpu().numpy(), **notes)
+        elif path.suffix == ".safetensors":
+            save_tensors({"mel": mel}, partial, notes)
+        else:
+            raise InputError(f"{path}: a mel with its preset is written as .npz or .safetensors")
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
@@ -95,92 +151,20 @@ def _the_one(arrays: Collection[str], path: Path) -> str:
     raise InputError(f"{path}: holds {sorted(arrays) or 'nothing'}; name the mel 'mel'")
 
 
-def checked(array: np.ndarray, preset: MelPreset, name: str) -> MelArray:
-    """An array that can be a mel of the preset.
+def checked(array: np.ndarray, preset: MelPreset, name: str, scale: str | None = None) -> MelArray:
+    """Return an array that can be a mel of the preset.
+
+    Args:
+        array: ``(mels, frames)``, or a batch of one.
+        preset: how it should be made.
+        name: how messages call it.
+        scale: of its values, where that is known.
 
     Raises:
-        InputError: if it cannot; says which preset it looks like.
+        InputError: if it cannot; says what it looks like.
     """
-    if array.dtype.kind != "f":
-        raise InputError(f"{name}: holds {array.dtype} values; a mel holds floats")
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
-    wanted = f"{preset.n_mels} bands x frames, as {preset.name} makes them"
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"{name}: has shape {array.shape}; a mel is {wanted}")
-    if array.shape[0] != preset.n_mels and array.shape[1] == preset.n_mels:
-        raise InputError(f"{name}: has shape {array.shape}; transpose it: a mel is {wanted}")
-    seen = Levels.of(array)
-    if not np.isfinite([seen.least, seen.greatest]).all():
-        raise InputError(f"{name}: holds values that are not numbers (NaN or infinite)")
-    if array.shape[0] != preset.n_mels:
-        raise InputError(
-            f"{name}: has {array.shape[0]} bands where {preset.name} has {preset.n_mels}; "
-            f"it looks like {seen.guess(array.shape[0])}"
-        )
-    if not seen.fit(preset):
-        low, high = preset.level_range
-        raise InputError(
-            f"{name}: its levels, {seen.least:.2f} to {seen.greatest:.2f}, are not those of "
-            f"{preset.name} ({low:.1f} to {high:.1f}); it looks like {seen.guess(array.shape[0])}"
-        )
-    return MelArray(array, name)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The range and spread of a mel's levels."""
-
-    least: float
-    greatest: float
-    deviation: float
-    num_frames: int
-
-    @classmethod
-    def of(cls, array: np.ndarray) -> Levels:
-        """Those of an array, read block by block."""
-        blocks = [
-            array[:, first : first + BLOCK_FRAMES].astype(np.float64)
-            for first in range(0, array.shape[1], BLOCK_FRAMES)
-        ]
-        sizes = np.array([block.size for block in blocks])
-        mean = sum(block.sum() for block in blocks) / sizes.sum()
-        with np.errstate(invalid="ignore"):  # infinite levels are told of by the least and greatest
-            variance = sum(((block - mean) ** 2).sum() for block in blocks) / sizes.sum()
-        least = min(float(block.min()) for block in blocks)
-        greatest = max(float(block.max()) for block in blocks)
-        return cls(least, greatest, float(variance) ** 0.5, array.shape[1])
-
-    def fit(self, preset: MelPreset) -> bool:
-        """Whether these can be levels of the preset."""
-        low, high = preset.level_range
-        slack = SLACK * (high - low)
-        inside = low - slack <= self.least and self.greatest <= high + slack
-        return inside and not (preset.log == "ln" and self._too_shallow)
-
-    @property
-    def _too_shallow(self) -> bool:
-        """Other logarithms, or another scale, where natural logarithms should be.
-
-        Speech in natural logarithms reaches below -9 in its pauses and spreads over 1.6 or
-        more; decimal ones stop at -5 and spread over half of that, as do normalised ones.
-        """
-        no_pause = self.least >= 0
-        shallow = self.least >= -5.01 and 0.6 < self.deviation < 1.5
-        return no_pause or (self.num_frames >= 20 and shallow)
-
-    def guess(self, num_bands: int) -> str:
-        """What a mel of so many bands and these levels looks like, in words."""
-        fitting = [p.name for p in PRESETS.values() if p.n_mels == num_bands and self.fit(p)]
-        if self.least >= 0 and self.greatest > 1:
-            return "magnitudes or powers without a logarithm"
-        if self.greatest - self.least > 25:
-            return "decibels (librosa's power_to_db or amplitude_to_db)"
-        if self.least >= 0:
-            scaled = [name for name in fitting if PRESETS[name].log == "decibels"]
-            return " or ".join(scaled) or "decibels scaled to 0..1"
-        if self._too_shallow and self.greatest > 1.2:
-            return "a mel normalised by its mean and deviation"
-        if self._too_shallow:
-            return "decimal logarithms (multiply by 2.3026)"
-        return " or ".join(fitting) or "no preset known here"
+    check_shape(array.shape, str(array.dtype), array.dtype.kind == "f", preset, name)
+    stated = None if scale is None else mel_scale_named(scale)
+    return MelArray(array, name, preset, check_levels(array, preset, name, stated))

@@ -24,7 +24,7 @@ def preview(model: Vocoder, batch: dict[str, Any] | None) -> Callable[[Any, int]
     mel, wave = batch["mel"][:EXAMPLES], batch["wave"][:EXAMPLES]
 
     def write(writer: Any, step: int) -> None:
-        made = model.synthesize(mel).cpu()
+        made = model.synthesize(mel, mel_scale="preset").cpu()
         for number in range(len(mel)):
             _write(writer, f"{number}/original", wave[number], mel[number], 0, model)
             found = model.preset.mel(made[number][None])[0]

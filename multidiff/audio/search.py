@@ -26,7 +26,7 @@ def distance_on(vocoder: Vocoder, clips: Sequence[Clip], seed: int = 0) -> Objec
     def objective(plan: Plan) -> float:
         rows = []
         for clip in clips:
-            made = vocoder.synthesize(clip.mel[None], plan=plan, seed=seed)[0].cpu()
+            made = vocoder.synthesize(clip.mel, mel_scale="preset", plan=plan, seed=seed)[0].cpu()
             spectral = float(spectral_distance(made[None], clip.wave[None]))
             rows.append({"all": spectral + log_mel_l1(clip.wave, made, vocoder.preset)})
         return means(rows)["all"]

@@ -113,16 +113,28 @@ def synthesize_file(
     plan: Plan | None = None,
     solver: Solver | None = None,
     seed: int = 0,
+    mel_scale: str | None = None,
+    mel_preset: str | None = None,
 ) -> Synthesis:
     """Synthesise one recording or mel into a file, whole or not at all.
 
     The sound is as long as the recording, or as the mel's frames stand for.
 
+    Args:
+        vocoder: the model.
+        source: a recording, or a file of a mel.
+        output: the sound file.
+        plan: levels to visit; the default plan where not given.
+        solver: makes the steps; the model's own where not given.
+        seed: of the noise.
+        mel_scale: scale of a mel file that states none.
+        mel_preset: preset of a mel file that states none.
+
     Raises:
         InputError: if the input cannot be used or the output cannot be written.
     """
     began = time.perf_counter()
-    with opened(source, vocoder.preset) as (mel, num_samples):
+    with opened(source, vocoder.preset, mel_scale, mel_preset) as (mel, num_samples):
         chunks = vocoder.stream(mel, plan=plan, solver=solver, seed=seed)
         rate = vocoder.preset.sample_rate_hz
         written = write_sound(output, trimmed(chunks, num_samples), rate)
@@ -131,8 +143,16 @@ def synthesize_file(
 
 
 @contextmanager
-def opened(source: Path, preset: MelPreset) -> Iterator[tuple[MelSource, int]]:
-    """A recording or a mel file as a mel, and the length of its sound in samples.
+def opened(
+    source: Path, preset: MelPreset, mel_scale: str | None = None, mel_preset: str | None = None
+) -> Iterator[tuple[MelSource, int]]:
+    """Yield a recording or a mel file as a mel, and the length of its sound in samples.
+
+    Args:
+        source: the file.
+        preset: of the mel.
+        mel_scale: scale of a mel file that states none.
+        mel_preset: preset of a mel file that states none.
 
     Raises:
         InputError: if it cannot be used.
@@ -140,7 +160,7 @@ def opened(source: Path, preset: MelPreset) -> Iterator[tuple[MelSource, int]]:
     if source.suffix.lower() in ENDINGS:
         if not source.is_file():
             raise InputError(f"{source}: no such mel file")
-        mel = read_mel(source, preset)
+        mel = read_mel(source, preset, mel_scale, mel_preset)
         yield mel, preset.num_samples(mel.num_frames)
         return
     if source.suffix.lower() not in EXTENSIONS:

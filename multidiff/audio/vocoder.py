@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, SupportsIndex
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from multidiff.audio.domains import SpeechDomain
 from multidiff.audio.mel import MelPreset
+from multidiff.audio.mel_input import Array, mel_batch
 from multidiff.audio.plan import EvenPlans, Plan, read_plans
 from multidiff.audio.projection import MelProjection
 from multidiff.core.gaussian import GaussianProcess
@@ -101,6 +103,7 @@ class Vocoder(nn.Module):
             "mel": self.preset.name,
             "sample_rate_hz": str(self.preset.sample_rate_hz),
             "level_range": f"{low:.4f} {high:.4f}",
+            "mel_preset": json.dumps(self.preset.description(), sort_keys=True),
             "embedding_scale": str(getattr(self.denoiser, "embedding_scale", "none")),
         }
 
@@ -128,32 +131,69 @@ class Vocoder(nn.Module):
         low, high = schedule.at(torch.tensor([1.0, cleanest], dtype=torch.float64)).log_snr.tolist()
         return low, high
 
-    @torch.no_grad()
     def synthesize(
         self,
-        mel: Float[Tensor, "batch mels frames"],
+        mel: Array,
         *,
+        lengths: Sequence[int] | Tensor | None = None,
+        mel_scale: str | None = None,
         plan: Plan | None = None,
         solver: Solver | None = None,
         seed: Seed = 0,
         first_frame: int = 0,
         on_step: Callable[[Step], None] | None = None,
     ) -> Float[Tensor, "batch samples"]:
-        """Waveforms of mels that are whole, or one piece each of longer ones.
+        """Return the waveforms of mels that are whole, or one piece each of longer ones.
 
         Args:
-            mel: of the model's preset.
+            mel: tensor or numpy array, ``(batch, mels, frames)`` or ``(mels, frames)``, of any
+                float type.
+            lengths: frames of each mel of a padded batch. Padding is not sounded: what is made
+                of each mel equals what is made of it alone, and zeros follow.
+            mel_scale: scale of its values, such as ``log10`` or ``range:-1:1:-11.5129:2``
+                (:mod:`multidiff.audio.mel_scale`); ``preset`` takes them as they are. Where it is
+                not given, values that cannot be the preset's levels are refused.
             plan: how to walk; the default plan where not given.
             solver: makes the steps; the model's own where not given.
             seed: of the noise: sample ``i`` of the batch has ``seed + i``, or the i-th of
                 several; drawn where None.
             first_frame: where the piece begins in the whole. The noise belongs to the place,
                 so neighbouring pieces begin from the same noise where they overlap.
-            on_step: told after each step.
+            on_step: called after each step.
+
+        Raises:
+            InputError: if these cannot be mels of the model's preset, or the lengths are wrong.
         """
-        plan = self.plan() if plan is None else plan
+        mels = mel_batch(mel, self.preset, lengths, mel_scale)
+        seeds = checked_seeds(seed, len(mels))
+        sizes = [one.shape[1] for one in mels]
+        longest = torch.as_tensor(mel).shape[-1]
+        waves = torch.zeros(len(mels), self.preset.num_samples(longest), device=self.device)
+        for size in sorted(set(sizes)):
+            rows = [row for row, own in enumerate(sizes) if own == size]
+            made = self._synthesized(
+                torch.stack([mels[row] for row in rows]),
+                [seeds[row] for row in rows],
+                self.plan() if plan is None else plan,
+                solver,
+                first_frame,
+                on_step,
+            )
+            waves[rows, : made.shape[1]] = made.to(waves)
+        return waves
+
+    @torch.no_grad()
+    def _synthesized(
+        self,
+        mel: Float[Tensor, "batch mels frames"],
+        seeds: Sequence[int],
+        plan: Plan,
+        solver: Solver | None = None,
+        first_frame: int = 0,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Float[Tensor, "batch samples"]:
+        """Return the waveforms of checked mels of one length."""
         mel = mel.to(self.device)
-        seeds = checked_seeds(seed, len(mel))
         shape = self.domain.state_shape(len(mel), mel.shape[2])
         start = self.domain.state_start(first_frame)
         state = sample(
@@ -195,6 +235,7 @@ class Vocoder(nn.Module):
         Chunks see :data:`CONTEXT_FRAMES` beyond their ends and are faded into each other, so
         that no seam is heard; memory does not grow with the length.
         """
+        plan = self.plan() if plan is None else plan
         (seed,) = checked_seeds(seed, 1)  # that all chunks share, where it is drawn
         hop = self.preset.hop_length
         hops = self.preset.num_samples(source.num_frames) // hop
@@ -203,7 +244,7 @@ class Vocoder(nn.Module):
             last = min(first + chunk_frames, hops)
             left, right = max(first - CONTEXT_FRAMES, 0), min(last + CONTEXT_FRAMES, hops)
             mel = source.frames(left, left + self.preset.num_frames((right - left) * hop))
-            wave = self.synthesize(mel, plan=plan, solver=solver, seed=seed, first_frame=left)
+            wave = self._synthesized(mel, [seed], plan, solver, left)
             piece = wave[0, (first - left) * hop :].cpu()
             end = (last - first) * hop
             yield faded_in(tail, piece[:end])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.audio.mel import preset_named
+from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.core.schedules import NoiseLevel
 from multidiff.nn.embedding import sinusoid
 from multidiff.nn.timeconv import TimeConv, time_conv
@@ -30,7 +30,7 @@ class WaveGrad(nn.Module):
     """Noise in samples, conditioned on the mel and the continuous noise level; 15.9 M weights.
 
     Args:
-        mel: name of the preset; its hop length gives the factors.
+        mel: the preset, or the name of one; its hop length gives the factors.
         embedding_scale: what the noise level is multiplied by before its sinusoidal code:
             5000 in the paper, 1 in the code of lmnt. Weights of one are noise to the other.
         first_channels: of the UBlocks' input; all other widths are the paper's over
@@ -41,7 +41,7 @@ class WaveGrad(nn.Module):
     """
 
     def __init__(
-        self, mel: str = "wavegrad-paper-24k", embedding_scale: float = 5000.0,
+        self, mel: str | MelPreset = "wavegrad-paper-24k", embedding_scale: float = 5000.0,
         first_channels: int = 768,
     ):  # fmt: skip
         super().__init__()
@@ -50,7 +50,7 @@ class WaveGrad(nn.Module):
         if self.preset.hop_length not in FACTORS:
             raise ValueError(
                 f"WaveGrad has factors for hops of {sorted(FACTORS)}, not for the "
-                f"{self.preset.hop_length} of {mel}"
+                f"{self.preset.hop_length} of {self.preset.name}"
             )
         factors = FACTORS[self.preset.hop_length]
         up = [width * first_channels // 768 for width in UP_CHANNELS]

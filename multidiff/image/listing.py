@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.files import parsed_json, place_of
+from multidiff.files import parsed_json
 from multidiff.image.picture import EXTENSIONS
 from multidiff.leftovers import is_hidden, visible_files
 from multidiff.packages import needs
+from multidiff.readers import check_source, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +97,21 @@ class Source:
             )
         return rows
 
+    def check_place(self) -> None:
+        """Refuse a path that is neither here nor can be a data set on the hub.
+
+        Raises:
+            InputError: if it is so.
+        """
+        check_source(self.path, "pictures")
+
     def listing(self) -> Listing:
         """What it holds, unread.
 
         Raises:
             InputError: if it cannot be found, is empty, or lacks what is asked of it.
         """
-        path = place_of(self.path)
+        path = open_source(self.path, "pictures")
         if path.is_dir() and not _tables(path):
             found = _from_folder(self, _split_of(self, path))
         elif path.is_file() and path.suffix.lower() in EXTENSIONS:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multidiff.errors import InputError
+from multidiff.readers import check_source, open_source
 from multidiff.text.tables import Table, read_table
 
 logger = logging.getLogger(__name__)
@@ -75,12 +76,21 @@ class TextSource:
         named = [column for column in (*asked, *self.attribute_columns) if column is not None]
         return list(dict.fromkeys(named))
 
+    def check_place(self) -> None:
+        """Refuse a path that is neither here nor can be a data set on the hub.
+
+        Raises:
+            InputError: if it is so.
+        """
+        check_source(self.path, "texts")
+
     def listing(self) -> Texts:
         """What it holds.
 
         Raises:
             InputError: if it cannot be found or read, is empty, or lacks what is asked of it.
         """
+        open_source(self.path, "texts")
         table = read_table(
             self.path,
             self.columns(),

@@ -141,7 +141,7 @@ def test_a_data_set_in_a_folder(tmp_path):
 
 
 def test_a_source_that_is_nothing(tmp_path):
-    with pytest.raises(InputError, match="no folder, no list, and no data set"):
+    with pytest.raises(InputError, match="no such file or folder of recordings"):
         Source(str(tmp_path / "nowhere")).recordings()
     (tmp_path / "empty.csv").write_text("\n")
     with pytest.raises(InputError, match="names no files"):

@@ -206,7 +206,9 @@ def test_mismatched_parts_are_refused():
 
 
 def test_facts_of_the_model():
-    assert vocoder().facts() == {
+    facts = vocoder().facts()
+    assert json.loads(facts.pop("mel_preset")) == HIFIGAN.description()
+    assert facts == {
         "mel": "hifigan-22k",
         "sample_rate_hz": "22050",
         "level_range": "-11.5129 3.2253",
