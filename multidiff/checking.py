@@ -136,7 +136,8 @@ class Checker:
         value = node.plain()
         if wanted in (Any, inspect.Parameter.empty):
             return Part(lambda: value, value, node.place)
-        fields = next((one for one in _alternatives(wanted) if is_dataclass(one)), None)
+        options = _alternatives(wanted)
+        fields = options[0] if all(is_dataclass(one) for one in options) else None
         if fields is not None and value is not None:
             keys = [one.name for one in dataclasses.fields(fields)]
             like = f"{{{keys[0]}: {value}}}" if isinstance(value, str) else ", ".join(keys)
