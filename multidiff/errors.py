@@ -2,6 +2,7 @@
 
 import unicodedata
 
+LONGEST = 2000
 # Categories of characters that move the cursor, end a line, or are halves of characters.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 # These reorder what stands beside them, so that a line shows another name than it holds.
@@ -33,6 +34,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def _shortened(line: str) -> str:
+    """Leave the middle out of a line that a long value fills; the fix at its end stays."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
+
+
 class InputError(ValueError):
     """What was given cannot be used.
 
@@ -45,7 +51,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, *faults: str):
-        super().__init__("\n".join(printable(str(fault).rstrip("\n")) for fault in faults))
+        lines = [printable(str(fault).rstrip("\n")) for fault in faults]
+        super().__init__("\n".join(map(_shortened, lines)))
 
 
 class Interrupted(Exception):

@@ -196,6 +196,23 @@ def parsed_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def check_name(name: str) -> None:
+    """Refuse what no file system takes for a path.
+
+    Raises:
+        InputError: if it is blank, holds a zero byte, or is too long.
+    """
+    if not name.strip():
+        raise InputError(f"{name!r}: names no file; give a path")
+    try:
+        os.stat(name)
+    except (ValueError, OSError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, ValueError) or code in (errno.ENAMETOOLONG, errno.ELOOP):
+            reason = REASONS.get(code or 0, "it holds a zero byte or half a character")
+            raise InputError(f"{name}: is no path ({reason}); check it") from error
+
+
 def place_of(name: str | Path) -> Path:
     """Where something lies: a path as it is, ``starter:NAME`` among the package's own data.
 
@@ -203,8 +220,7 @@ def place_of(name: str | Path) -> Path:
         InputError: if nothing is named.
     """
     text = str(name)
-    if not text.strip():
-        raise InputError(f"{text!r}: names no file; give a path")
+    check_name(text)
     if not text.startswith(STARTER):
         return Path(name)
     return Path(str(resources.files("multidiff") / "starter" / text.removeprefix(STARTER)))

@@ -18,7 +18,7 @@ from torch import nn
 from multidiff.catalogue import PARTS
 from multidiff.checking import Part, check_section
 from multidiff.errors import InputError
-from multidiff.files import folder_written_whole, recovered
+from multidiff.files import check_name, folder_written_whole, recovered
 from multidiff.foreign import convert_foreign
 from multidiff.readers import is_plausible_hub_id, read_text, reading
 from multidiff.recipe import Node, parse, read_recipe
@@ -89,6 +89,7 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
     Raises:
         InputError: if there is no such model, or its files do not fit each other.
     """
+    check_name(str(name))
     found = convert_foreign(Path(name)) if _may_be_foreign(name) else None
     if found is not None:
         model = outline(found, Path(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.errors import InputError
 from multidiff.leftovers import is_hidden
 from multidiff.packages import PackageError, needs
-from multidiff.readers import check_source, open_source
+from multidiff.readers import check_source, open_source, read_text, reading
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ def _listed(path: Path) -> list[Path]:
     """The files that a list names: paths, or LJSpeech ids whose sounds lie in ``wavs``."""
     if path.suffix.lower() in EXTENSIONS:
         return [path]
-    with path.open(newline="", encoding="utf-8") as file:
+    with reading(path, "is no list of recordings", "write one in UTF-8, a name a line"):
+        file = io.StringIO(read_text(path), newline="")
         rows = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
         names = [row[0].strip() for row in rows if row and row[0].strip()]
     if not names:

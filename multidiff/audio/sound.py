@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.budgets import check_sound
 from multidiff.errors import InputError
 from multidiff.files import refused, written_whole
 from multidiff.leftovers import visible_files
+from multidiff.readers import reading
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
@@ -47,14 +50,15 @@ class SoundFile:
                 raise InputError(f"{self.name}: holds no samples; record or export it again")
 
     def _open(self) -> soundfile.SoundFile:
-        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        try:
-            return soundfile.SoundFile(source)
-        except (soundfile.LibsndfileError, TypeError) as error:
-            raise InputError(
-                f"{self.name}: is not a sound file that can be read "
-                f"({_reason(error)}); wav, flac, ogg and mp3 are"
-            ) from error
+        is_content = isinstance(self.source, bytes)
+        # As bytes, since a name need not be UTF-8.
+        source = io.BytesIO(self.source) if is_content else os.fsencode(self.source)
+        with reading(
+            self.name, "is not a sound file that can be read", "wav, flac, ogg and mp3 are"
+        ):
+            file = soundfile.SoundFile(source)
+        check_sound(self.name, file.samplerate, file.channels)
+        return file
 
     def blocks(self, rate_hz: int) -> Iterator[Float[np.ndarray, " samples"]]:
         """The sound as blocks of float32 in [-1, 1], mixed to one channel and resampled.

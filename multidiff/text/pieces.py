@@ -268,6 +268,11 @@ class HuggingFaceVocabulary(PieceVocabulary):
     def _parts(self, text: str) -> list[str]:
         return [text[first:last] for first, last in self._encoding(text).offsets]
 
+    def token_ends(self, text: str) -> list[int]:
+        """See :class:`multidiff.text.vocabulary.Vocabulary`."""
+        self._ready()
+        return [last for _, last in self._encoding(_whole(text)).offsets]
+
     def _encoding(self, text: str) -> Any:
         with reading(self._name, "cannot encode a text"):
             return self._tokenizer.encode(text, add_special_tokens=False)

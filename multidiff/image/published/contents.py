@@ -15,6 +15,8 @@ from multidiff.readers import AGAIN, read_json, reading
 from multidiff.weights import NOT_WHOLE, is_pickle, read_pickle, read_tensors, some
 
 SAFE = ".safetensors"
+UNSAFE = {"/", "\\", "\0"}  # in the name of a file that an index lists
+LONGEST_NAME = 255
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 # What a file may be besides Stable Diffusion, by a piece of a name in it.
 STRANGERS = {
@@ -88,11 +90,18 @@ def parts_of(index: Path) -> list[str]:
     if not isinstance(listed, dict) or not listed:
         raise InputError(f"{index}: has no weight_map of tensors to files; {AGAIN}")
     for tensor, name in listed.items():
-        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}:
+        if not _is_name_beside(name):
             raise InputError(
                 f"{index}: says that {tensor} is in {name!r}, which is no file beside it; {AGAIN}"
             )
     return sorted(set(listed.values()))
+
+
+def _is_name_beside(name: object) -> bool:
+    """Return whether this can be the name of a file in the same folder."""
+    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME:
+        return False
+    return name not in (".", "..") and not set(name) & UNSAFE
 
 
 def names_in(path: Path) -> list[str]:
