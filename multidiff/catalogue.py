@@ -111,18 +111,24 @@ VERBS = {
         "sample": "multidiff.text.commands:sample",
         "eval": "multidiff.text.evaluation:measure",
         "preview": "multidiff.text.previews:preview",
+        "inspect": "multidiff.text.inspection:inspect",
     },
     "MaskedText": {
         "sample": "multidiff.text.masked_commands:sample",
         "eval": "multidiff.text.masked_evaluation:measure",
         "preview": "multidiff.text.previews:preview_masked",
+        "inspect": "multidiff.text.inspection:inspect",
     },
     "EditedText": {
         "sample": "multidiff.text.edit_commands:sample",
         "eval": "multidiff.text.edit_evaluation:measure",
         "preview": "multidiff.text.edit_previews:preview",
+        "inspect": "multidiff.text.inspection:inspect",
     },
-    "TextClassifier": {"eval": "multidiff.text.control_evaluation:measure"},
+    "TextClassifier": {
+        "eval": "multidiff.text.control_evaluation:measure",
+        "inspect": "multidiff.text.inspection:inspect",
+    },
     "PictureClassifier": {"eval": "multidiff.image.feature_distance:measure"},
 }
 

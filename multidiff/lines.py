@@ -74,6 +74,12 @@ def decoded(place: str, content: bytes) -> str:
                 f"{place}: is in {encoding}; convert it to UTF-8 "
                 f"(iconv -f {encoding} -t UTF-8 OLD > NEW)"
             )
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise InputError(
+            f"{place}:{line}: holds a zero byte, so it is not UTF-8 (UTF-16 without its mark, or "
+            "no text); name a file of text in UTF-8"
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,9 +88,4 @@ def decoded(place: str, content: bytes) -> str:
             f"{place}:{line}: byte {content[error.start]:#04x} is not UTF-8; "
             "write the file again as UTF-8"
         ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(
-            f"{place}:{line}: holds a zero byte, as binary files and UTF-16 do; give text in UTF-8"
-        )
     return text.replace(f"\n{MARK}", "\n") if MARK in text else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from multidiff.catalogue import VERBS
 from multidiff.checking import locate
 from multidiff.core.draws import DrawsFrom
+from multidiff.devices import process_share
 from multidiff.errors import InputError
 from multidiff.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
 from multidiff.recipe import to_yaml
@@ -48,6 +50,9 @@ def train_recipe(
     held_out = parts["held_out"].build() if "held_out" in parts else None
     if "first_pass" in parts:
         data = parts["first_pass"].build()(model, data)
+    if not resume:  # a run that goes on has its vocabulary in the checkpoint
+        for line in _inspected(model, data, held_out):
+            print(line, file=sys.stderr)
     resolved = to_yaml({name: part.resolved for name, part in parts.items()})
     outcome = trainer.fit(
         task,
@@ -63,6 +68,13 @@ def train_recipe(
     save_model(model, out / TRAINED, resolved)
     losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
     return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})"])
+
+
+def _inspected(model: Any, data: Batches, held_out: Batches | None) -> list[str]:
+    """What the model's modality has to say of the data, once for all processes."""
+    target = VERBS.get(type(model).__name__, {}).get("inspect")
+    found = locate(target)(model, data, held_out) if target else []
+    return found if process_share()[0] == 0 else []
 
 
 def _preview(model: Any, held_out: Batches | None) -> Any:

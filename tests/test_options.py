@@ -101,7 +101,7 @@ def test_texts_come_from_files_and_standard_input(tmp_path, monkeypatch):
         (b"a\n\nb\n", ":2: is blank; remove the line"),
         ("a\nb".encode("utf-16"), "is in UTF-16; convert it to UTF-8 (iconv -f UTF-16"),
         ("ab".encode("utf-32"), "is in UTF-32"),
-        ("ab\ncd".encode("utf-16-le"), ":1: holds a zero byte, as binary files and UTF-16 do"),
+        ("ab\ncd".encode("utf-16-le"), ":1: holds a zero byte, so it is not UTF-8"),
         ("ab\nö".encode("latin-1"), ":2: byte 0xf6 is not UTF-8"),
     ],
 )

@@ -13,44 +13,37 @@ from multidiff.core.randomness import generators
 from multidiff.errors import InputError
 from multidiff.report import Report, table
 from multidiff.text.classifier import TextClassifier
+from multidiff.text.commands import PULL
 from multidiff.text.comparing import ORDER
 from multidiff.text.diffusion import TextDiffusion
 from multidiff.text.halves import Halves, halved, source_of
+from multidiff.text.inspection import note_unknown
 from multidiff.text.judge import Judge
 from multidiff.text.listing import TextSource
 from multidiff.text.ngram import NGramModel
 from multidiff.text.orders import Control, TextOrder
+from multidiff.text.split import held_out_of
 
 TIMES = (0.001, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 AT_ONCE = 100
 REAL = 500
+EACH = 50
 
 
 def measure(
-    model: TextClassifier,
-    data: str | None,
-    folder: Path,
-    *,
-    steps: int | None = None,
-    solver: str | None = None,
-    seed: int = 0,
-    num: int = 500,
-    steered: TextDiffusion | None = None,
-    control: tuple[str, ...] = (),
-    each: int = 50,
-    pull: tuple[float, float, float] = (6, 50.0, 0.003),
-    guidance: float | None = None,
-    temperature: float | None = None,
-    column: str = "text",
-    meaning_column: str | None = None,
-    held_out_every: int = 0,
-) -> Report:
+    model: TextClassifier, data: str | None, folder: Path, *, steps: int | None = None,
+    solver: str | None = None, seed: int = 0, num: int = 500,
+    steered: TextDiffusion | None = None, control: tuple[str, ...] = (), each: int | None = None,
+    pull: tuple[float, float, float] | None = None, guidance: float | None = None,
+    temperature: float | None = None, column: str = "text", meaning_column: str | None = None,
+    held_out_every: int | None = None,
+) -> Report:  # fmt: skip
     """How often it is right about noisy texts; how often samples that it steers have a value.
 
     Args:
         model: the classifier.
         data: held-out texts, or all of which every so many-th group is held out.
-        folder: of the model, unused.
+        folder: of the model, whose recipe says what it was trained on.
         steps: of the solver.
         solver: its name.
         seed: of the first text's noise; the others follow.
@@ -58,28 +51,46 @@ def measure(
         steered: the model that it steers.
         control: attributes; samples are pulled towards each of their values in turn.
             ``food+area`` pulls towards two at once.
-        each: samples for each value.
+        each: samples for each value, 50 by default.
         pull: updates after each step, their rate, and the fluency that holds them back.
         guidance: the model is told the value, by so much, in place of being pulled.
         temperature: of the words that clamping chooses among.
         column: of the texts.
         meaning_column: of their meanings.
-        held_out_every: of the recipe's split.
+        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
 
     Raises:
         InputError: if the data tell no meanings, or an attribute is none of the model's.
     """
-    source = source_of(data, column, meaning_column, held_out_every)
-    report = Report([], {"data": source.path})
+    steering = {"control": control or None, "each": each, "pull": pull, "guidance": guidance,
+                "steps": steps, "solver": solver, "temperature": temperature}  # fmt: skip
+    _check_steering(steered, {name: one for name, one in steering.items() if one is not None})
+    source, report = source_of(data, column, meaning_column), Report()
+    source = held_out_of(source, folder, held_out_every, report)
     if num:
         _right(model, source, num, seed, report)
     if steered is not None:
         targets = targets_of(model, control)
         halves = halved(source, steered.domain.vocabulary, REAL)
         how = {"steps": steps, "solver": solver, "seed": seed, "temperature": temperature}
-        pulled = Control(model, {}, int(pull[0]), *pull[1:]) if guidance is None else None
-        _steer(steered, pulled or guidance, targets, each, halves, how, report)
+        updates, rate, fluency = PULL if pull is None else pull
+        pulled = Control(model, {}, int(updates), rate, fluency) if guidance is None else None
+        count = EACH if each is None else each
+        _steer(steered, pulled or guidance, targets, count, halves, how, report)
     return report
+
+
+def _check_steering(steered: TextDiffusion | None, given: Mapping[str, Any]) -> None:
+    """See whether the options of steering have something to steer, in one way.
+
+    Raises:
+        InputError: if one would be ignored.
+    """
+    if steered is None and given:
+        name = next(iter(given))
+        raise InputError(f"--{name}: is of samples that are steered; name --steered MODEL")
+    if "pull" in given and "guidance" in given:
+        raise InputError("--pull and --guidance: are two ways to steer; keep one")
 
 
 @torch.no_grad()
@@ -90,6 +101,8 @@ def _right(model: TextClassifier, source: TextSource, num: int, seed: int, repor
         raise InputError(f"{source.path}: tells no meanings; name --meaning-column")
     rows = source.rows(found, source.held_out_every > 0)
     rows = rows[:: max(1, len(rows) // num)][:num]
+    texts = [found.texts[row] for row in rows]
+    note_unknown(source.path, model.domain.vocabulary, texts, report)
     right = {time: torch.zeros(len(model.attributes)) for time in TIMES}
     for first in range(0, len(rows), AT_ONCE):
         some = rows[first : first + AT_ONCE]

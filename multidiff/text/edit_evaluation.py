@@ -16,9 +16,11 @@ from multidiff.text.edit_starts import revise_drafts, write_from_noise, write_fr
 from multidiff.text.edit_walk import EditWalk, Pace, drawn
 from multidiff.text.edited import EditedText
 from multidiff.text.halves import halved, source_of
+from multidiff.text.inspection import note_unknown
 from multidiff.text.listing import TextSource
 from multidiff.text.model import TextModel
 from multidiff.text.rewriting import compared, pairs_of, rewritten
+from multidiff.text.split import held_out_of
 
 PARTS = {
     "fixed": leave_alone,
@@ -37,18 +39,18 @@ def measure(
     beam: int | None = None, revisions: int | None = None, nucleus: float | None = None,
     temperature: float | None = None, pace: Pace | None = None, caution: float | None = None,
     candidates: int | None = None, column: str = "text", meaning_column: str | None = None,
-    source_column: str | None = None, headless: bool = False, held_out_every: int = 0,
+    source_column: str | None = None, headless: bool = False, held_out_every: int | None = None,
 ) -> Report:  # fmt: skip
     """What an editor does to clean and to corrupted texts, or what else is asked for.
 
     Args:
         model: the model.
         data: held-out texts, or all of which every so many-th group is held out.
-        folder: of the model, unused.
+        folder: of the model, whose recipe says what it was trained on.
         steps: most revisions.
         solver: none is known here.
         seed: of the first text's draws; the others follow.
-        num: drafts of the bootstrap; clean and corrupted texts where no part is asked for.
+        num: drafts of the bootstrap; clean and corrupted texts where nothing is asked for.
         fixed: clean texts: how much of them is left alone.
         repair: texts corrupted by 1, 2 and 3 steps: how far from the originals they are.
         from_noise: texts that begin as noise, beside real ones.
@@ -68,28 +70,41 @@ def measure(
         meaning_column: of their meanings.
         source_column: of what they are made from.
         headless: the data's first row names no columns, which are called 0, 1 and so on.
-        held_out_every: of the recipe's split.
+        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
 
     Raises:
         InputError: if there is nothing to measure by, or an option is wrong.
     """
-    if solver is not None:
-        raise InputError(f"--solver {solver}: editing has none; leave it out")
+    _check_options(model, solver, told, beside is not None and not rewrite)
     given: dict[str, Any] = {"steps": steps, "pace": pace, "caution": caution, "beam": beam}
     given |= {"temperature": temperature, "nucleus": nucleus}
     given |= {"revisions": revisions, "candidates": candidates}
     walk = model.walk.changed(given)
-    source = source_of(data, column, meaning_column, held_out_every, source_column)
-    source, report = replace(source, header=not headless), Report([], {"data": source.path})
+    source = source_of(data, column, meaning_column, source_column, not headless)
+    source = held_out_of(source, folder, held_out_every, report := Report())
     asked = (fixed, repair, from_noise, from_nothing, rewrite)
     counts = _counts(asked, num, bootstrap is not None)
     if rewrite:
         _rewrite(model, beside, source, rewrite, walk, seed, report)
     if max(counts[name] for name in (*PARTS, "num")):
-        bench = _bench(model, walk, source, max(counts.values()), told, seed)
+        bench = _bench(model, walk, source, max(counts.values()), told, seed, report)
         fresh = replace(bench, walk=model.walk.changed(drawn(given)))
         _measure(bench, fresh, counts, bootstrap, report)
     return report
+
+
+def _check_options(model: EditedText, solver: str | None, told: bool, idle: bool) -> None:
+    """See whether each option does something.
+
+    Raises:
+        InputError: if one would be ignored.
+    """
+    if solver is not None:
+        raise InputError(f"--solver {solver}: editing has none; leave it out")
+    if told and model.domain.meanings is None:
+        raise InputError("--told: this model was trained without meanings; leave it out")
+    if idle:
+        raise InputError("--beside: rewrites too; say how many texts by --rewrite")
 
 
 def _counts(asked: Sequence[int], num: int, drafts: bool) -> dict[str, int]:
@@ -106,7 +121,13 @@ def _counts(asked: Sequence[int], num: int, drafts: bool) -> dict[str, int]:
 
 
 def _bench(
-    model: EditedText, walk: EditWalk, source: TextSource, most: int, told: bool, seed: int
+    model: EditedText,
+    walk: EditWalk,
+    source: TextSource,
+    most: int,
+    told: bool,
+    seed: int,
+    report: Report,
 ) -> Bench:
     """The model beside real texts.
 
@@ -117,7 +138,9 @@ def _bench(
         raise InputError(
             f"{source.path}: this model makes texts from others; name their --source-column"
         )
-    return Bench(model, walk, halved(source, model.domain.vocabulary, most), told, seed)
+    halves = halved(source, model.domain.vocabulary, most)
+    note_unknown(source.path, model.domain.vocabulary, halves.texts, report)
+    return Bench(model, walk, halves, told, seed)
 
 
 def _measure(

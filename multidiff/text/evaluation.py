@@ -12,9 +12,11 @@ from multidiff.text.blanks import fill_blanks
 from multidiff.text.comparing import compare, judge_by
 from multidiff.text.diffusion import TextDiffusion
 from multidiff.text.halves import Halves, halved, source_of
+from multidiff.text.inspection import note_unknown
 from multidiff.text.listing import TextSource
 from multidiff.text.model import TextModel
 from multidiff.text.orders import TextOrder
+from multidiff.text.split import held_out_of
 
 
 def measure(
@@ -36,14 +38,14 @@ def measure(
     column: str = "text",
     meaning_column: str | None = None,
     source_column: str | None = None,
-    held_out_every: int = 0,
+    held_out_every: int | None = None,
 ) -> Report:
     """Samples beside real texts, under an n-gram that was trained on others.
 
     Args:
         model: the model.
         data: held-out texts, or all of which every so many-th group is held out.
-        folder: of the model, unused.
+        folder: of the model, whose recipe says what it was trained on.
         steps: of the solver.
         solver: its name.
         seed: of the first sample's noise; the others follow.
@@ -58,22 +60,40 @@ def measure(
         column: of the texts.
         meaning_column: of their meanings.
         source_column: of what they are made from, for models that read that.
-        held_out_every: of the recipe's split; the rest are the texts it was trained on.
+        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
 
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
     """
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
-    source = source_of(data, column, meaning_column, held_out_every, source_column)
-    halves = halved(source, model.domain.vocabulary, most)
+    source, report = source_of(data, column, meaning_column, source_column), Report()
+    source, halves = measured(model, source, folder, held_out_every, most, report)
     how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
     how |= {"temperature": temperature, "candidates": candidates}
     orders = orders_like(model, source, halves, untold)
-    report = Report([], {"data": source.path})
     tell_of_made(model, orders, halves, how, num, blanks, language_model, report)
     if bound:
         _bound(model, orders, halves, bound, seed, report)
     return report
+
+
+def measured(
+    model: TextModel,
+    source: TextSource,
+    folder: Path,
+    held_out_every: int | None,
+    most: int,
+    report: Report,
+) -> tuple[TextSource, Halves]:
+    """The source with the split of the model's recipe, and its held-out texts in two parts.
+
+    Raises:
+        InputError: if the model was trained on all of them, or does not know their words.
+    """
+    source = held_out_of(source, folder, held_out_every, report)
+    halves = halved(source, model.domain.vocabulary, most)
+    note_unknown(source.path, model.domain.vocabulary, halves.texts, report)
+    return source, halves
 
 
 def tell_of_made(

@@ -53,13 +53,13 @@ def source_of(
     data: str | None,
     column: str,
     meaning_column: str | None,
-    held_out_every: int,
     source_column: str | None = None,
+    header: bool = True,
 ) -> TextSource:
     """The texts that a command names, or those that come with the package."""
     if data is None:
-        return TextSource(DATA, "text", meaning_column="meaning")
-    return TextSource(data, column, source_column, meaning_column, held_out_every=held_out_every)
+        return TextSource(DATA, column, source_column, meaning_column or "meaning")
+    return TextSource(data, column, source_column, meaning_column, header=header)
 
 
 def halved(source: TextSource, vocabulary: Vocabulary, num: int) -> Halves:

@@ -10,14 +10,17 @@ from typing import Any
 from multidiff.errors import InputError
 from multidiff.report import Report, checked_counts
 from multidiff.text.comparing import ORDER, described, rows_of, timed
-from multidiff.text.evaluation import bound_of, first_of, orders_like, tell_of_made
-from multidiff.text.halves import DATA, Halves, halved, source_of
+from multidiff.text.evaluation import bound_of, first_of, measured, orders_like, tell_of_made
+from multidiff.text.halves import DATA, Halves, source_of
 from multidiff.text.listing import TextSource
 from multidiff.text.masked import MaskedText
 from multidiff.text.ngram import NGramModel
 from multidiff.text.orders import TextOrder
 from multidiff.text.running import measure_running
+from multidiff.text.split import held_out_share_of
 
+ENDING = "is of texts that end, and this model writes running text"
+RUNNING = "is of running text, and this model's texts end"
 # Of the n-grams beside the bound, and what is told of samples by number of steps.
 ORDERS = (2, 4)
 BY_STEPS = ("nats_per_token", "entropy", "distinct_2", "copies", "seconds")
@@ -30,16 +33,14 @@ def measure(
     num: int = 500, by_steps: tuple[int, ...] = (), untold: bool = False, candidates: int = 1,
     bound: int = 0, blanks: int = 0, language_model: Path | None = None,
     column: str = "text", meaning_column: str | None = None, source_column: str | None = None,
-    held_out_every: int = 0, held_out_share: float = 0.1,
+    held_out_every: int | None = None, held_out_share: float | None = None,
 ) -> Report:  # fmt: skip
-    """Samples beside real texts, under an n-gram that was trained on others; the bound.
-
-    Of running text it is the bound in bits for each character, and samples by number of steps.
+    """Samples beside real texts under an n-gram; bounds, of running text in bits a character.
 
     Args:
         model: the model.
         data: held-out texts, or all of which every so many-th group is held out.
-        folder: of the model, unused.
+        folder: of the model, whose recipe says what it was trained on.
         steps: of the walk.
         solver: ancestral, confidence, random or remasking.
         seed: of the first sample's draws; the others follow.
@@ -56,8 +57,8 @@ def measure(
         column: of the texts.
         meaning_column: of their meanings.
         source_column: of what they are made from, for models that read that.
-        held_out_every: of the recipe's split; the rest are the texts it was trained on.
-        held_out_share: of running text, as in the recipe.
+        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
+        held_out_share: of running text, by default as in the recipe.
 
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
@@ -66,15 +67,17 @@ def measure(
     how |= {"temperature": temperature, "nucleus": nucleus, "candidates": candidates}
     if not model.domain.ends:
         _refuse({"blanks": blanks, "language-model": language_model, "untold": untold,
-                 "held-out-every": held_out_every})  # fmt: skip
+                 "held-out-every": held_out_every, "meaning-column": meaning_column,
+                 "source-column": source_column, "guidance": guidance}, ENDING)  # fmt: skip
         make = _makers(model, [TextOrder()] * num, by_steps, steps, how)
-        text = TextSource(DATA if data is None else data, column, running=True)
-        return measure_running(model, text, held_out_share, bound, seed, make)
+        text, report = TextSource(DATA if data is None else data, column, running=True), Report()
+        share = held_out_share_of(text, folder, held_out_share, report)
+        return measure_running(model, text, share, bound, seed, make, report)
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
-    source = source_of(data, column, meaning_column, held_out_every, source_column)
-    halves = halved(source, model.domain.vocabulary, most)
+    _refuse({"held-out-share": held_out_share}, RUNNING)
+    source, report = source_of(data, column, meaning_column, source_column), Report()
+    source, halves = measured(model, source, folder, held_out_every, most, report)
     orders = orders_like(model, source, halves, untold)
-    report = Report([], {"data": source.path})
     if by_steps:
         make = _makers(model, first_of(orders, num), by_steps, steps, how)
         _by_steps(model, make, halves, report)
@@ -86,12 +89,11 @@ def measure(
     return report
 
 
-def _refuse(options: dict[str, Any]) -> None:
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Refuse options that a model does not take."""
     for name, value in options.items():
-        if value:
-            raise InputError(
-                f"--{name}: is of texts that end, and this model writes running text; leave it out"
-            )
+        if value not in (None, 0, False):
+            raise InputError(f"--{name}: {why}; leave it out")
 
 
 def _makers(

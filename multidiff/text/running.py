@@ -14,6 +14,7 @@ import torch
 from multidiff.errors import InputError
 from multidiff.report import Report
 from multidiff.text.comparing import rows_of, timed
+from multidiff.text.inspection import note_unknown
 from multidiff.text.listing import TextSource
 from multidiff.text.masked import MaskedText
 from multidiff.text.ngram import NGramModel
@@ -35,6 +36,7 @@ def measure_running(
     count: int,
     seed: int,
     make: Mapping[str, Callable[[], list[str]]] | None = None,
+    report: Report | None = None,
 ) -> Report:
     """Bits for each character of held-out stretches, and of samples under the n-gram.
 
@@ -50,6 +52,7 @@ def measure_running(
         count: of the stretches, evenly spread; 0 for 200, or all if there are fewer.
         seed: of the first stretch's masks; the others follow.
         make: what draws samples, by a name each.
+        report: is given what is measured; a new one where None.
 
     Raises:
         InputError: if the text cannot be read or is too short.
@@ -61,30 +64,23 @@ def measure_running(
     windows = windows_of(model, held_out, count or STRETCHES)
     characters = [len(window.text) for window in windows]
     ngram = NGramModel([held_out.before], ORDER)
-    nats = {
-        "model, at most": _model_nats(model, windows, 0, seed),
-        f"model, {TOLD}, at most": _model_nats(model, windows, length // 2, seed),
-        f"{ORDER}-gram": [sum(ngram.running_nats(window.text)) for window in windows],
-        f"{ORDER}-gram, {TOLD}": [
-            sum(ngram.running_nats(window.text, window.before[-(ORDER - 1) :]))
-            for window in windows
-        ],
-    }
+    nats = _nats(model, ngram, windows, seed)
     facts = {name: _bits(values, characters) for name, values in nats.items()}
     tokens = length * len(windows)
     for name in list(facts)[:2]:  # the n-gram reads characters
         facts[name]["nats_per_token"] = round(sum(nats[name]) / tokens, 5)
     told = {"data": source.path, "stretches": len(windows), "length": length}
     told |= {"tokens": tokens, "characters": sum(characters)}
-    report = Report([], {**told, "bits_per_character": facts})
+    report = Report() if report is None else report
+    report.facts.update({**told, "bits_per_character": facts})
+    texts = [window.text for window in windows]
+    note_unknown(source.path, model.domain.vocabulary, texts, report)
     heading = f"bits for each character, {len(windows)} stretches of {length}"
     if tokens != sum(characters):
         heading += f" tokens, {sum(characters) / tokens:.2f} characters each"
     report.lines.extend(rows_of(facts, [heading, "mean", "error"]))
     if make:
-        report.facts["samples"] = _samples(
-            make, [window.text for window in windows], held_out.before, ngram
-        )
+        report.facts["samples"] = _samples(make, texts, held_out.before, ngram)
         keys = ["samples", "bits", "words_known", "seconds"]
         report.lines.extend(rows_of(report.facts["samples"], keys))
     return report
@@ -112,6 +108,21 @@ def _samples(
         texts, seconds = timed(texts_of)
         facts[name] = {**like(texts), "seconds": seconds}
     return {**facts, "real": like(real)}
+
+
+def _nats(
+    model: MaskedText, ngram: NGramModel, windows: Sequence[Window], seed: int
+) -> dict[str, list[float]]:
+    """What each stretch costs the model and the n-gram, alone and told what stands before it."""
+    return {
+        "model, at most": _model_nats(model, windows, 0, seed),
+        f"model, {TOLD}, at most": _model_nats(model, windows, model.domain.length // 2, seed),
+        f"{ORDER}-gram": [sum(ngram.running_nats(window.text)) for window in windows],
+        f"{ORDER}-gram, {TOLD}": [
+            sum(ngram.running_nats(window.text, window.before[-(ORDER - 1) :]))
+            for window in windows
+        ],
+    }
 
 
 @dataclass(frozen=True)

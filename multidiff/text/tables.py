@@ -11,7 +11,9 @@ from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.files import parsed_json, place_of
+from multidiff.lines import decoded
 from multidiff.packages import needs
+from multidiff.readers import reading
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLE_ENDINGS = (".parquet", ".arrow")
@@ -74,19 +76,9 @@ def read_table(
 
 def _content(place: str, path: Path) -> str:
     """The whole text of a file."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{place}: cannot be read ({error.strerror}); check its rights") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{place}:{line}: byte {error.object[error.start]:#04x} is not UTF-8; "
-            "write the file again as UTF-8"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{place}:{line}: holds a zero byte; name a file of text in UTF-8")
+    with reading(place, fix="check its rights"):
+        content = path.read_bytes()
+    text = decoded(place, content)
     if not text.strip():
         raise InputError(f"{place}: is empty; name a file that holds texts")
     return text

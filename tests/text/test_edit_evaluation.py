@@ -34,7 +34,7 @@ def biased(folder, keep=0.0, replace=0.0, insert=0.0):
 
 def texts_of(model, num=ALL):
     """What the measures compare with."""
-    halves = halved(source_of(None, "text", None, 0), model.domain.vocabulary, num)
+    halves = halved(source_of(None, "text", None), model.domain.vocabulary, num)
     rows = Bench(model, EditWalk(), halves, False, 0).rows(num, "repair")
     return [halves.real[row] for row in rows], halves
 
@@ -110,10 +110,17 @@ def test_an_editor_that_knows(small_edits, monkeypatch):
 
 def test_texts_from_noise_and_from_nothing(small_edits, capsys):
     found = facts(
-        capsys, "eval", small_edits, "--from-noise", ALL, "--from-nothing", ALL, "--steps", "5",
-        "--caution", "-99", "--temperature", "1",
+        capsys, "eval", small_edits, "--held-out-every", 0, "--from-noise", ALL, "--from-nothing",
+        ALL, "--steps", "5", "--caution", "-99", "--temperature", "1",
     )  # fmt: skip
-    assert set(found) == {"data", "from_noise", "from_nothing", "faults"}
+    assert set(found) == {
+        "data",
+        "held_out_every",
+        "unknown",
+        "from_noise",
+        "from_nothing",
+        "faults",
+    }
     model = md.load(small_edits)
     real, halves = texts_of(model)
     judge = NGramModel(halves.other, 4)
@@ -130,8 +137,9 @@ def test_texts_from_noise_and_from_nothing(small_edits, capsys):
 
 def test_drafts_of_another_model(small_edits, small_restaurant, capsys):
     found = facts(
-        capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL, "--told"
-    )
+        capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL, "--told",
+        "--held-out-every", 0,
+    )  # fmt: skip
     told = found["bootstrap"]
     assert list(told) == ["drafts", "revised", "real"] and "fixed" not in found
     assert told["real"]["obeyed"] > told["drafts"]["obeyed"] >= 0

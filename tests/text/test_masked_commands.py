@@ -205,7 +205,8 @@ def test_measures_by_steps(small_masked, capsys):
         assert {"nats_per_token", "entropy", "distinct_2", "copies"} <= set(told)
     assert found["by_steps"]["2"]["copies"] == 0
     assert {"told", "untold"} <= set(found["bound"])
-    heading, *rows = does(capsys, *words).splitlines()
+    unknown, heading, *rows = does(capsys, *words).splitlines()
+    assert unknown.startswith("unknown to the vocabulary: ")
     assert heading.split() == ["steps", "nats_per_token", "entropy", "distinct_2", "copies",
                                "seconds"]  # fmt: skip
     assert [row[:9].strip() for row in rows] == ["2", "as tokens", "real"]

@@ -88,7 +88,7 @@ def test_bits_of_pieces_are_nats_of_tokens_by_characters(tmp_path):
         assert bits[row]["mean"] == pytest.approx(math.log2(PIECES) / 3, abs=1e-5)
         assert bits[row]["nats_per_token"] == pytest.approx(math.log(PIECES), abs=1e-5)
         assert bits[row]["error"] == 0
-    assert "tokens, 3.00 characters each" in report.lines[0]
+    assert "tokens, 3.00 characters each" in report.lines[1]
 
 
 def test_bits_of_pieces_of_several_lengths_weigh_them_by_characters(tmp_path):

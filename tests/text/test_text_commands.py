@@ -132,7 +132,7 @@ def test_measures(small_restaurant, capsys):
 def test_steering_is_measured(small_restaurant, small_control, capsys):
     found = facts(
         capsys, "eval", small_control, "--num", 0, "--steps", 2, "--steered", small_restaurant,
-        "--control", "area,food+area", "--each", 2, "--pull", "1,2,0",
+        "--control", "area,food+area", "--each", 2, "--pull", "1,2,0", "--held-out-every", 0,
     )  # fmt: skip
     targets = found["control"]["targets"]
     assert len(targets) == 2 + 7 and "food=Chinese, area=city centre" in targets
@@ -143,7 +143,7 @@ def test_steering_is_measured(small_restaurant, small_control, capsys):
 def test_being_told_is_measured_beside_being_pulled(small_restaurant, small_control, capsys):
     words = [
         "eval", small_control, "--num", 0, "--steps", 2, "--steered", small_restaurant,
-        "--control", "area", "--each", 2,
+        "--control", "area", "--each", 2, "--held-out-every", 0,
     ]  # fmt: skip
     told = facts(capsys, *words, "--guidance", "2")["control"]
     pulled = facts(capsys, *words)["control"]
@@ -206,7 +206,7 @@ def test_training_on_bad_texts_is_refused(tmp_path, capsys):
     empty.write_text("")
     binary.write_bytes(b"meaning,text\n\xff\xfe\x00,a")
     good = tmp_path / "wrong.csv"
-    good.write_text('meaning,text\n"food[Klingon]",a b c\n"food[Italian]",a b\n')
+    good.write_text('meaning,text\n"food[Klingon]",the food is\n"food[Italian]",the food\n')
     for path, told in ((empty, "is empty"), (binary, "is not UTF-8")):
         words = [f"data.examples.source.path={path}", f"held_out.examples.source.path={path}"]
         line = complains(capsys, "train", recipe, *words, "--out", tmp_path / "run")

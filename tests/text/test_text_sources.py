@@ -246,7 +246,7 @@ def test_no_such_file(name):
         ("a.csv", b"text\n", ": holds no texts"),
         ("a.json", b"{}", ": '.json' is none of .txt, .csv, .tsv, .jsonl, .parquet, .arrow"),
         ("a.txt", b"one\ncaf\xe9\n", ":2: byte 0xe9 is not UTF-8"),
-        ("a.csv", "text\nä\n".encode("utf-16"), ":1: byte 0xff is not UTF-8"),
+        ("a.csv", "text\nä\n".encode("utf-16"), ": is in UTF-16; convert it to UTF-8"),
         ("a.txt", b"one\ntwo\n\x00\x01", ":3: holds a zero byte"),
         ("a.parquet", b"PAR1 or not", ": is no data set of texts that can be loaded"),
         ("a.csv", b"a,b\n1,2\n", ": no column 'text'; it has ['a', 'b']"),
@@ -294,4 +294,4 @@ def test_a_file_that_may_not_be_read(write, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pathlib.Path.read_bytes", no_right)
-    assert "cannot be read (Permission denied)" in refused(TextSource(write("a.txt", "x")))
+    assert "cannot be read (no right to it)" in refused(TextSource(write("a.txt", "x")))
