@@ -93,19 +93,23 @@ VERBS = {
         "eval": "multidiff.image.evaluation:measure",
         "export": "multidiff.image.published.conversion:export",
         "preview": "multidiff.image.previews:preview",
+        "inspect": "multidiff.image.inspection:inspect",
     },
     "PictureAutoencoder": {
         "eval": "multidiff.image.reconstruction:measure",
         "preview": "multidiff.image.previews:preview_autoencoder",
+        "inspect": "multidiff.image.inspection:inspect",
     },
     "TokenAutoencoder": {
         "eval": "multidiff.image.reconstruction:measure",
         "preview": "multidiff.image.previews:preview_autoencoder",
+        "inspect": "multidiff.image.inspection:inspect",
     },
     "TokenImages": {
         "sample": "multidiff.image.token_commands:sample",
         "eval": "multidiff.image.token_evaluation:measure",
         "preview": "multidiff.image.previews:preview",
+        "inspect": "multidiff.image.inspection:inspect",
     },
     "TextDiffusion": {
         "sample": "multidiff.text.commands:sample",
@@ -129,7 +133,10 @@ VERBS = {
         "eval": "multidiff.text.control_evaluation:measure",
         "inspect": "multidiff.text.inspection:inspect",
     },
-    "PictureClassifier": {"eval": "multidiff.image.feature_distance:measure"},
+    "PictureClassifier": {
+        "eval": "multidiff.image.feature_distance:measure",
+        "inspect": "multidiff.image.inspection:inspect",
+    },
 }
 
 # Foreign checkpoints: each module is asked whether it knows a file; the first that does converts.

@@ -214,7 +214,7 @@ def without_values() -> Iterator[None]:
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Whether tensors are exactly those that a module has.
+    """Check that tensors are exactly those that a module has, and hold numbers.
 
     Args:
         module: whose names and shapes they should have.
@@ -222,7 +222,8 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
         path: where they are from, for the message.
 
     Raises:
-        InputError: if some are missing, extra or of another shape; names the first of them.
+        InputError: if some are missing, extra or of another shape, or have values that are NaN or
+            infinite; names the first of them.
     """
     own = module.state_dict()
     faults = {
@@ -237,6 +238,35 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
     told = [f"{some(names)} {fault}" for fault, names in faults.items() if names]
     if told:
         raise InputError(f"{path}: does not fit the model: {'; '.join(told)}; is it of another?")
+    check_finite(tensors, path)
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Check that tensors hold numbers.
+
+    Args:
+        tensors: by their names.
+        path: where they are from, for the message.
+
+    Raises:
+        InputError: if values are NaN or infinite; names the first of the tensors.
+    """
+    broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    if broken:
+        raise InputError(
+            f"{path}: {some(broken)}: holds values that are no numbers (NaN or infinite): the "
+            "training diverged or the file is damaged; take an earlier checkpoint, or copy or "
+            "download it again"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are numbers: both ends tell, without memory for a mask."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    if tensor.element_size() == 1:  # eight bits know no ends
+        tensor = tensor.float()
+    return all(bool(torch.isfinite(end)) for end in tensor.aminmax())
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:

@@ -117,6 +117,29 @@ class Pictures:
             texts = ()
         return texts[int(rng.integers(len(texts)))] if texts else ""
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all pictures are read and kept."""
+        return self._kept is not None
+
+    def pixel_digest(self, index: int) -> bytes:
+        """Return a hash of a picture as training sees it."""
+        return hashlib.sha256(self.picture(index).numpy().tobytes()).digest()
+
+    def file_size(self, index: int) -> int:
+        """Return the size of a picture's file in bytes; 0 where it cannot be found."""
+        content = self._listing.contents[self._rows[index]]
+        if isinstance(content, bytes):
+            return len(content)
+        return content.stat().st_size if content.is_file() else 0
+
+    def file_content(self, index: int) -> bytes:
+        """Return a picture's file; empty where it cannot be found."""
+        content = self._listing.contents[self._rows[index]]
+        if isinstance(content, bytes):
+            return content
+        return content.read_bytes() if content.is_file() else b""
+
     def fingerprint(self) -> str:
         """A hash that changes with the pictures: their source, names, size, and some pixels."""
         source = self.source

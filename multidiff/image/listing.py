@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.files import parsed_json
+from multidiff.files import parsed_json, place_of
 from multidiff.image.picture import EXTENSIONS
 from multidiff.leftovers import is_hidden, visible_files
 from multidiff.packages import needs
@@ -22,6 +22,7 @@ ALTERNATIVE = "|"
 METADATA = ("metadata.jsonl", "metadata.csv")
 TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "dataset_dict.json")
 TABLE_ENDINGS = (".parquet", ".arrow")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # Folders of a set that are parts of it, where others would be classes.
 SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
 
@@ -98,12 +99,13 @@ class Source:
         return rows
 
     def check_place(self) -> None:
-        """Refuse a path that is neither here nor can be a data set on the hub.
+        """Refuse a path that is neither here nor can be a data set on the hub, or is no such file.
 
         Raises:
             InputError: if it is so.
         """
         check_source(self.path, "pictures")
+        _check_ending(self.path, place_of(self.path))
 
     def listing(self) -> Listing:
         """What it holds, unread.
@@ -112,6 +114,7 @@ class Source:
             InputError: if it cannot be found, is empty, or lacks what is asked of it.
         """
         path = open_source(self.path, "pictures")
+        _check_ending(self.path, path)
         if path.is_dir() and not _tables(path):
             found = _from_folder(self, _split_of(self, path))
         elif path.is_file() and path.suffix.lower() in EXTENSIONS:
@@ -228,8 +231,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _from_table(source: Source, path: Path) -> Listing:
-    if not path.exists() and (path.suffix or path.is_absolute() or len(path.parts) > 2):
-        raise InputError(f"{source.path}: no such file or folder; check the path")
     with needs("datasets", "a table of images"):
         import datasets  # seconds to import
 
@@ -256,6 +257,17 @@ def _from_table(source: Source, path: Path) -> Listing:
         raise InputError(f"{source.path}: column {source.column!r} holds no pictures") from error
     names = [f"{source.path}[{row}]" for row in range(len(cells))]
     return Listing(_Cells(cells, source.column), names, captions, labels, words)
+
+
+def _check_ending(name: str, path: Path) -> None:
+    """Refuse a file that is neither a picture nor a table, before it is looked for on the hub."""
+    ending = path.suffix.lower()
+    if not path.is_file() or ending in EXTENSIONS or path.suffix in TABLE_ENDINGS:
+        return
+    if ending in ARCHIVES:
+        raise InputError(f"{name}: is an archive, which is not read: unpack it and name the folder")
+    kinds = f"a picture ({', '.join(EXTENSIONS)}) or a table ({', '.join(TABLE_ENDINGS)})"
+    raise InputError(f"{name}: is no file of pictures: name a folder, {kinds}")
 
 
 def _table(source: Source, path: Path) -> Any:
@@ -289,7 +301,8 @@ class _Cells(Sequence):
     def __getitem__(self, row: Any) -> Any:
         cell = self.table[int(row)][self.column] or {}
         content = cell.get("bytes")
-        return content if content is not None else Path(cell.get("path") or "")
+        path = cell.get("path")
+        return content if content is not None else Path(path) if path else b""
 
 
 def _captions(source: Source, values: Sequence[Any]) -> list[tuple[str, ...]]:

@@ -178,7 +178,7 @@ def test_rows_without_picture_caption_or_label(tmp_path, caplog):
     assert [found.caption_of(i, rng()) for i in range(3)] == ["a", "", ""]
     for told in ("2 of 5 pictures have no caption", "1 of 5 pictures have no label"):
         assert caplog.text.count(told) == 1
-    assert f"skipped: {path}[1]: no such picture" in caplog.text
+    assert f"skipped: {path}[1]: is empty" in caplog.text
     assert f"skipped: {path}[2]: is not a picture" in caplog.text
 
 
@@ -219,14 +219,28 @@ def test_words_as_labels_follow_the_names(tmp_path):
 def test_sources_that_are_nothing(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         Pictures(Source(str(tmp_path / "nowhere")))
-    (tmp_path / "file.png.zip").write_text("x")
-    with pytest.raises(InputError, match="no folder of pictures and no data set"):
-        Pictures(Source(str(tmp_path / "file.png.zip")))
     with pytest.raises(InputError, match="holds no pictures"):
         Pictures(Source(str(tmp_path)))
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(InputError, match="no readable pictures"):
         Pictures(Source(str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.TAR.GZ", "a.png.7z", "a.mp4", "a"])
+def test_files_that_are_refused_without_asking_the_hub(tmp_path, monkeypatch, name):
+    """What lies here is never looked for elsewhere: retries took half a minute."""
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: pytest.fail("asked the hub"))
+    (tmp_path / name).write_bytes(b"PK\3\4")
+    reason = "no file of pictures" if name in ("a.mp4", "a") else "an archive.*unpack it"
+    with pytest.raises(InputError, match=reason):
+        Pictures(Source(str(tmp_path / name)))
+    with pytest.raises(InputError, match=reason):  # as `check` asks
+        Source(str(tmp_path / name)).check_place()
+    for lost in ("lost.zip", "lost/lost/lost", "../lost"):
+        with pytest.raises(InputError, match="no such file or folder of pictures"):
+            Pictures(Source(lost))
 
 
 def test_what_a_folder_cannot_tell(tmp_path):

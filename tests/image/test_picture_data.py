@@ -5,13 +5,55 @@ import logging
 import pytest
 import torch
 from pictures import numbers, rng, write
+from PIL import Image
 
 from multidiff.errors import InputError
 from multidiff.files import place_of
 from multidiff.image import data
 from multidiff.image.data import Pictures, Source
+from multidiff.image.inspection import inspect
 from multidiff.image.picture import read_picture, resized
 from multidiff.training.batches import Batches
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_held_out_pictures_that_training_sees_are_counted(tmp_path, caplog, monkeypatch, at_once):
+    """Copies by another name, and within one source across its split."""
+    if not at_once:
+        monkeypatch.setattr(data, "PIXELS_READ_AT_ONCE", 0)
+    for number in range(8):
+        write(tmp_path / "a" / f"{number}.png", number)
+    for number in (2, 5, 9):
+        write(tmp_path / "b" / f"copy-{number}.png", number)
+    trained, held_out = (Batches(Pictures(Source(str(tmp_path / name))), 2) for name in "ab")
+    assert trained.examples.in_memory is at_once
+    assert inspect(None, trained, held_out) == []
+    line = "2 of 3 held-out pictures stand in the training data too"
+    assert f"{tmp_path / 'b'}: {line} ({tmp_path / 'a'})" in caplog.text
+    caplog.clear()
+    write(tmp_path / "a" / "8.png", 1)  # the same as 1.png, on the other side of the split
+    parts = [
+        Batches(Pictures(Source(str(tmp_path / "a"), held_out_every=3), held_out=one), 2)
+        for one in (False, True)
+    ]
+    inspect(None, *parts)
+    assert "1 of 3 held-out pictures" in caplog.text
+    caplog.clear()
+    inspect(None, trained, None)
+    write(tmp_path / "b" / "copy-2.png", 20)
+    write(tmp_path / "b" / "copy-5.png", 21)
+    inspect(None, trained, Batches(Pictures(Source(str(tmp_path / "b"))), 2))
+    assert not caplog.text
+
+
+def test_files_of_several_frames_are_announced_once(tmp_path, caplog):
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("black", "white")]
+    for number in range(3):
+        frames[0].save(tmp_path / f"{number}.gif", save_all=True, append_images=frames[1:])
+    found = Pictures(Source(str(tmp_path)))
+    assert int(found.picture(2).max()) < 9
+    assert caplog.text.count("0.gif: has 2 frames; of all such files the first is taken") == 1
+    assert caplog.text.count("has 2 frames") == 1
 
 
 @pytest.mark.parametrize("at_once", [True, False])

@@ -174,3 +174,52 @@ def test_what_is_not_known_still_stops(published, tmp_path):
     save_file({name: t.clone() for name, t in state.items()}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"no part of Stable Diffusion: .*extra\.weight"):
         convert(tmp_path / "a.safetensors", tokenizer=published)
+
+
+# ------------------------------------------------------------------ what was not copied rightly
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named_with_their_file(
+    published, small_pixels, tmp_path, capsys, value
+):
+    """In a folder, in a single file, in a model of ours and in a LoRA; nothing is written."""
+    folder = shutil.copytree(published / "folder", tmp_path / "folder")
+    spoilt = spoil(
+        folder / "vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.bias", value
+    )
+    name = "first_stage_model.decoder.conv_in.bias"
+    single = shutil.copy(published / "single.safetensors", tmp_path / "single.safetensors")
+    spoil(single, name, value)
+    ours = shutil.copytree(small_pixels, tmp_path / "ours")
+    spoil(ours / "model.safetensors", "denoiser.conv_in.bias", value)
+    for words, told in (
+        (("convert", folder, tmp_path / "new"), f"{spoilt}: decoder.conv_in.bias: holds values"),
+        (("convert", single, tmp_path / "new"), f"{single}: {name}: holds values"),
+        (("sample", single, "--prompt", "a", "-o", tmp_path / "new"), f"{name}: holds values"),
+        (("sample", ours, "-o", tmp_path / "new"),
+         f"{ours / 'model.safetensors'}: denoiser.conv_in.bias: holds values"),
+    ):  # fmt: skip
+        assert told in complains(capsys, *words)
+    assert not (tmp_path / "new").exists()
+
+
+def spoil(path, name, value):
+    state = load_file(path)
+    state[name].view(-1)[0] = value
+    save_file(state, path)
+    return path
+
+
+def test_a_pointer_of_git_lfs_is_named(published, tmp_path, capsys):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3438167536\n"
+    folder = shutil.copytree(published / "folder", tmp_path / "folder")
+    for path in (folder / "unet/diffusion_pytorch_model.safetensors", tmp_path / "a.safetensors",
+                 tmp_path / "a.ckpt"):  # fmt: skip
+        path.write_text(pointer)
+    for source in (folder, tmp_path / "a.safetensors", tmp_path / "a.ckpt"):
+        told = complains(capsys, "convert", source, tmp_path / "new")
+        assert "is a git-lfs pointer" in told and "git lfs pull" in told
+    told = complains(capsys, "sample", published / "folder", "--prompt", "a", "--lora",
+                     tmp_path / "a.safetensors", "-o", tmp_path / "new")  # fmt: skip
+    assert "a.safetensors: is a git-lfs pointer" in told and not (tmp_path / "new").exists()

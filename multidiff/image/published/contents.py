@@ -12,7 +12,7 @@ from multidiff.budgets import check_safetensors, refuse_lfs_pointer
 from multidiff.errors import InputError
 from multidiff.image.published import naming
 from multidiff.readers import AGAIN, read_json, reading
-from multidiff.weights import NOT_WHOLE, is_pickle, read_pickle, read_tensors, some
+from multidiff.weights import NOT_WHOLE, check_finite, is_pickle, read_pickle, read_tensors, some
 
 SAFE = ".safetensors"
 UNSAFE = {"/", "\\", "\0"}  # in the name of a file that an index lists
@@ -53,9 +53,14 @@ def weights_in(folder: Path) -> dict[str, Tensor]:
         folder: the component's; its files may be parts, told by an index.
 
     Raises:
-        InputError: if it holds none, or they are not whole.
+        InputError: if it holds none, or they are not whole or no numbers.
     """
-    return {name: t for path in files_of(folder) for name, t in tensors_in(path).items()}
+    found: dict[str, Tensor] = {}
+    for path in files_of(folder):
+        tensors = tensors_in(path)
+        check_finite(tensors, path)
+        found |= tensors
+    return found
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from multidiff.image.published.shapes import (
     unet_words,
 )
 from multidiff.image.published.tensors import as_convolutions, as_matrices, packed, unpacked
-from multidiff.weights import some
+from multidiff.weights import check_finite, some
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def read_single_file(
     kept = unpacked(_kept(path, state))
     if ema:
         kept |= _averaged(path, kept, state)
+    check_finite(kept, path)
     try:
         pairs = _map_of_file(kept)
     except InputError as error:
