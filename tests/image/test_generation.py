@@ -276,7 +276,7 @@ def test_seeds_of_every_type(pixels):
     before = torch.get_rng_state()
     one, other = (pixels.generate([""], seed=None, steps=1) for _ in range(2))
     assert not torch.equal(one, other) and torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(InputError, match="2 seeds for 1 prompts"):
+    with pytest.raises(InputError, match="2 seeds for 1 samples"):
         pixels.generate([""], seed=[1, 2])
     with pytest.raises(InputError, match="batch_size 0"):
         pixels.generate([""], batch_size=0)
