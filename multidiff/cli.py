@@ -184,6 +184,10 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/NAME where not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="From the newest checkpoint.")] = False,
+    allow_changed: Annotated[
+        list[str] | None,
+        typer.Option(help="With --resume: recipe or data, if a change of it is meant."),
+    ] = None,
 ) -> None:
     """Train what a recipe says; the model comes to lie in OUT/model."""
     from multidiff.options import refuse_repeated
@@ -193,7 +197,9 @@ def train(
     environment_number("LOCAL_RANK", 0)
     refuse_repeated(word.partition("=")[0] for word in overrides or ())
     folder = Path("runs") / recipe.stem if out is None else out
-    say(train_recipe(recipe, overrides or [], out=folder, resume=resume), as_json=False)
+    allowed = allow_changed or []
+    report = train_recipe(recipe, overrides or [], out=folder, resume=resume, allow_changed=allowed)
+    say(report, as_json=False)
 
 
 @app.command()

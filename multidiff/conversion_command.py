@@ -23,7 +23,7 @@ from multidiff.loading import (
 )
 from multidiff.options import read_options
 from multidiff.report import Report
-from multidiff.training.checkpoints import STATE
+from multidiff.training.checkpoints import OWN
 from multidiff.weights import check_fit
 
 
@@ -80,7 +80,7 @@ def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str])
 def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
     """A model's folder written anew, with what its wing keeps beside the weights."""
     kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
-    texts = {path.name: read_text(path) for path in kept if path.name != STATE}
+    texts = {path.name: read_text(path) for path in kept if path.name not in OWN}
     save_model(load(folder), destination, read_text(folder / RECIPE), half=half, texts=texts)
     size = (destination / WEIGHTS).stat().st_size / 1e6
     return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

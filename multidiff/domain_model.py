@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -53,3 +53,7 @@ class DomainModel(nn.Module):
         """Take that up, and the folder's name."""
         self.name = folder.name
         self.domain.settle(folder)
+
+    def data_fingerprint(self) -> dict[str, Any]:
+        """Return the fingerprints of what its assets are made from, by asset."""
+        return getattr(self.domain, "data_fingerprint", dict)()

@@ -115,8 +115,7 @@ def recovered(folder: Path) -> Path:
 def kept_to_itself(folder: Path) -> Iterator[None]:
     """A folder that no other process may take while the block runs; a killed one lets it go.
 
-    The folder is made if it is not there; if the block leaves it empty, it goes again. The
-    thread that has it may take it again.
+    The folder is made if it is not there; if the block leaves it empty, it goes again.
 
     Raises:
         InputError: if another process has it, or the system refuses.

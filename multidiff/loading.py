@@ -20,6 +20,7 @@ from multidiff.checking import Part, check_section
 from multidiff.errors import InputError
 from multidiff.files import check_name, folder_written_whole, recovered
 from multidiff.foreign import convert_foreign
+from multidiff.manifest import MANIFEST, verified
 from multidiff.readers import is_plausible_hub_id, read_text, reading
 from multidiff.recipe import Node, parse, read_recipe
 from multidiff.report import Report
@@ -96,6 +97,8 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
         load_into(model, found.tensors, name)
         return _ready(model, Path(name), device, trainable)
     folder = find_model(name)
+    if (folder / MANIFEST).is_file():  # a checkpoint of a run
+        verified(folder)
     with without_values():
         model = build_model(folder / RECIPE)
     tensors, facts = _weights_in(folder)

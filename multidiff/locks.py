@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,35 +12,25 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-_held = threading.local()
-
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Hold a folder's lock while the block runs; the thread that holds it may take it again.
+    """Hold a folder's lock while the block runs.
 
     Yields:
         Whether it is locked: not on systems and file systems without such locks.
 
     Raises:
-        BlockingIOError: if another process or thread holds it.
+        BlockingIOError: if it is held already.
         OSError: if the folder cannot be opened.
     """
     if fcntl is None:
         yield False
         return
     handle = os.open(folder, os.O_RDONLY)
-    mine = _held.__dict__.setdefault("folders", set())
-    found = os.fstat(handle)
-    key = found.st_dev, found.st_ino
-    again = key in mine
     try:
-        locked = again or _locked(handle)
-        mine.add(key)
-        yield locked
+        yield _locked(handle)
     finally:
-        if not again:
-            mine.discard(key)
         os.close(handle)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from multidiff.catalogue import VERBS
-from multidiff.checking import locate
+from multidiff.checking import Part, locate
 from multidiff.core.draws import DrawsFrom
 from multidiff.devices import process_share
 from multidiff.errors import InputError
@@ -18,19 +20,30 @@ from multidiff.loading import RECIPE, TRAINED, Model, check_recipe, load, save_m
 from multidiff.recipe import to_yaml
 from multidiff.report import Report
 from multidiff.training.batches import Batches
+from multidiff.training.checkpoints import CheckpointFolder, claimed
+from multidiff.training.record import Record, fingerprints
+from multidiff.training.resuming import checked_kinds
 from multidiff.training.trainer import Trainer
+from multidiff.weights import load_into
 
 
 def train_recipe(
-    recipe: Path | str, overrides: Sequence[str] = (), *, out: Path | str, resume: bool = False
+    recipe: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str,
+    resume: bool = False,
+    allow_changed: Collection[str] = (),
 ) -> Report:
     """Train what a recipe says.
 
     Args:
         recipe: the file.
         overrides: ``key.path=value`` changes of it.
-        out: folder of checkpoints and logs; the model comes to lie in ``out/model``.
-        resume: go on from the newest checkpoint there.
+        out: folder of checkpoints and logs; the model is written to ``out/model``.
+        resume: go on from the newest checkpoint there. Vocabularies and other assets are the
+            checkpoint's; recipe and data must be those it was written with.
+        allow_changed: what may have changed since: ``recipe``, ``data``.
 
     Raises:
         InputError: if the recipe is wrong or training cannot go on.
@@ -40,32 +53,51 @@ def train_recipe(
     for needed in ("model", "data", "trainer"):
         if needed not in parts:
             raise InputError(f"{recipe}: has no section {needed!r}, which training needs")
+    checked_kinds(allow_changed)
+    if allow_changed and not resume:
+        raise InputError(f"--allow-changed {min(allow_changed)}: goes with --resume alone")
+    with claimed(out) if process_share()[0] == 0 else nullcontext():
+        return _trained(parts, out, resume, allow_changed)
+
+
+def _trained(
+    parts: dict[str, Part], out: Path, resume: bool, allow_changed: Collection[str]
+) -> Report:
+    resolved = {name: part.resolved for name, part in parts.items()}
+    if resume:  # what the recipe says is compared before anything is built of it
+        CheckpointFolder(out).record().check_recipe(resolved, allow_changed, str(out))
     trainer: Trainer = parts["trainer"].build()
     with DrawsFrom(torch.Generator().manual_seed(trainer.seed)):
         model: Model = parts["model"].build()
         task = model.task()
-    for initial in parts["weights"].build() if "weights" in parts else ():
-        initial.put_into(model, load(initial.model))
+    if resume:
+        _take_up(model, task, out, has_first_pass="first_pass" in parts)
+    elif "weights" in parts:
+        for initial in parts["weights"].build():
+            initial.put_into(model, load(initial.model))
     data: Batches = parts["data"].build()
     held_out = parts["held_out"].build() if "held_out" in parts else None
+    sources = fingerprints({"data": data, "held_out": held_out, "model": model})
     if "first_pass" in parts:
         data = parts["first_pass"].build()(model, data)
     if not resume:  # a run that goes on has its vocabulary in the checkpoint
         for line in _inspected(model, data, held_out):
             print(line, file=sys.stderr)
-    resolved = to_yaml({name: part.resolved for name, part in parts.items()})
+    texts = {RECIPE: to_yaml(resolved), **model.files()}
     outcome = trainer.fit(
         task,
         data,
         held_out,
         out=out,
         resume=resume,
-        texts={RECIPE: resolved},
+        texts=texts,
         preview=_preview(model, held_out),
+        record=Record(resolved, sources),
+        allow_changed=allow_changed,
     )
     if not outcome.leads:
         return Report([])
-    save_model(model, out / TRAINED, resolved)
+    save_model(model, out / TRAINED, outcome.record.with_history(texts)[RECIPE])
     losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
     return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})"])
 
@@ -75,6 +107,17 @@ def _inspected(model: Any, data: Batches, held_out: Batches | None) -> list[str]
     target = VERBS.get(type(model).__name__, {}).get("inspect")
     found = locate(target)(model, data, held_out) if target else []
     return found if process_share()[0] == 0 else []
+
+
+def _take_up(model: Any, task: nn.Module, out: Path, has_first_pass: bool) -> None:
+    """Give a new model the assets of the newest checkpoint, so that none is made again.
+
+    A first pass over the data encodes with the model's weights: they are taken up before it.
+    """
+    checkpoints = CheckpointFolder(out)
+    model.settle(checkpoints.assets())
+    if has_first_pass:
+        load_into(task, checkpoints.newest().tensors["model"], checkpoints.folder)
 
 
 def _preview(model: Any, held_out: Batches | None) -> Any:

@@ -47,6 +47,12 @@ def start(*arguments, program=MULTIDIFF, **options):
     )
 
 
+def with_overrides(words, *overrides):
+    """Words of a command with overrides, each in the place of an earlier one of the same key."""
+    keys = {override.partition("=")[0] for override in overrides}
+    return [*(one for one in words if str(one).partition("=")[0] not in keys), *overrides]
+
+
 def refused(*arguments, **options):
     """The one line with which a command ends that cannot use what it was given."""
     done = run(*arguments, **options)

@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 WINGS = ("audio", "image", "text")
 # Ground-floor modules that know nothing of the wings: everyone but core may use them.
 GROUND = {
-    *("errors", "files", "leftovers", "readers", "budgets", "lines"),
+    *("errors", "files", "leftovers", "readers", "budgets", "lines", "manifest", "fingerprint"),
     *("weights", "report", "walks", "recipe", "domain_model", "packages"),
     "requests",
     "__init__",  # of which the version is there at once, and all else when it is asked for
@@ -28,6 +28,8 @@ ALLOWED = {
     "packages": {"errors"},
     "report": {"errors"},
     "exchange": set(),
+    "manifest": {"errors", "readers"},
+    "fingerprint": {"leftovers"},
     "locks": set(),
     "leftovers": {"locks"},
     "files": {"errors", "exchange", "leftovers", "locks"},

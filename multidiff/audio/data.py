@@ -19,6 +19,8 @@ from torch import Tensor
 from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.errors import InputError
+from multidiff.files import place_of
+from multidiff.fingerprint import Fingerprint, of_dataset, of_files
 from multidiff.leftovers import is_hidden
 from multidiff.packages import PackageError, needs
 from multidiff.readers import check_source, open_source, read_text, reading
@@ -81,6 +83,20 @@ class Source:
             if held_out is None or kept == held_out:
                 yield place
 
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of its recordings, or of its data set on the hub.
+
+        Raises:
+            InputError: if the source cannot be found.
+        """
+        path = place_of(self.path)
+        if path.is_dir():
+            return of_files(_tables(path) or find_sounds(path), path)
+        if path.is_file():
+            return of_files({path, *_listed(path)}, path.parent)
+        table = _from_dataset(self).table
+        return of_dataset(table, self.path, self.dataset_config, self.dataset_split)
+
     def _all(self) -> Sequence[Any]:
         path = open_source(self.path, "recordings")
         if path.is_dir() and not _is_dataset_folder(path):
@@ -128,7 +144,7 @@ def _place_of(folder: Path, name: str) -> Path:
     return next((path for path in by_id if path.is_file()), by_id[0])
 
 
-def _from_dataset(source: Source) -> Sequence[tuple[bytes, str]]:
+def _from_dataset(source: Source) -> _DatasetSounds:
     with needs("datasets", "a data set of recordings"):
         import datasets  # seconds to import
 
@@ -199,7 +215,7 @@ class SpeechSegments:
         if segment_frames < 1 or not sources:
             raise ValueError(f"{segment_frames} frames of {len(sources)} sources: nothing to cut")
         self.preset = preset_named(mel)
-        self.segment_frames, self.gain_db = segment_frames, gain_db
+        self.segment_frames, self.gain_db, self.sources = segment_frames, gain_db, sources
         self.utterances: list[Utterance] = []
         self.visits: list[int] = []
         for source in sources:
@@ -224,6 +240,12 @@ class SpeechSegments:
 
     def __len__(self) -> int:
         return len(self.visits)
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of each source."""
+        return {
+            f"sources.{number}": source.fingerprint() for number, source in enumerate(self.sources)
+        }
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.training.batches.Examples`."""

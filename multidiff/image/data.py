@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.fingerprint import Fingerprint
 from multidiff.image.listing import ALTERNATIVE, Source
 from multidiff.image.picture import read_first_frame, resized
 
@@ -152,6 +153,10 @@ class Pictures:
         for index in np.linspace(0, len(self) - 1, min(len(self), FINGERPRINTED)).round():
             digest.update(self.picture(int(index)).numpy().tobytes())
         return digest.hexdigest()
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of its source."""
+        return {"source": self.source.fingerprint()}
 
     def _first(self) -> UInt8[Tensor, "channels height width"]:
         for index in range(len(self)):

@@ -11,7 +11,9 @@ from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.files import parsed_json, place_of
+from multidiff.fingerprint import Fingerprint, of_dataset, of_files, of_path
 from multidiff.image.picture import EXTENSIONS
+from multidiff.image.tables import TABLE_ENDINGS, open_table, table_files
 from multidiff.leftovers import is_hidden, visible_files
 from multidiff.packages import needs
 from multidiff.readers import check_source, open_source
@@ -20,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 ALTERNATIVE = "|"
 METADATA = ("metadata.jsonl", "metadata.csv")
-TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "dataset_dict.json")
-TABLE_ENDINGS = (".parquet", ".arrow")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # Folders of a set that are parts of it, where others would be classes.
 SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
@@ -107,6 +107,21 @@ class Source:
         check_source(self.path, "pictures")
         _check_ending(self.path, place_of(self.path))
 
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of its pictures and captions, or of its data set on the hub.
+
+        Raises:
+            InputError: if the source cannot be found.
+        """
+        path = place_of(self.path)
+        if not path.exists():
+            return of_dataset(_opened(self), self.path, self.config, self.split)
+        if path.is_file() or table_files(path):
+            return of_path(path)
+        folder = _split_of(self, path)
+        files = [one for one in visible_files(folder) if _counts(one)]
+        return of_files(files, folder)
+
     def listing(self) -> Listing:
         """What it holds, unread.
 
@@ -115,7 +130,7 @@ class Source:
         """
         path = open_source(self.path, "pictures")
         _check_ending(self.path, path)
-        if path.is_dir() and not _tables(path):
+        if path.is_dir() and not table_files(path):
             found = _from_folder(self, _split_of(self, path))
         elif path.is_file() and path.suffix.lower() in EXTENSIONS:
             found = Listing([path], [str(path)])
@@ -154,12 +169,6 @@ def _split_of(source: Source, path: Path) -> Path:
     return path / source.split
 
 
-def _tables(folder: Path) -> list[Path]:
-    """The files by which a folder is known for a data set, hidden ones left out."""
-    found = [path for pattern in TABLES for path in folder.glob(pattern)]
-    return [path for path in found if not any(map(is_hidden, path.relative_to(folder).parts))]
-
-
 def _from_folder(source: Source, folder: Path) -> Listing:
     for name in METADATA:
         if (folder / name).is_file():
@@ -180,6 +189,11 @@ def _from_folder(source: Source, folder: Path) -> Listing:
         captions = _captions(source, [_beside(path, texts) for path in pictures])
     labels, words = _classes(source, folder, pictures)
     return Listing(pictures, [str(path) for path in pictures], captions, labels, words)
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file of a folder of pictures is a part of it: a picture, caption or list."""
+    return file.suffix.lower() in EXTENSIONS or file.suffix == ".txt" or file.name in METADATA
 
 
 def _beside(picture: Path, texts: set[Path]) -> str | None:
@@ -234,13 +248,7 @@ def _from_table(source: Source, path: Path) -> Listing:
     with needs("datasets", "a table of images"):
         import datasets  # seconds to import
 
-    try:
-        table = _table(source, path)
-    except Exception as error:  # the library raises what its many readers raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{source.path}: is no folder of pictures and no data set that can be loaded ({reason})"
-        ) from error
+    table = _opened(source)
     for column in (source.column, source.caption_column, source.label_column):
         if column is not None and column not in table.column_names:
             raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
@@ -270,23 +278,8 @@ def _check_ending(name: str, path: Path) -> None:
     raise InputError(f"{name}: is no file of pictures: name a folder, {kinds}")
 
 
-def _table(source: Source, path: Path) -> Any:
-    with needs("datasets", "a table of images"):
-        import datasets
-
-    if path.is_file() and path.suffix in TABLE_ENDINGS:
-        kind = path.suffix.removeprefix(".")
-        return datasets.load_dataset(kind, data_files=[str(path)], split="train")
-    if (path / "dataset_dict.json").is_file():
-        return datasets.DatasetDict.load_from_disk(str(path))[source.split]
-    if (path / "state.json").is_file():
-        return datasets.Dataset.load_from_disk(str(path))
-    found = sorted(path.glob("*.arrow")) if path.is_dir() else []
-    arrows = [str(file) for file in found if not is_hidden(file.name)]
-    if arrows:
-        return datasets.load_dataset("arrow", data_files=arrows, split="train")
-    name = str(path) if path.exists() else source.path
-    return datasets.load_dataset(name, source.config, split=source.split)
+def _opened(source: Source) -> Any:
+    return open_table(source.path, source.split, source.config)
 
 
 class _Cells(Sequence):

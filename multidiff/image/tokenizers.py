@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff.fingerprint import Fingerprint, of_files
 from multidiff.packages import needs
 from multidiff.readers import read_text, reading, without_panic_report
 
@@ -65,6 +66,10 @@ class Captioned:
         """Take that up."""
         if self.tokenizer is not None:
             self.tokenizer.settle(folder)
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of what the tokenizer is made from."""
+        return getattr(self.tokenizer, "data_fingerprint", dict)()
 
 
 class WordTokenizer:
@@ -131,8 +136,17 @@ class ClipTokenizer:
         self.length, self.pad = length, pad
         self._files: dict[str, str] = {}
         self._encoder: Any = None
+        self.folder = None if folder is None else Path(folder)
         if folder is not None:
             self.settle(Path(folder))
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of both files; nothing where they are not there."""
+        if self.folder is None:
+            return {}
+        files = [self.folder / name for name in (VOCABULARY, MERGES)]
+        there = all(file.is_file() for file in files)
+        return {"tokenizer": of_files(files, self.folder)} if there else {}
 
     def settle(self, folder: Path) -> None:
         """See :class:`Tokenizer`; files that are missing are asked for when they are needed."""

@@ -79,6 +79,10 @@ class TextClassifier(nn.Module):
         """Take that up."""
         self.domain.settle(folder)
 
+    def data_fingerprint(self) -> dict[str, Any]:
+        """Return the fingerprint of what the vocabulary is made from."""
+        return self.domain.data_fingerprint()
+
     def forward(
         self,
         noisy: Float[Tensor, "batch length state"],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from multidiff.errors import InputError
+from multidiff.fingerprint import Fingerprint
 from multidiff.text.listing import TextSource
 from multidiff.text.vocabulary import PIECE
 
@@ -45,6 +46,10 @@ class Sentences:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of its source."""
+        return {"source": self.source.fingerprint()}
 
     @property
     def texts(self) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from multidiff.core.protocols import Domain, Encoded
 from multidiff.core.randomness import Rng, uniform
+from multidiff.fingerprint import Fingerprint
 from multidiff.text.meaning import LEFT_OPEN, MeaningTable
 from multidiff.text.vocabulary import END, PAD, UNKNOWN, Vocabulary
 
@@ -222,3 +223,7 @@ class TextDomain(nn.Module, Domain):
     def settle(self, folder: Path) -> None:
         """Take that up."""
         self.vocabulary.settle(folder)
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of what the vocabulary is made from."""
+        return getattr(self.vocabulary, "data_fingerprint", dict)()

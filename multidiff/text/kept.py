@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from multidiff.errors import InputError
+from multidiff.fingerprint import Fingerprint, of_path
 from multidiff.readers import read_text
 from multidiff.text.listing import TextSource
 
@@ -56,6 +57,22 @@ class Kept(ABC):
     def files(self) -> dict[str, str]:
         """The file's content, by its name."""
         return {self.FILE: self._ready()}
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of what it is made from; nothing where that is not there."""
+        made_from = self._origin()
+        if made_from is not None:
+            return {self.FILE: of_path(made_from)} if made_from.is_file() else {}
+        if self.source is None:
+            return {}
+        try:
+            return {self.FILE: self.source.fingerprint(load=False)}
+        except InputError:
+            return {}
+
+    def _origin(self) -> Path | None:
+        """The file that it is a copy of, if it is one."""
+        return None
 
     def _ready(self) -> str:
         return self._content if self._content is not None else self._hold(*self._make())

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from multidiff.errors import InputError
+from multidiff.fingerprint import Fingerprint
 from multidiff.readers import check_source, open_source
-from multidiff.text.tables import Table, read_table
+from multidiff.text.tables import Table, read_table, table_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,17 @@ class TextSource:
         if not texts.texts:
             raise InputError(f"{self.path}: holds no texts; name a file or column that has some")
         return Texts(["\n".join(texts.texts)], [self.path]) if self.running else texts
+
+    def fingerprint(self, load: bool = True) -> Fingerprint:
+        """Return the fingerprint of its files, or of its data set on the hub.
+
+        Args:
+            load: whether a data set on the hub is opened to learn its revision.
+
+        Raises:
+            InputError: if a data set cannot be loaded.
+        """
+        return table_fingerprint(self.path, self.split, self.config, load)
 
     def rows(self, texts: Texts, held_out: bool) -> list[int]:
         """Which of its texts are kept for validation, or are not.

@@ -139,6 +139,9 @@ class SentencePieceVocabulary(PieceVocabulary):
             content = read_bytes(Path(name))
         return base64.b64encode(content).decode() + "\n", name
 
+    def _origin(self) -> Path | None:
+        return None if self.model is None else Path(self.model)
+
     def _trained(self, texts: list[str], name: str) -> bytes:
         with needs("sentencepiece", "a vocabulary of pieces"):
             import sentencepiece
@@ -237,6 +240,9 @@ class HuggingFaceVocabulary(PieceVocabulary):
         if not path.is_file():
             raise InputError(f"{path}: no such file; name a folder that holds a {TOKENIZER}")
         return read_text(path), str(path)
+
+    def _origin(self) -> Path | None:
+        return None if self.folder is None else Path(self.folder) / TOKENIZER
 
     def _take(self, content: str, name: str) -> None:
         with needs("tokenizers", "a Hugging Face vocabulary"):

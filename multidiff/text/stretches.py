@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from multidiff.errors import InputError
+from multidiff.fingerprint import Fingerprint
 from multidiff.text.listing import TextSource
 
 
@@ -66,6 +67,10 @@ class Stretches:
 
     def __len__(self) -> int:
         return len(self.text) // self.length
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of its source."""
+        return {"source": self.source.fingerprint()}
 
     def stretch(self, start: int) -> str:
         """The one that begins at that character of the part."""

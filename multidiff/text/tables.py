@@ -11,6 +11,7 @@ from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.files import parsed_json, place_of
+from multidiff.fingerprint import Fingerprint, of_dataset, of_path
 from multidiff.lines import decoded
 from multidiff.packages import needs
 from multidiff.readers import reading
@@ -158,16 +159,28 @@ def _records(place: str, text: str, ending: str) -> Iterator[tuple[int, list[str
             yield line, cells
 
 
+def table_fingerprint(place: str, split: str, config: str | None, load: bool) -> Fingerprint:
+    """Return the fingerprint of a source (see :class:`multidiff.text.listing.TextSource`).
+
+    Args:
+        place: its path or name.
+        split: of a data set.
+        config: of a data set.
+        load: whether a data set on the hub is opened to learn its revision.
+
+    Raises:
+        InputError: if a data set cannot be loaded.
+    """
+    path = place_of(place)
+    if path.exists():
+        return of_path(path)
+    if not load:
+        return {"id": place, "config": config, "split": split}
+    return of_dataset(_loaded(place, split, config), place, config, split)
+
+
 def _from_data_set(place: str, asked: Sequence[str], split: str, config: str | None) -> Table:
-    try:
-        table = _data_set(place, split, config).flatten()
-    except InputError:
-        raise
-    except Exception as error:  # the library raises what its many readers raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{place}: is no data set of texts that can be loaded ({reason})"
-        ) from error
+    table = _loaded(place, split, config).flatten()
     there = [column for column in asked if column in table.column_names]
     names = [f"{place}[{row}]" for row in range(len(table))]
     return Table(table.column_names, names, _named(table.select_columns(there)))
@@ -182,6 +195,18 @@ def _named(table: Any) -> Iterator[dict[str, Any]]:
             if names and number is not None:
                 row[column] = names[number] if number >= 0 else None
         yield row
+
+
+def _loaded(place: str, split: str, config: str | None) -> Any:
+    try:
+        return _data_set(place, split, config)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises what its many readers raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{place}: is no data set of texts that can be loaded ({reason})"
+        ) from error
 
 
 def _data_set(place: str, split: str, config: str | None) -> Any:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multidiff.core.randomness import mixed_seed
 from multidiff.errors import InputError
+from multidiff.fingerprint import Fingerprint, of_arrays
 from multidiff.training.signals import ignore_interruptions, withheld_from_children
 
 
@@ -79,6 +80,11 @@ class Batches:
     def over(self, examples: Examples) -> Batches:
         """The same batches of other examples."""
         return Batches(examples, self.batch_size, self.seed, self.shuffle, self.alike)
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprints of the examples' data, where those give some, by attribute."""
+        found = getattr(self.examples, "data_fingerprint", dict)()
+        return {f"examples.{key}": one for key, one in found.items()}
 
     @property
     def batches_per_epoch(self) -> int:
@@ -144,6 +150,19 @@ class ListedBatches:
     def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
         """See :class:`BatchSource`."""
         return rows_of(self.batches[number % len(self.batches)], part, parts)
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of the batches' content."""
+        return {"batches": of_arrays(self._contents())}
+
+    def _contents(self) -> Iterator[tuple[str, memoryview]]:
+        for number, batch in enumerate(self.batches):
+            for key, value in batch.items():
+                if isinstance(value, Tensor):
+                    flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+                    yield f"{number}.{key} {tuple(value.shape)}", flat.numpy().data
+                else:
+                    yield f"{number}.{key}", memoryview(repr(value).encode())
 
 
 def source_of(batches: BatchSource | list[dict[str, Any]]) -> BatchSource:

@@ -1,30 +1,42 @@
 """Checkpoints: whole or not there, the last few kept, damaged ones passed over.
 
-A checkpoint is a folder ``checkpoints/00012000`` of safetensors files and a ``state.json``
-that holds the step and the SHA-256 of every file beside it. The folder is written under
-another name and renamed, so a killed process or a full disk leaves the older ones as they
-were.
+A checkpoint is a folder ``checkpoints/00012000`` that holds the whole run: safetensors files of
+weights, average and moments; ``state.json`` with the step and the other numbers; ``run.json``
+with the resolved recipe, the fingerprints of the data and the changes that were allowed; the
+recipe as it is read and every asset of the model, such as its vocabulary; and a manifest with
+the SHA-256 of each (see :mod:`multidiff.manifest`). The folder is written under another name
+and renamed, so a killed process or a full disk leaves the older ones as they were.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.files import folder_written_whole, parsed_json
+from multidiff.files import folder_written_whole, kept_to_itself
+from multidiff.leftovers import sweep, temporary_name
+from multidiff.manifest import MANIFEST, verified, write_manifest
+from multidiff.readers import read_json, read_text, reading
+from multidiff.training.record import Record
 from multidiff.weights import read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
+Found = TypeVar("Found")
+_claims = threading.local()
 
-STATE = "state.json"
+STATE, RECORD = "state.json", "run.json"
+WEIGHTS = ".safetensors"
+OWN = {STATE, RECORD, MANIFEST}  # the others are a model's
 
 
 @dataclass
@@ -36,12 +48,43 @@ class Checkpoint:
         tensors: by file stem ("model", "ema", "optimizer"), named tensors.
         numbers: everything that is not a tensor, as JSON holds it.
         texts: further files, such as the resolved recipe.
+        record: what the run is made of.
     """
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
     numbers: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    record: Record = field(default_factory=lambda: Record({}, {}))
+
+
+class OldLayoutError(InputError):
+    """A checkpoint that an older version wrote."""
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a run's folder, which is cleared of what killed ones left.
+
+    A thread may claim again what it has claimed: a command does so for all that it does, and
+    the trainer that it calls for its own part.
+
+    Raises:
+        InputError: if another run has it, or the system refuses.
+    """
+    mine: set[Path] = _claims.__dict__.setdefault("folders", set())
+    key = folder.resolve()
+    if key in mine:
+        yield
+        return
+    with kept_to_itself(folder):
+        mine.add(key)
+        try:
+            for place in (folder, folder / "checkpoints"):
+                sweep(place)
+            yield
+        finally:
+            mine.discard(key)
 
 
 class CheckpointFolder:
@@ -66,15 +109,15 @@ class CheckpointFolder:
             for stem, tensors in checkpoint.tensors.items():
                 save_tensors(tensors, partial / f"{stem}.safetensors")
             for name, text in checkpoint.texts.items():
-                (partial / name).write_text(text)
-            state = {
-                "step": checkpoint.step,
-                "numbers": checkpoint.numbers,
-                "sha256": {file.name: digest(file) for file in sorted(partial.iterdir())},
-            }
-            (partial / STATE).write_text(json.dumps(state, indent=1))
+                (partial / name).write_text(text, "utf-8")
+            state = {"step": checkpoint.step, "numbers": checkpoint.numbers}
+            (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
+            (partial / RECORD).write_text(checkpoint.record.to_json(), "utf-8")
+            write_manifest(partial)
         for old in self.paths()[: -self.keep]:
-            shutil.rmtree(old)
+            doomed = old.with_name(temporary_name(old.name))
+            old.rename(doomed)  # half of a checkpoint is never seen
+            shutil.rmtree(doomed)
         return path
 
     def paths(self) -> list[Path]:
@@ -87,37 +130,90 @@ class CheckpointFolder:
         """The newest checkpoint that is whole; damaged ones are reported and passed over.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is none, or it is of an older layout.
         """
+        return self._first_whole(read)
+
+    def assets(self) -> Path:
+        """Where the newest checkpoint lies whose files beside the weights are whole.
+
+        Raises:
+            InputError: if there is none, or it is of an older layout.
+        """
+
+        def checked(path: Path) -> Path:
+            check(path, passed_over=(WEIGHTS,))
+            return path
+
+        return self._first_whole(checked)
+
+    def record(self) -> Record:
+        """What the run is made of, as the newest checkpoint has it.
+
+        Raises:
+            InputError: if there is none, or it is of an older layout.
+        """
+        return read_record(self.assets())
+
+    def _first_whole(self, take: Callable[[Path], Found]) -> Found:
         for path in reversed(self.paths()):
             try:
-                return read(path)
+                return take(path)
+            except OldLayoutError:
+                raise
             except InputError as damage:
                 logger.warning("passed over a damaged checkpoint: %s", damage)
         raise InputError(f"{self.folder}: holds no whole checkpoint; train without --resume")
+
+
+def check(path: Path, passed_over: Collection[str] = ()) -> list[str]:
+    """Return the names of a checkpoint's files, which are what was written.
+
+    Args:
+        path: of its folder.
+        passed_over: suffixes of files that are not looked at.
+
+    Raises:
+        InputError: if a file is missing or is not what was written, naming it.
+    """
+    if (path / STATE).is_file() and not (path / MANIFEST).is_file() and _is_old(path / STATE):
+        raise OldLayoutError(
+            f"{path}: was written by an older version of multidiff, without {MANIFEST}; go on "
+            "with that version, or train again into a new folder"
+        )
+    return verified(path, passed_over)
+
+
+def _is_old(state: Path) -> bool:
+    """Whether a state holds the digests, as it did before there was a manifest."""
+    with suppress(InputError):
+        return "sha256" in read_json(state)
+    return False
 
 
 def read(path: Path) -> Checkpoint:
     """Read one checkpoint.
 
     Raises:
-        InputError: if a file is missing or is not what was written.
+        InputError: if a file is missing or is not what was written, naming it.
     """
-    try:
-        state = parsed_json((path / STATE).read_text())
-        step, numbers, digests = int(state["step"]), dict(state["numbers"]), dict(state["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path / STATE}: cannot be read ({error})") from error
-    for name, wanted in digests.items():
-        if not (path / name).is_file() or digest(path / name) != wanted:
-            raise InputError(f"{path / name}: missing or not what was written")
-    weights = [name for name in digests if name.endswith(".safetensors")]
+    names = check(path)
+    state = read_json(path / STATE)
+    with reading(path / STATE, "is no state of a run"):
+        step, numbers = int(state["step"]), dict(state["numbers"])
+    record = read_record(path)
+    weights = [name for name in names if name.endswith(WEIGHTS)]
     tensors = {Path(name).stem: read_tensors(path / name)[0] for name in weights}
-    texts = {name: (path / name).read_text() for name in digests if name not in weights}
-    return Checkpoint(step, tensors, numbers, texts)
+    texts = {name: read_text(path / name) for name in names if name not in {*weights, *OWN}}
+    return Checkpoint(step, tensors, numbers, texts, record)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_record(path: Path) -> Record:
+    """Return what a checkpoint's run is made of.
+
+    Raises:
+        InputError: if the file holds something else.
+    """
+    text = read_text(path / RECORD)
+    with reading(path / RECORD, "is no record of a run"):
+        return Record.from_json(text)

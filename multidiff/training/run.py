@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from multidiff.core.randomness import generators, mixed_seed
 from multidiff.core.task import TAKEN
 from multidiff.errors import InputError
-from multidiff.files import kept_to_itself
 from multidiff.training.batches import BatchSource, stream
-from multidiff.training.checkpoints import CheckpointFolder
+from multidiff.training.checkpoints import CheckpointFolder, claimed
 from multidiff.training.ema import MovingAverage
 from multidiff.training.engine import StepDraws, begun_engine, computes_in_bfloat16
 from multidiff.training.log import TrainingLog
 from multidiff.training.modes import Modes
 from multidiff.training.rates import rate_at
+from multidiff.training.record import Record
+from multidiff.training.resuming import check_assets, continued, rate_and_precision
 from multidiff.training.shards import gathered_weights, keep_precision, put_whole
 from multidiff.training.state import gathered, put_back
 
@@ -65,7 +66,8 @@ class Run:
         task: what to train.
         batches: what to train it on.
         folder: for checkpoints and logs, or None.
-        texts: files to keep beside each checkpoint.
+        texts: files to keep in each checkpoint, the model's assets among them.
+        record: what the run is made of.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Run:
         batches: BatchSource,
         folder: Path | None,
         texts: dict[str, str],
+        record: Record,
     ):
         self.plan, self.batches, self.folder, self.texts = plan, batches, folder, texts
+        self.record = record
         self.engine = begun_engine()
         self._bfloat16 = computes_in_bfloat16(plan.precision)
         keep_precision(getattr(self.engine.state, "fsdp_plugin", None))
@@ -112,25 +116,35 @@ class Run:
     # ------------------------------------------------------------------ begin and end
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other runs out of the folder.
+        """Keeps other runs out of the folder, and clears away what killed ones left.
 
         Raises:
             InputError: if one is there already.
         """
         if self.folder is None or not self.engine.is_main_process:
             return contextlib.nullcontext()
-        return kept_to_itself(self.folder)
+        return claimed(self.folder)
 
-    def begin(self, resume: bool) -> None:
+    def begin(self, resume: bool, allow_changed: Collection[str] = ()) -> None:
         """Take up the newest checkpoint, or see that there is none in the way.
 
+        Args:
+            resume: whether to go on from a checkpoint.
+            allow_changed: kinds of changes that are meant (see :class:`Record`).
+
         Raises:
-            InputError: if there is nothing to resume, or another run is in the way.
+            InputError: if there is nothing to resume, it is another run's, or another run is
+                in the way.
         """
+        notes: list[str] = []
         if self.folder is not None:
             self.checkpoints = CheckpointFolder(self.folder, self.plan.keep)
             if resume:
                 found = self.checkpoints.newest()
+                name = str(self.folder)
+                self.record, notes = continued(found, self.record, allow_changed, name)
+                check_assets(found, self.texts, name)
+                notes += rate_and_precision(found, self.plan, self.precision, name)
                 put_back(found, self.losses, self._bare_optimizer(), self.average)
                 self.step = found.step
             elif self.checkpoints.paths():
@@ -139,8 +153,15 @@ class Run:
                     "or choose another folder"
                 )
         self.log = TrainingLog(self.plan.steps, self.step, self.folder, self.engine.is_main_process)
+        for note in notes:
+            self.log.say(note)
         if resume:
             self.log.say(f"resuming from step {self.step}")
+
+    @property
+    def precision(self) -> str:
+        """What the network is computed in."""
+        return "bf16" if self._bfloat16 else "fp32"
 
     def finish(self) -> None:
         """Leave the averaged weights in the task, ready to sample."""
@@ -283,9 +304,10 @@ class Run:
         self._read_losses()
         if self.folder is None:
             return
-        checkpoint = gathered(
-            self.step, self.losses, self._bare_optimizer(), self.average, self.texts
-        )
+        checkpoint = gathered(self.step, self.losses, self._bare_optimizer(), self.average)
+        checkpoint.texts = self.record.with_history(self.texts)
+        checkpoint.record = self.record
+        checkpoint.numbers["precision"] = self.precision
         if self.engine.is_main_process:
             self.checkpoints.save(checkpoint)
         self.engine.wait_for_everyone()

@@ -6,7 +6,6 @@ of the module: a checkpoint does not know how many processes wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,7 +34,6 @@ def gathered(
     losses: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: MovingAverage,
-    texts: Mapping[str, str],
 ) -> Checkpoint:
     """A checkpoint of the present state; every process must call it."""
     model: dict[str, Any] = get_model_state_dict(losses, options=WHOLE)
@@ -50,7 +48,7 @@ def gathered(
         },
     }
     numbers = {"ema_updates": average.updates, "param_groups": moments.get("param_groups", [])}
-    return Checkpoint(step, tensors, numbers, dict(texts))
+    return Checkpoint(step, tensors, numbers)
 
 
 def put_back(

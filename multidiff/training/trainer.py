@@ -8,8 +8,8 @@ several processes draw for their rows of a batch what one process would have dra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -21,6 +21,8 @@ from multidiff.errors import Interrupted
 from multidiff.training.batches import BatchSource, source_of
 from multidiff.training.engine import process_settings
 from multidiff.training.rates import Decay, check_name
+from multidiff.training.record import Record, fingerprints
+from multidiff.training.resuming import checked_kinds
 from multidiff.training.run import Run
 from multidiff.training.signals import interruptions
 
@@ -37,6 +39,8 @@ class Task(Protocol):
 Preview = Callable[[Any, int], None]
 Precision = Literal["auto", "fp32", "bf16"]
 MOST_THREADS = 1024
+# Settings of batches that say what a batch holds.
+BATCHED = ("batch_size", "seed", "shuffle", "alike")
 
 
 @dataclass(kw_only=True)
@@ -122,6 +126,8 @@ class Trainer:
         resume: bool = False,
         texts: Mapping[str, str] | None = None,
         preview: Preview | None = None,
+        record: Record | None = None,
+        allow_changed: Collection[str] = (),
     ) -> Outcome:
         """Train a task; it ends with the averaged weights.
 
@@ -131,30 +137,52 @@ class Trainer:
             held_out: what to look at from time to time.
             out: folder of the checkpoints and logs; nothing is written where None.
             resume: go on from the newest whole checkpoint in ``out``.
-            texts: files to keep beside each checkpoint, by name.
+            texts: files to keep in each checkpoint, by name: the recipe, the model's assets.
             preview: called with TensorBoard's writer and the step, the weights averaged.
+            record: what the run is made of; where None, of this trainer, the batches' settings
+                and their data. A checkpoint of another run is not gone on from.
+            allow_changed: what may have changed since the checkpoint: ``recipe``, ``data``.
 
         Returns:
             How far it came.
 
         Raises:
             InputError: if a loss is not a number, naming step and files; if ``out`` holds
-                another run, or nothing to resume; if the system refuses a write.
+                another run, nothing to resume, or what was not allowed to change did; if the
+                system refuses a write.
         """
         source = source_of(batches)
         held_out = None if held_out is None else source_of(held_out)
+        checked_kinds(allow_changed)
+        folder = None if out is None else Path(out)
+        if record is None:
+            record = Record({}, {}) if folder is None else self._record(source, held_out)
         with process_settings(self.threads):
-            run = Run(self, task, source, None if out is None else Path(out), dict(texts or {}))
-            self._go(run, held_out, resume, preview)
-        return Outcome(run.step, run.last_losses, run.engine.is_main_process)
+            run = Run(self, task, source, folder, dict(texts or {}), record)
+            self._go(run, held_out, resume, allow_changed, preview)
+        return Outcome(run.step, run.last_losses, run.engine.is_main_process, run.record)
+
+    def _record(self, batches: BatchSource, held_out: BatchSource | None) -> Record:
+        parts = {"data": batches, "held_out": held_out}
+        settings = {
+            section: {name: getattr(part, name) for name in BATCHED if hasattr(part, name)}
+            for section, part in parts.items()
+            if part is not None
+        }
+        return Record({"trainer": asdict(self), **settings}, fingerprints(parts))
 
     def _go(
-        self, run: Run, held_out: BatchSource | None, resume: bool, preview: Preview | None
+        self,
+        run: Run,
+        held_out: BatchSource | None,
+        resume: bool,
+        allow_changed: Collection[str],
+        preview: Preview | None,
     ) -> None:
         if held_out is not None:  # what is wrong with it is told now, not hours from now
             held_out.batch(0, run.engine.process_index, run.engine.num_processes)
         with run.alone():
-            run.begin(resume)
+            run.begin(resume, allow_changed)
             with run.log, interruptions() as signal:
                 for step in run.steps_to_go():
                     run.advance(step)
@@ -176,8 +204,10 @@ class Outcome:
         step: steps done.
         losses: the last logged means, by name.
         leads: whether this process is the only one, or the first of several: the one to write.
+        record: what the run is made of, and the changes that it went through.
     """
 
     step: int
     losses: dict[str, float] = field(default_factory=dict)
     leads: bool = True
+    record: Record = field(default_factory=lambda: Record({}, {}))

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from program import LAUNCH, RECIPES, refused, run, start
+from program import LAUNCH, RECIPES, refused, run, start, with_overrides
 
 from multidiff.errors import InputError
 from multidiff.files import folder_written_whole, written_whole
@@ -78,7 +78,7 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
 )
 def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status, resumed):
     """The signal goes to the whole group, as a terminal and a scheduler send it."""
-    words = [*SMALL, "trainer.save_every=1000", "trainer.workers=2"]
+    words = with_overrides(SMALL, "trainer.save_every=1000", "trainer.workers=2")
     process = start("train", *words, "--out", tmp_path, start_new_session=True)
     while not (tmp_path / "log.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
@@ -143,7 +143,7 @@ def test_two_processes_train_like_one_with_the_double_batch(tmp_path, uninterrup
     assert len(together) == 60 and together != alone
     for here, there in zip(together, alone, strict=True):
         assert here["denoising"] == pytest.approx(there["denoising"], rel=1e-4)
-    single = run("train", *SMALL, "--out", tmp_path, "--resume", "trainer.steps=62")
+    single = run("train", *with_overrides(SMALL, "trainer.steps=62"), "--out", tmp_path, "--resume")
     assert single.returncode == 0, single.stderr  # one process goes on where two stopped
 
 
@@ -153,7 +153,7 @@ def too_large_for_the_disk():
 
 
 def test_a_full_disk_is_told_and_spoils_nothing(tmp_path):
-    first = run("train", *SMALL, "trainer.steps=3", "--out", tmp_path)
+    first = run("train", *with_overrides(SMALL, "trainer.steps=3"), "--out", tmp_path)
     assert first.returncode == 0, first.stderr
     line = refused(
         "train",

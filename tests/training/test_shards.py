@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from program import ENVIRONMENT, LAUNCH, RECIPES, ROOT, run
+from program import ENVIRONMENT, LAUNCH, RECIPES, ROOT, run, with_overrides
 
 import multidiff
 from multidiff.weights import read_tensors
@@ -36,7 +36,9 @@ def test_shards_train_like_copies(tmp_path, copies, shards, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "SHARDS", shards)
     resume = ()
     if shards != "NO_WRAP":
-        first = run("train", *SMALL, "trainer.steps=4", "--out", tmp_path, program=SHARDED)
+        first = run(
+            "train", *with_overrides(SMALL, "trainer.steps=4"), "--out", tmp_path, program=SHARDED
+        )
         assert first.returncode == 0, first.stderr[-3000:]
         resume = ("--resume",)
     done = run("train", *SMALL, *resume, "--out", tmp_path, program=SHARDED)
@@ -57,7 +59,7 @@ def test_shards_train_like_copies(tmp_path, copies, shards, monkeypatch):
 def test_half_precision_in_shards(tmp_path, monkeypatch):
     """The network computes in bfloat16; nothing else does."""
     monkeypatch.setitem(ENVIRONMENT, "SHARDS", "TRANSFORMER_BASED_WRAP")
-    short = [*SMALL, "trainer.steps=2", "trainer.precision=bf16"]
+    short = with_overrides(SMALL, "trainer.steps=2", "trainer.precision=bf16")
     done = run("train", *short, "--out", tmp_path, program=SHARDED)
     assert done.returncode == 0, done.stderr[-3000:]
     tensors = read_tensors(tmp_path / "model" / "model.safetensors")[0]
