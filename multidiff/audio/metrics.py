@@ -130,7 +130,7 @@ def mel_cepstral_distortion(original: Tensor, made: Tensor, preset: MelPreset) -
     same timing, so nothing is warped.
     """
     preset = preset if preset.log == "ln" else _natural(preset)
-    levels = preset.mel(torch.stack([original, made])).double()
+    levels = preset.mel(torch.stack([original, made])).cpu().double()
     count = levels.shape[1]
     band = torch.arange(count, dtype=torch.float64) + 0.5
     order = torch.arange(1, NUM_CEPSTRA + 1, dtype=torch.float64)[:, None]

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.devices import moved
 from multidiff.core.mask_schedules import MaskLevel, MaskSchedule
 from multidiff.core.masking import BoundForm, MaskedTokens, MaskProcess, all_real, lowest
 from multidiff.core.randomness import Rng, uniform
@@ -85,14 +86,14 @@ class BlockMaskProcess(MaskProcess):
         """
         blocks = -(-clean.shape[1] // self.block)
         ahead = torch.arange(blocks, device=clean.device) / blocks
-        places = 1 - (1 - place.to(clean.device)[:, None] + ahead) % 1
+        places = 1 - (1 - moved(place, clean.device)[:, None] + ahead) % 1
         there = self._in_blocks(real, blocks)
         counts = torch.ceil(places.flatten() * there.sum(dim=1)).long().clamp(min=1)
         # Draws beyond the sequence's end would make what is drawn depend on the block's size.
-        order = self._in_blocks(uniform(clean.shape, rng).to(clean.device), blocks)
+        order = self._in_blocks(moved(uniform(clean.shape, rng), clean.device), blocks)
         masked = self._in_rows(lowest(order, there, counts), clean)
         weight = self._in_rows((there.sum(dim=1) / counts)[:, None].expand_as(there), clean)
-        level = self.schedule.at(place)
+        level = self.schedule.at(place).to(clean.device)
         noisy = clean.masked_fill(masked, self.size)
         return MaskedBlocks(noisy, clean, masked, level, weight)
 

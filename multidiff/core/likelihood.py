@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.devices import in_float64
 from multidiff.core.posterior import ReverseVariance, Transition, check_variance
 from multidiff.core.predictions import mean_over_state, spread
 from multidiff.core.protocols import (
@@ -115,7 +116,7 @@ class DiscretisedDecoder:
         """
         self.check_range(clean, mask)
         position = (_counted(clean, mask) + 1) / (2 * self.half_width)
-        off = ((position - position.round()).abs() > OFF_GRID).double().mean()
+        off = in_float64((position - position.round()).abs() > OFF_GRID).mean()
         if float(off) > 0.5:
             raise ValueError(
                 f"{float(off):.0%} of the states lie between the 256 grey levels in [-1, 1]: give "

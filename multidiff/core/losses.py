@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.devices import in_float64, moved
 from multidiff.core.likelihood import (
     Decoder,
     DiscretisedDecoder,
@@ -152,9 +153,10 @@ class HybridLoss:
         prediction, raw = output.chunk(2, dim=1)
         frozen = torch.cat([prediction.detach(), raw], dim=1)
         estimate = process.estimate(frozen, corrupted.noisy, corrupted.level)
-        earlier = schedule.at(corrupted.level.time - 1 / schedule.num_steps)
+        time = in_float64(corrupted.level.time)
+        earlier = schedule.at(time - 1 / schedule.num_steps).to(corrupted.noisy.device)
         step = Transition(corrupted.level, earlier)
-        floor = last_variance_of(schedule, self.decoder)
+        floor = moved(last_variance_of(schedule, self.decoder), corrupted.noisy.device)
         term = bound_term(step, corrupted, estimate, "learned", floor, self.decoder)
         bound = mean_over_state(term, mask) * schedule.num_steps * self.bound_weight
         return self.simple(process, output, corrupted, mask) + bound

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.devices import finest_dtype
 from multidiff.core.schedules import checked_times
 
 
@@ -37,7 +38,7 @@ class MaskLevel:
 
     def to(self, device: torch.device | str) -> MaskLevel:
         """The same level on another device (as float32 where float64 does not exist)."""
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        dtype = finest_dtype(device)
         return MaskLevel(*(part.to(device=device, dtype=dtype) for part in self.parts()))
 
     def expand(self, batch: int) -> MaskLevel:

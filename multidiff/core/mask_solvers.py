@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from multidiff.core.devices import finest_dtype, in_float64, moved
 from multidiff.core.mask_schedules import MaskLevel
 from multidiff.core.masking import TOLERANCE, MaskProcess, lowest
 from multidiff.core.protocols import Condition, Denoiser
@@ -106,10 +107,10 @@ class TokenDraw:
     def _draw(
         self, log_probs: Float[Tensor, "places size"], draws: Float[Tensor, "places size"]
     ) -> Int[Tensor, " places"]:
-        scaled = torch.log_softmax(log_probs.double() / self.temperature, dim=-1)
+        scaled = torch.log_softmax(in_float64(log_probs) / self.temperature, dim=-1)
         if self.nucleus < 1:
             scaled = scaled.masked_fill(~self._in_nucleus(scaled), -math.inf)
-        return (scaled + gumbel(draws).to(scaled.device)).argmax(dim=-1)
+        return (scaled + gumbel(draws).to(scaled.device)).argmax(dim=-1).to(log_probs.device)
 
     def _in_nucleus(self, log_probs: Tensor) -> Tensor:
         ordered, number = log_probs.exp().sort(dim=-1, descending=True)
@@ -169,8 +170,8 @@ class Walk:
         return self.masked(noisy).sum(dim=1) - self.left(next_level, pace)
 
     def uniform(self, noisy: Tensor) -> Float[Tensor, "batch length"]:
-        """A float64 draw from [0, 1) for each place."""
-        return uniform(noisy.shape, self.rng).to(noisy.device)
+        """A draw from [0, 1) for each place, in float64 where the device has it."""
+        return moved(uniform(noisy.shape, self.rng), noisy.device)
 
 
 # --------------------------------------------------------------------------- solvers
@@ -307,7 +308,8 @@ class GivenOrder(RandomOrder):
         """
         if noisy.shape[1] != len(self.order):
             raise ValueError(f"an order of {len(self.order)} places for {noisy.shape[1]} tokens")
-        return self.order.argsort().to(noisy.device, torch.float64).expand(noisy.shape)
+        ranks = self.order.argsort().to(noisy.device, finest_dtype(noisy.device))
+        return ranks.expand(noisy.shape)
 
 
 class Remasking:

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from multidiff.core.devices import in_float64, moved
 from multidiff.core.mask_schedules import MaskLevel, MaskSchedule, reveal_chance
 from multidiff.core.protocols import Condition, Denoiser
 from multidiff.core.randomness import Rng, device_of, uniform
@@ -157,15 +158,18 @@ class MaskProcess:
         self, clean: Tensor, level: MaskLevel, share: Tensor, places: Tensor, rng: Rng | None
     ) -> MaskedTokens:
         """Each of the places masked with that probability."""
-        masked = (uniform(clean.shape, rng).to(clean.device) < share[:, None]) & places
+        level, share = level.to(clean.device), moved(share, clean.device)
+        masked = (moved(uniform(clean.shape, rng), clean.device) < share[:, None]) & places
         return MaskedTokens(clean.masked_fill(masked, self.size), clean, masked, level)
 
     def mask_exactly(
         self, clean: Tensor, level: MaskLevel, counts: Tensor, places: Tensor, rng: Rng | None
     ) -> MaskedTokens:
         """So many of the places masked, all choices equally likely."""
-        masked = lowest(uniform(clean.shape, rng).to(clean.device), places, counts)
-        return MaskedTokens(clean.masked_fill(masked, self.size), clean, masked, level)
+        masked = lowest(moved(uniform(clean.shape, rng), clean.device), places, counts)
+        return MaskedTokens(
+            clean.masked_fill(masked, self.size), clean, masked, level.to(clean.device)
+        )
 
     def errors(
         self,
@@ -222,7 +226,7 @@ class MaskProcess:
     def masked_share(self, level: MaskLevel) -> Float[Tensor, " batch"]:
         """The share masked at a level of a walk back, which starts with all masked."""
         last = self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha
-        return (1 - level.alpha) / (1 - last.to(level.alpha.device))
+        return (1 - level.alpha) / (1 - moved(last, level.alpha.device))
 
     def _check_width(self, logits: Tensor) -> None:
         if logits.shape[-1] != self.size:
@@ -255,7 +259,7 @@ def continuous_time(
     level = process.schedule.at(first + (1 - first) * place)
     covered = 1 - process.masked_share(process.schedule.at(first))
     corrupted = process.mask_each(clean, level, process.masked_share(level), real, rng)
-    return corrupted, level.weight * (1 - first) / covered
+    return corrupted, moved(level.weight * (1 - first) / covered, clean.device)
 
 
 def discrete_time(steps: int) -> BoundForm:
@@ -270,7 +274,7 @@ def discrete_time(steps: int) -> BoundForm:
         level = process.schedule.at(number / steps)
         earlier = process.schedule.at((number - 1) / steps)
         corrupted = process.mask_each(clean, level, process.masked_share(level), real, rng)
-        return corrupted, steps * reveal_chance(level, earlier)
+        return corrupted, moved(steps * reveal_chance(level, earlier), clean.device)
 
     return draw
 
@@ -279,11 +283,12 @@ def exact_counts(
     process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
 ) -> tuple[MaskedTokens, Float[Tensor, " batch"]]:
     """Eq. (5): the value of (3) with less variance, as no draw of the count adds to it."""
-    total = real.sum(dim=1)
-    counts = torch.ceil(place * total).long().clamp(min=1)
-    share = counts / total.clamp(min=1).to(torch.float64)
+    total = in_float64(real.sum(dim=1))
+    counts = torch.ceil(place.to(total.device) * total).clamp(min=1)
+    share = counts / total.clamp(min=1)
     level = process.schedule.at(process.schedule.time_at(1 - share))
-    return process.mask_exactly(clean, level, counts, real, rng), 1 / share
+    corrupted = process.mask_exactly(clean, level, counts.long().to(clean.device), real, rng)
+    return corrupted, moved(1 / share, clean.device)
 
 
 @dataclass(frozen=True)
@@ -342,7 +347,7 @@ def mask_bound(
         raise ValueError(f"{num_times} draws: at least one is needed")
     places, draws = all_real(tokens, real), []
     for number in range(num_times):
-        place = 1 - (number + uniform((len(tokens),), rng).to(tokens.device)) / num_times
+        place = 1 - (number + uniform((len(tokens),), rng)) / num_times
         corrupted, weight = (form or process.bound_form)(process, tokens, places, place, rng)
         logits = denoiser(corrupted.noisy, corrupted.level, condition)
         errors = process.errors(logits, corrupted)

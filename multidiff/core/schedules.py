@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.devices import finest_dtype, in_float64
+
 # A beta of 1 destroys the signal in one step; tables that are made from an alpha-bar
 # function stop short of it (Nichol & Dhariwal 2021, section 3.2).
 LARGEST_BETA = 0.999
@@ -72,9 +74,8 @@ class NoiseLevel:
 
     def to(self, device: torch.device | str) -> NoiseLevel:
         """The same level on another device (as float32 where float64 does not exist)."""
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        moved = (part.to(device=device, dtype=dtype) for part in self.parts())
-        return NoiseLevel(*moved)
+        dtype = finest_dtype(device)
+        return NoiseLevel(*(part.to(device=device, dtype=dtype) for part in self.parts()))
 
     def expand(self, batch: int) -> NoiseLevel:
         """One level for every state of a batch of that size."""
@@ -95,7 +96,7 @@ def clean_level(batch: int = 1) -> NoiseLevel:
 
 
 def checked_times(time: Tensor) -> Float[Tensor, " batch"]:
-    """Return times as float64.
+    """Return times as float64, on the CPU where their device does not have it.
 
     Raises:
         TypeError: if they are integers: steps of a table, perhaps.
@@ -113,7 +114,7 @@ def checked_times(time: Tensor) -> Float[Tensor, " batch"]:
             f"time {float(time[~inside][0]):g} is not in [0, 1]; step k of a table of T "
             "steps lies at (k + 1) / T"
         )
-    return time.to(torch.float64)
+    return in_float64(time)
 
 
 @runtime_checkable
@@ -192,7 +193,7 @@ class BetaSchedule:
         Raises:
             ValueError: if a level is noisier than the schedule's noisiest.
         """
-        alpha = torch.sigmoid(log_snr.to(torch.float64)).sqrt()
+        alpha = torch.sigmoid(in_float64(log_snr)).sqrt()
         descending = self._alpha_knots.to(alpha.device)
         if (alpha < descending[-1] - 1e-12).any():
             raise ValueError(
@@ -299,7 +300,7 @@ class LogSNRSchedule:
         Raises:
             ValueError: if a level lies outside the schedule's range.
         """
-        wanted = log_snr.to(torch.float64)
+        wanted = in_float64(log_snr)
         if ((wanted < self.lowest - 1e-9) | (wanted > self.highest + 1e-9)).any():
             raise ValueError(
                 f"log SNR {[round(float(x), 3) for x in wanted]} leaves the schedule's range "

@@ -17,6 +17,7 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multidiff.core.devices import finest_dtype
 from multidiff.core.randomness import Rng, uniform
 from multidiff.core.schedules import NoiseLevel, NoiseSchedule, clean_level
 
@@ -105,6 +106,12 @@ class ImportanceTimes(nn.Module):
         self.register_buffer("losses", torch.zeros(steps, history, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(steps, dtype=torch.int64))
 
+    def _apply(self, fn: Callable, recurse: bool = True) -> ImportanceTimes:
+        """Move the losses as a module's buffers are; to a device without float64 as float32."""
+        target = fn(torch.empty(0)).device
+        self.losses = self.losses.to(finest_dtype(target))
+        return super()._apply(fn, recurse)
+
     def probabilities(self) -> Float[Tensor, " steps"]:
         """How likely each step of the table is drawn now."""
         flat = torch.full_like(self.losses[:, 0], 1 / self.steps)
@@ -129,7 +136,7 @@ class ImportanceTimes(nn.Module):
 
     def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
         """See :class:`TimeSampler`; with several processes each learns from all of them."""
-        steps, losses = self._step(time).double().cpu(), loss.detach().double().cpu()
+        steps, losses = self._step(time).cpu().double(), loss.detach().cpu().double()
         pairs = torch.stack([steps, losses], dim=1)
         for step, value in _from_every_process(pairs).tolist():
             row = int(step)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 
+from multidiff.core.devices import moved
 from multidiff.core.randomness import Rng, uniform
 from multidiff.image.quantisers import Quantised, counted, straight_through
 
@@ -127,7 +128,7 @@ class EmaCodebook(nn.Module):
         Every latent draws a number, and the largest of all processes' are taken: a choice that
         does not depend on how many processes share the batch.
         """
-        lots = uniform((batch, len(latents) // batch), rng).flatten().to(latents.device)
+        lots = moved(uniform((batch, len(latents) // batch), rng).flatten(), latents.device)
         lots, latents = _largest(lots, latents, self.size)
         if _processes() > 1:
             lots, latents = _largest(_gathered(lots), _gathered(latents), self.size)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from multidiff.core.devices import in_float64
+
 # Pictures in bytes to their features, a row each, on the CPU.
 Describe = Callable[[UInt8[Tensor, "batch channels height width"]], Float[Tensor, "batch features"]]
 
@@ -60,7 +62,7 @@ class FeatureStatistics:
         """
         whole: FeatureStatistics | None = None
         for batch in batches:
-            rows = batch.double()
+            rows = in_float64(batch)
             mean = rows.mean(dim=0)
             spread = rows - mean
             part = cls(mean, spread.T @ spread / max(len(rows) - 1, 1), len(rows))
@@ -92,10 +94,10 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
     """
     if min(one.count, other.count) < 2:
         raise ValueError(f"sets of {one.count} and {other.count}: a covariance takes at least 2")
-    root = _root(one.covariance.double())
-    middle = root @ other.covariance.double() @ root
+    root = _root(in_float64(one.covariance))
+    middle = root @ in_float64(other.covariance) @ root
     shared = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp(min=0).sqrt().sum()
-    apart = (one.mean.double() - other.mean.double()).square().sum()
+    apart = (in_float64(one.mean) - in_float64(other.mean)).square().sum()
     return float(apart + one.covariance.trace() + other.covariance.trace() - 2 * shared)
 
 
@@ -143,7 +145,7 @@ def kernel_distance(
 
 
 def _drawn(features: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    return features[torch.randperm(len(features), generator=rng)[:size]].double()
+    return in_float64(features[torch.randperm(len(features), generator=rng)[:size]])
 
 
 def _discrepancy(
@@ -179,14 +181,14 @@ def precision_recall(
 
 def _share_within(asked: Tensor, members: Tensor, neighbours: int) -> float:
     """The share of the asked that lie on the manifold of the members."""
-    asked, members = asked.double(), members.double()
+    asked, members = in_float64(asked), in_float64(members)
     # Each is its own nearest neighbour, at distance 0.
     radius = torch.cat([
         torch.cdist(block, members).kthvalue(neighbours + 1, dim=1).values
         for block in members.split(BLOCK)
     ])  # fmt: skip
     within = [(torch.cdist(block, members) <= radius).any(dim=1) for block in asked.split(BLOCK)]
-    return float(torch.cat(within).double().mean())
+    return float(in_float64(torch.cat(within)).mean())
 
 
 # ------------------------------------------------------------------------- one by one
@@ -194,7 +196,7 @@ def _share_within(asked: Tensor, members: Tensor, neighbours: int) -> float:
 
 def accuracy(logits: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"]) -> float:
     """The share of the pictures whose likeliest class is theirs."""
-    return float((logits.argmax(dim=1) == label).double().mean())
+    return float(in_float64(logits.argmax(dim=1) == label).mean())
 
 
 def psnr(
@@ -209,7 +211,7 @@ def psnr(
         made: and what became of them.
         peak: from the lowest possible level to the highest.
     """
-    error = (original.double() - made.double()).square().mean(dim=(1, 2, 3))
+    error = (in_float64(original) - in_float64(made)).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(peak**2 / error)
 
 
@@ -233,7 +235,7 @@ def ssim(
     """
     if min(original.shape[-2:]) < 11:
         raise ValueError(f"{tuple(original.shape[-2:])} pixels: a window has 11 by 11")
-    one, other = original.double(), made.double()
+    one, other = in_float64(original), in_float64(made)
     mean_one, mean_other = _windowed(one), _windowed(other)
     product = mean_one * mean_other
     energy = mean_one.square() + mean_other.square()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from multidiff.core.devices import in_float64
 from multidiff.core.randomness import Rng
 
 # Of the largest codebook; a token has a place in an int64 and a codebook in memory.
@@ -220,7 +221,7 @@ def usage(tokens: Int[Tensor, "*places"], size: int) -> Float[Tensor, ""]:
 
 def perplexity(tokens: Int[Tensor, "*places"], size: int) -> Float[Tensor, ""]:
     """The exponential of the entropy of tokens: as many codes used evenly have it."""
-    shares = counted(tokens, size).double() / tokens.numel()
+    shares = in_float64(counted(tokens, size)) / tokens.numel()
     return torch.special.entr(shares).sum().exp().float()
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from multidiff.core.devices import moved
 from multidiff.core.protocols import Domain, Encoded
 from multidiff.core.randomness import Rng, uniform
 from multidiff.fingerprint import Fingerprint
@@ -159,7 +160,7 @@ class TextDomain(nn.Module, Domain):
     def _partly_open(self, source: Tensor, rng: Rng | None) -> Tensor:
         if self.drop_values == 0:
             return source
-        chance = uniform((len(source), 1 + source.shape[1]), rng).to(source.device)
+        chance = moved(uniform((len(source), 1 + source.shape[1]), rng), source.device)
         opened = (chance[:, :1] < self.drop_values) & (chance[:, 1:] < 0.5)
         return torch.where(opened, LEFT_OPEN, source)
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.core.alignment import Span, align_many, rewrite
+from multidiff.core.devices import in_float64
 from multidiff.core.edits import EditProcess
 from multidiff.core.guidance import leave_out
 from multidiff.core.protocols import Condition
@@ -227,9 +228,9 @@ def own_drafts(
     said = Answers.of(editor, lesson)
     words = said.stream.real & (said.stream.follows != END)
     never = torch.tensor(UNWRITTEN, device=words.device)
-    shares = said.wrote[words].index_fill(1, never, -math.inf).double().softmax(dim=1)
+    shares = in_float64(said.wrote[words].index_fill(1, never, -math.inf)).softmax(dim=1)
     # A row's first draws are the same however far a batch pads it.
-    draws = uniform(tuple(words.shape), rng).to(words.device)[words]
+    draws = uniform(tuple(words.shape), rng)[words.cpu()].to(shares.device)
     drawn = torch.searchsorted(shares.cumsum(dim=1), draws[:, None], right=True)
     written = iter(drawn.flatten().clamp(max=editor.size - 1).tolist())
     return [

@@ -189,7 +189,7 @@ class EditedText(DomainModel):
         told = None
         if order.meaning or order.source:
             told = told_of(self.domain, [order], torch.ones(1, 1, dtype=torch.bool)).get("source")
-        logits = self.domain.length_logits(1, told)[0].double().cpu()
+        logits = self.domain.length_logits(1, told)[0].cpu().double()
         return 1 + drawn_index(logits[1 + end : 1 + end + most], rng)
 
     def texts(self, histories: Sequence[History]) -> list[str]:

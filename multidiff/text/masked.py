@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multidiff.core.block_masking import BlockMaskProcess
+from multidiff.core.devices import moved
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.mask_solvers import UnmaskingSolver
 from multidiff.core.masking import MaskProcess, mask_bound
@@ -293,23 +294,27 @@ class MaskedText(TextModel):
         longest = self.domain.length
         tokens = F.pad(tokens, (0, longest - tokens.shape[1]), value=PAD)
         count = (tokens != PAD).sum(dim=1)
-        total = torch.zeros(len(tokens), dtype=torch.float64, device=self.device)
+        total = torch.zeros(len(tokens), dtype=torch.float64)
         # By canvases, as texts are made: what is drawn for one does not depend on its batch.
         for rows in batches_of(count.tolist(), AT_ONCE):
             clean = tokens[rows, : min(canvas_of(int(count[rows[0]])), longest)]
             condition = told_of(self.domain, [orders[row] for row in rows], clean != PAD)
             counted = self.domain.counted(clean)
             counted[:, :known] = False
-            total[rows] = mask_bound(
-                self.process,
-                self.denoiser,
-                clean,
-                {**condition, "clean": clean} if self.block else condition,
-                real=counted,
-                num_times=LOOKS,
-                rng=generators([seed + row for row in rows]),
-            ).total.double()
-        return total
+            total[rows] = (
+                mask_bound(
+                    self.process,
+                    self.denoiser,
+                    clean,
+                    {**condition, "clean": clean} if self.block else condition,
+                    real=counted,
+                    num_times=LOOKS,
+                    rng=generators([seed + row for row in rows]),
+                )
+                .total.cpu()
+                .double()
+            )
+        return moved(total, self.device)
 
 
 def _block_of(

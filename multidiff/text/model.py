@@ -169,7 +169,7 @@ class TextModel(DomainModel):
 
     def _drawn_length(self, order: TextOrder, rng: torch.Generator) -> int:
         source = self._told(order)
-        logits = self.domain.length_logits(1, source)[0].double().cpu()
+        logits = self.domain.length_logits(1, source)[0].cpu().double()
         # Room for a word, and for all that is known.
         logits[: 2 + max(order.known, default=0)] = -torch.inf
         return drawn_index(logits, rng)

@@ -145,7 +145,7 @@ class Reviser:
         self, texts: Sequence[Sequence[int]], encoding: Encoding, left: int
     ) -> list[Choice]:
         """The edits that are made of each text, with so many revisions to come."""
-        tags, gaps = (logits.double().cpu() for logits in self.editor.tags(encoding))
+        tags, gaps = (logits.cpu().double() for logits in self.editor.tags(encoding))
         log_tags, log_gaps = tags.log_softmax(dim=-1), _log_shares(gaps)
         choices = []
         for row, text in enumerate(texts):

@@ -125,7 +125,7 @@ class SpanWriter:
         Every way grows by a token at a time, END among them, so their streams are equally long.
         """
         stream = Stream.of([way.begun for way in ways], template.places.device)
-        found = self.editor.write(template, stream, memory)[:, -1].double().cpu()
+        found = self.editor.write(template, stream, memory)[:, -1].cpu().double()
         allowed = [way.allowed(row) for way, row in zip(ways, found, strict=True)]
         return torch.log_softmax(torch.stack(allowed), dim=-1)
 
