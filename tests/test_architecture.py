@@ -109,7 +109,7 @@ def test_no_import_circles():
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_rooms_stay_small(path):
     text = path.read_text()
-    assert text.count("\n") <= 350
+    assert text.count("\n") <= 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno <= 60, f"{path}:{node.lineno} {node.name}"

@@ -167,9 +167,8 @@ class MaskProcess:
     ) -> MaskedTokens:
         """So many of the places masked, all choices equally likely."""
         masked = lowest(moved(uniform(clean.shape, rng), clean.device), places, counts)
-        return MaskedTokens(
-            clean.masked_fill(masked, self.size), clean, masked, level.to(clean.device)
-        )
+        level = level.to(clean.device)
+        return MaskedTokens(clean.masked_fill(masked, self.size), clean, masked, level)
 
     def errors(
         self,
