@@ -87,6 +87,7 @@ VERBS = {
         "sample": "multidiff.audio.commands:sample",
         "eval": "multidiff.audio.commands:measure",
         "preview": "multidiff.audio.previews:preview",
+        "inspect": "multidiff.audio.inspection:inspect",
     },
     "PictureDiffusion": {
         "sample": "multidiff.image.commands:sample",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from multidiff.files import place_of
 from multidiff.packages import PackageError
 from multidiff.report import Report, table
 from multidiff.walks import solver_named
+
+logger = logging.getLogger(__name__)
 
 SOUND = ".wav"
 # A search listens to this many clips, this many seconds of each.
@@ -77,6 +80,11 @@ def synth(
             raise
         except InputError as fault:
             faults.append(str(fault))
+    several = sum(one.channels > 1 for one in done)
+    if several:
+        logger.warning(
+            "%d of %d recordings have several channels: the sound made has one", several, len(done)
+        )
     return Report([_line(one) for one in done], _facts(done, plan.num_steps), faults)
 
 

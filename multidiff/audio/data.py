@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
 import math
@@ -74,6 +75,12 @@ class Source:
         opened = list(_readable(self._side(self._all(), held_out)))
         if not opened:
             raise InputError(f"{self.path}: no readable recordings on this side of the split")
+        several = sum(recording.channels > 1 for recording in opened)
+        if several:
+            logger.warning(
+                "%s: %d of %d recordings have several channels, which are averaged to one",
+                self.path, several, len(opened),
+            )  # fmt: skip
         return opened
 
     def _side(self, places: Sequence[Any], held_out: bool | None) -> Iterator[Any]:
@@ -218,6 +225,7 @@ class SpeechSegments:
         self.segment_frames, self.gain_db, self.sources = segment_frames, gain_db, sources
         self.utterances: list[Utterance] = []
         self.visits: list[int] = []
+        self._skipped = 0
         for source in sources:
             if held_out and not source.held_out_every:
                 continue
@@ -225,6 +233,9 @@ class SpeechSegments:
                 self._add(recording, source.repeat)
         if not self.utterances:
             raise InputError("no usable recordings in any of the sources")
+        if self._skipped:
+            total = self._skipped + len(self.utterances)
+            logger.warning("%d of %d recordings were skipped", self._skipped, total)
 
     def _add(self, recording: SoundFile, repeat: int) -> None:
         try:
@@ -233,6 +244,7 @@ class SpeechSegments:
             raise
         except InputError as fault:
             logger.warning("skipped: %s", fault)
+            self._skipped += 1
             return
         count = math.ceil(utterance.mel.shape[1] / self.segment_frames)
         self.visits += [len(self.utterances)] * (count * repeat)
@@ -267,28 +279,38 @@ class SpeechSegments:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A recording ready to be cut: samples, the mel of all of them, and the band's edge."""
+    """A recording ready to be cut.
+
+    Attributes:
+        wave: its samples.
+        mel: the mel of all of them.
+        band_hz: the edge of its band.
+        name: how messages call it.
+        content: a hash of its samples.
+    """
 
     wave: Tensor
     mel: Tensor
     band_hz: float
     name: str
+    content: bytes
 
 
 def prepare(recording: SoundFile, preset: MelPreset, least_frames: int) -> Utterance:
     """Read a recording and make its mel.
 
     Raises:
-        InputError: if it cannot be read, or is silent.
+        InputError: if it cannot be read, is not whole, or is silent.
     """
-    wave = recording.read(preset.sample_rate_hz)
+    wave = recording.read(preset.sample_rate_hz, whole=True)
+    content = hashlib.blake2b(wave.numpy().tobytes(), digest_size=16).digest()
     if float(wave.abs().max()) < QUIETEST_PEAK:
         raise InputError(f"{recording.name}: is silent")
     hop = preset.hop_length
     padded = max(math.ceil(len(wave) / hop), least_frames, preset.n_fft // hop) * hop
     wave = F.pad(wave, (0, padded - len(wave)))
     edge = min(band_edge_hz(wave, preset.sample_rate_hz), recording.rate_hz / 2)
-    return Utterance(wave, preset.mel(wave[None])[0], edge, recording.name)
+    return Utterance(wave, preset.mel(wave[None])[0], edge, recording.name, content)
 
 
 def band_edge_hz(wave: Tensor, rate_hz: int) -> float:

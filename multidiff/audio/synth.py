@@ -46,7 +46,7 @@ class SoundMel:
     """
 
     def __init__(self, sound: SoundFile, preset: MelPreset, spool: tempfile._TemporaryFileWrapper):
-        self.preset, self.name = preset, sound.name
+        self.preset, self.name, self.channels = preset, sound.name, sound.channels
         self.num_samples, peak = 0, 0.0
         for block in sound.blocks(preset.sample_rate_hz):
             spool.write(block.astype(np.float32).tobytes())
@@ -91,6 +91,7 @@ class Synthesis:
         seconds: length of the sound.
         wall_seconds: time of the synthesis, the model's loading not counted.
         threads: of the CPU.
+        channels: of the input.
     """
 
     input: str
@@ -98,6 +99,7 @@ class Synthesis:
     seconds: float
     wall_seconds: float
     threads: int
+    channels: int = 1
 
     @property
     def real_time_factor(self) -> float:
@@ -138,8 +140,10 @@ def synthesize_file(
         chunks = vocoder.stream(mel, plan=plan, solver=solver, seed=seed)
         rate = vocoder.preset.sample_rate_hz
         written = write_sound(output, trimmed(chunks, num_samples), rate)
+        channels = mel.channels if isinstance(mel, SoundMel) else 1
     wall = time.perf_counter() - began
-    return Synthesis(str(source), str(output), written / rate, wall, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    return Synthesis(str(source), str(output), written / rate, wall, threads, channels)
 
 
 @contextmanager
