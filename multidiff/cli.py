@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,11 +22,12 @@ from multidiff.command_line import (
     Commands,
     LivePrinter,
     PrintableLines,
-    printed,
+    complain,
+    say,
     show_warning,
 )
 from multidiff.devices import checked_device, environment_number, process_share
-from multidiff.errors import InputError, Interrupted, printable
+from multidiff.errors import InputError, Interrupted
 from multidiff.files import REASONS
 
 if TYPE_CHECKING:
@@ -79,7 +78,13 @@ def synth(
     inputs: Annotated[
         list[Path] | None, typer.Argument(help="Sound or mel files, folders.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Have espeak-ng read this first.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Have espeak-ng read this first; may be repeated. - reads stdin."),
+    ] = None,
+    text_file: Annotated[
+        list[str] | None, typer.Option(help="A file of texts, one a line; may be repeated.")
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="A sound file, or a folder.")] = ...,  # type: ignore[assignment]
     model: Annotated[str, typer.Option(help="The vocoder.")] = "speech",
     steps: Steps = None,
@@ -100,20 +105,22 @@ def synth(
 ) -> None:
     """Make speech from mel spectrograms, or from recordings by way of theirs."""
     from multidiff.loading import load
+    from multidiff.options import texts_of
 
-    if bool(inputs) == (text is not None):
+    texts = texts_of("--text", text, text_file)
+    if bool(inputs) == bool(texts):
         raise InputError("give INPUT files, or --text, and not both")
     vocoder = load(model, checked_device(device))
     run = verb(vocoder, "synth")
     options = {"steps": steps, "solver": solver, "seed": seed, "share": process_share()}
     options |= {"mel_scale": mel_scale, "mel_preset": mel_preset}
-    if text is None:
+    if inputs:
         say(run(vocoder, inputs, out, **options), as_json)
         return
     from multidiff.audio.synth import spoken
 
-    with spoken(text) as recording:
-        say(run(vocoder, [recording], out, **options), as_json)
+    with spoken(texts) as recordings:
+        say(run(vocoder, recordings, out, **options), as_json)
 
 
 @app.command(context_settings=OPEN)
@@ -256,26 +263,6 @@ def convert(
 
 
 # ------------------------------------------------------------------------- printing
-
-
-def say(report: Report, as_json: bool = False, shown: int = 0) -> None:
-    """Print a report but for the lines already shown; status 2 if some of it was not done."""
-    facts = {**report.facts, "faults": report.faults}
-    printed([json.dumps(facts)] if as_json else report.lines[shown:])
-    for fault in report.faults:
-        complain(fault)
-    if report.faults:
-        raise typer.Exit(2)
-
-
-def complain(text: str) -> None:
-    """Print a line, or a line for each of several faults, on stderr; nothing in it is obeyed."""
-    try:
-        for line in text.split("\n"):
-            if line:
-                print(f"multidiff: {printable(line)}", file=sys.stderr, flush=True)
-    except OSError:  # the terminal has gone; the exit status still says what happened
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def verb(model: Any, name: str) -> Callable[..., Report]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
 
 from multidiff.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from multidiff.report import Report
 
 
 class OncePerOption(TyperCommand):
@@ -73,6 +77,26 @@ def printed(lines: list[str]) -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
+
+
+def say(report: Report, as_json: bool = False, shown: int = 0) -> None:
+    """Print a report but for the lines already shown; status 2 if some of it was not done."""
+    facts = {**report.facts, "faults": report.faults}
+    printed([json.dumps(facts)] if as_json else report.lines[shown:])
+    for fault in report.faults:
+        complain(fault)
+    if report.faults:
+        raise typer.Exit(2)
+
+
+def complain(text: str) -> None:
+    """Print a line, or a line for each of several faults, on stderr; nothing in it is obeyed."""
+    try:
+        for line in text.split("\n"):
+            if line:
+                print(f"multidiff: {printable(line)}", file=sys.stderr, flush=True)
+    except OSError:  # the terminal has gone; the exit status still says what happened
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class PrintableLines(logging.Formatter):

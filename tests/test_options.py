@@ -2,6 +2,7 @@
 
 import io
 import sys
+from contextlib import nullcontext
 
 import pytest
 import typer
@@ -12,6 +13,7 @@ from multidiff.command_line import Commands, LivePrinter
 from multidiff.errors import InputError
 from multidiff.lines import read_lines
 from multidiff.options import read_options
+from multidiff.report import Report
 
 
 def take(
@@ -151,6 +153,21 @@ def test_nothing_is_made_for_nobody(monkeypatch, tmp_path):
         with pytest.raises(typer.Exit):
             LivePrinter(goes_on=False)("one")
         LivePrinter(goes_on=True)("one")  # a file is written too
+
+
+def test_texts_to_be_spoken_come_from_a_file(tmp_path, monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr("multidiff.loading.load", lambda name, device: name)
+    monkeypatch.setattr("multidiff.cli.verb", lambda model, name: lambda *_, **__: Report())
+    monkeypatch.setattr(
+        "multidiff.audio.synth.spoken", lambda texts: nullcontext(said.append(texts))
+    )
+    path = tmp_path / "lines.txt"
+    path.write_text("one\ntwo\n")
+    words = ["synth", "-o", tmp_path, "--text", "zero", "--text-file", path]
+    does(capsys, *words)
+    assert said == [["zero", "one", "two"]]
+    assert "not both" in complains(capsys, *words, "a.wav")
 
 
 def test_prompts_of_pictures_come_from_a_file(tmp_path, capsys):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,21 +224,27 @@ def find_inputs(paths: list[Path]) -> list[Path]:
 
 
 @contextmanager
-def spoken(text: str) -> Iterator[Path]:
-    """A recording of a text, read by espeak-ng.
+def spoken(texts: Sequence[str]) -> Iterator[list[Path]]:
+    """A recording of each text, read by espeak-ng.
 
-    The vocoder then says it again. No model here reads text: this is a way to hear the
+    The vocoder then says them again. No model here reads text: this is a way to hear the
     vocoder on any sentence, not speech synthesis by diffusion.
+
+    Args:
+        texts: what is said; several are numbered from 1 in their files' names.
 
     Raises:
         InputError: if there is nothing to say or espeak-ng is not installed.
     """
-    if not text.strip():
+    if not all(text.strip() for text in texts):
         raise InputError("--text: is empty; give a sentence")
     program = shutil.which(SPEAKER)
     if program is None:
         raise InputError(f"--text: needs {SPEAKER}, which is not installed (apt install {SPEAKER})")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "text.wav"
-        subprocess.run([program, "-w", str(path), "--", text], check=True, capture_output=True)
-        yield path
+        digits = len(str(len(texts)))
+        names = [f"text-{number:0{digits}}" for number in range(1, len(texts) + 1)]
+        paths = [Path(folder) / f"{name}.wav" for name in (names if len(texts) > 1 else ["text"])]
+        for path, text in zip(paths, texts, strict=True):
+            subprocess.run([program, "-w", str(path), "--", text], check=True, capture_output=True)
+        yield paths

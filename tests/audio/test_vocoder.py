@@ -322,10 +322,23 @@ def test_chunks_are_cut_to_the_length_asked():
 
 def test_text_needs_a_speaker(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="espeak-ng, which is not installed"), spoken("hello"):
+    with pytest.raises(InputError, match="espeak-ng, which is not installed"), spoken(["hello"]):
         pass
-    with pytest.raises(InputError, match="is empty"), spoken("  "):
+    with pytest.raises(InputError, match="is empty"), spoken(["a", "  "]):
         pass
+
+
+def test_each_text_is_a_recording(monkeypatch):
+    said = []
+    monkeypatch.setattr("multidiff.audio.synth.shutil.which", lambda name: name)
+    monkeypatch.setattr(
+        "multidiff.audio.synth.subprocess.run", lambda words, **_: said.append(words)
+    )
+    with spoken(["one"]) as paths:
+        assert [path.name for path in paths] == ["text.wav"]
+    with spoken(["line"] * 10) as paths:
+        assert [path.stem for path in paths][::9] == ["text-01", "text-10"]
+    assert len(said) == 11 and said[0][-2:] == ["--", "one"]
 
 
 # ------------------------------------------------------------------------------ search
