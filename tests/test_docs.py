@@ -38,6 +38,7 @@ def test_a_new_modality_by_the_page(tmp_path, monkeypatch):
     with patch.dict(PARTS), patch.dict(VERBS):
         space = execute(MODALITY, vars(pen))
         assert run(["check", "pen.yaml"]) == 0
+        assert run(["check", "pen.yaml", "--dry-run"]) == 0
         assert run(["sample", "pen", "--prompt", "star", "--steps", "5", "-o", "star.png"]) == 0
         assert run(["sample", "pen", "--prompt", "moon", "-o", "moon.png"]) == 2
         assert run(["eval", "pen", "--steps", "5"]) == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -111,6 +112,17 @@ class Source:
         if path.is_file():
             return _listed(path)
         return _from_dataset(self)
+
+
+class _Noise(Source):
+    """A source that holds one recording, a second of noise."""
+
+    def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
+        """See :class:`Source`."""
+        content, rate_hz = io.BytesIO(), 24000
+        noise = 0.1 * np.random.default_rng(0).standard_normal(rate_hz)
+        soundfile.write(content, noise, rate_hz, format="WAV")
+        return [SoundFile(content.getvalue(), "noise")]
 
 
 def _readable(places: Iterable[Any]) -> Iterator[SoundFile]:
@@ -236,6 +248,11 @@ class SpeechSegments:
         if self._skipped:
             total = self._skipped + len(self.utterances)
             logger.warning("%d of %d recordings were skipped", self._skipped, total)
+
+    @classmethod
+    def synthetic(cls, sources: list[Source], **options: Any) -> SpeechSegments:
+        """Return segments of noise, which need no recordings, for dry runs."""
+        return cls([_Noise(source.path, source.held_out_every) for source in sources], **options)
 
     def _add(self, recording: SoundFile, repeat: int) -> None:
         try:

@@ -62,6 +62,10 @@ class Restoring(nn.Module):
         """Itself."""
         return self
 
+    def begin_costliest(self) -> None:
+        """See :class:`~multidiff.training.trainer.Task`: the discriminator judges from now on."""
+        self.batches.fill_(self.adversarial_from)
+
     def files(self) -> dict[str, str]:
         """None that must lie beside the weights."""
         return {}

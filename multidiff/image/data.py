@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 from typing import Any, Literal
@@ -10,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from PIL import Image
 from torch import Tensor
 
 from multidiff.errors import InputError
 from multidiff.fingerprint import Fingerprint
-from multidiff.image.listing import ALTERNATIVE, Source
+from multidiff.image.listing import ALTERNATIVE, Listing, Source
 from multidiff.image.picture import read_first_frame, resized
 
 __all__ = ["Pictures", "Source"]
@@ -25,6 +27,20 @@ logger = logging.getLogger(__name__)
 PIXELS_READ_AT_ONCE = 4e8
 BYTES_KEPT = 2**30
 FINGERPRINTED = 64
+
+
+class Black(Source):
+    """A source that holds one black picture with a label and no caption."""
+
+    def listing(self) -> Listing:
+        """See :class:`~multidiff.image.listing.Source`."""
+        content = io.BytesIO()
+        Image.new("L", (1, 1)).save(content, "PNG")
+        return Listing([content.getvalue()], ["a black picture"], labels=[0])
+
+    def rows(self, count: int, held_out: bool) -> list[int]:
+        """Return the one row."""
+        return [0]
 
 
 class Pictures:
@@ -70,6 +86,19 @@ class Pictures:
         kept_bytes = len(self) * channels * self.size[0] * self.size[1]
         if kept_bytes <= BYTES_KEPT and len(self) * width * height <= PIXELS_READ_AT_ONCE:
             self._keep_all()
+
+    @classmethod
+    def synthetic(
+        cls, source: Source, size: tuple[int, int] | None = None, **options: Any
+    ) -> Pictures:
+        """Return one black picture of a stated size, which is read from nowhere, for dry runs.
+
+        Raises:
+            InputError: if no size is stated.
+        """
+        if size is None:
+            raise InputError(f"{source.path}: a dry run needs the pictures' size; set size")
+        return cls(Black(source.path), size, **options)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -54,6 +54,11 @@ class LatentCache:
         self.folder = None if folder is None else Path(folder)
         self.batch_size = batch_size
 
+    @classmethod
+    def synthetic(cls, folder: str | None = None, batch_size: int = 64) -> LatentCache:
+        """Return a cache that keeps nothing on disk, for dry runs."""
+        return cls(None, batch_size)
+
     def __call__(self, model: PictureDiffusion | TokenImages, batches: Shuffled) -> Any:
         """The same batches, of what was kept.
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.errors import InputError
-from multidiff.weights import read_pickle, read_tensors
+from multidiff.weights import read_pickle, read_tensors, without_values
 
 # VGG-16 (Simonyan & Zisserman 2015): convolutions of each stage and their channels.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -31,7 +31,23 @@ class PerceptualDistance:
 
     def __init__(self, weights: str):
         self.weights = Path(weights)
+        self.assumed = ""
         self._network: FeatureStages | None = None
+
+    @classmethod
+    def synthetic(cls, weights: str) -> PerceptualDistance:
+        """Return a distance by weights that are not read and have no values, for dry runs."""
+        made, tensors, place, wide = cls(weights), {}, 0, 3
+        for number, (count, width) in enumerate(STAGES):
+            place += number > 0
+            for _ in range(count):
+                tensors[f"features.{place}.weight"] = torch.empty(width, wide, 3, 3, device="meta")
+                tensors[f"features.{place}.bias"] = torch.empty(width, device="meta")
+                place, wide = place + 2, width
+        with without_values():
+            made._network = FeatureStages(tensors, made.weights)
+        made.assumed = f"{weights}: any weights of VGG-16"
+        return made
 
     def __call__(
         self, one: Float[Tensor, "batch colours h w"], other: Float[Tensor, "batch colours h w"]

@@ -148,6 +148,13 @@ class ClipTokenizer:
         there = all(file.is_file() for file in files)
         return {"tokenizer": of_files(files, self.folder)} if there else {}
 
+    @classmethod
+    def synthetic(
+        cls, folder: str | None = None, length: int = 77, pad: int = 49407
+    ) -> ClipTokenizer:
+        """Return a tokenizer that reads no files and gives padding alone, for dry runs."""
+        return _Padding(None, length, pad)
+
     def settle(self, folder: Path) -> None:
         """See :class:`Tokenizer`; files that are missing are asked for when they are needed."""
         if all((folder / name).is_file() for name in (VOCABULARY, MERGES)):
@@ -204,6 +211,14 @@ class ClipTokenizer:
             ):
                 self._encoder = _clip_encoder(self._files)
         return self._encoder
+
+
+class _Padding(ClipTokenizer):
+    """Gives padding for every caption."""
+
+    def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
+        """See :class:`Tokenizer`."""
+        return torch.tensor([[self.pad] * self.length] * len(captions))
 
 
 def _clip_encoder(files: dict[str, str]) -> Any:

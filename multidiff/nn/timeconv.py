@@ -16,7 +16,8 @@ class TimeConv(nn.Conv2d):
     Two-dimensional of height 1 and channels-last in memory, because CPUs run that up to 1.5
     times as fast as one-dimensional convolutions of some hundred channels. The library's
     weight gradient reaches a third of the speed of its forward pass there, so on CPUs it is
-    taken as matrix products, one for each tap. Elsewhere this is an ordinary convolution.
+    taken as matrix products, one for each tap. Elsewhere, and in bfloat16, this is an ordinary
+    convolution.
 
     Args:
         before: channels in.
@@ -46,7 +47,9 @@ def time_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, padding: int
 ) -> Tensor:
     """Convolution over the last axis with weights ``(out, in, 1, taps)``."""
-    if x.device.type == "cpu" and torch.is_grad_enabled() and min(weight.shape[:2]) >= 16:
+    own = x.device.type == "cpu" and torch.is_grad_enabled() and min(weight.shape[:2]) >= 16
+    # Under autocast weights and states differ in dtype, which the library's own gradient knows.
+    if own and not torch.is_autocast_enabled("cpu"):
         return _TimeConv.apply(x, weight, bias, dilation, padding)
     return F.conv2d(x, weight, bias, padding=(0, padding), dilation=(1, dilation))
 

@@ -30,6 +30,7 @@ class Sentences:
 
     def __init__(self, source: TextSource, longest: int | None = None, held_out: bool = False):
         self.source, self.longest = source, longest
+        self.assumed = ""
         self.listing = source.listing()
         rows = source.rows(self.listing, held_out)
         counts = {row: len(PIECE.findall(self.listing.texts[row])) for row in rows}
@@ -43,6 +44,18 @@ class Sentences:
             raise InputError(f"{source.path}: no text has {longest} words or fewer; raise longest")
         self.rows = kept
         self.lengths = np.array([counts[row] for row in kept])
+
+    @classmethod
+    def synthetic(
+        cls, source: TextSource, longest: int | None = None, held_out: bool = False
+    ) -> Sentences:
+        """Return one text as long as texts may be, without reading any, for dry runs."""
+        from multidiff.text.made_up import MOST_WORDS, MadeUpSource
+
+        made = cls(MadeUpSource.like(source, longest or MOST_WORDS), longest, held_out)
+        words = "as long as the model reads" if longest is None else f"of {longest} words"
+        made.assumed = f"every text {words}, the longest that the recipe allows"
+        return made
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -20,11 +20,22 @@ from multidiff.packages import needs
 from multidiff.readers import parse_json, read_bytes, read_text, reading, without_panic_report
 from multidiff.text.kept import Kept
 from multidiff.text.listing import TextSource
-from multidiff.text.vocabulary import END, FIRST, PAD, REPLACEMENT, UNKNOWN, checked
+from multidiff.text.vocabulary import (
+    END,
+    FIRST,
+    PAD,
+    PIECE,
+    REPLACEMENT,
+    UNKNOWN,
+    Vocabulary,
+    checked,
+)
 
 TOKENIZER = "tokenizer.json"
 # What a tokenizer is tried with when it is read.
 TRIALS = ("A small trial, with 42 words and more.", "", " ", "\u6f22\u5b57 \u00e9\n\t\U0001f642")
+# Of English, German and the like, by vocabularies of some ten thousand, 1.2 to 1.6; rounded up.
+PIECES_OF_A_WORD = 2
 
 
 class PieceVocabulary(Kept):
@@ -75,6 +86,14 @@ class PieceVocabulary(Kept):
     @abstractmethod
     def token_ends(self, text: str) -> list[int]:
         """See :class:`multidiff.text.vocabulary.Vocabulary`."""
+
+    @classmethod
+    def synthetic(cls, size: int, **options: Any) -> Vocabulary:
+        """Return a vocabulary of that size which reads no file and no texts, for dry runs."""
+        from multidiff.text.made_up import MadeUpVocabulary
+
+        cls(size, **options)
+        return MadeUpVocabulary(size, PIECE.findall, PIECES_OF_A_WORD)
 
     def _renumber(self, ids: Iterable[int], unknown: int | None, name: str) -> None:
         """Number the ids of pieces that are not special; ``unknown`` is that of the unknown."""

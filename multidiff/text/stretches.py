@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,20 @@ class Stretches:
                 f"than one stretch of {length}; make the stretches shorter or change "
                 "held_out_share"
             )
+
+    @classmethod
+    def synthetic(
+        cls,
+        source: TextSource,
+        length: int,
+        held_out: bool = False,
+        held_out_share: float = 0.1,
+    ) -> Stretches:
+        """Return stretches of a text that is made up, for dry runs."""
+        from multidiff.text.made_up import MadeUpSource
+
+        words = max(1, math.ceil(length / max(1 - held_out_share, 0.01)))
+        return cls(MadeUpSource.like(source, words), length, held_out, held_out_share)
 
     def __len__(self) -> int:
         return len(self.text) // self.length

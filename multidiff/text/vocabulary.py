@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from multidiff.errors import InputError
 from multidiff.readers import parse_json, reading
@@ -145,6 +145,13 @@ class ListedVocabulary(Kept):
     @abstractmethod
     def token_ends(self, text: str) -> list[int]:
         """See :class:`Vocabulary`."""
+
+    @classmethod
+    def synthetic(cls, size: int, source: TextSource | None = None, **options: Any) -> Vocabulary:
+        """Return a vocabulary of that size which is made from no texts, for dry runs."""
+        from multidiff.text.made_up import MadeUpVocabulary
+
+        return MadeUpVocabulary(size, cls(size, source, **options).split)
 
     @property
     def counts(self) -> dict[str, int]:

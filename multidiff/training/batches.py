@@ -36,6 +36,25 @@ class Examples(Protocol):
 
 
 @runtime_checkable
+class Synthetic(Protocol):
+    """A part of a recipe that reads files, and that dry runs can do without.
+
+    Optional: what lacks it is built as it is, and its files must be there. Its class method makes
+    something of the same shapes of the same arguments.
+
+    Attributes:
+        assumed: a line about what was assumed instead of being read; empty for nothing.
+    """
+
+    assumed: str
+
+    @classmethod
+    def synthetic(cls, *arguments: Any, **options: Any) -> Any:
+        """Return what stands for an object of these arguments, and reads nothing."""
+        ...
+
+
+@runtime_checkable
 class BatchSource(Protocol):
     """An endless sequence of batches."""
 

@@ -29,7 +29,11 @@ from multidiff.training.signals import interruptions
 
 @runtime_checkable
 class Task(Protocol):
-    """A module with losses."""
+    """A module with losses.
+
+    Where training changes on its way, such as when a discriminator joins it, a method
+    ``begin_costliest()`` may go to the part that computes most, which dry runs then measure.
+    """
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Tensor]:
         """The losses of each sample by name; the mean of their sum is minimised."""

@@ -77,6 +77,17 @@ def test_time_convolution_and_its_gradients(taps, dilation):
     torch.testing.assert_close(layer.bias.grad, plain.bias.grad)
 
 
+def test_time_convolution_trains_in_bfloat16():
+    """Under autocast the states are bfloat16 and the weights are not."""
+    layer = TimeConv(16, 24, 3)
+    x = torch.randn(2, 16, 1, 33, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(layer(x)[:, :16])
+    assert found.dtype == torch.bfloat16
+    found.float().square().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32 and x.grad.isfinite().all()
+
+
 def test_time_convolution_passes_the_numerical_gradient_check():
     x = torch.randn(1, 16, 1, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(16, 16, 1, 3, dtype=torch.float64, requires_grad=True)
