@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import pytest
 
@@ -32,7 +33,7 @@ def read(folder):
     return word
 
 
-def replaces_without_end(folder, about_to):
+def replaces_without_end(folder, about_to, write):
     """Write a folder over and over; a byte goes through the pipe just before it is replaced."""
     real = files._replace_folder
     files.flush_to_disk = lambda path: None  # a kill, unlike a power cut, loses no writes
@@ -46,7 +47,7 @@ def replaces_without_end(folder, about_to):
         write(folder, f"{os.getpid()}-{turn}")
 
 
-def killed_at_random(folder, times):
+def killed_at_random(folder, times, write=write, read=read):
     """Kill a process amid the replacement of a folder; return what it left, time after time."""
     moments = random.Random(0)
     seen = []
@@ -55,7 +56,7 @@ def killed_at_random(folder, times):
         child = os.fork()
         if child == 0:
             try:
-                replaces_without_end(folder, about_to)
+                replaces_without_end(folder, about_to, write)
             finally:
                 os._exit(1)
         os.close(about_to)
@@ -85,6 +86,45 @@ def test_a_killed_replacement_leaves_the_old_or_the_new_folder(tmp_path, system,
     target = tmp_path / "model"
     write(target, "old")
     assert len(set(killed_at_random(target, 20))) > 10  # it was replaced indeed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["as it is", "without exchange"])
+def test_sixty_kills_amid_the_replacement_of_a_model(tmp_path, system, request):
+    """The old or the new model is there and whole: recipe and weights are of one save."""
+    import torch
+
+    from multidiff.loading import find_model, save_model
+    from multidiff.recipe import read_recipe
+    from multidiff.weights import read_tensors
+
+    if system != "as it is":
+        request.getfixturevalue("no_exchange")
+
+    class Model(torch.nn.Linear):
+        def facts(self):
+            return {"kind": "small"}
+
+        def files(self):
+            return {"vocabulary.json": str(float(self.bias.detach()[0])) * 1000}
+
+    def write(folder, word):
+        number = float(zlib.crc32(word.encode()) % 10**6)
+        model = Model(50, 50)
+        with torch.no_grad():
+            model.bias.fill_(number)
+        save_model(model, folder, f"model: {number}\n")
+
+    def read(folder):
+        found = find_model(folder)
+        number = read_recipe(found / "recipe.yaml").value["model"].value
+        assert read_tensors(found / "model.safetensors")[0]["bias"].tolist() == [number] * 50
+        assert (found / "vocabulary.json").read_text() == str(number) * 1000
+        return number
+
+    target = tmp_path / "model"
+    write(target, "old")
+    assert len(set(killed_at_random(target, 60, write, read))) > 30
 
 
 def test_killed_between_the_two_renames(tmp_path, no_exchange, monkeypatch):
