@@ -27,6 +27,7 @@ MOST_PIXELS = 178_000_000
 MOST_PIXELS_A_BYTE = 100
 SOUND_RATES_HZ = (1_000, 768_000)
 MOST_CHANNELS = 64
+CELL_BYTES = 4
 LONGEST_HEADER = 16 << 20
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -91,6 +92,30 @@ def check_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
             found[entry.filename.removesuffix(".npy")] = shape, kind
     check_inflation(path, declared, path.stat().st_size)
     return found
+
+
+def check_tables(path: Path) -> None:
+    """Refuse parquet files whose tables are far larger than they, where there are any.
+
+    Args:
+        path: a file, or a folder of them.
+
+    Raises:
+        InputError: if a file is damaged, or declares far more than its size.
+    """
+    found = [path] if path.is_file() else path.rglob("*.parquet") if path.is_dir() else ()
+    for file in found:
+        if file.suffix.lower() != ".parquet" or not file.is_file():
+            continue
+        from pyarrow import parquet  # a part of datasets, which reads the file next
+
+        with reading(file, "is not a whole parquet file"):
+            about = parquet.read_metadata(file)
+            groups = (about.row_group(number) for number in range(about.num_row_groups))
+            declared = sum(group.total_byte_size for group in groups)
+            # A column of one value takes next to nothing in the file.
+            declared = max(declared, about.num_rows * about.num_columns * CELL_BYTES)
+        check_inflation(file, declared, file.stat().st_size)
 
 
 def check_pixels(name: str | Path, width: int, height: int, size: int) -> None:

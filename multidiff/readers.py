@@ -139,8 +139,8 @@ def check_file_size(path: Path, most: int | None = None) -> int:
     Raises:
         InputError: if there is no such file, it is a device or a pipe, or it is larger.
     """
-    if not path.is_file():
-        kind = "is not a file" if path.exists() else "no such file"
+    if not os.path.isfile(path):  # which Path.is_file is not asked, since it fails of long names
+        kind = "is not a file" if os.path.exists(path) else "no such file"
         raise InputError(f"{path}: {kind}; check the path")
     size = path.stat().st_size
     if most is not None and size > most:

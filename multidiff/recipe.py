@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ MOST_BYTES = 128 << 10
 # Aliases say much in few words: a recipe says no more than this all in all.
 MOST_VALUES = 100_000
 LONGEST_NUMBER = 100
+DEEPEST = 100
+BRACKETS = re.compile(r"[\[\]{}]")
 SHOWN = 40
 TAG = "tag:yaml.org,2002:"
 BASES = {"0o": 8, "0x": 16, "0b": 2}
@@ -78,6 +81,7 @@ def parse(text: str, name: str) -> Node:
 def _nodes(text: str, name: str) -> Node | None:
     """Return what YAML says; None if that is nothing."""
     try:
+        _check_depth(text, name)
         with reading(name, "is no YAML", "correct it"):
             root = YAML(typ="safe", pure=True).compose(text)
             if any(
@@ -88,6 +92,16 @@ def _nodes(text: str, name: str) -> Node | None:
             return None if root is None else _Places(name).node(root)
     except InputError as fault:
         raise _with_line(fault, text, name) from fault.__cause__
+
+
+def _check_depth(text: str, name: str) -> None:
+    """Refuse brackets nested deeper than any recipe's: the library takes long to do so."""
+    depth = 0
+    for found in BRACKETS.finditer(text):
+        depth += 1 if found[0] in "[{" else -1
+        if depth > DEEPEST:
+            line = text.count("\n", 0, found.start()) + 1
+            raise InputError(f"{name}:{line}: is nested too deeply; write it flatter")
 
 
 def _with_line(fault: InputError, text: str, name: str) -> InputError:

@@ -7,14 +7,11 @@ read its data; what holds that part is built around a stand-in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from multidiff.checking import Part
 from multidiff.errors import InputError
@@ -23,8 +20,6 @@ from multidiff.readers import DataWithheld, withheld_data
 from multidiff.starting import Initial
 from multidiff.weights import without_values
 
-# One tensor of this size is a mistake in a recipe, not a buffer.
-MOST_BUFFER_BYTES = 4 << 30
 MOST_PARAMETERS = 1_000_000_000_000
 
 
@@ -40,7 +35,7 @@ def try_recipe(path: Path, overrides: Sequence[str] = (), *, data: bool = True) 
         InputError: if anything is wrong, with every fault on a line of its own.
     """
     trial = Trial(data)
-    with withheld_data(), without_values(), _Bounded():
+    with withheld_data(), without_values():
         for part in check_recipe(path, overrides).values():
             trial.of(part)
     if trial.faults:
@@ -119,20 +114,3 @@ class StandIn:
     def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
         """Return nothing: it is never asked."""
         raise DataWithheld
-
-
-class _Bounded(TorchDispatchMode):
-    """Refuses a tensor that is larger than any buffer, before it is allocated."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if "device" in kwargs and torch.device(kwargs["device"] or "cpu").type != "meta":
-            with suppress(RuntimeError, NotImplementedError):  # of what has no outline
-                outline = func(*args, **{**kwargs, "device": torch.device("meta")})
-                size = outline.numel() * outline.element_size()
-                if size > MOST_BUFFER_BYTES:
-                    shape = tuple(outline.shape)
-                    raise ValueError(f"a tensor of shape {shape} would take {size:,} bytes")
-        return func(*args, **kwargs)

@@ -6,7 +6,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from multidiff.budgets import check_safetensors, check_zip
 from multidiff.core.draws import DrawsFrom
@@ -25,6 +26,7 @@ from multidiff.readers import reading
 
 SHOWN = 3
 MOST_MAPPINGS = 1_000_000
+MOST_BUFFER_BYTES = 1 << 30
 NOT_WHOLE = "is not a whole safetensors file"
 # What training programs leave beside the tensors of published files. Nothing is done with it:
 # each stands for an empty object, so that reading runs none of their code.
@@ -200,6 +202,23 @@ class _Outlines(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Bounded(TorchDispatchMode):
+    """Refuses a tensor that is larger than any buffer, before it is allocated."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if "device" in kwargs and torch.device(kwargs["device"] or "cpu").type != "meta":
+            with suppress(RuntimeError, NotImplementedError):  # of what has no outline
+                outline = func(*args, **{**kwargs, "device": torch.device("meta")})
+                size = outline.numel() * outline.element_size()
+                if size > MOST_BUFFER_BYTES:
+                    shape = tuple(outline.shape)
+                    raise ValueError(f"a tensor of shape {shape} would take {size:,} bytes")
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def without_values() -> Iterator[None]:
     """Build modules whose parameters have no values, for :func:`load_into` to fill.
@@ -208,8 +227,9 @@ def without_values() -> Iterator[None]:
     this thread alone: torch's own layers ask for their parameters with ``torch.empty``, which
     answers with ``meta`` tensors here. All other tensors are made as ever: schedules and buffers
     that are not saved have no other source. Draws leave the process's generators as they are.
+    A tensor larger than any buffer, as an absurd number in a recipe makes, is a ``ValueError``.
     """
-    with DrawsFrom(torch.Generator()), _Outlines():
+    with DrawsFrom(torch.Generator()), _Outlines(), _Bounded():
         yield
 
 

@@ -119,7 +119,7 @@ def test_nothing_is_built_before_everything_is_right(monkeypatch):
         ("a: 1\nb: \x1b[31m", "r.yaml:2: holds the character '\\x1b'"),
         ("%YAML 1.1\n---\na: on", "r.yaml: is read as YAML 1.2"),
         ("a: 1\n---\nb: 2", "r.yaml:2: expected a single document"),
-        ("a: " + "[" * 5000, "r.yaml: is nested too deeply"),
+        ("a: " + "[" * 5000, "r.yaml:1: is nested too deeply"),
     ],
 )
 def test_what_is_no_recipe(text, reason):

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import zipfile
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from multidiff.loading import RECIPE, WEIGHTS, build_model, shipped
 from multidiff.weights import (
     is_pickle,
     load_into,
+    read_pickle,
     read_tensors,
     save_tensors,
     without_values,
@@ -190,3 +192,36 @@ def test_damaged_weights(tmp_path, content):
         read_tensors(path)
     with pytest.raises(InputError, match="no such weights file"):
         read_tensors(tmp_path / "none")
+
+
+def test_a_recipe_of_absurd_numbers_allocates_nothing(tmp_path):
+    """A folder of a few kilobytes may ask for a buffer of gigabytes."""
+    recipe = (shipped()["digits"] / RECIPE).read_text()
+    (tmp_path / RECIPE).write_text(recipe.replace("steps: 1000,", "steps: 2000000000,", 1))
+    (tmp_path / WEIGHTS).touch()
+    with pytest.raises(InputError, match=rf"{RECIPE}:\d+: .*(bytes|steps)"):
+        load(tmp_path)
+
+
+def test_a_torch_file_says_no_more_than_it_holds(tmp_path):
+    state = {"state_dict": {"a": torch.zeros(1).expand(1 << 40)}}
+    torch.save(state, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="repeats fewer values"):
+        read_pickle(tmp_path / "a.ckpt")
+    torch.save({"a": torch.zeros(3, device="meta")}, tmp_path / "b.ckpt")
+    with pytest.raises(InputError, match="without plain values"):
+        read_pickle(tmp_path / "b.ckpt")
+
+
+def deflated(path, zeros, count=1):
+    """A zip file whose members are zeros, a thousandth of their size."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(count):
+            archive.writestr(f"archive/data/{number}", bytes(zeros))
+
+
+def test_a_torch_file_that_inflates_is_refused_unread(tmp_path, monkeypatch):
+    deflated(tmp_path / "a.ckpt", 8 << 20, 9)
+    monkeypatch.setattr(torch, "load", None)  # is not reached
+    with pytest.raises(InputError, match="declares 75,497,472 bytes in a file of"):
+        read_pickle(tmp_path / "a.ckpt")

@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.audio.sound import EXTENSIONS, SoundFile, find_sounds
+from multidiff.budgets import check_tables
 from multidiff.errors import InputError
 from multidiff.files import place_of
 from multidiff.fingerprint import Fingerprint, of_dataset, of_files
@@ -160,7 +162,7 @@ def _place_of(folder: Path, name: str) -> Path:
     if direct.suffix.lower() in EXTENSIONS:
         return direct
     by_id = [folder / "wavs" / f"{name}{ending}" for ending in EXTENSIONS]
-    return next((path for path in by_id if path.is_file()), by_id[0])
+    return next((path for path in by_id if os.path.isfile(path)), by_id[0])
 
 
 def _from_dataset(source: Source) -> _DatasetSounds:
@@ -168,8 +170,11 @@ def _from_dataset(source: Source) -> _DatasetSounds:
         import datasets  # seconds to import
 
     path = Path(source.path)
-    try:
+    with reading(
+        source.path, "is no folder, no list, and no data set that can be loaded", "check the path"
+    ):
         if path.is_dir():
+            check_tables(path)
             files = [str(file) for file in _tables(path)]
             kind = "parquet" if files[0].endswith("parquet") else "arrow"
             table = datasets.load_dataset(kind, data_files=files, split="train")
@@ -177,11 +182,6 @@ def _from_dataset(source: Source) -> _DatasetSounds:
             table = datasets.load_dataset(
                 source.path, source.dataset_config, split=source.dataset_split
             )
-    except Exception as error:  # the library raises what its many readers raise
-        raise InputError(
-            f"{source.path}: is no folder, no list, and no data set that can be loaded "
-            f"({str(error).splitlines()[0]})"
-        ) from error
     column = source.dataset_column
     if column not in table.column_names:
         raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")

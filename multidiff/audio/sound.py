@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class SoundFile:
     def __init__(self, source: Path | bytes, name: str | None = None):
         self.source = source
         self.name = str(source) if name is None and not isinstance(source, bytes) else str(name)
-        if isinstance(source, Path) and not source.is_file():
+        if isinstance(source, Path) and not os.path.isfile(source):
             raise InputError(f"{self.name}: no such sound file")
         self._streams = self._find_streams()
         with self._open(self._streams[0]) as file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,14 +109,16 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
         source = Path(source)
         if source.is_dir():
             raise InputError(f"{name}: is a folder; name one picture")
-        if not source.is_file():
+        if not os.path.isfile(source):
             raise InputError(f"{name}: no such picture; check the path")
         size = source.stat().st_size
     if size == 0:
         raise InputError(f"{name}: is empty; fetch or export it again")
     with reading(name, "is cut short or broken", "fetch or export it again"):
         try:
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see check_pixels
+                image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         except Image.UnidentifiedImageError as error:
             raise InputError(
                 f"{name}: is not a picture that can be read; PNG, JPEG, WebP and the like are"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multidiff.errors import InputError
+from multidiff.budgets import check_tables
 from multidiff.files import place_of
 from multidiff.leftovers import is_hidden
 from multidiff.packages import needs
+from multidiff.readers import reading
 
 TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "dataset_dict.json")
 TABLE_ENDINGS = (".parquet", ".arrow")
@@ -33,19 +34,16 @@ def open_table(source: str, split: str, config: str | None) -> Any:
     """
     with needs("datasets", "a table of images"):
         import datasets  # noqa: F401  # seconds to import
-    try:
+    problem = "is no folder of pictures and no data set that can be loaded"
+    with reading(source, problem, "check the path"):
         return _table(source, split, config)
-    except Exception as error:  # the library raises what its many readers raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{source}: is no folder of pictures and no data set that can be loaded ({reason})"
-        ) from error
 
 
 def _table(source: str, split: str, config: str | None) -> Any:
     import datasets
 
     path = place_of(source)
+    check_tables(path)
     if path.is_file() and path.suffix in TABLE_ENDINGS:
         kind = path.suffix.removeprefix(".")
         return datasets.load_dataset(kind, data_files=[str(path)], split="train")

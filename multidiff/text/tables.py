@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multidiff.budgets import check_tables
 from multidiff.errors import InputError
 from multidiff.files import parsed_json, place_of
 from multidiff.fingerprint import Fingerprint, of_dataset, of_path
@@ -198,15 +199,8 @@ def _named(table: Any) -> Iterator[dict[str, Any]]:
 
 
 def _loaded(place: str, split: str, config: str | None) -> Any:
-    try:
+    with reading(place, "is no data set of texts that can be loaded", "check the path"):
         return _data_set(place, split, config)
-    except InputError:
-        raise
-    except Exception as error:  # the library raises what its many readers raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{place}: is no data set of texts that can be loaded ({reason})"
-        ) from error
 
 
 def _data_set(place: str, split: str, config: str | None) -> Any:
@@ -214,6 +208,7 @@ def _data_set(place: str, split: str, config: str | None) -> Any:
         import datasets  # seconds to import
 
     path = place_of(place)
+    check_tables(path)
     if path.is_file():
         kind = path.suffix.lower().removeprefix(".")
         return datasets.load_dataset(kind, data_files=[str(path)], split="train")

@@ -248,7 +248,7 @@ def test_no_such_file(name):
         ("a.txt", b"one\ncaf\xe9\n", ":2: byte 0xe9 is not UTF-8"),
         ("a.csv", "text\nä\n".encode("utf-16"), ": is in UTF-16; convert it to UTF-8"),
         ("a.txt", b"one\ntwo\n\x00\x01", ":3: holds a zero byte"),
-        ("a.parquet", b"PAR1 or not", ": is no data set of texts that can be loaded"),
+        ("a.parquet", b"PAR1 or not", ": is not a whole parquet file"),
         ("a.csv", b"a,b\n1,2\n", ": no column 'text'; it has ['a', 'b']"),
         ("a.jsonl", b'{"a": "x"}\n{"b": "x"}', ": no column 'text'; it has ['a', 'b']"),
         ("a.csv", b"text,b\n1,2\n\n1\n", ":4: has 1 fields where line 1 has 2"),
