@@ -34,6 +34,7 @@ PARTS = {
     "token-digits": "token_digits",
     "network-share": "network_share",
     "training-share": "training_share",
+    "mel-guard": "mel_guard",
 }
 
 

@@ -25,6 +25,7 @@ FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 # Beyond this difference a declared length of an MP3 is no trimming of its ends.
 MP3_SLACK = 6_000
 FRAMES_TRIED = 1000
+LARGEST_FRAME = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def _wav(content: Content, order: str) -> Iterator[Stream]:
                 break
             kind, size = chunk
             if kind == b"fmt ":
-                (align,) = struct.unpack(f"{order}H", content[position + 20 : position + 22])
+                field = content[position + 20 : position + 22]
+                align = int.from_bytes(field, "little" if order == "<" else "big")
             if kind == b"data":
                 data = (position, size)
             position += 8 + (len(content) if size in UNKNOWN_SIZES and data else size + size % 2)
@@ -133,7 +135,7 @@ def _flac_stream(content: Content, first: int, last: int) -> Stream:
 def _flac_samples(content: Content, first: int, last: int) -> int | None:
     """Return the number of samples up to the end of the last whole frame."""
     position = last
-    (fixed,) = struct.unpack(">H", content[first + 10 : first + 12])
+    fixed = int.from_bytes(content[first + 10 : first + 12], "big")
     for _ in range(FRAMES_TRIED):
         found = [content.rfind(sync, first, position) for sync in (b"\xff\xf8", b"\xff\xf9")]
         position = max(found)
@@ -142,7 +144,9 @@ def _flac_samples(content: Content, first: int, last: int) -> int | None:
         frame = _flac_frame(bytes(content[position : position + 16]), fixed)
         if frame is not None:
             start, size = frame
-            return start + size if _crc16(bytes(content[position:last])) == 0 else start
+            is_short = last - position <= LARGEST_FRAME
+            is_whole = is_short and _crc16(bytes(content[position:last])) == 0
+            return start + size if is_whole else start
     return None
 
 

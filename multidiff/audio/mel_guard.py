@@ -29,8 +29,8 @@ from multidiff.audio.mel import MelPreset
 
 BLOCK_FRAMES = 20_000
 # Limits of log fluctuation: for long recordings, and what few frames add, as
-# `python -m benchmarks mel-guard FOLDER` measures them. Codecs and denoisers roughen, clean
-# voices without any noise smoothen, and single syllables scatter to the smooth side.
+# `python -m benchmarks mel-guard --folder FOLDER` measures them. Codecs and denoisers roughen,
+# clean voices without any noise smoothen, and single syllables scatter to the smooth side.
 SMOOTH, SMOOTH_OF_A_FRAME, SMOOTH_OF_FEW = 0.18, 1.5, 3.8
 ROUGH, ROUGH_OF_A_FRAME = 0.25, 0.7
 # Both where levels show that they were moved, which an offset alone may do.
@@ -62,6 +62,7 @@ class MelStatistics:
         skew: of fluctuations, negative for logarithms of sounds.
         num_frames: how many frames of fluctuations there are, as far as they are not silence.
         silence: share of levels that are the smallest one exactly.
+        is_centred: whether the means of all bands are the same, as where each is normalised.
         padding: number of frames at the end that hold one constant, above the least level.
     """
 
@@ -73,6 +74,7 @@ class MelStatistics:
     skew: float
     num_frames: float
     silence: float
+    is_centred: bool
     padding: int
 
     @classmethod
@@ -86,22 +88,23 @@ class MelStatistics:
             least, greatest = min(least, float(block.min())), max(greatest, float(block.max()))
         mean = sums / sizes
         if not np.isfinite([least, greatest]).all():
-            return cls(least, greatest, mean, math.nan, math.nan, math.nan, 0, 0, 0)
+            return cls(least, greatest, mean, math.nan, math.nan, math.nan, 0, 0, False, 0)
         std = math.sqrt(max(squares / sizes - mean**2, 0.0))
         ends = (least, greatest if preset.log == "decibels" else math.inf)
         found = [_fine_structure(block, preset, ends) for block in _blocks(array, 1)]
         counts = np.array([count for _, _, count in found], dtype=float)
         silence = sum(float((block == least).sum()) for block in _blocks(array, 0)) / sizes
-        padding = _padding(array, least)
+        band_means = sum(block.sum(axis=1) for block in _blocks(array, 0)) / array.shape[1]
+        shape = (silence, bool(np.ptp(band_means) < 1e-3 * std), _padding(array, least))
         if counts.sum() == 0:
-            return cls(least, greatest, mean, std, math.nan, 0.0, 0.0, silence, padding)
+            return cls(least, greatest, mean, std, math.nan, 0.0, 0.0, *shape)
         kept = [one for one in found if one[2]]
         fluctuation, skew = np.average(
             [[math.log(max(f, 1e-9)), s] for f, s, _ in kept], axis=0, weights=counts[counts > 0]
         )
         frames = counts.sum() / max(array.shape[0] - 2, 1)
         fluctuation = math.exp(fluctuation)
-        return cls(least, greatest, mean, std, fluctuation, skew, frames, silence, padding)
+        return cls(least, greatest, mean, std, fluctuation, skew, frames, *shape)
 
     @property
     def span(self) -> float:
@@ -202,11 +205,13 @@ def fault_of(found: MelStatistics, preset: MelPreset) -> str | None:
     smooth = is_smooth and not (at_floor or spans)
     skewed = found.skew > SKEWED_RIGHT and found.num_frames >= SKEW_FRAMES
     inverted = skewed and not (at_floor or is_smooth)
-    ends = any(math.dist(pair, (found.least, found.greatest)) < 1e-4 for pair in SCALED_ENDS)
+    own_ends = (found.least, found.greatest)
+    ends = preset.log == "ln" and any(math.dist(pair, own_ends) < 1e-4 for pair in SCALED_ENDS)
     # Silence above the floor, or loudness beyond full scale, only an offset makes.
     is_moved = found.greatest > high or (found.silence > PLATEAU and found.least > low + 0.1)
     moved = is_moved and abs(math.log(found.fluctuation)) > STRICT
-    if smooth or found.fluctuation > most or inverted or ends or moved:
+    known = ends or found.is_centred
+    if smooth or found.fluctuation > most or inverted or known or moved:
         return f"{shown} are not on the scale of {preset.name} ({low:.1f} to {high:.1f})"
     if found.greatest > high + OVERLOAD * size:
         return f"{shown} are louder than {preset.name} makes any sound ({high:.1f} at most)"

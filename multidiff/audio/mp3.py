@@ -107,7 +107,7 @@ def _described(content: Content, position: int, frame: _Frame) -> int | None:
     for place in (start, position + 36):
         tag = bytes(content[place : place + 4])
         if tag in TAGS[:2] and place == start:
-            has_count = content[place + 7] & 1
+            has_count = int.from_bytes(content[place + 4 : place + 8], "big") & 1
             return int.from_bytes(content[place + 8 : place + 12], "big") if has_count else 0
         if tag == TAGS[2]:
             return int.from_bytes(content[place + 14 : place + 18], "big")

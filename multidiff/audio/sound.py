@@ -207,7 +207,10 @@ class SoundFile:
         Raises:
             InputError: see :meth:`blocks`.
         """
-        return torch.from_numpy(np.concatenate(list(self.blocks(rate_hz, whole=whole))))
+        blocks = list(self.blocks(rate_hz, whole=whole))
+        if not blocks:
+            raise InputError(f"{self.name}: none of its samples can be read; export it again")
+        return torch.from_numpy(np.concatenate(blocks))
 
 
 def _decoded(file: soundfile.SoundFile, samples: int) -> Iterator[np.ndarray]:

@@ -140,6 +140,9 @@ def test_speech_is_on_the_scale_of_every_preset(name):
     mel = mel_of(speech(seconds=3), preset)
     assert fault(mel, preset) is None
     assert fault(0.3 * mel + 0.1, preset)
+    # From silence to clipping, which decibels of 0 to 1 have exactly.
+    loud = np.concatenate([np.zeros(RATE), np.sign(speech(seconds=2)[0].numpy())])
+    assert fault(mel_of(loud, preset), preset) is None
 
 
 def test_a_constant_offset_is_loudness(caplog):
