@@ -55,12 +55,27 @@ class TextEncoder(nn.Module):
             bos_token_id=vocabulary - 2,
             eos_token_id=vocabulary - 1,
         )
-        model: Any = CLIPTextModel(config)
+        # On meta, for else the library exchanges torch's functions of initialisation while it
+        # builds, in the whole process; other threads' layers would come out of its own.
+        with torch.device("meta"):
+            model: Any = CLIPTextModel(config)
         # Some versions of the library wrap the transformer once more; the names of the weights
         # must not depend on it.
         self.transformer: Any = getattr(model, "text_model", model)
+        if not torch.empty(0).is_meta:  # else its values are read from a file
+            self._initialise(model)
+        self.transformer.embeddings.position_ids = torch.arange(length)[None]
         self.width, self.skip, self.trained = width, skip, trained
         self.requires_grad_(trained)
+
+    @torch.no_grad()
+    def _initialise(self, model: Any) -> None:
+        """Give the weights the random values that the library gives them."""
+        self.transformer.to_empty(device=torch.get_default_device())
+        for module in self.transformer.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self.transformer.apply(model._init_weights)
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
         """What each token has come to mean in its place."""
