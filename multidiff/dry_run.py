@@ -64,6 +64,8 @@ class StepCost:
         batch: bytes of a batch.
         activations: bytes that exist between forward and backward pass beside all these.
         peak: most bytes at any moment of a step.
+        results: tensors that the step makes: about as many kernels a GPU starts, if nothing is
+            compiled.
         assumed: what was assumed for lack of data, a line each.
     """
 
@@ -78,6 +80,7 @@ class StepCost:
     batch: int
     activations: int
     peak: int
+    results: int
     assumed: tuple[str, ...] = ()
 
 
@@ -263,7 +266,7 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
     sent = memory.now - weights
     average = MovingAverage(run.losses.task, trainer.ema_decay)
     averaged = memory.now - weights - sent
-    memory.peak = memory.now
+    memory.peak, made = memory.now, memory.made
     forward = total = activations = 0
     for micro in range(min(trainer.accumulate, 2)):
         held = memory.now
@@ -275,7 +278,7 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
         total = counter.get_total_flops()
     trained = [one for one in run.losses.parameters() if one.requires_grad]
     torch.nn.utils.clip_grad_norm_(trained, trainer.max_gradient_norm)
-    peak, before = memory.peak, memory.now
+    peak, before, results = memory.peak, memory.now, memory.made - made
     optimizer = torch.optim.AdamW(trained, lr=trainer.learning_rate, fused=True)
     optimizer.step()
     state = memory.now - before
@@ -293,6 +296,7 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
         activations=activations,
         # Only the first step begins without the optimizer's state.
         peak=max(peak + state, memory.peak),
+        results=results * trainer.accumulate // min(trainer.accumulate, 2),
         assumed=tuple(run.recipe.stand_ins.assumed),
     )
 

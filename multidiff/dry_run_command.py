@@ -17,6 +17,8 @@ from multidiff.trial import try_recipe
 # The rest is left to the libraries' workspaces, the driver and fragments.
 USABLE_MEMORY = 0.9
 GB, TERA = 1e9, 1e12
+# From Python to the GPU, a kernel; some 5 to 10 microseconds.
+LAUNCH_S = 5e-6
 HEADING = ("recipe", "parameters", "batch", "TFLOP a step", "memory", "a step", "steps", "in all")
 
 
@@ -97,6 +99,12 @@ class Forecast:
             f"for {self.steps:,} steps: {gpu.name} at {self.mfu:.0%} of {self.tflops:g} TFLOP/s",
             f"  {gpu.name}: {fit} {gpu.memory_gb:g} GB, a tenth of it left free",
         ]
+        starting = LAUNCH_S * cost.results
+        if starting > self.step_s:
+            lines.append(
+                f"  not compiled: to start {cost.results:,} kernels takes longer, about "
+                f"{duration(starting)} a step"
+            )
         return lines + [f"  assumed      {one}" for one in cost.assumed]
 
     def row(self) -> list[str]:

@@ -63,10 +63,11 @@ class LiveMemory:
     Attributes:
         now: bytes at present.
         peak: most bytes at any moment; set it to ``now`` to begin again.
+        made: storages that were made so far.
     """
 
     def __init__(self) -> None:
-        self.now = self.peak = 0
+        self.now = self.peak = self.made = 0
         self._seen: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def add(self, tensor: Tensor) -> None:
@@ -76,6 +77,7 @@ class LiveMemory:
             return
         size = storage.nbytes()
         self._seen[storage] = size
+        self.made += 1
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._freed, size).atexit = False

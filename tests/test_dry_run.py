@@ -69,6 +69,8 @@ def test_a_perceptrons_step_is_what_a_count_by_hand_says():
     # Kept for the backward pass: the hidden states, the differences; and the loss itself.
     assert cost.activations == 4 * (ROWS * 8 + ROWS * 2 + 1)
     assert cost.batch == 4 * ROWS * (4 + 2)
+    # Two layers, a rectifier and a squared error, forward and backward, and some numbers.
+    assert 10 < cost.results < 60
     held = cost.weights + cost.average + cost.optimizer + cost.batch + cost.activations
     assert held < cost.peak < held + cost.gradients + 4 * ROWS * 8 * 3
 
