@@ -8,6 +8,8 @@ from commands import complains, does
 from program import RECIPES
 
 from multidiff.errors import InputError
+from multidiff.image.tokenizers import ClipTokenizer
+from multidiff.text.pieces import HuggingFaceVocabulary, SentencePieceVocabulary
 from multidiff.trial import try_recipe
 
 DIGITS = (RECIPES / "smoke" / "digits_pixels.yaml").read_text()
@@ -98,3 +100,13 @@ def test_all_of_them_at_once_and_data_only_where_it_is_asked_for(tmp_path, capsy
     complains(capsys, "check", path, lines=3)
     complains(capsys, "check", "--skip-data", path, lines=2)
     assert "1 of 1" in does(capsys, "check", RECIPES / "smoke" / "digits.yaml")
+
+
+def test_vocabularies_that_are_not_there(tmp_path):
+    for one in (
+        HuggingFaceVocabulary(9, str(tmp_path)),
+        SentencePieceVocabulary(9, model=str(tmp_path / "a.model")),
+        ClipTokenizer(str(tmp_path)),
+    ):
+        with pytest.raises(InputError, match="no such file"):
+            one.check_place()

@@ -15,7 +15,7 @@ from torch import Tensor
 from multidiff.errors import InputError
 from multidiff.fingerprint import Fingerprint, of_files
 from multidiff.packages import needs
-from multidiff.readers import read_text, reading, without_panic_report
+from multidiff.readers import check_file_size, read_text, reading, without_panic_report
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +139,16 @@ class ClipTokenizer:
         self.folder = None if folder is None else Path(folder)
         if folder is not None:
             self.settle(Path(folder))
+
+    def check_place(self) -> None:
+        """Refuse a folder without the files of the code.
+
+        Raises:
+            InputError: if there are none.
+        """
+        if self.folder is not None:
+            for name in (VOCABULARY, MERGES):
+                check_file_size(self.folder / name)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
         """Return the fingerprint of both files; nothing where they are not there."""

@@ -17,7 +17,14 @@ from typing import Any, Literal
 
 from multidiff.errors import InputError
 from multidiff.packages import needs
-from multidiff.readers import parse_json, read_bytes, read_text, reading, without_panic_report
+from multidiff.readers import (
+    check_file_size,
+    parse_json,
+    read_bytes,
+    read_text,
+    reading,
+    without_panic_report,
+)
 from multidiff.text.kept import Kept
 from multidiff.text.listing import TextSource
 from multidiff.text.vocabulary import (
@@ -148,6 +155,15 @@ class SentencePieceVocabulary(PieceVocabulary):
         self.model, self.kind = model, kind
         self._processor: Any = None
 
+    def check_place(self) -> None:
+        """Refuse a model that is not there.
+
+        Raises:
+            InputError: if it is not.
+        """
+        if self.model is not None:
+            check_file_size(Path(self.model))
+
     def _make(self) -> tuple[str, str]:
         if self.model is None:
             texts = self._training_texts()
@@ -248,6 +264,15 @@ class HuggingFaceVocabulary(PieceVocabulary):
         self.folder = folder
         self._tokenizer: Any = None
         self._name = TOKENIZER
+
+    def check_place(self) -> None:
+        """Refuse a folder without a tokenizer.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if self.folder is not None:
+            check_file_size(Path(self.folder) / TOKENIZER)
 
     def _make(self) -> tuple[str, str]:
         if self.folder is None:

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from multidiff.errors import printable
 from multidiff.files import refused
 from multidiff.packages import needs
 
@@ -109,7 +110,7 @@ class TrainingLog:
     def say(self, line: str) -> None:
         """A line of text."""
         if self.talks:
-            self._bar.console.print(line, highlight=False, soft_wrap=True)
+            self._bar.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 class _Terminal:
@@ -142,13 +143,13 @@ class Mute:
 
 def _drop_lines_beyond(path: Path, step: int) -> None:
     if path.exists():
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
         path.write_text("".join(f"{line}\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):  # cut off by a kill
+        return float(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):  # cut off by a kill
         return float("inf")

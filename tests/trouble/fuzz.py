@@ -8,6 +8,7 @@ file, or half a file is left behind. The command ends with status 1 if there is 
 """
 
 import argparse
+import base64
 import contextlib
 import faulthandler
 import functools
@@ -184,6 +185,9 @@ def lists_of_pictures(rng, folder):
 def lists_of_recordings(rng, folder):
     content = in_bytes(rng, b"a|A cat.\nb|A dog.\nc.wav|A bird.\n")
     path = file_in(folder, rng, content, "csv")
+    (folder / "wavs").mkdir()
+    for place in ("wavs/a.wav", "wavs/b.wav", "c.wav"):
+        (folder / place).write_bytes(stored("wav"))
     Recordings(str(path)).recordings()
 
 
@@ -280,6 +284,8 @@ def tokenizers(rng, folder):
         if name == "tokenizer.json" and rng.random() < 0.5:
             tree["pre_tokenizer"] = rng.choice(PRE_TOKENIZERS)
         changed = as_json(in_values(rng, tree))
+    elif name == "sentencepiece.txt" and rng.random() < 0.6:
+        changed = base64.b64encode(in_bytes(rng, base64.b64decode(content)))
     else:
         changed = in_bytes(rng, content.encode())
     file_in(folder, rng, changed, "", name)

@@ -71,7 +71,11 @@ def _nested(random, content):
 
 
 def in_bytes(random, content):
-    """Bytes that something happened to, once or twice."""
+    """Bytes that something happened to, once or twice; to some only one byte, anywhere."""
+    if content and random.random() < 0.3:
+        found = bytearray(content)
+        found[random.randrange(len(found))] = random.randrange(256)
+        return bytes(found)
     for _ in range(random.randint(1, 2)):
         way = random.choices(
             (_flipped, _overwritten, _inserted, _spliced, _nested, None), (4, 3, 2, 3, 1, 1)
