@@ -251,5 +251,5 @@ def test_perceptual_weights_that_are_none(vgg, tmp_path):
     with pytest.raises(InputError, match=r"features\.28"):
         PerceptualDistance(str(path))(picture, picture)
     torch.save(torch.nn.Linear(1, 1), tmp_path / "code.pth")
-    with pytest.raises(InputError, match="more than tensors"):
+    with pytest.raises(InputError, match="besides tensors"):
         PerceptualDistance(str(tmp_path / "code.pth"))(picture, picture)
