@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from multidiff.files import refused
 from multidiff.readers import reading
 
 SHOWN = 3
+_PICKLES = threading.Lock()
 MOST_MAPPINGS = 1_000_000
 MOST_BUFFER_BYTES = 1 << 30
 NOT_WHOLE = "is not a whole safetensors file"
@@ -138,6 +140,7 @@ def read_pickle(path: Path) -> Any:
         check_zip(path, "torch file")
     empty: Any = [(_Empty, name) for name in LEFT_ALONE]
     with (
+        _PICKLES,  # what may stand in one is a list of the process
         torch.serialization.safe_globals(empty),
         warnings.catch_warnings(),
         reading(path, "is not a whole torch file"),

@@ -225,3 +225,30 @@ def test_a_torch_file_that_inflates_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", None)  # is not reached
     with pytest.raises(InputError, match="declares 75,497,472 bytes in a file of"):
         read_pickle(tmp_path / "a.ckpt")
+
+
+def test_pickles_are_read_by_several_threads_at_once(tmp_path, monkeypatch):
+    """What may stand in one is a list of the process, which each reader sets and puts back."""
+    torch.save({"weight": torch.ones(2)}, tmp_path / "a.pt")
+    inside, most, load_one = [], [], torch.load
+
+    def slow(*args, **options):
+        inside.append(1)
+        most.append(len(inside))
+        found = load_one(*args, **options)
+        threading.Event().wait(0.02)
+        inside.pop()
+        return found
+
+    monkeypatch.setattr(torch, "load", slow)
+    before, found = torch.serialization.get_safe_globals(), []
+    threads = [
+        threading.Thread(target=lambda: found.append(read_pickle(tmp_path / "a.pt")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and max(most) == 1
+    assert torch.serialization.get_safe_globals() == before

@@ -177,7 +177,7 @@ def test_parts_that_do_not_fit_each_other(tmp_path):
 
 def test_canvases_hold_texts_of_like_lengths():
     lengths = [3, 8, 9, 16, 17, 5]
-    assert batches_of(lengths, 2) == [[0, 1], [5], [2, 3], [4]]
+    assert batches_of(lengths, 2) == [[0, 1], [2, 3], [4], [5]]
     tokens, known = laid_out([TextOrder(known={1: 9}), TextOrder()], [4, 2], 8)
     assert tokens.tolist() == [[PAD, 9, PAD, END] + [PAD] * 4, [PAD, END] + [PAD] * 6]
     assert known.sum(dim=1).tolist() == [2, 1]
