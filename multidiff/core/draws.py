@@ -61,19 +61,21 @@ class DrawsFrom(TorchFunctionMode):
     ) -> Any:
         """Call the function, with the generator where it draws."""
         kwargs = kwargs or {}
-        if func in NAMING:
-            if kwargs.get("generator") is not None or any(
-                isinstance(one, torch.Generator) for one in args
-            ):
-                return func(*args, **kwargs)
-            _refuse_checkpoints()
-            return func(*args, **{**kwargs, "generator": self.generator})
-        own = _OWN.get(func)
-        if own is not None:
-            return own(self.generator, func, *args, **kwargs)
-        if func in NAMELESS:
-            return self._exchanged(func, args, kwargs)
-        return func(*args, **kwargs)
+        how = _HOW.get(func)
+        return func(*args, **kwargs) if how is None else how(self, func, args, kwargs)
+
+    def _named(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        """A call with the generator, where it has none."""
+        if kwargs.get("generator") is not None or any(
+            isinstance(one, torch.Generator) for one in args
+        ):
+            return func(*args, **kwargs)
+        _refuse_checkpoints()
+        return func(*args, **{**kwargs, "generator": self.generator})
+
+    def _rewritten(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        """A call of our own function in the place of torch's."""
+        return _OWN[func](self.generator, func, *args, **kwargs)
 
     def _exchanged(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """A call while the default generator has the state of this one, for that call alone."""
@@ -170,4 +172,9 @@ _OWN: dict[Any, Callable[..., Tensor]] = {
     torch.dropout: _dropout,
     torch.rand_like: _uniform_like,
     torch.randn_like: _normal_like,
+}
+_HOW: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(NAMELESS, DrawsFrom._exchanged),
+    **dict.fromkeys(NAMING, DrawsFrom._named),
+    **dict.fromkeys(_OWN, DrawsFrom._rewritten),
 }

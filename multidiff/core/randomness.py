@@ -74,7 +74,9 @@ def _draw(source, shape: Sequence[int], rng: Rng | None, dtype: torch.dtype) -> 
         return source(tuple(shape), generator=rng, device=device, dtype=dtype)
     if len(rng) != shape[0]:
         raise ValueError(f"{len(rng)} generators for a batch of {shape[0]}: give one each")
-    return torch.stack([_row(source, shape[1:], one, device, dtype) for one in rng])
+    # Their generators are named: a mode that finds one for draws without need not look at each.
+    with torch._C.DisableTorchFunction():
+        return torch.stack([_row(source, shape[1:], one, device, dtype) for one in rng])
 
 
 def _row(
