@@ -229,8 +229,8 @@ HALVES[:, :14] = True
 def test_masks_of_every_type_mean_the_same(which, mask, request):
     """Black is kept to the bit whatever the numbers are; 255 once blended instead."""
     model, picture = request.getfixturevalue(which), noise_picture(1, 1, 28, 28)
-    made = model.generate("" if which == "pixels" else SEVEN, steps=1,
-                          canvas=Canvas(picture, 1.0, mask))  # fmt: skip
+    prompts = ["" if which == "pixels" else SEVEN]
+    made = model.generate(prompts, steps=1, canvas=Canvas(picture, 1.0, mask))
     assert made.dtype == torch.uint8
     assert torch.equal(made[..., 14:], picture[..., 14:])
     assert not torch.equal(made[..., :14], picture[..., :14])
