@@ -232,6 +232,8 @@ def test_masks_of_every_type_mean_the_same(which, mask, request):
     prompts = ["" if which == "pixels" else SEVEN]
     made = model.generate(prompts, steps=1, canvas=Canvas(picture, 1.0, mask))
     assert made.dtype == torch.uint8
+    wanted = model.generate(prompts, steps=1, canvas=Canvas(picture, 1.0, HALVES))
+    assert torch.equal(made, wanted)
     assert torch.equal(made[..., 14:], picture[..., 14:])
     assert not torch.equal(made[..., :14], picture[..., :14])
 
