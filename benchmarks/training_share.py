@@ -17,6 +17,7 @@ import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of, training_on_cpu
 from benchmarks.watching import CLOCK, NETWORKS, watch, watch_network
 from multidiff.loading import check_recipe
+from multidiff.training.record import Record
 from multidiff.training.run import Run
 from multidiff.training.trainer import Trainer
 
@@ -73,6 +74,6 @@ def _run(name: str, model: Any, batch: int) -> Run:
     for weights, value in model.named_parameters():
         value.requires_grad_("autoencoder" not in weights)  # a loaded model is at rest
     plan = Trainer(steps=FAR, precision="fp32", log_every=FAR)
-    run = Run(plan, model.task(), data, None, {})
+    run = Run(plan, model.task(), data, None, {}, Record({}, {}))
     run.begin(resume=False)
     return run

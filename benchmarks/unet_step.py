@@ -38,6 +38,7 @@ from multidiff.core.schedules import BetaSchedule
 from multidiff.core.task import DiffusionTask
 from multidiff.image.domains import PixelDomain
 from multidiff.training.batches import ListedBatches
+from multidiff.training.record import Record
 from multidiff.training.run import Run
 from multidiff.training.trainer import Trainer
 
@@ -132,7 +133,7 @@ def _trainers(batch: int, side: int) -> Steps:
     task = DiffusionTask(domain, process, pixel_unet(*PIXELS))
     plan = Trainer(steps=FAR, learning_rate=LEARNING_RATE, precision="fp32", log_every=FAR)
     batches = ListedBatches([{"picture": part} for part in picture.split(batch)])
-    run = Run(plan, task, batches, None, {})
+    run = Run(plan, task, batches, None, {}, Record({}, {}))
     run.begin(resume=False)
     numbers = run.steps_to_go()
     steps: Steps = {True: lambda: run.advance(next(numbers)) or 0.0}

@@ -278,11 +278,11 @@ def test_inception_weights_that_are_none(tmp_path, capsys):
     refused(tmp_path / "none.pth", "no such weights file")
     harmful = tmp_path / "harmful.pth"
     torch.save({"Conv2d_1a_3x3.conv.weight": Harmful()}, harmful)
-    refused(harmful, "nothing else")
+    refused(harmful, "holds objects besides tensors, which could run code")
     assert "this ran" not in capsys.readouterr().out
     cut = tmp_path / "cut.pth"
     cut.write_bytes(harmful.read_bytes()[:200])
-    refused(cut, "not a whole file")
+    refused(cut, "is not a whole torch file")
     pytest.importorskip("torch_fidelity")
     for content in ({"weight": torch.zeros(3)}, torch.zeros(3)):
         torch.save(content, tmp_path / "other.pth")
@@ -292,5 +292,5 @@ def test_inception_weights_that_are_none(tmp_path, capsys):
 def test_inception_without_its_package(monkeypatch, tmp_path):
     torch.save({}, tmp_path / "weights.pth")
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(InputError, match=r'pip install "multidiff\[metrics\]"'):
+    with pytest.raises(InputError, match=r'pip install --upgrade "multidiff\[metrics\]"'):
         inception_features(tmp_path / "weights.pth")

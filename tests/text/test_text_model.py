@@ -101,7 +101,7 @@ def test_a_text_is_its_seeds_whatever_is_beside_it():
 def test_batches_are_of_one_canvas_and_no_larger_than_asked():
     model = Noted()
     model.generate([TextOrder(length=n) for n in (3, 4, 9, 20, 5, 6)], batch_size=3)
-    assert model.batches == [[4, 5, 6], [7], [10], [21]]
+    assert model.batches == [[4, 5, 6], [10], [21], [7]]  # by their earliest text
 
 
 def test_the_candidate_most_like_the_others_is_taken():
