@@ -199,9 +199,13 @@ class _DatasetSounds(Sequence):
         return len(self.table)
 
     def __getitem__(self, row: Any) -> Any:
-        cell = self.table[int(row)][self.source.dataset_column]
+        if not 0 <= row < len(self):  # which ends an iteration
+            raise IndexError(row)
         name = f"{self.source.path}[{row}]"
-        content = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        with reading(name):
+            cell = self.table[int(row)][self.source.dataset_column]
+            kept = cell["bytes"]
+            content = kept if kept is not None else Path(cell["path"]).read_bytes()
         return content, name
 
 

@@ -16,7 +16,7 @@ from multidiff.image.picture import EXTENSIONS
 from multidiff.image.tables import TABLE_ENDINGS, open_table, table_files
 from multidiff.leftovers import is_hidden, visible_files
 from multidiff.packages import needs
-from multidiff.readers import check_source, open_source
+from multidiff.readers import check_source, open_source, reading
 
 logger = logging.getLogger(__name__)
 
@@ -254,17 +254,17 @@ def _from_table(source: Source, path: Path) -> Listing:
             raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
     captions, labels, words = None, None, ()
     if source.caption_column is not None:
-        captions = _captions(source, table[source.caption_column][:])
+        captions = _captions(source, _column(source, table, source.caption_column))
     if source.label_column is not None:
         words = tuple(getattr(table.features[source.label_column], "names", None) or ())
-        labels, words = _numbered(source, table[source.label_column][:], words)
+        labels, words = _numbered(source, _column(source, table, source.label_column), words)
     cells = table.select_columns([source.column])
     try:
         cells = cells.cast_column(source.column, datasets.Image(decode=False))
     except Exception as error:
         raise InputError(f"{source.path}: column {source.column!r} holds no pictures") from error
     names = [f"{source.path}[{row}]" for row in range(len(cells))]
-    return Listing(_Cells(cells, source.column), names, captions, labels, words)
+    return Listing(_Cells(cells, source.column, source.path), names, captions, labels, words)
 
 
 def _check_ending(name: str, path: Path) -> None:
@@ -278,6 +278,12 @@ def _check_ending(name: str, path: Path) -> None:
     raise InputError(f"{name}: is no file of pictures: name a folder, {kinds}")
 
 
+def _column(source: Source, table: Any, name: str) -> Sequence[Any]:
+    """Return all values of a column; a damaged table shows only now that it is one."""
+    with reading(source.path, f"column {name!r} cannot be read"):
+        return table[name][:]
+
+
 def _opened(source: Source) -> Any:
     return open_table(source.path, source.split, source.config)
 
@@ -285,14 +291,17 @@ def _opened(source: Source) -> Any:
 class _Cells(Sequence):
     """The file of each row, read when asked for."""
 
-    def __init__(self, table: Any, column: str):
-        self.table, self.column = table, column
+    def __init__(self, table: Any, column: str, name: str):
+        self.table, self.column, self.name = table, column, name
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, row: Any) -> Any:
-        cell = self.table[int(row)][self.column] or {}
+        if not 0 <= row < len(self):  # which ends an iteration
+            raise IndexError(row)
+        with reading(self.name, f"row {row} cannot be read"):
+            cell = self.table[int(row)][self.column] or {}
         content = cell.get("bytes")
         path = cell.get("path")
         return content if content is not None else Path(path) if path else b""

@@ -184,17 +184,22 @@ def _from_data_set(place: str, asked: Sequence[str], split: str, config: str | N
     table = _loaded(place, split, config).flatten()
     there = [column for column in asked if column in table.column_names]
     names = [f"{place}[{row}]" for row in range(len(table))]
-    return Table(table.column_names, names, _named(table.select_columns(there)))
+    return Table(table.column_names, names, _named(place, table.select_columns(there)))
 
 
-def _named(table: Any) -> Iterator[dict[str, Any]]:
+def _named(place: str, table: Any) -> Iterator[dict[str, Any]]:
     """The rows of a data set; a label is called by its name, where it has one."""
     labels = {column: getattr(kind, "names", None) for column, kind in table.features.items()}
-    for row in table:
-        for column, names in labels.items():
-            number = row[column]
-            if names and number is not None:
-                row[column] = names[number] if number >= 0 else None
+    rows = iter(table)
+    while True:
+        with reading(place, "holds a row that cannot be read"):
+            row = next(rows, None)
+            if row is None:
+                return
+            for column, names in labels.items():
+                number = row[column]
+                if names and number is not None:
+                    row[column] = names[number] if number >= 0 else None
         yield row
 
 

@@ -97,11 +97,14 @@ def stored(kind):
     elif kind in ("safetensors", "bfloat16"):
         mel = torch.from_numpy(levels).to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
         return safetensors.torch.save({"mel": mel}, {"preset": "hifigan-22k"})
-    elif kind == "parquet":
+    elif kind in ("parquet", "images"):
         import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.table({"text": ["A cat.", "A dog."], "label": [0, 1]})
+        columns = {"text": ["A cat.", "A dog."], "label": [0, 1]}
+        if kind == "images":
+            columns["image"] = [{"bytes": stored("png"), "path": None}] * 2
+        table = pyarrow.table(columns)
         pyarrow.parquet.write_table(table, file)
     else:
         picture.save(file, format=kind)
@@ -169,6 +172,14 @@ def parquet(rng, folder):
     path = file_in(folder, rng, in_bytes(rng, stored("parquet")), "parquet")
     source = TextSource(str(path))
     source.rows(source.listing(), False)
+
+
+@reader
+def tables_of_pictures(rng, folder):
+    path = file_in(folder, rng, in_bytes(rng, stored("images")), "parquet")
+    found = Pictures(str(path), label_column="label", caption_column="text").listing()
+    for content, name in zip(found.contents, found.names, strict=True):
+        read_picture(content, name)
 
 
 @reader

@@ -21,6 +21,7 @@ from multidiff.errors import InputError
 from multidiff.image.picture import read_picture
 from multidiff.image.published.contents import weights_in
 from multidiff.recipe import read_recipe
+from multidiff.text.listing import TextSource
 from multidiff.text.pieces import HuggingFaceVocabulary
 from multidiff.text.tables import read_table
 
@@ -161,3 +162,15 @@ def test_a_tokenizer_that_panics(tmp_path, capfd, pre_tokenizer, unknown):
     line = refused(lambda: vocabulary.numbers("a zebra"))
     assert line.startswith(f"{path}: is no tokenizer (")
     assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_table_whose_text_is_not_utf_8(tmp_path):
+    """The library finds out only when the row is read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a cat", "a dog sat"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"a dog sat", b"a d\xffg sat"))
+    source = TextSource(str(path))
+    assert str(path) in refused(lambda: source.rows(source.listing(), False))

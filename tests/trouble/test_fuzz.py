@@ -4,7 +4,7 @@ import fuzz
 import pytest
 
 # Seconds of imports, and no more to be found in a few cases.
-SLOW = ("parquet", "commands", "clip_tokenizers")
+SLOW = ("parquet", "tables_of_pictures", "commands", "clip_tokenizers")
 
 
 @pytest.mark.parametrize("name", [name for name in fuzz.READERS if name not in SLOW])
