@@ -8,7 +8,7 @@ from pathlib import Path
 from multidiff.catalogue import VERBS
 from multidiff.checking import locate
 from multidiff.errors import InputError
-from multidiff.files import check_replaceable, read_text
+from multidiff.files import check_replaceable
 from multidiff.foreign import convert_foreign
 from multidiff.loading import (
     CARD,
@@ -22,6 +22,7 @@ from multidiff.loading import (
     save_model,
 )
 from multidiff.options import read_options
+from multidiff.readers import read_text
 from multidiff.report import Report
 from multidiff.training.checkpoints import OWN
 from multidiff.weights import check_fit

@@ -1,16 +1,14 @@
-"""Writing files whole or not at all, and what reading them has in common."""
+"""Writing files whole or not at all, and the names of files."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from multidiff.errors import InputError
 from multidiff.exchange import exchange_paths
@@ -169,30 +167,6 @@ def refused(path: Path, error: OSError) -> InputError:
     """What to tell about a write that the system refused."""
     reason = REASONS.get(error.errno or 0, error.strerror or str(error))
     return InputError(f"{path}: cannot be written: {reason}; choose another place or make room")
-
-
-def read_text(path: Path) -> str:
-    """The content of a file in UTF-8.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); take it from its source") from error
-
-
-def parsed_json(text: str) -> Any:
-    """What a text in JSON says.
-
-    Raises:
-        ValueError: if it is none, or nested deeper than can be read.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def check_name(name: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff.files import parsed_json, place_of
+from multidiff.files import place_of
 from multidiff.fingerprint import Fingerprint, of_dataset, of_files, of_path
 from multidiff.image.picture import EXTENSIONS
 from multidiff.image.tables import TABLE_ENDINGS, open_table, table_files
 from multidiff.leftovers import is_hidden, visible_files
 from multidiff.packages import needs
-from multidiff.readers import check_source, open_source, reading
+from multidiff.readers import check_source, open_source, parse_json, read_text, reading
 
 logger = logging.getLogger(__name__)
 
 ALTERNATIVE = "|"
+MOST_LISTED_BYTES = 1 << 30
 METADATA = ("metadata.jsonl", "metadata.csv")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # Folders of a set that are parts of it, where others would be classes.
@@ -200,10 +203,7 @@ def _beside(picture: Path, texts: set[Path]) -> str | None:
     path = picture.with_suffix(".txt")
     if path not in texts:
         return None
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no caption in UTF-8 ({error}); write it again") from error
+    return read_text(path)
 
 
 def _classes(source: Source, folder: Path, pictures: Sequence[Path]) -> tuple[Any, Any]:
@@ -233,15 +233,17 @@ def _from_metadata(source: Source, folder: Path, path: Path) -> Listing:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a list of pictures by column."""
-    number = 0
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file) if path.suffix == ".csv" else filter(str.strip, file)
-            for line in lines:
-                yield dict(line if isinstance(line, dict) else parsed_json(line))
-                number += 1
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read after row {number} ({error})") from error
+    file = io.StringIO(read_text(path, MOST_LISTED_BYTES), newline="")
+    lines = csv.DictReader(file) if path.suffix == ".csv" else filter(str.strip, file)
+    for number in itertools.count(1):
+        with reading(path, f"row {number} cannot be read", "correct it"):
+            line = next(lines, None)
+            if line is None:
+                return
+            row = line if isinstance(line, dict) else parse_json(line, f"{path}: row {number}")
+            if not isinstance(row, dict):
+                raise TypeError("a row is an object, in braces")
+        yield row
 
 
 def _from_table(source: Source, path: Path) -> Listing:

@@ -154,6 +154,7 @@ class SentencePieceVocabulary(PieceVocabulary):
             raise InputError(f"{model}: a model is not trained again; leave out it or the source")
         self.model, self.kind = model, kind
         self._processor: Any = None
+        self._name = self.FILE
 
     def check_place(self) -> None:
         """Refuse a model that is not there.
@@ -215,17 +216,23 @@ class SentencePieceVocabulary(PieceVocabulary):
         with reading(name, "is no SentencePiece model"):
             processor = sentencepiece.SentencePieceProcessor()
             processor.LoadFromSerializedProto(base64.b64decode(content.strip(), validate=True))
+            for piece in range(processor.GetPieceSize()):
+                processor.IdToPiece(piece)  # fails of what is not UTF-8
+            for text in TRIALS:
+                processor.DecodeIds(processor.Encode(text, out_type=int))
         special = (processor.IsControl, processor.IsUnknown, processor.IsUnused)
         ids = range(processor.GetPieceSize())
         plain = [piece for piece in ids if not any(check(piece) for check in special)]
         self._renumber(plain, processor.unk_id(), name)
-        self._processor = processor
+        self._processor, self._name = processor, name
 
     def _encode(self, text: str) -> list[int]:
-        return self._processor.Encode(text, out_type=int)
+        with reading(self._name, "cannot encode a text"):
+            return self._processor.Encode(text, out_type=int)
 
     def _parts(self, text: str) -> list[str]:
-        return self._processor.Encode(text, out_type=str)
+        with reading(self._name, "cannot encode a text"):
+            return self._processor.Encode(text, out_type=str)
 
     def token_ends(self, text: str) -> list[int]:
         """See :class:`multidiff.text.vocabulary.Vocabulary`.
@@ -241,7 +248,8 @@ class SentencePieceVocabulary(PieceVocabulary):
         return [round(end * len(text) / ends[-1]) for end in ends]
 
     def _decode(self, ids: list[int]) -> str:
-        return self._processor.DecodeIds(ids)
+        with reading(self._name, "cannot decode its own pieces"):
+            return self._processor.DecodeIds(ids)
 
 
 class HuggingFaceVocabulary(PieceVocabulary):

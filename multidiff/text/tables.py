@@ -11,11 +11,11 @@ from typing import Any
 
 from multidiff.budgets import check_tables
 from multidiff.errors import InputError
-from multidiff.files import parsed_json, place_of
+from multidiff.files import place_of
 from multidiff.fingerprint import Fingerprint, of_dataset, of_path
 from multidiff.lines import decoded
 from multidiff.packages import needs
-from multidiff.readers import reading
+from multidiff.readers import parse_json, reading
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLE_ENDINGS = (".parquet", ".arrow")
@@ -108,10 +108,7 @@ def _from_objects(place: str, text: str) -> Table:
     names, rows = [], []
     for number, line in _lines(text):
         name = f"{place}:{number}"
-        try:
-            row = parsed_json(line)
-        except ValueError as error:
-            raise InputError(f"{name}: is no JSON ({error}); mend the line") from error
+        row = parse_json(line, name, "correct the line")
         if not isinstance(row, dict):
             raise InputError(f"{name}: is no JSON object; write one, in braces, on each line")
         names.append(name)

@@ -73,7 +73,7 @@ def test_a_text_beside_a_picture_is_its_caption(tmp_path, caplog):
     ]  # fmt: skip
     assert "1 of 3 pictures have no caption" in caplog.text
     (tmp_path / "1.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(InputError, match=r"1\.txt: is no caption in UTF-8"):
+    with pytest.raises(InputError, match=r"1\.txt: is no text in UTF-8"):
         Pictures(Source(str(tmp_path)))
 
 
@@ -108,7 +108,7 @@ def test_lists_that_cannot_be_read(tmp_path):
     write(tmp_path / "1.png", 1)
     path = tmp_path / "metadata.jsonl"
     path.write_text('{"file_name": "1.png"}\n{"file_name": \n')
-    with pytest.raises(InputError, match=r"metadata\.jsonl: cannot be read after row 1"):
+    with pytest.raises(InputError, match=r"metadata\.jsonl: row 2"):
         Pictures(Source(str(tmp_path)))
     path.write_text('{"name": "1.png"}\n')
     with pytest.raises(InputError, match=r"no column 'file_name'; it has \['name'\]"):

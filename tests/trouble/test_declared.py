@@ -1,5 +1,6 @@
 """What a small file declares is refused before it is inflated, resampled or allocated."""
 
+import base64
 import io
 import json
 import struct
@@ -22,7 +23,7 @@ from multidiff.image.picture import read_picture
 from multidiff.image.published.contents import weights_in
 from multidiff.recipe import read_recipe
 from multidiff.text.listing import TextSource
-from multidiff.text.pieces import HuggingFaceVocabulary
+from multidiff.text.pieces import HuggingFaceVocabulary, SentencePieceVocabulary
 from multidiff.text.tables import read_table
 
 HIFIGAN = PRESETS["hifigan-22k"]
@@ -174,3 +175,15 @@ def test_a_table_whose_text_is_not_utf_8(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"a dog sat", b"a d\xffg sat"))
     source = TextSource(str(path))
     assert str(path) in refused(lambda: source.rows(source.listing(), False))
+
+
+def test_pieces_that_are_not_utf_8(tmp_path):
+    """The library reads such a model and fails of some texts later."""
+    (tmp_path / "a.txt").write_text("\n".join(f"row {n} of many small ones" for n in range(40)))
+    made = SentencePieceVocabulary(30, TextSource(str(tmp_path / "a.txt")))
+    content = base64.b64decode(made.files()["sentencepiece.txt"])
+    assert content.count(b"\n\x03\xe2\x96\x81") == 1  # the piece that is a space
+    spoiled = content.replace(b"\n\x03\xe2\x96\x81", b"\n\x03\xe2\xff\x81")
+    (tmp_path / "sentencepiece.txt").write_bytes(base64.b64encode(spoiled))
+    line = refused(lambda: SentencePieceVocabulary(30).settle(tmp_path))
+    assert "sentencepiece.txt: is no SentencePiece model" in line

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.errors import InputError
-from multidiff.files import parsed_json
 from multidiff.image.published import naming
+from multidiff.readers import parse_json
 from multidiff.weights import read_tensors, some
 
 logger = logging.getLogger(__name__)
@@ -258,8 +258,5 @@ def _scale(path: Path, name: str, change: _Change, told: Mapping[str, Any]) -> f
 
 def _told_by_peft(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What peft wrote about both networks: their alpha, those of single layers, and the rule."""
-    try:
-        told = parsed_json(metadata.get(METADATA, "{}"))
-    except ValueError as error:
-        raise InputError(f"{path}: its {METADATA} is no JSON; copy or download it again") from error
+    told = parse_json(metadata.get(METADATA, "{}"), f"{path}: its {METADATA}")
     return told if isinstance(told, dict) else {}
