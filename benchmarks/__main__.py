@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.timing import HEADING, Row, machine
-from multidiff.report import table
+from multidiff.utils.report import table
 
 # Name -> module, imported when asked for.
 PARTS = {

@@ -81,7 +81,7 @@ def _decode(who: str, tile: int, side: int, small: int, threads: int) -> dict[st
 
 
 def _ours(channels: tuple[int, ...], tile: int) -> Any:
-    from multidiff.image.autoencoder import Autoencoder
+    from multidiff.image.autoencoders.kl import Autoencoder
 
     return Autoencoder(channels=channels, tile=tile).eval().decode
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multidiff.training.rates import rate_at
+from multidiff.training.lr_schedule import rate_at
 
 LEARNING_RATE = 1e-4
 BETAS, WEIGHT_DECAY = (0.95, 0.999), 1e-6

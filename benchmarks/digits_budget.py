@@ -27,11 +27,11 @@ from benchmarks.diffusers_training import DiffusersTraining
 from benchmarks.latent_digits import LatentDigits
 from benchmarks.pairs import Shape, their_pixel_unet
 from benchmarks.timing import Row, counted, installed, on_threads, rows_of, training_on_cpu
-from multidiff.image.data import Pictures
-from multidiff.image.feature_distance import SetDistance, batches_of, compare_sets
-from multidiff.image.features import PictureClassifier
-from multidiff.image.metrics import describe_all
-from multidiff.image.picture import crop_to, from_unit, pad_to_multiple
+from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple
+from multidiff.image.data.images import Pictures
+from multidiff.image.metrics.classifier import PictureClassifier
+from multidiff.image.metrics.feature_distance import SetDistance, batches_of, compare_sets
+from multidiff.image.metrics.sets import describe_all
 
 PART = "digits-budget"
 JUDGE = "digit-features"

@@ -15,11 +15,11 @@ import torch
 
 from benchmarks.text_step import WORDS, Numbers, _stepped
 from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
-from multidiff.core.alignment import align_many
-from multidiff.core.edits import EditProcess
+from multidiff.core.edit.alignment import align_many
+from multidiff.core.edit.process import EditProcess
+from multidiff.text.diffuser.network import Editor
+from multidiff.text.diffuser.task import EditTask
 from multidiff.text.domain import TextDomain
-from multidiff.text.edit_task import EditTask
-from multidiff.text.editor import Editor
 
 PART = "edit-step"
 STEP = "a training step"

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multidiff.core.randomness import generators, mixed_seed
-from multidiff.image.data import Pictures
-from multidiff.image.evaluation import prompts_of
-from multidiff.image.picture import to_unit
-from multidiff.loading import check_recipe
+from multidiff.core.random import generators, mixed_seed
+from multidiff.image.data.image_files import to_unit
+from multidiff.image.data.images import Pictures
+from multidiff.image.diffusion.evaluation import prompts_of
+from multidiff.models.loading import check_recipe
 from multidiff.training.batches import Batches
 from multidiff.training.ema import MovingAverage
-from multidiff.training.rates import rate_at
+from multidiff.training.lr_schedule import rate_at
 from multidiff.training.trainer import Trainer
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "image"

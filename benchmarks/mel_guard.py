@@ -1,8 +1,8 @@
 """Which mels of real recordings the guard refuses, right and on other scales, and their structure.
 
 For each family of changes: how many of the recordings' mels are refused, and the fluctuation of
-their fine structure relative to white noise (multidiff/audio/mel_guard.py). Right mels should all
-pass, those of other scales none.
+their fine structure relative to white noise (multidiff/audio/data/mel_guard.py). Right mels should
+all pass, those of other scales none.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from benchmarks.timing import Row
-from multidiff.audio.data import Source
+from multidiff.audio.data.mel_guard import MelStatistics, fault_of
+from multidiff.audio.data.segments import Source
 from multidiff.audio.mel import MelPreset, preset_named
-from multidiff.audio.mel_guard import MelStatistics, fault_of
 
 PART = "mel-guard"
 TEN = math.log(10)

@@ -17,8 +17,8 @@ import torch
 import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of
 from benchmarks.watching import CLOCK, NETWORK, NETWORKS, watch_network
-from multidiff.text.edit_walk import drawn
-from multidiff.text.orders import TextOrder
+from multidiff.text.diffuser.sampling_config import drawn
+from multidiff.text.request import TextOrder
 
 PART = "network-share"
 OURS = "multidiff in all"

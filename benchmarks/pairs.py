@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from multidiff.image.unet import Attention, UNet
+from multidiff.image.diffusion.unet import Attention, UNet
 
 THEIR_DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 THEIR_UP = {"none": "UpBlock2D", "self": "AttnUpBlock2D", "cross": "CrossAttnUpBlock2D"}

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from benchmarks.pairs import alike, apart, latent_unet, their_latent_unet
 from benchmarks.timing import Row, counted, in_alternation, installed, on_threads, rows_of
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.randomness import generators, normal
-from multidiff.core.schedules import BetaSchedule, NoiseLevel
-from multidiff.image.autoencoder import Autoencoder
-from multidiff.image.diffusion import PictureDiffusion
-from multidiff.image.domains import LatentDomain
-from multidiff.image.text_encoder import TextEncoder
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
+from multidiff.core.random import generators, normal
+from multidiff.image.autoencoders.kl import Autoencoder
+from multidiff.image.diffusion.domains import LatentDomain
+from multidiff.image.diffusion.model import PictureDiffusion
+from multidiff.image.diffusion.sampling_config import PictureWalk
+from multidiff.image.diffusion.text_encoder import TextEncoder
 from multidiff.image.tokenizers import WordTokenizer
-from multidiff.image.walk import PictureWalk
 
 PART = "picture-loop"
 UNET = ((64, 128, 256), 8, 128)

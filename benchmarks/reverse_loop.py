@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Row, counted, in_alternation, installed, on_threads, rows_of
-from multidiff.audio.domains import WhitenedDomain
-from multidiff.audio.frames import FrameDenoiser
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule, NoiseLevel
-from multidiff.core.solvers import DDIM
-from multidiff.core.times import trailing_times
+from multidiff.audio.vocoder.domains import WhitenedDomain
+from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM
+from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
+from multidiff.core.gaussian.timesteps import trailing_times
+from multidiff.core.sample import sample
 
 PART = "reverse-loop"
 STEPS, TABLE = 20, 1000

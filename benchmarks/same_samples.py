@@ -27,9 +27,9 @@ from PIL import Image
 MAIN = """
 import sys
 try:
-    from multidiff.cli.main import run
+    from multidiff.cli.main.main import run
 except ImportError:
-    from multidiff.cli import run
+    from multidiff.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
 STARTER_DIGITS = "starter:digits/digits.parquet"

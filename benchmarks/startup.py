@@ -11,7 +11,7 @@ from benchmarks.timing import Row, in_alternation, rows_of
 PART = "startup"
 PROGRAMS = {
     "python -c pass": ["-c", "pass"],
-    "multidiff --help": ["-m", "multidiff.cli", "--help"],
+    "multidiff --help": ["-m", "multidiff.cli.main", "--help"],
 }
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import multidiff
 from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
-from multidiff.audio.evaluation import GRIFFIN_LIM_ITERATIONS, Clip, clips_of
-from multidiff.audio.metrics import griffin_lim
-from multidiff.audio.vocoder import Vocoder
-from multidiff.loading import shipped
+from multidiff.audio.metrics.evaluation import GRIFFIN_LIM_ITERATIONS, Clip, clips_of
+from multidiff.audio.metrics.pairs import griffin_lim
+from multidiff.audio.vocoder.model import Vocoder
+from multidiff.models.loading import shipped
 
 PART = "synth"
 MODEL, RECORDING = "speech", "starter:speech/LJ001-0019.flac"

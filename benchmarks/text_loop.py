@@ -17,13 +17,13 @@ import torch
 
 from benchmarks.text_step import Numbers
 from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.schedules import BetaSchedule
-from multidiff.core.times import even_times
-from multidiff.text.denoiser import TextDenoiser
-from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.embedded import EmbeddedDomain
-from multidiff.text.orders import TextOrder
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.core.gaussian.timesteps import even_times
+from multidiff.text.diffusion_lm.denoiser import TextDenoiser
+from multidiff.text.diffusion_lm.domain import EmbeddedDomain
+from multidiff.text.diffusion_lm.model import TextDiffusion
+from multidiff.text.request import TextOrder
 
 PART = "text-loop"
 OURS = "multidiff generate()"

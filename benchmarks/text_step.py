@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.randomness import generators
-from multidiff.core.schedules import BetaSchedule, NoiseLevel
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
+from multidiff.core.random import generators
 from multidiff.core.task import DiffusionTask
-from multidiff.nn.embedding import sinusoid
-from multidiff.text.denoiser import TextDenoiser
-from multidiff.text.embedded import EmbeddedDomain
+from multidiff.nn.embeddings import sinusoid
+from multidiff.text.diffusion_lm.denoiser import TextDenoiser
+from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 
 PART = "text-step"
 OURS, THEIRS = "multidiff", "transformers BertModel"

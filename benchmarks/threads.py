@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import multidiff as md
 from multidiff.core.protocols import Encoded
-from multidiff.nn.embedding import LogSNREmbedding
+from multidiff.nn.embeddings import LogSNREmbedding
 
 Work = Callable[[], list[Tensor]]
 
@@ -93,7 +93,7 @@ def trained(task: Callable[[], nn.Module], precision: Any) -> list[Tensor]:
 def works() -> dict[str, Work]:
     """Return each kind of work but the building of layers."""
     from multidiff.core.draws import DrawsFrom
-    from multidiff.text.orders import TextOrder
+    from multidiff.text.request import TextOrder
 
     digits, restaurant = md.load("digits"), md.load("restaurant")
     process = md.GaussianProcess(md.BetaSchedule.cosine(100), predicts="velocity")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 import multidiff as md
 from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
-from multidiff.image.evaluation import AT_ONCE, DATA, prompts_of
-from multidiff.image.feature_distance import batches_of, compare_sets, labelled
-from multidiff.image.metrics import describe_all
+from multidiff.image.diffusion.evaluation import AT_ONCE, DATA, prompts_of
+from multidiff.image.metrics.feature_distance import batches_of, compare_sets, labelled
+from multidiff.image.metrics.sets import describe_all
 
 PART = "token-digits"
 MOST = 5000  # real digits

@@ -16,7 +16,7 @@ from typing import Any
 import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of, training_on_cpu
 from benchmarks.watching import CLOCK, NETWORKS, watch, watch_network
-from multidiff.loading import check_recipe
+from multidiff.models.loading import check_recipe
 from multidiff.training.record import Record
 from multidiff.training.run import Run
 from multidiff.training.trainer import Trainer

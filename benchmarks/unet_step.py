@@ -33,10 +33,10 @@ from benchmarks.timing import (
     rows_of,
     training_on_cpu,
 )
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.schedules import BetaSchedule
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.core.task import DiffusionTask
-from multidiff.image.domains import PixelDomain
+from multidiff.image.diffusion.domains import PixelDomain
 from multidiff.training.batches import ListedBatches
 from multidiff.training.record import Record
 from multidiff.training.run import Run

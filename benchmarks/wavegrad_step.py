@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import Row, counted, in_alternation, installed, on_threads, rows_of
-from multidiff.audio.lmnt import renamed
-from multidiff.audio.wavegrad import WaveGrad
-from multidiff.core.schedules import BetaSchedule, NoiseLevel
+from multidiff.audio.vocoder.lmnt import renamed
+from multidiff.audio.vocoder.wavegrad import WaveGrad
+from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
 
 PART = "wavegrad-step"
 MEL = "lmnt-wavegrad-22k"

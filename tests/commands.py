@@ -2,7 +2,7 @@
 
 import json
 
-from multidiff.cli import run
+from multidiff.cli.main import run
 
 
 def does(capsys, *arguments):

@@ -24,7 +24,7 @@ def small_run(tmp_path_factory):
     """The folder of a finished training run: the smoke recipe's."""
     from program import RECIPES
 
-    from multidiff.cli import run
+    from multidiff.cli.main import run
 
     folder = tmp_path_factory.mktemp("runs") / "speech"
     assert run(["train", str(RECIPES / "smoke" / "speech.yaml"), "--out", str(folder)]) == 0

@@ -10,8 +10,8 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from multidiff.cli import run
-from multidiff.errors import InputError
+from multidiff.cli.main import run
+from multidiff.utils.errors import InputError
 
 TIMES = int(os.environ.get("MULTIDIFF_TEST_CASES", "1"))
 MARK = b"\xef\xbb\xbf"

@@ -30,7 +30,7 @@ def gaussian_data(deviation):
 
 def gaussian_data_with_variance(process, deviation):
     """The same beside the exact reverse variance, as a learned fraction (two channels)."""
-    from multidiff.core.posterior import Transition
+    from multidiff.core.gaussian.posterior import Transition
 
     steps = process.schedule.num_steps
 

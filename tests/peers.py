@@ -12,14 +12,14 @@ import diffusers
 import torch
 import transformers
 
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.schedules import BetaSchedule
-from multidiff.image.autoencoder import Autoencoder
-from multidiff.image.diffusion import PictureDiffusion
-from multidiff.image.domains import LatentDomain
-from multidiff.image.text_encoder import TextEncoder
-from multidiff.image.unet import UNet
-from multidiff.image.walk import PictureWalk
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.image.autoencoders.kl import Autoencoder
+from multidiff.image.diffusion.domains import LatentDomain
+from multidiff.image.diffusion.model import PictureDiffusion
+from multidiff.image.diffusion.sampling_config import PictureWalk
+from multidiff.image.diffusion.text_encoder import TextEncoder
+from multidiff.image.diffusion.unet import UNet
 
 CROSS, PLAIN = "cross", "none"
 THEIR_DOWN = {CROSS: "CrossAttnDownBlock2D", PLAIN: "DownBlock2D"}

@@ -6,9 +6,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from multidiff.image.published import naming
-from multidiff.image.published.single_file import map_to_theirs
-from multidiff.image.published.tensors import as_convolutions, packed, without_clip_prefix
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.single_file import map_to_theirs
+from multidiff.image.stable_diffusion.tensors import as_convolutions, packed, without_clip_prefix
 
 LETTERS = [chr(code) for code in range(33, 127)]
 MERGES = ["a b", "c a", "ca t</w>"]

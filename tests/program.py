@@ -14,13 +14,13 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "ACCELERATE_USE_CPU": "true",
 }
-MULTIDIFF = [sys.executable, "-m", "multidiff.cli"]
+MULTIDIFF = [sys.executable, "-m", "multidiff.cli.main"]
 # accelerate starts several processes only where it believes in several GPUs; the environment
 # above has them compute on the CPU all the same.
 LAUNCH = [
     sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
     "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-    "--main_process_port", "0", "-m", "multidiff.cli",
+    "--main_process_port", "0", "-m", "multidiff.cli.main",
 ]  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def refused(*arguments, **options):
 
 def trained(folder, name, *overrides, steps=6):
     """The folder of a model that a smoke recipe made in a few steps, in this process."""
-    from multidiff.cli import run as run_here
+    from multidiff.cli.main import run as run_here
 
     recipe = RECIPES / "smoke" / f"{name}.yaml"
     words = [f"trainer.{key}={steps}" for key in ("steps", "save_every", "validate_every")]

@@ -28,6 +28,6 @@ def begin_sharded(self, *arguments, **options):
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(200, exit=True)  # processes that wait for each other
     accelerate.Accelerator.__init__ = begin_sharded
-    from multidiff.cli import main
+    from multidiff.cli.main import main
 
     main()

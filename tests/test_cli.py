@@ -13,10 +13,10 @@ from commands import complains, does, facts
 from program import RECIPES, refused, run
 
 import multidiff
-from multidiff.devices import checked_device
-from multidiff.errors import InputError
-from multidiff.loading import card_of, shipped
-from multidiff.weights import read_tensors, save_tensors
+from multidiff.models.loading import card_of, shipped
+from multidiff.models.weights import read_tensors, save_tensors
+from multidiff.utils.devices import checked_device
+from multidiff.utils.errors import InputError
 
 SMOKE = sorted((RECIPES / "smoke").glob("*.yaml"))
 COMMANDS = ("synth", "sample", "eval", "train", "check", "models", "doctor", "convert")

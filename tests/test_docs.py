@@ -11,8 +11,8 @@ import pytest
 from pages import PAGES, ROOT, blocks, execute
 from program import refused
 
-from multidiff.catalogue import PARTS, VERBS
-from multidiff.cli import run
+from multidiff.cli.main import run
+from multidiff.config.registry import PARTS, VERBS
 
 MODALITY = ROOT / "docs" / "add_a_modality.md"
 PYTHON = [page for page in PAGES if page != MODALITY and any(blocks(page))]
@@ -67,7 +67,7 @@ def commands():
 def test_commands_and_their_options_exist(line):
     import typer.main
 
-    from multidiff.cli import app
+    from multidiff.cli.main import app
 
     words = shlex.split(re.split(r"#|\||&&|\s{2,}", line)[0])
     group = typer.main.get_command(app)
@@ -82,9 +82,9 @@ def options_of_wings(name, command):
 
     For ``convert`` that is what either side takes: reading a checkpoint, or writing one.
     """
-    from multidiff.catalogue import CONVERTERS, VERBS
-    from multidiff.checking import locate
-    from multidiff.options import option_names
+    from multidiff.config.build import locate
+    from multidiff.config.options import option_names
+    from multidiff.config.registry import CONVERTERS, VERBS
 
     if not command.context_settings.get("ignore_unknown_options"):
         return set()

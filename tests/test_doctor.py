@@ -11,12 +11,13 @@ from commands import complains, does, facts
 from pages import ROOT
 from program import RECIPES
 
-from multidiff import doctor, packages
 from multidiff.audio import mel
-from multidiff.cli import run
-from multidiff.errors import InputError
-from multidiff.files import place_of
-from multidiff.loading import shipped
+from multidiff.cli import doctor
+from multidiff.cli.main import run
+from multidiff.models.loading import shipped
+from multidiff.utils import packages
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -42,7 +43,7 @@ def uninstalled(monkeypatch, package):
 def one_model(monkeypatch):
     """A package with a single model, quick to load."""
     small = {"digit-features": shipped()["digit-features"]}
-    monkeypatch.setattr("multidiff.loading.shipped", lambda: small)
+    monkeypatch.setattr("multidiff.models.loading.shipped", lambda: small)
 
 
 def test_the_doctor_looks_at_every_package_device_and_model(capsys):
@@ -97,9 +98,9 @@ def test_a_version_out_of_bounds_is_a_fault(monkeypatch):
 
 def test_a_model_that_does_not_load_is_a_fault(capsys, monkeypatch, tmp_path):
     (tmp_path / "recipe.yaml").write_text("model: {use: PictureClassifier}")
-    monkeypatch.setattr("multidiff.loading.shipped", lambda: {"spoiled": tmp_path})
+    monkeypatch.setattr("multidiff.models.loading.shipped", lambda: {"spoiled": tmp_path})
     assert "model spoiled does not load" in complains(capsys, "doctor")
-    monkeypatch.setattr("multidiff.loading.shipped", dict)
+    monkeypatch.setattr("multidiff.models.loading.shipped", dict)
     assert "no model lies in the package" in complains(capsys, "doctor")
 
 
@@ -151,6 +152,6 @@ def test_a_command_without_one_of_its_packages_ends_in_one_line(capsys, monkeypa
 
 
 def test_an_import_that_is_a_fault_of_ours_stays_one(monkeypatch):
-    without(monkeypatch, "multidiff.doctor")
+    without(monkeypatch, "multidiff.cli.doctor")
     with pytest.raises(ImportError):
         run(["doctor"])

@@ -9,11 +9,11 @@ from program import RECIPES
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from multidiff.core.randomness import uniform
-from multidiff.dry_run import Recipe, check_devices, cost_of_step
-from multidiff.errors import InputError
-from multidiff.loading import build_model
+from multidiff.core.random import uniform
+from multidiff.dry_run.step import Recipe, check_devices, cost_of_step
+from multidiff.models.loading import build_model
 from multidiff.training.trainer import Trainer
+from multidiff.utils.errors import InputError
 
 SMOKE = RECIPES / "smoke"
 ROWS = 16
@@ -233,7 +233,7 @@ def test_overrides_change_what_is_estimated(capsys):
     assert heading.startswith("| recipe | parameters |")
     assert "speech.yaml` | 0.1 M | 6, bf16 |" in row
     # Tables that are kept between calls are made of ordinary tensors.
-    from multidiff.audio.lapped import _basis
+    from multidiff.audio.vocoder.mdct import _basis
 
     assert not isinstance(_basis(128), FakeTensor)
 
@@ -251,7 +251,7 @@ def test_a_frozen_autoencoder_and_its_first_pass(capsys):
 
 
 def test_what_is_wrong_is_one_line(capsys, monkeypatch):
-    from multidiff.text.data import Sentences
+    from multidiff.text.data.sentences import Sentences
 
     recipe = SMOKE / "masked.yaml"
     assert "rtx4090" in complains(capsys, "check", recipe, "--dry-run", "--gpu", "voodoo2")

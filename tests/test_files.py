@@ -10,11 +10,11 @@ import zlib
 
 import pytest
 
-from multidiff import exchange, files, leftovers
-from multidiff.errors import InputError
-from multidiff.exchange import exchange_paths
-from multidiff.files import folder_written_whole, kept_to_itself, recovered, written_whole
-from multidiff.leftovers import HOST, aside_of, sweep, visible_files
+from multidiff.utils import exchange, files, leftovers
+from multidiff.utils.errors import InputError
+from multidiff.utils.exchange import exchange_paths
+from multidiff.utils.files import folder_written_whole, kept_to_itself, recovered, written_whole
+from multidiff.utils.leftovers import HOST, aside_of, sweep, visible_files
 
 PARTS, LINES = 6, 400
 
@@ -94,9 +94,9 @@ def test_sixty_kills_amid_the_replacement_of_a_model(tmp_path, system, request):
     """The old or the new model is there and whole: recipe and weights are of one save."""
     import torch
 
-    from multidiff.loading import find_model, save_model
-    from multidiff.recipe import read_recipe
-    from multidiff.weights import read_tensors
+    from multidiff.config.recipe import read_recipe
+    from multidiff.models.loading import find_model, save_model
+    from multidiff.models.weights import read_tensors
 
     if system != "as it is":
         request.getfixturevalue("no_exchange")
@@ -141,7 +141,7 @@ def test_killed_between_the_two_renames(tmp_path, no_exchange, monkeypatch):
 
 
 def test_a_model_that_lies_aside_is_found(tmp_path):
-    from multidiff.loading import find_model, is_ours
+    from multidiff.models.loading import find_model, is_ours
 
     for name in ("model.safetensors", "recipe.yaml"):
         (tmp_path / "run" / "model").mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from multidiff.budgets import check_inflation, check_pixels, check_safetensors, check_sound
-from multidiff.cli import PrintableLines, complain
-from multidiff.errors import InputError, Interrupted, printable
-from multidiff.readers import is_plausible_hub_id, parse_json, read_text, reading
+from multidiff.cli.main import PrintableLines, complain
+from multidiff.utils.budgets import check_inflation, check_pixels, check_safetensors, check_sound
+from multidiff.utils.errors import InputError, Interrupted, printable
+from multidiff.utils.readers import is_plausible_hub_id, parse_json, read_text, reading
 
 
 class Panic(BaseException):

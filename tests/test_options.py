@@ -8,12 +8,12 @@ import pytest
 import typer
 from commands import complains, does
 
-from multidiff.cli import app
-from multidiff.command_line import Commands, LivePrinter
-from multidiff.errors import InputError
-from multidiff.lines import read_lines
-from multidiff.options import read_options
-from multidiff.report import Report
+from multidiff.cli.main import app
+from multidiff.cli.parsing import Commands, LivePrinter
+from multidiff.config.options import read_options
+from multidiff.utils.errors import InputError
+from multidiff.utils.lines import read_lines
+from multidiff.utils.report import Report
 
 
 def take(
@@ -157,10 +157,10 @@ def test_nothing_is_made_for_nobody(monkeypatch, tmp_path):
 
 def test_texts_to_be_spoken_come_from_a_file(tmp_path, monkeypatch, capsys):
     said = []
-    monkeypatch.setattr("multidiff.loading.load", lambda name, device: name)
-    monkeypatch.setattr("multidiff.cli.verb", lambda model, name: lambda *_, **__: Report())
+    monkeypatch.setattr("multidiff.models.loading.load", lambda name, device: name)
+    monkeypatch.setattr("multidiff.cli.main.verb", lambda model, name: lambda *_, **__: Report())
     monkeypatch.setattr(
-        "multidiff.audio.synth.spoken", lambda texts: nullcontext(said.append(texts))
+        "multidiff.audio.synthesis.spoken", lambda texts: nullcontext(said.append(texts))
     )
     path = tmp_path / "lines.txt"
     path.write_text("one\ntwo\n")

@@ -42,7 +42,7 @@ def test_everything_imports_trains_and_speaks_without_locks_hangups_and_torchaud
     """All modules, a run that is replaced and resumed, and a sound."""
     code = f"""
     import multidiff
-    from multidiff.cli import run
+    from multidiff.cli.main import run
 
     for module in pkgutil.walk_packages(multidiff.__path__, "multidiff."):
         importlib.import_module(module.name)
@@ -65,7 +65,7 @@ def test_everything_imports_trains_and_speaks_without_locks_hangups_and_torchaud
 def test_help_and_version_need_no_package_but_the_parsers(tmp_path):
     """As on a machine where torch itself is broken."""
     code = """
-    from multidiff.cli import run
+    from multidiff.cli.main import run
 
     for name in ("torch", "numpy", "librosa", "soundfile", "transformers"):
         sys.modules[name] = None

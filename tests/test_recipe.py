@@ -7,12 +7,12 @@ from typing import Any, Literal
 import pytest
 from program import RECIPES
 
-from multidiff.catalogue import PARTS, VERBS
-from multidiff.checking import check_section, locate
-from multidiff.errors import InputError
-from multidiff.loading import SECTIONS, check_recipe
-from multidiff.recipe import parse, read_recipe, to_yaml
-from multidiff.weights import without_values
+from multidiff.config.build import check_section, locate
+from multidiff.config.recipe import parse, read_recipe, to_yaml
+from multidiff.config.registry import PARTS, VERBS
+from multidiff.models.loading import SECTIONS, check_recipe
+from multidiff.models.weights import without_values
+from multidiff.utils.errors import InputError
 
 ALL = sorted(RECIPES.rglob("*.yaml"))
 
@@ -99,7 +99,7 @@ def test_what_a_constructor_refuses_has_its_line():
 def test_nothing_is_built_before_everything_is_right(monkeypatch):
     built = []
     monkeypatch.setattr(
-        "multidiff.core.losses.SimpleLoss.__init__", lambda *a, **k: built.append(1)
+        "multidiff.core.gaussian.losses.SimpleLoss.__init__", lambda *a, **k: built.append(1)
     )
     faults("data: {use: GaussianProcess, objective: {use: SimpleLoss}, schedule: 3, x: 1}")
     assert built == []

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import multidiff as md
-from multidiff.errors import InputError
-from multidiff.requests import checked_seeds, one_each
-from multidiff.text.orders import TextOrder
+from multidiff.models.requests import checked_seeds, one_each
+from multidiff.text.request import TextOrder
+from multidiff.utils.errors import InputError
 
 
 def test_one_item_is_one_sample_and_others_are_refused():

@@ -1,4 +1,4 @@
-"""Nothing is float64 on a device that has none: devices.py stands for Apple's GPUs."""
+"""Nothing is float64 on a device that has none: utils/devices.py stands for Apple's GPUs."""
 
 import subprocess
 import sys
@@ -17,15 +17,19 @@ CODE = """
 
     import multidiff
     from multidiff.core import devices
-    from multidiff.core.block_masking import BlockMaskProcess
-    from multidiff.core.likelihood import ContinuousDecoder, DiscretisedDecoder, variational_bound
-    from multidiff.core.losses import HybridLoss
-    from multidiff.core.mask_schedules import LogLinearMasks
-    from multidiff.core.masking import MaskProcess, continuous_time, discrete_time, mask_bound
-    from multidiff.core.randomness import generators
-    from multidiff.core.times import DiscreteTimes, ImportanceTimes
-    from multidiff.text import masked
-    from multidiff.text.orders import TextOrder
+    from multidiff.core.discrete.blocks import BlockMaskProcess
+    from multidiff.core.gaussian.likelihood import (
+        ContinuousDecoder, DiscretisedDecoder, variational_bound,
+    )
+    from multidiff.core.gaussian.losses import HybridLoss
+    from multidiff.core.discrete.schedules import LogLinearMasks
+    from multidiff.core.discrete.absorbing import (
+        MaskProcess, continuous_time, discrete_time, mask_bound,
+    )
+    from multidiff.core.random import generators
+    from multidiff.core.gaussian.timesteps import DiscreteTimes, ImportanceTimes
+    from multidiff.text.masked import model as masked
+    from multidiff.text.request import TextOrder
 
     devices.WITHOUT_FLOAT64, masked.LOOKS = (NAME.type,), 2
     torch.set_num_threads(1)

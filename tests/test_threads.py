@@ -20,7 +20,7 @@ def test_the_text_encoder_is_built_without_exchanging_functions_of_torch(monkeyp
     """The library would put its own in the place of torch.nn.init's, in every thread."""
     import transformers.modeling_utils as library
 
-    from multidiff.image.text_encoder import TextEncoder
+    from multidiff.image.diffusion.text_encoder import TextEncoder
 
     def refuse(*_):
         raise AssertionError("initialised by the library")

@@ -7,10 +7,10 @@ import pytest
 from commands import complains, does
 from program import RECIPES
 
-from multidiff.errors import InputError
 from multidiff.image.tokenizers import ClipTokenizer
-from multidiff.text.pieces import HuggingFaceVocabulary, SentencePieceVocabulary
-from multidiff.trial import try_recipe
+from multidiff.models.trial import try_recipe
+from multidiff.text.data.subwords import HuggingFaceVocabulary, SentencePieceVocabulary
+from multidiff.utils.errors import InputError
 
 DIGITS = (RECIPES / "smoke" / "digits_pixels.yaml").read_text()
 PICTURES = """\

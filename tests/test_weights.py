@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from multidiff import load
-from multidiff.errors import InputError
-from multidiff.loading import RECIPE, WEIGHTS, build_model, shipped
-from multidiff.weights import (
+from multidiff.models.loading import RECIPE, WEIGHTS, build_model, shipped
+from multidiff.models.weights import (
     is_pickle,
     load_into,
     read_pickle,
@@ -19,6 +18,7 @@ from multidiff.weights import (
     save_tensors,
     without_values,
 )
+from multidiff.utils.errors import InputError
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.core.protocols import Domain, Encoded
-from multidiff.core.schedules import BetaSchedule
 from multidiff.core.task import DiffusionTask
 
 

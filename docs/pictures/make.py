@@ -20,16 +20,16 @@ import torch
 from PIL import Image
 
 import multidiff as md
-from multidiff.audio.metrics import griffin_lim
-from multidiff.audio.sound import SoundFile
-from multidiff.audio.synth import find_inputs, synthesize_file
-from multidiff.cli import run
-from multidiff.files import place_of
-from multidiff.image.diffusion import Canvas
-from multidiff.image.picture import grid, write_picture
+from multidiff.audio.data.sound import SoundFile
+from multidiff.audio.metrics.pairs import griffin_lim
+from multidiff.audio.synthesis import find_inputs, synthesize_file
+from multidiff.cli.main import run
+from multidiff.image.data.image_files import grid, write_picture
+from multidiff.image.diffusion.model import Canvas
+from multidiff.text.data.vocabulary import PAD
 from multidiff.text.domain import UNWRITTEN
-from multidiff.text.orders import TextOrder
-from multidiff.text.vocabulary import PAD
+from multidiff.text.request import TextOrder
+from multidiff.utils.files import place_of
 
 HERE = Path(__file__).parent
 SOUNDS = HERE.parent / "sounds"

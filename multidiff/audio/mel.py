@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.errors import InputError
-from multidiff.packages import needs
+from multidiff.utils.errors import InputError
+from multidiff.utils.packages import needs
 
 DECIBELS_BELOW_ONE = 100.0  # lmnt's scale: -100 dB is 0, 0 dB is 1, after 20 dB are taken off
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from multidiff.core.predictions import with_clean
+from multidiff.core.gaussian.predictions import with_clean
+from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Estimate, Projection
-from multidiff.core.schedules import NoiseLevel
 
 # Marks projections that leave some of the state as it was estimated.
 UNBOUNDED = "leaves_some_unbounded"

@@ -3,7 +3,7 @@
 A **Domain** turns media into a state and back. A **Process** knows how a state is
 corrupted, which loss that implies and how to read a network's output. A **Denoiser** is
 any network ``(noisy, level, condition) -> output``. A **Solver** makes one reverse step.
-:func:`multidiff.core.sampling.sample` walks all of them backwards, and one trainer trains
+:func:`multidiff.core.sample.sample` walks all of them backwards, and one trainer trains
 all of them; neither knows which modality it serves.
 """
 
@@ -16,14 +16,14 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from multidiff.core.randomness import Rng
-from multidiff.core.schedules import NoiseLevel
-from multidiff.core.times import TimeGrid
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.random import Rng
 
 # A condition is a tensor, or a dict or tuple of tensors, each with the batch first.
 Condition = Any
 # Each process has records of its own: Gaussian noise those of this file, masks theirs in
-# multidiff.core.masking. A level has a time, rows and parts.
+# multidiff.core.discrete.absorbing. A level has a time, rows and parts.
 Level = Any
 Corruption = Any
 Reading = Any

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multidiff.core.gaussian.self_conditioning import SelfConditioning
 from multidiff.core.guidance import leave_out, map_condition
 from multidiff.core.protocols import (
     Condition,
@@ -19,8 +20,7 @@ from multidiff.core.protocols import (
     Estimate,
     Process,
 )
-from multidiff.core.randomness import Rng, uniform
-from multidiff.core.self_conditioning import SelfConditioning
+from multidiff.core.random import Rng, uniform
 
 # Names in the losses and the log that an extra loss cannot have.
 TAKEN = {"denoising", "gradient", "rate", "step", "group"}

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from multidiff.errors import InputError
+from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

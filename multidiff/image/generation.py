@@ -10,10 +10,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from multidiff.errors import InputError
-from multidiff.requests import Seed as Seed
-from multidiff.requests import checked_seeds, one_each
-from multidiff.walks import Walk
+from multidiff.models.requests import Seed as Seed
+from multidiff.models.requests import checked_seeds, one_each
+from multidiff.models.sampling_config import Walk
+from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from multidiff.image.autoencoding import Restoring
-from multidiff.image.diffusion import PictureDiffusion
-from multidiff.image.picture import grid
+from multidiff.image.autoencoders.training import Restoring
+from multidiff.image.data.image_files import grid
+from multidiff.image.diffusion.model import PictureDiffusion
 
 EXAMPLES = 8
 MOST_STEPS = 50

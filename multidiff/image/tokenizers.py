@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from multidiff.errors import InputError
-from multidiff.fingerprint import Fingerprint, of_files
-from multidiff.packages import needs
-from multidiff.readers import check_file_size, read_text, reading, without_panic_report
+from multidiff.utils.errors import InputError
+from multidiff.utils.fingerprint import Fingerprint, of_files
+from multidiff.utils.packages import needs
+from multidiff.utils.readers import check_file_size, read_text, reading, without_panic_report
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.nn.norm import AdaptiveNorm
+from multidiff.nn.norms import AdaptiveNorm
 
 
 class ConvNeXtBlock(nn.Module):

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.guidance import map_condition
 from multidiff.core.protocols import Condition
-from multidiff.core.schedules import NoiseLevel
 
 
 class TimestepDenoiser(nn.Module):

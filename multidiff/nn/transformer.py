@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from multidiff.nn.norm import AdaptiveNorm
+from multidiff.nn.norms import AdaptiveNorm
 
 
 class PlainNorm(nn.LayerNorm):

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from multidiff.core.devices import moved
 from multidiff.core.protocols import Domain, Encoded
-from multidiff.core.randomness import Rng, uniform
-from multidiff.fingerprint import Fingerprint
-from multidiff.text.meaning import LEFT_OPEN, MeaningTable
-from multidiff.text.vocabulary import END, PAD, UNKNOWN, Vocabulary
+from multidiff.core.random import Rng, uniform
+from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable
+from multidiff.text.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
+from multidiff.utils.fingerprint import Fingerprint
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from itertools import cycle, islice
 from pathlib import Path
 
-from multidiff.text.listing import Texts, TextSource
-from multidiff.text.vocabulary import FIRST, checked
+from multidiff.text.data.listing import Texts, TextSource
+from multidiff.text.data.vocabulary import FIRST, checked
 
 # Words of a text whose length the recipe does not limit: longer than any network reads.
 MOST_WORDS = 1000
@@ -38,7 +38,7 @@ class MadeUpSource(TextSource):
         return cls(**own, words=words)
 
     def listing(self) -> Texts:
-        """See :class:`~multidiff.text.listing.TextSource`."""
+        """See :class:`~multidiff.text.data.listing.TextSource`."""
         text = made_up_text(self.words)
         told = self.meaning_column is not None or bool(self.attribute_columns)
         return Texts(
@@ -54,7 +54,7 @@ class MadeUpSource(TextSource):
 
 
 class MadeUpVocabulary:
-    """A vocabulary of a stated size; see :class:`~multidiff.text.vocabulary.Vocabulary`.
+    """A vocabulary of a stated size; see :class:`~multidiff.text.data.vocabulary.Vocabulary`.
 
     Args:
         size: number of tokens.

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Process
-from multidiff.core.randomness import generators
+from multidiff.core.random import generators
 from multidiff.core.task import DiffusionTask
-from multidiff.domain_model import DomainModel
-from multidiff.errors import InputError
-from multidiff.requests import Seed, checked_seeds, one_each
+from multidiff.models.base import DomainModel
+from multidiff.models.requests import Seed, checked_seeds, one_each
 from multidiff.text.domain import TextDomain
-from multidiff.text.metrics import minimum_bayes_risk
-from multidiff.text.orders import (
+from multidiff.text.metrics.scores import minimum_bayes_risk
+from multidiff.text.request import (
     TextOrder,
     batches_of,
     candidate_seeds,
     check_candidates,
     drawn_index,
 )
-from multidiff.text.walk import TextWalk
+from multidiff.text.sampling_config import TextWalk
+from multidiff.utils.errors import InputError
 
 # From some orders, their lengths in tokens and their generators to texts, on one canvas.
 Make = Callable[[list[TextOrder], list[int], list[torch.Generator]], list[str]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.masked import MaskedText
+from multidiff.text.diffusion_lm.model import TextDiffusion
+from multidiff.text.masked.model import MaskedText
 from multidiff.text.model import TextModel
-from multidiff.text.orders import TextOrder
+from multidiff.text.request import TextOrder
 
 EXAMPLES = 8
 MOST_STEPS = 50

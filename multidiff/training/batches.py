@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from multidiff.core.randomness import mixed_seed
-from multidiff.errors import InputError
-from multidiff.fingerprint import Fingerprint, of_arrays
+from multidiff.core.random import mixed_seed
 from multidiff.training.signals import ignore_interruptions, withheld_from_children
+from multidiff.utils.errors import InputError
+from multidiff.utils.fingerprint import Fingerprint, of_arrays
 
 
 @runtime_checkable

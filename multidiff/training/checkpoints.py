@@ -4,7 +4,7 @@ A checkpoint is a folder ``checkpoints/00012000`` that holds the whole run: safe
 weights, average and moments; ``state.json`` with the step and the other numbers; ``run.json``
 with the resolved recipe, the fingerprints of the data and the changes that were allowed; the
 recipe as it is read and every asset of the model, such as its vocabulary; and a manifest with
-the SHA-256 of each (see :mod:`multidiff.manifest`). The folder is written under another name
+the SHA-256 of each (see :mod:`multidiff.utils.manifest`). The folder is written under another name
 and renamed, so a killed process or a full disk leaves the older ones as they were.
 """
 
@@ -22,13 +22,13 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from multidiff.errors import InputError
-from multidiff.files import folder_written_whole, kept_to_itself
-from multidiff.leftovers import sweep, temporary_name
-from multidiff.manifest import MANIFEST, verified, write_manifest
-from multidiff.readers import read_json, read_text, reading
+from multidiff.models.weights import read_tensors, save_tensors
 from multidiff.training.record import Record
-from multidiff.weights import read_tensors, save_tensors
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import folder_written_whole, kept_to_itself
+from multidiff.utils.leftovers import sweep, temporary_name
+from multidiff.utils.manifest import MANIFEST, verified, write_manifest
+from multidiff.utils.readers import read_json, read_text, reading
 
 logger = logging.getLogger(__name__)
 Found = TypeVar("Found")

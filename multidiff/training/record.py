@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from multidiff.errors import InputError, printable
-from multidiff.fingerprint import difference
+from multidiff.utils.errors import InputError, printable
+from multidiff.utils.fingerprint import difference
 
 RECIPE, DATA = KINDS = "recipe", "data"
 # As a model's folder calls it: the changes stand at its head, as comments.

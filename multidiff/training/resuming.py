@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from multidiff.errors import InputError
 from multidiff.training.checkpoints import Checkpoint
 from multidiff.training.record import KINDS, RECIPE_FILE, Record
+from multidiff.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multidiff.training.trainer import Trainer

@@ -12,20 +12,20 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from multidiff.core.randomness import generators, mixed_seed
+from multidiff.core.random import generators, mixed_seed
 from multidiff.core.task import TAKEN
-from multidiff.errors import InputError
 from multidiff.training.batches import BatchSource, stream
 from multidiff.training.checkpoints import CheckpointFolder, claimed
 from multidiff.training.ema import MovingAverage
 from multidiff.training.engine import StepDraws, begun_engine, computes_in_bfloat16
-from multidiff.training.log import TrainingLog
+from multidiff.training.logging import TrainingLog
+from multidiff.training.lr_schedule import rate_at
 from multidiff.training.modes import Modes
-from multidiff.training.rates import rate_at
 from multidiff.training.record import Record
 from multidiff.training.resuming import check_assets, continued, rate_and_precision
 from multidiff.training.shards import gathered_weights, keep_precision, put_whole
 from multidiff.training.state import gathered, put_back
+from multidiff.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multidiff.training.trainer import Preview, Trainer

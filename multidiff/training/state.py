@@ -18,10 +18,10 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from multidiff.errors import InputError
 from multidiff.training.checkpoints import Checkpoint
 from multidiff.training.ema import MovingAverage
 from multidiff.training.shards import whole
+from multidiff.utils.errors import InputError
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # Weights that no loss had reached have no moments.

@@ -16,15 +16,15 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
-from multidiff.core.randomness import Rng
-from multidiff.errors import Interrupted
+from multidiff.core.random import Rng
 from multidiff.training.batches import BatchSource, source_of
 from multidiff.training.engine import process_settings
-from multidiff.training.rates import Decay, check_name
+from multidiff.training.lr_schedule import Decay, check_name
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
 from multidiff.training.run import Run
 from multidiff.training.signals import interruptions
+from multidiff.utils.errors import Interrupted
 
 
 @runtime_checkable

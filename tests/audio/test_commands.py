@@ -16,11 +16,11 @@ from program import ENVIRONMENT, LAUNCH, MULTIDIFF, ROOT, refused, run, start
 from safetensors.torch import save_file
 from sounds import RATE, STARTER, speech, tones
 
-from multidiff.audio import synth as synthesis
-from multidiff.audio.data import Source
+from multidiff.audio import synthesis
+from multidiff.audio.data.segments import Source
+from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
-from multidiff.audio.sound import SoundFile
-from multidiff.files import refused as refused_by_system
+from multidiff.utils.files import refused as refused_by_system
 
 HIFIGAN = PRESETS["hifigan-22k"]
 CLIP = "starter:speech/LJ80-07.flac"
@@ -56,7 +56,7 @@ def test_the_main_job(tmp_path, capsys, vocoder):
 
 
 def test_the_shipped_model_speaks_better_than_griffin_lim(tmp_path, capsys):
-    from multidiff.audio.metrics import compare, griffin_lim
+    from multidiff.audio.metrics.pairs import compare, griffin_lim
 
     out, said = tmp_path / "spoken.flac", tmp_path / "said.wav"
     clean = speech("LJ80-07", seconds=3.0)[0]
@@ -205,7 +205,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path, small_vocoder):
     for seconds in (40, 400):
         soundfile.write(tmp_path / "in.wav", tones(seconds)[0].numpy(), RATE)
         program = (
-            "import sys; from multidiff.cli import run; assert run(sys.argv[1:]) == 0;"
+            "import sys; from multidiff.cli.main import run; assert run(sys.argv[1:]) == 0;"
             "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
         )
         done = subprocess.run(

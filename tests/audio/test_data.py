@@ -8,10 +8,10 @@ import soundfile
 import torch
 from sounds import RATE, STARTER, speech, tones
 
-from multidiff.audio.data import Source, SpeechSegments, band_edge_hz, prepare
+from multidiff.audio.data.segments import Source, SpeechSegments, band_edge_hz, prepare
+from multidiff.audio.data.sound import SoundFile, find_sounds, write_sound
 from multidiff.audio.mel import preset_named
-from multidiff.audio.sound import SoundFile, find_sounds, write_sound
-from multidiff.errors import InputError
+from multidiff.utils.errors import InputError
 
 HIFIGAN = preset_named("hifigan-22k")
 
@@ -54,7 +54,7 @@ def test_any_rate_is_resampled(tmp_path, rate):
 def test_blocks_make_up_the_whole(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav", tones(seconds=3, rate=16000)[0].numpy(), 16000)
     whole = SoundFile(path).read(RATE)
-    monkeypatch.setattr("multidiff.audio.sound.BLOCK_SECONDS", 1)
+    monkeypatch.setattr("multidiff.audio.data.sound.BLOCK_SECONDS", 1)
     pieces = list(SoundFile(path).blocks(RATE))
     assert len(pieces) >= 3
     np.testing.assert_allclose(np.concatenate(pieces), whole.numpy(), atol=1e-6)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import speech, tones
 
-from multidiff.audio.domains import WaveformDomain, WhitenedDomain
-from multidiff.audio.envelope import Envelope, on_state_frames, smooth_bands
-from multidiff.audio.lapped import LappedTransform
 from multidiff.audio.mel import PRESETS, preset_named
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.schedules import LogSNRSchedule
-from multidiff.errors import InputError
+from multidiff.audio.vocoder.domains import WaveformDomain, WhitenedDomain
+from multidiff.audio.vocoder.envelope import Envelope, on_state_frames, smooth_bands
+from multidiff.audio.vocoder.mdct import LappedTransform
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import LogSNRSchedule
+from multidiff.utils.errors import InputError
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,7 +9,7 @@ import torch
 from sounds import speech, tones
 
 from multidiff.audio.mel import PRESETS, preset_named
-from multidiff.errors import InputError
+from multidiff.utils.errors import InputError
 
 NAMES = sorted(PRESETS)
 HIFIGAN = PRESETS["hifigan-22k"]

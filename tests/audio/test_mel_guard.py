@@ -9,18 +9,18 @@ import pytest
 import torch
 from sounds import RATE, STARTER, speech
 
-from multidiff.audio.domains import WhitenedDomain
-from multidiff.audio.frames import FrameDenoiser
+from multidiff.audio.data.mel_files import read_mel, write_mel
+from multidiff.audio.data.mel_guard import MelStatistics, fault_of
+from multidiff.audio.data.mel_input import mel_batch
+from multidiff.audio.data.mel_scale import mel_scale_named
 from multidiff.audio.mel import PRESETS, MelPreset
-from multidiff.audio.mel_files import read_mel, write_mel
-from multidiff.audio.mel_guard import MelStatistics, fault_of
-from multidiff.audio.mel_input import mel_batch
-from multidiff.audio.mel_scale import mel_scale_named
-from multidiff.audio.plan import EvenPlans
-from multidiff.audio.vocoder import Vocoder
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.schedules import LogSNRSchedule
-from multidiff.errors import InputError
+from multidiff.audio.vocoder.domains import WhitenedDomain
+from multidiff.audio.vocoder.inference_schedule import EvenPlans
+from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser
+from multidiff.audio.vocoder.model import Vocoder
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import LogSNRSchedule
+from multidiff.utils.errors import InputError
 
 HIFIGAN = PRESETS["hifigan-22k"]
 FLOOR = math.log(1e-5)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sounds import RATE, speech, tones
 
-from multidiff.audio.evaluation import Clip, clips_of, means, scored
 from multidiff.audio.mel import PRESETS
-from multidiff.audio.metrics import (
+from multidiff.audio.metrics.evaluation import Clip, clips_of, means, scored
+from multidiff.audio.metrics.pairs import (
     METRICS,
     compare,
     griffin_lim,

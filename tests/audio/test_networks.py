@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from sounds import speech
 
-from multidiff.audio.data import Source, SpeechSegments
-from multidiff.audio.domains import WaveformDomain, WhitenedDomain
-from multidiff.audio.frames import FrameDenoiser, log_energy, wiener_velocity
-from multidiff.audio.wavegrad import (
+from multidiff.audio.data.segments import Source, SpeechSegments
+from multidiff.audio.vocoder.domains import WaveformDomain, WhitenedDomain
+from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser, log_energy, wiener_velocity
+from multidiff.audio.vocoder.wavegrad import (
     FACTORS,
     StretchedConv,
     WaveGrad,
     interleaved,
     plus_stretched,
 )
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.losses import SimpleLoss
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
+from multidiff.core.gaussian.losses import SimpleLoss
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
 from multidiff.core.task import DiffusionTask
-from multidiff.nn.embedding import LogSNREmbedding, sinusoid
-from multidiff.nn.timeconv import TimeConv, time_conv
+from multidiff.nn.convolutions import TimeConv, time_conv
+from multidiff.nn.embeddings import LogSNREmbedding, sinusoid
 from multidiff.training.batches import Batches
 from multidiff.training.trainer import Trainer
 
@@ -140,7 +140,7 @@ def test_wavegrad_equals_lmnts():
     from wavegrad.model import WaveGrad as Theirs
     from wavegrad.params import params
 
-    from multidiff.audio.lmnt import renamed
+    from multidiff.audio.vocoder.lmnt import renamed
 
     torch.manual_seed(0)
     theirs, ours = Theirs(params), WaveGrad("lmnt-wavegrad-22k", embedding_scale=1.0)

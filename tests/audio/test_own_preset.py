@@ -8,10 +8,10 @@ from program import RECIPES
 from sounds import speech
 
 import multidiff
+from multidiff.audio.data.mel_files import read_mel, write_mel
 from multidiff.audio.mel import MelPreset
-from multidiff.audio.mel_files import read_mel, write_mel
-from multidiff.errors import InputError
-from multidiff.loading import check_recipe
+from multidiff.models.loading import check_recipe
+from multidiff.utils.errors import InputError
 
 OWN = MelPreset(
     name="mine-22k", sample_rate_hz=22050, n_fft=1024, win_length=800, hop_length=256,
@@ -36,7 +36,7 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(recipe):
-    from multidiff.cli import run
+    from multidiff.cli.main import run
 
     assert run(["train", str(recipe), "--out", str(recipe.parent / "run")]) == 0
     return recipe.parent / "run" / "model"

@@ -5,9 +5,9 @@ import torch
 from sounds import speech
 
 from multidiff.audio.mel import PRESETS
-from multidiff.audio.metrics import log_mel_l1
-from multidiff.audio.projection import MelProjection, bin_shares
-from multidiff.audio.spectral import magnitude, spectral_distance
+from multidiff.audio.metrics.pairs import log_mel_l1
+from multidiff.audio.metrics.spectral import magnitude, spectral_distance
+from multidiff.audio.vocoder.projection import MelProjection, bin_shares
 
 HIFIGAN = PRESETS["hifigan-22k"]
 

@@ -11,10 +11,10 @@ from commands import complains, facts
 from program import RECIPES
 from sounds import RATE, STARTER, tones
 
-from multidiff.audio.data import Source, SpeechSegments
-from multidiff.audio.mp3 import scan
-from multidiff.audio.sound import SoundFile, write_sound
-from multidiff.errors import InputError
+from multidiff.audio.data.mp3 import scan
+from multidiff.audio.data.segments import Source, SpeechSegments
+from multidiff.audio.data.sound import SoundFile, write_sound
+from multidiff.utils.errors import InputError
 
 SECONDS = 3
 WAVE = tones(SECONDS)[0].numpy()
@@ -192,7 +192,7 @@ def test_synth_makes_what_is_there_and_says_so(tmp_path, capsys, caplog, small_v
 
 def test_a_folder_of_ones_own_trains_the_recipe(tmp_path, monkeypatch):
     """The command in the recipe's comment, for a single step."""
-    from multidiff.cli import run
+    from multidiff.cli.main import run
 
     folder = tmp_path / "voice"
     folder.mkdir()
@@ -215,7 +215,7 @@ def test_a_path_that_is_nothing_is_refused_without_a_network(capsys):
 
 
 def test_recordings_on_both_sides_of_the_split_are_counted(tmp_path):
-    from multidiff.audio.inspection import inspect
+    from multidiff.audio.data.inspection import inspect
     from multidiff.training.batches import Batches
 
     class Model:

@@ -9,22 +9,29 @@ import torch
 from safetensors.torch import save_file
 from sounds import RATE, STARTER, speech
 
-from multidiff.audio.commands import outputs_for
-from multidiff.audio.domains import WaveformDomain, WhitenedDomain
-from multidiff.audio.evaluation import Clip, evaluate
-from multidiff.audio.frames import FrameDenoiser
+from multidiff.audio.cli import outputs_for
+from multidiff.audio.data.mel_files import MelArray, read_mel
 from multidiff.audio.mel import PRESETS
-from multidiff.audio.mel_files import MelArray, read_mel
-from multidiff.audio.plan import EvenPlans, Plan, read_plans, write_plans
-from multidiff.audio.search import distance_on, moves, search
-from multidiff.audio.synth import SoundMel, find_inputs, opened, spoken, synthesize_file, trimmed
-from multidiff.audio.vocoder import Vocoder, faded_in
-from multidiff.audio.wavegrad import WaveGrad
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule
-from multidiff.core.solvers import DDIM, DDPM
-from multidiff.errors import InputError
-from multidiff.walks import solver_named
+from multidiff.audio.metrics.evaluation import Clip, evaluate
+from multidiff.audio.synthesis import (
+    SoundMel,
+    find_inputs,
+    opened,
+    spoken,
+    synthesize_file,
+    trimmed,
+)
+from multidiff.audio.vocoder.domains import WaveformDomain, WhitenedDomain
+from multidiff.audio.vocoder.inference_schedule import EvenPlans, Plan, read_plans, write_plans
+from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser
+from multidiff.audio.vocoder.model import Vocoder, faded_in
+from multidiff.audio.vocoder.search import distance_on, moves, search
+from multidiff.audio.vocoder.wavegrad import WaveGrad
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM, DDPM
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
+from multidiff.models.sampling_config import solver_named
+from multidiff.utils.errors import InputError
 
 HIFIGAN = PRESETS["hifigan-22k"]
 
@@ -181,7 +188,7 @@ def test_fades():
 def test_piecewise_mels_are_those_of_the_whole(tmp_path):
     import tempfile
 
-    from multidiff.audio.sound import SoundFile
+    from multidiff.audio.data.sound import SoundFile
 
     for name in ("hifigan-22k", "wavegrad-paper-24k", "lmnt-diffwave"):
         preset = PRESETS[name]
@@ -330,9 +337,9 @@ def test_text_needs_a_speaker(monkeypatch):
 
 def test_each_text_is_a_recording(monkeypatch):
     said = []
-    monkeypatch.setattr("multidiff.audio.synth.shutil.which", lambda name: name)
+    monkeypatch.setattr("multidiff.audio.synthesis.shutil.which", lambda name: name)
     monkeypatch.setattr(
-        "multidiff.audio.synth.subprocess.run", lambda words, **_: said.append(words)
+        "multidiff.audio.synthesis.subprocess.run", lambda words, **_: said.append(words)
     )
     with spoken(["one"]) as paths:
         assert [path.name for path in paths] == ["text.wav"]

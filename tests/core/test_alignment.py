@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from multidiff.core.alignment import (
+from multidiff.core.edit.alignment import (
     DELETE,
     INSERT,
     KEEP,

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidiff.core.block_masking import BlockMaskProcess
-from multidiff.core.mask_schedules import CosineMasks, LogLinearMasks
-from multidiff.core.masking import MaskProcess, exact_counts, mask_bound
-from multidiff.core.randomness import generators
+from multidiff.core.discrete.absorbing import MaskProcess, exact_counts, mask_bound
+from multidiff.core.discrete.blocks import BlockMaskProcess
+from multidiff.core.discrete.schedules import CosineMasks, LogLinearMasks
+from multidiff.core.random import generators
 
 SIZE, LENGTH = 3, 4
 JOINT = torch.rand([SIZE] * LENGTH, generator=torch.Generator().manual_seed(5)).double() ** 3

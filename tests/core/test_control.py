@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from multidiff.core.control import Controlled
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.randomness import generators
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule, clean_level
-from multidiff.core.solvers import DDIM, DDPM
-from multidiff.core.times import even_times
+from multidiff.core.gaussian.classifier_guidance import Controlled
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM, DDPM
+from multidiff.core.gaussian.schedules import BetaSchedule, clean_level
+from multidiff.core.gaussian.timesteps import even_times
+from multidiff.core.random import generators
+from multidiff.core.sample import sample
 
 PROCESS = GaussianProcess(BetaSchedule.cosine(100), "clean")
 SLOPE = torch.tensor([0.5, -1.0, 2.0])

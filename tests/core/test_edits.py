@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Alignment, align
-from multidiff.core.edits import Edited, EditProcess, Operation, tag_disagreement, undo
-from multidiff.core.randomness import generators
+from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Alignment, align
+from multidiff.core.edit.process import Edited, EditProcess, Operation, tag_disagreement, undo
+from multidiff.core.random import generators
 
 SIZE = 20
 SEQUENCES = st.lists(st.integers(0, SIZE - 1), max_size=30)

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.losses import HybridLoss
-from multidiff.core.posterior import Transition
-from multidiff.core.predictions import PREDICTIONS, noise_between, spread, with_clean
+from multidiff.core.gaussian.losses import HybridLoss
+from multidiff.core.gaussian.posterior import Transition
+from multidiff.core.gaussian.predictions import PREDICTIONS, noise_between, spread, with_clean
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, clean_level
 from multidiff.core.protocols import Corrupted, Estimate
-from multidiff.core.randomness import generators
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule, clean_level
+from multidiff.core.random import generators
 
 LINEAR = BetaSchedule.linear()
 SHAPES = st.lists(st.integers(1, 4), min_size=0, max_size=4).map(tuple)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from oracles import gaussian_data, gaussian_data_with_variance
 
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.likelihood import (
+from multidiff.core.gaussian.likelihood import (
     ContinuousDecoder,
     DiscretisedDecoder,
     gaussian_kl,
@@ -15,9 +14,10 @@ from multidiff.core.likelihood import (
     prior_kl,
     variational_bound,
 )
-from multidiff.core.losses import HybridLoss
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule
-from multidiff.core.times import even_times, trailing_times
+from multidiff.core.gaussian.losses import HybridLoss
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
+from multidiff.core.gaussian.timesteps import even_times, trailing_times
 
 
 def draws(count, deviation=0.5):

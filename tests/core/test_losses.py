@@ -4,12 +4,12 @@ import pytest
 import torch
 from oracles import gaussian_data, gaussian_data_with_variance
 
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.likelihood import ContinuousDecoder
-from multidiff.core.losses import HybridLoss, MinSNR, SimpleLoss, mean_over_state
+from multidiff.core.gaussian.likelihood import ContinuousDecoder
+from multidiff.core.gaussian.losses import HybridLoss, MinSNR, SimpleLoss, mean_over_state
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
+from multidiff.core.gaussian.timesteps import DiscreteTimes
 from multidiff.core.protocols import Corrupted
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule
-from multidiff.core.times import DiscreteTimes
 
 LINEAR = BetaSchedule.linear()
 

@@ -10,14 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidiff.core.mask_schedules import (
-    CosineMasks,
-    LogLinearMasks,
-    MaskLevel,
-    PolynomialMasks,
-    reveal_chance,
-)
-from multidiff.core.masking import (
+from multidiff.core.discrete.absorbing import (
     MaskedTokens,
     MaskProcess,
     continuous_time,
@@ -26,8 +19,15 @@ from multidiff.core.masking import (
     lowest,
     mask_bound,
 )
-from multidiff.core.randomness import generators
-from multidiff.core.times import even_times, trailing_times
+from multidiff.core.discrete.schedules import (
+    CosineMasks,
+    LogLinearMasks,
+    MaskLevel,
+    PolynomialMasks,
+    reveal_chance,
+)
+from multidiff.core.gaussian.timesteps import even_times, trailing_times
+from multidiff.core.random import generators
 
 LINEAR = PolynomialMasks()
 SCHEDULES = {

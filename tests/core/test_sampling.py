@@ -4,26 +4,26 @@ import pytest
 import torch
 from oracles import gaussian_data, known_pair
 
-from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.samplers import Ancestral
+from multidiff.core.discrete.schedules import LogLinearMasks
+from multidiff.core.discrete.unmasking import unmask
+from multidiff.core.gaussian.likelihood import variational_bound
+from multidiff.core.gaussian.predictions import spread
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.core.gaussian.timesteps import even_times, trailing_times
 from multidiff.core.guidance import (
     ClassifierFreeGuidance,
     leave_out,
     map_condition,
     null_condition,
 )
-from multidiff.core.likelihood import variational_bound
-from multidiff.core.mask_schedules import LogLinearMasks
-from multidiff.core.mask_solvers import Ancestral
-from multidiff.core.masking import MaskProcess
-from multidiff.core.predictions import spread
 from multidiff.core.projections import clip, in_turn, keep_known
 from multidiff.core.protocols import Domain, Encoded
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule
-from multidiff.core.solvers import DDIM, DDPM, DPMSolverPP, Heun
+from multidiff.core.sample import sample
 from multidiff.core.task import DiffusionTask
-from multidiff.core.times import even_times, trailing_times
-from multidiff.core.unmasking import unmask
 
 LINEAR = BetaSchedule.linear()
 PROCESS = GaussianProcess(LINEAR)

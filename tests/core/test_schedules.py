@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel, clean_level
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel, clean_level
 
 REFERENCE = {
     # beta_0, beta_999, abar_0, abar_500, abar_999, small variance at step 1

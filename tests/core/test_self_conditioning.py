@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from toys import Points
 
-from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM
+from multidiff.core.gaussian.schedules import BetaSchedule, clean_level
+from multidiff.core.gaussian.self_conditioning import Remembering, SelfConditioning
+from multidiff.core.gaussian.timesteps import even_times
 from multidiff.core.projections import clip
-from multidiff.core.randomness import generators
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule, clean_level
-from multidiff.core.self_conditioning import Remembering, SelfConditioning
-from multidiff.core.solvers import DDIM
+from multidiff.core.random import generators
+from multidiff.core.sample import sample
 from multidiff.core.task import DiffusionTask
-from multidiff.core.times import even_times
 
 
 class Recorder(nn.Module):

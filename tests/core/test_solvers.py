@@ -7,20 +7,20 @@ import pytest
 import torch
 from oracles import gaussian_data, known_pair
 
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.losses import HybridLoss
-from multidiff.core.predictions import spread
-from multidiff.core.randomness import generators
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule
-from multidiff.core.solvers import DDIM, DDPM, SOLVERS, DPMSolverPP, Heun
-from multidiff.core.times import (
+from multidiff.core.gaussian.losses import HybridLoss
+from multidiff.core.gaussian.predictions import spread
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM, DDPM, SOLVERS, DPMSolverPP, Heun
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
+from multidiff.core.gaussian.timesteps import (
     even_times,
     leading_times,
     linspace_times,
     log_snr_times,
     trailing_times,
 )
+from multidiff.core.random import generators
+from multidiff.core.sample import sample
 
 LINEAR = BetaSchedule.linear()
 COUNTS = [1, 2, 3, 7, 13, 30, 36, 37, 50, 101, 999, 1000]
@@ -161,7 +161,7 @@ def test_ddpm_deviation_after_a_thousand_steps(name, variance, wanted, monkeypat
         return process.estimate(gaussian_data(0.5)(noisy, level), noisy, level)
 
     def reach(state, draw, here, there):
-        monkeypatch.setattr("multidiff.core.solvers.draw_like", lambda *_: draw * one)
+        monkeypatch.setattr("multidiff.core.gaussian.samplers.draw_like", lambda *_: draw * one)
         return float(solver.step(estimate_at, state * one, here, there, None, None)[0])
 
     levels = trailing_times(1000).levels(schedule)

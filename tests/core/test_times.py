@@ -5,9 +5,8 @@ import itertools
 import pytest
 import torch
 
-from multidiff.core.randomness import generators
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule
-from multidiff.core.times import (
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
+from multidiff.core.gaussian.timesteps import (
     DiscreteTimes,
     ImportanceTimes,
     UniformTimes,
@@ -19,6 +18,7 @@ from multidiff.core.times import (
     log_snr_times,
     trailing_times,
 )
+from multidiff.core.random import generators
 
 LINEAR = BetaSchedule.linear()
 COUNTS = [1, 2, 3, 7, 13, 30, 36, 37, 50, 101, 999, 1000]

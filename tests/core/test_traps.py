@@ -7,20 +7,25 @@ import pytest
 import torch
 from oracles import gaussian_data
 
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.likelihood import (
+from multidiff.core.discrete.schedules import CosineMasks
+from multidiff.core.gaussian.likelihood import (
     ContinuousDecoder,
     DiscretisedDecoder,
     variational_bound,
 )
-from multidiff.core.losses import HybridLoss
-from multidiff.core.mask_schedules import CosineMasks
+from multidiff.core.gaussian.losses import HybridLoss
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM, DDPM, is_clean
+from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
+from multidiff.core.gaussian.timesteps import (
+    even_times,
+    leading_times,
+    log_snr_times,
+    trailing_times,
+)
 from multidiff.core.projections import clip, in_turn, keep_known
-from multidiff.core.randomness import generators, seeds_from
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
-from multidiff.core.solvers import DDIM, DDPM, is_clean
-from multidiff.core.times import even_times, leading_times, log_snr_times, trailing_times
+from multidiff.core.random import generators, seeds_from
+from multidiff.core.sample import sample
 
 COSINE, LINEAR = BetaSchedule.cosine(), BetaSchedule.linear()
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from multidiff.core import mask_solvers
-from multidiff.core.guidance import ClassifierFreeGuidance
-from multidiff.core.mask_schedules import CosineMasks, LogLinearMasks, PolynomialMasks
-from multidiff.core.mask_solvers import (
+from multidiff.core.discrete import samplers as mask_solvers
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.samplers import (
     Ancestral,
     Confidence,
     GivenOrder,
@@ -19,9 +18,10 @@ from multidiff.core.mask_solvers import (
     TokenDraw,
     gumbel,
 )
-from multidiff.core.masking import MaskProcess
-from multidiff.core.randomness import generators
-from multidiff.core.unmasking import canvas, unmask, unmask_blocks
+from multidiff.core.discrete.schedules import CosineMasks, LogLinearMasks, PolynomialMasks
+from multidiff.core.discrete.unmasking import canvas, unmask, unmask_blocks
+from multidiff.core.guidance import ClassifierFreeGuidance
+from multidiff.core.random import generators
 
 LINEAR = PolynomialMasks()
 GREEDY = TokenDraw(temperature=0)

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from peers import SMALL_1, autoencoders, relative
 
 import multidiff as md
-from multidiff.errors import InputError
-from multidiff.image.autoencoder import Autoencoder, LatentGaussian
-from multidiff.image.autoencoding import PictureAutoencoder
-from multidiff.image.discriminator import PatchDiscriminator, balance
-from multidiff.image.perceptual import STAGES, PerceptualDistance
-from multidiff.image.tiling import Tiles
-from multidiff.weights import save_tensors
+from multidiff.image.autoencoders.discriminator import PatchDiscriminator, balance
+from multidiff.image.autoencoders.kl import Autoencoder, LatentGaussian
+from multidiff.image.autoencoders.perceptual import STAGES, PerceptualDistance
+from multidiff.image.autoencoders.tiling import Tiles
+from multidiff.image.autoencoders.training import PictureAutoencoder
+from multidiff.models.weights import save_tensors
+from multidiff.utils.errors import InputError
 
 
 def draw(*shape, seed=0):

@@ -12,9 +12,9 @@ import torch
 from scipy.stats import norm
 
 import multidiff as md
-from multidiff.core.schedules import NoiseLevel
-from multidiff.image.data import Pictures, Source
-from multidiff.image.evaluation import bits_per_dim, bound_facts
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.image.data.images import Pictures, Source
+from multidiff.image.diffusion.evaluation import bits_per_dim, bound_facts
 
 COUNT = 4
 

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from commands import complains, facts
 
-from multidiff.core.randomness import generators
-from multidiff.errors import InputError
-from multidiff.image.data import Pictures, Source
-from multidiff.image.feature_distance import compare_sets
-from multidiff.image.features import PictureClassifier, moved
-from multidiff.image.picture import to_unit, write_picture
-from multidiff.loading import load
+from multidiff.core.random import generators
+from multidiff.image.data.image_files import to_unit, write_picture
+from multidiff.image.data.images import Pictures, Source
+from multidiff.image.metrics.classifier import PictureClassifier, moved
+from multidiff.image.metrics.feature_distance import compare_sets
+from multidiff.models.loading import load
 from multidiff.training.batches import Batches
 from multidiff.training.trainer import Trainer
+from multidiff.utils.errors import InputError
 
 DIGITS = Source("starter:digits", label_column="label")
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import multidiff as md
-from multidiff.errors import InputError
-from multidiff.image.diffusion import Canvas
-from multidiff.image.domains import LatentDomain, PixelDomain
+from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
+from multidiff.image.diffusion.model import Canvas
+from multidiff.image.diffusion.sampling_config import PictureWalk
 from multidiff.image.tokenizers import ClipTokenizer, WordTokenizer
-from multidiff.image.walk import PictureWalk
-from multidiff.walks import GRIDS
+from multidiff.models.sampling_config import GRIDS
+from multidiff.utils.errors import InputError
 
 SEVEN = "a handwritten seven"
 

@@ -6,9 +6,8 @@ from diffusers.loaders import single_file_utils as theirs
 from pipelines import VERSIONS, autoencoder, text_encoder, unet
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from multidiff.errors import InputError
-from multidiff.image.published import naming
-from multidiff.image.published.tensors import (
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.tensors import (
     as_convolutions,
     as_matrices,
     modern_attention,
@@ -16,6 +15,7 @@ from multidiff.image.published.tensors import (
     unpacked,
     without_clip_prefix,
 )
+from multidiff.utils.errors import InputError
 
 
 def there_and_back(names, pairs):

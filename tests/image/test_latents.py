@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import multidiff as md
-from multidiff.errors import InputError
-from multidiff.image.data import Pictures, Source
-from multidiff.image.latents import LatentCache
-from multidiff.image.picture import to_unit
-from multidiff.starting import Initial
-from multidiff.training_command import train_recipe
+from multidiff.image.data.image_files import to_unit
+from multidiff.image.data.images import Pictures, Source
+from multidiff.image.data.latents import LatentCache
+from multidiff.models.init_weights import Initial
+from multidiff.models.train import train_recipe
+from multidiff.utils.errors import InputError
 
 SOURCE = Source("starter:digits", held_out_every=20, label_column="label")
 
@@ -99,7 +99,7 @@ def test_what_has_no_latents(digits, small_pixels):
 
 
 def test_weights_are_taken_from_another_model(digits, small_digits):
-    from multidiff.loading import RECIPE, build_model
+    from multidiff.models.loading import RECIPE, build_model
 
     fresh = build_model(small_digits / RECIPE)
     before = fresh.denoiser.conv_in.weight.clone()

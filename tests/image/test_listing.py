@@ -8,10 +8,10 @@ import pytest
 import torch
 from pictures import numbers, rng, rows_of, write
 
-from multidiff.errors import InputError
-from multidiff.image.data import Pictures, Source
-from multidiff.image.picture import read_picture
+from multidiff.image.data.image_files import read_picture
+from multidiff.image.data.images import Pictures, Source
 from multidiff.training.batches import Examples
+from multidiff.utils.errors import InputError
 
 # ---------------------------------------------------------------------------- folders
 

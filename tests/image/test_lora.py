@@ -9,9 +9,9 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
-from multidiff.errors import InputError
-from multidiff.image.published import naming
-from multidiff.image.published.lora import merge_lora
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.lora import merge_lora
+from multidiff.utils.errors import InputError
 
 RANK, ALPHA = 3, 6.0
 QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

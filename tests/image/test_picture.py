@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from multidiff.errors import InputError
-from multidiff.image import picture as pictures
-from multidiff.image.picture import read_facts, read_picture, write_picture
+from multidiff.image.data import image_files as pictures
+from multidiff.image.data.image_files import read_facts, read_picture, write_picture
+from multidiff.utils.errors import InputError
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

@@ -11,14 +11,14 @@ from PIL import Image
 from program import RECIPES
 
 import multidiff as md
-from multidiff.cli import run
-from multidiff.errors import InputError
-from multidiff.files import place_of
-from multidiff.image.commands import sample
-from multidiff.image.data import Pictures, Source
-from multidiff.image.diffusion import Canvas
-from multidiff.image.picture import read_facts, read_picture, write_picture
-from multidiff.image.published.lora import merge_lora
+from multidiff.cli.main import run
+from multidiff.image.cli import sample
+from multidiff.image.data.image_files import read_facts, read_picture, write_picture
+from multidiff.image.data.images import Pictures, Source
+from multidiff.image.diffusion.model import Canvas
+from multidiff.image.stable_diffusion.lora import merge_lora
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
 
 SEVEN = "a handwritten seven"
 
@@ -108,7 +108,7 @@ def test_a_second_run_adds_to_the_first(small_pixels, tmp_path, capsys):
 def test_a_folder_that_is_being_written_to(small_pixels, tmp_path, capsys):
     from concurrent.futures import ThreadPoolExecutor
 
-    from multidiff.files import kept_to_itself
+    from multidiff.utils.files import kept_to_itself
 
     with kept_to_itself(tmp_path), ThreadPoolExecutor(1) as other:
         words = [str(one) for one in ("sample", small_pixels, "--steps", 1, "-o", tmp_path)]
@@ -136,7 +136,7 @@ def test_each_picture_is_there_as_soon_as_it_is_made(small_pixels, tmp_path, mon
 
 def test_pictures_are_made_though_nobody_reads_the_lines(small_pixels, tmp_path, monkeypatch):
     """As behind ``| head -1``: the files are what was asked for."""
-    monkeypatch.setattr("multidiff.command_line.printed", lambda lines: False)
+    monkeypatch.setattr("multidiff.cli.parsing.printed", lambda lines: False)
     monkeypatch.chdir(tmp_path)
     assert run(["sample", str(small_pixels), "--steps", "1", "-n", "2"]) == 0
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
@@ -310,7 +310,7 @@ def test_places_that_are_no_folder(small_digits, tmp_path, capsys):
 def test_a_model_without_prompts(tmp_path, capsys, monkeypatch):
     from program import RECIPES
 
-    from multidiff.loading import build_model, save_model
+    from multidiff.models.loading import build_model, save_model
 
     recipe = RECIPES / "smoke" / "ddpm_cifar10.yaml"
     save_model(build_model(recipe), tmp_path / "plain", recipe.read_text())
@@ -346,7 +346,7 @@ def test_bits_are_counted_and_add_up(small_pixels, capsys):
 def test_autoencoders_are_measured(tmp_path, capsys):
     from program import RECIPES
 
-    from multidiff.loading import build_model, save_model
+    from multidiff.models.loading import build_model, save_model
 
     recipe = RECIPES / "smoke" / "digits_autoencoder.yaml"
     save_model(build_model(recipe), tmp_path / "plain", recipe.read_text())
@@ -375,7 +375,7 @@ def test_what_cannot_be_measured(small_digits, words, reason, capsys):
 
 def test_captions_are_asked_for(small_colour, tmp_path):
     """Where the data has captions and the model no subjects, samples are made of captions."""
-    from multidiff.image.evaluation import prompts_of
+    from multidiff.image.diffusion.evaluation import prompts_of
 
     rows = [{"file_name": f"{i}.png", "text": f"a {word}"} for i, word in enumerate(("one", "two"))]
     for row in rows:

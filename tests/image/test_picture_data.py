@@ -7,13 +7,13 @@ import torch
 from pictures import numbers, rng, write
 from PIL import Image
 
-from multidiff.errors import InputError
-from multidiff.files import place_of
-from multidiff.image import data
-from multidiff.image.data import Pictures, Source
-from multidiff.image.inspection import inspect
-from multidiff.image.picture import read_picture, resized
+from multidiff.image.data import images as data
+from multidiff.image.data.image_files import read_picture, resized
+from multidiff.image.data.images import Pictures, Source
+from multidiff.image.data.inspection import inspect
 from multidiff.training.batches import Batches
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
 
 
 @pytest.mark.parametrize("at_once", [True, False])

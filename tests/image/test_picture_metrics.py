@@ -8,9 +8,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from multidiff.errors import InputError
-from multidiff.image.inception import inception_features
-from multidiff.image.metrics import (
+from multidiff.image.metrics.inception import inception_features
+from multidiff.image.metrics.sets import (
     FeatureStatistics,
     accuracy,
     describe_all,
@@ -20,6 +19,7 @@ from multidiff.image.metrics import (
     psnr,
     ssim,
 )
+from multidiff.utils.errors import InputError
 
 
 def normal(*shape, seed=0):
@@ -133,7 +133,7 @@ def test_kernel_distance_draws_its_subsets():
 
 
 def test_precision_and_recall_are_the_loops(monkeypatch):
-    monkeypatch.setattr("multidiff.image.metrics.BLOCK", 7)
+    monkeypatch.setattr("multidiff.image.metrics.sets.BLOCK", 7)
     real, made = normal(30, 3, seed=1), 0.7 * normal(20, 3, seed=2) + 1.2
 
     def share(asked, members):

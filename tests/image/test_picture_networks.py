@@ -18,10 +18,10 @@ from peers import (
     unets,
 )
 
-from multidiff.core.randomness import generators
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule, NoiseLevel
-from multidiff.image.unet import UNet
+from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
+from multidiff.core.random import generators
+from multidiff.core.sample import sample
+from multidiff.image.diffusion.unet import UNet
 
 CLOSE = 1e-4
 LARGE = [pytest.mark.slow, pytest.mark.full_size]
@@ -200,7 +200,7 @@ def test_compiles_without_graph_breaks():
 
 def test_upcast_attention_is_finite_in_half_precision():
     """Queries and keys whose products leave float16's range."""
-    from multidiff.image.transformer import CrossAttention
+    from multidiff.image.diffusion.transformer import CrossAttention
 
     layer = CrossAttention(16, None, 1, upcast=True).half()
     with torch.no_grad():

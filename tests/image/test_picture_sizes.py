@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from multidiff.errors import InputError
-from multidiff.image.picture import crop_to, from_unit, grid, pad_to_multiple, resized, to_unit
+from multidiff.image.data.image_files import (
+    crop_to,
+    from_unit,
+    grid,
+    pad_to_multiple,
+    resized,
+    to_unit,
+)
+from multidiff.utils.errors import InputError
 
 # ------------------------------------------------------------------------ unit and bytes
 

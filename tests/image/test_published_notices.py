@@ -14,10 +14,10 @@ from pipelines import compvis, pipeline
 from safetensors.torch import load_file, save_file
 
 import multidiff as md
-from multidiff.errors import InputError
-from multidiff.image.picture import read_facts
-from multidiff.image.published.conversion import convert
-from multidiff.image.published.schedulers import KNOWN, sampling_of
+from multidiff.image.data.image_files import read_facts
+from multidiff.image.stable_diffusion.conversion import convert
+from multidiff.image.stable_diffusion.schedulers import KNOWN, sampling_of
+from multidiff.utils.errors import InputError
 
 EXACT = {"_class_name": "DDIMScheduler", "set_alpha_to_one": False, "steps_offset": 1}
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidiff.core.randomness import generators
-from multidiff.image.codebook import EmaCodebook
-from multidiff.image.quantisers import FiniteScalar, LookupFree, perplexity, usage
+from multidiff.core.random import generators
+from multidiff.image.autoencoders.codebook import EmaCodebook
+from multidiff.image.autoencoders.quantizers import FiniteScalar, LookupFree, perplexity, usage
 
 LEVELS = [(3,), (4,), (8, 5), (8, 6, 5), (5, 5, 5, 5), (7, 5, 5, 5, 3)]
 

@@ -15,22 +15,22 @@ from pipelines import autoencoder, compvis, pipeline, text_encoder, unet, write_
 from safetensors.torch import load_file, save_file
 
 from multidiff import load
-from multidiff.conversion_command import convert_checkpoint
-from multidiff.core.schedules import BetaSchedule
-from multidiff.errors import InputError
-from multidiff.image.published import naming
-from multidiff.image.published.conversion import convert, knows
-from multidiff.image.published.recipe import SCHEDULE, Words
-from multidiff.image.published.shapes import (
+from multidiff.config.recipe import parse
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.conversion import convert, knows
+from multidiff.image.stable_diffusion.recipe import SCHEDULE, Words
+from multidiff.image.stable_diffusion.shapes import (
     autoencoder_words,
     schedule_of,
     text_words,
     unet_words,
 )
-from multidiff.image.published.tensors import without_clip_prefix
-from multidiff.recipe import parse
-from multidiff.report import Report
-from multidiff.weights import LEFT_ALONE, read_pickle
+from multidiff.image.stable_diffusion.tensors import without_clip_prefix
+from multidiff.models.convert import convert_checkpoint
+from multidiff.models.weights import LEFT_ALONE, read_pickle
+from multidiff.utils.errors import InputError
+from multidiff.utils.report import Report
 
 STEPS = 1000
 
@@ -555,7 +555,7 @@ def test_sampling_and_measuring_need_no_conversion(first, form, tmp_path, capsys
         seen.append((type(model).__name__, folder))
         return Report([])
 
-    monkeypatch.setattr("multidiff.image.evaluation.measure", measure)
+    monkeypatch.setattr("multidiff.image.diffusion.evaluation.measure", measure)
     does(capsys, "eval", source)
     assert seen == [("PictureDiffusion", source)]
     how = ("--prompt", "a cat", "--steps", 1, "--size", "16x16", "-o", tmp_path / "out")

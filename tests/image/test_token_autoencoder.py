@@ -7,14 +7,14 @@ import torch
 from program import RECIPES, trained
 
 import multidiff as md
-from multidiff.cli import run
-from multidiff.image.autoencoder import Autoencoder
-from multidiff.image.autoencoding import PictureAutoencoder
-from multidiff.image.codebook import EmaCodebook
-from multidiff.image.discriminator import PatchDiscriminator
-from multidiff.image.quantisers import FiniteScalar, LookupFree, perplexity, usage
-from multidiff.image.token_autoencoding import QuantisedAutoencoder, TokenAutoencoder
-from multidiff.loading import build_model, save_model
+from multidiff.cli.main import run
+from multidiff.image.autoencoders.codebook import EmaCodebook
+from multidiff.image.autoencoders.discriminator import PatchDiscriminator
+from multidiff.image.autoencoders.kl import Autoencoder
+from multidiff.image.autoencoders.quantizers import FiniteScalar, LookupFree, perplexity, usage
+from multidiff.image.autoencoders.training import PictureAutoencoder
+from multidiff.image.autoencoders.vq import QuantisedAutoencoder, TokenAutoencoder
+from multidiff.models.loading import build_model, save_model
 from multidiff.training.batches import ListedBatches
 
 SMOKE = RECIPES / "smoke" / "digits_vq.yaml"

@@ -10,9 +10,9 @@ from PIL import Image
 from test_picture_commands import drawn, sha256
 
 import multidiff as md
-from multidiff.image.data import Pictures, Source
-from multidiff.image.picture import read_facts, read_picture
-from multidiff.image.token_images import Draft
+from multidiff.image.data.image_files import read_facts, read_picture
+from multidiff.image.data.images import Pictures, Source
+from multidiff.image.maskgit.model import Draft
 
 TOP = (slice(0, 12), slice(0, 28))
 
@@ -179,7 +179,7 @@ def test_places_that_are_no_folder(small_tokens, tmp_path, capsys):
 def test_a_model_without_prompts(small_tokens, tmp_path, capsys):
     from program import RECIPES
 
-    from multidiff.loading import build_model, save_model
+    from multidiff.models.loading import build_model, save_model
 
     text = (RECIPES / "smoke" / "digit_tokens.yaml").read_text()
     recipe = tmp_path / "plain.yaml"
@@ -213,7 +213,7 @@ def test_samples_are_measured(small_tokens, capsys):
 
 
 def test_nats_are_those_of_the_model(small_tokens, capsys, monkeypatch):
-    monkeypatch.setattr("multidiff.image.token_evaluation.AT_ONCE", 4)
+    monkeypatch.setattr("multidiff.image.maskgit.evaluation.AT_ONCE", 4)
     words = ["eval", small_tokens, "starter:digits", "--num", 0, "--seed", 3]
     told = facts(capsys, *words, "--nats", 6)
     model = md.load(small_tokens)

@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 import multidiff as md
-from multidiff.core.mask_schedules import CosineMasks
-from multidiff.core.masking import MaskProcess
-from multidiff.core.randomness import generators
-from multidiff.errors import InputError
-from multidiff.image.quantisers import FiniteScalar, Quantised
-from multidiff.image.token_autoencoding import QuantisedAutoencoder
-from multidiff.image.token_domain import PictureTokens
-from multidiff.image.token_images import Draft, TokenImages
-from multidiff.image.token_walk import ORDERS, TokenWalk, halton_order
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.schedules import CosineMasks
+from multidiff.core.random import generators
+from multidiff.image.autoencoders.quantizers import FiniteScalar, Quantised
+from multidiff.image.autoencoders.vq import QuantisedAutoencoder
+from multidiff.image.maskgit.domain import PictureTokens
+from multidiff.image.maskgit.model import Draft, TokenImages
+from multidiff.image.maskgit.sampling_config import ORDERS, TokenWalk, halton_order
 from multidiff.image.tokenizers import WordTokenizer
-from multidiff.nn.tokens import TokenDenoiser
+from multidiff.nn.token_denoiser import TokenDenoiser
+from multidiff.utils.errors import InputError
 
 CODES = 16
 CLASSES = ("circle", "square", "star", "line")
@@ -455,8 +455,8 @@ def test_parts_that_do_not_fit():
 
 def test_drawn_tokens_are_those_of_the_core_walk():
     """Nothing lies between a model and the walk that the core tests."""
-    from multidiff.core.mask_solvers import Confidence
-    from multidiff.core.unmasking import unmask
+    from multidiff.core.discrete.samplers import Confidence
+    from multidiff.core.discrete.unmasking import unmask
 
     model = small_model()
     wanted = unmask(

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.core.gaussian.timesteps import trailing_times
 from multidiff.core.projections import clip
-from multidiff.core.randomness import generators
-from multidiff.core.sampling import sample
-from multidiff.core.schedules import BetaSchedule
-from multidiff.core.solvers import DDIM
-from multidiff.core.times import trailing_times
+from multidiff.core.random import generators
+from multidiff.core.sample import sample
 from multidiff.nn.timesteps import TimestepDenoiser
 
 LINEAR = BetaSchedule.linear()

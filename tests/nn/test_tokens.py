@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from multidiff.core.schedules import LogSNRSchedule
-from multidiff.nn.tokens import BlockReader, TokenDenoiser
-from multidiff.text.denoiser import TextDenoiser
-from multidiff.text.drafts import Drafts
-from multidiff.text.editor import Editor
+from multidiff.core.gaussian.schedules import LogSNRSchedule
+from multidiff.nn.token_denoiser import BlockReader, TokenDenoiser
+from multidiff.text.diffuser.drafts import Drafts
+from multidiff.text.diffuser.network import Editor
+from multidiff.text.diffusion_lm.denoiser import TextDenoiser
 
 SOURCE = torch.tensor([[3, 1, 4], [2, 7, 1]])
 DRAFTS = [[5, 6, 7], [5]]

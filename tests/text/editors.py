@@ -2,7 +2,7 @@
 
 import torch
 
-from multidiff.text.editor import Editor
+from multidiff.text.diffuser.network import Editor
 
 CPU = torch.device("cpu")
 SIZE = 12

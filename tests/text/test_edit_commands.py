@@ -13,15 +13,15 @@ from torch.nn.functional import one_hot
 from vocabularies import TEXTS, source_of
 
 import multidiff as md
-from multidiff.core.alignment import DELETE, KEEP, REPLACE, Span, align, rewrite
-from multidiff.text.edit_lines import COLOURED, PLAIN, facts_of, lines_of, wants_colours
-from multidiff.text.edit_walk import FRESH
-from multidiff.text.editor import Editor
-from multidiff.text.orders import TextOrder
-from multidiff.text.pieces import SentencePieceVocabulary
-from multidiff.text.revising import Revision
-from multidiff.text.spelling import Spelling, origins_of
-from multidiff.text.vocabulary import CharacterVocabulary, WordVocabulary
+from multidiff.core.edit.alignment import DELETE, KEEP, REPLACE, Span, align, rewrite
+from multidiff.text.data.subwords import SentencePieceVocabulary
+from multidiff.text.data.vocabulary import CharacterVocabulary, WordVocabulary
+from multidiff.text.diffuser.network import Editor
+from multidiff.text.diffuser.rendering import COLOURED, PLAIN, facts_of, lines_of, wants_colours
+from multidiff.text.diffuser.reviser import Revision
+from multidiff.text.diffuser.sampling_config import FRESH
+from multidiff.text.diffuser.spelling import Spelling, origins_of
+from multidiff.text.request import TextOrder
 
 DRAFT = "the eagle is is a cheap near pub the river ."
 MENDED = "the eagle is a cheap pub near the river."

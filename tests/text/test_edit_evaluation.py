@@ -8,15 +8,15 @@ from commands import complains, does, facts
 from rapidfuzz.distance import Levenshtein
 
 import multidiff as md
-from multidiff.core.alignment import KEEP, REPLACE, align
-from multidiff.core.randomness import generators
-from multidiff.text.edit_bench import Bench
-from multidiff.text.edit_evaluation import measure
-from multidiff.text.edit_previews import preview
-from multidiff.text.edit_walk import EditWalk
-from multidiff.text.halves import halved, source_of
-from multidiff.text.ngram import NGramModel
-from multidiff.text.revising import Revision
+from multidiff.core.edit.alignment import KEEP, REPLACE, align
+from multidiff.core.random import generators
+from multidiff.text.diffuser.bench import Bench
+from multidiff.text.diffuser.evaluation import measure
+from multidiff.text.diffuser.previews import preview
+from multidiff.text.diffuser.reviser import Revision
+from multidiff.text.diffuser.sampling_config import EditWalk
+from multidiff.text.metrics.eval_split import halved, source_of
+from multidiff.text.metrics.ngram import NGramModel
 
 STARTER = "starter:restaurant/sentences.csv"
 ALL = 6

@@ -6,15 +6,15 @@ from editors import CPU, SIZE, strong_editor
 from torch.testing import assert_close
 from vocabularies import source_of
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align, rewrite
-from multidiff.core.edits import EditProcess
-from multidiff.core.randomness import generators
+from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align, rewrite
+from multidiff.core.edit.process import EditProcess
+from multidiff.core.random import generators
+from multidiff.text.data.attributes import MeaningTable
+from multidiff.text.data.vocabulary import END, FIRST, WordVocabulary
+from multidiff.text.diffuser.drafts import Drafts, Stream, marks_of
+from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.task import EditTask, Lesson, own_drafts
 from multidiff.text.domain import UNWRITTEN, TextDomain
-from multidiff.text.drafts import Drafts, Stream, marks_of
-from multidiff.text.edit_task import EditTask, Lesson, own_drafts
-from multidiff.text.edited import EditedText
-from multidiff.text.meaning import MeaningTable
-from multidiff.text.vocabulary import END, FIRST, WordVocabulary
 
 WORDS = "a b c d e f g h i"
 TEXTS = ["a b c d e", "f g", "h", "a c e g i b", "d d d d", "i h g f e d c b a"]
@@ -233,7 +233,7 @@ def test_own_drafts_are_written_told_what_their_own_text_is_told(vocabulary, mon
             seen.append((text, lesson.drafts.condition["source"][row].tolist()))
         return [list(before) for before in befores]
 
-    monkeypatch.setattr("multidiff.text.edit_task.own_drafts", spied)
+    monkeypatch.setattr("multidiff.text.diffuser.task.own_drafts", spied)
     lesson_of(task_of(vocabulary, meanings=table, from_own=0.5), meaning=told)
     assert 0 < len(seen) < len(TEXTS) and seen[0][0] != TEXTS[0]
     for text, source in seen:

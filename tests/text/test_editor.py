@@ -5,9 +5,9 @@ import torch
 from editors import CPU, SIZE, strong_editor
 from torch.testing import assert_close
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align
-from multidiff.text.drafts import Drafts, Stream, marks_of
-from multidiff.text.vocabulary import END, PAD
+from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align
+from multidiff.text.data.vocabulary import END, PAD
+from multidiff.text.diffuser.drafts import Drafts, Stream, marks_of
 
 BEFORE, AFTER = [3, 4, 5, 6], [3, 9, 9, 5, 7]
 OTHER = [5] * 12

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from multidiff.core.gaussian import GaussianProcess
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.core.protocols import Estimate
-from multidiff.core.randomness import generators
-from multidiff.core.schedules import BetaSchedule
+from multidiff.core.random import generators
 from multidiff.core.task import DiffusionTask
-from multidiff.text.embedded import EmbeddedDomain
-from multidiff.text.meaning import LEFT_OPEN, MeaningTable
-from multidiff.text.vocabulary import END, PAD, UNKNOWN
+from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable
+from multidiff.text.data.vocabulary import END, PAD, UNKNOWN
+from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 
 WORDS = [
     "the",

@@ -11,16 +11,16 @@ import pytest
 from commands import complains, does, facts
 from program import RECIPES
 
-from multidiff.errors import InputError
-from multidiff.files import place_of
-from multidiff.report import Report
-from multidiff.text.data import Sentences
-from multidiff.text.inspection import Unknown, check_unknown, repeated, warn_of_repeats
-from multidiff.text.listing import TextSource
-from multidiff.text.split import held_out_of, held_out_share_of, is_same
-from multidiff.text.stretches import Stretches
-from multidiff.text.tables import read_table
-from multidiff.text.vocabulary import CharacterVocabulary, WordVocabulary
+from multidiff.text.data.chunks import Stretches
+from multidiff.text.data.inspection import Unknown, check_unknown, repeated, warn_of_repeats
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.sentences import Sentences
+from multidiff.text.data.split import held_out_of, held_out_share_of, is_same
+from multidiff.text.data.tables import read_table
+from multidiff.text.data.vocabulary import CharacterVocabulary, WordVocabulary
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
+from multidiff.utils.report import Report
 
 STARTER = "starter:restaurant/sentences.csv"
 CHINESE = [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from multidiff.text.judge import Judge
+from multidiff.text.metrics.attribute_classifier import Judge
 
 FOODS = ("Italian", "French", "Indian")
 

@@ -7,9 +7,9 @@ from commands import complains, does, facts
 from program import RECIPES
 
 import multidiff as md
-from multidiff.text.masked_commands import with_masks
+from multidiff.text.data.vocabulary import BLANK, END, PAD, with_blanks
+from multidiff.text.masked.cli import with_masks
 from multidiff.text.previews import preview_masked
-from multidiff.text.vocabulary import BLANK, END, PAD, with_blanks
 
 STARTER = "starter:restaurant/sentences.csv"
 SOURCE = "name [Zizzi], food [Italian]"

@@ -8,16 +8,16 @@ from test_embedded import Listed
 from torch import nn
 
 import multidiff as md
-from multidiff.core.block_masking import BlockMaskProcess
-from multidiff.core.mask_schedules import CosineMasks, LogLinearMasks
-from multidiff.core.masking import MaskProcess
-from multidiff.errors import InputError
-from multidiff.nn.tokens import TokenDenoiser
-from multidiff.text.masked import MaskedText, TokenDomain
-from multidiff.text.meaning import MeaningTable
-from multidiff.text.orders import TextOrder
-from multidiff.text.vocabulary import BLANK, END, PAD, UNKNOWN, with_blanks
-from multidiff.text.walk import MASK_SOLVERS, MaskWalk
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.blocks import BlockMaskProcess
+from multidiff.core.discrete.schedules import CosineMasks, LogLinearMasks
+from multidiff.nn.token_denoiser import TokenDenoiser
+from multidiff.text.data.attributes import MeaningTable
+from multidiff.text.data.vocabulary import BLANK, END, PAD, UNKNOWN, with_blanks
+from multidiff.text.masked.model import MaskedText, TokenDomain
+from multidiff.text.request import TextOrder
+from multidiff.text.sampling_config import MASK_SOLVERS, MaskWalk
+from multidiff.utils.errors import InputError
 
 SIZE = Listed().size
 SOLVERS = tuple(MASK_SOLVERS)

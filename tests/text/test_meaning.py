@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multidiff.errors import InputError
-from multidiff.text.meaning import LEFT_OPEN, MeaningTable, nearest
+from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable, nearest
+from multidiff.utils.errors import InputError
 
 ATTRIBUTES = {"food": ("Italian", "French"), "area": ("riverside", "city centre")}
 TABLE = MeaningTable(ATTRIBUTES)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidiff.text.ngram import NGramModel
+from multidiff.text.metrics.ngram import NGramModel
 
 START, END = "<start>", "<end>"
 TINY = [["a", "b"], ["a"]]

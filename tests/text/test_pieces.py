@@ -19,9 +19,9 @@ from tokenizers import (
 )
 from vocabularies import TEXTS, kept, source_of
 
-from multidiff.errors import InputError
-from multidiff.text.pieces import HuggingFaceVocabulary, SentencePieceVocabulary
-from multidiff.text.vocabulary import BLANK, END, FIRST, PAD, UNKNOWN, Vocabulary, with_blanks
+from multidiff.text.data.subwords import HuggingFaceVocabulary, SentencePieceVocabulary
+from multidiff.text.data.vocabulary import BLANK, END, FIRST, PAD, UNKNOWN, Vocabulary, with_blanks
+from multidiff.utils.errors import InputError
 
 SIZE = 80
 

@@ -12,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabularies import source_of
 
-from multidiff.core.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align
-from multidiff.core.edits import EditProcess
-from multidiff.core.randomness import generators
-from multidiff.errors import InputError
+from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align
+from multidiff.core.edit.process import EditProcess
+from multidiff.core.random import generators
+from multidiff.text.data.vocabulary import END, FIRST, WordVocabulary
+from multidiff.text.diffuser.drafts import Drafts, Stream, marks_of
+from multidiff.text.diffuser.mbr import least_risk, settled
+from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.network import Editor
+from multidiff.text.diffuser.reviser import Reviser
+from multidiff.text.diffuser.sampling_config import EditWalk, choose
+from multidiff.text.diffuser.tagging import Odds, Tagging
+from multidiff.text.diffuser.task import Lesson, lesson_losses
 from multidiff.text.domain import UNWRITTEN, TextDomain
-from multidiff.text.drafts import Drafts, Stream, marks_of
-from multidiff.text.edit_task import Lesson, lesson_losses
-from multidiff.text.edit_walk import EditWalk, choose
-from multidiff.text.edited import EditedText
-from multidiff.text.editor import Editor
-from multidiff.text.least_risk import least_risk, settled
-from multidiff.text.orders import TextOrder, candidate_seeds
-from multidiff.text.revising import Reviser
-from multidiff.text.tagging import Odds, Tagging
-from multidiff.text.vocabulary import END, FIRST, WordVocabulary
+from multidiff.text.request import TextOrder, candidate_seeds
+from multidiff.utils.errors import InputError
 
 TEXTS = st.lists(st.integers(FIRST, 9), max_size=12)
 SOME = st.lists(st.integers(FIRST, 9), min_size=1, max_size=12)

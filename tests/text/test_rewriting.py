@@ -2,10 +2,10 @@
 
 import pytest
 
-from multidiff.errors import InputError
-from multidiff.text.listing import TextSource
-from multidiff.text.metrics import bleu, sari
-from multidiff.text.rewriting import compared, pairs_of
+from multidiff.text.data.listing import TextSource
+from multidiff.text.diffuser.rewriting import compared, pairs_of
+from multidiff.text.metrics.scores import bleu, sari
+from multidiff.utils.errors import InputError
 
 SOURCES = ["the eagle , which is cheap , is a pub .", "the mill is near the river ."]
 WANTED = ["the eagle is a pub . it is cheap .", "the mill is near the river ."]

@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from test_masked_text import Blind
 from torch import nn
 
-from multidiff.core.block_masking import BlockMaskProcess
-from multidiff.core.mask_schedules import LogLinearMasks
-from multidiff.core.masking import MaskProcess
-from multidiff.errors import InputError
-from multidiff.text.listing import TextSource
-from multidiff.text.masked import MaskedText, TokenDomain
-from multidiff.text.ngram import NGramModel
-from multidiff.text.pieces import SentencePieceVocabulary
-from multidiff.text.running import measure_running
-from multidiff.text.vocabulary import FIRST, CharacterVocabulary, WordVocabulary
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.blocks import BlockMaskProcess
+from multidiff.core.discrete.schedules import LogLinearMasks
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.subwords import SentencePieceVocabulary
+from multidiff.text.data.vocabulary import FIRST, CharacterVocabulary, WordVocabulary
+from multidiff.text.masked.model import MaskedText, TokenDomain
+from multidiff.text.masked.running_text import measure_running
+from multidiff.text.metrics.ngram import NGramModel
+from multidiff.utils.errors import InputError
 
 SIZE, LENGTH = 2 + FIRST, 10
 

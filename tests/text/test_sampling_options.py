@@ -7,8 +7,8 @@ import pytest
 from commands import complains, does, facts
 
 import multidiff as md
-from multidiff.text.masked_commands import sample
-from multidiff.text.orders import TextOrder, batches_of
+from multidiff.text.masked.cli import sample
+from multidiff.text.request import TextOrder, batches_of
 
 DRAFTS = ["the eagle is is a cheap pub .", "a pub", "the mill serves food ."]
 

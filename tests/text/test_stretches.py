@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from multidiff.errors import InputError
-from multidiff.text.listing import TextSource
-from multidiff.text.stretches import Stretches
-from multidiff.text.vocabulary import FIRST, CharacterVocabulary
+from multidiff.text.data.chunks import Stretches
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.vocabulary import FIRST, CharacterVocabulary
 from multidiff.training.batches import Batches
+from multidiff.utils.errors import InputError
 
 VERSE = "".join(f"{number:03d} of it,\n{'' if number % 3 else chr(10)}" for number in range(90))
 

@@ -4,17 +4,17 @@ import pytest
 import torch
 
 import multidiff as md
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.losses import ConstantWeight, SimpleLoss
-from multidiff.core.schedules import BetaSchedule
-from multidiff.errors import InputError
-from multidiff.text.denoiser import TextDenoiser
-from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.embedded import EmbeddedDomain
-from multidiff.text.meaning import MeaningTable
-from multidiff.text.orders import Control, TextOrder, batches_of, candidate_seeds, laid_out
-from multidiff.text.vocabulary import BLANK, END, PAD, WordVocabulary, with_blanks
-from multidiff.text.walk import TextWalk
+from multidiff.core.gaussian.losses import ConstantWeight, SimpleLoss
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.text.data.attributes import MeaningTable
+from multidiff.text.data.vocabulary import BLANK, END, PAD, WordVocabulary, with_blanks
+from multidiff.text.diffusion_lm.denoiser import TextDenoiser
+from multidiff.text.diffusion_lm.domain import EmbeddedDomain
+from multidiff.text.diffusion_lm.model import TextDiffusion
+from multidiff.text.request import Control, TextOrder, batches_of, candidate_seeds, laid_out
+from multidiff.text.sampling_config import TextWalk
+from multidiff.utils.errors import InputError
 
 SENTENCES = {
     "a": "the eagle is a cheap pub near the river.",
@@ -25,7 +25,7 @@ SENTENCES = {
 
 
 def learned_vocabulary(tmp_path):
-    from multidiff.text.listing import TextSource
+    from multidiff.text.data.listing import TextSource
 
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(SENTENCES.values()))

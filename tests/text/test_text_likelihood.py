@@ -9,13 +9,13 @@ from test_embedded import Listed
 from torch import nn
 
 import multidiff as md
-from multidiff.core.gaussian import GaussianProcess
-from multidiff.core.schedules import BetaSchedule
-from multidiff.core.times import even_times
-from multidiff.text.denoiser import TextDenoiser
-from multidiff.text.diffusion import TextDiffusion
-from multidiff.text.embedded import EmbeddedDomain
-from multidiff.text.likelihood import nats_per_token, text_bound
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.core.gaussian.timesteps import even_times
+from multidiff.text.diffusion_lm.denoiser import TextDenoiser
+from multidiff.text.diffusion_lm.domain import EmbeddedDomain
+from multidiff.text.diffusion_lm.likelihood import nats_per_token, text_bound
+from multidiff.text.diffusion_lm.model import TextDiffusion
 
 WORDS = ("red", "wine", "white")
 # A joint distribution of two words that is no product of two.

@@ -10,8 +10,7 @@ from distances import naive_distance
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multidiff.errors import InputError
-from multidiff.text.metrics import (
+from multidiff.text.metrics.scores import (
     bleu,
     causal_nats_per_token,
     copy_rate,
@@ -22,6 +21,7 @@ from multidiff.text.metrics import (
     sari,
     self_bleu,
 )
+from multidiff.utils.errors import InputError
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=6)
 SOME = st.lists(st.sampled_from("abc"), min_size=1, max_size=6)

@@ -6,16 +6,16 @@ import pytest
 import torch
 from test_embedded import Listed
 
-from multidiff.core.mask_schedules import LogLinearMasks
-from multidiff.core.masking import MaskProcess
-from multidiff.core.randomness import uniform
-from multidiff.errors import InputError
-from multidiff.nn.tokens import TokenDenoiser
-from multidiff.text.masked import TokenDomain
-from multidiff.text.meaning import MeaningTable
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.schedules import LogLinearMasks
+from multidiff.core.random import uniform
+from multidiff.nn.token_denoiser import TokenDenoiser
+from multidiff.text.data.attributes import MeaningTable
+from multidiff.text.masked.model import TokenDomain
 from multidiff.text.model import TextModel
-from multidiff.text.orders import TextOrder, candidate_seeds
-from multidiff.text.walk import MaskWalk
+from multidiff.text.request import TextOrder, candidate_seeds
+from multidiff.text.sampling_config import MaskWalk
+from multidiff.utils.errors import InputError
 
 TABLE = MeaningTable({"food": ("Italian", "French")})
 SIZE, WORDS = Listed().size, Listed().words

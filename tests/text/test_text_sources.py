@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multidiff.errors import InputError
-from multidiff.text.listing import Texts, TextSource, parse_meaning
+from multidiff.text.data.listing import Texts, TextSource, parse_meaning
+from multidiff.utils.errors import InputError
 
 ROWS = [
     {"mr": "name[A], food[Thai]", "ref": "A is Thai, she said.", "mood": "good"},

@@ -7,16 +7,16 @@ import torch
 from test_embedded import Listed
 from torch import nn
 
-from multidiff.core.mask_schedules import LogLinearMasks
-from multidiff.core.masking import MaskProcess
-from multidiff.core.randomness import generators
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.schedules import LogLinearMasks
+from multidiff.core.random import generators
 from multidiff.core.task import DiffusionTask
-from multidiff.nn.tokens import TokenDenoiser
-from multidiff.text.denoiser import TextDenoiser
+from multidiff.nn.token_denoiser import TokenDenoiser
+from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable
+from multidiff.text.data.vocabulary import END, PAD, UNKNOWN
+from multidiff.text.diffusion_lm.denoiser import TextDenoiser
 from multidiff.text.domain import TextDomain
-from multidiff.text.masked import MaskedText, TokenDomain
-from multidiff.text.meaning import LEFT_OPEN, MeaningTable
-from multidiff.text.vocabulary import END, PAD, UNKNOWN
+from multidiff.text.masked.model import MaskedText, TokenDomain
 
 TABLE = MeaningTable({"food": ("Italian", "French")})
 SIZE = Listed().size

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import TEXTS, kept, source_of
 
-from multidiff.errors import InputError
-from multidiff.text.listing import TextSource
-from multidiff.text.vocabulary import (
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.vocabulary import (
     BLANK,
     END,
     FIRST,
@@ -22,6 +21,7 @@ from multidiff.text.vocabulary import (
     WordVocabulary,
     with_blanks,
 )
+from multidiff.utils.errors import InputError
 
 PIECES = ["the", "cat", "sat", *".,;:!?'()%£-\"&", "5", "straße", "漢字", "🙂", "\u200d", "\u0301"]
 

@@ -1,6 +1,6 @@
 """Texts of many scripts, and sources of them."""
 
-from multidiff.text.listing import TextSource
+from multidiff.text.data.listing import TextSource
 
 TEXTS = [
     "The cat  sat on the mat.",

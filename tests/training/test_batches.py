@@ -5,9 +5,9 @@ import pytest
 import torch
 from toys import Ring
 
-from multidiff.core.randomness import mixed_seed, placed_normal
-from multidiff.errors import InputError
+from multidiff.core.random import mixed_seed, placed_normal
 from multidiff.training.batches import Batches, ListedBatches, collate, rows_of, source_of, stream
+from multidiff.utils.errors import InputError
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for():

@@ -13,11 +13,11 @@ import pytest
 import torch
 from program import LAUNCH, RECIPES, refused, run, start, with_overrides
 
-from multidiff.errors import InputError
-from multidiff.files import folder_written_whole, written_whole
+from multidiff.models.weights import read_tensors
 from multidiff.training import signals
-from multidiff.training.log import TrainingLog
-from multidiff.weights import read_tensors
+from multidiff.training.logging import TrainingLog
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import folder_written_whole, written_whole
 
 SMALL = [
     RECIPES / "smoke" / "speech.yaml",

@@ -9,7 +9,7 @@ from toys import PointDenoiser, Points, Ring, ring_task
 import multidiff as md
 from multidiff.core.draws import DrawsFrom
 from multidiff.core.protocols import Encoded
-from multidiff.errors import InputError
+from multidiff.utils.errors import InputError
 
 
 class Latents(md.Domain, nn.Module):

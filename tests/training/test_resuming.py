@@ -12,12 +12,12 @@ from PIL import Image
 from toys import ring_task
 
 import multidiff
-from multidiff.errors import InputError
-from multidiff.fingerprint import WHOLE_BYTES, difference, of_dataset, of_files
-from multidiff.recipe import read_recipe
+from multidiff.config.recipe import read_recipe
+from multidiff.models.weights import read_tensors, save_tensors
 from multidiff.training.checkpoints import CheckpointFolder, check
 from multidiff.training.trainer import Trainer
-from multidiff.weights import read_tensors, save_tensors
+from multidiff.utils.errors import InputError
+from multidiff.utils.fingerprint import WHOLE_BYTES, difference, of_dataset, of_files
 
 TRAINER = """
 trainer: {use: Trainer, steps: 2, learning_rate: 1e-3, log_every: 2, save_every: 2,
@@ -66,7 +66,7 @@ def fill(folder):
 def begin(home, recipe):
     fill(home / "data")
     (home / "recipe.yaml").write_text((recipe + TRAINER).replace("FOLDER", str(home / "data")))
-    assert multidiff.cli.run(words(home)) == 0
+    assert multidiff.cli.main.run(words(home)) == 0
 
 
 def words(home, *more):
@@ -153,7 +153,9 @@ def test_changed_data_are_refused_by_name(home, capsys, change):
 @pytest.mark.parametrize("change", HARMLESS)
 def test_harmless_changes_are_accepted(home, capsys, change):
     capsys.readouterr()
-    assert multidiff.cli.run(words(home, "trainer.steps=3", *HARMLESS[change], "--resume")) == 0
+    assert (
+        multidiff.cli.main.run(words(home, "trainer.steps=3", *HARMLESS[change], "--resume")) == 0
+    )
     assert "changed" not in capsys.readouterr().err
     assert CheckpointFolder(home / "run").newest().record.history == ()
 
@@ -224,7 +226,8 @@ def test_a_longer_decay_is_said(home, capsys):
     does(capsys, *words(home, *decays))
     capsys.readouterr()
     assert (
-        multidiff.cli.run(words(home, "trainer.decay=linear", "trainer.steps=4", "--resume")) == 0
+        multidiff.cli.main.run(words(home, "trainer.decay=linear", "trainer.steps=4", "--resume"))
+        == 0
     )
     assert "falls over 4 steps now, not over 3" in capsys.readouterr().err
 
@@ -293,7 +296,7 @@ def test_two_identical_runs_write_identical_bytes(home, begun, request):
     kind = request.node.callspec.params["home"]
     shutil.rmtree(home / "run")
     (home / "recipe.yaml").write_text((begun[kind] / "recipe.yaml").read_text())
-    assert multidiff.cli.run(words(home)) == 0
+    assert multidiff.cli.main.run(words(home)) == 0
     runs = [
         {
             str(path.relative_to(one / "run")): path.read_bytes()
@@ -336,8 +339,8 @@ def test_fingerprints_of_files(tmp_path):
 def test_fingerprints_of_large_files_are_sampled(tmp_path, monkeypatch):
     """Past the limit even blocks are read: the first and the last, across files."""
     assert WHOLE_BYTES == 64 << 20
-    monkeypatch.setattr("multidiff.fingerprint.WHOLE_BYTES", 32)
-    monkeypatch.setattr("multidiff.fingerprint.BLOCK_BYTES", 4)
+    monkeypatch.setattr("multidiff.utils.fingerprint.WHOLE_BYTES", 32)
+    monkeypatch.setattr("multidiff.utils.fingerprint.BLOCK_BYTES", 4)
     content = bytearray(200)
     paths = [tmp_path / "a", tmp_path / "b"]
 

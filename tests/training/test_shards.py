@@ -7,7 +7,7 @@ import torch
 from program import ENVIRONMENT, LAUNCH, RECIPES, ROOT, run, with_overrides
 
 import multidiff
-from multidiff.weights import read_tensors
+from multidiff.models.weights import read_tensors
 
 SMALL = [
     RECIPES / "smoke" / "speech.yaml",

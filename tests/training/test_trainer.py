@@ -9,11 +9,11 @@ import torch
 from toys import Ring, ring_task
 
 import multidiff as md
-from multidiff.core.times import ImportanceTimes
-from multidiff.errors import InputError
+from multidiff.core.gaussian.timesteps import ImportanceTimes
 from multidiff.training.batches import Batches
 from multidiff.training.ema import MovingAverage
 from multidiff.training.trainer import Trainer
+from multidiff.utils.errors import InputError
 
 QUICK = {"learning_rate": 1e-2, "log_every": 1, "save_every": 5, "validate_every": 5}
 
@@ -191,7 +191,7 @@ def test_a_loss_that_is_no_number_stops_before_anything_is_spoiled(tmp_path):
 
 
 def test_schedule_of_the_rate():
-    from multidiff.training.rates import rate_at
+    from multidiff.training.lr_schedule import rate_at
 
     rates = [rate_at(step, 100, 10, "linear", 0.5) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)

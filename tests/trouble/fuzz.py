@@ -40,26 +40,26 @@ from mutations import NAMES, as_json, in_bytes, in_values
 from PIL import Image
 from program import RECIPES
 
-from multidiff.audio.data import Source as Recordings
+from multidiff.audio.data.mel_files import read_mel
+from multidiff.audio.data.segments import Source as Recordings
+from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
-from multidiff.audio.mel_files import read_mel
-from multidiff.audio.plan import read_plans
-from multidiff.audio.sound import SoundFile
-from multidiff.cli import run
-from multidiff.errors import InputError, printable
-from multidiff.foreign import convert_foreign
-from multidiff.image.listing import Source as Pictures
-from multidiff.image.picture import read_facts, read_picture
-from multidiff.image.published.contents import names_in, tensors_in, weights_in
+from multidiff.audio.vocoder.inference_schedule import read_plans
+from multidiff.cli.main import run
+from multidiff.config.recipe import parse
+from multidiff.image.data.image_files import read_facts, read_picture
+from multidiff.image.data.listing import Source as Pictures
+from multidiff.image.stable_diffusion.contents import names_in, tensors_in, weights_in
 from multidiff.image.tokenizers import ClipTokenizer
-from multidiff.loading import load, shipped
-from multidiff.recipe import parse
-from multidiff.text.listing import TextSource
-from multidiff.text.pieces import HuggingFaceVocabulary, SentencePieceVocabulary
-from multidiff.text.vocabulary import WordVocabulary
+from multidiff.models.converters import convert_foreign
+from multidiff.models.loading import load, shipped
+from multidiff.models.trial import try_recipe
+from multidiff.models.weights import read_pickle, read_tensors
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.subwords import HuggingFaceVocabulary, SentencePieceVocabulary
+from multidiff.text.data.vocabulary import WordVocabulary
 from multidiff.training.checkpoints import Checkpoint, CheckpointFolder, read
-from multidiff.trial import try_recipe
-from multidiff.weights import read_pickle, read_tensors
+from multidiff.utils.errors import InputError, printable
 
 # Of the processor; a machine may be busy with other things.
 LONGEST_SECONDS, LONGEST_WAIT_SECONDS, MOST_BYTES = 20, 120, 400 << 20

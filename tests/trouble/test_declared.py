@@ -14,17 +14,17 @@ import soundfile
 import torch
 from PIL import Image
 
+from multidiff.audio.data.mel_files import read_mel
+from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
-from multidiff.audio.mel_files import read_mel
-from multidiff.audio.sound import SoundFile
-from multidiff.budgets import check_npz
-from multidiff.errors import InputError
-from multidiff.image.picture import read_picture
-from multidiff.image.published.contents import weights_in
-from multidiff.recipe import read_recipe
-from multidiff.text.listing import TextSource
-from multidiff.text.pieces import HuggingFaceVocabulary, SentencePieceVocabulary
-from multidiff.text.tables import read_table
+from multidiff.config.recipe import read_recipe
+from multidiff.image.data.image_files import read_picture
+from multidiff.image.stable_diffusion.contents import weights_in
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.subwords import HuggingFaceVocabulary, SentencePieceVocabulary
+from multidiff.text.data.tables import read_table
+from multidiff.utils.budgets import check_npz
+from multidiff.utils.errors import InputError
 
 HIFIGAN = PRESETS["hifigan-22k"]
 

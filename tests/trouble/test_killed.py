@@ -11,10 +11,10 @@ from mishaps import ended, left_behind
 from program import RECIPES, run, start
 
 import multidiff
-from multidiff.files import kept_to_itself
 from multidiff.training import checkpoints as checkpoint_files
-from multidiff.training import log
+from multidiff.training import logging as log
 from multidiff.training.checkpoints import CheckpointFolder
+from multidiff.utils.files import kept_to_itself
 
 QUICK = ["trainer.steps=40", "trainer.save_every=2", "trainer.log_every=1",
          "trainer.validate_every=20"]  # fmt: skip

@@ -16,21 +16,21 @@ from PIL import Image
 from pipelines import write_tokenizer
 from program import RECIPES
 
+from multidiff.audio.data.mel_files import read_mel
+from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
-from multidiff.audio.mel_files import read_mel
-from multidiff.audio.plan import read_plans
-from multidiff.audio.sound import SoundFile
-from multidiff.foreign import convert_foreign
-from multidiff.image.listing import Source
-from multidiff.image.picture import read_facts, read_picture
-from multidiff.image.published.contents import names_in, tensors_in
+from multidiff.audio.vocoder.inference_schedule import read_plans
+from multidiff.image.data.image_files import read_facts, read_picture
+from multidiff.image.data.listing import Source
+from multidiff.image.stable_diffusion.contents import names_in, tensors_in
 from multidiff.image.tokenizers import ClipTokenizer
-from multidiff.loading import check_recipe, load, shipped
-from multidiff.text.listing import TextSource
-from multidiff.text.pieces import HuggingFaceVocabulary, SentencePieceVocabulary
-from multidiff.text.vocabulary import WordVocabulary
+from multidiff.models.converters import convert_foreign
+from multidiff.models.loading import check_recipe, load, shipped
+from multidiff.models.weights import read_tensors
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.subwords import HuggingFaceVocabulary, SentencePieceVocabulary
+from multidiff.text.data.vocabulary import WordVocabulary
 from multidiff.training.checkpoints import Checkpoint, CheckpointFolder, read
-from multidiff.weights import read_tensors
 
 HIFIGAN = PRESETS["hifigan-22k"]
 

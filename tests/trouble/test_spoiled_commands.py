@@ -20,12 +20,12 @@ from mishaps import NUMBERS, WORDS, cases, ended, left_behind, spoiled
 from PIL import Image
 from program import RECIPES
 
-import multidiff.loading
-from multidiff import cli
-from multidiff.audio.plan import EvenPlans
-from multidiff.catalogue import VERBS
-from multidiff.checking import locate
-from multidiff.loading import shipped
+import multidiff.models.loading
+from multidiff.audio.vocoder.inference_schedule import EvenPlans
+from multidiff.cli import main as cli
+from multidiff.config.build import locate
+from multidiff.config.registry import VERBS
+from multidiff.models.loading import shipped
 
 # As little work as each model can be asked for.
 QUICK = {
@@ -51,7 +51,9 @@ TAKEN = {"model", "num", "prompts", "out", "data", "folder"}
 def loaded_once():
     """Models are loaded once for all commands."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multidiff.loading, "load", functools.cache(multidiff.loading.load))
+        patch.setattr(
+            multidiff.models.loading, "load", functools.cache(multidiff.models.loading.load)
+        )
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
@@ -70,7 +72,7 @@ def options(verb):
     """Every option that a model's wing reads, and its type."""
     found = []
     for model in QUICK if verb == "sample" else MEASURED:
-        function = locate(VERBS[type(multidiff.loading.load(model)).__name__][verb])
+        function = locate(VERBS[type(multidiff.models.loading.load(model)).__name__][verb])
         hints = typing.get_type_hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in TAKEN:
@@ -250,7 +252,7 @@ def test_models_to_convert(tmp_path, data, name):
     good, source, out = shipped()["restaurant-control"], tmp_path / "source", tmp_path / "out"
     shutil.copytree(good, source, dirs_exist_ok=True)
     (source / name).write_bytes(data.draw(spoiled((good / name).read_bytes())))
-    multidiff.loading.load.cache_clear()
+    multidiff.models.loading.load.cache_clear()
     status, _ = ended("convert", source, out, lines=None)
     assert out.exists() == (status == 0) and not left_behind(tmp_path)
     shutil.rmtree(out, ignore_errors=True)

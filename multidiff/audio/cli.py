@@ -1,0 +1,250 @@
+"""What the command line does with a vocoder."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multidiff.audio.data.mel_scale import mel_scale_named
+from multidiff.audio.data.sound import EXTENSIONS, WRITTEN
+from multidiff.audio.mel import preset_named
+from multidiff.audio.metrics.evaluation import Clip, Scores, clips_of, evaluate
+from multidiff.audio.metrics.pairs import METRICS
+from multidiff.audio.synthesis import Synthesis, find_inputs, synthesize_file
+from multidiff.audio.vocoder.inference_schedule import write_plans
+from multidiff.audio.vocoder.model import Vocoder
+from multidiff.audio.vocoder.search import distance_on, search
+from multidiff.models.sampling_config import solver_named
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
+from multidiff.utils.packages import PackageError
+from multidiff.utils.report import Report, table
+
+logger = logging.getLogger(__name__)
+
+SOUND = ".wav"
+# A search listens to this many clips, this many seconds of each.
+SEARCH_CLIPS, SEARCH_SECONDS = 6, 3.0
+
+
+def synth(
+    model: Vocoder,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    steps: int | None = None,
+    solver: str | None = None,
+    seed: int = 0,
+    share: tuple[int, int] = (0, 1),
+    mel_scale: str | None = None,
+    mel_preset: str | None = None,
+) -> Report:
+    """Synthesise recordings and mels into sound files.
+
+    Args:
+        model: the vocoder.
+        inputs: files and folders.
+        out: a sound file for one input, a folder for several.
+        steps: network evaluations.
+        solver: its name.
+        seed: of the noise.
+        share: number of this process and of all; each takes its part of the files.
+        mel_scale: scale of mel files that state none (:mod:`multidiff.audio.data.mel_scale`).
+        mel_preset: name of the preset of mel files that state none.
+
+    Raises:
+        InputError: if an option is wrong, or the only input is.
+    """
+    plan = model.plan(steps)
+    chosen = solver_named(model.solver if solver is None else solver)
+    stated = {"mel_scale": mel_scale, "mel_preset": mel_preset}
+    if mel_scale is not None:
+        mel_scale_named(mel_scale)
+    if mel_preset is not None:
+        preset_named(mel_preset)
+    jobs = outputs_for(find_inputs(list(inputs)), out, inputs)
+    done: list[Synthesis] = []
+    faults: list[str] = []
+    for source, output in jobs[share[0] :: share[1]]:
+        try:
+            made = synthesize_file(
+                model, source, output, plan=plan, solver=chosen, seed=seed, **stated
+            )
+            done.append(made)
+        except PackageError:
+            raise
+        except InputError as fault:
+            faults.append(str(fault))
+    several = sum(one.channels > 1 for one in done)
+    if several:
+        logger.warning(
+            "%d of %d recordings have several channels: the sound made has one", several, len(done)
+        )
+    return Report([_line(one) for one in done], _facts(done, plan.num_steps), faults)
+
+
+def outputs_for(
+    files: Sequence[Path], out: Path, inputs: Sequence[Path]
+) -> list[tuple[Path, Path]]:
+    """Which file each input goes to.
+
+    Raises:
+        InputError: if two inputs would go to the same file, or to a kind that is not written.
+    """
+    if out.suffix.lower() in set(EXTENSIONS) - set(WRITTEN):
+        raise InputError(f"{out}: sound is written as {' or '.join(WRITTEN)}")
+    if len(files) == 1 and not any(place_of(path).is_dir() for path in inputs):
+        is_file = out.suffix.lower() in WRITTEN
+        return [(files[0], out if is_file else out / f"{files[0].stem}{SOUND}")]
+    if out.suffix.lower() in WRITTEN:
+        raise InputError(f"{out}: {len(files)} inputs do not go into one file; name a folder")
+    pairs = [(file, out / f"{file.stem}{SOUND}") for file in files]
+    taken: dict[Path, Path] = {}
+    for file, output in pairs:
+        if output in taken:
+            raise InputError(f"{file}: would be written to {output}, as would {taken[output]}")
+        taken[output] = file
+    return pairs
+
+
+def _line(one: Synthesis) -> str:
+    threads = f"{one.threads} thread{'s' if one.threads > 1 else ''}"
+    return (
+        f"{one.output}: {one.seconds:.2f} s of sound in {one.wall_seconds:.2f} s, "
+        f"real-time factor {one.real_time_factor:.3f} on {threads}"
+    )
+
+
+def _facts(done: Sequence[Synthesis], steps: int) -> dict[str, Any]:
+    seconds = sum(one.seconds for one in done)
+    wall = sum(one.wall_seconds for one in done)
+    return {
+        "outputs": [
+            {"input": one.input, "output": one.output, "seconds": round(one.seconds, 4)}
+            for one in done
+        ],
+        "steps": steps,
+        "seconds": round(seconds, 4),
+        "wall_seconds": round(wall, 4),
+        "real_time_factor": round(wall / seconds, 4) if seconds else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def sample(
+    model: Vocoder,
+    *,
+    num: int,
+    prompts: Sequence[str],
+    out: Path | None,
+    steps: int | None = None,
+    solver: str | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+) -> Report:
+    """Several readings of each prompt, which for a vocoder is a recording or a mel.
+
+    Raises:
+        InputError: if there is no prompt, no place to write, or guidance is asked for.
+    """
+    if not prompts:
+        raise InputError("a vocoder speaks from a mel: give --prompt a recording or a mel file")
+    if guidance is not None:
+        raise InputError(f"--guidance {guidance:g}: a vocoder has no unconditional half to guide")
+    if out is None:
+        raise InputError("-o OUT: name a folder for the sound files")
+    plan = model.plan(steps)
+    chosen = solver_named(model.solver if solver is None else solver)
+    done = []
+    for source in find_inputs([Path(prompt) for prompt in prompts]):
+        for number in range(num):
+            output = out / f"{source.stem}-{seed + number}{SOUND}"
+            done.append(
+                synthesize_file(model, source, output, plan=plan, solver=chosen, seed=seed + number)
+            )
+    return Report([_line(one) for one in done], _facts(done, plan.num_steps))
+
+
+def measure(
+    model: Vocoder,
+    data: str | None,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    solver: str | None = None,
+    seed: int = 0,
+    held_out_every: int = 0,
+    search_steps: tuple[int, ...] = (),
+) -> Report:
+    """Scores on recordings, with the projection alone and Griffin-Lim beside them.
+
+    Args:
+        model: the vocoder.
+        data: a source of recordings; those that come with the package where not given.
+        folder: of the model, where searched plans are kept.
+        steps: network evaluations.
+        solver: its name.
+        seed: of the noise.
+        held_out_every: take only the recordings that training with this number held out.
+        search_steps: search for the best plans of so many evaluations first, and keep them.
+    """
+    clips = clips_of("starter:speech" if data is None else data, model.preset, held_out_every)
+    lines = []
+    if search_steps:
+        lines = search_plans(model, clips, folder, search_steps)
+    plan = model.plan(steps)
+    chosen = solver_named(model.solver if solver is None else solver)
+    scores = evaluate(model, clips, plan, chosen, seed)
+    return Report(lines + score_table(scores), _score_facts(scores, len(clips)))
+
+
+def search_plans(
+    model: Vocoder, clips: Sequence[Clip], folder: Path, numbers: Sequence[int]
+) -> list[str]:
+    """Search for plans and keep them beside the weights; tells what was found."""
+    hop, rate = model.preset.hop_length, model.preset.sample_rate_hz
+    frames = int(SEARCH_SECONDS * rate / hop)
+    chosen = clips[:: max(len(clips) // SEARCH_CLIPS, 1)][:SEARCH_CLIPS]
+    short = [Clip(c.name, c.wave[: frames * hop], c.mel[:, :frames]) for c in chosen]
+    objective = distance_on(model, short)
+    lines = []
+    for number in numbers:
+        plan, value = search(objective, model.plan(number), bounds=model.log_snr_bounds())
+        model.searched[number] = plan
+        write_plans(folder, model.searched)
+        lines.append(f"{number} evaluations: distance {value:.4f}, kept in {folder}")
+    return lines
+
+
+def score_table(scores: Sequence[Scores]) -> list[str]:
+    """Scores as lines of text."""
+    heading = ["system", *(name for name, _ in METRICS.values()), "RTF"]
+    rows = [
+        [one.system, *(_number(one.metrics[key]) for key in METRICS), f"{one.real_time_factor:.3f}"]
+        for one in scores
+    ]
+    return table([heading, *rows])
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _score_facts(scores: Sequence[Scores], count: int) -> dict[str, Any]:
+    return {
+        "clips": count,
+        "threads": torch.get_num_threads(),
+        "systems": [
+            {
+                "system": one.system,
+                "real_time_factor": round(one.real_time_factor, 4),
+                **{k: None if math.isnan(v) else round(v, 4) for k, v in one.metrics.items()},
+            }
+            for one in scores
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Speech to train on: recordings, segments, mel files."""

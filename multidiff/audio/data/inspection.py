@@ -1,0 +1,41 @@
+"""What there is to say of a vocoder's data before it is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multidiff.audio.data.segments import SpeechSegments
+from multidiff.audio.vocoder.model import Vocoder
+from multidiff.utils.errors import InputError
+
+
+def inspect(model: Vocoder, data: Any, held_out: Any) -> list[str]:
+    """Return warnings about the data of a training run.
+
+    Args:
+        model: the vocoder.
+        data: batches to train on.
+        held_out: batches to validate on, or None.
+
+    Raises:
+        InputError: if the mels of the data are not those that the model reads.
+    """
+    segments = [getattr(batches, "examples", None) for batches in (data, held_out)]
+    for section, examples in zip(("data", "held_out"), segments, strict=True):
+        made_by = getattr(examples, "preset", model.preset)
+        if made_by != model.preset:
+            raise InputError(
+                f"{section}.examples.mel: makes {made_by.name} mels, but the model reads "
+                f"{model.preset.name}; give both the same"
+            )
+    trained, kept = segments
+    if not isinstance(trained, SpeechSegments) or not isinstance(kept, SpeechSegments):
+        return []
+    contents = {utterance.content for utterance in trained.utterances}
+    alike = [one.name for one in kept.utterances if one.content in contents]
+    if not alike:
+        return []
+    return [
+        f"{len(alike)} of {len(kept.utterances)} held-out recordings are trained on as well, such "
+        f"as {alike[0]}: held-out losses flatter the model; use held_out_every, or remove copies"
+    ]

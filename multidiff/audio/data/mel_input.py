@@ -1,0 +1,174 @@
+"""Mels as callers hand them over: any float array, checked, on the preset's levels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.audio.data.mel_guard import OVERLOAD, MelStatistics, fault_of, warnings_of
+from multidiff.audio.data.mel_scale import (
+    OPTION,
+    PRESET_SCALE,
+    MelScale,
+    advice_on,
+    mel_scale_named,
+)
+from multidiff.audio.mel import PRESETS, MelPreset
+from multidiff.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Array = Tensor | np.ndarray
+
+
+def mel_batch(
+    mel: Array,
+    preset: MelPreset,
+    lengths: Sequence[int] | Tensor | None = None,
+    scale: str | None = None,
+) -> list[Float[Tensor, "mels frames"]]:
+    """Return the mels of a batch, each as float32 levels of the preset, without padding.
+
+    Args:
+        mel: ``(mels, frames)`` or ``(batch, mels, frames)`` of any float type.
+        preset: how the mels should be made.
+        lengths: frames of each; all of them where not given.
+        scale: of the values (:func:`~multidiff.audio.data.mel_scale.mel_scale_named`); where not
+            given, levels that cannot be the preset's are refused.
+
+    Raises:
+        InputError: if these are no mels of the preset, or the lengths are not theirs.
+    """
+    stated = None if scale is None else mel_scale_named(scale)
+    rows = torch.as_tensor(mel)
+    if rows.ndim == 2:
+        rows = rows[None]
+    check_shape(tuple(rows.shape[1:]), str(rows.dtype), rows.is_floating_point(), preset, "mel")
+    if rows.ndim != 3 or len(rows) == 0:
+        raise InputError(f"mel: has shape {tuple(mel.shape)}; give (mels, frames) or a batch of it")
+    checked = []
+    for number, length in enumerate(_lengths(lengths, len(rows), rows.shape[2])):
+        name = "mel" if len(rows) == 1 else f"mel[{number}]"
+        row = rows[number, :, :length]
+        if length < rows.shape[2]:
+            check_shape(tuple(row.shape), str(rows.dtype), True, preset, name)
+        found = check_levels(row.detach().float().cpu().numpy(), preset, name, stated)
+        checked.append(found.to_preset(row[None].float(), preset)[0])
+    return checked
+
+
+def _lengths(lengths: Sequence[int] | Tensor | None, count: int, frames: int) -> list[int]:
+    if lengths is None:
+        return [frames] * count
+    numbers = [int(one) for one in lengths]
+    if len(numbers) != count or min(numbers) < 1 or max(numbers) > frames:
+        raise InputError(
+            f"lengths {numbers}: give one for each of {count} mels, from 1 to {frames} frames"
+        )
+    return numbers
+
+
+def check_shape(
+    shape: tuple[int, ...], dtype: str, is_float: bool, preset: MelPreset, name: str
+) -> None:
+    """Refuse an array that holds no mel of the preset by its shape or type.
+
+    Args:
+        shape: should be ``(mels, frames)``.
+        dtype: its type, for the message.
+        is_float: whether that is a float type.
+        preset: how it should be made.
+        name: how messages call it.
+
+    Raises:
+        InputError: if it is another; names the transposition where that is the fault.
+    """
+    wanted = f"{preset.n_mels} bands x frames, as {preset.name} makes them"
+    if not is_float:
+        raise InputError(f"{name}: holds {dtype} values; a mel holds floats")
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(f"{name}: has shape {shape}; a mel is {wanted}")
+    if shape[0] != preset.n_mels and shape[1] == preset.n_mels:
+        raise InputError(
+            f"{name}: has shape {shape}, frames before bands; transpose it (the last two axes "
+            f"swapped: mel.swapaxes(-1, -2)): a mel is {wanted}"
+        )
+    frames = shape[1]
+    least = preset.num_frames((preset.padding // preset.hop_length + 1) * preset.hop_length)
+    if shape[0] == preset.n_mels and frames < least:
+        raise InputError(
+            f"{name}: has {frames} frame{'s' if frames > 1 else ''}, too short for "
+            f"{preset.name}: at least {least} are needed"
+        )
+
+
+def check_levels(
+    array: np.ndarray, preset: MelPreset, name: str, stated: MelScale | None = None
+) -> MelScale:
+    """Return the scale of a mel's values: the one stated, or else the preset's if they are on it.
+
+    What is taken with a change (a lower floor, loudness beyond full scale) is logged.
+
+    Args:
+        array: ``(mels, frames)``.
+        preset: how it should be made.
+        name: how messages call it.
+        stated: the scale, where that is known.
+
+    Raises:
+        InputError: if the values cannot be on it; says what they look like and what undoes that.
+    """
+    found = MelStatistics.of(array, preset)
+    if not np.isfinite([found.least, found.greatest]).all():
+        raise InputError(f"{name}: holds values that are not numbers (NaN or infinite)")
+    if array.shape[0] != preset.n_mels:
+        raise InputError(
+            f"{name}: has {array.shape[0]} bands where {preset.name} has {preset.n_mels}; "
+            f"it looks like {_presets_like(array) or 'no preset known here'}"
+        )
+    if stated is not None:
+        return _checked_statement(found, preset, name, stated)
+    fault = fault_of(found, preset)
+    if fault is not None and found.padding:
+        raise InputError(f"{name}: {fault}")
+    if fault is not None:
+        others = _presets_like(array)
+        like = f"it looks like {others}; or " if others else ""
+        raise InputError(f"{name}: {fault}; {like}{advice_on(found, preset)}")
+    for warning in warnings_of(found, preset):
+        logger.warning("%s: %s", name, warning)
+    return PRESET_SCALE
+
+
+def _checked_statement(
+    found: MelStatistics, preset: MelPreset, name: str, stated: MelScale
+) -> MelScale:
+    ends = torch.tensor([found.least, found.greatest], dtype=torch.float64)
+    if stated.is_linear and found.least < 0:
+        raise InputError(f"{name}: holds values below 0, so that {OPTION} linear cannot be right")
+    low, high = preset.level_range
+    _, greatest = stated.to_preset(ends[None, None], preset)[0, 0].tolist()
+    if not greatest <= high + OVERLOAD * (high - low):
+        raise InputError(
+            f"{name}: {OPTION} {stated.name} makes levels up to {greatest:.1f} of it, beyond what "
+            f"{preset.name} makes of any sound ({high:.1f}); state its real scale"
+        )
+    return stated
+
+
+def _presets_like(array: np.ndarray) -> str:
+    """Return the presets on whose scale an array of other bands or levels is."""
+    fitting = []
+    for preset in PRESETS.values():
+        if preset.n_mels == array.shape[0]:
+            found = MelStatistics.of(array[:, :2000], preset)
+            low, high = preset.level_range
+            inside = low - 0.01 <= found.least and found.greatest <= high
+            if inside and found.num_frames >= 1 and fault_of(found, preset) is None:
+                fitting.append(preset.name)
+    return " or ".join(fitting)

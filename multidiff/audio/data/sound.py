@@ -1,0 +1,286 @@
+"""Reading and writing sound files."""
+
+from __future__ import annotations
+
+import io
+import logging
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.audio.data.containers import Content, Stream, View, mp3_stream, streams_of
+from multidiff.utils.budgets import check_sound
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import refused, written_whole
+from multidiff.utils.leftovers import visible_files
+from multidiff.utils.readers import reading
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
+WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
+# Full scale is 1. Beyond this the numbers are 16-bit integers stored as floats, or volts.
+LOUDEST = 1.5
+BLOCK_SECONDS = 20
+# What is decoded at once is lost together where a file is damaged.
+DECODED_AT_ONCE = 4096
+UNKNOWN_LENGTH = 1 << 48
+# A share of samples beyond full scale that is not worth a word.
+MOST_CUT = 0.001
+# The mix of channels that cancel has less than this of the energy of unrelated ones.
+CANCELLED = 0.1
+
+
+class SoundFile:
+    """A sound file, read block by block as one channel at one rate.
+
+    Its length is what is in it, whatever its header declares: streams without a length, or with
+    several files in one, are read to their end.
+
+    Args:
+        source: a path, or the bytes of a file.
+        name: how messages call it; the path where not given.
+
+    Attributes:
+        rate_hz: its sample rate.
+        channels: how many it has.
+        length: samples of each, as far as that is known before they are read.
+
+    Raises:
+        InputError: if it is no sound that can be read, or empty.
+    """
+
+    def __init__(self, source: Path | bytes, name: str | None = None):
+        self.source = source
+        self.name = str(source) if name is None and not isinstance(source, bytes) else str(name)
+        if isinstance(source, Path) and not os.path.isfile(source):
+            raise InputError(f"{self.name}: no such sound file")
+        self._streams = self._find_streams()
+        with self._open(self._streams[0]) as file:
+            self.rate_hz, self.channels, self.length = file.samplerate, file.channels, file.frames
+        check_sound(self.name, self.rate_hz, self.channels)
+        for stream in self._streams[1:]:
+            with self._open(stream) as file:
+                if (file.samplerate, file.channels) != (self.rate_hz, self.channels):
+                    raise InputError(
+                        f"{self.name}: holds several sounds of different rates or channels; "
+                        "split it, or export it again"
+                    )
+                self.length += file.frames
+        if self.length == 0 and any(stream.lacks for stream in self._streams):
+            raise InputError(f"{self.name}: is truncated: nothing of its sound is there to be read")
+        if self.length == 0:
+            raise InputError(f"{self.name}: holds no samples; record or export it again")
+
+    def _find_streams(self) -> list[Stream]:
+        if isinstance(self.source, bytes):
+            return self._structure(self.source)
+        if self.source.stat().st_size == 0:
+            return [Stream((range(0),))]
+        with (
+            reading(self.name),
+            self.source.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            return self._structure(content)
+
+    def _structure(self, content: Content) -> list[Stream]:
+        found = streams_of(content)
+        if found is not None:
+            return found
+        whole = Stream((range(len(content)),))
+        with self._open(whole) as file:
+            return [mp3_stream(content, file.frames) if file.format == "MP3" else whole]
+
+    def _open(self, stream: Stream) -> soundfile.SoundFile:
+        source = self.source
+        file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        view = io.BufferedReader(View(file, stream.segments), 1 << 16)
+        problem = "is not a sound file that can be read"
+        try:
+            with reading(self.name, problem, "wav, flac, ogg and mp3 can"):
+                return soundfile.SoundFile(view)
+        except InputError:
+            view.close()
+            raise
+
+    def blocks(
+        self, rate_hz: int, *, whole: bool = False
+    ) -> Iterator[Float[np.ndarray, " samples"]]:
+        """Yield the sound as blocks of float32 in [-1, 1], mixed to one channel and resampled.
+
+        Channels are averaged; where they cancel each other, the loudest is taken, which is logged.
+
+        Args:
+            rate_hz: the rate wanted.
+            whole: refuse a file of which a part is missing, instead of logging what is.
+
+        Raises:
+            InputError: if it holds values that are no sound, or is not whole but has to be.
+        """
+        same = rate_hz == self.rate_hz
+        stream = None if same else soxr.ResampleStream(self.rate_hz, rate_hz, 1, "float32", "VHQ")
+        weights = self._weights()
+        for block in self._raw_blocks(whole):
+            mixed = (block @ weights).astype(np.float32)
+            if stream is not None:
+                mixed = stream.resample_chunk(mixed)
+            if len(mixed):
+                yield mixed
+        if stream is not None:
+            rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+            if len(rest):
+                yield rest
+
+    def _raw_blocks(self, whole: bool | None) -> Iterator[np.ndarray]:
+        """Yield blocks ``(samples, channels)``; says what is missing unless ``whole`` is None."""
+        read, missing, lacks = 0, 0, ""
+        for stream in self._streams:
+            lacks = lacks or stream.lacks
+            with self._open(stream) as file:
+                declared = file.frames
+                for block in _decoded(file, BLOCK_SECONDS * self.rate_hz):
+                    read += len(block)
+                    declared -= len(block)
+                    yield self._checked(block)
+                left = declared if declared < UNKNOWN_LENGTH else 0  # unknown ones are huge
+                missing += max(stream.missing, left, 0)
+        if whole is not None and (missing or lacks):
+            self._report_missing(read, missing, lacks, whole)
+
+    def _report_missing(self, read: int, missing: int, lacks: str, whole: bool) -> None:
+        there = f"{read / self.rate_hz:.2f}"
+        if missing:
+            there += f" of {(read + missing) / self.rate_hz:.2f}"
+        reason = f" ({lacks} is missing)" if lacks and not missing else ""
+        text = f"{self.name}: is truncated or damaged: {there} s of sound can be read{reason}"
+        if whole or read == 0:
+            raise InputError(f"{text}; copy or export it again")
+        logger.warning("%s; the rest is missing", text)
+
+    def _weights(self) -> np.ndarray:
+        """Return what each channel counts in the mix."""
+        mean = np.full(self.channels, 1 / self.channels)
+        if self.channels == 1:
+            return mean
+        energies, mixed = np.zeros(self.channels), 0.0
+        for block in self._raw_blocks(None):
+            energies += np.square(block, dtype=np.float64).sum(axis=0)
+            mixed += float(np.square(block @ mean).sum())
+        # Channels that have nothing in common add up to this.
+        if mixed >= CANCELLED * energies.mean() / self.channels or energies.max() == 0:
+            return mean
+        loudest = int(energies.argmax())
+        logger.warning(
+            "%s: its %d channels cancel each other; channel %d alone is taken",
+            self.name, self.channels, loudest + 1,
+        )  # fmt: skip
+        return np.eye(self.channels)[loudest]
+
+    def _checked(self, block: np.ndarray) -> np.ndarray:
+        if not np.isfinite(block).all():
+            raise InputError(f"{self.name}: holds values that are not numbers (NaN or infinite)")
+        peak = float(np.abs(block).max(initial=0))
+        if peak > LOUDEST:
+            raise InputError(
+                f"{self.name}: peaks at {peak:g}, but full scale is 1; divide it (16-bit integers "
+                "stored as floats by 32768)"
+            )
+        return block
+
+    def read(self, rate_hz: int, *, whole: bool = False) -> Float[Tensor, " samples"]:
+        """Return the whole sound.
+
+        Args:
+            rate_hz: the rate wanted.
+            whole: see :meth:`blocks`.
+
+        Raises:
+            InputError: see :meth:`blocks`.
+        """
+        blocks = list(self.blocks(rate_hz, whole=whole))
+        if not blocks:
+            raise InputError(f"{self.name}: none of its samples can be read; export it again")
+        return torch.from_numpy(np.concatenate(blocks))
+
+
+def _decoded(file: soundfile.SoundFile, samples: int) -> Iterator[np.ndarray]:
+    """Yield what can be decoded of a file, in blocks of that many samples at most."""
+    parts: list[np.ndarray] = []
+    while True:
+        block = np.empty((DECODED_AT_ONCE, file.channels), np.float32)
+        try:
+            block = file.read(out=block)
+        except soundfile.LibsndfileError:  # damaged from here on
+            block = block[:0]
+        if len(block):
+            parts.append(block)
+        if parts and (not len(block) or len(parts) * DECODED_AT_ONCE >= samples):
+            yield np.concatenate(parts)
+            parts = []
+        if not len(block):
+            return
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def find_sounds(folder: Path) -> list[Path]:
+    """Return the sound files of a folder and the folders in it, sorted, hidden ones left out.
+
+    Raises:
+        InputError: if there are none.
+    """
+    found = sorted(p for p in visible_files(folder) if p.suffix.lower() in EXTENSIONS)
+    if not found:
+        raise InputError(f"{folder}: holds no sound files ({', '.join(EXTENSIONS)})")
+    return found
+
+
+def write_sound(path: Path, blocks: Iterator[Any], rate_hz: int) -> int:
+    """Write blocks of samples to a wav or flac file, whole or not at all.
+
+    16-bit; values beyond full scale are cut off, which is logged.
+
+    Returns:
+        Samples written.
+
+    Raises:
+        InputError: if the ending is no format that can be written, or the system refuses.
+    """
+    if path.suffix.lower() not in WRITTEN:
+        raise InputError(f"{path}: sound is written as {' or '.join(WRITTEN)}, not {path.suffix!r}")
+    written = cut = 0
+    with written_whole(path) as partial:
+        try:
+            with soundfile.SoundFile(
+                partial, "w", rate_hz, 1, "PCM_16", format=WRITTEN[path.suffix.lower()]
+            ) as file:
+                for block in blocks:
+                    values = np.asarray(block)
+                    cut += int((np.abs(values) > 1).sum())
+                    file.write(np.clip(values, -1, 1))
+                    written += len(values)
+        except soundfile.LibsndfileError as error:
+            raise _cannot_write(path, error) from error
+    if cut > MOST_CUT * written:
+        share = 100 * cut / written
+        logger.warning("%s: %.1f %% of its samples were beyond full scale and cut", path, share)
+    return written
+
+
+def _cannot_write(path: Path, error: soundfile.LibsndfileError) -> InputError:
+    folder = path.parent
+    if not folder.is_dir():
+        return InputError(f"{path}: {folder} is not a folder; choose another place")
+    return refused(path, OSError(0, _reason(error)))

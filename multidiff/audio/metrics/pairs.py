@@ -1,0 +1,194 @@
+"""How near a synthesised recording is to the original.
+
+PESQ (ITU-T P.862.2, wide band) and STOI are the reference implementations from PyPI, on
+16 kHz. PESQ hardly hears phasiness and is merciless about hiss; so nothing is judged by it
+alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.audio.mel import MelPreset
+from multidiff.audio.metrics.spectral import spectral_distance
+from multidiff.utils.packages import BROKEN, METRICS_EXTRA, needs, trouble
+
+logger = logging.getLogger(__name__)
+
+ITU_RATE_HZ = 16000
+NUM_CEPSTRA = 13
+# A voice's fundamental, deepest man to highest child.
+VOICE_HZ = (65.0, 500.0)
+
+# name: (what a table calls it, whether more is better)
+METRICS = {
+    "pesq": ("PESQ-wb", True),
+    "stoi": ("STOI", True),
+    "estoi": ("ESTOI", True),
+    "log_mel_l1": ("log-mel L1", False),
+    "multi_stft": ("M-STFT", False),
+    "mcd": ("MCD dB", False),
+    "voicing_f1": ("V/UV F1", True),
+}
+
+
+def compare(
+    original: Float[Tensor, " samples"], made: Float[Tensor, " samples"], preset: MelPreset
+) -> dict[str, float]:
+    """All metrics of one recording; both at the preset's rate, the longer one cut.
+
+    A metric that does not exist for a recording (PESQ needs speech, STOI 0.3 s of it) is NaN.
+    """
+    hop = preset.hop_length
+    length = min(len(original), len(made)) // hop * hop
+    original, made = original[:length], made[:length]
+    rate = preset.sample_rate_hz
+    low, high = (soxr.resample(x.numpy(), rate, ITU_RATE_HZ) for x in (original, made))
+    return {
+        "pesq": _or_nan(_pesq, low, high),
+        "stoi": _or_nan(_stoi, low, high, False),
+        "estoi": _or_nan(_stoi, low, high, True),
+        "log_mel_l1": log_mel_l1(original, made, preset),
+        "multi_stft": float(spectral_distance(made[None], original[None])),
+        "mcd": mel_cepstral_distortion(original, made, preset),
+        "voicing_f1": voicing_f1(original, made, rate),
+    }
+
+
+def _or_nan(metric: Callable[..., float], *arguments: object) -> float:
+    try:
+        return float(metric(*arguments))
+    except Exception:  # each library raises its own kinds where there is no speech to rate
+        return math.nan
+
+
+def _pesq(original: np.ndarray, made: np.ndarray) -> float:
+    try:
+        from pesq import pesq  # an extra: it comes as C source and needs a compiler
+    except BROKEN as error:
+        _warn_once(f"PESQ is left out, since {trouble('pesq', 'it', error, METRICS_EXTRA)}")
+        raise
+    return pesq(ITU_RATE_HZ, original, made, "wb")
+
+
+@lru_cache(maxsize=8)
+def _warn_once(text: str) -> None:
+    logger.warning(text)
+
+
+def _stoi(original: np.ndarray, made: np.ndarray, extended: bool) -> float:
+    try:
+        from pystoi import stoi
+    except BROKEN as error:
+        _warn_once(f"STOI is left out, since {trouble('pystoi', 'it', error)}")
+        raise
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it warns, and returns 1e-5, where speech is too short
+        return stoi(original, made, ITU_RATE_HZ, extended=extended)
+
+
+def log_mel_l1(original: Tensor, made: Tensor, preset: MelPreset) -> float:
+    """Mean difference of the mels' natural logarithms, in nats.
+
+    A preset with another logarithm is measured on the HiFi-GAN mel of its rate.
+    """
+    if preset.log != "ln":
+        preset = _natural(preset)
+    return float((preset.mel(original[None]) - preset.mel(made[None])).abs().mean())
+
+
+@lru_cache(maxsize=8)
+def _natural(preset: MelPreset) -> MelPreset:
+    return MelPreset(
+        f"{preset.name}-ln",
+        preset.sample_rate_hz,
+        preset.n_fft,
+        preset.win_length,
+        preset.hop_length,
+        preset.n_mels,
+        preset.f_min_hz,
+        preset.f_max_hz,
+        centred=preset.centred,
+    )
+
+
+def mel_cepstral_distortion(original: Tensor, made: Tensor, preset: MelPreset) -> float:
+    """Mel-cepstral distortion in dB, frame by frame, coefficients 1 to 13 (Kubichek 1993).
+
+    Cepstra are cosine coefficients of the mel's natural logarithms; both recordings have the
+    same timing, so nothing is warped.
+    """
+    preset = preset if preset.log == "ln" else _natural(preset)
+    levels = preset.mel(torch.stack([original, made])).cpu().double()
+    count = levels.shape[1]
+    band = torch.arange(count, dtype=torch.float64) + 0.5
+    order = torch.arange(1, NUM_CEPSTRA + 1, dtype=torch.float64)[:, None]
+    basis = 2 / count * torch.cos(math.pi / count * order * band)
+    difference = basis @ (levels[0] - levels[1])
+    return float(10 * math.sqrt(2) / math.log(10) * difference.norm(dim=0).mean())
+
+
+def voicing_f1(original: Tensor, made: Tensor, rate_hz: int) -> float:
+    """F1 of the voiced frames of the original being voiced in what was made (librosa's pYIN)."""
+    truth, found = voiced(original, rate_hz), voiced(made, rate_hz)
+    both = float((truth & found).sum())
+    total = float(truth.sum() + found.sum())
+    return 2 * both / total if total else math.nan
+
+
+def voiced(wave: Tensor, rate_hz: int) -> np.ndarray:
+    """Which frames of 23 ms (hop 12 ms) are voiced."""
+    with needs("librosa", "eval of speech"):
+        import librosa  # seconds to import
+
+    _, flags, _ = librosa.pyin(
+        wave.numpy(),
+        fmin=VOICE_HZ[0],
+        fmax=VOICE_HZ[1],
+        sr=rate_hz,
+        frame_length=2048,
+        hop_length=256,
+    )
+    return flags
+
+
+def griffin_lim(
+    mel: Float[Tensor, "mels frames"], preset: MelPreset, num_samples: int, iterations: int = 32
+) -> Float[Tensor, " samples"]:
+    """The yardstick: librosa's mel inversion (non-negative least squares) and Griffin-Lim.
+
+    librosa centres its frames; a preset that does not is shifted by its padding.
+    """
+    with needs("librosa", "eval of speech"):
+        import librosa  # seconds to import
+
+    bands = preset.expand(mel).numpy()
+    magnitude = librosa.util.nnls(preset.filters(mel).T.numpy(), bands)
+    if preset.power == 2:
+        magnitude = np.sqrt(magnitude)
+    if preset.window_normalized:
+        magnitude = magnitude * float(preset.window_norm(mel))
+    wave = librosa.griffinlim(
+        magnitude,
+        n_iter=iterations,
+        hop_length=preset.hop_length,
+        win_length=preset.win_length,
+        n_fft=preset.n_fft,
+        center=True,
+        random_state=0,
+    )
+    # Frame i lies on sample i * hop for librosa, and on padding's other side for the rest.
+    offset = 0 if preset.centred else preset.hop_length // 2
+    wave = np.concatenate([np.zeros(offset, np.float32), wave])[:num_samples]
+    return torch.from_numpy(np.pad(wave, (0, max(0, num_samples - len(wave)))))

@@ -1,0 +1,250 @@
+"""Sound or mel in, sound out: what ``multidiff synth`` does with each input."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.audio.data.mel_files import ENDINGS, read_mel
+from multidiff.audio.data.sound import EXTENSIONS, SoundFile, write_sound
+from multidiff.audio.mel import MelPreset
+from multidiff.audio.vocoder.inference_schedule import Plan
+from multidiff.audio.vocoder.model import MelSource, Vocoder
+from multidiff.core.protocols import Solver
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import REASONS, place_of
+from multidiff.utils.leftovers import visible_files
+
+SILENT = 1e-7
+SPEAKER = "espeak-ng"
+
+
+class SoundMel:
+    """The mel of a recording of any length, made piece by piece as it is asked for.
+
+    The samples lie in a temporary file, so memory does not grow with the recording.
+
+    Args:
+        sound: the recording.
+        preset: how its mel is made.
+        spool: an open temporary file.
+
+    Raises:
+        InputError: if the recording cannot be read, is too short for a frame, or is silent.
+    """
+
+    def __init__(self, sound: SoundFile, preset: MelPreset, spool: tempfile._TemporaryFileWrapper):
+        self.preset, self.name, self.channels = preset, sound.name, sound.channels
+        self.num_samples, peak = 0, 0.0
+        for block in sound.blocks(preset.sample_rate_hz):
+            spool.write(block.astype(np.float32).tobytes())
+            self.num_samples += len(block)
+            peak = max(peak, float(np.abs(block).max()))
+        if self.num_samples < preset.hop_length:
+            raise InputError(
+                f"{sound.name}: {self.num_samples} samples at {preset.sample_rate_hz} Hz are "
+                f"shorter than one frame ({preset.hop_length}); give a longer recording"
+            )
+        if peak < SILENT:
+            raise InputError(f"{sound.name}: is silent; nothing to synthesise")
+        spool.flush()
+        self._samples = Path(spool.name)
+        self._hops = max(-(-self.num_samples // preset.hop_length), self._margin + 1)
+        self.num_frames = preset.num_frames(self._hops * preset.hop_length)
+
+    @property
+    def _margin(self) -> int:
+        """Hops on each side after which the edges' mirror images are out of sight."""
+        return -(-self.preset.n_fft // self.preset.hop_length)
+
+    def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
+        """The frames from ``first`` up to ``last``, as those of the whole recording's mel."""
+        start, stop = max(first - self._margin, 0), min(last + self._margin, self._hops)
+        hop = self.preset.hop_length
+        count, size = (stop - start) * hop, np.dtype(np.float32).itemsize
+        wave = torch.from_numpy(
+            np.fromfile(self._samples, np.float32, count, offset=start * hop * size)
+        )
+        wave = F.pad(wave, (0, count - len(wave)))
+        return self.preset.mel(wave[None])[..., first - start : last - start]
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What became of one input.
+
+    Attributes:
+        input: its name.
+        output: the file written.
+        seconds: length of the sound.
+        wall_seconds: time of the synthesis, the model's loading not counted.
+        threads: of the CPU.
+        channels: of the input.
+    """
+
+    input: str
+    output: str
+    seconds: float
+    wall_seconds: float
+    threads: int
+    channels: int = 1
+
+    @property
+    def real_time_factor(self) -> float:
+        """Time to make a second of sound."""
+        return self.wall_seconds / self.seconds
+
+
+def synthesize_file(
+    vocoder: Vocoder,
+    source: Path,
+    output: Path,
+    *,
+    plan: Plan | None = None,
+    solver: Solver | None = None,
+    seed: int = 0,
+    mel_scale: str | None = None,
+    mel_preset: str | None = None,
+) -> Synthesis:
+    """Synthesise one recording or mel into a file, whole or not at all.
+
+    The sound is as long as the recording, or as the mel's frames stand for.
+
+    Args:
+        vocoder: the model.
+        source: a recording, or a file of a mel.
+        output: the sound file.
+        plan: levels to visit; the default plan where not given.
+        solver: makes the steps; the model's own where not given.
+        seed: of the noise.
+        mel_scale: scale of a mel file that states none.
+        mel_preset: preset of a mel file that states none.
+
+    Raises:
+        InputError: if the input cannot be used or the output cannot be written.
+    """
+    began = time.perf_counter()
+    with opened(source, vocoder.preset, mel_scale, mel_preset) as (mel, num_samples):
+        chunks = vocoder.stream(mel, plan=plan, solver=solver, seed=seed)
+        rate = vocoder.preset.sample_rate_hz
+        written = write_sound(output, trimmed(chunks, num_samples), rate)
+        channels = mel.channels if isinstance(mel, SoundMel) else 1
+    wall = time.perf_counter() - began
+    threads = torch.get_num_threads()
+    return Synthesis(str(source), str(output), written / rate, wall, threads, channels)
+
+
+@contextmanager
+def opened(
+    source: Path, preset: MelPreset, mel_scale: str | None = None, mel_preset: str | None = None
+) -> Iterator[tuple[MelSource, int]]:
+    """Yield a recording or a mel file as a mel, and the length of its sound in samples.
+
+    Args:
+        source: the file.
+        preset: of the mel.
+        mel_scale: scale of a mel file that states none.
+        mel_preset: preset of a mel file that states none.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
+    if source.suffix.lower() in ENDINGS:
+        if not source.is_file():
+            raise InputError(f"{source}: no such mel file")
+        mel = read_mel(source, preset, mel_scale, mel_preset)
+        yield mel, preset.num_samples(mel.num_frames)
+        return
+    if source.suffix.lower() not in EXTENSIONS:
+        raise InputError(
+            f"{source}: is neither sound ({', '.join(EXTENSIONS)}) nor a mel ({', '.join(ENDINGS)})"
+        )
+    with ExitStack() as spools:
+        try:
+            sound = SoundMel(SoundFile(source), preset, spools.enter_context(_spool()))
+        except OSError as error:  # a full or missing folder for temporary files
+            raise InputError(
+                f"{source}: needs room for its samples in the folder for temporary files "
+                f"({REASONS.get(error.errno or 0, error.strerror)}); "
+                "make room there, or set TMPDIR to another folder"
+            ) from error
+        yield sound, sound.num_samples
+
+
+@contextmanager
+def _spool() -> Iterator[tempfile._TemporaryFileWrapper]:
+    """A temporary file; on a full disk its closing fails as its writing did, and says no more."""
+    spool = tempfile.NamedTemporaryFile(suffix=".samples")  # noqa: SIM115
+    try:
+        yield spool
+    finally:
+        with suppress(OSError):
+            spool.close()
+
+
+def trimmed(chunks: Iterator[Tensor], num_samples: int) -> Iterator[np.ndarray]:
+    """The chunks up to a number of samples."""
+    left = num_samples
+    for chunk in chunks:
+        yield chunk[:left].numpy()
+        left -= min(left, len(chunk))
+
+
+def find_inputs(paths: list[Path]) -> list[Path]:
+    """The files named, and those in the folders named; ``starter:NAME`` is the package's own.
+
+    Raises:
+        InputError: if a path does not exist, or a folder holds nothing to synthesise.
+    """
+    files: list[Path] = []
+    for path in map(place_of, paths):
+        if path.is_dir():
+            known = EXTENSIONS + ENDINGS
+            inside = sorted(p for p in visible_files(path) if p.suffix.lower() in known)
+            if not inside:
+                raise InputError(f"{path}: holds neither sound nor mels")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return files
+
+
+@contextmanager
+def spoken(texts: Sequence[str]) -> Iterator[list[Path]]:
+    """A recording of each text, read by espeak-ng.
+
+    The vocoder then says them again. No model here reads text: this is a way to hear the
+    vocoder on any sentence, not speech synthesis by diffusion.
+
+    Args:
+        texts: what is said; several are numbered from 1 in their files' names.
+
+    Raises:
+        InputError: if there is nothing to say or espeak-ng is not installed.
+    """
+    if not all(text.strip() for text in texts):
+        raise InputError("--text: is empty; give a sentence")
+    program = shutil.which(SPEAKER)
+    if program is None:
+        raise InputError(f"--text: needs {SPEAKER}, which is not installed (apt install {SPEAKER})")
+    with tempfile.TemporaryDirectory() as folder:
+        digits = len(str(len(texts)))
+        names = [f"text-{number:0{digits}}" for number in range(1, len(texts) + 1)]
+        paths = [Path(folder) / f"{name}.wav" for name in (names if len(texts) > 1 else ["text"])]
+        for path, text in zip(paths, texts, strict=True):
+            subprocess.run([program, "-w", str(path), "--", text], check=True, capture_output=True)
+        yield paths

@@ -1,0 +1,1 @@
+"""The vocoder: domains, networks, projection, inference schedules."""

@@ -1,0 +1,122 @@
+"""How a vocoder walks back: at which levels, and with how many projections on the mel."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.gaussian.timesteps import TimeGrid, explicit_log_snrs
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import written_whole
+from multidiff.utils.readers import read_json, reading
+
+PLANS = "plans.json"
+MOST_STEPS = 10_000
+LOG_SNR_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A walk of a few network evaluations.
+
+    Attributes:
+        log_snrs: levels visited, noisiest first.
+        projections: iterations of the mel projection on each clean estimate.
+        polish: iterations on the finished waveform.
+    """
+
+    log_snrs: Sequence[float]
+    projections: Sequence[int]
+    polish: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.projections) != len(self.log_snrs):
+            raise ValueError(
+                f"{len(self.projections)} projections for {len(self.log_snrs)} levels: one each"
+            )
+        if any(a >= b for a, b in itertools.pairwise(self.log_snrs)):
+            raise ValueError(f"levels {list(self.log_snrs)} do not grow: noisiest first")
+
+    @property
+    def num_steps(self) -> int:
+        """Network evaluations of a solver that makes one a step."""
+        return len(self.log_snrs)
+
+    @property
+    def times(self) -> TimeGrid:
+        """The levels, as a grid for sampling."""
+        return explicit_log_snrs(self.log_snrs)
+
+    def projections_at(self, level: NoiseLevel) -> int:
+        """Iterations at the visited level nearest to the one given."""
+        here = float(level.log_snr[0])
+        nearest = min(range(self.num_steps), key=lambda i: abs(self.log_snrs[i] - here))
+        return self.projections[nearest]
+
+
+@dataclass(frozen=True)
+class EvenPlans:
+    """Plans for any number of steps: levels evenly spaced in log SNR.
+
+    Attributes:
+        lowest: log SNR of the first visit.
+        highest: log SNR of the last.
+        projections: iterations of the mel projection at each visit.
+        polish: iterations on the finished waveform.
+        steps: how many where nobody says.
+    """
+
+    lowest: float = -6.0
+    highest: float = 8.0
+    projections: int = 0
+    polish: int = 0
+    steps: int = 8
+
+    def __post_init__(self) -> None:
+        if not -LOG_SNR_LIMIT <= self.lowest < self.highest <= LOG_SNR_LIMIT:
+            raise ValueError(
+                f"lowest {self.lowest:g} must be under highest {self.highest:g}, and both within "
+                f"{LOG_SNR_LIMIT} of 0"
+            )
+
+    def plan(self, num_steps: int) -> Plan:
+        """The plan for so many steps.
+
+        Raises:
+            InputError: if that is none, or absurdly many.
+        """
+        if not 1 <= num_steps <= MOST_STEPS:
+            raise InputError(f"--steps {num_steps}: give a number from 1 to {MOST_STEPS}")
+        levels = torch.linspace(self.lowest, self.highest, num_steps, dtype=torch.float64).tolist()
+        return Plan(tuple(levels), (self.projections,) * num_steps, self.polish)
+
+
+def read_plans(folder: Path) -> dict[int, Plan]:
+    """The searched plans beside a model's weights, by their number of steps.
+
+    Raises:
+        InputError: if the file is there and is none of ours.
+    """
+    path = folder / PLANS
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    with reading(path, "is not a file of plans", "remove it"):
+        return {int(steps): Plan(**fields) for steps, fields in found.items()}
+
+
+def write_plans(folder: Path, plans: Mapping[int, Plan]) -> None:
+    """Keep searched plans beside a model's weights.
+
+    Raises:
+        InputError: if the system refuses.
+    """
+    with written_whole(folder / PLANS) as partial:
+        text = json.dumps({str(steps): asdict(plans[steps]) for steps in sorted(plans)}, indent=1)
+        partial.write_text(text + "\n")

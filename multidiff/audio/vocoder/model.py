@@ -1,0 +1,258 @@
+"""The vocoder: a denoiser on the shared process, from mel spectrograms to waveforms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, SupportsIndex
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multidiff.audio.data.mel_input import Array, mel_batch
+from multidiff.audio.mel import MelPreset
+from multidiff.audio.vocoder.domains import SpeechDomain
+from multidiff.audio.vocoder.inference_schedule import EvenPlans, Plan, read_plans
+from multidiff.audio.vocoder.projection import MelProjection
+from multidiff.core.gaussian.predictions import with_clean
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.protocols import Estimate, Projection, Solver
+from multidiff.core.random import generators, mixed_seed, placed_normal
+from multidiff.core.sample import Step, sample
+from multidiff.core.task import DiffusionTask
+from multidiff.models.requests import Seed, checked_seeds
+from multidiff.models.sampling_config import solver_named
+
+# Frames that a chunk sees beyond its ends; what it makes of them is thrown away, but for the
+# fade. Eight evaluations of the frame denoiser look 52 frames far, projections some more.
+CONTEXT_FRAMES = 96
+CHUNK_FRAMES = 864
+FADE_SAMPLES = 512
+
+
+class MelSource(Protocol):
+    """A mel spectrogram that is read piece by piece."""
+
+    @property
+    def num_frames(self) -> int:
+        """Its length."""
+        ...
+
+    def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
+        """The frames from ``first`` up to, not including, ``last``."""
+        ...
+
+
+class Vocoder(nn.Module):
+    """Mel spectrograms to waveforms.
+
+    Args:
+        domain: waveforms as states, and the mel preset.
+        process: what the denoiser is trained on.
+        denoiser: the network; where it names a preset, it must be the domain's.
+        plans: how to walk in any number of steps, where no searched plan is at hand.
+        solver: the name of the solver to walk with.
+
+    Raises:
+        ValueError: if the denoiser was made for another preset, or there is no such solver.
+    """
+
+    def __init__(
+        self,
+        domain: SpeechDomain,
+        process: GaussianProcess,
+        denoiser: nn.Module,
+        plans: EvenPlans | None = None,
+        solver: str = "ddim",
+    ):
+        super().__init__()
+        made_for = getattr(denoiser, "preset", domain.preset)
+        if made_for != domain.preset:
+            raise ValueError(
+                f"the denoiser is made for {made_for.name} mels, the domain for "
+                f"{domain.preset.name}: give both the same mel"
+            )
+        self.domain, self.process, self.denoiser = domain, process, denoiser
+        self.plans = EvenPlans() if plans is None else plans
+        self.solver = solver
+        self.searched: dict[int, Plan] = {}
+        self.projection = MelProjection(domain.preset)
+        solver_named(solver)
+
+    @property
+    def preset(self) -> MelPreset:
+        """How the mels it reads are made."""
+        return self.domain.preset
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    def task(self) -> DiffusionTask:
+        """What a trainer trains."""
+        return DiffusionTask(self.domain, self.process, self.denoiser)
+
+    def facts(self) -> dict[str, str]:
+        """What must agree between the weights and any mel, kept in the weights' file."""
+        low, high = self.preset.level_range
+        return {
+            "mel": self.preset.name,
+            "sample_rate_hz": str(self.preset.sample_rate_hz),
+            "level_range": f"{low:.4f} {high:.4f}",
+            "mel_preset": json.dumps(self.preset.description(), sort_keys=True),
+            "embedding_scale": str(getattr(self.denoiser, "embedding_scale", "none")),
+        }
+
+    def files(self) -> dict[str, str]:
+        """None that must lie beside the weights."""
+        return {}
+
+    def settle(self, folder: Path) -> None:
+        """Take up what lies beside the weights: searched plans."""
+        self.searched = read_plans(folder)
+
+    def plan(self, num_steps: int | None = None) -> Plan:
+        """The best known plan for so many network evaluations.
+
+        Raises:
+            InputError: if that is none, or absurdly many.
+        """
+        steps = self.plans.steps if num_steps is None else num_steps
+        return self.searched[steps] if steps in self.searched else self.plans.plan(steps)
+
+    def log_snr_bounds(self) -> tuple[float, float]:
+        """The noisiest and the cleanest level that the denoiser was trained on."""
+        schedule = self.process.schedule
+        cleanest = 1 / schedule.num_steps if schedule.num_steps else 0.0
+        low, high = schedule.at(torch.tensor([1.0, cleanest], dtype=torch.float64)).log_snr.tolist()
+        return low, high
+
+    def synthesize(
+        self,
+        mel: Array,
+        *,
+        lengths: Sequence[int] | Tensor | None = None,
+        mel_scale: str | None = None,
+        plan: Plan | None = None,
+        solver: Solver | None = None,
+        seed: Seed = 0,
+        first_frame: int = 0,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Float[Tensor, "batch samples"]:
+        """Return the waveforms of mels that are whole, or one piece each of longer ones.
+
+        Args:
+            mel: tensor or numpy array, ``(batch, mels, frames)`` or ``(mels, frames)``, of any
+                float type.
+            lengths: frames of each mel of a padded batch. Padding is not sounded: what is made
+                of each mel equals what is made of it alone, and zeros follow.
+            mel_scale: scale of its values, such as ``log10`` or ``range:-1:1:-11.5129:2``
+                (:mod:`multidiff.audio.data.mel_scale`); ``preset`` takes them as they are. Where
+                it is not given, values that cannot be the preset's levels are refused.
+            plan: how to walk; the default plan where not given.
+            solver: makes the steps; the model's own where not given.
+            seed: of the noise: sample ``i`` of the batch has ``seed + i``, or the i-th of
+                several; drawn where None.
+            first_frame: where the piece begins in the whole. The noise belongs to the place,
+                so neighbouring pieces begin from the same noise where they overlap.
+            on_step: called after each step.
+
+        Raises:
+            InputError: if these cannot be mels of the model's preset, or the lengths are wrong.
+        """
+        mels = mel_batch(mel, self.preset, lengths, mel_scale)
+        seeds = checked_seeds(seed, len(mels))
+        sizes = [one.shape[1] for one in mels]
+        longest = torch.as_tensor(mel).shape[-1]
+        waves = torch.zeros(len(mels), self.preset.num_samples(longest), device=self.device)
+        for size in sorted(set(sizes)):
+            rows = [row for row, own in enumerate(sizes) if own == size]
+            made = self._synthesized(
+                torch.stack([mels[row] for row in rows]),
+                [seeds[row] for row in rows],
+                self.plan() if plan is None else plan,
+                solver,
+                first_frame,
+                on_step,
+            )
+            waves[rows, : made.shape[1]] = made.to(waves)
+        return waves
+
+    @torch.no_grad()
+    def _synthesized(
+        self,
+        mel: Float[Tensor, "batch mels frames"],
+        seeds: Sequence[int],
+        plan: Plan,
+        solver: Solver | None = None,
+        first_frame: int = 0,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Float[Tensor, "batch samples"]:
+        """Return the waveforms of checked mels of one length."""
+        mel = mel.to(self.device)
+        shape = self.domain.state_shape(len(mel), mel.shape[2])
+        start = self.domain.state_start(first_frame)
+        state = sample(
+            self.process,
+            self.denoiser,
+            solver_named(self.solver) if solver is None else solver,
+            shape,
+            plan.times,
+            condition=mel,
+            project=self._projection_on(mel, plan),
+            rng=generators([mixed_seed(one, first_frame) for one in seeds]),
+            start=torch.stack([placed_normal(shape[1:], start, one) for one in seeds]),
+            device=self.device,
+            on_step=on_step,
+        )
+        return self.projection(self.domain.to_wave(state, mel), mel, plan.polish)
+
+    def _projection_on(self, mel: Tensor, plan: Plan) -> Projection:
+        def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
+            iterations = plan.projections_at(level)
+            if iterations == 0:
+                return estimate
+            wave = self.projection(self.domain.to_wave(estimate.clean, mel), mel, iterations)
+            return with_clean(estimate, self.domain.to_state(wave, mel), noisy, level)
+
+        return project
+
+    def stream(
+        self,
+        source: MelSource,
+        *,
+        plan: Plan | None = None,
+        solver: Solver | None = None,
+        seed: SupportsIndex | None = 0,
+        chunk_frames: int = CHUNK_FRAMES,
+    ) -> Iterator[Float[Tensor, " samples"]]:
+        """The waveform of a mel of any length, a chunk at a time.
+
+        Chunks see :data:`CONTEXT_FRAMES` beyond their ends and are faded into each other, so
+        that no seam is heard; memory does not grow with the length.
+        """
+        plan = self.plan() if plan is None else plan
+        (seed,) = checked_seeds(seed, 1)  # that all chunks share, where it is drawn
+        hop = self.preset.hop_length
+        hops = self.preset.num_samples(source.num_frames) // hop
+        tail = torch.zeros(0)
+        for first in range(0, hops, chunk_frames):
+            last = min(first + chunk_frames, hops)
+            left, right = max(first - CONTEXT_FRAMES, 0), min(last + CONTEXT_FRAMES, hops)
+            mel = source.frames(left, left + self.preset.num_frames((right - left) * hop))
+            wave = self._synthesized(mel, [seed], plan, solver, left)
+            piece = wave[0, (first - left) * hop :].cpu()
+            end = (last - first) * hop
+            yield faded_in(tail, piece[:end])
+            tail = piece[end : end + FADE_SAMPLES]
+
+
+def faded_in(tail: Float[Tensor, " fade"], piece: Tensor) -> Float[Tensor, " samples"]:
+    """A piece whose beginning grows out of what the piece before made of the same samples."""
+    length = min(len(tail), len(piece))
+    share = torch.linspace(0, 1, length + 2)[1:-1]
+    return torch.cat([torch.lerp(tail[:length], piece[:length], share), piece[length:]])

@@ -1,0 +1,112 @@
+"""What every command shares: options are given once, and lines appear as they are made."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand
+
+from multidiff.utils.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from multidiff.utils.report import Report
+
+
+class OncePerOption(TyperCommand):
+    """A command that refuses an option given twice, unless it takes several values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse a command's words.
+
+        Raises:
+            InputError: if an option that takes one value is given twice.
+        """
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option, count in Counter(order).items():
+            if count > 1 and option.param_type_name == "option" and not option.multiple:
+                name = max(option.opts, key=len)
+                raise InputError(f"{name}: is given twice and takes one value; keep one")
+        return super().parse_args(ctx, args)
+
+
+class Commands(typer.Typer):
+    """An application all of whose commands are :class:`OncePerOption`."""
+
+    def command(self, *names: Any, **options: Any) -> Any:
+        """See :meth:`typer.Typer.command`."""
+        return super().command(*names, **{"cls": OncePerOption, **options})
+
+
+class LivePrinter:
+    """Prints lines of a report as they are made, before the report is whole.
+
+    Args:
+        goes_on: whether to go on when nobody reads any more, since a file is written too.
+
+    Attributes:
+        count: lines printed so far, the first of the report's.
+    """
+
+    def __init__(self, goes_on: bool):
+        self.goes_on, self.count = goes_on, 0
+
+    def __call__(self, line: str) -> None:
+        """Print one line at once.
+
+        Raises:
+            typer.Exit: if nobody reads any more and nothing else is to be done.
+        """
+        if not printed([line]) and not self.goes_on:
+            raise typer.Exit(0)
+        self.count += 1
+
+
+def printed(lines: list[str]) -> bool:
+    """Print lines on stdout and flush them; return whether somebody reads them."""
+    if sys.stdout.isatty():  # files and pipes receive samples as they are
+        lines = [printable(line, keep="\n\t") for line in lines]
+    try:
+        print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+    except BrokenPipeError:  # what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def say(report: Report, as_json: bool = False, shown: int = 0) -> None:
+    """Print a report but for the lines already shown; status 2 if some of it was not done."""
+    facts = {**report.facts, "faults": report.faults}
+    printed([json.dumps(facts)] if as_json else report.lines[shown:])
+    for fault in report.faults:
+        complain(fault)
+    if report.faults:
+        raise typer.Exit(2)
+
+
+def complain(text: str) -> None:
+    """Print a line, or a line for each of several faults, on stderr; nothing in it is obeyed."""
+    try:
+        for line in text.split("\n"):
+            if line:
+                print(f"multidiff: {printable(line)}", file=sys.stderr, flush=True)
+    except OSError:  # the terminal has gone; the exit status still says what happened
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+class PrintableLines(logging.Formatter):
+    """Lines of the log without control characters, which names of files may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one record as text; its traceback, if it has one, keeps its lines."""
+        return printable(super().format(record), keep="\n")
+
+
+def show_warning(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
+    """Print what a library warns of in one line."""
+    print(f"multidiff: {category.__name__}: {printable(str(message))}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""From a recipe to objects: registry, YAML, checks, command-line options."""

@@ -1,0 +1,285 @@
+"""From recipe to objects: every fault is found before anything is built.
+
+A mapping with ``use: Name`` stands for an object: the name is looked up in a table of parts,
+and its constructor's signature is the schema of the other keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+import pydantic
+
+from multidiff.config.recipe import Node
+from multidiff.utils.errors import InputError
+from multidiff.utils.readers import DataWithheld, reading, reason_of
+
+Catalogue = Mapping[str, str]
+USE = "use"
+SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Part:
+    """A checked value: how to build it, and what it is, written out with its defaults.
+
+    Attributes:
+        build: makes the object.
+        resolved: what the recipe says, with defaults.
+        place: file and line.
+        constructor: what makes the object of ``arguments``; None of a plain value or a list.
+        arguments: the parts it is made of, by name, or by number in a list.
+        make: makes the object of arguments that are built already.
+    """
+
+    build: Callable[[], Any]
+    resolved: Any
+    place: str = ""
+    constructor: Any = None
+    arguments: Mapping[Any, Part] = field(default_factory=dict)
+    make: Callable[[Mapping[Any, Any]], Any] | None = None
+
+
+class Checker:
+    """Checks nodes against types, collecting every fault.
+
+    Args:
+        catalogue: from names that ``use`` may name to ``module:attribute``.
+    """
+
+    def __init__(self, catalogue: Catalogue):
+        self.catalogue = catalogue
+        self.faults: list[str] = []
+
+    def part(self, node: Node, wanted: Any) -> Part:
+        """A node checked against the type it must have."""
+        options = _alternatives(wanted)
+        if isinstance(node.value, dict):
+            if USE in node.value:
+                return self._used(node, options)
+            concrete = [one for one in options if is_dataclass(one)]
+            if len(concrete) == 1:
+                return self._constructed(node, concrete[0])
+        if isinstance(node.value, list):
+            item_types = _item_types(options, len(node.value))
+            if item_types is not None:
+                parts = [self.part(n, t) for n, t in zip(node.value, item_types, strict=True)]
+                kind = tuple if any(typing.get_origin(one) is tuple for one in options) else list
+                return Part(
+                    lambda: kind(p.build() for p in parts),
+                    [p.resolved for p in parts],
+                    node.place,
+                    arguments=dict(enumerate(parts)),
+                    make=lambda built: kind(built.values()),
+                )
+        return self._plain(node, wanted)
+
+    def _used(self, node: Node, options: Sequence[Any]) -> Part:
+        name = node.value[USE].value
+        target = self.catalogue.get(str(name))
+        if target is None:
+            known = _nearest(str(name), self.catalogue)
+            return self._fault(node.value[USE].place, f"no part is called {name!r}{known}")
+        constructor = locate(target)
+        if not any(_fits(constructor, one) for one in options):
+            wanted = " or ".join(_name_of(one) for one in options)
+            lacks = _lacking(constructor, options)
+            return self._fault(node.value[USE].place, f"{name} is no {wanted}{lacks}")
+        return self._constructed(node, constructor, str(name))
+
+    def _constructed(self, node: Node, constructor: Any, name: str | None = None) -> Part:
+        parameters = inspect.signature(constructor).parameters
+        hints = _hints(constructor)
+        given = {key: child for key, child in node.value.items() if key != USE}
+        for key in given:
+            if key not in parameters:
+                known = _nearest(key, parameters)
+                self._fault(given[key].place, f"{_name_of(constructor)} has no {key!r}{known}")
+        arguments: dict[str, Part] = {}
+        for key, parameter in parameters.items():
+            if key in given:
+                arguments[key] = self.part(given[key], hints.get(key, Any))
+            elif parameter.default is inspect.Parameter.empty:
+                self._fault(node.place, f"{_name_of(constructor)} needs {key!r}")
+        resolved = {USE: name} if name else {}
+        for key, parameter in parameters.items():
+            if key in arguments:
+                resolved[key] = arguments[key].resolved
+            elif _is_plain(parameter.default):
+                resolved[key] = _listed(parameter.default)
+
+        def make(built: Mapping[Any, Any]) -> Any:
+            problem = f"{_name_of(constructor)} cannot be built of these values"
+            with reading(node.place, problem, "correct them"):
+                try:
+                    return constructor(**built)
+                except DataWithheld:
+                    raise
+                except ValueError as error:
+                    raise InputError(f"{node.place}: {error}") from error
+
+        def build() -> Any:
+            return make({key: argument.build() for key, argument in arguments.items()})
+
+        return Part(build, resolved, node.place, constructor, arguments, make)
+
+    def _plain(self, node: Node, wanted: Any) -> Part:
+        value = node.plain()
+        if wanted in (Any, inspect.Parameter.empty):
+            return Part(lambda: value, value, node.place)
+        options = _alternatives(wanted)
+        fields = options[0] if all(is_dataclass(one) for one in options) else None
+        if fields is not None and value is not None:
+            keys = [one.name for one in dataclasses.fields(fields)]
+            like = f"{{{keys[0]}: {value}}}" if isinstance(value, str) else ", ".join(keys)
+            return self._fault(
+                node.place, f"{_shown(value)} is not right here: write a mapping, {like}"
+            )
+        try:
+            adapter = _adapter(wanted)
+            checked = adapter.validate_python(value)
+        except pydantic.ValidationError as error:
+            why = error.errors()[0]["msg"]
+            return self._fault(node.place, f"{_shown(value)} is not right here: {_lower(why)}")
+        except Exception as error:  # of values that its checks do not foresee
+            return self._fault(
+                node.place, f"{_shown(value)} is not right here: {_lower(reason_of(error))}"
+            )
+        return Part(lambda: checked, value, node.place)
+
+    def _fault(self, place: str, text: str) -> Part:
+        self.faults.append(f"{place}: {text}")
+        return Part(lambda: None, None)
+
+
+def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Part]:
+    """Check a recipe's sections.
+
+    Args:
+        tree: the recipe.
+        sections: the type of each section that may stand in it, or ``module:attribute`` of it.
+        catalogue: the parts that may be used.
+
+    Raises:
+        InputError: if anything is wrong, with every fault on a line of its own.
+    """
+    checker = Checker(catalogue)
+    parts = {}
+    for key, node in tree.value.items():
+        if key in sections:
+            wanted = sections[key]
+            wanted = locate(wanted) if isinstance(wanted, str) else wanted
+            if isinstance(node.value, dict) and USE not in node.value:
+                checker.faults.append(f"{node.place}: {key} needs 'use', which names its kind")
+                continue
+            parts[key] = checker.part(node, wanted)
+        else:
+            known = _nearest(key, sections)
+            checker.faults.append(f"{node.place}: a recipe has no section {key!r}{known}")
+    if checker.faults:
+        raise InputError(*checker.faults)
+    return parts
+
+
+def _adapter(wanted: Any) -> pydantic.TypeAdapter:
+    """Return what checks values of a type; types of other kinds are checked by isinstance."""
+    try:
+        return pydantic.TypeAdapter(
+            wanted, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+        )
+    except pydantic.errors.PydanticUserError:  # a type that has a configuration of its own
+        return pydantic.TypeAdapter(wanted)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _alternatives(wanted: Any) -> list[Any]:
+    if typing.get_origin(wanted) in (typing.Union, types.UnionType):
+        return [one for one in typing.get_args(wanted) if one is not type(None)]
+    return [wanted]
+
+
+def _item_types(options: Sequence[Any], count: int) -> list[Any] | None:
+    for one in options:
+        origin, arguments = typing.get_origin(one), typing.get_args(one)
+        if origin in (list, Sequence, typing.get_origin(Sequence[int])) and arguments:
+            return [arguments[0]] * count
+        if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+            return [arguments[0]] * count
+        if origin is tuple and len(arguments) == count:
+            return list(arguments)
+    return None
+
+
+def locate(target: str) -> Any:
+    """The object that ``module:attribute`` names."""
+    module, _, attributes = target.partition(":")
+    return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
+
+
+def _fits(constructor: Any, wanted: Any) -> bool:
+    """Whether what a constructor makes can stand where a type is wanted."""
+    if not inspect.isclass(constructor):
+        constructor = _hints(constructor).get("return", Any)
+    if wanted in (Any, inspect.Parameter.empty) or not inspect.isclass(constructor):
+        return True
+    if not inspect.isclass(wanted):
+        return False
+    if getattr(wanted, "_is_protocol", False):
+        return all(hasattr(constructor, member) for member in _members(wanted))
+    return issubclass(constructor, wanted)
+
+
+def _members(protocol: Any) -> list[str]:
+    return [name for name in vars(protocol) if not name.startswith("_") or name == "__call__"]
+
+
+def _lacking(constructor: Any, options: Sequence[Any]) -> str:
+    """What keeps it from being the one protocol that is wanted."""
+    if len(options) != 1 or not getattr(options[0], "_is_protocol", False):
+        return ""
+    lacks = [name for name in _members(options[0]) if not hasattr(constructor, name)]
+    return f": it has no {', '.join(lacks)}" if lacks else ""
+
+
+def _hints(constructor: Any) -> dict[str, Any]:
+    target = constructor.__init__ if inspect.isclass(constructor) else constructor
+    if inspect.isclass(constructor) and is_dataclass(constructor):
+        target = constructor
+    return typing.get_type_hints(target)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+def _name_of(thing: Any) -> str:
+    return getattr(thing, "__name__", str(thing))
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    names = [one for one in known if one not in ("self", USE)]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(names))}"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

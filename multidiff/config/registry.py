@@ -1,0 +1,146 @@
+"""The one plain table: the parts that a recipe may name, and the verbs of each model."""
+
+PARTS = {
+    # Training.
+    "Trainer": "multidiff.training.trainer:Trainer",
+    "Batches": "multidiff.training.batches:Batches",
+    # Noise schedules.
+    "BetaSchedule.linear": "multidiff.core.gaussian.schedules:BetaSchedule.linear",
+    "BetaSchedule.scaled_linear": "multidiff.core.gaussian.schedules:BetaSchedule.scaled_linear",
+    "BetaSchedule.cosine": "multidiff.core.gaussian.schedules:BetaSchedule.cosine",
+    "BetaSchedule.sqrt": "multidiff.core.gaussian.schedules:BetaSchedule.sqrt",
+    "BetaSchedule.zero_terminal_snr": (
+        "multidiff.core.gaussian.schedules:BetaSchedule.zero_terminal_snr"
+    ),
+    "BetaSchedule": "multidiff.core.gaussian.schedules:BetaSchedule",
+    "LogSNRSchedule": "multidiff.core.gaussian.schedules:LogSNRSchedule",
+    # Processes, and what they are made of.
+    "GaussianProcess": "multidiff.core.gaussian.process:GaussianProcess",
+    "BlockMaskProcess": "multidiff.core.discrete.blocks:BlockMaskProcess",
+    "MaskProcess": "multidiff.core.discrete.absorbing:MaskProcess",
+    "EditProcess": "multidiff.core.edit.process:EditProcess",
+    "LogLinearMasks": "multidiff.core.discrete.schedules:LogLinearMasks",
+    "PolynomialMasks": "multidiff.core.discrete.schedules:PolynomialMasks",
+    "CosineMasks": "multidiff.core.discrete.schedules:CosineMasks",
+    "SimpleLoss": "multidiff.core.gaussian.losses:SimpleLoss",
+    "ConstantWeight": "multidiff.core.gaussian.losses:ConstantWeight",
+    "HybridLoss": "multidiff.core.gaussian.losses:HybridLoss",
+    "MinSNR": "multidiff.core.gaussian.losses:MinSNR",
+    "UniformTimes": "multidiff.core.gaussian.timesteps:UniformTimes",
+    "DiscreteTimes": "multidiff.core.gaussian.timesteps:DiscreteTimes",
+    "ImportanceTimes": "multidiff.core.gaussian.timesteps:ImportanceTimes",
+    # Networks that several wings share.
+    "TokenDenoiser": "multidiff.nn.token_denoiser:TokenDenoiser",
+    # Pictures.
+    "PictureDiffusion": "multidiff.image.diffusion.model:PictureDiffusion",
+    "PictureAutoencoder": "multidiff.image.autoencoders.training:PictureAutoencoder",
+    "PixelDomain": "multidiff.image.diffusion.domains:PixelDomain",
+    "LatentDomain": "multidiff.image.diffusion.domains:LatentDomain",
+    "Autoencoder": "multidiff.image.autoencoders.kl:Autoencoder",
+    "TokenAutoencoder": "multidiff.image.autoencoders.vq:TokenAutoencoder",
+    "QuantisedAutoencoder": "multidiff.image.autoencoders.vq:QuantisedAutoencoder",
+    "TokenImages": "multidiff.image.maskgit.model:TokenImages",
+    "PictureTokens": "multidiff.image.maskgit.domain:PictureTokens",
+    "TokenWalk": "multidiff.image.maskgit.sampling_config:TokenWalk",
+    "EmaCodebook": "multidiff.image.autoencoders.codebook:EmaCodebook",
+    "FiniteScalar": "multidiff.image.autoencoders.quantizers:FiniteScalar",
+    "LookupFree": "multidiff.image.autoencoders.quantizers:LookupFree",
+    "PatchDiscriminator": "multidiff.image.autoencoders.discriminator:PatchDiscriminator",
+    "PerceptualDistance": "multidiff.image.autoencoders.perceptual:PerceptualDistance",
+    "UNet": "multidiff.image.diffusion.unet:UNet",
+    "TextEncoder": "multidiff.image.diffusion.text_encoder:TextEncoder",
+    "WordTokenizer": "multidiff.image.tokenizers:WordTokenizer",
+    "ClipTokenizer": "multidiff.image.tokenizers:ClipTokenizer",
+    "Pictures": "multidiff.image.data.images:Pictures",
+    "LatentCache": "multidiff.image.data.latents:LatentCache",
+    "PictureClassifier": "multidiff.image.metrics.classifier:PictureClassifier",
+    # Texts.
+    "TextDiffusion": "multidiff.text.diffusion_lm.model:TextDiffusion",
+    "MaskedText": "multidiff.text.masked.model:MaskedText",
+    "TokenDomain": "multidiff.text.masked.model:TokenDomain",
+    "EditedText": "multidiff.text.diffuser.model:EditedText",
+    "Editor": "multidiff.text.diffuser.network:Editor",
+    "EditWalk": "multidiff.text.diffuser.sampling_config:EditWalk",
+    "TextDomain": "multidiff.text.domain:TextDomain",
+    "TextClassifier": "multidiff.text.diffusion_lm.classifier:TextClassifier",
+    "EmbeddedDomain": "multidiff.text.diffusion_lm.domain:EmbeddedDomain",
+    "TextDenoiser": "multidiff.text.diffusion_lm.denoiser:TextDenoiser",
+    "MeaningTable": "multidiff.text.data.attributes:MeaningTable",
+    "WordVocabulary": "multidiff.text.data.vocabulary:WordVocabulary",
+    "CharacterVocabulary": "multidiff.text.data.vocabulary:CharacterVocabulary",
+    "SentencePieceVocabulary": "multidiff.text.data.subwords:SentencePieceVocabulary",
+    "HuggingFaceVocabulary": "multidiff.text.data.subwords:HuggingFaceVocabulary",
+    "Sentences": "multidiff.text.data.sentences:Sentences",
+    "Stretches": "multidiff.text.data.chunks:Stretches",
+    # Audio.
+    "Vocoder": "multidiff.audio.vocoder.model:Vocoder",
+    "MelPreset": "multidiff.audio.mel:MelPreset",
+    "WaveformDomain": "multidiff.audio.vocoder.domains:WaveformDomain",
+    "WhitenedDomain": "multidiff.audio.vocoder.domains:WhitenedDomain",
+    "WaveGrad": "multidiff.audio.vocoder.wavegrad:WaveGrad",
+    "FrameDenoiser": "multidiff.audio.vocoder.mdct_denoiser:FrameDenoiser",
+    "SpeechSegments": "multidiff.audio.data.segments:SpeechSegments",
+}
+
+# What the command line does with each kind of model.
+VERBS = {
+    "Vocoder": {
+        "synth": "multidiff.audio.cli:synth",
+        "sample": "multidiff.audio.cli:sample",
+        "eval": "multidiff.audio.cli:measure",
+        "preview": "multidiff.audio.vocoder.previews:preview",
+        "inspect": "multidiff.audio.data.inspection:inspect",
+    },
+    "PictureDiffusion": {
+        "sample": "multidiff.image.cli:sample",
+        "eval": "multidiff.image.diffusion.evaluation:measure",
+        "export": "multidiff.image.stable_diffusion.conversion:export",
+        "preview": "multidiff.image.previews:preview",
+        "inspect": "multidiff.image.data.inspection:inspect",
+    },
+    "PictureAutoencoder": {
+        "eval": "multidiff.image.autoencoders.evaluation:measure",
+        "preview": "multidiff.image.previews:preview_autoencoder",
+        "inspect": "multidiff.image.data.inspection:inspect",
+    },
+    "TokenAutoencoder": {
+        "eval": "multidiff.image.autoencoders.evaluation:measure",
+        "preview": "multidiff.image.previews:preview_autoencoder",
+        "inspect": "multidiff.image.data.inspection:inspect",
+    },
+    "TokenImages": {
+        "sample": "multidiff.image.maskgit.cli:sample",
+        "eval": "multidiff.image.maskgit.evaluation:measure",
+        "preview": "multidiff.image.previews:preview",
+        "inspect": "multidiff.image.data.inspection:inspect",
+    },
+    "TextDiffusion": {
+        "sample": "multidiff.text.diffusion_lm.cli:sample",
+        "eval": "multidiff.text.diffusion_lm.evaluation:measure",
+        "preview": "multidiff.text.previews:preview",
+        "inspect": "multidiff.text.data.inspection:inspect",
+    },
+    "MaskedText": {
+        "sample": "multidiff.text.masked.cli:sample",
+        "eval": "multidiff.text.masked.evaluation:measure",
+        "preview": "multidiff.text.previews:preview_masked",
+        "inspect": "multidiff.text.data.inspection:inspect",
+    },
+    "EditedText": {
+        "sample": "multidiff.text.diffuser.cli:sample",
+        "eval": "multidiff.text.diffuser.evaluation:measure",
+        "preview": "multidiff.text.diffuser.previews:preview",
+        "inspect": "multidiff.text.data.inspection:inspect",
+    },
+    "TextClassifier": {
+        "eval": "multidiff.text.diffusion_lm.control_evaluation:measure",
+        "inspect": "multidiff.text.data.inspection:inspect",
+    },
+    "PictureClassifier": {
+        "eval": "multidiff.image.metrics.feature_distance:measure",
+        "inspect": "multidiff.image.data.inspection:inspect",
+    },
+}
+
+# Foreign checkpoints: each module is asked whether it knows a file; the first that does converts.
+CONVERTERS = ("multidiff.image.stable_diffusion.conversion", "multidiff.audio.vocoder.lmnt")

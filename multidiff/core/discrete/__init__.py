@@ -1,0 +1,1 @@
+"""Masked (absorbing) diffusion of tokens: process, schedules, samplers, blocks."""

@@ -1,0 +1,354 @@
+"""The absorbing process of tokens: with time, ever more of them are hidden under a mask.
+
+States are ``(batch, length)`` tokens ``0 .. size - 1``; the mask is number ``size``. With
+``alpha(t)`` the share kept (1 at time 0), ``s < t``, and sums over the masked places ``i``:
+
+    (1) q(z_t | x)       each token is masked with probability 1 - alpha_t, else kept
+    (2) q(z_s | z_t, x)  a mask becomes x_i with probability (alpha_s - alpha_t) / (1 - alpha_t)
+    (3) -log p(x) <= E_t  -alpha'_t / (1 - alpha_t)               E sum -log p(x_i | z_t)
+    (4)           <= sum  (alpha_s - alpha_t) / (1 - alpha_t)     E sum -log p(x_i | z_t)
+    (5) (3)        = E_l  L / l                                   E sum -log p(x_i | z_l)
+
+(Sahoo et al. 2024, eq. 10 is (3); Shi et al. 2024). (3) is the same for every schedule, (4)
+is the walk of T steps, from T = 1 on. (5) masks exactly ``l`` of ``L`` places, ``l`` uniform
+in 1 .. L (Uria et al. 2014; LLaDA's estimator, Nie et al. 2025). A walk back starts with all
+masked, whatever share ``alpha_1`` a schedule keeps at time 1; so do (3) and (4) here: they
+mask a share ``(1 - alpha_t) / (1 - alpha_1)``, which changes neither (2) nor any weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from multidiff.core.devices import in_float64, moved
+from multidiff.core.discrete.schedules import MaskLevel, MaskSchedule, reveal_chance
+from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.protocols import Condition, Denoiser
+from multidiff.core.random import Rng, device_of, uniform
+
+# Rounding may put a share of a count just beside the whole number that is meant.
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class MaskedTokens:
+    """Tokens some of which are masked, and what they were."""
+
+    noisy: Int[Tensor, "batch length"]
+    clean: Int[Tensor, "batch length"]
+    masked: Bool[Tensor, "batch length"]
+    level: MaskLevel
+
+    @property
+    def counts(self) -> Float[Tensor, "batch places"]:
+        """What the cross-entropy of each place, or of all of a sequence, counts in the bound."""
+        return self.level.weight[:, None]
+
+
+def lowest(
+    scores: Float[Tensor, "batch length"],
+    places: Bool[Tensor, "batch length"],
+    counts: Int[Tensor, " batch"],
+) -> Bool[Tensor, "batch length"]:
+    """Exactly ``counts`` of each row's places, those of the lowest scores.
+
+    Of equal scores the first counts as lower. All the places where there are fewer.
+    """
+    by_score = scores.argsort(dim=1, stable=True)
+    last = (~places).gather(1, by_score).to(torch.int8).argsort(dim=1, stable=True)
+    rank = by_score.gather(1, last).argsort(dim=1)
+    return (rank < counts[:, None]) & places
+
+
+def all_real(tokens: Tensor, real: Tensor | None) -> Tensor:
+    """Which places are real, as truth values: all where it is not said."""
+    return torch.ones_like(tokens, dtype=torch.bool) if real is None else real.bool()
+
+
+class MaskProcess:
+    """Absorbing diffusion of tokens ``(batch, length)``; pictures of tokens are flattened.
+
+    The network reads numbers up to ``size`` (a table of ``size + 1`` rows) and returns ``size``
+    logits for each place: the mask cannot be predicted.
+
+    Args:
+        size: how many tokens there are, without the mask.
+        schedule: the share kept over time.
+        first: cleanest time that training draws; the bound's weight has no end towards 0.
+        masking: "independent" is eq. (1). "exact" masks exactly the level's share of the real
+            places, rounded up and at least one: with a linear schedule every count from 1 to
+            all is equally likely (Mask-Predict, Ghazvininejad et al. 2019), with the cosine
+            one the share is the cosine of a uniform draw (MaskGIT, Chang et al. 2022).
+        objective: "bound" is eq. (3) for each real token. "mean" is the plain cross-entropy
+            of the masked tokens (Mask-Predict, MaskGIT).
+        label_smoothing: share of each target that is spread over all tokens; with any, the
+            loss is no bound.
+
+    Raises:
+        ValueError: if exact counts are asked for together with the bound, whose weight is that
+            of independent masks.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        schedule: MaskSchedule,
+        *,
+        first: float = 1e-3,
+        masking: Literal["independent", "exact"] = "independent",
+        objective: Literal["bound", "mean"] = "bound",
+        label_smoothing: float = 0.0,
+    ):
+        if size < 1 or not 0 <= first < 1 or not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"size {size} is under 1, or first {first:g} or label_smoothing "
+                f"{label_smoothing:g} is not in [0, 1)"
+            )
+        if masking not in ("independent", "exact") or objective not in ("bound", "mean"):
+            raise ValueError(
+                f"masking {masking!r}: independent or exact; objective {objective!r}: bound or mean"
+            )
+        if masking == "exact" and objective == "bound":
+            raise ValueError('masking="exact" is not what the bound weighs: use objective="mean"')
+        self.size, self.schedule, self.first = size, schedule, first
+        self.masking, self.objective = masking, objective
+        self.label_smoothing = label_smoothing
+
+    @property
+    def bound_form(self) -> BoundForm:
+        """How its bound is drawn where nobody says otherwise."""
+        return exact_counts
+
+    def draw_level(self, batch: int, rng: Rng | None) -> MaskLevel:
+        """A training level for each of ``batch`` samples, at times in [first, 1].
+
+        One generator (or none) spreads them: each sample has a stratum of the times of its
+        own, drawn for it. With one generator each, samples do not know of one another and
+        their times are plain uniform draws.
+        """
+        draw = uniform((batch,), rng)
+        if rng is None or isinstance(rng, torch.Generator):
+            draw = (uniform((batch,), rng).argsort() + draw) / batch
+        return self.schedule.at(self.first + (1 - self.first) * (1 - draw))
+
+    def corrupt(
+        self,
+        clean: Int[Tensor, "batch length"],
+        level: MaskLevel,
+        rng: Rng | None,
+        mask: Tensor | None = None,
+    ) -> MaskedTokens:
+        """A draw from q(z_t | x), eq. (1), or with exact counts; only real places are masked."""
+        places = all_real(clean, mask)
+        share = 1 - level.alpha
+        if self.masking == "independent":
+            return self.mask_each(clean, level, share, places, rng)
+        counts = torch.ceil(share * places.sum(dim=1) - TOLERANCE).long().clamp(min=1)
+        return self.mask_exactly(clean, level, counts, places, rng)
+
+    def mask_each(
+        self, clean: Tensor, level: MaskLevel, share: Tensor, places: Tensor, rng: Rng | None
+    ) -> MaskedTokens:
+        """Each of the places masked with that probability."""
+        level, share = level.to(clean.device), moved(share, clean.device)
+        masked = (moved(uniform(clean.shape, rng), clean.device) < share[:, None]) & places
+        return MaskedTokens(clean.masked_fill(masked, self.size), clean, masked, level)
+
+    def mask_exactly(
+        self, clean: Tensor, level: MaskLevel, counts: Tensor, places: Tensor, rng: Rng | None
+    ) -> MaskedTokens:
+        """So many of the places masked, all choices equally likely."""
+        masked = lowest(moved(uniform(clean.shape, rng), clean.device), places, counts)
+        level = level.to(clean.device)
+        return MaskedTokens(clean.masked_fill(masked, self.size), clean, masked, level)
+
+    def errors(
+        self,
+        logits: Float[Tensor, "batch length size"],
+        corrupted: MaskedTokens,
+        label_smoothing: float = 0.0,
+    ) -> Float[Tensor, "batch length"]:
+        """The cross-entropy of each masked token in nats, 0 at the others."""
+        self._check_width(logits)
+        by_place = logits.to(_at_least_single(logits)).flatten(0, 1)
+        # What is not masked may be padding, whose number need not be a token's.
+        target = corrupted.clean.masked_fill(~corrupted.masked, 0).flatten()
+        found = F.cross_entropy(
+            by_place, target, reduction="none", label_smoothing=label_smoothing
+        ).view_as(corrupted.clean)
+        return torch.where(corrupted.masked, found, torch.zeros_like(found))
+
+    def loss(
+        self,
+        output: Float[Tensor, "batch length size"],
+        corrupted: MaskedTokens,
+        mask: Tensor | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """The objective for each sample in nats, a mean over its real (or its masked) tokens."""
+        places = all_real(corrupted.clean, mask)
+        errors = self.errors(output, corrupted, self.label_smoothing).masked_fill(~places, 0.0)
+        if self.objective == "mean":
+            return errors.sum(dim=1) / (corrupted.masked & places).sum(dim=1).clamp(min=1)
+        return (errors * corrupted.counts.to(errors)).sum(dim=1) / places.sum(dim=1).clamp(min=1)
+
+    def estimate(
+        self,
+        output: Float[Tensor, "batch length size"],
+        noisy: Int[Tensor, "batch length"],
+        level: MaskLevel,
+    ) -> Float[Tensor, "batch length size"]:
+        """Log probabilities of the clean tokens; what is not masked is sure to be itself."""
+        self._check_width(output)
+        found = torch.log_softmax(output, dim=-1, dtype=_at_least_single(output))
+        own = noisy.clamp(max=self.size - 1)[..., None]
+        copied = torch.full_like(found, -math.inf).scatter(-1, own, 0.0)
+        return torch.where((noisy == self.size)[..., None], found, copied)
+
+    def prior(self, shape: Sequence[int], rng: Rng | None) -> Int[Tensor, "batch length"]:
+        """All masked: where a walk back starts."""
+        return torch.full(tuple(shape), self.size, device=device_of(rng))
+
+    def levels(self, times: TimeGrid) -> list[MaskLevel]:
+        """The levels a walk over these times visits, and the clean one where it ends."""
+        visits = self.schedule.at(times.times(cast(Any, self.schedule)))
+        clean = self.schedule.at(torch.zeros(1, dtype=torch.float64))
+        return [visits[i : i + 1] for i in range(times.num_steps)] + [clean]
+
+    def masked_share(self, level: MaskLevel) -> Float[Tensor, " batch"]:
+        """The share masked at a level of a walk back, which starts with all masked."""
+        last = self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha
+        return (1 - level.alpha) / (1 - moved(last, level.alpha.device))
+
+    def _check_width(self, logits: Tensor) -> None:
+        if logits.shape[-1] != self.size:
+            raise ValueError(
+                f"the network returns {logits.shape[-1]} logits for each place, not one for each "
+                f"of {self.size} tokens (the mask, number {self.size}, is never predicted)"
+            )
+
+
+def _at_least_single(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+# ----------------------------------------------------------------------------- bound
+
+# From (process, clean, real, place, rng) to masked tokens, and what their cross-entropies count,
+# for each sample or place. ``place`` in (0, 1], uniform, is where on the walk a sample is seen.
+BoundForm = Callable[[MaskProcess, Tensor, Tensor, Tensor, Rng | None], tuple[MaskedTokens, Tensor]]
+
+
+def continuous_time(
+    process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+) -> tuple[MaskedTokens, Float[Tensor, " batch"]]:
+    """Eq. (3), at times in [first, 1] of the process.
+
+    What lies before ``first`` is given the mean of the rest. That is more than its due where
+    tokens cost less the more of the others are known, so the bound stays one.
+    """
+    first = torch.full_like(place, process.first)
+    level = process.schedule.at(first + (1 - first) * place)
+    covered = 1 - process.masked_share(process.schedule.at(first))
+    corrupted = process.mask_each(clean, level, process.masked_share(level), real, rng)
+    return corrupted, moved(level.weight * (1 - first) / covered, clean.device)
+
+
+def discrete_time(steps: int) -> BoundForm:
+    """Eq. (4): the bound of a walk of so many even steps, not of its limit."""
+    if steps < 1:
+        raise ValueError(f"{steps} steps: at least one is needed")
+
+    def draw(
+        process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+    ) -> tuple[MaskedTokens, Tensor]:
+        number = torch.ceil(place * steps)
+        level = process.schedule.at(number / steps)
+        earlier = process.schedule.at((number - 1) / steps)
+        corrupted = process.mask_each(clean, level, process.masked_share(level), real, rng)
+        return corrupted, moved(steps * reveal_chance(level, earlier), clean.device)
+
+    return draw
+
+
+def exact_counts(
+    process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+) -> tuple[MaskedTokens, Float[Tensor, " batch"]]:
+    """Eq. (5): the value of (3) with less variance, as no draw of the count adds to it."""
+    total = in_float64(real.sum(dim=1))
+    counts = torch.ceil(place.to(total.device) * total).clamp(min=1)
+    share = counts / total.clamp(min=1)
+    level = process.schedule.at(process.schedule.time_at(1 - share))
+    corrupted = process.mask_exactly(clean, level, counts.long().to(clean.device), real, rng)
+    return corrupted, moved(1 / share, clean.device)
+
+
+@dataclass(frozen=True)
+class MaskBound:
+    """A bound on the negative log likelihood of sequences, in nats.
+
+    Attributes:
+        draws: the value for each sequence from each draw of the masks.
+        num_real: tokens of each sequence that count; padding costs nothing.
+    """
+
+    draws: Float[Tensor, "batch times"]
+    num_real: Int[Tensor, " batch"]
+
+    @property
+    def total(self) -> Float[Tensor, " batch"]:
+        """The bound of each sequence, a mean over the draws."""
+        return self.draws.mean(dim=1)
+
+    @property
+    def per_token(self) -> Float[Tensor, " batch"]:
+        """The bound of each sequence for each of its real tokens."""
+        return self.total / self.num_real.clamp(min=1)
+
+
+@torch.no_grad()
+def mask_bound(
+    process: MaskProcess,
+    denoiser: Denoiser,
+    tokens: Int[Tensor, "batch length"],
+    condition: Condition = None,
+    *,
+    real: Tensor | None = None,
+    num_times: int = 128,
+    form: BoundForm | None = None,
+    rng: Rng | None = None,
+) -> MaskBound:
+    """The bound, from so many draws of time and masks for each sequence.
+
+    The draws of each sequence are spread evenly over the walk (stratified).
+
+    Args:
+        process: that the denoiser was trained on.
+        denoiser: the network.
+        tokens: the sequences.
+        condition: what the denoiser is told.
+        real: true where a token counts.
+        num_times: evaluations of the network for each sequence.
+        form: exact_counts, continuous_time or discrete_time(steps); the process's own if None.
+        rng: source of the draws; one generator each gives a sequence the same value alone.
+
+    Raises:
+        ValueError: if no draw is asked for.
+    """
+    if num_times < 1:
+        raise ValueError(f"{num_times} draws: at least one is needed")
+    places, draws = all_real(tokens, real), []
+    for number in range(num_times):
+        place = 1 - (number + uniform((len(tokens),), rng)) / num_times
+        corrupted, weight = (form or process.bound_form)(process, tokens, places, place, rng)
+        logits = denoiser(corrupted.noisy, corrupted.level, condition)
+        errors = process.errors(logits, corrupted)
+        draws.append((errors * weight.view(len(tokens), -1)).sum(dim=1))
+    return MaskBound(torch.stack(draws, dim=1), places.sum(dim=1))

@@ -1,0 +1,114 @@
+"""Masked diffusion block by block: within a block in any order, the blocks one after the other.
+
+Of a sequence of blocks ``x^1 .. x^K`` each is found by an absorbing process of its own, told the
+blocks before it as they came out (block diffusion, Arriola et al. 2025, eq. 8). With ``l`` of the
+``L`` real places of a block masked, ``l`` uniform in 1 .. L:
+
+    -log p(x) = sum_k -log p(x^k | x^<k)
+             <= sum_k E_l  L / l  E sum -log p(x_i | z^k_l, x^<k)
+
+Each term is eq. (5) of :mod:`multidiff.core.discrete.absorbing`. One block is masked diffusion as
+it was; blocks of one place are an autoregressive model, and the bound is then no bound but exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.devices import moved
+from multidiff.core.discrete.absorbing import BoundForm, MaskedTokens, MaskProcess, all_real, lowest
+from multidiff.core.discrete.schedules import MaskLevel, MaskSchedule
+from multidiff.core.random import Rng, uniform
+
+
+@dataclass(frozen=True)
+class MaskedBlocks(MaskedTokens):
+    """Masked tokens, each block of them masked by itself.
+
+    Attributes:
+        weight: what the cross-entropy of each place counts in the bound.
+    """
+
+    weight: Float[Tensor, "batch length"]
+
+    @property
+    def counts(self) -> Float[Tensor, "batch places"]:
+        """See :class:`~multidiff.core.discrete.absorbing.MaskedTokens`."""
+        return self.weight
+
+
+class BlockMaskProcess(MaskProcess):
+    """Absorbing diffusion of tokens, block by block; see the module.
+
+    The network must read, at each place, the clean tokens of earlier blocks, and of its own block
+    what is not masked: :class:`~multidiff.nn.token_denoiser.TokenDenoiser` with ``block`` does. A
+    walk of this process finds one block, by a network that remembers those before it
+    (:class:`~multidiff.nn.token_denoiser.BlockReader`).
+
+    Args:
+        size: how many tokens there are, without the mask.
+        schedule: the share kept over time, for walks; training draws counts of masks.
+        block: places of a block. The last of a sequence may be shorter.
+
+    Raises:
+        ValueError: if a block is empty.
+    """
+
+    def __init__(self, size: int, schedule: MaskSchedule, block: int):
+        if block < 1:
+            raise ValueError(f"blocks of {block} places: at least 1")
+        super().__init__(size, schedule, first=0.0)
+        self.block = block
+
+    @property
+    def bound_form(self) -> BoundForm:
+        """See :class:`~multidiff.core.discrete.absorbing.MaskProcess`."""
+        return _block_counts
+
+    def corrupt(
+        self, clean: Tensor, level: MaskLevel, rng: Rng | None, mask: Tensor | None = None
+    ) -> MaskedBlocks:
+        """So many masks in each block; the level's time is where on its walk the first one is."""
+        return self.mask_blocks(clean, all_real(clean, mask), level.time, rng)
+
+    def mask_blocks(
+        self, clean: Tensor, real: Tensor, place: Float[Tensor, " batch"], rng: Rng | None
+    ) -> MaskedBlocks:
+        """Each block seen at a place of its own on its walk.
+
+        The blocks of a sequence stand evenly over the walk, ``place`` in (0, 1] being that of the
+        first: each one's is as uniform as that, and a sequence sees all counts of masks.
+        """
+        blocks = -(-clean.shape[1] // self.block)
+        ahead = torch.arange(blocks, device=clean.device) / blocks
+        places = 1 - (1 - moved(place, clean.device)[:, None] + ahead) % 1
+        there = self._in_blocks(real, blocks)
+        counts = torch.ceil(places.flatten() * there.sum(dim=1)).long().clamp(min=1)
+        # Draws beyond the sequence's end would make what is drawn depend on the block's size.
+        order = self._in_blocks(moved(uniform(clean.shape, rng), clean.device), blocks)
+        masked = self._in_rows(lowest(order, there, counts), clean)
+        weight = self._in_rows((there.sum(dim=1) / counts)[:, None].expand_as(there), clean)
+        level = self.schedule.at(place).to(clean.device)
+        noisy = clean.masked_fill(masked, self.size)
+        return MaskedBlocks(noisy, clean, masked, level, weight)
+
+    def _in_blocks(self, rows: Tensor, blocks: int) -> Tensor:
+        """``(batch, length)`` as ``(batch * blocks, block)``, zeros behind the end."""
+        return F.pad(rows, (0, blocks * self.block - rows.shape[1])).view(-1, self.block)
+
+    def _in_rows(self, blocks: Tensor, clean: Tensor) -> Tensor:
+        return blocks.reshape(len(clean), -1)[:, : clean.shape[1]]
+
+
+def _block_counts(
+    process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+) -> tuple[MaskedTokens, Float[Tensor, "batch length"]]:
+    """The module's bound, whose weights are each block's own."""
+    assert isinstance(process, BlockMaskProcess)
+    corrupted = process.mask_blocks(clean, real, place, rng)
+    return corrupted, corrupted.weight

@@ -1,0 +1,350 @@
+"""One step from masks towards tokens: ancestral, by confidence, in an order, Mask-Predict.
+
+From level ``t`` to ``s < t``, in a row of which ``N`` places were masked at the start:
+
+    (1) Ancestral    a mask is lifted with probability (alpha_s - alpha_t) / (1 - alpha_t)
+        remasking    with (alpha_s - (1 - r) alpha_t) / (1 - alpha_t), while a token is masked
+                     again with probability r = eta min(1, (1 - alpha_s) / alpha_t)
+    (2) by counts    masks are lifted until floor(N share) are left; the share is the
+                     schedule's (1 - alpha_s) / (1 - alpha_1), or evenly the time s
+    (3) Confidence   (2), those of the highest log p(token) + noise s Gumbel
+    (4) Remasking    all masks are lifted, then the floor(N share) of the lowest p are masked
+
+(1) is Sahoo et al. 2024 and, with remasking, Wang et al. 2025 (ReMDM, rescaled); (3) is MaskGIT
+(Chang et al. 2022), (4) Mask-Predict (Ghazvininejad et al. 2019). At time 0 nothing is left
+masked. A row draws from its own generator alone, and no network is asked where none of its
+answers would be used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from multidiff.core.devices import finest_dtype, in_float64, moved
+from multidiff.core.discrete.absorbing import TOLERANCE, MaskProcess, lowest
+from multidiff.core.discrete.schedules import MaskLevel
+from multidiff.core.protocols import Condition, Denoiser
+from multidiff.core.random import Rng, uniform
+
+Pace = Literal["schedule", "even"]
+# Float64 values drawn at a time: 32 MiB, however large the vocabulary.
+AT_ONCE = 2**22
+
+
+def gumbel(draws: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Standard Gumbel values from uniform ones.
+
+    In float64 they reach 36.7, in float32 16.6: rarer tokens would never be drawn.
+    """
+    return -torch.log(-torch.log(draws.clamp(min=torch.finfo(draws.dtype).tiny)))
+
+
+@dataclass(frozen=True)
+class TokenDraw:
+    """How a token is drawn from its log probabilities.
+
+    Attributes:
+        temperature: divides them; 0 takes the likeliest token.
+        nucleus: the likeliest tokens up to this probability may be drawn, the one that
+            crosses it among them (Holtzman et al. 2020); 1 is all.
+    """
+
+    temperature: float = 1.0
+    nucleus: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.nucleus <= 1:
+            raise ValueError(
+                f"temperature {self.temperature:g} is under 0 or nucleus {self.nucleus:g} is not "
+                "in (0, 1]"
+            )
+
+    def __call__(
+        self,
+        log_probs: Float[Tensor, "batch length size"],
+        places: Bool[Tensor, "batch length"],
+        rng: Rng | None,
+    ) -> Int[Tensor, "batch length"]:
+        """A token for each of the places, 0 elsewhere."""
+        if self.temperature == 0:
+            return log_probs.argmax(dim=-1).masked_fill(~places, 0)
+        tokens = torch.zeros_like(places, dtype=torch.long)
+        batch, length, size = log_probs.shape
+        if rng is None or isinstance(rng, torch.Generator):
+            groups: list[tuple[slice, Sequence[torch.Generator | None]]] = [(slice(None), [rng])]
+        else:
+            count = max(1, AT_ONCE // max(1, length * size))
+            groups = [(slice(n, n + count), rng[n : n + count]) for n in range(0, batch, count)]
+        for rows, each in groups:
+            wanted = log_probs[rows][places[rows]]
+            if len(wanted):
+                counts = places[rows].sum(dim=1).tolist()
+                tokens[rows][places[rows]] = self._drawn(wanted, counts, each)
+        return tokens
+
+    def _drawn(
+        self,
+        log_probs: Float[Tensor, "places size"],
+        counts: Sequence[int],
+        each: Sequence[torch.Generator | None],
+    ) -> Int[Tensor, " places"]:
+        """Tokens for so many places of each row, which has its own source unless all share one."""
+        size = log_probs.shape[-1]
+        if len(each) > 1:
+            pairs = zip(counts, each, strict=True)
+            draws = torch.cat([uniform((count, size), one) for count, one in pairs])
+            return self._draw(log_probs, draws)
+        parts = log_probs.split(max(1, AT_ONCE // size))
+        return torch.cat([self._draw(part, uniform(part.shape, each[0])) for part in parts])
+
+    def _draw(
+        self, log_probs: Float[Tensor, "places size"], draws: Float[Tensor, "places size"]
+    ) -> Int[Tensor, " places"]:
+        scaled = torch.log_softmax(in_float64(log_probs) / self.temperature, dim=-1)
+        if self.nucleus < 1:
+            scaled = scaled.masked_fill(~self._in_nucleus(scaled), -math.inf)
+        return (scaled + gumbel(draws).to(scaled.device)).argmax(dim=-1).to(log_probs.device)
+
+    def _in_nucleus(self, log_probs: Tensor) -> Tensor:
+        ordered, number = log_probs.exp().sort(dim=-1, descending=True)
+        likelier = ordered.cumsum(dim=-1) - ordered
+        return torch.zeros_like(log_probs, dtype=torch.bool).scatter(
+            -1, number, likelier < self.nucleus - TOLERANCE
+        )
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a solver is told of the walk it makes steps of.
+
+    Attributes:
+        process: whose walk it is.
+        denoiser: the network, perhaps guided.
+        condition: what it is told.
+        forbidden: tokens that are never drawn.
+        open: the places that were masked at the start; the others never change.
+        rng: source of the draws.
+    """
+
+    process: MaskProcess
+    denoiser: Denoiser
+    condition: Condition
+    forbidden: tuple[int, ...]
+    open: Bool[Tensor, "batch length"]
+    rng: Rng | None
+
+    def masked(self, noisy: Tensor) -> Bool[Tensor, "batch length"]:
+        """The places that are masked now."""
+        return noisy == self.process.size
+
+    def estimate(self, noisy: Tensor, level: MaskLevel) -> Float[Tensor, "batch length size"]:
+        """Log probabilities of the clean tokens."""
+        logits = self.denoiser(noisy, level, self.condition)
+        if self.forbidden:
+            never = torch.tensor(self.forbidden, device=logits.device)
+            logits = logits.index_fill(-1, never, -math.inf)
+        return self.process.estimate(logits, noisy, level)
+
+    def fill(
+        self, noisy: Tensor, level: MaskLevel, places: Tensor, draw: TokenDraw
+    ) -> Int[Tensor, "batch length"]:
+        """The state with tokens drawn for the places."""
+        if not bool(places.any()):
+            return noisy
+        return torch.where(places, draw(self.estimate(noisy, level), places, self.rng), noisy)
+
+    def left(self, level: MaskLevel, pace: Pace) -> Int[Tensor, " batch"]:
+        """How many masks of each row are left at a level, eq. (2)."""
+        share = self.process.masked_share(level) if pace == "schedule" else level.time
+        return torch.floor(share * self.open.sum(dim=1) + TOLERANCE).long()
+
+    def due(self, noisy: Tensor, next_level: MaskLevel, pace: Pace) -> Int[Tensor, " batch"]:
+        """How many masks of each row are to be lifted to reach the next level."""
+        return self.masked(noisy).sum(dim=1) - self.left(next_level, pace)
+
+    def uniform(self, noisy: Tensor) -> Float[Tensor, "batch length"]:
+        """A draw from [0, 1) for each place, in float64 where the device has it."""
+        return moved(uniform(noisy.shape, self.rng), noisy.device)
+
+
+# --------------------------------------------------------------------------- solvers
+
+
+@runtime_checkable
+class UnmaskingSolver(Protocol):
+    """One step backwards. What it remembers between steps travels through ``memory``."""
+
+    def step(
+        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+    ) -> tuple[Tensor, Any]:
+        """The state at ``next_level`` and the memory for the next step (None at the first)."""
+        ...
+
+
+class Ancestral:
+    """A draw from q(z_s | z_t, x) with the estimated x, eq. (1).
+
+    The network is asked at steps that lift a mask alone: as seldom as by a sampler that uses
+    its last output again while nothing changes, and right for networks that read the time.
+
+    Args:
+        draw: of the tokens.
+        remasking: how often tokens are taken back, eta in [0, 1]; the share kept at each
+            level stays what it is.
+    """
+
+    def __init__(self, draw: TokenDraw | None = None, remasking: float = 0.0):
+        if not 0 <= remasking <= 1:
+            raise ValueError(f"remasking {remasking:g} is not in [0, 1]")
+        self.draw, self.remasking = draw or TokenDraw(), remasking
+
+    def step(
+        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+    ) -> tuple[Tensor, Any]:
+        """See :class:`UnmaskingSolver`."""
+        kept, then = level.alpha, next_level.alpha
+        most = ((1 - then) / kept.clamp(min=torch.finfo(kept.dtype).tiny)).clamp(max=1)
+        back = self.remasking * most
+        lift = (then - (1 - back) * kept) / (1 - kept)
+        draws, masked = walk.uniform(noisy), walk.masked(noisy)
+        filled = walk.fill(noisy, level, masked & (draws < lift[:, None]), self.draw)
+        again = walk.open & ~masked & (draws < back[:, None])
+        return filled.masked_fill(again, walk.process.size), None
+
+
+class Confidence:
+    """Exact counts, the surest tokens first, eq. (3); none is taken back.
+
+    Padding is what networks are surest of: mask real places only and forbid it, or it fills
+    the canvas first.
+
+    Args:
+        noise: of the confidence, annealed to 0: MaskGIT's choice temperature (4.5 there).
+        pace: how many masks are left after each step: the schedule's share, or evenly fewer.
+        draw: of the tokens.
+    """
+
+    def __init__(self, noise: float = 0.0, pace: Pace = "schedule", draw: TokenDraw | None = None):
+        if noise < 0:
+            raise ValueError(f"noise {noise:g} is under 0")
+        self.noise, self.draw = noise, draw or TokenDraw()
+        self.pace: Pace = pace
+
+    def step(
+        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+    ) -> tuple[Tensor, Any]:
+        """See :class:`UnmaskingSolver`."""
+        # Drawn at every step, so that a row's draws do not hang on what others have left.
+        noise = gumbel(walk.uniform(noisy)) * self.noise * next_level.time[:, None]
+        count = walk.due(noisy, next_level, self.pace)
+        places = walk.masked(noisy) & (count > 0)[:, None]
+        if not bool(places.any()):
+            return noisy, None
+        log_probs = walk.estimate(noisy, level)
+        tokens = self.draw(log_probs, places, walk.rng)
+        surest = lowest(-(_at(log_probs, tokens) + noise), places, count)
+        return torch.where(surest, tokens, noisy), None
+
+
+class RandomOrder:
+    """Exact counts, eq. (2), of places drawn evenly.
+
+    Args:
+        pace: how many masks are left after each step: the schedule's share, or evenly fewer.
+        draw: of the tokens.
+    """
+
+    def __init__(self, pace: Pace = "schedule", draw: TokenDraw | None = None):
+        self.draw = draw or TokenDraw()
+        self.pace: Pace = pace
+
+    def ranks(self, walk: Walk, noisy: Tensor) -> Tensor:
+        """A number for each place: the lowest are filled first."""
+        return walk.uniform(noisy)
+
+    def step(
+        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+    ) -> tuple[Tensor, Any]:
+        """See :class:`UnmaskingSolver`."""
+        count = walk.due(noisy, next_level, self.pace)
+        places = lowest(self.ranks(walk, noisy), walk.masked(noisy), count)
+        return walk.fill(noisy, level, places, self.draw), None
+
+
+class GivenOrder(RandomOrder):
+    """Exact counts, eq. (2), the places in a given order.
+
+    Args:
+        order: numbers of the places, first the one that is filled first, such as a Halton
+            sequence over a picture.
+        pace: how many masks are left after each step: the schedule's share, or evenly fewer.
+        draw: of the tokens.
+
+    Raises:
+        ValueError: if the order does not have each of its places once.
+    """
+
+    def __init__(
+        self, order: Sequence[int] | Tensor, pace: Pace = "schedule", draw: TokenDraw | None = None
+    ):
+        super().__init__(pace, draw)
+        places = torch.as_tensor(order)
+        if sorted(places.tolist()) != list(range(len(places))):
+            raise ValueError(f"an order of {len(places)} places: each from 0 must be there once")
+        self.order = places
+
+    def ranks(self, walk: Walk, noisy: Tensor) -> Tensor:
+        """See :class:`RandomOrder`.
+
+        Raises:
+            ValueError: if the sequences are of another length than the order.
+        """
+        if noisy.shape[1] != len(self.order):
+            raise ValueError(f"an order of {len(self.order)} places for {noisy.shape[1]} tokens")
+        ranks = self.order.argsort().to(noisy.device, finest_dtype(noisy.device))
+        return ranks.expand(noisy.shape)
+
+
+class Remasking:
+    """Mask-Predict, eq. (4): all is predicted at each step, the least sure is masked again.
+
+    A token keeps the probability it was given when it was set. At least one token is
+    predicted anew at each step.
+
+    Args:
+        pace: how many masks are left after each step: evenly fewer, or the schedule's share.
+        draw: of the tokens; the likeliest where not given.
+    """
+
+    def __init__(self, pace: Pace = "even", draw: TokenDraw | None = None):
+        self.draw = draw or TokenDraw(temperature=0)
+        self.pace: Pace = pace
+
+    def step(
+        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+    ) -> tuple[Tensor, Any]:
+        """See :class:`UnmaskingSolver`; memory is the log probability of each token."""
+        masked = walk.masked(noisy)
+        if not bool(masked.any()):
+            return noisy, memory
+        log_probs = walk.estimate(noisy, level)
+        tokens = torch.where(masked, self.draw(log_probs, masked, walk.rng), noisy)
+        surety = _at(log_probs, tokens)
+        if memory is not None:
+            surety = torch.where(masked, surety, memory)
+        count = walk.left(next_level, self.pace)
+        if bool(next_level.time[0] > 0):
+            count = count.clamp(min=1)
+        again = lowest(surety, walk.open, count)
+        return tokens.masked_fill(again, walk.process.size), surety
+
+
+def _at(log_probs: Tensor, tokens: Tensor) -> Float[Tensor, "batch length"]:
+    return log_probs.gather(-1, tokens[..., None])[..., 0]

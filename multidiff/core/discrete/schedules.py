@@ -1,0 +1,140 @@
+"""Mask schedules: from a time in [0, 1] to the share of tokens that is kept.
+
+Time 0 is the clean end, where all are kept; everything is float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.devices import finest_dtype
+from multidiff.core.gaussian.schedules import checked_times
+
+
+@dataclass(frozen=True)
+class MaskLevel:
+    """How much of each state of a batch is masked.
+
+    Attributes:
+        time: 0 (nothing masked) to 1 (most masked).
+        alpha: share of the tokens that is kept.
+        slope: derivative of ``alpha`` in time.
+    """
+
+    time: Float[Tensor, " batch"]
+    alpha: Float[Tensor, " batch"]
+    slope: Float[Tensor, " batch"]
+
+    @property
+    def weight(self) -> Float[Tensor, " batch"]:
+        """What a masked token counts in the bound, eq. (3); 0 where nothing is masked."""
+        masked = 1 - self.alpha
+        return torch.where(masked > 0, -self.slope / masked, torch.zeros_like(masked))
+
+    def to(self, device: torch.device | str) -> MaskLevel:
+        """The same level on another device (as float32 where float64 does not exist)."""
+        dtype = finest_dtype(device)
+        return MaskLevel(*(part.to(device=device, dtype=dtype) for part in self.parts()))
+
+    def expand(self, batch: int) -> MaskLevel:
+        """One level for every state of a batch of that size."""
+        return MaskLevel(*(part.expand(batch) for part in self.parts()))
+
+    def __getitem__(self, rows: slice | Tensor) -> MaskLevel:
+        return MaskLevel(*(part[rows] for part in self.parts()))
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three tensors, in the order of construction."""
+        return self.time, self.alpha, self.slope
+
+
+def reveal_chance(level: MaskLevel, earlier: MaskLevel) -> Float[Tensor, " batch"]:
+    """The probability that a mask is lifted between two levels, eq. (2)."""
+    return (earlier.alpha - level.alpha) / (1 - level.alpha)
+
+
+class MaskSchedule:
+    """The share of tokens kept over time, falling from exactly 1 at time 0; in float64."""
+
+    num_steps = None  # no table: see multidiff.core.gaussian.schedules.NoiseSchedule
+
+    def at(self, time: Float[Tensor, " batch"]) -> MaskLevel:
+        """The level at each time in [0, 1]."""
+        time = checked_times(time)
+        return MaskLevel(time, self.kept(time), self.slope(time))
+
+    def kept(self, time: Tensor) -> Tensor:
+        """``alpha`` at float64 times."""
+        raise NotImplementedError
+
+    def slope(self, time: Tensor) -> Tensor:
+        """Its derivative."""
+        raise NotImplementedError
+
+    def time_at(self, kept: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The time at which that share is left; 1 for less than the schedule ever leaves."""
+        raise NotImplementedError
+
+
+class LogLinearMasks(MaskSchedule):
+    """``alpha = 1 - (1 - eps) t`` (Sahoo et al. 2024); LLaDA's linear one with ``eps=0``."""
+
+    def __init__(self, eps: float = 1e-3):
+        if not 0 <= eps < 1:
+            raise ValueError(f"eps {eps:g} is not in [0, 1)")
+        self.eps = eps
+
+    def kept(self, time: Tensor) -> Tensor:
+        """See :class:`MaskSchedule`."""
+        return 1 - (1 - self.eps) * time
+
+    def slope(self, time: Tensor) -> Tensor:
+        """See :class:`MaskSchedule`."""
+        return torch.full_like(time, self.eps - 1)
+
+    def time_at(self, kept: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :class:`MaskSchedule`."""
+        return ((1 - kept) / (1 - self.eps)).clamp(max=1)
+
+
+class PolynomialMasks(MaskSchedule):
+    """``alpha = 1 - t^power`` (Shi et al. 2024); linear with power 1."""
+
+    def __init__(self, power: float = 1.0):
+        if power <= 0:
+            raise ValueError(f"power {power:g} is not above 0")
+        self.power = power
+
+    def kept(self, time: Tensor) -> Tensor:
+        """See :class:`MaskSchedule`; keeps its digits near time 1, where it is small."""
+        return -torch.expm1(self.power * torch.log(time))
+
+    def slope(self, time: Tensor) -> Tensor:
+        """See :class:`MaskSchedule`."""
+        return -self.power * time ** (self.power - 1)
+
+    def time_at(self, kept: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :class:`MaskSchedule`."""
+        return (1 - kept) ** (1 / self.power)
+
+
+class CosineMasks(MaskSchedule):
+    """A share ``cos(pi/2 (1 - t))`` masked: MaskGIT's (Chang et al. 2022, section 3.2)."""
+
+    def kept(self, time: Tensor) -> Tensor:
+        """See :class:`MaskSchedule`; ``1 - sin`` as ``cos^2 / (1 + sin)`` keeps its digits."""
+        quarter = math.pi / 2
+        return torch.sin(quarter * (1 - time)) ** 2 / (1 + torch.sin(quarter * time))
+
+    def slope(self, time: Tensor) -> Tensor:
+        """See :class:`MaskSchedule`."""
+        return -math.pi / 2 * torch.sin(math.pi / 2 * (1 - time))
+
+    def time_at(self, kept: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :class:`MaskSchedule`."""
+        return (1 - 4 / math.pi * torch.asin(torch.sqrt(kept / 2))).clamp(min=0)

@@ -1,0 +1,140 @@
+"""The walk back from masks to tokens, and its blocks for sequences of any length."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from multidiff.core.discrete.absorbing import MaskProcess, all_real
+from multidiff.core.discrete.samplers import UnmaskingSolver, Walk
+from multidiff.core.gaussian.timesteps import even_times
+from multidiff.core.protocols import Condition, Denoiser, check_solver
+from multidiff.core.random import Rng, device_of
+
+
+def canvas(
+    process: MaskProcess,
+    shape: Sequence[int],
+    known: Tensor | None = None,
+    real: Tensor | None = None,
+    pad: int = 0,
+) -> Int[Tensor, "batch length"]:
+    """Where a walk starts: masks at the real places that nothing is known of.
+
+    Args:
+        process: whose mask it is.
+        shape: ``(batch, length)``.
+        known: tokens, and the mask's number where they are to be found; all where not given.
+        real: true at the places of the sequences; all where not given.
+        pad: token at the others, unless one is known there.
+
+    Raises:
+        ValueError: if a shape or a number does not fit.
+    """
+    tokens = process.prior(shape, None) if known is None else known
+    places = all_real(tokens, real).to(tokens.device)
+    if tokens.shape != tuple(shape) or places.shape != tuple(shape):
+        raise ValueError(
+            f"known {tuple(tokens.shape)} or real {tuple(places.shape)} is not of the shape "
+            f"{tuple(shape)}"
+        )
+    if bool(((tokens < 0) | (tokens > process.size)).any()) or not 0 <= pad < process.size:
+        raise ValueError(
+            f"known tokens are 0 .. {process.size} (the mask), pad {pad} is 0 .. {process.size - 1}"
+        )
+    return torch.where(places | (tokens != process.size), tokens, pad)
+
+
+@torch.no_grad()
+def unmask(
+    process: MaskProcess,
+    denoiser: Denoiser,
+    solver: UnmaskingSolver,
+    shape: Sequence[int],
+    steps: int,
+    *,
+    condition: Condition = None,
+    known: Tensor | None = None,
+    real: Tensor | None = None,
+    pad: int = 0,
+    forbidden: Sequence[int] = (),
+    rng: Rng | None = None,
+    device: torch.device | str | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Int[Tensor, "batch length"]:
+    """Walk from masks to tokens.
+
+    Args:
+        process: what the denoiser was trained on.
+        denoiser: the network, perhaps guided.
+        solver: makes each step.
+        shape: of the tokens, ``(batch, length)``.
+        steps: of the walk.
+        condition: what the denoiser is told.
+        known: tokens that stay as they are, and the mask's number at the others.
+        real: true at the places of the sequences, the only ones that are filled.
+        pad: token at the other places.
+        forbidden: tokens that are never drawn, such as the padding and the unknown word.
+        rng: one generator, or one for each sample; a sample then does not depend on the
+            others in its batch.
+        device: where to walk; where ``rng`` lives if not given.
+        on_step: told the steps done and the state after each.
+
+    Raises:
+        TypeError: if the solver is a class.
+        ValueError: if a shape or a number does not fit, or every token is forbidden.
+    """
+    check_solver(solver)
+    if not set(forbidden) < set(range(process.size)):
+        raise ValueError(
+            f"forbidden {sorted(set(forbidden))}: numbers of tokens, 0 .. {process.size - 1}, and "
+            "not all of them"
+        )
+    if isinstance(rng, Sequence) and len(rng) != shape[0]:
+        raise ValueError(f"{len(rng)} generators for a batch of {shape[0]}: give one each")
+    place = device_of(rng) if device is None else torch.device(device)
+    state = canvas(process, shape, known, real, pad).to(place)
+    walk = Walk(process, denoiser, condition, tuple(forbidden), state == process.size, rng)
+    levels = [level.to(place).expand(shape[0]) for level in process.levels(even_times(steps))]
+    memory = None
+    for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
+        state, memory = solver.step(walk, state, level, next_level, memory)
+        if on_step is not None:
+            on_step(number, state)
+    return state
+
+
+def unmask_blocks(
+    fill: Callable[[Tensor], Tensor],
+    tokens: Int[Tensor, "batch length"],
+    *,
+    shown: int,
+    block: int,
+) -> Int[Tensor, "batch length"]:
+    """Sequences longer than the network reads, one stretch after the other.
+
+    The first ``shown`` places are filled, then ``block`` more at a time; before them stand as
+    many of the tokens just found as are shown beside them (semi-autoregressive, Sahoo et al.
+    2024).
+
+    Args:
+        fill: from a stretch with masks to one without, such as a call of :func:`unmask`
+            whose ``known`` it is.
+        tokens: the whole, such as a :func:`canvas`.
+        shown: the most places the network reads.
+        block: places by which the stretch moves on.
+
+    Raises:
+        ValueError: if a block is empty or longer than what is shown.
+    """
+    if not 1 <= block <= shown:
+        raise ValueError(f"blocks of {block} places do not lie in 1 .. {shown}, what is shown")
+    found, total = tokens.clone(), tokens.shape[1]
+    for end in [*range(min(shown, total), total, block), total]:
+        stretch = slice(max(0, end - shown), end)
+        found[:, stretch] = fill(found[:, stretch])
+    return found

@@ -1,0 +1,1 @@
+"""The edit process and minimal alignments."""

@@ -1,0 +1,1 @@
+"""Gaussian diffusion: process, schedules, predictions, losses, samplers, likelihood."""

@@ -1,0 +1,80 @@
+"""Plug-and-play control: a solver around a solver (Li et al. 2022, section 5.1).
+
+After each step the new state is pulled where what is wanted of it is more likely:
+
+    x <- x + rate sigma^2 grad [ log p(wanted | x) - fluency |x - x'|^2 / (2 sigma^2) ]
+
+with ``x'`` the state that the step came to. The gradient of each sample is its own: what is
+wanted of one does not depend on the others in its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.gaussian.predictions import spread
+from multidiff.core.gaussian.samplers import is_clean
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.protocols import EstimateAt, Solver
+from multidiff.core.random import Rng
+
+LogLikelihood = Callable[[Tensor, NoiseLevel], Float[Tensor, " batch"]]
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """A solver whose states are pulled towards what is wanted of them.
+
+    Attributes:
+        solver: makes each step.
+        wanted: log likelihood of what is wanted, given noisy states and their level.
+        updates: of the state after each step; 0 leaves the solver as it is, to the bit.
+        rate: of each update; 1 is the scale of classifier guidance for one update.
+        fluency: how strongly the state is held where the solver put it.
+
+    Raises:
+        ValueError: if a number is negative.
+    """
+
+    solver: Solver
+    wanted: LogLikelihood
+    updates: int = 3
+    rate: float = 1.0
+    fluency: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.updates < 0 or self.rate < 0 or self.fluency < 0:
+            raise ValueError(
+                f"updates {self.updates}, rate {self.rate:g}, fluency {self.fluency:g}: 0 or more"
+            )
+
+    def step(
+        self,
+        estimate_at: EstimateAt,
+        noisy: Tensor,
+        level: NoiseLevel,
+        next_level: NoiseLevel,
+        memory: Any,
+        rng: Rng | None,
+    ) -> tuple[Tensor, Any]:
+        """See :class:`~multidiff.core.protocols.Solver`; the last step is left alone."""
+        state, memory = self.solver.step(estimate_at, noisy, level, next_level, memory, rng)
+        if is_clean(next_level):
+            return state, memory
+        come_to, variance = state, spread(next_level.sigma**2, state)
+        for _ in range(self.updates):
+            pull = variance * self._gradient(state, next_level)
+            state = state + self.rate * (pull - self.fluency * (state - come_to))
+        return state, memory
+
+    @torch.enable_grad()
+    def _gradient(self, state: Tensor, level: NoiseLevel) -> Tensor:
+        found = state.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.wanted(found, level).sum(), found)
+        return gradient

@@ -1,0 +1,162 @@
+"""Objectives of the Gaussian process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.devices import in_float64, moved
+from multidiff.core.gaussian.likelihood import (
+    Decoder,
+    DiscretisedDecoder,
+    bound_term,
+    last_variance_of,
+)
+from multidiff.core.gaussian.posterior import Transition
+from multidiff.core.gaussian.predictions import mean_over_state
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.gaussian.timesteps import UniformTimes
+from multidiff.core.protocols import Corrupted
+
+if TYPE_CHECKING:
+    from multidiff.core.gaussian.process import GaussianProcess
+
+DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {"l2": torch.square, "l1": torch.abs}
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What training minimises."""
+
+    def __call__(
+        self, process: GaussianProcess, output: Tensor, corrupted: Corrupted, mask: Tensor | None
+    ) -> Float[Tensor, " batch"]:
+        """One loss for each sample."""
+        ...
+
+
+@runtime_checkable
+class Weight(Protocol):
+    """How much the loss at a level counts."""
+
+    def __call__(self, process: GaussianProcess, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """A factor for each sample."""
+        ...
+
+
+class MinSNR:
+    """``min(SNR, gamma)`` in units of the clean state's squared error (Hang et al. 2023).
+
+    For noise prediction that is ``min(SNR, gamma) / SNR``, for velocity
+    ``min(SNR, gamma) / (SNR + 1)``.
+    """
+
+    def __init__(self, gamma: float = 5.0):
+        self.gamma = gamma
+
+    def __call__(self, process: GaussianProcess, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """See :class:`Weight`; finite at zero and at infinite SNR."""
+        snr = (level.alpha / level.sigma) ** 2
+        unit = process.prediction.squared_error_per_clean(level)
+        weight = snr.clamp(max=self.gamma) / unit
+        # SNR 0 under noise prediction is 0 / 0; its limit is 1.
+        return torch.where(unit == 0, torch.ones_like(weight), weight)
+
+
+class ConstantWeight:
+    """The same for every level; 0 leaves the loss to what a domain adds to it.
+
+    Args:
+        value: the factor.
+    """
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def __call__(self, process: GaussianProcess, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """See :class:`Weight`."""
+        return torch.full_like(level.alpha, self.value)
+
+
+class SimpleLoss:
+    """Distance between the network's output and what it should have said.
+
+    L2 is L_simple of Ho et al. 2020 (eq. 14), L1 is WaveGrad's.
+
+    Args:
+        distance: "l2" or "l1".
+        weight: how much each level counts; all the same where not given.
+    """
+
+    def __init__(self, distance: Literal["l2", "l1"] = "l2", weight: Weight | None = None):
+        if distance not in DISTANCES:
+            raise ValueError(f"distance {distance!r}: one of {', '.join(DISTANCES)}")
+        self.distance = DISTANCES[distance]
+        self.weight = weight
+
+    def errors(self, process: GaussianProcess, output: Tensor, corrupted: Corrupted) -> Tensor:
+        """The distance at every place, unreduced and unweighted."""
+        prediction, _ = process.split(output)
+        return self.distance(prediction - process.prediction.target(corrupted))
+
+    def __call__(
+        self, process: GaussianProcess, output: Tensor, corrupted: Corrupted, mask: Tensor | None
+    ) -> Float[Tensor, " batch"]:
+        """See :class:`Objective`."""
+        loss = mean_over_state(self.errors(process, output, corrupted), mask)
+        if self.weight is None:
+            return loss
+        return loss * self.weight(process, corrupted.level).to(loss)
+
+
+class HybridLoss:
+    """L_simple and the variational bound, which teaches the variance alone.
+
+    Nichol & Dhariwal 2021, eq. 16: the mean is detached in the bound's term. Draw times
+    from the table (:class:`~multidiff.core.gaussian.timesteps.DiscreteTimes`).
+
+    Args:
+        simple: the loss of the prediction.
+        bound_weight: factor of the bound, in nats per dimension: one term drawn out of the
+            T steps is multiplied by T.
+        decoder: the last term's likelihood; 256 grey levels in [-1, 1] where not given.
+    """
+
+    def __init__(
+        self,
+        simple: SimpleLoss | None = None,
+        bound_weight: float = 0.001,
+        decoder: Decoder | None = None,
+    ):
+        self.simple = SimpleLoss() if simple is None else simple
+        self.bound_weight = bound_weight
+        self.decoder = DiscretisedDecoder() if decoder is None else decoder
+
+    def __call__(
+        self, process: GaussianProcess, output: Tensor, corrupted: Corrupted, mask: Tensor | None
+    ) -> Float[Tensor, " batch"]:
+        """See :class:`Objective`.
+
+        Raises:
+            ValueError: if the process does not learn its variance, has no table, or draws
+                times between its entries.
+        """
+        schedule = process.schedule
+        if not process.learns_variance or schedule.num_steps is None:
+            raise ValueError("the hybrid loss needs learns_variance=True and a table of betas")
+        if type(process.times) is UniformTimes:  # its child DiscreteTimes keeps to the table
+            raise ValueError("the hybrid loss needs times of the table: times=DiscreteTimes()")
+        prediction, raw = output.chunk(2, dim=1)
+        frozen = torch.cat([prediction.detach(), raw], dim=1)
+        estimate = process.estimate(frozen, corrupted.noisy, corrupted.level)
+        time = in_float64(corrupted.level.time)
+        earlier = schedule.at(time - 1 / schedule.num_steps).to(corrupted.noisy.device)
+        step = Transition(corrupted.level, earlier)
+        floor = moved(last_variance_of(schedule, self.decoder), corrupted.noisy.device)
+        term = bound_term(step, corrupted, estimate, "learned", floor, self.decoder)
+        bound = mean_over_state(term, mask) * schedule.num_steps * self.bound_weight
+        return self.simple(process, output, corrupted, mask) + bound

@@ -1,0 +1,167 @@
+"""Predictions: what a network returns, read as the pair (clean, noise).
+
+A network may predict the noise, the clean state, or the velocity
+``alpha noise - sigma clean`` (Salimans & Ho 2022). ``noisy = alpha clean + sigma noise``
+turns each into the pair, and everything downstream knows only the pair: three conversions
+instead of a table of them.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.protocols import Corrupted, Estimate
+
+
+def spread(coefficient: Float[Tensor, " batch"], state: Tensor) -> Tensor:
+    """A coefficient for each sample, shaped to multiply states of any rank.
+
+    It stays float32 (float64 for float64 states): the finished coefficient is rounded once,
+    and half precision would round a small sigma beside a state of size 1 to nothing.
+    """
+    dtype = torch.float64 if state.dtype == torch.float64 else torch.float32
+    return coefficient.to(state.device, dtype).reshape(-1, *[1] * (state.ndim - 1))
+
+
+def combine(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:
+    """``first * x + second * y`` for coefficients of shape (batch,), in the dtype of ``x``."""
+    return (spread(first, x) * x + spread(second, y) * y).to(x.dtype)
+
+
+def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor, " batch"]:
+    """The mean of each sample over all but the batch dimension, where the mask is 1."""
+    flat = values.flatten(1)
+    if mask is None:
+        return flat.mean(dim=1)
+    counts = mask.to(values.dtype).expand_as(values).flatten(1)
+    return (flat * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+
+
+class CleanEstimate(Estimate):
+    """An estimate of the clean state, whose noise is worked out when a solver asks for it.
+
+    Ancestral steps never do, and a chain of projections asks at its end at most.
+    """
+
+    _noisy: Tensor
+    _level: NoiseLevel
+
+    def __init__(
+        self,
+        clean: Tensor,
+        noisy: Tensor,
+        level: NoiseLevel,
+        variance_fraction: Tensor | None = None,
+    ):
+        vars(self).update(clean=clean, variance_fraction=variance_fraction)
+        vars(self).update(_noisy=noisy, _level=level)
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """The noise that makes the noisy state out of the clean one."""
+        return noise_between(self._noisy, self.clean, self._level)
+
+
+@runtime_checkable
+class Prediction(Protocol):
+    """What a network predicts, as one of the two coordinates of (clean, noise)."""
+
+    def target(self, corrupted: Corrupted) -> Tensor:
+        """What a perfect network would return."""
+        ...
+
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
+        """The output read as (clean, noise), with the fraction of a learned variance."""
+        ...
+
+    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """Squared error of the prediction for a squared error of 1 in the clean estimate."""
+        ...
+
+
+class NoisePrediction:
+    """The network returns the noise (Ho et al. 2020)."""
+
+    def target(self, corrupted: Corrupted) -> Tensor:
+        """See :class:`Prediction`."""
+        return corrupted.noise
+
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
+        """See :class:`Prediction`."""
+        clean = combine(1 / level.alpha, noisy, -level.sigma / level.alpha, output)
+        return Estimate(clean, output, fraction)
+
+    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """See :class:`Prediction`."""
+        return (level.alpha / level.sigma) ** 2
+
+
+class CleanPrediction:
+    """The network returns the clean state."""
+
+    def target(self, corrupted: Corrupted) -> Tensor:
+        """See :class:`Prediction`."""
+        return corrupted.clean
+
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
+        """See :class:`Prediction`."""
+        return CleanEstimate(output, noisy, level, fraction)
+
+    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """See :class:`Prediction`."""
+        return torch.ones_like(level.alpha)
+
+
+class VelocityPrediction:
+    """The network returns ``alpha noise - sigma clean`` (Salimans & Ho 2022, appendix D)."""
+
+    def target(self, corrupted: Corrupted) -> Tensor:
+        """See :class:`Prediction`."""
+        level = corrupted.level
+        return combine(level.alpha, corrupted.noise, -level.sigma, corrupted.clean)
+
+    def estimate(
+        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+    ) -> Estimate:
+        """See :class:`Prediction`."""
+        clean = combine(level.alpha, noisy, -level.sigma, output)
+        return Estimate(clean, combine(level.sigma, noisy, level.alpha, output), fraction)
+
+    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """See :class:`Prediction`."""
+        return 1 / level.sigma**2
+
+
+PREDICTIONS: dict[str, type[Prediction]] = {
+    "noise": NoisePrediction,
+    "clean": CleanPrediction,
+    "velocity": VelocityPrediction,
+}
+Predicts = Literal["noise", "clean", "velocity"]
+
+
+def noise_between(noisy: Tensor, clean: Tensor, level: NoiseLevel) -> Tensor:
+    """The noise that makes ``noisy`` out of ``clean``; 0 at a level without noise."""
+    inverse = torch.where(level.sigma > 0, 1 / level.sigma, 0.0)
+    return combine(inverse, noisy, -level.alpha * inverse, clean)
+
+
+def with_clean(estimate: Estimate, clean: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
+    """The estimate with another clean state, its noise derived again so that the pair fits.
+
+    Clipping changes samples depending on whether the noise is derived again (guided-diffusion
+    does, diffusers by default does not); here it always is.
+    """
+    return CleanEstimate(clean, noisy, level, estimate.variance_fraction)

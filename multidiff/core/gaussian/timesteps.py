@@ -1,0 +1,335 @@
+"""When training looks, and which times sampling visits.
+
+Training draws one time for each sample: a :class:`TimeSampler`. Sampling walks from the
+noisiest time back to the clean end: a :class:`TimeGrid`, which knows how many steps it
+takes and finds its times once it is told the schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.distributed
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multidiff.core.devices import finest_dtype
+from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule, clean_level
+from multidiff.core.random import Rng, uniform
+
+# --------------------------------------------------------------------------- training
+
+
+@runtime_checkable
+class TimeSampler(Protocol):
+    """How training draws times."""
+
+    def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
+        """A time in [0, 1] for each sample."""
+        ...
+
+    def weight(self, time: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """What the loss at these times counts, so that the mean stays that of uniform times."""
+        ...
+
+    def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
+        """Learn from the losses found there."""
+        ...
+
+
+class UniformTimes:
+    """Continuous times, uniform between two bounds.
+
+    On a :class:`~multidiff.core.gaussian.schedules.BetaSchedule` this is WaveGrad's draw: a step
+    uniformly, then a level uniformly between it and the step before (Chen et al. 2020,
+    algorithm 1).
+
+    Args:
+        first: cleanest time drawn.
+        last: noisiest time drawn.
+    """
+
+    def __init__(self, first: float = 0.0, last: float = 1.0):
+        if not 0 <= first < last <= 1:
+            raise ValueError(f"times must satisfy 0 <= first < last <= 1, not {first}, {last}")
+        self.first, self.last = first, last
+
+    def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
+        """See :class:`TimeSampler`."""
+        # 1 - u lies in (0, 1]: the noisiest time is drawn, the noiseless one never is.
+        return self.first + (self.last - self.first) * (1 - uniform((batch,), rng))
+
+    def weight(self, time: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :class:`TimeSampler`."""
+        return torch.ones_like(time)
+
+    def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
+        """See :class:`TimeSampler`."""
+
+
+class DiscreteTimes(UniformTimes):
+    """The times of the schedule's table, each as likely as the others (Ho et al. 2020)."""
+
+    def __init__(self):
+        super().__init__()
+
+    def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
+        """See :class:`TimeSampler`."""
+        steps = _table_length(schedule, "discrete times")
+        return (torch.floor(uniform((batch,), rng) * steps) + 1) / steps
+
+
+class ImportanceTimes(nn.Module):
+    """Table times drawn in proportion to the root mean square of their recent losses.
+
+    Nichol & Dhariwal 2021, section 3.3 (eq. 18). Until every step has ``history`` losses the
+    draw is uniform. :meth:`weight` divides by the probability, so the mean is unbiased. The
+    losses are buffers: they travel in checkpoints.
+
+    Args:
+        steps: length of the schedule's table.
+        history: losses remembered for each step.
+        uniform_share: share of the probability spread evenly, so that none dies out.
+    """
+
+    def __init__(self, steps: int, history: int = 10, uniform_share: float = 0.001):
+        if steps < 1 or history < 1 or not 0 < uniform_share <= 1:
+            raise ValueError("importance times need steps >= 1, history >= 1, 0 < share <= 1")
+        super().__init__()
+        self.steps, self.history, self.uniform_share = steps, history, uniform_share
+        self.losses: Tensor
+        self.counts: Tensor
+        self.register_buffer("losses", torch.zeros(steps, history, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(steps, dtype=torch.int64))
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> ImportanceTimes:
+        """Move the losses as a module's buffers are; to a device without float64 as float32."""
+        target = fn(torch.empty(0)).device
+        self.losses = self.losses.to(finest_dtype(target))
+        return super()._apply(fn, recurse)
+
+    def probabilities(self) -> Float[Tensor, " steps"]:
+        """How likely each step of the table is drawn now."""
+        flat = torch.full_like(self.losses[:, 0], 1 / self.steps)
+        if (self.counts < self.history).any():
+            return flat
+        root = self.losses.square().mean(dim=1).sqrt()
+        return (1 - self.uniform_share) * root / root.sum() + self.uniform_share * flat
+
+    def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
+        """See :class:`TimeSampler`."""
+        if schedule.num_steps != self.steps:
+            raise ValueError(f"times for {self.steps} steps, a schedule of {schedule.num_steps}")
+        draws = uniform((batch,), rng)
+        edges = self.probabilities().cumsum(0).to(draws.device)
+        step = torch.searchsorted(edges, draws * edges[-1], right=True).clamp(max=self.steps - 1)
+        return (step + 1) / self.steps
+
+    def weight(self, time: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :class:`TimeSampler`."""
+        step = self._step(time)
+        return 1 / (self.steps * self.probabilities()[step.to(self.losses.device)]).to(time.device)
+
+    def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
+        """See :class:`TimeSampler`; with several processes each learns from all of them."""
+        steps, losses = self._step(time).cpu().double(), loss.detach().cpu().double()
+        pairs = torch.stack([steps, losses], dim=1)
+        for step, value in _from_every_process(pairs).tolist():
+            row = int(step)
+            self.losses[row, int(self.counts[row]) % self.history] = value
+            self.counts[row] += 1
+
+    def _step(self, time: Tensor) -> Tensor:
+        return (time * self.steps).round().long() - 1
+
+
+def _from_every_process(pairs: Tensor) -> Tensor:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return pairs
+    everyone: list = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, pairs)
+    return torch.cat(everyone)
+
+
+# --------------------------------------------------------------------------- sampling
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """The times that sampling visits, found once the schedule is known.
+
+    Attributes:
+        num_steps: how many steps it takes, exactly.
+        find: from the schedule to those times, strictly decreasing.
+        end: time at which the walk stops; None is the clean level, where all but a few
+            grids end.
+    """
+
+    num_steps: int
+    find: Callable[[NoiseSchedule], Float[Tensor, " steps"]]
+    end: Callable[[NoiseSchedule], float] | None = None
+
+    def times(self, schedule: NoiseSchedule) -> Float[Tensor, " steps"]:
+        """The times visited, noisiest first.
+
+        Raises:
+            ValueError: if the schedule has fewer places than there are steps.
+        """
+        times = self.find(schedule)
+        if len(times) != self.num_steps or not bool((times[1:] < times[:-1]).all()):
+            raise ValueError(
+                f"{self.num_steps} steps do not fit a schedule of {schedule.num_steps} steps: two "
+                "of them fall on one time"
+            )
+        return times
+
+    def levels(self, schedule: NoiseSchedule) -> list[NoiseLevel]:
+        """The level of each visit and, last, the level where the walk ends (batch of one)."""
+        visits = schedule.at(self.times(schedule))
+        last = clean_level()
+        if self.end is not None:
+            last = schedule.at(torch.tensor([self.end(schedule)], dtype=torch.float64))
+        return [visits[i : i + 1] for i in range(self.num_steps)] + [last]
+
+    def tail(self, num_steps: int) -> TimeGrid:
+        """The last steps of the grid alone, for a walk that starts at a middle level.
+
+        Raises:
+            ValueError: if the grid has fewer steps, or none is asked for.
+        """
+        if not 1 <= num_steps <= self.num_steps:
+            raise ValueError(f"the last {num_steps} of {self.num_steps} steps do not exist")
+        return TimeGrid(num_steps, lambda schedule: self.times(schedule)[-num_steps:], self.end)
+
+
+def even_times(num_steps: int) -> TimeGrid:
+    """Evenly spaced times from 1 down, between the table's places where need be."""
+    _at_least_one(num_steps)
+    visits = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)[:-1]
+    return TimeGrid(num_steps, lambda _: visits)
+
+
+def leading_times(num_steps: int, offset: int = 0, stop_short: bool = False) -> TimeGrid:
+    """Every ``T // n``-th step of the table from its clean end: 900, 800 .. 0 for 10 of 1000.
+
+    It leaves out the noisiest steps. Released Stable Diffusion 1.x samples with ``offset=1``
+    and stops at the level of the table's step 0 instead of the clean one (``stop_short``).
+    Where all steps of the table are visited there is no room for an offset: the walk goes
+    from the noisiest step to the clean end (where others read past their table).
+    """
+    spaced = _on_table(
+        "leading times", num_steps, lambda steps: torch.arange(num_steps) * (steps // num_steps)
+    )
+
+    def shift(schedule: NoiseSchedule) -> int:
+        steps = _table_length(schedule)
+        return min(offset, steps - 1 - (num_steps - 1) * (steps // num_steps))
+
+    def find(schedule: NoiseSchedule) -> Tensor:
+        return spaced(schedule).flip(0) + shift(schedule) / _table_length(schedule)
+
+    def first_step(schedule: NoiseSchedule) -> float:
+        return 1 / _table_length(schedule) if shift(schedule) == offset else 0.0
+
+    return TimeGrid(num_steps, find, first_step if stop_short else None)
+
+
+def trailing_times(num_steps: int) -> TimeGrid:
+    """Steps of the table spaced evenly from its noisy end: 999, 899 .. 99 for 10 of 1000.
+
+    The grid for zero terminal SNR (Lin et al. 2023, table 2).
+    """
+    down = torch.arange(num_steps, dtype=torch.float64) / num_steps
+    return TimeGrid(
+        num_steps, _on_table("trailing times", num_steps, lambda steps: steps * (1 - down) - 1)
+    )
+
+
+def linspace_times(num_steps: int) -> TimeGrid:
+    """Both ends of the table and even steps between: 999, 888 .. 0 for 10 of 1000."""
+
+    def places(steps: int) -> Tensor:
+        return torch.linspace(steps - 1, 0, num_steps, dtype=torch.float64)
+
+    return TimeGrid(num_steps, _on_table("linspace times", num_steps, places))
+
+
+def log_snr_times(
+    num_steps: int, lowest: float | None = None, highest: float | None = None
+) -> TimeGrid:
+    """Times at evenly spaced log signal-to-noise ratios.
+
+    Args:
+        num_steps: how many.
+        lowest: log SNR of the first visit; the schedule's noisiest where not given (its
+            noisiest with any signal, if it ends without).
+        highest: log SNR of the last visit; the schedule's cleanest where not given.
+    """
+    _at_least_one(num_steps)
+
+    def find(schedule: NoiseSchedule) -> Tensor:
+        first, last = _log_snr_ends(schedule)
+        first = first if lowest is None else lowest
+        last = last if highest is None else highest
+        return schedule.time_at(torch.linspace(first, last, num_steps, dtype=torch.float64))
+
+    return TimeGrid(num_steps, find)
+
+
+def explicit_log_snrs(log_snrs: Sequence[float]) -> TimeGrid:
+    """Visits to the given log signal-to-noise ratios, noisiest first."""
+    _at_least_one(len(log_snrs))
+    wanted = torch.tensor(log_snrs, dtype=torch.float64)
+    return TimeGrid(len(log_snrs), lambda schedule: schedule.time_at(wanted))
+
+
+def betas_as_times(betas: Sequence[float]) -> TimeGrid:
+    """The levels of a short table of betas, found on a longer schedule.
+
+    The published few-step schedules of WaveGrad and DiffWave are written so. Many begin far
+    from pure noise although sampling starts there; docs/audio.md has the list.
+    """
+    alpha_bar = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
+    return explicit_log_snrs(torch.logit(alpha_bar).flip(0).tolist())
+
+
+def _on_table(
+    what: str, num_steps: int, places: Callable[[int], Tensor]
+) -> Callable[[NoiseSchedule], Tensor]:
+    """From places counted 0 .. T-1, possibly between two, to the times of the nearest steps."""
+    _at_least_one(num_steps)
+
+    def find(schedule: NoiseSchedule) -> Tensor:
+        steps = _table_length(schedule, what)
+        if num_steps > steps:
+            raise ValueError(f"{num_steps} steps asked of a schedule that has {steps}")
+        return (places(steps).double().round() + 1) / steps
+
+    return find
+
+
+def _log_snr_ends(schedule: NoiseSchedule) -> tuple[float, float]:
+    """Return both ends, or the log SNR one step (or thousandth) before where one is infinite."""
+    table, beside = schedule.num_steps, 1 / (schedule.num_steps or 1000)
+    clean_end = beside if table else 0.0
+    ends = torch.tensor([1.0, 1.0 - beside, clean_end, beside], dtype=torch.float64)
+    lowest, next_lowest, highest, next_highest = schedule.at(ends).log_snr.tolist()
+    return (
+        next_lowest if math.isinf(lowest) else lowest,
+        next_highest if math.isinf(highest) else highest,
+    )
+
+
+def _table_length(schedule: NoiseSchedule, what: str = "table times") -> int:
+    if schedule.num_steps is None:
+        raise ValueError(f"{what} need a schedule with a table: use even_times or log_snr_times")
+    return schedule.num_steps
+
+
+def _at_least_one(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"{num_steps} steps: at least one is needed")

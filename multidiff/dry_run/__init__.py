@@ -1,0 +1,1 @@
+"""What training a recipe takes, without a GPU, weights or data."""

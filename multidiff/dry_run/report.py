@@ -1,0 +1,205 @@
+"""``multidiff check --dry-run``: what training takes, as lines, a table or JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from multidiff.dry_run.gpus import Gpu, gpu_named
+from multidiff.dry_run.step import Recipe, StepCost, check_devices, cost_of_step
+from multidiff.models.trial import try_recipe
+from multidiff.utils.errors import InputError
+from multidiff.utils.report import Report
+
+# The rest is left to the libraries' workspaces, the driver and fragments.
+USABLE_MEMORY = 0.9
+GB, TERA = 1e9, 1e12
+# From Python to the GPU, a kernel; some 5 to 10 microseconds.
+LAUNCH_S = 5e-6
+HEADING = ("recipe", "parameters", "batch", "TFLOP a step", "memory", "a step", "steps", "in all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What training of a recipe takes on one GPU.
+
+    Attributes:
+        recipe: the file.
+        batch_size: examples of one update.
+        precision: that of the network.
+        steps: updates in all.
+        cost: of one update.
+        gpu: the GPU.
+        mfu: share of the GPU's peak that training reaches.
+    """
+
+    recipe: Path
+    batch_size: int
+    precision: str
+    steps: int
+    cost: StepCost
+    gpu: Gpu
+    mfu: float
+
+    @property
+    def tflops(self) -> float:
+        """Peak of the GPU in this precision, in TFLOP/s."""
+        return self.gpu.bf16_tflops if self.precision == "bf16" else self.gpu.tf32_tflops
+
+    @property
+    def step_s(self) -> float:
+        """Seconds for an update."""
+        return self.cost.flops / (self.tflops * TERA * self.mfu)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak of memory leaves a tenth of the GPU's."""
+        return self.cost.peak <= USABLE_MEMORY * self.gpu.memory_gb * GB
+
+    def facts(self) -> dict[str, Any]:
+        """Return all of it for programs; memory in bytes, times in seconds."""
+        return {
+            "recipe": str(self.recipe),
+            "batch_size": self.batch_size,
+            "precision": self.precision,
+            "steps": self.steps,
+            **dataclasses.asdict(self.cost),
+            "gpu": self.gpu.name,
+            "peak_tflops": self.tflops,
+            "mfu": self.mfu,
+            "step_s": self.step_s,
+            "run_s": self.step_s * self.steps,
+            "fits": self.fits,
+        }
+
+    def lines(self) -> list[str]:
+        """Return all of it for people."""
+        cost, gpu = self.cost, self.gpu
+        memory = {
+            "weights": cost.weights,
+            "gradients": cost.gradients,
+            "optimizer": cost.optimizer,
+            "average": cost.average,
+            "batch": cost.batch,
+            "activations": cost.activations,
+        }
+        told = ", ".join(f"{name} {size(bytes_)}" for name, bytes_ in memory.items())
+        fit = "fits in" if self.fits else "does not fit in"
+        lines = [
+            f"{self.recipe}: {self.batch_size} examples a step, {self.precision}",
+            f"  parameters   {cost.trainable / 1e6:,.2f} M trainable, "
+            f"{cost.frozen / 1e6:,.2f} M frozen",
+            f"  computation  {number(cost.flops / TERA)} TFLOP a step, of which forward "
+            f"{number(cost.forward_flops / TERA)}",
+            f"  memory       {size(cost.peak)} at the peak: {told}",
+            f"  time         {duration(self.step_s)} a step, {duration(self.step_s * self.steps)} "
+            f"for {self.steps:,} steps: {gpu.name} at {self.mfu:.0%} of {self.tflops:g} TFLOP/s",
+            f"  {gpu.name}: {fit} {gpu.memory_gb:g} GB, a tenth of it left free",
+        ]
+        starting = LAUNCH_S * cost.results
+        if starting > self.step_s:
+            lines.append(
+                f"  not compiled: to start {cost.results:,} kernels takes longer, about "
+                f"{duration(starting)} a step"
+            )
+        return lines + [f"  assumed      {one}" for one in cost.assumed]
+
+    def row(self) -> list[str]:
+        """Return the cells of a table."""
+        cost = self.cost
+        frozen = f" + {cost.frozen / 1e6:,.1f} M frozen" if cost.frozen else ""
+        return [
+            f"`{self.recipe}`",
+            f"{cost.trainable / 1e6:,.1f} M{frozen}",
+            f"{self.batch_size:,}, {self.precision}",
+            number(cost.flops / TERA),
+            size(cost.peak) + ("" if self.fits else " (too much)"),
+            duration(self.step_s),
+            f"{self.steps:,}",
+            duration(self.step_s * self.steps),
+        ]
+
+
+def forecast(path: Path, overrides: Sequence[str], gpu: Gpu, mfu: float) -> Forecast:
+    """Run both passes of a recipe.
+
+    Raises:
+        InputError: if the recipe is wrong, or its code makes tensors on the wrong device.
+    """
+    try_recipe(path, overrides, data=False)
+    recipe = Recipe.read(path, overrides)
+    cost = cost_of_step(recipe)
+    check_devices(recipe)
+    examples = recipe.batch_size * recipe.trainer.accumulate
+    precision = "bf16" if recipe.in_bfloat16 else "tf32"
+    return Forecast(path, examples, precision, recipe.trainer.steps, cost, gpu, mfu)
+
+
+def dry_run(
+    recipes: Sequence[Path],
+    overrides: Sequence[str] = (),
+    *,
+    gpu: str = "h200",
+    mfu: float = 0.35,
+    markdown: bool = False,
+    show: Callable[[list[str]], None] | None = None,
+) -> Report:
+    """Run one training step of each recipe on fake tensors.
+
+    Args:
+        recipes: files.
+        overrides: ``key.path=value`` changes, of all of them.
+        gpu: name in :data:`multidiff.dry_run.gpus.GPUS`.
+        mfu: share of the GPU's peak that training reaches (model FLOPs utilization).
+        markdown: show a table in place of lines.
+        show: receives the lines of each recipe as soon as there are any.
+
+    Returns:
+        Facts of all recipes, and the faults; no lines.
+
+    Raises:
+        InputError: if there is no such GPU, or no such share.
+    """
+    found, report = gpu_named(gpu), Report([], {"recipes": []})
+    say = (lambda lines: None) if show is None else show
+    if not (0 < mfu <= 1 and math.isfinite(mfu)):
+        raise InputError(f"--mfu {mfu:g}: a share of the GPU's peak, above 0 and up to 1")
+    if markdown:
+        say([_cells(HEADING), _cells(["---"] + ["--:"] * (len(HEADING) - 1))])
+    for path in recipes:
+        try:
+            one = forecast(path, overrides, found, mfu)
+        except InputError as fault:
+            report.faults.append(str(fault))
+            continue
+        say([_cells(one.row())] if markdown else one.lines())
+        report.facts["recipes"].append(one.facts())
+    return report
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def number(value: float) -> str:
+    """Return a value with three digits that count, such as 1,230 or 0.00123."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def size(count: int) -> str:
+    """Return bytes in GB (1e9) or MB."""
+    return f"{number(count / GB)} GB" if count >= GB else f"{number(count / 1e6)} MB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1.0)):
+        if seconds >= 2 * length or (unit == "s" and seconds >= 1):
+            return f"{number(seconds / length)} {unit}"
+    return f"{number(seconds * 1e3)} ms"

@@ -1,0 +1,343 @@
+"""What one training step of a recipe takes, found without a GPU, weights or data.
+
+Two passes, each with a model of true size whose weights are fake tensors
+(:mod:`multidiff.dry_run.fake_tensors`). The first is a whole step on a fake CPU: forward, loss,
+backward, optimizer and moving average, of which operations and memory are counted. The second is a
+forward pass on a fake GPU, which ends where code makes a tensor on another device than it is used
+on.
+
+Parts of a recipe that read files, such as data, vocabularies and weights of judges, are replaced
+by what their class method ``synthetic`` makes of the same arguments
+(:class:`multidiff.training.batches.Synthetic`).
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from multidiff.config.build import Part
+from multidiff.core.random import mixed_seed
+from multidiff.dry_run.fake_tensors import (
+    DeviceGenerator,
+    LiveMemory,
+    ValuesWhereKnown,
+    give_fakes,
+    placed,
+)
+from multidiff.dry_run.gpu_kernels import GpuKernels, autocast_on, flop_counter, run_backward
+from multidiff.models.loading import check_recipe
+from multidiff.models.weights import without_values
+from multidiff.training.ema import MovingAverage
+from multidiff.training.run import Losses
+from multidiff.training.trainer import Trainer
+from multidiff.utils.errors import InputError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+HERE = Path(__file__).parent
+# Parts that read nothing themselves.
+HARMLESS = ("", "Batches", "Source", "TextSource")
+OWN = ("multidiff.dry_run.fake_tensors", "multidiff.dry_run.gpu_kernels", "multidiff.dry_run.step")
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one update of the weights takes, on one device.
+
+    Attributes:
+        trainable: number of parameters that training changes.
+        frozen: number of the others.
+        forward_flops: floating-point operations of the forward passes.
+        flops: of the whole update.
+        weights: bytes of parameters and buffers.
+        gradients: bytes of gradients.
+        optimizer: bytes of the optimizer's state.
+        average: bytes of the weights' moving average.
+        batch: bytes of a batch.
+        activations: bytes that exist between forward and backward pass beside all these.
+        peak: most bytes at any moment of a step.
+        results: tensors that the step makes: about as many kernels a GPU starts, if nothing is
+            compiled.
+        assumed: what was assumed for lack of data, a line each.
+    """
+
+    trainable: int
+    frozen: int
+    forward_flops: int
+    flops: int
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    batch: int
+    activations: int
+    peak: int
+    results: int
+    assumed: tuple[str, ...] = ()
+
+
+class StandIns:
+    """Builds parts, those that read files by their class method ``synthetic``.
+
+    Attributes:
+        assumed: what was assumed instead of being read.
+        plain: names of what was built as it is.
+    """
+
+    def __init__(self) -> None:
+        self.assumed: list[str] = []
+        self.plain: list[str] = []
+
+    def build(self, part: Part) -> Any:
+        """Return the object of a part.
+
+        Raises:
+            InputError: if it cannot be built of these values.
+        """
+        if part.make is None:
+            return part.build()
+        built = {key: self.build(argument) for key, argument in part.arguments.items()}
+        synthetic = getattr(part.constructor, "synthetic", None)
+        if synthetic is None:
+            self.plain.append(getattr(part.constructor, "__name__", ""))
+            return part.make(built)
+        try:
+            made = synthetic(**built)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{part.place}: {error}") from error
+        assumed = getattr(made, "assumed", "")
+        if assumed and assumed not in self.assumed:
+            self.assumed.append(assumed)
+        return made
+
+
+@dataclass
+class Recipe:
+    """A recipe that is checked and ready for dry runs.
+
+    Attributes:
+        path: the file.
+        parts: its sections.
+        trainer: how it trains.
+        stand_ins: what reads no files in place of what does.
+    """
+
+    path: Path
+    parts: dict[str, Part]
+    trainer: Trainer
+    stand_ins: StandIns = field(default_factory=StandIns)
+
+    @classmethod
+    def read(cls, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read and check a recipe.
+
+        Raises:
+            InputError: if it is wrong, or lacks what training needs.
+        """
+        parts = check_recipe(path, overrides)
+        for needed in ("model", "data", "trainer"):
+            if needed not in parts:
+                raise InputError(f"{path}: has no section {needed!r}, which a dry run needs")
+        return cls(path, parts, parts["trainer"].build())
+
+    def model(self) -> Any:
+        """Build the model; its parameters have no values."""
+        with without_values():
+            return self.stand_ins.build(self.parts["model"])
+
+    def batches(self) -> Any:
+        """Build the batches.
+
+        Raises:
+            InputError: if a part needs data that are not there and cannot stand in for them.
+        """
+        already = len(self.stand_ins.plain)
+        try:
+            return self.stand_ins.build(self.parts["data"])
+        except InputError as error:
+            named = [one for one in self.stand_ins.plain[already:] if one not in HARMLESS]
+            raise InputError(
+                f"{error}; a dry run reads the data of {' or '.join(named)}, which has no class "
+                "method `synthetic` (docs/add_a_modality.md)"
+                if named
+                else str(error)
+            ) from error
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of one batch."""
+        return len(next(iter(self.batches().batch(0).values())))
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether a GPU computes the network in bfloat16."""
+        return self.trainer.precision != "fp32"
+
+
+class _Pass:
+    """A model on fake tensors of one device, and a batch for it.
+
+    Args:
+        recipe: the recipe.
+        device: where it computes.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device):
+        self.recipe, self.device = recipe, device
+        self.memory = LiveMemory()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.values = ValuesWhereKnown(self.fake, self.memory)
+        self.model = recipe.model()
+        task = self.model.task()
+        if hasattr(task, "begin_costliest"):
+            task.begin_costliest()
+        self.weights = give_fakes(task, device, self.values)
+        self.losses = Losses(task).train()
+
+    @contextmanager
+    def modes(self) -> Iterator[None]:
+        """Compute on fake tensors, and name the line where that fails."""
+        with ExitStack() as stack:
+            stack.enter_context(_quiet())
+            stack.enter_context(self.fake)
+            stack.enter_context(self.values)
+            stack.enter_context(GpuKernels(self.device))
+            try:
+                yield
+            except InputError:
+                raise
+            except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+                raise InputError(f"{self.recipe.path}: {where(error)}") from error
+
+    def batch(self) -> dict[str, Any]:
+        """Return a batch on the device."""
+        batches = self.recipe.batches()
+        with self.modes(), torch.no_grad():
+            if "first_pass" in self.recipe.parts:
+                first_pass = self.recipe.stand_ins.build(self.recipe.parts["first_pass"])
+                batches = first_pass(self.model, batches)
+            return self._sent(batches.batch(0))
+
+    def _sent(self, batch: dict[str, Any]) -> dict[str, Any]:
+        def sent(one: Any) -> Any:
+            if not isinstance(one, Tensor):
+                return one
+            value = self.values.value_of(one)
+            if value is None:
+                return self.values.shaped(one, self.device)
+            return placed(value, self.device, self.values)
+
+        return {key: sent(one) for key, one in batch.items()}
+
+    def losses_of(self, batch: dict[str, Any], micro: int) -> dict[str, Tensor]:
+        """Return the mean losses of a batch, as training computes them."""
+        rows = len(next(iter(batch.values())))
+        seeds = [mixed_seed(self.recipe.trainer.seed, 3, micro, row) for row in range(rows)]
+        rng = [DeviceGenerator(self.device, seed) for seed in seeds]
+        with autocast_on(self.device, self.recipe.in_bfloat16):
+            return self.losses(batch, cast(Any, rng))
+
+
+def cost_of_step(recipe: Recipe) -> StepCost:
+    """Run one training step of a recipe on a fake CPU and count what it takes.
+
+    Raises:
+        InputError: if the recipe's code cannot be run without values of weights or without data.
+    """
+    run, trainer = _Pass(recipe, CPU), recipe.trainer
+    weights = run.memory.now
+    batch = run.batch()
+    with run.modes():
+        return _counted_step(run, trainer, batch, weights)
+
+
+def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: int) -> StepCost:
+    memory, parameters = run.memory, run.weights
+    sent = memory.now - weights
+    average = MovingAverage(run.losses.task, trainer.ema_decay)
+    averaged = memory.now - weights - sent
+    memory.peak, made = memory.now, memory.made
+    forward = total = activations = 0
+    for micro in range(min(trainer.accumulate, 2)):
+        held = memory.now
+        with flop_counter() as counter:
+            loss = torch.stack(list(run.losses_of(batch, micro).values())).sum()
+            forward, activations = counter.get_total_flops(), memory.now - held
+            run_backward(loss / trainer.accumulate)
+            del loss
+        total = counter.get_total_flops()
+    trained = [one for one in run.losses.parameters() if one.requires_grad]
+    torch.nn.utils.clip_grad_norm_(trained, trainer.max_gradient_norm)
+    peak, before, results = memory.peak, memory.now, memory.made - made
+    optimizer = torch.optim.AdamW(trained, lr=trainer.learning_rate, fused=True)
+    optimizer.step()
+    state = memory.now - before
+    average.update()
+    return StepCost(
+        trainable=sum(one.numel() for one in parameters if one.requires_grad),
+        frozen=sum(one.numel() for one in parameters if not one.requires_grad),
+        forward_flops=forward * trainer.accumulate,
+        flops=total * trainer.accumulate,
+        weights=weights,
+        gradients=sum(one.grad.nbytes for one in trained if one.grad is not None),
+        optimizer=state,
+        average=averaged,
+        batch=sent,
+        activations=activations,
+        # Only the first step begins without the optimizer's state.
+        peak=max(peak + state, memory.peak),
+        results=results * trainer.accumulate // min(trainer.accumulate, 2),
+        assumed=tuple(run.recipe.stand_ins.assumed),
+    )
+
+
+def check_devices(recipe: Recipe) -> None:
+    """Run the forward pass of a recipe's training step on a fake GPU.
+
+    Raises:
+        InputError: if a tensor is made on another device than it is used on; names the module
+            and the line.
+    """
+    run = _Pass(recipe, CUDA)
+    batch = run.batch()
+    with run.modes():
+        run.losses_of(batch, 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out warnings about data, which are made up here."""
+    logger = logging.getLogger("multidiff")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def where(error: BaseException) -> str:
+    """Return the line outside torch that an error came through last, and what it says."""
+    frames = [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals.get("__name__", "").startswith(("torch.", *OWN))
+    ]
+    frame, line = frames[-1]
+    owner = frame.f_locals.get("self")
+    name = f"{type(owner).__name__}." if owner is not None else ""
+    file = Path(frame.f_code.co_filename)
+    file = file.relative_to(HERE.parent) if file.is_relative_to(HERE.parent) else file
+    reason = str(error).strip().partition("\n")[0]
+    return f"{name}{frame.f_code.co_name} ({file}:{line}): {reason}"

@@ -1,0 +1,1 @@
+"""KL and vector-quantized autoencoders of images and their training."""

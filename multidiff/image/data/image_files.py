@@ -1,0 +1,298 @@
+"""Pictures: files to tensors of bytes and back, what a file says of itself, sizes, grids."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import ExifTags, Image, PngImagePlugin
+from torch import Tensor
+
+from multidiff.utils.budgets import check_pixels
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import written_whole
+from multidiff.utils.readers import reading, reason_of
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+MODES = {1: "L", 3: "RGB"}
+# Turns that an EXIF orientation asks for, by its number; 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_picture(
+    source: Path | str | bytes,
+    name: str | None = None,
+    channels: int = 3,
+    background: Literal["white", "black"] = "white",
+) -> UInt8[Tensor, "channels height width"]:
+    """Return a picture as bytes: upright, nothing transparent, 16 bits brought to 8.
+
+    Grey is the luminance of colour (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B). Of several frames
+    the first is taken, with a warning. Colour profiles are not applied.
+
+    Args:
+        source: a path, or the bytes of a file.
+        name: how messages call it; the path where not given.
+        channels: 1 for grey, 3 for colour.
+        background: what shows through where it is transparent.
+
+    Raises:
+        ValueError: for another number of channels.
+        InputError: if it is no picture, is cut short or broken, is larger than Pillow's guard
+            against decompression bombs lets pass, or its levels have no known range.
+    """
+    picture, frames = read_first_frame(source, name, channels, background)
+    if frames > 1:
+        logger.warning("%s: has %d frames; the first is taken", name or source, frames)
+    return picture
+
+
+def read_first_frame(
+    source: Path | str | bytes,
+    name: str | None = None,
+    channels: int = 3,
+    background: Literal["white", "black"] = "white",
+) -> tuple[UInt8[Tensor, "channels height width"], int]:
+    """Return a picture as :func:`read_picture` does, and how many frames its file has."""
+    if channels not in MODES:
+        raise ValueError(f"{channels} channels: a picture has 1 (grey) or 3 (colour)")
+    name = name or ("a picture" if isinstance(source, bytes) else str(source))
+    with _loaded(source, name) as image:
+        plain = _in_bytes(image, name, background).convert(MODES[channels])
+        turn = _turn(image)
+        levels = np.array(plain if turn is None else plain.transpose(turn))
+        frames = _frames(image)
+    return _channels_first(levels), frames
+
+
+def _frames(image: Image.Image) -> int:
+    """How many frames a file has; of a camera's JPEG the others are previews and depths."""
+    if image.format not in ("GIF", "WEBP", "PNG", "TIFF"):
+        return 1
+    with suppress(Exception):  # broken further on: the first frame is whole
+        return getattr(image, "n_frames", 1)
+    return 1
+
+
+def _channels_first(levels: np.ndarray) -> UInt8[Tensor, "channels height width"]:
+    height, width = levels.shape[:2]
+    return torch.from_numpy(levels.reshape(height, width, -1)).permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
+    """An image in memory; whatever fails while the block uses it is a fault of the file."""
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        source = Path(source)
+        if source.is_dir():
+            raise InputError(f"{name}: is a folder; name one picture")
+        if not os.path.isfile(source):
+            raise InputError(f"{name}: no such picture; check the path")
+        size = source.stat().st_size
+    if size == 0:
+        raise InputError(f"{name}: is empty; fetch or export it again")
+    with reading(name, "is cut short or broken", "fetch or export it again"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see check_pixels
+                image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        except Image.UnidentifiedImageError as error:
+            raise InputError(
+                f"{name}: is not a picture that can be read; PNG, JPEG, WebP and the like are"
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise InputError(
+                f"{name}: is too large to be opened ({reason_of(error)}); scale it down first"
+            ) from error
+        with image:
+            check_pixels(name, *image.size, size)
+            image.load()
+            yield image
+
+
+def _in_bytes(image: Image.Image, name: str, background: str) -> Image.Image:
+    """The same with 8 bits a channel and nothing transparent."""
+    if image.mode.startswith("I"):
+        levels = np.array(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise InputError(f"{name}: has levels beyond 16 bits; save it with 8 or 16")
+        return Image.fromarray(np.round(levels / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise InputError(f"{name}: has levels with a point, of no known range; save it as PNG")
+    if not image.has_transparency_data:
+        return image
+    if image.mode == "La":
+        image = image.convert("LA")
+    over = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", over.size, background), over).convert("RGB")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    with suppress(Exception):  # a picture is not lost for what its camera noted badly
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return None
+
+
+def write_picture(
+    picture: UInt8[Tensor, "channels height width"],
+    path: Path,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write a PNG, whole or not at all, with facts as its text.
+
+    Args:
+        picture: 1 or 3 channels.
+        path: ends in ``.png``.
+        facts: text by keyword; keywords have 1 to 79 Latin characters, as PNG demands.
+
+    Raises:
+        ValueError: for other channels or keywords.
+        InputError: if the name does not end in ``.png`` or the system refuses.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: pictures are written as .png; change the name's end")
+    text = PngImagePlugin.PngInfo()
+    for key, value in (facts or {}).items():
+        if not 1 <= len(key) <= 79 or not key.isascii() or not key.isprintable():
+            raise ValueError(f"{key!r} is no keyword of a PNG: 1 to 79 plain characters")
+        # What was no UTF-8 on the command line becomes question marks. International text
+        # where plain text, which is Latin-1, does not suffice.
+        value = value.encode("utf-8", "replace").decode("utf-8")
+        add = text.add_itxt if "\0" in value or not value.isascii() else text.add_text
+        add(key, value)
+    image = _as_image(picture)
+    with written_whole(path) as partial:
+        image.save(partial, format="PNG", pnginfo=text)
+
+
+def read_facts(path: Path | str) -> dict[str, str]:
+    """The text that a PNG carries, by keyword; nothing of other pictures.
+
+    Raises:
+        InputError: if it is no picture, or broken.
+    """
+    with _loaded(path, str(path)) as image:  # text may stand after the pixels
+        return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
+
+
+def _as_image(picture: UInt8[Tensor, "channels height width"]) -> Image.Image:
+    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] not in MODES:
+        raise ValueError(f"{picture.dtype} {tuple(picture.shape)}: no picture of bytes")
+    levels = picture.detach().cpu().permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(levels[:, :, 0] if picture.shape[0] == 1 else levels)
+
+
+def resized(
+    picture: UInt8[Tensor, "channels height width"], width: int, height: int
+) -> UInt8[Tensor, "channels new_height new_width"]:
+    """The middle of a picture at another size: cut to the shape, then Lanczos.
+
+    The cut is the largest one in the middle with the shape asked for, to parts of a pixel; the
+    filter is as wide as a new pixel, so that nothing finer folds back.
+    """
+    _, rows, columns = picture.shape
+    if (columns, rows) == (width, height):
+        return picture
+    scale = min(columns / width, rows / height)
+    left, top = (columns - width * scale) / 2, (rows - height * scale) / 2
+    box = (max(left, 0.0), max(top, 0.0), min(columns - left, columns), min(rows - top, rows))
+    image = _as_image(picture).resize((width, height), Image.Resampling.LANCZOS, box)
+    return _channels_first(np.array(image))
+
+
+def to_unit(picture: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Bytes 0 to 255 as numbers from -1 to 1."""
+    return picture.float() / 127.5 - 1
+
+
+def from_unit(picture: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Numbers from -1 to 1 as bytes, rounded; what lies beyond is clipped.
+
+    Raises:
+        InputError: if a value is no number, which bytes would show as black.
+    """
+    levels = picture.detach().float()
+    if not bool(torch.isfinite(levels).all()):
+        raise InputError(
+            "a picture came out with values that are no numbers (NaN or infinite); "
+            "compute in float32, or take weights that have not diverged"
+        )
+    return ((levels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def pad_to_multiple(
+    picture: Float[Tensor, "batch channels height width"], multiple: int, value: float = 0.0
+) -> Float[Tensor, "batch channels padded_height padded_width"]:
+    """Both sides padded to the next multiple; an odd pixel goes to the right and the bottom."""
+    rows, columns = (-length % multiple for length in picture.shape[-2:])
+    left, top = columns // 2, rows // 2
+    return F.pad(picture, (left, columns - left, top, rows - top), value=value)
+
+
+def crop_to(
+    picture: Float[Tensor, "batch channels padded_height padded_width"], width: int, height: int
+) -> Float[Tensor, "batch channels height width"]:
+    """Undo :func:`pad_to_multiple`.
+
+    Raises:
+        ValueError: if the picture is smaller.
+    """
+    rows, columns = picture.shape[-2] - height, picture.shape[-1] - width
+    if rows < 0 or columns < 0:
+        raise ValueError(f"{tuple(picture.shape)} cannot be cut to {width}x{height}")
+    top, left = rows // 2, columns // 2
+    return picture[..., top : top + height, left : left + width]
+
+
+def grid(
+    pictures: UInt8[Tensor, "count channels height width"],
+    columns: int | None = None,
+    gap: int = 2,
+    background: int = 255,
+) -> UInt8[Tensor, "channels grid_height grid_width"]:
+    """Pictures in rows, in reading order.
+
+    Args:
+        pictures: at least one.
+        columns: pictures in a row; by default as many as make it about square.
+        gap: pixels between them; there is none around.
+        background: level of gaps and of places left over.
+
+    Raises:
+        ValueError: if there are no pictures or no columns.
+    """
+    count, channels, height, width = pictures.shape
+    columns = math.ceil(math.sqrt(count)) if columns is None else min(columns, count)
+    if count == 0 or columns < 1:
+        raise ValueError(f"{count} pictures in {columns} columns: nothing to show")
+    rows = math.ceil(count / columns)
+    size = (channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    sheet = torch.full(size, background, dtype=torch.uint8)
+    for number, picture in enumerate(pictures.cpu()):
+        top, left = number // columns * (height + gap), number % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = picture
+    return sheet

@@ -1,0 +1,245 @@
+"""Pictures to train on, with captions and labels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from multidiff.image.data.image_files import read_first_frame, resized
+from multidiff.image.data.listing import ALTERNATIVE, Listing, Source
+from multidiff.utils.errors import InputError
+from multidiff.utils.fingerprint import Fingerprint
+
+__all__ = ["Pictures", "Source"]
+
+logger = logging.getLogger(__name__)
+
+# A set is read at once, and kept, if that takes seconds and no more than a gigabyte.
+PIXELS_READ_AT_ONCE = 4e8
+BYTES_KEPT = 2**30
+FINGERPRINTED = 64
+
+
+class Black(Source):
+    """A source that holds one black picture with a label and no caption."""
+
+    def listing(self) -> Listing:
+        """See :class:`~multidiff.image.data.listing.Source`."""
+        content = io.BytesIO()
+        Image.new("L", (1, 1)).save(content, "PNG")
+        return Listing([content.getvalue()], ["a black picture"], labels=[0])
+
+    def rows(self, count: int, held_out: bool) -> list[int]:
+        """Return the one row."""
+        return [0]
+
+
+class Pictures:
+    """Pictures of one size, beside their captions and labels.
+
+    Small sets are read once and kept in memory; of large ones each picture is read when it is
+    asked for. What cannot be read is told by name, once, and left out; where the set is too
+    large to know beforehand, the next readable picture stands in for it.
+
+    Args:
+        source: where they come from.
+        size: width and height in pixels: pictures are cut to that shape in the middle and
+            resized. None takes them as they are and demands that all have one size.
+        channels: 1 for grey, 3 for colour.
+        flip: mirror every other picture, by chance, left to right.
+        held_out: take the pictures that training does not see.
+
+    Raises:
+        ValueError: if the size is none.
+        InputError: if the source cannot be found or has no readable pictures, or if they
+            differ in size and none is given.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        size: tuple[int, int] | None = None,
+        channels: Literal[1, 3] = 3,
+        flip: bool = False,
+        held_out: bool = False,
+    ):
+        if size is not None and min(size) < 1:
+            raise ValueError(f"size {size}: width and height in pixels are 1 or more")
+        self.source, self.channels, self.flip = source, channels, flip
+        self._listing = source.listing()
+        self._rows = source.rows(len(self._listing.contents), held_out)
+        self._broken: set[int] = set()
+        self._kept: Tensor | None = None
+        self._warned_of_frames = False
+        first = self._first()
+        height, width = first.shape[1:]
+        self.size, self._is_resized = size or (width, height), size is not None
+        kept_bytes = len(self) * channels * self.size[0] * self.size[1]
+        if kept_bytes <= BYTES_KEPT and len(self) * width * height <= PIXELS_READ_AT_ONCE:
+            self._keep_all()
+
+    @classmethod
+    def synthetic(
+        cls, source: Source, size: tuple[int, int] | None = None, **options: Any
+    ) -> Pictures:
+        """Return one black picture of a stated size, which is read from nowhere, for dry runs.
+
+        Raises:
+            InputError: if no size is stated.
+        """
+        if size is None:
+            raise InputError(f"{source.path}: a dry run needs the pictures' size; set size")
+        return cls(Black(source.path), size, **options)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def labels(self) -> Int64[Tensor, " pictures"] | None:
+        """The label of each, if all have one."""
+        labels = self._listing.labels
+        return None if labels is None else torch.tensor([labels[row] for row in self._rows])
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """See :class:`~multidiff.training.batches.Examples`.
+
+        ``picture`` has bytes "channels height width"; ``label`` is there if all have one.
+        """
+        index, picture = self._at(index)
+        row = self._rows[index]
+        example = {
+            "picture": picture,
+            "caption": self.caption_of(index, rng),
+            "name": self._listing.names[row],
+        }
+        if self._listing.labels is not None:
+            example["label"] = self._listing.labels[row]
+        if self.flip and rng.random() < 0.5:
+            example["picture"] = picture.flip(-1)
+        return example
+
+    def picture(self, index: int) -> UInt8[Tensor, "channels height width"]:
+        """One as it is, or the one that stands in for it; never mirrored."""
+        return self._at(index)[1]
+
+    def stand_in(self, index: int) -> int:
+        """Whose picture, caption and label count for an index: its own, if it is readable."""
+        return self._at(index)[0]
+
+    def caption_of(self, index: int, rng: np.random.Generator) -> str:
+        """A caption, drawn where there are several; empty where there is neither it nor a name."""
+        row, listing = self._rows[index], self._listing
+        if listing.captions is not None:
+            texts = listing.captions[row]
+        elif listing.labels is not None and listing.words:
+            words = listing.words[listing.labels[row]].split(ALTERNATIVE)
+            texts = tuple(t.format(word) for t in self.source.templates for word in words)
+        else:
+            texts = ()
+        return texts[int(rng.integers(len(texts)))] if texts else ""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all pictures are read and kept."""
+        return self._kept is not None
+
+    def pixel_digest(self, index: int) -> bytes:
+        """Return a hash of a picture as training sees it."""
+        return hashlib.sha256(self.picture(index).numpy().tobytes()).digest()
+
+    def file_size(self, index: int) -> int:
+        """Return the size of a picture's file in bytes; 0 where it cannot be found."""
+        content = self._listing.contents[self._rows[index]]
+        if isinstance(content, bytes):
+            return len(content)
+        return content.stat().st_size if content.is_file() else 0
+
+    def file_content(self, index: int) -> bytes:
+        """Return a picture's file; empty where it cannot be found."""
+        content = self._listing.contents[self._rows[index]]
+        if isinstance(content, bytes):
+            return content
+        return content.read_bytes() if content.is_file() else b""
+
+    def fingerprint(self) -> str:
+        """A hash that changes with the pictures: their source, names, size, and some pixels."""
+        source = self.source
+        told = {
+            "source": [source.path, source.split, source.config, source.column],
+            "size": [*self.size, self.channels],
+            "names": [self._listing.names[row] for row in self._rows],
+        }
+        digest = hashlib.sha256(json.dumps(told).encode())
+        for index in np.linspace(0, len(self) - 1, min(len(self), FINGERPRINTED)).round():
+            digest.update(self.picture(int(index)).numpy().tobytes())
+        return digest.hexdigest()
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of its source."""
+        return {"source": self.source.fingerprint()}
+
+    def _first(self) -> UInt8[Tensor, "channels height width"]:
+        for index in range(len(self)):
+            picture = self._read(index)
+            if picture is not None:
+                return picture
+        raise InputError(f"{self.source.path}: no readable pictures on this side of the split")
+
+    def _keep_all(self) -> None:
+        width, height = self.size
+        kept = torch.empty(len(self), self.channels, height, width, dtype=torch.uint8)
+        rows: list[int] = []
+        for index, row in enumerate(self._rows):
+            picture = self._read(index)
+            if picture is not None:
+                kept[len(rows)] = self._sized(index, picture)
+                rows.append(row)
+        self._kept, self._rows = kept[: len(rows)], rows
+
+    def _at(self, index: int) -> tuple[int, UInt8[Tensor, "channels height width"]]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{index}: there are {len(self)} pictures")
+        if self._kept is not None:
+            return index, self._kept[index].clone()
+        for step in range(len(self)):
+            place = (index + step) % len(self)
+            picture = self._read(place)
+            if picture is not None:
+                return place, self._sized(place, picture)
+        raise InputError(f"{self.source.path}: no picture can be read any more")
+
+    def _read(self, index: int) -> UInt8[Tensor, "channels height width"] | None:
+        if index in self._broken:
+            return None
+        row = self._rows[index]
+        name = self._listing.names[row]
+        try:
+            picture, frames = read_first_frame(self._listing.contents[row], name, self.channels)
+        except InputError as fault:
+            logger.warning("skipped: %s", fault)
+            self._broken.add(index)
+            return None
+        if frames > 1 and not self._warned_of_frames:
+            self._warned_of_frames = True
+            logger.warning("%s: has %d frames; of all such files the first is taken", name, frames)
+        return picture
+
+    def _sized(
+        self, index: int, picture: UInt8[Tensor, "channels height width"]
+    ) -> UInt8[Tensor, "channels new_height new_width"]:
+        (width, height), (rows, columns) = self.size, picture.shape[1:]
+        if not self._is_resized and (columns, rows) != (width, height):
+            raise InputError(
+                f"{self._listing.names[self._rows[index]]}: is {columns}x{rows} where others are "
+                f"{width}x{height}; give a size that all are brought to"
+            )
+        return resized(picture, width, height)

@@ -1,0 +1,80 @@
+"""What is wrong with pictures before a model is trained on them.
+
+Held-out pictures that stand in the training data too are remembered, not predicted, and no loss
+shows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from multidiff.image.data.images import Pictures
+
+logger = logging.getLogger(__name__)
+
+# Held-out pictures that are looked for, evenly spread, and training pictures looked through, where
+# files have to be read for it: seconds, not an hour of an hour's training.
+LOOKS, MOST_FILES = 2_000, 200_000
+
+
+def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
+    """Warn of held-out pictures that stand in the training data too.
+
+    Args:
+        model: of pictures.
+        data: batches to train on.
+        held_out: batches to validate by, or None.
+
+    Returns:
+        Nothing besides.
+    """
+    trained, kept = _pictures(data), _pictures(held_out)
+    if trained is None or kept is None:
+        return []
+    count, total = repeated(kept, trained)
+    if count:
+        logger.warning(
+            "%s: %d of %d held-out pictures stand in the training data too (%s), which flatters "
+            "the held-out figures; remove them from either",
+            kept.source.path, count, total, trained.source.path,
+        )  # fmt: skip
+    return []
+
+
+def _pictures(batches: Any) -> Pictures | None:
+    examples = getattr(batches, "examples", None)
+    examples = getattr(examples, "pictures", examples)  # behind what a first pass kept of them
+    return examples if isinstance(examples, Pictures) else None
+
+
+def repeated(held_out: Pictures, trained: Pictures) -> tuple[int, int]:
+    """Return how many held-out pictures stand in the training data, and of how many.
+
+    Sets in memory are compared by their pixels, whatever files these came from; larger ones by the
+    content of files of equal size, a part of the held-out ones where there are many.
+    """
+    if held_out.in_memory and trained.in_memory and _form(held_out) == _form(trained):
+        pairs = [[one.pixel_digest(row) for row in range(len(one))] for one in (held_out, trained)]
+        there = set(pairs[1])
+        return sum(one in there for one in pairs[0]), len(pairs[0])
+    step = max(1, len(held_out) // LOOKS)
+    sizes = {row: held_out.file_size(row) for row in range(0, len(held_out), step)}
+    wanted = {*sizes.values()} - {0}  # 0 where there is no file
+    if len(trained) > MOST_FILES:
+        return 0, len(sizes)
+    there = set(
+        _digests(trained, [r for r in range(len(trained)) if trained.file_size(r) in wanted])
+    )
+    found = _digests(held_out, [row for row, size in sizes.items() if size in wanted])
+    return sum(one in there for one in found), len(sizes)
+
+
+def _form(pictures: Pictures) -> tuple[Any, ...]:
+    return pictures.size, pictures.channels
+
+
+def _digests(pictures: Pictures, rows: Iterable[int]) -> list[bytes]:
+    return [hashlib.sha256(pictures.file_content(row)).digest() for row in rows]

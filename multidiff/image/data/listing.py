@@ -1,0 +1,351 @@
+"""What a source of pictures holds: where each lies, how it is called, captions and labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multidiff.image.data.image_files import EXTENSIONS
+from multidiff.image.data.tables import TABLE_ENDINGS, open_table, table_files
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
+from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_files, of_path
+from multidiff.utils.leftovers import is_hidden, visible_files
+from multidiff.utils.packages import needs
+from multidiff.utils.readers import check_source, open_source, parse_json, read_text, reading
+
+logger = logging.getLogger(__name__)
+
+ALTERNATIVE = "|"
+MOST_LISTED_BYTES = 1 << 30
+METADATA = ("metadata.jsonl", "metadata.csv")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+# Folders of a set that are parts of it, where others would be classes.
+SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from.
+
+    In a folder, text files beside pictures, with the same stem, are their captions;
+    ``metadata.csv`` or ``metadata.jsonl`` with a column ``file_name`` tells which pictures
+    count, and its column ``text`` is their captions. Where all pictures lie in two folders or
+    more, these, sorted, are the classes.
+
+    Attributes:
+        path: a folder of pictures, or one picture; a parquet or arrow file, or a folder of
+            them; the name of a data set of the ``datasets`` library; or ``starter:digits``,
+            which comes with the package.
+        held_out_every: every so many-th picture is kept for validation; 0 keeps none.
+        split: split of a data set, or folder of that name where all folders are splits.
+        column: column of pictures of a data set.
+        caption_column: column of captions, each a text or a list of them to draw from.
+        label_column: column of labels: numbers from 0, or words.
+        config: configuration of a data set, if it has several.
+        names: what the labels mean, in their order, alternatives with ``|`` between; by default
+            what the data set says, or the names of the class folders.
+        templates: captions of pictures that have a label and no caption, with ``{}`` for its
+            name; one is drawn at each visit.
+
+    Raises:
+        InputError: if a template cannot be filled in.
+    """
+
+    path: str
+    held_out_every: int = 0
+    split: str = "train"
+    column: str = "image"
+    caption_column: str | None = None
+    label_column: str | None = None
+    config: str | None = None
+    names: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ("{}",)
+
+    def __post_init__(self):
+        if not self.templates:
+            raise InputError(f"{self.path}: templates are empty; leave them out or give one")
+        for template in self.templates:
+            try:
+                template.format("name")
+            except (LookupError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"{self.path}: template {template!r} cannot be filled in; "
+                    "write {} once, where the name goes"
+                ) from error
+
+    def rows(self, count: int, held_out: bool) -> list[int]:
+        """Which of so many pictures are kept for validation, or are not.
+
+        Raises:
+            InputError: if none are.
+        """
+        every = self.held_out_every
+        if held_out and every < 1:
+            raise InputError(
+                f"{self.path}: held_out_every is {every}, so no pictures are held out; "
+                "set it, or take another source"
+            )
+        kept = [every > 0 and row % every == every // 2 for row in range(count)]
+        rows = [row for row in range(count) if kept[row] == held_out]
+        if not rows:
+            raise InputError(
+                f"{self.path}: of {count} pictures none are on this side of the split; "
+                f"held_out_every is {every}"
+            )
+        return rows
+
+    def check_place(self) -> None:
+        """Refuse a path that is neither here nor can be a data set on the hub, or is no such file.
+
+        Raises:
+            InputError: if it is so.
+        """
+        check_source(self.path, "pictures")
+        _check_ending(self.path, place_of(self.path))
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of its pictures and captions, or of its data set on the hub.
+
+        Raises:
+            InputError: if the source cannot be found.
+        """
+        path = place_of(self.path)
+        if not path.exists():
+            return of_dataset(_opened(self), self.path, self.config, self.split)
+        if path.is_file() or table_files(path):
+            return of_path(path)
+        folder = _split_of(self, path)
+        files = [one for one in visible_files(folder) if _counts(one)]
+        return of_files(files, folder)
+
+    def listing(self) -> Listing:
+        """What it holds, unread.
+
+        Raises:
+            InputError: if it cannot be found, is empty, or lacks what is asked of it.
+        """
+        path = open_source(self.path, "pictures")
+        _check_ending(self.path, path)
+        if path.is_dir() and not table_files(path):
+            found = _from_folder(self, _split_of(self, path))
+        elif path.is_file() and path.suffix.lower() in EXTENSIONS:
+            found = Listing([path], [str(path)])
+        else:
+            found = _from_table(self, path)
+        if self.names and found.labels is None:
+            raise InputError(f"{self.path}: names are given, but no labels; set label_column")
+        return found
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pictures in the order of their source.
+
+    Attributes:
+        contents: paths or bytes of files, read when asked for.
+        names: what messages call them.
+        captions: those of each, to draw from; none where it has no caption.
+        labels: of each, from 0.
+        words: what the labels mean.
+    """
+
+    contents: Sequence[Path | bytes]
+    names: Sequence[str]
+    captions: Sequence[tuple[str, ...]] | None = None
+    labels: Sequence[int] | None = None
+    words: tuple[str, ...] = ()
+
+
+def _split_of(source: Source, path: Path) -> Path:
+    folders = {one.name for one in path.iterdir() if one.is_dir() and not is_hidden(one.name)}
+    if not folders or not folders <= SPLITS:
+        return path
+    if source.split not in folders:
+        raise InputError(f"{path}: has no split {source.split!r}; it has {sorted(folders)}")
+    return path / source.split
+
+
+def _from_folder(source: Source, folder: Path) -> Listing:
+    for name in METADATA:
+        if (folder / name).is_file():
+            return _from_metadata(source, folder, folder / name)
+    files = sorted(visible_files(folder))
+    pictures = [path for path in files if path.suffix.lower() in EXTENSIONS]
+    if not pictures:
+        raise InputError(f"{folder}: holds no pictures ({', '.join(EXTENSIONS)})")
+    for column in (source.caption_column, source.label_column):
+        if column is not None:
+            raise InputError(
+                f"{folder}: pictures in a folder have no column {column!r}; "
+                f"leave it out, or write it into {METADATA[1]} there"
+            )
+    texts = {path for path in files if path.suffix == ".txt"}
+    captions = None
+    if any(path.with_suffix(".txt") in texts for path in pictures):
+        captions = _captions(source, [_beside(path, texts) for path in pictures])
+    labels, words = _classes(source, folder, pictures)
+    return Listing(pictures, [str(path) for path in pictures], captions, labels, words)
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file of a folder of pictures is a part of it: a picture, caption or list."""
+    return file.suffix.lower() in EXTENSIONS or file.suffix == ".txt" or file.name in METADATA
+
+
+def _beside(picture: Path, texts: set[Path]) -> str | None:
+    path = picture.with_suffix(".txt")
+    if path not in texts:
+        return None
+    return read_text(path)
+
+
+def _classes(source: Source, folder: Path, pictures: Sequence[Path]) -> tuple[Any, Any]:
+    ways = [path.relative_to(folder).parts for path in pictures]
+    words = sorted({way[0] for way in ways})
+    if any(len(way) == 1 for way in ways) or len(words) == 1:
+        return None, ()
+    number = {word: label for label, word in enumerate(words)}
+    return _numbered(source, [number[way[0]] for way in ways], tuple(words))
+
+
+def _from_metadata(source: Source, folder: Path, path: Path) -> Listing:
+    rows = list(_rows(path))
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in ("file_name", source.caption_column, source.label_column):
+        if column is not None and column not in columns:
+            raise InputError(f"{path}: no column {column!r}; it has {columns}")
+    files = [folder / str(row.get("file_name")) for row in rows]
+    caption_column = source.caption_column or ("text" if "text" in columns else None)
+    captions, labels, words = None, None, ()
+    if caption_column is not None:
+        captions = _captions(source, [row.get(caption_column) for row in rows])
+    if source.label_column is not None:
+        labels, words = _numbered(source, [row.get(source.label_column) for row in rows], ())
+    return Listing(files, [str(file) for file in files], captions, labels, words)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a list of pictures by column."""
+    file = io.StringIO(read_text(path, MOST_LISTED_BYTES), newline="")
+    lines = csv.DictReader(file) if path.suffix == ".csv" else filter(str.strip, file)
+    for number in itertools.count(1):
+        with reading(path, f"row {number} cannot be read", "correct it"):
+            line = next(lines, None)
+            if line is None:
+                return
+            row = line if isinstance(line, dict) else parse_json(line, f"{path}: row {number}")
+            if not isinstance(row, dict):
+                raise TypeError("a row is an object, in braces")
+        yield row
+
+
+def _from_table(source: Source, path: Path) -> Listing:
+    with needs("datasets", "a table of images"):
+        import datasets  # seconds to import
+
+    table = _opened(source)
+    for column in (source.column, source.caption_column, source.label_column):
+        if column is not None and column not in table.column_names:
+            raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
+    captions, labels, words = None, None, ()
+    if source.caption_column is not None:
+        captions = _captions(source, _column(source, table, source.caption_column))
+    if source.label_column is not None:
+        words = tuple(getattr(table.features[source.label_column], "names", None) or ())
+        labels, words = _numbered(source, _column(source, table, source.label_column), words)
+    cells = table.select_columns([source.column])
+    try:
+        cells = cells.cast_column(source.column, datasets.Image(decode=False))
+    except Exception as error:
+        raise InputError(f"{source.path}: column {source.column!r} holds no pictures") from error
+    names = [f"{source.path}[{row}]" for row in range(len(cells))]
+    return Listing(_Cells(cells, source.column, source.path), names, captions, labels, words)
+
+
+def _check_ending(name: str, path: Path) -> None:
+    """Refuse a file that is neither a picture nor a table, before it is looked for on the hub."""
+    ending = path.suffix.lower()
+    if not path.is_file() or ending in EXTENSIONS or path.suffix in TABLE_ENDINGS:
+        return
+    if ending in ARCHIVES:
+        raise InputError(f"{name}: is an archive, which is not read: unpack it and name the folder")
+    kinds = f"a picture ({', '.join(EXTENSIONS)}) or a table ({', '.join(TABLE_ENDINGS)})"
+    raise InputError(f"{name}: is no file of pictures: name a folder, {kinds}")
+
+
+def _column(source: Source, table: Any, name: str) -> Sequence[Any]:
+    """Return all values of a column; a damaged table shows only now that it is one."""
+    with reading(source.path, f"column {name!r} cannot be read"):
+        return table[name][:]
+
+
+def _opened(source: Source) -> Any:
+    return open_table(source.path, source.split, source.config)
+
+
+class _Cells(Sequence):
+    """The file of each row, read when asked for."""
+
+    def __init__(self, table: Any, column: str, name: str):
+        self.table, self.column, self.name = table, column, name
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: Any) -> Any:
+        if not 0 <= row < len(self):  # which ends an iteration
+            raise IndexError(row)
+        with reading(self.name, f"row {row} cannot be read"):
+            cell = self.table[int(row)][self.column] or {}
+        content = cell.get("bytes")
+        path = cell.get("path")
+        return content if content is not None else Path(path) if path else b""
+
+
+def _captions(source: Source, values: Sequence[Any]) -> list[tuple[str, ...]]:
+    captions = []
+    for value in values:
+        texts = list(value) if isinstance(value, list | tuple) else [value]
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise InputError(f"{source.path}: {value!r} is no caption; name a column of texts")
+        captions.append(tuple(text.strip() for text in texts if text and text.strip()))
+    missing = sum(not texts for texts in captions)
+    if missing:
+        logger.warning(
+            "%s: %d of %d pictures have no caption; theirs is empty",
+            source.path, missing, len(captions),
+        )  # fmt: skip
+    return captions
+
+
+def _numbered(
+    source: Source, values: Sequence[Any], words: tuple[str, ...]
+) -> tuple[list[int] | None, tuple[str, ...]]:
+    """Labels as numbers, and what they mean."""
+    words = source.names or words
+    values = [None if value == "" else value for value in values]
+    missing = sum(value is None for value in values)
+    if missing:
+        logger.warning(
+            "%s: %d of %d pictures have no label; labels are left out",
+            source.path, missing, len(values),
+        )  # fmt: skip
+        return None, ()
+    if values and all(isinstance(value, str) for value in values):
+        if not words and not all(value.isdecimal() for value in values):
+            words = tuple(sorted(set(values)))
+        number = {word: label for label, word in enumerate(words)}
+        values = [number.get(v, int(v) if v.isdecimal() else v) for v in values]
+    for value in values:
+        whole = isinstance(value, int | float) and float(value).is_integer()
+        if not whole or value < 0 or (words and value >= len(words)):
+            known = f"names: {', '.join(words)}" if words else "numbers from 0"
+            raise InputError(f"{source.path}: label {value!r} is none of the {known}")
+    return [int(value) for value in values], words

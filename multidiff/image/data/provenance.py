@@ -1,0 +1,100 @@
+"""What a picture's file says of its making, complete enough to make the picture again.
+
+Files are named by their sha256, as ``sha256sum`` prints it, so that another file of the same name
+is not taken for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from multidiff import __version__
+from multidiff.image.stable_diffusion.contents import SAFE
+from multidiff.image.stable_diffusion.folder import INDEX, weight_files
+
+Facts = dict[str, str]
+
+
+class Traceable(Protocol):
+    """A model that knows where it was read from."""
+
+    name: str
+    home: Path | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+
+@contextmanager
+def model_facts(model: Traceable) -> Iterator[Callable[[], Facts]]:
+    """Give the facts of a model: name, hash of its weights, this version, torch's and the device.
+
+    The weights, which may be gigabytes, are hashed in a thread of their own while the block runs.
+
+    Yields:
+        A function that waits for the hash and returns the facts.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        found = None if model.home is None else pool.submit(weights_digest, model.home)
+
+        def facts() -> Facts:
+            digest = {} if found is None else {"weights": found.result()}
+            versions = {"multidiff": __version__, "torch": torch.__version__.partition("+")[0]}
+            return {"model": model.name, **digest, **versions, "device": model.device.type}
+
+        yield facts
+
+
+def weights_digest(home: Path) -> str:
+    """Return the sha256 of a model's weights.
+
+    Args:
+        home: its folder, or the single file of another project.
+
+    Returns:
+        The hash of the file; of several files (a diffusers folder) that of the lines which
+        ``sha256sum`` prints in the folder for them, sorted by name.
+    """
+    if home.is_file():
+        return file_digest(home)
+    files = weight_files(home) if (home / INDEX).is_file() else sorted(home.glob(f"*{SAFE}"))
+    if len(files) == 1:
+        return file_digest(files[0])
+    names = sorted(file.relative_to(home).as_posix() for file in files)
+    lines = [f"{file_digest(home / name)}  {name}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_facts(**files: Path | None) -> Facts:
+    """Return name and hash of files that a picture was made from, under their keywords."""
+    facts: Facts = {}
+    for key, path in files.items():
+        if path is not None:
+            facts |= {key: path.name, f"{key}_sha256": file_digest(path)}
+    return facts
+
+
+def lora_facts(model: Any) -> Facts:
+    """Return the LoRAs that are merged into a model: names with weights, and hashes."""
+    merged = getattr(model, "loras", [])
+    if not merged:
+        return {}
+    return {
+        "lora": " ".join(f"{one.name}:{one.weight:g}" for one in merged),
+        "lora_sha256": " ".join(one.digest for one in merged),
+    }

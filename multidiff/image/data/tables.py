@@ -1,0 +1,58 @@
+"""Tables of images: parquet and arrow files, and data sets of the ``datasets`` library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from multidiff.utils.budgets import check_tables
+from multidiff.utils.files import place_of
+from multidiff.utils.leftovers import is_hidden
+from multidiff.utils.packages import needs
+from multidiff.utils.readers import reading
+
+TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "dataset_dict.json")
+TABLE_ENDINGS = (".parquet", ".arrow")
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Return the files by which a folder is known for a data set, hidden ones left out."""
+    found = [path for pattern in TABLES for path in folder.glob(pattern)]
+    return [path for path in found if not any(map(is_hidden, path.relative_to(folder).parts))]
+
+
+def open_table(source: str, split: str, config: str | None) -> Any:
+    """Return a table of images.
+
+    Args:
+        source: a file, a folder, or the id of a data set on the hub.
+        split: split of a data set.
+        config: configuration of a data set, if it has several.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
+    with needs("datasets", "a table of images"):
+        import datasets  # noqa: F401  # seconds to import
+    problem = "is no folder of pictures and no data set that can be loaded"
+    with reading(source, problem, "check the path"):
+        return _table(source, split, config)
+
+
+def _table(source: str, split: str, config: str | None) -> Any:
+    import datasets
+
+    path = place_of(source)
+    check_tables(path)
+    if path.is_file() and path.suffix in TABLE_ENDINGS:
+        kind = path.suffix.removeprefix(".")
+        return datasets.load_dataset(kind, data_files=[str(path)], split="train")
+    if (path / "dataset_dict.json").is_file():
+        return datasets.DatasetDict.load_from_disk(str(path))[split]
+    if (path / "state.json").is_file():
+        return datasets.Dataset.load_from_disk(str(path))
+    found = sorted(path.glob("*.arrow")) if path.is_dir() else []
+    arrows = [str(file) for file in found if not is_hidden(file.name)]
+    if arrows:
+        return datasets.load_dataset("arrow", data_files=arrows, split="train")
+    return datasets.load_dataset(str(path) if path.exists() else source, config, split=split)

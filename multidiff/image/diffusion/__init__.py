@@ -1,0 +1,1 @@
+"""Diffusion in pixels and in latents."""

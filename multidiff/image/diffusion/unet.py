@@ -1,0 +1,293 @@
+"""The UNet of DDPM and of Stable Diffusion 1.x and 2.x.
+
+One network serves both: each level of resolution has no attention, attention among its own
+places (Ho et al. 2020, appendix B) or transformers that also read a condition (Rombach et al.
+2022). Parameters are called as in the published weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.image.blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
+from multidiff.image.diffusion.transformer import SpatialTransformer
+from multidiff.nn.embeddings import sinusoid
+
+Attention = Literal["none", "self", "cross"]
+
+
+class UNet(nn.Module):
+    """A denoiser of pictures or of latents.
+
+    Args:
+        in_channels: of the noisy state.
+        out_channels: of the prediction; twice ``in_channels`` with learned variances.
+        channels: of the levels, finest first; each level but the last halves the size.
+        layers: residual blocks on the way down at each level; one more on the way up.
+        attention: what each level has: "none", "self" (among its own places) or "cross" (a
+            transformer that reads the condition too).
+        heads: attention heads of each level. (The published configurations call this
+            ``attention_head_dim``.) The middle attends as the coarsest level would.
+        condition_width: of the condition's tokens; needed with "cross".
+        classes: how many class labels there are, where the condition is a label.
+        linear_projection: see :class:`~multidiff.image.diffusion.transformer.SpatialTransformer`.
+        upcast: see :class:`~multidiff.image.diffusion.transformer.CrossAttention`.
+        groups: of the group norms.
+        norm_eps: of the group norms, but for those at a transformer's entry.
+        dropout: in the residual blocks.
+        flip_sin_to_cos: the time embedding has its cosines first, as Stable Diffusion's.
+        freq_shift: 0 for Stable Diffusion's frequencies, 1 for DDPM's.
+        time_steps: length of the table that the time index counts on.
+        save_memory: compute activations anew in the backward pass instead of keeping them.
+        channels_last: keep the channels of a place side by side in memory, as the convolutions
+            of GPUs in half precision want it. On the CPU training is faster without.
+
+    Raises:
+        ValueError: if the lists' lengths differ, or a condition's width is missing.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        channels: tuple[int, ...] = (320, 640, 1280, 1280),
+        layers: int = 2,
+        attention: tuple[Attention, ...] = ("cross", "cross", "cross", "none"),
+        heads: tuple[int, ...] = (8, 8, 8, 8),
+        condition_width: int | None = None,
+        classes: int | None = None,
+        linear_projection: bool = False,
+        upcast: bool = False,
+        groups: int = 32,
+        norm_eps: float = 1e-5,
+        dropout: float = 0.0,
+        flip_sin_to_cos: bool = True,
+        freq_shift: int = 0,
+        time_steps: int = 1000,
+        save_memory: bool = False,
+        channels_last: bool = False,
+    ):
+        if not len(channels) == len(attention) == len(heads):
+            raise ValueError(
+                f"channels, attention and heads have {len(channels)}, {len(attention)} and "
+                f"{len(heads)} entries: give one each for every level"
+            )
+        if "cross" in attention and condition_width is None:
+            raise ValueError('attention "cross" needs condition_width')
+        super().__init__()
+        self.condition_width, self.save_memory = condition_width, save_memory
+        self.classes = classes or 0
+        make = _Maker(
+            4 * channels[0],
+            condition_width,
+            groups,
+            norm_eps,
+            dropout,
+            linear_projection,
+            upcast,
+        )
+        plan = list(zip(channels, attention, heads, strict=True))
+        self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(
+            channels[0], make.time_width, time_steps, flip_sin_to_cos, freq_shift
+        )
+        if classes is not None:
+            self.class_embedding = nn.Embedding(classes, make.time_width)
+        self.down_blocks: Any
+        self.down_blocks, skips = _way_down(make, plan, layers)
+        self.mid_block = _middle(make, channels[-1], heads[-1])
+        self.up_blocks: Any = _way_up(make, plan, layers, skips)
+        self.conv_norm_out = nn.GroupNorm(groups, channels[0], norm_eps)
+        self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "batch channels height width"],
+        level: NoiseLevel,
+        condition: Tensor | None = None,
+    ) -> Float[Tensor, "batch out_channels height width"]:
+        """The prediction.
+
+        Args:
+            noisy: states at ``level``.
+            level: of the noise; its time is embedded as an index of the table, between two
+                entries where need be.
+            condition: tokens ``(batch, words, condition_width)``, or class labels ``(batch,)``
+                with -1 where left out.
+        """
+        words = None if self.condition_width is None else condition
+        time = self._time(level, condition)
+        h = self.conv_in(noisy.contiguous(memory_format=self.layout))
+        skips = [h]
+        for block in self.down_blocks:
+            for resnet, attend in block.pairs():
+                h = self._step(resnet, attend, h, time, words)
+                skips.append(h)
+            for down in block.downsamplers:
+                h = down(h)
+                skips.append(h)
+        for resnet, attend in self.mid_block.pairs():
+            h = self._step(resnet, attend, h, time, words)
+        for block in self.up_blocks:
+            for resnet, attend in block.pairs():
+                h = self._step(resnet, attend, torch.cat([h, skips.pop()], dim=1), time, words)
+            for up in block.upsamplers:
+                h = up(h, skips[-1].shape[2:])
+        return self.conv_out(F.silu(self.conv_norm_out(h)))
+
+    def _step(
+        self,
+        resnet: nn.Module,
+        attend: nn.Module | None,
+        h: Tensor,
+        time: Tensor,
+        words: Tensor | None,
+    ) -> Tensor:
+        """A residual block and the attention after it."""
+
+        def step(h: Tensor) -> Tensor:
+            h = resnet(h, time)
+            if attend is None:
+                return h
+            return attend(h) if isinstance(attend, SpatialAttention) else attend(h, words)
+
+        if self.save_memory and torch.is_grad_enabled():
+            return checkpoint(step, h, use_reentrant=False)  # pyright: ignore[reportReturnType]
+        return step(h)
+
+    def _time(self, level: NoiseLevel, condition: Tensor | None) -> Tensor:
+        time = self.time_embedding(level)
+        if hasattr(self, "class_embedding") and condition is not None:
+            known = (condition >= 0).to(time.dtype)[:, None]
+            time = time + known * self.class_embedding(condition.clamp(min=0))
+        return F.silu(time)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the blocks of a UNet, with what they all have in common."""
+
+    time_width: int
+    condition_width: int | None
+    groups: int
+    norm_eps: float
+    dropout: float
+    linear: bool
+    upcast: bool
+
+    def resnet(self, before: int, width: int) -> ResnetBlock:
+        return ResnetBlock(before, width, self.groups, self.norm_eps, self.time_width, self.dropout)
+
+    def attention(self, width: int, kind: Attention, heads: int) -> list[nn.Module]:
+        """One module, or none."""
+        if kind == "none":
+            return []
+        if kind == "self" or self.condition_width is None:
+            return [SpatialAttention(width, self.groups, self.norm_eps, heads)]
+        return [
+            SpatialTransformer(
+                width, self.condition_width, heads, self.groups, self.linear, self.upcast
+            )
+        ]
+
+
+def _way_down(
+    make: _Maker, plan: Sequence[tuple[int, Attention, int]], layers: int
+) -> tuple[nn.ModuleList, list[int]]:
+    """The levels, finest first, and the channels of what they hand across to the way up."""
+    wide = plan[0][0]
+    blocks, skips = nn.ModuleList(), [wide]
+    for number, (width, kind, heads) in enumerate(plan):
+        block = Level()
+        for _ in range(layers):
+            block.add(make.resnet(wide, width), make.attention(width, kind, heads))
+            skips.append(wide := width)
+        if number < len(plan) - 1:
+            block.downsamplers.append(Downsample(width))
+            skips.append(width)
+        blocks.append(block)
+    return blocks, skips
+
+
+def _middle(make: _Maker, width: int, heads: int) -> Level:
+    block = Level()
+    kind: Attention = "self" if make.condition_width is None else "cross"
+    block.add(make.resnet(width, width), make.attention(width, kind, heads))
+    block.add(make.resnet(width, width), [])
+    return block
+
+
+def _way_up(
+    make: _Maker, plan: Sequence[tuple[int, Attention, int]], layers: int, skips: list[int]
+) -> nn.ModuleList:
+    """The levels, coarsest first."""
+    blocks, wide = nn.ModuleList(), plan[-1][0]
+    for number, (width, kind, heads) in reversed(list(enumerate(plan))):
+        block = Level()
+        for _ in range(layers + 1):
+            block.add(make.resnet(wide + skips.pop(), width), make.attention(width, kind, heads))
+            wide = width
+        if number > 0:
+            block.upsamplers.append(Upsample(width))
+        blocks.append(block)
+    return blocks
+
+
+class TimeEmbedding(nn.Module):
+    """The index in the table of betas as waves, through a small perceptron.
+
+    Args:
+        num_waves: sines and cosines together.
+        width: of the embedding.
+        time_steps: length of the table.
+        flip_sin_to_cos: cosines first.
+        freq_shift: 1 for the frequencies of Ho et al.
+    """
+
+    def __init__(
+        self, num_waves: int, width: int, time_steps: int, flip_sin_to_cos: bool, freq_shift: int
+    ):
+        super().__init__()
+        self.num_waves, self.time_steps = num_waves, time_steps
+        self.order: Literal["cos-sin", "sin-cos"] = "cos-sin" if flip_sin_to_cos else "sin-cos"
+        self.last_rate: Literal["half", "half-minus-one"] = (
+            "half-minus-one" if freq_shift else "half"
+        )
+        self.linear_1 = nn.Linear(num_waves, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, level: NoiseLevel) -> Float[Tensor, "batch width"]:
+        """The embedding; a time between two entries of the table lies between their indices."""
+        index = level.time * self.time_steps - 1
+        waves = sinusoid(index, self.num_waves, order=self.order, last_rate=self.last_rate)
+        return self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
+
+
+class Level(nn.Module):
+    """What happens at one resolution, on the way down, in the middle or on the way up."""
+
+    def __init__(self):
+        super().__init__()
+        self.resnets, self.attentions = nn.ModuleList(), nn.ModuleList()
+        self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
+
+    def add(self, resnet: ResnetBlock, attentions: list[nn.Module]) -> None:
+        """A residual block, and the attention after it if there is one."""
+        self.resnets.append(resnet)
+        self.attentions.extend(attentions)
+
+    def pairs(self) -> Iterator[tuple[nn.Module, nn.Module | None]]:
+        """Residual blocks, each with the attention after it; in the middle the last has none."""
+        return itertools.zip_longest(self.resnets, self.attentions)

@@ -1,0 +1,169 @@
+"""Pictures as the tokens of a quantised autoencoder, with a class or a caption."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from multidiff.core.protocols import Condition, Domain, Encoded
+from multidiff.core.random import Rng
+from multidiff.image.autoencoders.vq import QuantisedAutoencoder
+from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple, to_unit
+from multidiff.image.diffusion.domains import BLACK
+from multidiff.image.tokenizers import Captioned, Tokenizer
+from multidiff.utils.errors import InputError
+
+Size = tuple[int, int]
+SHOWN = 20  # classes that a message names
+
+
+class PictureTokens(nn.Module, Captioned, Domain):
+    """Pictures as rows of tokens, row by row from the top (Esser et al. 2021; Chang et al. 2022).
+
+    The condition is a dict with ``source`` (batch, places): the class's number, or the tokens of
+    a caption; -1 where it is left out.
+
+    Args:
+        autoencoder: pictures to tokens; training leaves it as it is.
+        classes: names of the classes that pictures are drawn by; none where empty. A number
+            stands for as many, named "0", "1" and so on.
+        tokenizer: captions to tokens; None without captions.
+        size: width and height of pictures.
+        pad_to: pictures are padded with black to multiples of this; of the autoencoder's
+            reduction where not given.
+
+    Raises:
+        ValueError: if both classes and captions are given, there are fewer classes than none, or
+            the padding does not fit.
+    """
+
+    def __init__(
+        self,
+        autoencoder: QuantisedAutoencoder,
+        classes: tuple[str, ...] | int = (),
+        tokenizer: Tokenizer | None = None,
+        size: Size = (256, 256),
+        pad_to: int | None = None,
+    ):
+        if isinstance(classes, int):
+            if classes < 0:
+                raise ValueError(f"classes {classes}: a number of classes, or their names")
+            classes = tuple(map(str, range(classes)))
+        if classes and tokenizer is not None:
+            raise ValueError("classes and a tokenizer: pictures are drawn by either, not by both")
+        factor = autoencoder.factor
+        multiple = factor if pad_to is None else pad_to
+        if multiple < 1 or multiple % factor:
+            raise ValueError(f"pad_to {multiple}: is no multiple of the reduction, {factor}")
+        super().__init__()
+        self.autoencoder = autoencoder.requires_grad_(False)
+        self.classes, self.tokenizer = tuple(classes), tokenizer
+        self.size, self.pad_to = size, multiple
+        self.channels: Literal[1, 3] = autoencoder.picture_channels
+        self.reads: Literal["prompt", "class", "nothing"] = (
+            "class" if classes else "nothing" if tokenizer is None else "prompt"
+        )
+
+    @property
+    def codes(self) -> int:
+        """How many tokens there are."""
+        return self.autoencoder.quantiser.size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens of a picture."""
+        width, height = ((n + -n % self.pad_to) // self.autoencoder.factor for n in self.size)
+        return height, width
+
+    @property
+    def length(self) -> int:
+        """Tokens of a picture."""
+        rows, columns = self.grid
+        return rows * columns
+
+    def encode(self, batch: Any, rng: Rng | None) -> Encoded:
+        """Tokens, and what they are drawn by.
+
+        A batch has pictures, or the ``tokens`` from a first pass over them.
+        """
+        tokens = batch["tokens"].long() if "tokens" in batch else self.tokens(batch["picture"])
+        return Encoded(tokens.to(self.device), self._told(batch))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.autoencoder.parameters()).device
+
+    def _told(self, batch: Any) -> Condition:
+        if self.reads == "class":
+            return {"source": batch["label"].long()[:, None].to(self.device)}
+        return self.condition(batch["caption"]) if self.reads == "prompt" else None
+
+    def kept(self, picture: UInt8[Tensor, "batch colours height width"]) -> dict[str, Tensor]:
+        """What a first pass keeps of pictures."""
+        return {"tokens": self.tokens(picture).to(torch.int32)}
+
+    @torch.no_grad()
+    def tokens(
+        self, picture: UInt8[Tensor, "batch colours height width"]
+    ) -> Int[Tensor, "batch length"]:
+        """The tokens of pictures of the domain's size.
+
+        Raises:
+            ValueError: if they have another size.
+        """
+        height, width = picture.shape[2:]
+        if (width, height) != tuple(self.size):
+            wanted = "x".join(map(str, self.size))
+            raise ValueError(f"pictures of {width}x{height}: this domain's have {wanted}")
+        own = next(self.autoencoder.parameters())
+        padded = pad_to_multiple(to_unit(picture.to(own.device)).to(own.dtype), self.pad_to, BLACK)
+        return self.autoencoder.encode(padded).tokens.flatten(1)
+
+    def decode(
+        self, state: Int[Tensor, "batch length"], condition: Condition = None
+    ) -> Float[Tensor, "batch colours height width"]:
+        """Pictures near [-1, 1] of the domain's size."""
+        own = next(self.autoencoder.parameters())
+        tokens = state.to(own.device).unflatten(1, self.grid)
+        return crop_to(self.autoencoder.decode(self.autoencoder.lookup(tokens)).float(), *self.size)
+
+    @torch.no_grad()
+    def pictures(
+        self, tokens: Int[Tensor, "batch length"]
+    ) -> UInt8[Tensor, "batch colours height width"]:
+        """Tokens as pictures; the mask, number ``codes``, is seen as grey."""
+        hidden = tokens == self.codes
+        made = self.decode(tokens.masked_fill(hidden, 0))
+        rows, columns = self.grid
+        factor = self.autoencoder.factor
+        seen = hidden.view(-1, 1, rows, columns)
+        covered = seen.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+        covered = crop_to(covered, *self.size).to(made.device)
+        return from_unit(made.masked_fill(covered, 0.0))
+
+    def condition(self, prompts: list[str]) -> Condition:
+        """What the denoiser is told of classes or captions; an empty one is left out.
+
+        Raises:
+            InputError: if there is no such class.
+        """
+        if self.reads == "nothing":
+            return None
+        if self.tokenizer is None:
+            numbers = [[self._number(name)] for name in prompts]
+            return {"source": torch.tensor(numbers, device=self.device)}
+        found = torch.as_tensor(self.tokenizer(prompts)).to(self.device)
+        empty = torch.tensor([not prompt for prompt in prompts], device=self.device)
+        return {"source": found.masked_fill(empty[:, None], -1)}
+
+    def _number(self, name: str) -> int:
+        if not name:
+            return -1
+        if name not in self.classes:
+            known = self.classes if len(self.classes) <= SHOWN else (*self.classes[:SHOWN], "...")
+            raise InputError(f"no class {name!r}: one of {', '.join(known)}")
+        return self.classes.index(name)

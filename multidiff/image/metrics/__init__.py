@@ -1,0 +1,1 @@
+"""Metrics of images: FID, KID, precision and recall, PSNR, SSIM."""

@@ -1,0 +1,195 @@
+"""How good a classifier is, and how far apart two sets of pictures are on its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from multidiff.core.random import mixed_seed
+from multidiff.image.data.image_files import to_unit
+from multidiff.image.data.images import Pictures, Source
+from multidiff.image.metrics.classifier import PictureClassifier
+from multidiff.image.metrics.sets import (
+    FeatureStatistics,
+    accuracy,
+    describe_all,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
+from multidiff.utils.errors import InputError
+from multidiff.utils.report import Report
+
+AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class SetDistance:
+    """How far made pictures are from real ones, as sets.
+
+    Attributes:
+        real_count: real pictures.
+        made_count: made ones.
+        frechet: distance of their Gaussians, squared as it is printed everywhere.
+        kernel: the mean of KID's subsets,
+        kernel_spread: and their standard deviation.
+        precision: share of the made ones that lie among real ones.
+        recall: share of the real ones that lie among made ones.
+    """
+
+    real_count: int
+    made_count: int
+    frechet: float
+    kernel: float
+    kernel_spread: float
+    precision: float
+    recall: float
+
+    def lines(self) -> list[str]:
+        """It as text."""
+        return [
+            f"{self.made_count} pictures against {self.real_count} real ones: "
+            f"feature distance {self.frechet:.4f}, "
+            f"kernel distance {self.kernel:.5f} (+- {self.kernel_spread:.5f}), "
+            f"precision {self.precision:.3f}, recall {self.recall:.3f}"
+        ]
+
+    def facts(self) -> dict[str, float]:
+        """It as numbers for programs."""
+        return {name: round(value, 6) for name, value in asdict(self).items()}
+
+
+def compare_sets(
+    real: Float[Tensor, "count features"], made: Float[Tensor, "others features"], seed: int = 0
+) -> SetDistance:
+    """All distances of two sets of features.
+
+    Args:
+        real: features of real pictures,
+        made: and of made ones, of the same network.
+        seed: draws the subsets of the kernel distance.
+    """
+    kernel, spread = kernel_distance(real, made, rng=torch.Generator().manual_seed(seed))
+    precision, recall = precision_recall(real, made)
+    return SetDistance(
+        len(real),
+        len(made),
+        frechet_distance(FeatureStatistics.of([real]), FeatureStatistics.of([made])),
+        kernel,
+        spread,
+        precision,
+        recall,
+    )
+
+
+def measure(
+    model: PictureClassifier,
+    data: str | None,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    solver: str | None = None,
+    seed: int = 0,
+    against: str | None = None,
+    most: int = 0,
+    split: str = "train",
+    label_column: str | None = None,
+) -> Report:
+    """Accuracy on labelled pictures; with a second set, how far that is from the first.
+
+    Args:
+        model: the classifier.
+        data: a source of pictures, real ones where there are two.
+        folder: of the model; nothing in it is needed.
+        steps: no classifier takes any.
+        solver: nor this.
+        seed: of the choice of pictures.
+        against: a source of pictures to compare with the first; these need no labels.
+        most: take so many pictures of a source by chance; 0 takes all.
+        split: of both sources, where they have several.
+        label_column: labels of a data set; ``label`` where there is one.
+
+    Raises:
+        InputError: if there are no pictures, or nothing to measure them by.
+    """
+    if steps is not None or solver is not None:
+        raise InputError("--steps, --solver: a classifier takes no steps; leave them out")
+    if data is None:
+        raise InputError("DATA: name a folder, file or data set of labelled pictures")
+    first = labelled(data, model.size, model.channels, split, label_column)
+    chosen = _chosen(len(first), most, seed)
+    lines: list[str] = []
+    facts: dict[str, Any] = {"count": len(chosen)}
+    if first.labels is not None:
+        share = _accuracy_on(model, first, chosen)
+        lines.append(f"{len(chosen)} pictures: accuracy {100 * share:.2f} %")
+        facts["accuracy"] = round(share, 6)
+    elif against is None:
+        raise InputError(f"{data}: has no labels; --label-column, or --against other pictures")
+    if against is not None:
+        other = labelled(against, model.size, model.channels, split, label_column)
+        real = describe_all(batches_of(first, chosen), model.describe)
+        some = _chosen(len(other), most, mixed_seed(seed, 1))  # others, of one source too
+        distance = compare_sets(real, describe_all(batches_of(other, some), model.describe), seed)
+        lines += distance.lines()
+        facts["against"] = distance.facts()
+    return Report(lines, facts)
+
+
+def batches_of(
+    pictures: Pictures, chosen: list[int]
+) -> Iterator[UInt8[Tensor, "batch channels height width"]]:
+    """Some of the pictures as bytes, a few hundred at a time."""
+    for first in range(0, len(chosen), AT_ONCE):
+        yield torch.stack([pictures.picture(i) for i in chosen[first : first + AT_ONCE]])
+
+
+def _chosen(count: int, most: int, seed: int) -> list[int]:
+    if not 0 < most < count:
+        return list(range(count))
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=rng)[:most].tolist()
+
+
+def labelled(
+    path: str,
+    size: tuple[int, int] | None,
+    channels: Literal[1, 3],
+    split: str,
+    label_column: str | None = None,
+    caption_column: str | None = None,
+) -> Pictures:
+    """The pictures of a source, with labels if it has them.
+
+    Args:
+        path: of the source.
+        size: width and height; as they are where None.
+        channels: 1 for grey, 3 for colour.
+        split: of a data set.
+        label_column: labels of a data set; ``label`` where there is one.
+        caption_column: captions of a data set.
+    """
+    if label_column is None:
+        with suppress(InputError):
+            return labelled(path, size, channels, split, "label", caption_column)
+    source = Source(path, split=split, label_column=label_column, caption_column=caption_column)
+    return Pictures(source, size, channels)
+
+
+def _accuracy_on(model: PictureClassifier, pictures: Pictures, chosen: list[int]) -> float:
+    labels = pictures.labels
+    assert labels is not None
+    right = 0.0
+    for number, batch in enumerate(batches_of(pictures, chosen)):
+        some = chosen[number * AT_ONCE : (number + 1) * AT_ONCE]
+        with torch.no_grad():
+            logits = model(to_unit(batch.to(model.last.weight.device))).cpu()
+        right += accuracy(logits, labels[some]) * len(some)
+    return right / len(chosen)

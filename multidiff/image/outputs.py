@@ -1,0 +1,175 @@
+"""Pictures into a folder, and what is read of files beside: what the picture commands share."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from multidiff.image.canvas import cut_mask
+from multidiff.image.data.image_files import grid, read_picture, write_picture
+from multidiff.utils.errors import InputError
+from multidiff.utils.report import OnLine, Report
+
+logger = logging.getLogger(__name__)
+
+SAMPLES = Path("samples")
+GRID = "grid"
+LONGEST_NAME = 40
+NUMBERED = re.compile(r"(\d{3,})(-.*)?\.png")
+
+
+class Prompted(Protocol):
+    """A model of pictures, perhaps drawn by prompts."""
+
+    domain: Any
+
+
+def painted(mask: Path, init: Path, picture: Tensor) -> Bool[Tensor, "height width"]:
+    """Return where a mask is white: there a picture is repainted.
+
+    What is transparent counts as black: editors export masks as white on nothing.
+
+    Args:
+        mask: a file.
+        init: the picture's file.
+        picture: the picture, ``(1, colours, height, width)``.
+
+    Raises:
+        InputError: if it is of another size, or black everywhere.
+    """
+    area = read_picture(mask, channels=1, background="black")[0]
+    if area.shape != picture.shape[2:]:
+        raise InputError(
+            f"{mask}: has {area.shape[1]}x{area.shape[0]} pixels and {init} "
+            f"{picture.shape[3]}x{picture.shape[2]}: make them the same"
+        )
+    white = cut_mask(area, 255, f"--mask {mask}")
+    if not bool(white.any()):
+        raise InputError(
+            f"{mask}: is black everywhere (what is transparent counts as black): make white what "
+            "is to be repainted"
+        )
+    return white
+
+
+def checked_folder(folder: Path) -> Path:
+    """Return a folder that pictures may be written into.
+
+    Raises:
+        InputError: if it is a file.
+    """
+    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+        raise InputError(f"-o {folder}: several files are written; name a folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"-o {folder}: is a file; name a folder")
+    return folder
+
+
+def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
+    """Return prompts that the model can read; an empty one where it needs none.
+
+    Raises:
+        InputError: if it reads none, or needs one.
+    """
+    reads = model.domain.reads
+    if reads == "nothing" and prompts:
+        raise InputError(f"--prompt {prompts[0]}: this model was trained without prompts")
+    if reads == "prompt" and not prompts:
+        raise InputError("--prompt: say what the pictures are to show")
+    for complaint in map(model.domain.complaint, prompts):
+        if complaint:
+            logger.warning("%s", complaint)
+    return list(prompts) or [""]
+
+
+class PictureWriter:
+    """Writes pictures into a folder as they are made, and never over another file.
+
+    Numbers go on after the highest in the folder, as other programs of the field count: a second
+    run adds to the first. The caller holds the folder's lock.
+
+    Args:
+        folder: that receives the files.
+        wanted: prompt and seed of each picture.
+        facts: what every file says about how it was made; asked for once, at the first picture.
+        on_line: called with each line about what was written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        wanted: Sequence[tuple[str, int]],
+        facts: Callable[[], dict[str, str]],
+        on_line: OnLine | None = None,
+    ):
+        self.folder, self.wanted, self._facts, self._on_line = folder, wanted, facts, on_line
+        self.first = _next_number(folder)
+        self.lines: list[str] = []
+        self.facts: dict[str, str] = {}
+        self._written: list[tuple[Path, str, int]] = []
+        self._pictures: list[Tensor] = []
+        self._began = time.perf_counter()
+
+    def say(self, line: str) -> None:
+        """Add a line to the report, and hand it out at once."""
+        self.lines.append(line)
+        if self._on_line is not None:
+            self._on_line(line)
+
+    def write(self, first: int, pictures: Tensor) -> None:
+        """Write a PNG for each of some pictures, with its prompt and seed in the name.
+
+        Args:
+            first: number of the first, among all that are wanted.
+            pictures: bytes ``(batch, colours, height, width)``.
+        """
+        if not self.facts:
+            self.facts = {**self._facts(), "size": f"{pictures.shape[3]}x{pictures.shape[2]}"}
+        for number, picture in enumerate(pictures, first):
+            prompt, seed = self.wanted[number]
+            words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME]
+            name = "-".join(str(p) for p in (f"{self.first + number:03d}", words, seed) if p != "")
+            path = self.folder / f"{name}.png"
+            write_picture(picture, path, {"prompt": prompt, "seed": str(seed), **self.facts})
+            self._written.append((path, prompt, seed))
+            self.say(f"{path}: {prompt or 'a picture'}, seed {seed}")
+        self._pictures.append(pictures)
+
+    def free(self, stem: str) -> Path:
+        """Return a name for a picture of the whole run that no file has yet."""
+        names = (f"{stem}-{self.first:03d}" + (f"-{n}" if n else "") for n in itertools.count())
+        paths = (self.folder / f"{name}.png" for name in itertools.chain([stem], names))
+        return next(path for path in paths if not path.exists())
+
+    def report(self) -> Report:
+        """Write a grid of all pictures, and return what the command says of them."""
+        path = self.free(GRID)
+        everything = {
+            "prompt": " | ".join(dict.fromkeys(prompt for prompt, _ in self.wanted)),
+            "seed": " ".join(str(seed) for _, seed in self.wanted),
+        }
+        write_picture(grid(torch.cat(self._pictures)), path, {**everything, **self.facts})
+        seconds = time.perf_counter() - self._began
+        self.say(f"{path}: {len(self._written)} pictures, {seconds:.1f} s")
+        facts = {
+            "outputs": [{"path": str(p), "prompt": t, "seed": n} for p, t, n in self._written],
+            "grid": str(path),
+            **self.facts,
+            "wall_seconds": round(seconds, 3),
+        }
+        return Report(self.lines, facts)
+
+
+def _next_number(folder: Path) -> int:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [NUMBERED.fullmatch(name) for name in names]
+    return max((int(one[1]) + 1 for one in found if one), default=0)

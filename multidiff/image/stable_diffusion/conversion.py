@@ -1,0 +1,160 @@
+"""Stable Diffusion 1.x and 2.x: from the world's files to a model of ours, and back.
+
+Two forms are read and written, both without a look at the network: a folder of the diffusers
+library, and a single file (``.safetensors`` or ``.ckpt``) by CompVis' names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from multidiff.image.stable_diffusion.contents import names_in, stranger
+from multidiff.image.stable_diffusion.folder import INDEX, read_folder
+from multidiff.image.stable_diffusion.folder_writing import half_precision, write_folder
+from multidiff.image.stable_diffusion.naming import AUTOENCODER, UNET
+from multidiff.image.stable_diffusion.single_file import read_single_file, single_file
+from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
+from multidiff.image.tokenizers import MERGES, VOCABULARY
+from multidiff.models.weights import Conversion, save_tensors
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import written_whole
+from multidiff.utils.report import Report
+
+logger = logging.getLogger(__name__)
+
+VERSIONS = {"quick_gelu": "Stable Diffusion 1", "gelu": "Stable Diffusion 2"}
+# What a folder without an index holds one of: a part of a model, or a change of one.
+ALONE = ("diffusion_pytorch_model.safetensors", "pytorch_lora_weights.safetensors")
+
+
+def knows(source: Path) -> bool:
+    """Whether a folder or file is Stable Diffusion, or something often taken for it.
+
+    What is known and cannot be used is told by :func:`convert`.
+
+    Raises:
+        InputError: if a file would run code, or is not whole.
+    """
+    if source.is_dir():
+        return (source / INDEX).is_file() or any((source / name).is_file() for name in ALONE)
+    names = names_in(source)
+    whole = any(name.startswith((UNET, AUTOENCODER)) for name in names)
+    return whole or stranger(names) is not None
+
+
+def convert(
+    source: Path,
+    *,
+    predicts: Literal["noise", "velocity"] | None = None,
+    tokenizer: Path | None = None,
+    ema: bool = False,
+) -> Conversion:
+    """The model of a folder or file.
+
+    Args:
+        source: the folder with ``model_index.json``, or the file.
+        predicts: what the UNet predicts, where the source does not tell or is wrong.
+        tokenizer: folder with ``vocab.json`` and ``merges.txt``; for a single file, where
+            they do not lie beside it.
+        ema: take the moving average of the UNet's weights from a single file that has both.
+
+    Raises:
+        InputError: if it is another model, is not whole, or does not tell what it predicts.
+    """
+    if source.is_dir() and not (source / INDEX).is_file():
+        raise InputError(
+            f"{source}: is a part of a model, or a LoRA, alone: give the folder with {INDEX}"
+        )
+    if source.is_dir() and ema:
+        raise InputError("--ema: only single files hold a moving average beside the weights")
+    texts = _tokenizer(source, tokenizer)
+    if source.is_dir():
+        words, tensors = read_folder(source, predicts)
+        if words.replaces:
+            logger.warning("%s: replaces the scheduler %s", source, words.replaces)
+    else:
+        words, tensors = read_single_file(source, predicts, ema)
+        if words.pad:
+            words = replace(words, pad=number_of(END_OF_TEXT, texts, words.pad))
+    kind = VERSIONS.get(words.text_encoder["activation"], "Stable Diffusion")
+    about = f"{kind}, predicts {words.predicts}"
+    if not texts:
+        about += (
+            f"; put {VOCABULARY} and {MERGES} of CLIP's tokenizer into the folder before prompts "
+            "are read"
+        )
+    return Conversion(words.recipe(f"{kind}, from {source.name}."), tensors, about, texts)
+
+
+def _tokenizer(source: Path, given: Path | None) -> dict[str, str]:
+    """The tokenizer's files: where the option says, in the source or beside it."""
+    if given is not None:
+        found = tokenizer_files(given)
+        if not found:
+            raise InputError(f"--tokenizer {given}: holds no {VOCABULARY} and {MERGES}")
+        return found
+    root = source if source.is_dir() else source.parent
+    return tokenizer_files(root / "tokenizer") or tokenizer_files(root)
+
+
+def export(
+    model: nn.Module,
+    folder: Path,
+    destination: Path,
+    *,
+    recipe: Mapping[str, Any],
+    to: Literal["diffusers", "single-file"],
+    half: bool = False,
+) -> Report:
+    """Write a model so that other programs read it.
+
+    Args:
+        model: the model.
+        folder: where it lies.
+        destination: a folder for diffusers, or a ``.safetensors`` file.
+        recipe: the model's section of its resolved recipe.
+        to: the form.
+        half: write float16.
+
+    Raises:
+        InputError: if the form has no such model, or the system refuses.
+    """
+    _check_kind(folder, recipe)
+    tensors = half_precision(model.state_dict()) if half else model.state_dict()
+    if to == "diffusers":
+        write_folder(recipe, tensors, tokenizer_files(folder), destination)
+    else:
+        if destination.suffix != ".safetensors":
+            raise InputError(f"{destination}: a single file is called NAME.safetensors")
+        renamed = single_file(recipe, tensors)
+        with written_whole(destination) as partial:
+            save_tensors(renamed, partial, {"format": "pt"})
+    lines = [f"{destination}: written for {to}"]
+    solver = (recipe.get("walk") or {}).get("solver", "ddim")
+    if solver != "ddim":
+        lines.append(f"{destination}: is sampled by ddim there, not by {solver} as here")
+    return Report(lines, {"destination": str(destination)})
+
+
+def _check_kind(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Whether Stable Diffusion's programs could compute what a model does."""
+    domain, denoiser = recipe["domain"], recipe["denoiser"]
+    if domain["use"] != "LatentDomain" or not domain.get("text_encoder"):
+        raise InputError(f"{folder}: is no model of latents and captions, as Stable Diffusion is")
+    reads_captions = denoiser["condition_width"] is not None and denoiser["classes"] is None
+    if not reads_captions or not {"cross", "none"}.issuperset(denoiser["attention"]):
+        raise InputError(
+            f"{folder}: its UNet reads classes, or has attention without captions, which Stable "
+            "Diffusion's has not"
+        )
+    if domain["text_encoder"]["skip"]:
+        raise InputError(
+            f"{folder}: leaves {domain['text_encoder']['skip']} blocks of its text encoder out "
+            "(skip), which the other forms do not tell"
+        )

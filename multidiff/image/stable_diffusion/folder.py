@@ -1,0 +1,244 @@
+"""Stable Diffusion 1.x and 2.x as a folder of the diffusers library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.contents import files_of, weights_in
+from multidiff.image.stable_diffusion.recipe import SCALING, Words, check_input, zero_terminal
+from multidiff.image.stable_diffusion.schedulers import sampling_of
+from multidiff.image.stable_diffusion.tensors import (
+    as_matrices,
+    modern_attention,
+    without_clip_prefix,
+)
+from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
+from multidiff.utils.errors import InputError
+from multidiff.utils.readers import read_json, reading
+
+INDEX = "model_index.json"
+COMPONENTS = ("unet", "vae", "text_encoder", "scheduler")
+# Our word, theirs, and what theirs is where it is not said.
+UNET_KEYS = (
+    ("in_channels", "in_channels", 4),
+    ("out_channels", "out_channels", 4),
+    ("channels", "block_out_channels", (320, 640, 1280, 1280)),
+    ("layers", "layers_per_block", 2),
+    ("condition_width", "cross_attention_dim", 1280),
+    ("linear_projection", "use_linear_projection", False),
+    ("upcast", "upcast_attention", False),
+    ("groups", "norm_num_groups", 32),
+    ("norm_eps", "norm_eps", 1e-5),
+    ("dropout", "dropout", 0.0),
+    ("flip_sin_to_cos", "flip_sin_to_cos", True),
+    ("freq_shift", "freq_shift", 0),
+)
+AUTOENCODER_KEYS = (
+    ("picture_channels", "in_channels", 3),
+    ("channels", "block_out_channels", (64,)),
+    ("layers", "layers_per_block", 1),
+    ("latent_channels", "latent_channels", 4),
+    ("scaling", "scaling_factor", SCALING),
+    ("groups", "norm_num_groups", 32),
+)
+TEXT_ENCODER_KEYS = (
+    ("vocabulary", "vocab_size", 49408),
+    ("width", "hidden_size", 512),
+    ("feed_forward", "intermediate_size", 2048),
+    ("layers", "num_hidden_layers", 12),
+    ("heads", "num_attention_heads", 8),
+    ("activation", "hidden_act", "quick_gelu"),
+    ("length", "max_position_embeddings", 77),
+)
+# What changes the computation and is there in other models only: the values that we compute.
+FIXED: dict[str, dict[str, Any]] = {
+    "unet": {
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "act_fn": "silu",
+        "resnet_time_scale_shift": "default",
+        "time_embedding_type": "positional",
+        "attention_type": "default",
+        "transformer_layers_per_block": 1,
+        "downsample_padding": 1,
+        "mid_block_scale_factor": 1,
+        "resnet_out_scale_factor": 1.0,
+        "conv_in_kernel": 3,
+        "conv_out_kernel": 3,
+    }
+    | dict.fromkeys(
+        ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim",
+         "time_cond_proj_dim", "timestep_post_act", "time_embedding_act_fn",
+         "time_embedding_dim", "cross_attention_norm", "mid_block_only_cross_attention")
+    )
+    | dict.fromkeys(
+        ("center_input_sample", "only_cross_attention", "dual_cross_attention",
+         "resnet_skip_time_act"), False,
+    ),
+    "vae": {
+        "act_fn": "silu",
+        "shift_factor": None,
+        "latents_mean": None,
+        "latents_std": None,
+        "use_quant_conv": True,
+        "use_post_quant_conv": True,
+        "mid_block_add_attention": True,
+    },
+    "text_encoder": {"layer_norm_eps": 1e-5},
+}  # fmt: skip
+LEVELS = {"CrossAttnDownBlock2D": "cross", "DownBlock2D": "none"}
+MIRRORED = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}
+PREDICTS = {"epsilon": "noise", "v_prediction": "velocity", "sample": "clean"}
+SCHEDULES = {"scaled_linear": "BetaSchedule.scaled_linear", "linear": "BetaSchedule.linear"}
+
+
+def read_folder(folder: Path, predicts: str | None = None) -> tuple[Words, dict[str, Tensor]]:
+    """A folder's model in a recipe's words, and its tensors by our names.
+
+    Args:
+        folder: with ``model_index.json`` in it.
+        predicts: said by the scheduler's configuration where not given.
+
+    Raises:
+        InputError: if it is another model, or not whole.
+    """
+    with reading(folder, "its configurations say what diffusers never writes"):
+        _check_index(folder)
+        words = _words(folder, predicts)
+    return words, _tensors(folder)
+
+
+def _words(folder: Path, predicts: str | None) -> Words:
+    unet, vae = _config(folder, "unet"), _config(folder, "vae")
+    denoiser = {**_read_words(unet, UNET_KEYS), **_levels(folder, unet)}
+    autoencoder = {**_read_words(vae, AUTOENCODER_KEYS), "norm_eps": 1e-6}
+    check_input(folder, denoiser["in_channels"], autoencoder["latent_channels"])
+    text = _read_words(_config(folder, "text_encoder"), TEXT_ENCODER_KEYS)
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_json(path)
+    denoiser["time_steps"] = scheduler.get("num_train_timesteps", 1000)
+    sampling = sampling_of(path, scheduler)
+    return Words(
+        denoiser,
+        autoencoder,
+        text,
+        _schedule(path, scheduler),
+        predicts or _predicts(path, scheduler),
+        _pad(folder / "tokenizer", text["vocabulary"]),
+        _size(unet, 2 ** (len(autoencoder["channels"]) - 1)),
+        sampling.grid,
+        sampling.solver,
+        sampling.replaces,
+    )
+
+
+def _check_index(folder: Path) -> None:
+    index = read_json(folder / INDEX)
+    kind = index.get("_class_name", "nameless")
+    unet = (index.get("unet") or [None, None])[1]
+    lacking = [name for name in COMPONENTS if not (folder / name).is_dir()]
+    if "text_encoder_2" in index or "transformer" in index or unet != "UNet2DConditionModel":
+        raise InputError(f"{folder}: is a {kind}; what is read is Stable Diffusion 1 or 2")
+    if lacking:
+        raise InputError(f"{folder}: has no folder {', '.join(lacking)}; download the model whole")
+
+
+def _config(folder: Path, component: str) -> dict[str, Any]:
+    path = folder / component / "config.json"
+    config = read_json(path)
+    for key, value in FIXED[component].items():
+        said = config.get(key, value)
+        if said != value and not (isinstance(said, list) and set(said) == {value}):
+            raise InputError(
+                f"{path}: {key} is {json.dumps(said)}; what is read is Stable Diffusion 1 or 2, "
+                f"where it is {json.dumps(value)}"
+            )
+    return config
+
+
+def _size(unet: Mapping[str, Any], factor: int) -> tuple[int, int]:
+    """Width and height of the pictures that the UNet was made for."""
+    said = unet.get("sample_size") or 64
+    height, width = said if isinstance(said, list) else (said, said)
+    return factor * width, factor * height
+
+
+def _read_words(config: Mapping[str, Any], table: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+    found = {ours: config.get(theirs, default) for ours, theirs, default in table}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in found.items()}
+
+
+def _levels(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Attention and heads of each level."""
+    path = folder / "unet" / "config.json"
+    down = config.get("down_block_types", [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"])
+    up = config.get("up_block_types", ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3])
+    for kind in down:
+        if kind not in LEVELS:
+            raise InputError(f"{path}: a level is {kind}; read are {', '.join(LEVELS)}")
+    if [MIRRORED[kind] for kind in reversed(down)] != up:
+        raise InputError(f"{path}: up_block_types do not mirror down_block_types")
+    # The configuration says "dim" and means the number; later ones say so, too.
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
+    if isinstance(heads, int):
+        heads = [heads] * len(down)
+    return {"attention": [LEVELS[kind] for kind in down], "heads": heads}
+
+
+def _schedule(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    kind, steps = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
+    if config.get("trained_betas") is not None:
+        found: dict[str, Any] = {"use": "BetaSchedule", "betas": config["trained_betas"]}
+    elif kind in SCHEDULES:
+        ends = {"first": config.get("beta_start", 1e-4), "last": config.get("beta_end", 0.02)}
+        found = {"use": SCHEDULES[kind], "steps": steps, **ends}
+    elif kind == "squaredcos_cap_v2":
+        found = {"use": "BetaSchedule.cosine", "steps": steps}
+    else:
+        known = ", ".join([*SCHEDULES, "squaredcos_cap_v2"])
+        raise InputError(f"{path}: beta_schedule {kind!r} is not read; known are {known}")
+    return zero_terminal(found) if config.get("rescale_betas_zero_snr") else found
+
+
+def _predicts(path: Path, config: Mapping[str, Any]) -> str:
+    said = config.get("prediction_type", "epsilon")
+    if said not in PREDICTS:
+        raise InputError(f"{path}: prediction_type {said!r} is none of {', '.join(PREDICTS)}")
+    return PREDICTS[said]
+
+
+def _pad(folder: Path, vocabulary: int) -> int:
+    files, token = tokenizer_files(folder), END_OF_TEXT
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            said = read_json(folder / name).get("pad_token") or token
+            token = said["content"] if isinstance(said, dict) else said
+    return number_of(token, files, vocabulary - 1)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights that a folder's model is read from.
+
+    Raises:
+        InputError: if a part of it holds none.
+    """
+    return [path for part in ("unet", "vae", "text_encoder") for path in files_of(folder / part)]
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    unet = weights_in(folder / "unet")
+    vae = as_matrices(modern_attention(weights_in(folder / "vae")))
+    text = without_clip_prefix(weights_in(folder / "text_encoder"))
+    found: dict[str, Tensor] = {}
+    for prefix, tensors in (
+        (naming.OUR_UNET, unet),
+        (naming.OUR_AUTOENCODER, vae),
+        (naming.OUR_TEXT_ENCODER, text),
+    ):
+        found |= {prefix + name: tensor for name, tensor in tensors.items()}
+    return found

@@ -1,0 +1,262 @@
+"""Low-rank changes of a picture model's weights, merged into them.
+
+Hu et al. 2021, section 4.1: a layer's weight ``W`` becomes ``W + scale * B A`` with ``A`` of few
+rows and ``B`` of few columns, and ``scale = alpha / rank``. Files name layers in several ways:
+``unet.PATH.lora_A.weight`` (peft), ``unet.PATH.lora.down.weight`` and
+``unet.PATH.processor.to_q_lora.down.weight`` (diffusers), ``lora_unet_PATH.lora_down.weight``
+with underscores for dots (kohya), where PATH may also be CompVis'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multidiff.image.stable_diffusion import naming
+from multidiff.models.weights import read_tensors, some
+from multidiff.utils.errors import InputError
+from multidiff.utils.readers import parse_json
+
+logger = logging.getLogger(__name__)
+
+# The end of a name: which matrix it is.
+ENDINGS = {
+    "down": re.compile(r"[._]lora(_A|[._]down|_linear_layer\.down)(\.default)?\.weight$"),
+    "up": re.compile(r"[._]lora(_B|[._]up|_linear_layer\.up)(\.default)?\.weight$"),
+    "alpha": re.compile(r"\.alpha$"),
+}
+# Other ways to change a layer, of which the product alone would be wrong.
+OTHERS = re.compile(r"\.(lora_|dora_|hada_|lokr_|diff).*$")
+# Once diffusers kept the matrices beside the layers, under short names.
+BESIDE = re.compile(r"(\.processor)?\.to_(q|k|v|out)$")
+UNET_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+TEXT_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
+OWNERS = re.compile(r"^((base_model\.model|unet|text_encoder|text_model)\.)+")
+KOHYA = {"lora_unet_": naming.OUR_UNET, "lora_te_": naming.OUR_TEXT_ENCODER}
+METADATA = "lora_adapter_metadata"
+
+
+@dataclass(frozen=True)
+class LoraReport:
+    """What became of a file's tensors.
+
+    Attributes:
+        matched: paths of the layers that were changed.
+        unmatched: names of tensors that no layer of the model has a use for.
+    """
+
+    matched: list[str]
+    unmatched: list[str]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A file whose changes are in a model's weights.
+
+    Attributes:
+        name: of the file.
+        weight: how much of the change was made.
+        digest: sha256 of the file.
+    """
+
+    name: str
+    weight: float
+    digest: str
+
+
+@dataclass
+class _Change:
+    """What a file says about one layer."""
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    alpha: float | None = None
+    names: list[str] = field(default_factory=list)
+
+
+def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
+    """Change a model's weights by a LoRA; nothing is changed if any part does not fit.
+
+    Several add up, in any order. There is no switch to turn one off: load the model again, or
+    merge the file with the opposite weight, which takes it back up to rounding. What is merged
+    stands in ``model.loras``; a file that is merged already is added once more with a warning.
+
+    Args:
+        model: with a UNet as ``denoiser`` and perhaps ``domain.text_encoder``.
+        path: the safetensors file.
+        weight: how much of the change to make; -1 takes it back.
+
+    Returns:
+        The layers that were changed, and the tensors that were not used, of which a warning tells
+        too.
+
+    Raises:
+        InputError: if nothing in the file belongs to the model, or something does not fit.
+    """
+    if not math.isfinite(weight):
+        raise InputError(f"{path}: weight {weight:g}: give a number such as 0.8")
+    tensors, metadata = read_tensors(path)
+    layers = _layers(model)
+    changes, unmatched = _changes(tensors, _Names(model, layers))
+    told = _told_by_peft(path, metadata)
+    deltas: dict[str, Tensor] = {}
+    for name, change in changes.items():
+        if change.down is None or change.up is None:
+            unmatched += change.names
+            continue
+        delta = _product(path, name, change.down, change.up, layers[name])
+        deltas[name] = weight * _scale(path, name, change, told) * delta
+    if not deltas:
+        shown = some(list(tensors)) or "nothing"
+        raise InputError(f"{path}: changes no layer of this model; it holds {shown}")
+    broken = [name for name, delta in deltas.items() if not bool(torch.isfinite(delta).all())]
+    if broken:
+        raise InputError(
+            f"{path}: {some(broken)}: holds values that are no numbers (NaN or infinite); copy or "
+            "download it again, or take another"
+        )
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            layers[name] += delta.to(layers[name])
+    _note(model, path, weight)
+    if unmatched:
+        logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), some(unmatched))
+    return LoraReport(list(deltas), unmatched)
+
+
+def _note(model: nn.Module, path: Path, weight: float) -> None:
+    """Keep in ``model.loras`` what is merged, and warn where a file is merged once more."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    merged: list[Merged] = vars(model).setdefault("loras", [])
+    before = sum(one.weight for one in merged if one.digest == digest)
+    if before * weight > 0:
+        logger.warning(
+            "%s: is merged already with weight %g; both add up to %g",
+            path, before, before + weight,
+        )  # fmt: skip
+    others = [one for one in merged if one.digest != digest]
+    own = [Merged(path.name, before + weight, digest)] if before + weight else []
+    merged[:] = [*others, *own]
+
+
+def _layers(model: nn.Module) -> dict[str, Tensor]:
+    """The matrices and kernels of the UNet and the text encoder, by the layers' paths."""
+    return {
+        name.removesuffix(".weight"): parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith((naming.OUR_UNET, naming.OUR_TEXT_ENCODER))
+        and name.endswith(".weight")
+        and parameter.ndim >= 2
+    }
+
+
+class _Names:
+    """Finds the layer that a path in a file means."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, Tensor]):
+        self.layers = layers
+        unet = naming.within(naming.OUR_UNET, dict(model.named_parameters()))
+        pairs = naming.unet_map(naming.levels_of_ours(unet))
+        self.flat: dict[str, str] = {}
+        for start, prefix in KOHYA.items():
+            for inner in naming.within(prefix, layers):
+                paths = [inner, f"text_model.{inner}"]
+                if prefix == naming.OUR_UNET:
+                    paths = [inner, naming.renamed(inner, pairs) or inner]
+                for path in paths:
+                    self.flat[start + path.replace(".", "_")] = prefix + inner
+
+    def find(self, path: str) -> str | None:
+        """A layer's path in the model; None if the model has none such."""
+        if path in self.flat:
+            return self.flat[path]
+        is_text = path.startswith("text_encoder.") or ".self_attn." in path or ".mlp.fc" in path
+        short = TEXT_LAYERS if is_text else UNET_LAYERS
+        path = BESIDE.sub(lambda found: f".{short[found[2]]}", OWNERS.sub("", path))
+        found = (naming.OUR_TEXT_ENCODER if is_text else naming.OUR_UNET) + path
+        return found if found in self.layers else None
+
+
+def _changes(tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, _Change], list[str]]:
+    """What a file says about each layer, and the names of what is about none."""
+    changes: dict[str, _Change] = {}
+    strange: set[str] = set()
+    unmatched: list[str] = []
+    for name, tensor in tensors.items():
+        kind, path = _taken_apart(name)
+        layer = names.find(path)
+        if layer is None:
+            unmatched.append(name)
+            continue
+        change = changes.setdefault(layer, _Change())
+        change.names.append(name)
+        if kind == "alpha" and tensor.numel() == 1:
+            change.alpha = float(tensor)
+        elif kind in ("down", "up"):
+            setattr(change, kind, tensor.float())
+        else:
+            strange.add(layer)
+    for layer in strange:
+        unmatched += changes.pop(layer).names
+    return changes, unmatched
+
+
+def _taken_apart(name: str) -> tuple[str, str]:
+    """Which matrix a name means (empty if of another kind), and the path of its layer."""
+    for kind, ending in ENDINGS.items():
+        found = ending.search(name)
+        if found:
+            return kind, name[: found.start()]
+    return "", OTHERS.sub("", name)
+
+
+def _product(path: Path, name: str, down: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+    """``B A`` in the shape of the weight, for kernels too."""
+    rank = down.shape[0] if down.ndim else 0
+    fits = (
+        rank > 0
+        and up.shape == (weight.shape[0], rank, *[1] * (up.ndim - 2))
+        and down.shape[1:2] == weight.shape[1:2]
+        and down[0].numel() == weight[0].numel()
+    )
+    if not fits:
+        raise InputError(
+            f"{path}: {name}: {tuple(up.shape)} times {tuple(down.shape)} does not fit the "
+            f"weight {tuple(weight.shape)}; it was made for another model"
+        )
+    return (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+
+
+def _scale(path: Path, name: str, change: _Change, told: Mapping[str, Any]) -> float:
+    """``alpha / rank``, or ``alpha / sqrt(rank)`` where peft says so; 1 without alpha."""
+    rank = 1 if change.down is None else change.down.shape[0]
+    if change.alpha is not None:
+        return change.alpha / rank
+    is_text = name.startswith(naming.OUR_TEXT_ENCODER)
+    part, prefix = (
+        ("text_encoder", naming.OUR_TEXT_ENCODER) if is_text else ("unet", naming.OUR_UNET)
+    )
+    inner, special = name.removeprefix(prefix), told.get(f"{part}.alpha_pattern") or {}
+    usual = told.get(f"{part}.lora_alpha")
+    alpha = special.get(inner, special.get(f"text_model.{inner}", usual))
+    if alpha is None:
+        return 1.0
+    if not isinstance(alpha, int | float):
+        raise InputError(f"{path}: its {METADATA} gives alpha {alpha!r}, which is no number")
+    return alpha / (rank**0.5 if told.get(f"{part}.use_rslora") else rank)
+
+
+def _told_by_peft(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What peft wrote about both networks: their alpha, those of single layers, and the rule."""
+    told = parse_json(metadata.get(METADATA, "{}"), f"{path}: its {METADATA}")
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,100 @@
+"""What the shapes of Stable Diffusion's tensors tell of it, in the words of a recipe.
+
+What they cannot tell is as in the published models: eight attention heads at every level where
+the first version's transformers begin with a convolution, heads of 64 where the second's begin
+with a linear map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.recipe import SCALING, SCHEDULE
+
+HEADS, SIZE_OF_A_HEAD = 8, 64
+
+
+def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The denoiser of a model with these tensors."""
+    own = _Shapes(naming.OUR_UNET, tensors)
+    levels = naming.levels_of_ours(naming.within(naming.OUR_UNET, tensors))
+    count = len(levels.attended)
+    channels = [own[f"down_blocks.{i}.resnets.0.conv2.weight"][0] for i in range(count)]
+    middle = "mid_block.attentions.0."
+    is_linear = len(own[middle + "proj_in.weight"]) == 2
+    return {
+        "in_channels": own["conv_in.weight"][1],
+        "out_channels": own["conv_out.weight"][0],
+        "channels": channels,
+        "layers": levels.layers,
+        "attention": ["cross" if one else "none" for one in levels.attended],
+        "heads": [max(1, c // SIZE_OF_A_HEAD) if is_linear else HEADS for c in channels],
+        "condition_width": own[middle + "transformer_blocks.0.attn2.to_k.weight"][1],
+        "linear_projection": is_linear,
+        # The same values in float32; in float16 the second generation overflows without.
+        "upcast": is_linear,
+        "groups": 32,
+        "norm_eps": 1e-5,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+    }
+
+
+def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Its autoencoder."""
+    own = _Shapes(naming.OUR_AUTOENCODER, tensors)
+    levels, layers = naming.autoencoder_size(naming.within(naming.OUR_AUTOENCODER, tensors))
+    places = (f"encoder.down_blocks.{i}.resnets.0.conv2.weight" for i in range(levels))
+    return {
+        "picture_channels": own["encoder.conv_in.weight"][1],
+        "channels": [own[place][0] for place in places],
+        "layers": layers,
+        "latent_channels": own["post_quant_conv.weight"][0],
+        "scaling": SCALING,
+        "groups": 32,
+        "norm_eps": 1e-6,
+    }
+
+
+def text_words(tensors: Mapping[str, Tensor], is_open_clip: bool) -> dict[str, Any]:
+    """Its text encoder."""
+    own = _Shapes(naming.OUR_TEXT_ENCODER, tensors)
+    vocabulary, width = own["embeddings.token_embedding.weight"]
+    return {
+        "vocabulary": vocabulary,
+        "width": width,
+        "feed_forward": own["encoder.layers.0.mlp.fc1.weight"][0],
+        "layers": naming.text_layers(naming.within(naming.OUR_TEXT_ENCODER, tensors)),
+        "heads": max(1, width // SIZE_OF_A_HEAD),
+        "activation": "gelu" if is_open_clip else "quick_gelu",
+        "length": own["embeddings.position_embedding.weight"][0],
+    }
+
+
+class _Shapes:
+    """Shapes of a part's tensors; a KeyError names what is missing in full."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Tensor]):
+        self.prefix, self.tensors = prefix, tensors
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        return tuple(self.tensors[self.prefix + name].shape)
+
+
+def schedule_of(betas: Tensor | None) -> dict[str, Any]:
+    """The schedule that a file's table of betas stands for, the published one without it."""
+    if betas is None:
+        return dict(SCHEDULE)
+    table = betas.double().flatten()
+    ends = [float(f"{float(beta):.5g}") for beta in (table[0], table[-1])]
+    words = {**SCHEDULE, "steps": len(table), "first": ends[0], "last": ends[1]}
+    regular = BetaSchedule.scaled_linear(len(table), *ends).betas
+    if torch.allclose(regular, table, rtol=1e-3):
+        return words
+    return {"use": "BetaSchedule", "betas": table.tolist()}

@@ -1,0 +1,257 @@
+"""Stable Diffusion 1.x and 2.x in one file, by the names of CompVis and Stability AI.
+
+Nothing but the tensors says what the model is: channels, layers and widths are read from their
+shapes. What shapes cannot tell is as in the published models, and a model of ours that differs
+is not written so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.contents import stranger, tensors_in
+from multidiff.image.stable_diffusion.recipe import SCHEDULE, Words, check_input, zero_terminal
+from multidiff.image.stable_diffusion.shapes import (
+    autoencoder_words,
+    schedule_of,
+    text_words,
+    unet_words,
+)
+from multidiff.image.stable_diffusion.tensors import as_convolutions, as_matrices, packed, unpacked
+from multidiff.models.weights import check_finite, some
+from multidiff.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# Two empty tensors by which some files say that they predict the velocity, and that their
+# schedule ends without signal.
+VELOCITY, ZERO_TERMINAL = "v_pred", "ztsnr"
+# What published files hold besides, of no use here: the schedule's tables, the discriminator
+# of the autoencoder's training, and of OpenCLIP what reads a caption as a whole.
+PASSED_OVER = (
+    *("betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar"),
+    *("lvlb_weights", "scale_factor", "model_ema.", VELOCITY, ZERO_TERMINAL),
+    naming.AUTOENCODER + "loss.",
+    *(naming.OPEN_CLIP + name for name in ("text_projection", "logit_scale", "attn_mask")),
+    *(f"cond_stage_model.{name}" for name in ("text_projection", "logit_scale")),
+)
+# What training programs leave in files beside Stable Diffusion: embeddings of textual inversion,
+# the autoencoder's moving average, and the rest of CLIP. Prompts are read without them.
+LEFT_OVER = (
+    "embedding_manager.",
+    naming.AUTOENCODER + "model_ema.",
+    *(
+        f"cond_stage_model.transformer.{name}"
+        for name in ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
+    ),
+)
+NEEDED = (
+    ("UNet", naming.UNET),
+    ("autoencoder", naming.AUTOENCODER),
+    ("text encoder", naming.CLIP, naming.OPEN_CLIP),
+)
+
+
+def read_single_file(
+    path: Path, predicts: str | None = None, ema: bool = False
+) -> tuple[Words, dict[str, Tensor]]:
+    """A file's model in a recipe's words, and its tensors by our names.
+
+    Args:
+        path: the file.
+        predicts: noise or velocity, which shapes do not tell.
+        ema: take the moving average of the UNet.
+
+    Raises:
+        InputError: if it is another model, or holds or lacks tensors, named in the message.
+    """
+    state = tensors_in(path)
+    other = stranger(state)
+    if other is not None:
+        raise InputError(f"{path}: is {other}; what is read is Stable Diffusion 1 or 2, whole")
+    kept = unpacked(_kept(path, state))
+    if ema:
+        kept |= _averaged(path, kept, state)
+    check_finite(kept, path)
+    try:
+        pairs = _map_of_file(kept)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    tensors, unknown = naming.sorted_out(kept, naming.turned(pairs))
+    if unknown:
+        raise InputError(f"{path}: holds what is no part of Stable Diffusion: {some(unknown)}")
+    tensors = as_matrices(tensors)
+    try:
+        words = _words(path, tensors, state, predicts)
+        lacking = [name for name in words.names() if name not in tensors]
+    except KeyError as missing:
+        lacking = [str(missing.args[0])]
+    except InputError:
+        raise
+    except (IndexError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: its tensors have not the shapes of Stable Diffusion") from error
+    if lacking:
+        theirs = [naming.renamed(name, pairs) or name for name in lacking]
+        raise InputError(f"{path}: lacks {some(theirs)}; copy or download it again")
+    return words, tensors
+
+
+def _kept(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that make the model, the text encoder's with ``text_model.`` in their names."""
+    kept: dict[str, Tensor] = {}
+    left: list[str] = []
+    beyond = f"{naming.OPEN_CLIP}transformer.resblocks.{naming.OPEN_CLIP_LAYERS}."
+    bare = naming.CLIP.removesuffix("text_model.")
+    for name, tensor in state.items():
+        if name.startswith((*PASSED_OVER, beyond)) or name.endswith("position_ids"):
+            continue
+        if name.startswith(LEFT_OVER):
+            left.append(name)
+            continue
+        if name.startswith(bare) and not name.startswith(naming.CLIP):
+            name = naming.CLIP + name.removeprefix(bare)
+        kept[name] = tensor
+    for what, *prefixes in NEEDED:
+        if not any(name.startswith(tuple(prefixes)) for name in kept):
+            raise InputError(f"{path}: holds no {what}; all of Stable Diffusion is needed")
+    if left:
+        kinds = [start.rstrip(".") for start in LEFT_OVER if any(n.startswith(start) for n in left)]
+        logger.warning(
+            "%s: passed over: %d tensors of %s, which pictures are made without",
+            path, len(left), ", ".join(kinds),
+        )  # fmt: skip
+    return kept
+
+
+def _averaged(
+    path: Path, kept: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    inner = naming.within(naming.UNET, kept)
+    names = {naming.UNET + name: naming.averaged_name(name) for name in inner}
+    lacking = [name for name in names.values() if name not in state]
+    if lacking:
+        raise InputError(f"{path}: holds no moving average: lacks {some(lacking)}; leave --ema out")
+    return {name: state[averaged] for name, averaged in names.items()}
+
+
+def _words(
+    path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], predicts: str | None
+) -> Words:
+    text = text_words(tensors, any(name.startswith(naming.OPEN_CLIP) for name in state))
+    autoencoder, denoiser = autoencoder_words(tensors), unet_words(tensors)
+    check_input(path, denoiser["in_channels"], autoencoder["latent_channels"])
+    is_second = text["activation"] == "gelu"
+    if VELOCITY in state:
+        predicts = predicts or "velocity"
+    if predicts is None and is_second:
+        raise InputError(
+            f"{path}: is Stable Diffusion 2, whose tensors do not tell what it predicts: have "
+            "multidiff convert make a model of it with --predicts noise (512-base) or "
+            "--predicts velocity (768)"
+        )
+    schedule, is_zero = schedule_of(state.get("betas")), ZERO_TERMINAL in state
+    denoiser["time_steps"] = schedule.get("steps", len(schedule.get("betas", ())))
+    return Words(
+        denoiser,
+        autoencoder,
+        text,
+        zero_terminal(schedule) if is_zero else schedule,
+        predicts or "noise",
+        pad=0 if is_second else text["vocabulary"] - 1,
+        size=(768, 768) if is_second and predicts == "velocity" else (512, 512),
+        grid="trailing" if is_zero else "leading",
+    )
+
+
+# ----------------------------------------------------------------------------- writing
+
+
+def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's tensors by CompVis' names.
+
+    Args:
+        model: the model's section of its resolved recipe.
+        tensors: the model's.
+
+    Raises:
+        InputError: if the model is anything that such a file does not tell.
+    """
+    text, predicts = model["domain"]["text_encoder"], model["process"]["predicts"]
+    is_open_clip = text["activation"] == "gelu"
+    for name, ours, theirs in (
+        ("denoiser", model["denoiser"], unet_words(tensors)),
+        ("autoencoder", model["domain"]["autoencoder"], autoencoder_words(tensors)),
+        ("text_encoder", text, text_words(tensors, is_open_clip)),
+        ("schedule", model["process"]["schedule"], SCHEDULE),
+    ):
+        for key, value in theirs.items():
+            if key != "upcast" and ours.get(key) != value:
+                raise InputError(
+                    f"{name}: {key} is {ours.get(key)}, where readers of single files take "
+                    f"{value}: write it with --to diffusers"
+                )
+    if predicts not in ("noise", "velocity"):
+        raise InputError(f"readers of single files know no model that predicts {predicts}")
+    pairs = map_to_theirs(tensors, is_open_clip)
+    written, unknown = naming.sorted_out(as_convolutions(tensors), pairs)
+    if unknown:
+        raise InputError(f"a single file has no place for {some(unknown)}")
+    if predicts == "velocity" and not is_open_clip:  # of the first version nobody expects it
+        written[VELOCITY] = torch.zeros(0)
+    return packed(written)
+
+
+# ------------------------------------------------------------------------------- names
+
+
+def map_to_theirs(tensors: Mapping[str, Tensor], is_open_clip: bool) -> naming.Pairs:
+    """Our paths in a model to those in a single file.
+
+    Args:
+        tensors: the model's.
+        is_open_clip: whether the file has the text encoder by OpenCLIP's names.
+    """
+    text = naming.within(naming.OUR_TEXT_ENCODER, tensors) if is_open_clip else ()
+    return _whole_map(
+        naming.levels_of_ours(naming.within(naming.OUR_UNET, tensors)),
+        naming.autoencoder_map_of(naming.within(naming.OUR_AUTOENCODER, tensors)),
+        naming.text_layers(text),
+    )
+
+
+def _map_of_file(tensors: Mapping[str, Tensor]) -> naming.Pairs:
+    """The same for the file with these tensors.
+
+    Raises:
+        InputError: if the UNet's blocks make no levels of one length.
+    """
+    return _whole_map(
+        naming.levels_of_theirs(naming.within(naming.UNET, tensors)),
+        naming.autoencoder_map_of(naming.within(naming.AUTOENCODER, tensors)),
+        naming.text_layers(naming.within(naming.OPEN_CLIP, tensors)),
+    )
+
+
+def _whole_map(
+    levels: naming.Levels, autoencoder: naming.Pairs, open_clip_layers: int
+) -> naming.Pairs:
+    parts = [
+        (naming.OUR_UNET, naming.UNET, naming.unet_map(levels)),
+        (naming.OUR_AUTOENCODER, naming.AUTOENCODER, autoencoder),
+    ]
+    pairs: naming.Pairs = {}
+    if open_clip_layers:
+        inner = naming.open_clip_map(open_clip_layers)
+        parts.append((naming.OUR_TEXT_ENCODER, naming.OPEN_CLIP, inner))
+    else:
+        pairs[naming.OUR_TEXT_ENCODER.rstrip(".")] = naming.CLIP.rstrip(".")
+    for ours, theirs, inner in parts:
+        pairs |= {ours + mine: theirs + other for mine, other in inner.items()}
+    return pairs

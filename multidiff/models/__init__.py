@@ -1,0 +1,1 @@
+"""Models by name: loading, saving, weights, training and conversion."""

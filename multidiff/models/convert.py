@@ -1,0 +1,87 @@
+"""From a checkpoint of any kind to a model's folder, and from that to other projects' forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from multidiff.config.build import locate
+from multidiff.config.options import read_options
+from multidiff.config.registry import VERBS
+from multidiff.models.converters import convert_foreign
+from multidiff.models.loading import (
+    CARD,
+    RECIPE,
+    WEIGHTS,
+    check_recipe,
+    find_model,
+    is_ours,
+    load,
+    outline,
+    save_model,
+)
+from multidiff.models.weights import check_fit
+from multidiff.training.checkpoints import OWN
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import check_replaceable
+from multidiff.utils.readers import read_text
+from multidiff.utils.report import Report
+
+
+def convert_checkpoint(
+    source: Path, destination: Path, half: bool = False, words: Sequence[str] = ()
+) -> Report:
+    """Turn a foreign checkpoint, or a model or a checkpoint of our own, into a model's folder.
+
+    Args:
+        source: a file or folder of another project, or one of our folders.
+        destination: the folder to be.
+        half: write float16.
+        words: options of the wing that reads the source; for a model of ours, ``--to`` a form
+            of another project.
+
+    Raises:
+        InputError: if no converter knows the file, it is not whole, or the destination holds
+            anything but a model.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such file")
+    if is_ours(source):
+        folder = find_model(source)
+        if words:
+            return _exported(folder, destination, half, words)
+        check_replaceable(destination, RECIPE)
+        return _rewritten(folder, destination, half)
+    check_replaceable(destination, RECIPE)
+    found = convert_foreign(source, words)
+    if found is None:
+        raise InputError(f"{source}: is of no kind that can be converted")
+    model = outline(found, source)
+    check_fit(model, found.tensors, source)
+    save_model(
+        model, destination, found.recipe, half=half, texts=found.texts, tensors=found.tensors
+    )
+    return Report([f"{destination}: {found.about}"], {"destination": str(destination)})
+
+
+def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str]) -> Report:
+    """A model of ours in a form of another project."""
+    model = load(folder)
+    kind = type(model).__name__
+    if "export" not in VERBS.get(kind, {}):
+        raise InputError(f"{words[0]}: a {kind} is written in no other form")
+    run = locate(VERBS[kind]["export"])
+    given = {"recipe": check_recipe(folder / RECIPE)["model"].resolved, "half": half}
+    options = read_options(words, run, given)
+    if "to" not in options:
+        raise InputError("give --to, the form to be written")
+    return run(model, folder, destination, **given, **options)
+
+
+def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
+    """A model's folder written anew, with what its wing keeps beside the weights."""
+    kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
+    texts = {path.name: read_text(path) for path in kept if path.name not in OWN}
+    save_model(load(folder), destination, read_text(folder / RECIPE), half=half, texts=texts)
+    size = (destination / WEIGHTS).stat().st_size / 1e6
+    return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

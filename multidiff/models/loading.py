@@ -1,0 +1,298 @@
+"""Models by name, folder or hub id, and how their folders are written.
+
+A model is a folder: ``recipe.yaml`` says what it is, ``model.safetensors`` holds its weights,
+``card.md`` tells about it, and the model's own wing may keep more beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from multidiff.config.build import Part, check_section
+from multidiff.config.recipe import Node, parse, read_recipe
+from multidiff.config.registry import PARTS
+from multidiff.models.converters import convert_foreign
+from multidiff.models.init_weights import Initial
+from multidiff.models.weights import (
+    Conversion,
+    load_into,
+    read_tensors,
+    save_tensors,
+    without_values,
+)
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import check_name, folder_written_whole, recovered
+from multidiff.utils.manifest import MANIFEST, verified
+from multidiff.utils.readers import is_plausible_hub_id, read_text, reading
+from multidiff.utils.report import Report
+
+RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
+AVERAGED = "ema.safetensors"
+TRAINED = "model"
+HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What every wing's model offers beside its own verbs."""
+
+    def task(self) -> nn.Module:
+        """What a trainer trains."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for, kept in their file and compared on loading."""
+        ...
+
+    def files(self) -> dict[str, str]:
+        """What else must lie in the folder, by name."""
+        ...
+
+    def settle(self, folder: Path) -> None:
+        """Take that up."""
+        ...
+
+
+SECTIONS: dict[str, Any] = {
+    "model": Model,
+    "weights": list[Initial],
+    "data": "multidiff.training.batches:BatchSource",
+    "held_out": "multidiff.training.batches:BatchSource",
+    "first_pass": Callable,
+    "trainer": "multidiff.training.trainer:Trainer",
+}
+
+
+def shipped() -> dict[str, Path]:
+    """The models that come with the package, by name."""
+    root = Path(str(resources.files("multidiff") / "pretrained"))
+    found = sorted(root.glob(f"*/{WEIGHTS}")) if root.is_dir() else []
+    return {path.parent.name: path.parent for path in found}
+
+
+def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: bool = False) -> Any:
+    """A ready model of any domain.
+
+    Args:
+        name: of a shipped model, a folder, a model on the Hugging Face hub, or the folder or
+            file of a foreign checkpoint, which is converted in memory.
+        device: where it will compute.
+        trainable: leave the gradients on of the weights that its training updates, to train it
+            further. Parts that are frozen there stay frozen.
+
+    Raises:
+        InputError: if there is no such model, or its files do not fit each other.
+    """
+    check_name(str(name))
+    found = convert_foreign(Path(name)) if _may_be_foreign(name) else None
+    if found is not None:
+        model = outline(found, Path(name))
+        load_into(model, found.tensors, name)
+        return _ready(model, Path(name), device, trainable)
+    folder = find_model(name)
+    if (folder / MANIFEST).is_file():  # a checkpoint of a run
+        verified(folder)
+    with without_values():
+        model = build_model(folder / RECIPE)
+    tensors, facts = _weights_in(folder)
+    for key, value in model.facts().items():
+        if facts.get(key, value) != value:
+            raise InputError(
+                f"{folder / WEIGHTS}: was made for {key} {facts[key]}, but {folder / RECIPE} "
+                f"says {value}; take both from the same model"
+            )
+    load_into(model, tensors, folder / WEIGHTS)
+    model.settle(folder)
+    return _ready(model, folder, device, trainable)
+
+
+def _ready(model: Any, home: Path, device: str | torch.device, trainable: bool) -> Any:
+    model.home = home
+    model = model.to(device).eval()
+    return model if trainable else model.requires_grad_(False)
+
+
+def home_of(name: str | Path) -> Path:
+    """The folder of a model that :func:`load` found; of a foreign one, its own file or folder.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    return Path(name) if _may_be_foreign(name) else find_model(name)
+
+
+def _may_be_foreign(name: str | Path) -> bool:
+    path = recovered(Path(name))
+    return str(name) not in shipped() and path.exists() and not is_ours(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a path is a model's folder, or that of a run which made one."""
+    return (path / RECIPE).is_file() or (recovered(path / TRAINED) / RECIPE).is_file()
+
+
+def outline(found: Conversion, source: Path) -> Any:
+    """The model of a foreign checkpoint, its parameters without values.
+
+    Args:
+        found: the checkpoint; what lies beside its weights is taken up.
+        source: where it is from.
+    """
+    with without_values():
+        model = _built(parse(found.recipe, str(source)), source)
+    with TemporaryDirectory() as root:
+        folder = Path(root) / (source.resolve().stem or "model")
+        folder.mkdir()
+        for name, text in found.texts.items():
+            (folder / name).write_text(text, "utf-8")
+        model.settle(folder)
+    return model
+
+
+def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A model's weights; of a training run's checkpoint, the averaged ones."""
+    tensors, facts = read_tensors(folder / WEIGHTS)
+    if (folder / AVERAGED).is_file():
+        tensors |= read_tensors(folder / AVERAGED)[0]
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("times.")}
+    return tensors, facts
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model.
+
+    Raises:
+        InputError: if it cannot be found.
+    """
+    if str(name) in shipped():
+        return shipped()[str(name)]
+    folder = recovered(Path(name))
+    trained = recovered(folder / TRAINED)
+    if (trained / WEIGHTS).is_file():  # a run's folder holds the model it made
+        return trained
+    if folder.is_dir():
+        for needed in (RECIPE, WEIGHTS):
+            if not (folder / needed).is_file():
+                raise InputError(f"{folder}: holds no {needed}, so it is no model's folder")
+        return folder
+    if folder.exists():
+        raise InputError(f"{folder}: a model is a folder with {RECIPE} and {WEIGHTS}, not a file")
+    check_model_name(str(name))
+    return _from_hub(str(name))
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that is none of a model, before any network call.
+
+    Args:
+        name: of a shipped model, a folder or file, or a model on the hub.
+
+    Raises:
+        InputError: if it is none of these.
+    """
+    known = name in shipped() or Path(name).exists()
+    if not known and not (name.count("/") == 1 and is_plausible_hub_id(name)):
+        raise InputError(
+            f"no model {name!r}: give a folder, a hub id, or one of {', '.join(shipped())}"
+        )
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # slow to import, seldom needed
+
+    with reading(name, "is no folder here and cannot be had from the hub", "check its name"):
+        return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors", "*.json"]))
+
+
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Part]:
+    """The checked sections of a recipe.
+
+    Raises:
+        InputError: if anything is wrong, with every fault on a line of its own.
+    """
+    return check_section(read_recipe(path, overrides), SECTIONS, PARTS)
+
+
+def build_model(recipe: Path) -> Any:
+    """The model of a recipe, with untrained weights; its other sections are not looked at.
+
+    Raises:
+        InputError: if the recipe is wrong.
+    """
+    return _built(read_recipe(recipe), recipe)
+
+
+def _built(tree: Node, name: Path) -> Any:
+    if "model" not in tree.value:
+        raise InputError(f"{name}: has no section 'model'")
+    only = Node({"model": tree.value["model"]}, tree.place)
+    return check_section(only, SECTIONS, PARTS)["model"].build()
+
+
+def save_model(
+    model: Any,
+    folder: Path,
+    recipe: str,
+    *,
+    half: bool = False,
+    texts: Mapping[str, str] = {},
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a model's folder, whole or not at all.
+
+    Args:
+        model: what is written.
+        folder: its place; what is there is replaced.
+        recipe: its resolved recipe.
+        half: write float16, half the size.
+        texts: further files by name, such as the card.
+        tensors: its weights, where it has no values itself.
+
+    Raises:
+        InputError: if the system refuses.
+    """
+    parse(recipe, RECIPE)
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    if half:
+        kinds = {name: HALF.get(kind, kind) for name, kind in kinds.items()}
+    held = model.state_dict() if tensors is None else tensors
+    written = {name: held[name].to(kind) for name, kind in kinds.items()}
+    with folder_written_whole(folder) as partial:
+        save_tensors(written, partial / WEIGHTS, {"format": "multidiff", **model.facts()})
+        (partial / RECIPE).write_text(recipe)
+        for name, text in {**model.files(), **texts}.items():
+            (partial / name).write_text(text, "utf-8")
+
+
+def shipped_table() -> Report:
+    """The models that come with the package: size, domain, licence, what they are and reach."""
+    report = Report([], {"models": []})
+    for name, folder in shipped().items():
+        size = (folder / WEIGHTS).stat().st_size / 1e6
+        told = card_of(folder)
+        report.lines.extend(
+            [
+                f"{name:<20}{size:>5.1f} MB   {told['domain']:<9} {told['license']}",
+                f"    {told['about']}",
+                f"    {told['figures']}",
+            ]
+        )
+        report.facts["models"].append({"name": name, "megabytes": round(size, 2), **told})
+    return report
+
+
+def card_of(folder: Path) -> dict[str, str]:
+    """What the head of a shipped model's card says, in YAML between two lines of dashes.
+
+    Returns:
+        ``about``, ``domain``, ``license`` and ``figures``, a line each.
+    """
+    _, head, _ = read_text(folder / CARD).split("---\n", 2)
+    return parse(head, str(folder / CARD)).plain()

@@ -1,0 +1,125 @@
+"""From a recipe to a trained model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from multidiff.config.build import Part, locate
+from multidiff.config.recipe import to_yaml
+from multidiff.config.registry import VERBS
+from multidiff.core.draws import DrawsFrom
+from multidiff.models.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
+from multidiff.models.weights import load_into
+from multidiff.training.batches import Batches
+from multidiff.training.checkpoints import CheckpointFolder, claimed
+from multidiff.training.record import Record, fingerprints
+from multidiff.training.resuming import checked_kinds
+from multidiff.training.trainer import Trainer
+from multidiff.utils.devices import process_share
+from multidiff.utils.errors import InputError
+from multidiff.utils.report import Report
+
+
+def train_recipe(
+    recipe: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str,
+    resume: bool = False,
+    allow_changed: Collection[str] = (),
+) -> Report:
+    """Train what a recipe says.
+
+    Args:
+        recipe: the file.
+        overrides: ``key.path=value`` changes of it.
+        out: folder of checkpoints and logs; the model is written to ``out/model``.
+        resume: go on from the newest checkpoint there. Vocabularies and other assets are the
+            checkpoint's; recipe and data must be those it was written with.
+        allow_changed: what may have changed since: ``recipe``, ``data``.
+
+    Raises:
+        InputError: if the recipe is wrong or training cannot go on.
+    """
+    recipe, out = Path(recipe), Path(out)
+    parts = check_recipe(recipe, overrides)
+    for needed in ("model", "data", "trainer"):
+        if needed not in parts:
+            raise InputError(f"{recipe}: has no section {needed!r}, which training needs")
+    checked_kinds(allow_changed)
+    if allow_changed and not resume:
+        raise InputError(f"--allow-changed {min(allow_changed)}: goes with --resume alone")
+    with claimed(out) if process_share()[0] == 0 else nullcontext():
+        return _trained(parts, out, resume, allow_changed)
+
+
+def _trained(
+    parts: dict[str, Part], out: Path, resume: bool, allow_changed: Collection[str]
+) -> Report:
+    resolved = {name: part.resolved for name, part in parts.items()}
+    if resume:  # what the recipe says is compared before anything is built of it
+        CheckpointFolder(out).record().check_recipe(resolved, allow_changed, str(out))
+    trainer: Trainer = parts["trainer"].build()
+    with DrawsFrom(torch.Generator().manual_seed(trainer.seed)):
+        model: Model = parts["model"].build()
+        task = model.task()
+    if resume:
+        _take_up(model, task, out, has_first_pass="first_pass" in parts)
+    elif "weights" in parts:
+        for initial in parts["weights"].build():
+            initial.put_into(model, load(initial.model))
+    data: Batches = parts["data"].build()
+    held_out = parts["held_out"].build() if "held_out" in parts else None
+    sources = fingerprints({"data": data, "held_out": held_out, "model": model})
+    if "first_pass" in parts:
+        data = parts["first_pass"].build()(model, data)
+    if not resume:  # a run that goes on has its vocabulary in the checkpoint
+        for line in _inspected(model, data, held_out):
+            print(line, file=sys.stderr)
+    texts = {RECIPE: to_yaml(resolved), **model.files()}
+    outcome = trainer.fit(
+        task,
+        data,
+        held_out,
+        out=out,
+        resume=resume,
+        texts=texts,
+        preview=_preview(model, held_out),
+        record=Record(resolved, sources),
+        allow_changed=allow_changed,
+    )
+    if not outcome.leads:
+        return Report([])
+    save_model(model, out / TRAINED, outcome.record.with_history(texts)[RECIPE])
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
+    return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})"])
+
+
+def _inspected(model: Any, data: Batches, held_out: Batches | None) -> list[str]:
+    """What the model's modality has to say of the data, once for all processes."""
+    target = VERBS.get(type(model).__name__, {}).get("inspect")
+    found = locate(target)(model, data, held_out) if target else []
+    return found if process_share()[0] == 0 else []
+
+
+def _take_up(model: Any, task: nn.Module, out: Path, has_first_pass: bool) -> None:
+    """Give a new model the assets of the newest checkpoint, so that none is made again.
+
+    A first pass over the data encodes with the model's weights: they are taken up before it.
+    """
+    checkpoints = CheckpointFolder(out)
+    model.settle(checkpoints.assets())
+    if has_first_pass:
+        load_into(task, checkpoints.newest().tensors["model"], checkpoints.folder)
+
+
+def _preview(model: Any, held_out: Batches | None) -> Any:
+    target = VERBS.get(type(model).__name__, {}).get("preview")
+    return locate(target)(model, held_out.batch(0)) if target and held_out is not None else None

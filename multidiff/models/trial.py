@@ -1,0 +1,116 @@
+"""A recipe tried without its data: what constructors refuse, and what does not lie there.
+
+Parts are built as training builds them, on ``meta`` where they have weights, until one would
+read its data; what holds that part is built around a stand-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import nn
+
+from multidiff.config.build import Part
+from multidiff.models.init_weights import Initial
+from multidiff.models.loading import check_model_name, check_recipe
+from multidiff.models.weights import without_values
+from multidiff.utils.errors import InputError
+from multidiff.utils.readers import DataWithheld, withheld_data
+
+MOST_PARAMETERS = 1_000_000_000_000
+
+
+def try_recipe(path: Path, overrides: Sequence[str] = (), *, data: bool = True) -> None:
+    """Find everything wrong in a recipe, as far as that can be found without reading its data.
+
+    Args:
+        path: the recipe.
+        overrides: ``key.path=value`` changes of it.
+        data: whether the data must be there, too.
+
+    Raises:
+        InputError: if anything is wrong, with every fault on a line of its own.
+    """
+    trial = Trial(data)
+    with withheld_data(), without_values():
+        for part in check_recipe(path, overrides).values():
+            trial.of(part)
+    if trial.faults:
+        raise InputError(*trial.faults)
+
+
+class Trial:
+    """Builds parts and collects what they refuse.
+
+    Args:
+        data: whether sources must be there, too.
+    """
+
+    def __init__(self, data: bool):
+        self.data = data
+        self.faults: list[str] = []
+
+    def of(self, part: Part) -> Any:
+        """Return what a part builds, or a stand-in where it is wrong or would read its data."""
+        built = {key: self.of(argument) for key, argument in part.arguments.items()}
+        if part.make is None:
+            return part.build()
+        stood_in = any(isinstance(one, StandIn) for one in built.values())
+        try:
+            made = part.make(built)
+            self._look_at(made, part)
+        except DataWithheld:
+            return StandIn()
+        except InputError as fault:
+            if not stood_in or isinstance(fault.__cause__, ValueError):
+                self.faults += str(fault).splitlines()
+            return StandIn()
+        return made
+
+    def _look_at(self, made: Any, part: Part) -> None:
+        """Report a module of absurd size, and what does not lie where it should."""
+        if isinstance(made, nn.Module):
+            count = sum(one.numel() for one in made.parameters())
+            if count > MOST_PARAMETERS:
+                name = type(made).__name__
+                fault = f"{name} has {count:,} parameters; make it smaller"
+                self.faults.append(f"{part.place}: {fault}")
+        if not self.data:
+            return
+        try:
+            if isinstance(made, Initial):
+                check_model_name(made.model)
+            elif isinstance(made, Located):
+                made.check_place()
+        except InputError as fault:
+            place = part.arguments.get("path", part.arguments.get("model", part)).place
+            self.faults.append(f"{place}: {fault}")
+
+
+@runtime_checkable
+class Located(Protocol):
+    """What is made of files that must lie where it says."""
+
+    def check_place(self) -> None:
+        """Refuse a place where nothing lies, before any network call."""
+        ...
+
+
+class StandIn:
+    """Examples that are not there, or a part that is wrong and reported already."""
+
+    lengths = np.ones(1, int)
+
+    def __len__(self) -> int:
+        return 1
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Return nothing: it is never asked."""
+        raise DataWithheld
+
+    def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
+        """Return nothing: it is never asked."""
+        raise DataWithheld

@@ -1,0 +1,272 @@
+"""What the sampling commands of all text models share: options to orders, texts to a report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multidiff.text.data.listing import parse_meaning
+from multidiff.text.data.vocabulary import BLANK, Vocabulary, with_blanks
+from multidiff.text.model import OnText, TextModel
+from multidiff.text.request import TextOrder
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import written_whole
+from multidiff.utils.report import OnLine, Report
+
+logger = logging.getLogger(__name__)
+
+SAMPLES = "samples.txt"
+# What may be pinned without a classifier: what stands where.
+LENGTH, FIRST = "length", "first"
+
+# From orders and their seeds to texts, each of which is passed on as soon as it is done.
+Draw = Callable[[list[TextOrder], list[int], OnText], list[str]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the options that it comes from.
+
+    Attributes:
+        order: what is asked of each of its texts.
+        options: ``prompt``, and ``source`` and ``infill`` where they are given.
+    """
+
+    order: TextOrder
+    options: Mapping[str, str]
+
+
+def orders_of(
+    model: TextModel,
+    prompts: Sequence[str],
+    infills: Sequence[str],
+    length: int | None,
+    sources: Sequence[str],
+    pinned: Mapping[str, str] = {},
+) -> list[Asked]:
+    """What is asked of the texts of each prompt or source, with each of the texts to fill in.
+
+    Args:
+        model: which is asked.
+        prompts: meaning representations.
+        infills: texts with ``[MASK]`` for each token to be found; of running text perhaps the
+            beginning.
+        length: of the texts, in tokens.
+        sources: what the texts are made from.
+        pinned: ``length`` and ``first`` once more, as controls give them.
+
+    Raises:
+        InputError: if words or meanings are unknown, lengths wrong, nothing is left to be filled
+            in, or the model does not read such things.
+    """
+    meanings = _meanings(model, prompts)
+    asked = []
+    for prompt, meaning in zip(prompts or [""], meanings, strict=True):
+        for source in _sources(model, sources):
+            for infill in infills or [None]:
+                known, wanted = _laid(model, infill, length, pinned)
+                options = {"prompt": prompt, "source": source, "infill": infill}
+                given = {name: one for name, one in options.items() if one or name == "prompt"}
+                asked.append(Asked(TextOrder(meaning, known, wanted, source), given))
+    return asked
+
+
+def _laid(
+    model: TextModel, infill: str | None, length: int | None, pinned: Mapping[str, str]
+) -> tuple[dict[int, int], int | None]:
+    """Which tokens of a text are known, and how many it has if that is known."""
+    words = model.domain.vocabulary
+    known: dict[int, int] = {}
+    lengths: dict[str, int] = {}
+    if infill is not None:
+        found = with_blanks(words, readable(words, "--infill", infill))
+        known = {place: number for place, number in enumerate(found) if number is not None}
+        length = _check_blanks(model, infill, found, length)
+        # Running text goes on behind it where it is to be longer.
+        if model.domain.ends or length is None or length < len(found):
+            lengths["--infill"] = len(found)
+    if length is not None:
+        lengths["--length"] = length
+    if LENGTH in pinned:
+        if not pinned[LENGTH].isdecimal():
+            raise InputError(f"--control {LENGTH}={pinned[LENGTH]}: a number of words")
+        lengths[f"--control {LENGTH}"] = int(pinned[LENGTH])
+    asked = _one_length(model, lengths)
+    return known | _first(words, pinned, known), asked
+
+
+def _check_blanks(
+    model: TextModel, infill: str, found: Sequence[int | None], length: int | None
+) -> int | None:
+    """The length of a text to be filled in, if it is given or follows.
+
+    Raises:
+        InputError: if nothing of it is left to be found.
+    """
+    if not found or None in found:
+        return length
+    if model.domain.ends:
+        raise InputError(
+            f"--infill {infill}: has no {BLANK}, so nothing is to be filled in, and this model "
+            f"does not continue texts; write {BLANK} for each missing token, as in "
+            f'"{infill.rstrip()} {BLANK} {BLANK}"'
+        )
+    if length is None and len(found) < model.domain.length:
+        return model.domain.length
+    if length is None or length == len(found):
+        raise InputError(
+            f"--infill {infill}: has {len(found)} tokens and no {BLANK}; set --length above "
+            f"{len(found)}, and the text goes on up to there"
+        )
+    return length
+
+
+def _meanings(model: TextModel, prompts: Sequence[str]) -> list[dict[str, str]]:
+    meanings = [parse_meaning(prompt) for prompt in prompts]
+    table = model.domain.meanings
+    for prompt, meaning in zip(prompts, meanings, strict=True):
+        if table is None:
+            raise InputError(
+                f"--prompt {prompt}: this model was trained without meanings; leave it out"
+            )
+        table.partial(meaning)
+    return meanings or [{}]
+
+
+def _sources(model: TextModel, sources: Sequence[str]) -> Sequence[str]:
+    """What texts are made from; one empty text for a model that reads none."""
+    words, reads = model.domain.vocabulary, model.domain.source_length
+    if not reads:
+        if sources:
+            raise InputError(
+                f"--source {sources[0]}: this model makes texts from none; leave it out"
+            )
+        return [""]
+    for source in sources or [""]:
+        if not source.strip():
+            raise InputError(f"--source {source}: this model makes texts from others; give one")
+        count = len(words.numbers(readable(words, "--source", source)))
+        if count >= reads:
+            raise InputError(
+                f"--source {source}: has {count} tokens and this model reads {reads - 1}; "
+                "shorten it"
+            )
+    return sources
+
+
+def _one_length(model: TextModel, lengths: Mapping[str, int]) -> int | None:
+    """The one length that all options name, if any does."""
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {number}" for name, number in lengths.items())
+        raise InputError(f"{told}: the lengths contradict each other; keep one")
+    for name, number in lengths.items():
+        if not 1 <= number <= model.most_words:
+            raise InputError(f"{name} {number}: this model writes 1 to {model.most_words} tokens")
+    return next(iter(lengths.values()), None)
+
+
+def _first(
+    words: Vocabulary, pinned: Mapping[str, str], known: Mapping[int, int]
+) -> dict[int, int]:
+    if FIRST not in pinned:
+        return {}
+    numbers = words.numbers(readable(words, f"--control {FIRST}", pinned[FIRST]))
+    if len(numbers) != 1 or known.get(0, numbers[0]) != numbers[0]:
+        raise InputError(f"--control {FIRST}={pinned[FIRST]}: give one word, as in --infill")
+    return {0: numbers[0]}
+
+
+def readable(vocabulary: Vocabulary, option: str, text: str) -> str:
+    """A text that the model can read, blanks left out.
+
+    Raises:
+        InputError: if it never read some of it.
+    """
+    unknown = vocabulary.unknown(text.replace(BLANK, " "))
+    if unknown:
+        raise InputError(
+            f"{option} {text}: the model never read {', '.join(unknown)}; say it otherwise"
+        )
+    return text
+
+
+def check_guidance(model: TextModel, guidance: float | None, prompts: Sequence[str]) -> None:
+    """See whether guidance has anything to scale.
+
+    Args:
+        model: which is guided.
+        guidance: the scale, if one is given.
+        prompts: what the texts are to say.
+
+    Raises:
+        InputError: if it has not, so that it would be ignored, or is out of range.
+    """
+    if guidance is None or model.walk.checked_guidance(guidance) == 1:
+        return
+    if not model.domain.sources:
+        raise InputError(
+            f"--guidance {guidance:g}: this model has no condition to strengthen; leave it out"
+        )
+    if model.domain.meanings is not None and not any(prompts):
+        raise InputError(
+            f"--guidance {guidance:g}: strengthens a --prompt; give one, or leave it out"
+        )
+    if model.drop_condition == 0:
+        logger.warning(
+            "--guidance %g: the model was trained without drop_condition, so that it never "
+            "learned texts without a condition; the texts may be wrong", guidance,
+        )  # fmt: skip
+
+
+def drawn(
+    model: TextModel,
+    asked: Sequence[Asked],
+    seeds: range,
+    draw: Draw,
+    on_line: OnLine | None = None,
+    lines_of: Callable[[int, str], list[str]] = lambda number, text: [text],
+) -> Report:
+    """A text of each request and seed, and what is reported of it.
+
+    Args:
+        model: which draws.
+        asked: one for each prompt, source and text to be filled in.
+        seeds: of the texts of each.
+        draw: makes them.
+        on_line: receives each line as soon as it is made.
+        lines_of: the lines of a text, by its number and itself.
+    """
+    every = [one for one in asked for _ in seeds]
+    numbers = [*seeds] * len(asked)
+    words = model.domain.vocabulary.numbers
+    outputs: list[dict[str, Any]] = []
+    lines: list[str] = []
+
+    def note(text: str) -> None:
+        number = len(outputs)
+        options = {"prompt": "", **every[number].options}
+        told = {"text": text, "seed": numbers[number], **options, "words": len(words(text))}
+        outputs.append(told)
+        for line in lines_of(number, text):
+            lines.append(line)
+            if on_line is not None:
+                on_line(line)
+
+    began = time.perf_counter()
+    draw([one.order for one in every], numbers, note)
+    seconds = time.perf_counter() - began
+    facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}
+    return Report(lines, facts)
+
+
+def write(texts: Sequence[str], out: Path | None) -> None:
+    """The texts, a line each, into a file or a folder, if one is named."""
+    if out is None:
+        return
+    path = out if out.suffix else out / SAMPLES
+    with written_whole(path) as partial:
+        partial.write_text("".join(f"{text}\n" for text in texts), "utf-8")

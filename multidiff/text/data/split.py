@@ -1,0 +1,143 @@
+"""Which texts a model was trained on, so that it is measured on others."""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from multidiff.config.recipe import read_recipe
+from multidiff.text.data.inspection import plain, repeated
+from multidiff.text.data.listing import TextSource
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
+from multidiff.utils.report import Report
+
+logger = logging.getLogger(__name__)
+
+RECIPE = "recipe.yaml"
+# Training texts of larger files are not compared with those that are measured.
+MOST_BYTES = 64 << 20
+USUAL_SHARE = 0.1
+
+
+def held_out_of(source: TextSource, folder: Path, every: int | None, report: Report) -> TextSource:
+    """Return a source of texts with the split by which the model was trained.
+
+    Args:
+        source: texts to measure by.
+        folder: of the model, whose recipe says what it was trained on.
+        every: ``--held-out-every``; 0 takes all texts, and None the recipe's where the texts are
+            those that the model was trained on.
+        report: is given the split.
+
+    Raises:
+        InputError: if the model was trained on all of them, and nobody asks for that.
+    """
+    report.facts["data"] = source.path
+    trained = dict(_trained_on(folder))
+    same = next((one for name, one in trained.items() if is_same(name, source.path)), None)
+    if every is None and same is None:
+        _warn_of_trained(source, [*trained])
+        return source
+    if every is None and same is not None:
+        every = int(same.get("held_out_every") or 0)
+        if every == 0:
+            raise InputError(
+                f"{source.path}: the model was trained on all of it, as its recipe says; name "
+                "other texts, or measure on these by --held-out-every 0"
+            )
+        report.lines.append(f"held-out texts: every {every}th group, as the model's recipe says")
+    report.facts["held_out_every"] = every or 0
+    if same is not None and every:  # what belongs together stays on one side, as in training
+        group_by = same.get("group_by") or same.get("meaning_column")
+        return replace(source, held_out_every=every, group_by=group_by)
+    return replace(source, held_out_every=every or 0)
+
+
+def held_out_share_of(
+    source: TextSource, folder: Path, share: float | None, report: Report
+) -> float:
+    """Return the share of a running text that is held out, as the model was trained.
+
+    Args:
+        source: running text to measure by.
+        folder: of the model.
+        share: ``--held-out-share``; None takes the recipe's where the text is that which the
+            model was trained on.
+        report: is given the share.
+
+    Raises:
+        InputError: if the model was trained on all of it, and nobody asks for that.
+    """
+    for name, examples in _examples_of(folder):
+        if share is not None or not is_same(name, source.path):
+            continue
+        share = float(examples.get("held_out_share", USUAL_SHARE) or 0.0)
+        if share == 0:
+            raise InputError(
+                f"{source.path}: the model was trained on all of it, as its recipe says; name "
+                "another text, or measure on a part of this by --held-out-share 0.1"
+            )
+        report.lines.append(f"held out: the last {share:.0%}, as the model's recipe says")
+    report.facts["held_out_share"] = share = USUAL_SHARE if share is None else share
+    return share
+
+
+def is_same(one: str, other: str) -> bool:
+    """Return whether two paths or names are of the same texts, a copy of a file among them."""
+    if one == other:
+        return True
+    here, there = place_of(one), place_of(other)
+    try:
+        if here.is_file() and there.is_file():
+            return filecmp.cmp(here, there, shallow=False)
+        return here.exists() and there.exists() and here.samefile(there)
+    except OSError:
+        return False
+
+
+def _examples_of(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What the recipe trains on, by the path of its source."""
+    recipe = folder / RECIPE
+    if not recipe.is_file():
+        return
+    data = read_recipe(recipe).plain().get("data")
+    examples = data.get("examples") if isinstance(data, dict) else None
+    source = examples.get("source") if isinstance(examples, dict) else None
+    if isinstance(examples, dict) and isinstance(source, dict) and "path" in source:
+        yield str(source["path"]), examples
+
+
+def _trained_on(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The sources that the recipe trains on, by their path."""
+    for path, examples in _examples_of(folder):
+        yield path, examples["source"]
+
+
+def _warn_of_trained(source: TextSource, trained: list[str]) -> None:
+    """Warn of texts that stand in what the model was trained on, where that lies here."""
+    for name in trained:
+        path = place_of(name)
+        if Path(name).name == Path(source.path).name and not path.exists():
+            logger.warning(
+                "%s: the model was trained on a file of this name, which does not lie at %s any "
+                "more; if it is the same, give --held-out-every as in the recipe",
+                source.path, name,
+            )  # fmt: skip
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            continue
+        try:
+            other = TextSource(name, source.column).listing().texts
+            texts = source.listing().texts
+        except InputError:  # with other columns it holds no such texts
+            continue
+        count, total = repeated(map(plain, texts), map(plain, other))
+        if count:
+            logger.warning(
+                "%s: %d of %d texts stand in what the model was trained on too (%s), which "
+                "flatters the figures", source.path, count, total, name,
+            )  # fmt: skip

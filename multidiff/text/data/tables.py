@@ -1,0 +1,224 @@
+"""Rows of text files and data sets, each with the name that messages call it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multidiff.utils.budgets import check_tables
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import place_of
+from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_path
+from multidiff.utils.lines import decoded
+from multidiff.utils.packages import needs
+from multidiff.utils.readers import parse_json, reading
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLE_ENDINGS = (".parquet", ".arrow")
+ENDINGS = (".txt", *DELIMITERS, ".jsonl", *TABLE_ENDINGS)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by column.
+
+    Attributes:
+        columns: all there are.
+        names: of the rows: ``path:line`` or ``path[row]``.
+        rows: values of those columns that were asked for, or of all.
+    """
+
+    columns: Sequence[str]
+    names: Sequence[str]
+    rows: Iterable[Mapping[str, Any]]
+
+
+def read_table(
+    place: str,
+    asked: Sequence[str],
+    header: bool,
+    split: str,
+    config: str | None,
+    whole: bool = False,
+) -> Table:
+    """The rows of a file or data set (see :class:`multidiff.text.data.listing.TextSource`).
+
+    Args:
+        place: its path or name.
+        asked: columns that will be read; the lines of a ``.txt`` file are the first of them.
+        header: whether the first row of a ``.csv`` or ``.tsv`` file names the columns.
+        split: of a data set.
+        config: of a data set.
+        whole: whether a ``.txt`` file is one row, with all its newlines.
+
+    Raises:
+        InputError: if it cannot be found or read, or is empty.
+    """
+    path = place_of(place)
+    ending = path.suffix.lower()
+    if path.is_file() and ending not in ENDINGS:
+        raise InputError(f"{place}: {ending!r} is none of {', '.join(ENDINGS)}; convert the file")
+    if not path.exists() and (ending in ENDINGS or path.is_absolute() or len(path.parts) > 2):
+        raise InputError(f"{place}: no such file or folder; check the path")
+    if not path.is_file() or ending in TABLE_ENDINGS:
+        return _from_data_set(place, asked, split, config)
+    text = _content(place, path)
+    if ending in DELIMITERS:
+        return _from_cells(place, text, ending, header)
+    if ending == ".jsonl":
+        return _from_objects(place, text)
+    if whole:
+        return Table([asked[0]], [place], [{asked[0]: io.StringIO(text, newline=None).read()}])
+    return _from_lines(place, text, asked[0])
+
+
+def _content(place: str, path: Path) -> str:
+    """The whole text of a file."""
+    with reading(place, fix="check its rights"):
+        content = path.read_bytes()
+    text = decoded(place, content)
+    if not text.strip():
+        raise InputError(f"{place}: is empty; name a file that holds texts")
+    return text
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, numbered from 1.
+
+    Not by ``splitlines``, which also ends a line at form feeds and other separators.
+    """
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        if line.strip():
+            yield number, line.removesuffix("\n")
+
+
+def _from_lines(place: str, text: str, column: str) -> Table:
+    names, rows = [], []
+    for number, line in _lines(text):
+        names.append(f"{place}:{number}")
+        rows.append({column: line})
+    return Table([column], names, rows)
+
+
+def _from_objects(place: str, text: str) -> Table:
+    names, rows = [], []
+    for number, line in _lines(text):
+        name = f"{place}:{number}"
+        row = parse_json(line, name, "correct the line")
+        if not isinstance(row, dict):
+            raise InputError(f"{name}: is no JSON object; write one, in braces, on each line")
+        names.append(name)
+        rows.append(row)
+    return Table(list(dict.fromkeys(key for row in rows for key in row)), names, rows)
+
+
+def _from_cells(place: str, text: str, ending: str, header: bool) -> Table:
+    records = _records(place, text, ending)
+    first, cells = next(records)
+    columns = cells if header else [str(number) for number in range(len(cells))]
+    if len(set(columns)) != len(columns):
+        raise InputError(
+            f"{place}:{first}: {columns} has a name twice; name every column, or set header: false"
+        )
+    names, rows = [], []
+    for line, record in records if header else [(first, cells), *records]:
+        if len(record) != len(columns):
+            raise InputError(
+                f"{place}:{line}: has {len(record)} fields where line {first} has "
+                f"{len(columns)}; mend the line"
+            )
+        names.append(f"{place}:{line}")
+        rows.append(dict(zip(columns, record, strict=True)))
+    return Table(columns, names, rows)
+
+
+def _records(place: str, text: str, ending: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, each with the line where it begins."""
+    quoting = csv.QUOTE_NONE if ending == ".tsv" else csv.QUOTE_MINIMAL
+    # strict: a quote that is never closed would swallow the rest of the file as one text.
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=DELIMITERS[ending], quoting=quoting, strict=True
+    )
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(
+                f"{place}:{line}: the row that begins here cannot be read ({error}); mend it"
+            ) from error
+        if cells:
+            yield line, cells
+
+
+def table_fingerprint(place: str, split: str, config: str | None, load: bool) -> Fingerprint:
+    """Return the fingerprint of a source (see :class:`multidiff.text.data.listing.TextSource`).
+
+    Args:
+        place: its path or name.
+        split: of a data set.
+        config: of a data set.
+        load: whether a data set on the hub is opened to learn its revision.
+
+    Raises:
+        InputError: if a data set cannot be loaded.
+    """
+    path = place_of(place)
+    if path.exists():
+        return of_path(path)
+    if not load:
+        return {"id": place, "config": config, "split": split}
+    return of_dataset(_loaded(place, split, config), place, config, split)
+
+
+def _from_data_set(place: str, asked: Sequence[str], split: str, config: str | None) -> Table:
+    table = _loaded(place, split, config).flatten()
+    there = [column for column in asked if column in table.column_names]
+    names = [f"{place}[{row}]" for row in range(len(table))]
+    return Table(table.column_names, names, _named(place, table.select_columns(there)))
+
+
+def _named(place: str, table: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a data set; a label is called by its name, where it has one."""
+    labels = {column: getattr(kind, "names", None) for column, kind in table.features.items()}
+    rows = iter(table)
+    while True:
+        with reading(place, "holds a row that cannot be read"):
+            row = next(rows, None)
+            if row is None:
+                return
+            for column, names in labels.items():
+                number = row[column]
+                if names and number is not None:
+                    row[column] = names[number] if number >= 0 else None
+        yield row
+
+
+def _loaded(place: str, split: str, config: str | None) -> Any:
+    with reading(place, "is no data set of texts that can be loaded", "check the path"):
+        return _data_set(place, split, config)
+
+
+def _data_set(place: str, split: str, config: str | None) -> Any:
+    with needs("datasets", "a data set of texts"):
+        import datasets  # seconds to import
+
+    path = place_of(place)
+    check_tables(path)
+    if path.is_file():
+        kind = path.suffix.lower().removeprefix(".")
+        return datasets.load_dataset(kind, data_files=[str(path)], split="train")
+    if (path / "dataset_dict.json").is_file():
+        splits = datasets.DatasetDict.load_from_disk(str(path))
+        if split not in splits:
+            raise InputError(f"{place}: has no split {split!r}; it has {sorted(splits)}")
+        return splits[split]
+    if (path / "state.json").is_file():
+        return datasets.Dataset.load_from_disk(str(path))
+    return datasets.load_dataset(str(path) if path.exists() else place, config, split=split)

@@ -1,0 +1,1 @@
+"""DiffusER: a text editor by edits."""

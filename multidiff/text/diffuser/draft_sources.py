@@ -1,0 +1,184 @@
+"""What texts begin as when they are edited: as drafts that are given, as noise, as nothing."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from multidiff.text.diffuser.model import EditedText
+from multidiff.text.model import TextModel
+from multidiff.text.request import TextOrder
+from multidiff.utils.errors import InputError
+
+Start = Literal["nothing", "noise"]
+SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a text begins as.
+
+    Attributes:
+        tokens: of the draft.
+        order: what is asked of the text.
+        seed: of its draws.
+        typed: the draft as it stood, if it was a text.
+    """
+
+    tokens: Sequence[int]
+    order: TextOrder
+    seed: int
+    typed: str = ""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How drafts are had, as options tell it.
+
+    Attributes:
+        sources: drafts or, for a model that reads such, what texts are made from.
+        start: begin from nothing or from noise.
+        bootstrap: a model that drafts.
+        length: tokens of noise, or of what the other model drafts.
+    """
+
+    sources: Sequence[str] = ()
+    start: Start | None = None
+    bootstrap: TextModel | None = None
+    length: int | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The sources; a blank one is none where texts are to begin from nothing."""
+        return [one for one in self.sources if one.strip() or self.start != "nothing"]
+
+    def kind(self, model: EditedText) -> Literal["typed", "nothing", "noise", "drafted"]:
+        """What texts begin as.
+
+        A model that reads sources edits them only if it was trained to.
+
+        Raises:
+            InputError: if options contradict each other.
+        """
+        reads, given = model.domain.source_length > 0, bool(self.texts)
+        if reads and not given:
+            raise InputError("--source: this model makes texts from others; give one")
+        if self.bootstrap is not None:
+            if self.start is not None or (given and not reads):
+                other = "--source" if self.start is None else f"--start {self.start}"
+                raise InputError(f"--bootstrap: its texts are the drafts; leave {other} out")
+            return "drafted"
+        if self.start is not None and given and not reads:
+            raise InputError(f"--start {self.start}: --source is the draft; leave one of them out")
+        if self.start is None and given and (model.from_source > 0 or not reads):
+            return self._without_length("typed")
+        if self.start == "nothing" or (self.start is None and model.from_nothing == 1):
+            return self._without_length("nothing")
+        return "noise"
+
+    def _without_length(self, kind: Literal["typed", "nothing"]) -> Literal["typed", "nothing"]:
+        if self.length is not None:
+            raise InputError(
+                f"--length {self.length}: is that of noise, or of what --bootstrap drafts; "
+                "leave it out"
+            )
+        return kind
+
+
+def drafts_of(
+    model: EditedText, orders: Sequence[TextOrder], seeds: Sequence[int], beginning: Beginning
+) -> list[Draft]:
+    """A draft of each order, source and seed.
+
+    Raises:
+        InputError: if the model cannot read a source, or options contradict each other.
+    """
+    kind, reads = beginning.kind(model), model.domain.source_length > 0
+    for text in beginning.texts:
+        check_typed(text)
+        if reads:
+            count = len(model.domain.vocabulary.numbers(text))
+            _check_length("--source", text, count, model.domain.source_length - 1)
+    every = [
+        (replace(order, source=text if reads else ""), text, seed)
+        for order in orders
+        for text in beginning.texts or [""]
+        for seed in seeds
+    ]
+    asked, typed, numbers = (list(column) for column in zip(*every, strict=True))
+    if kind == "noise":
+        lengths = [replace(order, length=beginning.length) for order in asked]
+        tokens = model.noise_drafts(lengths, seed=numbers)
+    elif kind == "nothing":
+        tokens = [()] * len(every)
+    else:
+        option = "--source"
+        if beginning.bootstrap is not None:
+            option = "--bootstrap"
+            typed = _bootstrapped(beginning.bootstrap, asked, numbers, beginning.length)
+        return _read(model, asked, numbers, typed, option)
+    return [Draft(*one) for one in zip(tokens, asked, numbers, strict=True)]
+
+
+def check_typed(text: str) -> None:
+    """See whether a text can be one.
+
+    Raises:
+        InputError: if it is blank or holds what no text holds.
+    """
+    if not text.strip():
+        raise InputError(f"--source {text!r}: is blank; write one, or --start nothing")
+    for character in text:
+        kind = unicodedata.category(character)
+        if kind == "Cs" or (kind == "Cc" and not character.isspace()):
+            what = "half a character" if kind == "Cs" else "a control character"
+            raise InputError(
+                f"--source {_short(text)}: U+{ord(character):04X} is {what}; take it out"
+            )
+
+
+def _read(
+    model: EditedText,
+    orders: Sequence[TextOrder],
+    seeds: Sequence[int],
+    texts: Sequence[str],
+    option: str,
+) -> list[Draft]:
+    """Drafts that are texts."""
+    drafts = []
+    for order, seed, text in zip(orders, seeds, texts, strict=True):
+        tokens = model.domain.vocabulary.numbers(text)
+        _check_length(option, text, len(tokens), model.editor.length)
+        drafts.append(Draft(tokens, order, seed, text))
+    return drafts
+
+
+def _bootstrapped(
+    drafter: TextModel, orders: Sequence[TextOrder], seeds: Sequence[int], length: int | None
+) -> list[str]:
+    """What another model drafts, told what it can be told."""
+    told = drafter.domain
+    asked = [
+        TextOrder(
+            order.meaning if told.meanings is not None else {},
+            length=length,
+            source=order.source if told.source_length else "",
+        )
+        for order in orders
+    ]
+    return drafter.generate(asked, seed=seeds)
+
+
+def _check_length(option: str, text: str, count: int, most: int) -> None:
+    if count > most:
+        raise InputError(
+            f"{option} {_short(text)}: has {count} tokens and this model reads {most} at most; "
+            "shorten it"
+        )
+
+
+def _short(text: str) -> str:
+    """The beginning of a text on one line."""
+    return repr(text[:SHOWN]) + ("..." if len(text) > SHOWN else "")

@@ -1,0 +1,108 @@
+"""What an editor reads and writes: drafts, edits marked on them, the stream of its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, Span
+from multidiff.core.protocols import Condition
+from multidiff.text.data.vocabulary import END, PAD
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """Texts to be edited, a slot before each.
+
+    Attributes:
+        tokens: numbers, END in the slot, PAD behind.
+        real: where there is a token or the slot.
+        condition: what the network is told of them.
+    """
+
+    tokens: Int[Tensor, "batch places"]
+    real: Bool[Tensor, "batch places"]
+    condition: Condition = None
+
+    @classmethod
+    def of(
+        cls, texts: Sequence[Sequence[int]], condition: Condition, device: torch.device
+    ) -> Drafts:
+        """Drafts of some texts."""
+        longest = 1 + max(map(len, texts))
+        rows = [[END, *text] + [PAD] * (longest - 1 - len(text)) for text in texts]
+        tokens = torch.tensor(rows, device=device)
+        return cls(tokens, tokens != PAD, condition)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Edits of drafts.
+
+    Attributes:
+        tags: KEEP, REPLACE or DELETE at each place; KEEP in the slot and in padding.
+        gaps: whether something is inserted behind each place.
+    """
+
+    tags: Int[Tensor, "batch places"]
+    gaps: Bool[Tensor, "batch places"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the generator has written, span after span, each closed by END.
+
+    Attributes:
+        read: the token before each that is written; END where a span begins.
+        slots: place of the draft at which the span is written.
+        kinds: 1 where that is an insertion, 0 where it is a replacement.
+        real: where there is anything.
+    """
+
+    read: Int[Tensor, "batch written"]
+    slots: Int[Tensor, "batch written"]
+    kinds: Int[Tensor, "batch written"]
+    real: Bool[Tensor, "batch written"]
+
+    @classmethod
+    def of(cls, spans: Sequence[Sequence[Span]], device: torch.device) -> Stream:
+        """The stream of spans that are written, or begun; deletions are passed over."""
+        rows = [
+            [
+                (token, span.start + (span.edit != INSERT), int(span.edit == INSERT), True)
+                for span in some
+                if span.edit != DELETE
+                for token in (END, *span.tokens)
+            ]
+            for some in spans
+        ]
+        longest = max(1, *map(len, rows))
+        padded = [row + [(PAD, 0, 0, False)] * (longest - len(row)) for row in rows]
+        read, slots, kinds, real = torch.tensor(padded, device=device).unbind(dim=-1)
+        return cls(read, slots, kinds, real.bool())
+
+    @property
+    def follows(self) -> Int[Tensor, "batch written"]:
+        """The token that follows each, PAD where there is nothing.
+
+        Where a span begins, END is read: the same END closes the span before.
+        """
+        last = self.real & ~F.pad(self.real[:, 1:], (0, 1))
+        return F.pad(self.read[:, 1:], (0, 1), value=PAD).masked_fill(last, END)
+
+
+def marks_of(spans: Sequence[Sequence[Span]], places: int, device: torch.device) -> Marks:
+    """Marks of drafts with so many places, the slot counted."""
+    tags = torch.full((len(spans), places), int(KEEP))
+    gaps = torch.zeros(len(spans), places, dtype=torch.bool)
+    for row, some in enumerate(spans):
+        for span in some:
+            if span.edit == INSERT:
+                gaps[row, span.start] = True
+            tags[row, 1 + span.start : 1 + span.stop] = int(span.edit)
+    return Marks(tags.to(device), gaps.to(device))

@@ -1,0 +1,201 @@
+"""Texts by edits: a draft is tagged and rewritten, again and again (DiffusER, Reid et al. 2022).
+
+The paper has no code. What it leaves open, and is decided here, beside
+:mod:`multidiff.core.edit.process`:
+
+- **What training aims at.** The clean text, or the state before the last step; the recipe says.
+  Far from clean text the state before is noise too, and cannot be told from the one behind:
+  small models aim at the clean text.
+- **What an edit is.** All that happens between two kept tokens: which of the tokens that go are
+  replaced and which deleted, ties of the alignment settle, and no text shows it.
+- **Which drafts it learns from.** Corrupted texts, and for a share of them (``from_own``) what
+  the editor itself makes of those: noise is easy to see, its own mistakes are not.
+- **When editing ends**: where the tagger keeps every token and fills no gap.
+- **How much of it is done at once**: all edits that the tagger wants, or an even share of them,
+  the surest first, so that a text that starts from noise comes in as many revisions as are
+  asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+
+from multidiff.core.edit.process import EditProcess
+from multidiff.core.random import generators, mixed_seed
+from multidiff.models.base import DomainModel
+from multidiff.models.requests import Seed, checked_seeds, one_each
+from multidiff.text.data.vocabulary import FIRST
+from multidiff.text.diffuser.network import Editor
+from multidiff.text.diffuser.reviser import History, Reviser
+from multidiff.text.diffuser.sampling_config import EditWalk
+from multidiff.text.diffuser.task import Aim, EditTask
+from multidiff.text.domain import TextDomain
+from multidiff.text.request import TextOrder, candidate_seeds, drawn_index, told_of
+from multidiff.utils.errors import InputError
+
+Noise = Literal["uniform", "frequency"]
+
+
+class EditedText(DomainModel):
+    """A model that edits texts.
+
+    Args:
+        domain: texts to tokens, and what they are made from.
+        process: how training corrupts them.
+        editor: the network.
+        walk: how to revise where nobody says otherwise.
+        noise: what corruption writes: all tokens alike, or each as often as texts have it.
+        aim: see :class:`~multidiff.text.diffuser.task.EditTask`.
+        drop_condition: likewise.
+        from_source: likewise.
+        from_nothing: likewise.
+        from_own: likewise.
+
+    Raises:
+        ValueError: if these do not fit each other.
+    """
+
+    domain: TextDomain
+
+    def __init__(
+        self,
+        domain: TextDomain,
+        process: EditProcess,
+        editor: Editor,
+        walk: EditWalk | None = None,
+        noise: Noise = "uniform",
+        aim: Aim = "clean",
+        drop_condition: float = 0.0,
+        from_source: float = 0.0,
+        from_nothing: float = 0.0,
+        from_own: float = 0.0,
+    ):
+        sizes = {domain.vocabulary.size, process.size, editor.size}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"a vocabulary of {domain.vocabulary.size} for a process of size {process.size} "
+                f"and an editor of size {editor.size}: make them alike"
+            )
+        super().__init__(domain)
+        domain.check_reader(editor)
+        self.process, self.editor = process, editor
+        self.walk = EditWalk() if walk is None else walk
+        self.noise: Noise = noise
+        self.aim: Aim = aim
+        self.drop_condition = drop_condition
+        self.from_source, self.from_nothing = from_source, from_nothing
+        self.from_own = from_own
+        if noise == "uniform":
+            process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
+
+    def corruption(self) -> EditProcess:
+        """The process, told what to write."""
+        if self.noise == "frequency":
+            counts = getattr(self.domain.vocabulary, "counts", None)
+            if counts is None:
+                raise InputError(
+                    f"noise: frequency: a {type(self.domain.vocabulary).__name__} does not count "
+                    "its pieces; set noise: uniform"
+                )
+            self.process.write([0.0] * FIRST + [float(n) for n in counts.values()])
+        return self.process
+
+    def task(self) -> EditTask:
+        """What a trainer trains."""
+        return EditTask(
+            self.domain,
+            self.corruption(),
+            self.editor,
+            self.aim,
+            self.drop_condition,
+            self.from_source,
+            self.from_nothing,
+            self.from_own,
+        )
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "texts"}
+
+    @torch.no_grad()
+    def revise(
+        self,
+        drafts: Sequence[Sequence[int]],
+        orders: Sequence[TextOrder] | None = None,
+        *,
+        walk: EditWalk | None = None,
+        seed: Seed = 0,
+        batch_size: int = 64,
+        on_history: Callable[[History], None] | None = None,
+    ) -> list[History]:
+        """Every revision of each draft, the draft itself first.
+
+        Args:
+            drafts: tokens.
+            orders: what is asked of each.
+            walk: how to revise; the model's own where not given.
+            seed: of the draws: draft ``i`` has ``seed + i``, or the i-th of several.
+            batch_size: drafts at a time, each of their candidates counted.
+            on_history: receives the revisions of each draft in turn, batch by batch.
+
+        Raises:
+            InputError: if a draft is longer than the model reads.
+        """
+        most = self.editor.length
+        for draft in drafts:
+            if len(draft) > most:
+                raise InputError(
+                    f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
+                )
+        nothing = [TextOrder() for _ in drafts]
+        asked = nothing if orders is None else one_each(orders, TextOrder, "order")
+        how = self.walk if walk is None else walk
+        seeds = checked_seeds(seed, len(drafts))
+        rngs = [generators(candidate_seeds(one, how.candidates)) for one in seeds]
+        reviser = Reviser(self.domain, self.editor, how)
+        at_once = max(1, batch_size // how.candidates)
+        found: list[History] = []
+        for first in range(0, len(drafts), at_once):
+            rows = slice(first, first + at_once)
+            done = reviser(drafts[rows], asked[rows], rngs[rows])
+            found += done
+            if on_history is not None:
+                for history in done:
+                    on_history(history)
+        return found
+
+    def noise_drafts(self, orders: Sequence[TextOrder], *, seed: Seed = 0) -> list[tuple[int, ...]]:
+        """Random tokens for each order: as many as it says, or as the training texts have.
+
+        Raises:
+            InputError: if an order asks for more than the model reads.
+        """
+        # Mixed, so that what is written later does not follow the draws of its own noise.
+        orders = one_each(orders, TextOrder, "order")
+        rngs = generators([mixed_seed(one, 1) for one in checked_seeds(seed, len(orders))])
+        lengths = [self._length(order, rng) for order, rng in zip(orders, rngs, strict=True)]
+        return self.corruption().prior(lengths, rngs)
+
+    def _length(self, order: TextOrder, rng: torch.Generator) -> int:
+        """How many tokens a text has, END not counted."""
+        most, end = self.editor.length, int(self.domain.ends)
+        if order.length is not None:
+            if not 1 <= order.length <= most:
+                raise InputError(f"a length of {order.length}: this model reads 1 to {most} tokens")
+            return order.length
+        told = None
+        if order.meaning or order.source:
+            told = told_of(self.domain, [order], torch.ones(1, 1, dtype=torch.bool)).get("source")
+        logits = self.domain.length_logits(1, told)[0].cpu().double()
+        return 1 + drawn_index(logits[1 + end : 1 + end + most], rng)
+
+    def texts(self, histories: Sequence[History]) -> list[str]:
+        """What each draft has become."""
+        return [self.domain.vocabulary.text(one[-1].tokens) for one in histories]
+
+    def numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Drafts of texts."""
+        return [self.domain.vocabulary.numbers(text) for text in texts]

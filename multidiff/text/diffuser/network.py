@@ -1,0 +1,183 @@
+"""The network of DiffusER: a tagger and a generator (Reid et al. 2022, section 3).
+
+    (1) p(x' | x) = p_tag(e | x) p_write(w | x, e)
+
+The tagger says of every token whether it is kept, replaced or deleted, and of every gap whether
+something is inserted there. The generator reads the text with these edits marked on it, deleted
+tokens left out, and writes the replaced and inserted spans from left to right. Place 0 is a slot
+before the first token: a text may be empty, and an insertion may come first.
+
+The paper trains two transformers. Here the generator may read the tagger's own encoding
+instead, marked: half the work, and on small data no worse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from multidiff.core.edit.alignment import DELETE
+from multidiff.nn.token_denoiser import SourceEncoder, Surroundings
+from multidiff.nn.transformer import Memory, Transformer
+from multidiff.text.diffuser.drafts import Drafts, Marks, Stream
+
+NUM_TAGS = 3  # KEEP, REPLACE, DELETE
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Drafts as the tagger reads them, and what they are made from."""
+
+    drafts: Drafts
+    places: Float[Tensor, "batch places width"]
+    around: Surroundings
+
+
+@dataclass(frozen=True)
+class Template:
+    """Marked drafts as the generator reads them.
+
+    Attributes:
+        places: of the drafts.
+        context: what is read: sources, and these.
+        keys: which of that are there.
+        positions: of that, for attention.
+        ends: the first position behind each.
+    """
+
+    places: Float[Tensor, "batch places width"]
+    context: Float[Tensor, "batch all width"]
+    keys: Bool[Tensor, "batch all"]
+    positions: Int[Tensor, " all"]
+    ends: Int[Tensor, " batch"]
+
+    def __getitem__(self, rows: Tensor) -> Template:
+        """Some of the rows, or some of them several times."""
+        return Template(
+            self.places[rows], self.context[rows], self.keys[rows], self.positions, self.ends[rows]
+        )
+
+
+class Editor(nn.Module):
+    """Tags drafts and writes what is missing.
+
+    The condition is a dict with ``source`` (batch, places), numbers of what a text is made
+    from, -1 where that is left out.
+
+    Args:
+        size: how many tokens there are.
+        width: of the transformers.
+        layers: of the tagger's.
+        heads: of their attention.
+        length: the longest draft.
+        writer_layers: of the generator's.
+        shared: the generator reads the tagger's encoding; else one of its own, of as many
+            layers.
+        sources: how many numbers a source is made of; 0 without sources.
+        source_layers: of the source's encoder.
+        source_length: the longest source.
+        expansion: inner width of the perceptrons over that of the blocks.
+        dropout: share of each branch that training drops.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        width: int = 512,
+        layers: int = 6,
+        heads: int = 8,
+        length: int = 128,
+        writer_layers: int = 6,
+        shared: bool = True,
+        sources: int = 0,
+        source_layers: int = 1,
+        source_length: int = 64,
+        expansion: int = 4,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.size, self.length = size, length
+        self.words = nn.Embedding(size, width)
+        self.places = nn.Embedding(length + 1, width)
+        self.tag_marks = nn.Embedding(NUM_TAGS, width)
+        self.gap_marks = nn.Embedding(2, width)
+        self.kinds = nn.Embedding(2, width)
+        for one in (self.words, self.places, self.tag_marks, self.gap_marks, self.kinds):
+            nn.init.normal_(one.weight, std=0.02)
+        self.encoder = Transformer(width, layers, heads, 0, expansion, dropout)
+        self.tagger = nn.Linear(width, NUM_TAGS)
+        self.inserter = nn.Linear(width, 1)
+        self.reader = None if shared else Transformer(width, layers, heads, 0, expansion, dropout)
+        self.writer = Transformer(width, writer_layers, heads, 0, expansion, dropout)
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.source = (
+            SourceEncoder(sources, width, source_layers, heads, source_length) if sources else None
+        )
+
+    def encode(self, drafts: Drafts) -> Encoding:
+        """The drafts as the tagger reads them, and their sources."""
+        around = Surroundings.of(drafts.condition, self.source, drafts.tokens)
+        keys = around.keys(drafts.real)
+        found = self.encoder(self._read(drafts), None, around.context, keys, around.positions)
+        return Encoding(drafts, found, around)
+
+    def _read(self, drafts: Drafts) -> Tensor:
+        return self.words(drafts.tokens) + self.places.weight[: drafts.tokens.shape[1]]
+
+    def tags(
+        self, encoding: Encoding
+    ) -> tuple[Float[Tensor, "batch places tags"], Float[Tensor, "batch places"]]:
+        """Logits of the tag of each place, and that something is inserted behind it."""
+        return self.tagger(encoding.places), self.inserter(encoding.places).squeeze(-1)
+
+    def template(self, encoding: Encoding, marks: Marks) -> Template:
+        """The drafts as the generator reads them: marked, without what is deleted."""
+        drafts, around = encoding.drafts, encoding.around
+        marked = self.tag_marks(marks.tags) + self.gap_marks(marks.gaps.long())
+        left = drafts.real & (marks.tags != DELETE)
+        keys = around.keys(left)
+        if self.reader is None:
+            places = encoding.places + marked
+        else:
+            read = self._read(drafts) + marked
+            places = self.reader(read, None, around.context, keys, around.positions)
+        context = places
+        if around.context is not None:
+            context = torch.cat([around.context, places], dim=1)
+        ends = around.first + drafts.real.sum(dim=1)
+        return Template(places, context, keys, around.positions, ends)
+
+    def write(
+        self, template: Template, stream: Stream, memory: Memory | None = None
+    ) -> Float[Tensor, "batch new size"]:
+        """Logits of the token that follows each of the stream; END closes a span.
+
+        Args:
+            template: the drafts.
+            stream: what is written.
+            memory: of the drafts and of what was read of streams before, all of one length; only
+                the rest is read now, and told of.
+        """
+        known = 0 if memory is None else memory.places
+        first, count = max(0, known - template.context.shape[1]), stream.read.shape[1]
+        read, slots, kinds = (x[:, first:] for x in (stream.read, stream.slots, stream.kinds))
+        slots = slots[..., None].expand(-1, -1, template.places.shape[2])
+        x = self.words(read) + self.kinds(kinds) + template.places.gather(1, slots)
+        before = torch.ones(count, count, dtype=torch.bool, device=x.device).tril()
+        own = before & stream.real[:, None]
+        # Padding reads itself, so that no row is without keys.
+        own = (own | torch.eye(count, dtype=torch.bool, device=x.device))[:, first:]
+        told = template.keys[:, None].expand(-1, count - first, -1)
+        keys = torch.cat([told, own], dim=2)
+        # The stream stands right behind its draft, however far a batch pads that.
+        positions = template.ends[:, None] + torch.arange(first, count, device=x.device)
+        context = None
+        if not known:
+            context = template.context
+            positions = torch.cat([template.positions.expand(len(x), -1), positions], dim=1)
+        found = self.writer(x, None, context, keys, positions, memory)
+        return F.linear(found, self.words.weight, self.bias)

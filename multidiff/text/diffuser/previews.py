@@ -1,0 +1,61 @@
+"""Drafts and what becomes of them, for TensorBoard while an editor trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from multidiff.core.random import generators
+from multidiff.text.diffuser.model import EditedText
+from multidiff.text.request import TextOrder
+
+EXAMPLES = 8
+# Corruption that leaves enough of a text to see whether it is repaired.
+STEPS = 2
+
+
+def preview(model: EditedText, batch: dict[str, Any]) -> Callable[[Any, int], None]:
+    """Writes some held-out texts corrupted, once, and as they are revised.
+
+    Args:
+        model: in training.
+        batch: held-out texts.
+    """
+    texts = batch["text"][:EXAMPLES]
+    orders = _orders(model, batch, len(texts))
+    drafts = _drafts(model, texts, batch.get("source", texts)[:EXAMPLES])
+
+    def write(writer: Any, step: int) -> None:
+        writer.add_text("original", _listed(texts), 0)
+        shown = [model.domain.vocabulary.text(draft) for draft in drafts]
+        writer.add_text("draft", _listed(shown), 0)
+        writer.add_text("revised", _listed(model.texts(model.revise(drafts, orders))), step)
+
+    return write
+
+
+def _orders(model: EditedText, batch: dict[str, Any], count: int) -> list[TextOrder]:
+    """What the texts say or are made from, as far as the model is told."""
+    meanings, sources = [{}] * count, [""] * count
+    if model.domain.meanings is not None:
+        meanings = batch["meaning"]
+    if model.domain.source_length:
+        sources = batch["source"]
+    return [TextOrder(meanings[row], source=sources[row]) for row in range(count)]
+
+
+def _drafts(model: EditedText, texts: Sequence[str], sources: Sequence[str]) -> list[list[int]]:
+    """What the model begins from in training: sources, nothing, or corrupted texts."""
+    most = model.editor.length
+    if model.from_nothing == 1:
+        return [[] for _ in texts]
+    if model.from_source:
+        return [numbers[:most] for numbers in model.numbers(sources)]
+    process = model.corruption()
+    steps = min(STEPS, process.steps)
+    pairs = zip(model.numbers(texts), generators(range(len(texts))), strict=True)
+    return [[*process.corrupt(one, steps, rng)[-1].tokens][:most] for one, rng in pairs]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)

@@ -1,0 +1,173 @@
+"""The walk of an editor: drafts are tagged, spans are written, until nothing is to be edited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multidiff.core.edit.alignment import Span, rewrite
+from multidiff.text.diffuser.drafts import Drafts, marks_of
+from multidiff.text.diffuser.mbr import settled
+from multidiff.text.diffuser.network import Editor, Encoding, Template
+from multidiff.text.diffuser.sampling_config import Choice, EditWalk, choose
+from multidiff.text.diffuser.span_writer import SpanWriter, Writing
+from multidiff.text.diffuser.tagging import Tagging
+from multidiff.text.domain import TextDomain
+from multidiff.text.request import TextOrder, told_of
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A text on its way.
+
+    Attributes:
+        tokens: the text.
+        spans: the edits that led here from the revision before; none for the draft.
+        score: log probability of all edits up to here, in nats; of edits settled among several
+            candidates the tags alone.
+    """
+
+    tokens: tuple[int, ...]
+    spans: tuple[Span, ...] = ()
+    score: float = 0.0
+
+
+History = list[Revision]
+
+
+class Reviser:
+    """Revises drafts.
+
+    Args:
+        domain: what numbers and conditions are.
+        editor: the network.
+        walk: how.
+    """
+
+    def __init__(self, domain: TextDomain, editor: Editor, walk: EditWalk):
+        self.domain, self.editor, self.walk = domain, editor, walk
+        self.writer = SpanWriter(editor, walk)
+
+    def __call__(
+        self,
+        drafts: Sequence[Sequence[int]],
+        orders: Sequence[TextOrder],
+        rngs: Sequence[Sequence[torch.Generator]],
+    ) -> list[History]:
+        """Every revision of each draft on the best way, the draft first.
+
+        Args:
+            drafts: tokens.
+            orders: what is asked of each.
+            rngs: source of the draws, for each as many as there are candidates.
+        """
+        beams: list[list[History]] = [[[Revision(tuple(draft))]] for draft in drafts]
+        moving = [*range(len(drafts))]
+        for left in range(self.walk.steps, 0, -1):
+            if not moving:
+                break
+            rows = [row for row in moving for _ in beams[row]]
+            ways = [way for row in moving for way in beams[row]]
+            found = self._revised(
+                [way[-1] for way in ways], [orders[row] for row in rows],
+                [rngs[row] for row in rows], left,
+            )  # fmt: skip
+            grown: dict[int, list[History]] = {row: [] for row in moving}
+            for row, way, several in zip(rows, ways, found, strict=True):
+                grown[row] += [[*way, one] for one in several]
+            for row, longer in grown.items():
+                best = _best_of(longer, self.walk.revisions)
+                if not any(way[-1].spans for way in best):
+                    moving.remove(row)
+                # A way that rests is looked at again beside those that go on.
+                beams[row] = [way if way[-1].spans else way[:-1] for way in best]
+        return [ways[0] for ways in beams]
+
+    def read(self, texts: Sequence[Sequence[int]], orders: Sequence[TextOrder]) -> Encoding:
+        """Texts as the tagger reads them, told what is asked of each."""
+        condition = None
+        if self.domain.sources:
+            real = torch.ones(len(texts), 1, dtype=torch.bool, device=self.domain.device)
+            condition = told_of(self.domain, orders, real)
+        return self.editor.encode(Drafts.of(texts, condition, self.domain.device))
+
+    def _revised(
+        self,
+        texts: Sequence[Revision],
+        orders: Sequence[TextOrder],
+        rngs: Sequence[Sequence[torch.Generator]],
+        left: int,
+    ) -> list[list[Revision]]:
+        """The revisions that follow each text: as many as the beam is wide."""
+        encoding = self.read([one.tokens for one in texts], orders)
+        choices = self.choices([one.tokens for one in texts], encoding, left)
+        places = encoding.drafts.tokens.shape[1]
+        marks = marks_of([one.spans for one in choices], places, self.domain.device)
+        begun = [self._begun(text, one) for text, one in zip(texts, choices, strict=True)]
+        template = self.editor.template(encoding, marks)
+        if self.walk.candidates > 1:
+            found = self._settled(texts, choices, begun, template, rngs)
+        else:
+            found = self.writer(begun, template, [own for own, *_ in rngs])
+        return [
+            [Revision(rewrite(text.tokens, one.spans), one.spans, one.score) for one in several]
+            for text, several in zip(texts, found, strict=True)
+        ]
+
+    def _settled(
+        self,
+        texts: Sequence[Revision],
+        choices: Sequence[Choice],
+        begun: Sequence[Writing],
+        template: Template,
+        rngs: Sequence[Sequence[torch.Generator]],
+    ) -> list[list[Writing]]:
+        """Of several draws of each text's edits, those that risk the least."""
+        rows = [row for row, own in enumerate(rngs) for _ in own]
+        draws = [one for own in rngs for one in own]
+        written = iter(
+            self.writer([begun[row] for row in rows], template[torch.tensor(rows)], draws)
+        )
+        settled_on = []
+        for text, choice, own in zip(texts, choices, rngs, strict=True):
+            ways = [one.spans for one, *_ in islice(written, len(own))]
+            spans = settled(text.tokens, ways, choice.tagging, self.editor.length)
+            score = text.score + choice.tagging.score(spans)
+            settled_on.append([Writing(spans, 0, score, len(spans))])
+        return settled_on
+
+    def choices(
+        self, texts: Sequence[Sequence[int]], encoding: Encoding, left: int
+    ) -> list[Choice]:
+        """The edits that are made of each text, with so many revisions to come."""
+        tags, gaps = (logits.cpu().double() for logits in self.editor.tags(encoding))
+        log_tags, log_gaps = tags.log_softmax(dim=-1), _log_shares(gaps)
+        choices = []
+        for row, text in enumerate(texts):
+            count = len(text)
+            tagging = Tagging(log_tags[row, 1 : count + 1], log_gaps[row, : count + 1])
+            choices.append(choose(tagging, self.walk, left, self.editor.length))
+        return choices
+
+    def _begun(self, text: Revision, choice: Choice) -> Writing:
+        spans = choice.spans
+        kept = len(text.tokens) - sum(span.stop - span.start for span in spans)
+        return Writing(spans, self.editor.length - kept, text.score + choice.score)
+
+
+def _log_shares(logits: Tensor) -> Tensor:
+    """Log probabilities of no and yes."""
+    return F.logsigmoid(torch.stack([-logits, logits], dim=-1))
+
+
+def _best_of(ways: list[History], most: int) -> list[History]:
+    """The likeliest ways, of those that end in the same text only the best."""
+    best: dict[tuple[int, ...], History] = {}
+    for way in sorted(ways, key=lambda one: -one[-1].score):
+        best.setdefault(way[-1].tokens, way)
+    return list(best.values())[:most]

@@ -1,0 +1,62 @@
+"""How well an editor rewrites texts that are given with what they should become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multidiff.text.data.listing import TextSource
+from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.reviser import EditWalk
+from multidiff.text.metrics.scores import bleu, sari
+from multidiff.text.request import TextOrder
+from multidiff.utils.errors import InputError
+
+
+def pairs_of(source: TextSource, num: int) -> tuple[list[str], list[str]]:
+    """Held-out texts to be rewritten, and what became of them; all are held out if none are.
+
+    Raises:
+        InputError: if the source does not tell what texts are made from.
+    """
+    found = source.listing()
+    if found.sources is None:
+        raise InputError(f"{source.path}: name --source-column, the texts to be rewritten")
+    rows = source.rows(found, source.held_out_every > 0)[:num]
+    return [found.sources[row] for row in rows], [found.texts[row] for row in rows]
+
+
+def rewritten(
+    model: EditedText, sources: Sequence[str], walk: EditWalk | None, seed: int
+) -> list[str]:
+    """What a model makes of texts: it edits them, reads them beside a draft, or both."""
+    reads = model.domain.source_length > 0
+    orders = [TextOrder(source=one if reads else "") for one in sources]
+    if model.from_source > 0 or not reads:
+        most = model.editor.length
+        drafts = [numbers[:most] for numbers in model.numbers(sources)]
+    elif model.from_nothing == 1:
+        drafts = [[] for _ in sources]
+    else:
+        seeds = range(seed, seed + len(sources))
+        drafts = [[*one] for one in model.noise_drafts(orders, seed=seeds)]
+    return model.texts(model.revise(drafts, orders, walk=walk, seed=seed))
+
+
+def compared(
+    sources: Sequence[str], references: Sequence[str], made: dict[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """BLEU and SARI of several rewritings and of the sources as they are, words by spaces."""
+    told = [text.split() for text in sources]
+    wanted = [[text.split()] for text in references]
+    facts = {}
+    for name, texts in {**made, "copied": sources}.items():
+        words = [text.split() for text in texts]
+        same = sum(one == other for one, other in zip(words, told, strict=True))
+        facts[name] = {
+            "bleu": bleu(words, wanted),
+            "sari": sari(told, words, wanted),
+            "unchanged": same / len(words),
+            "exact": sum(one == other[0] for one, other in zip(words, wanted, strict=True))
+            / len(words),
+        }
+    return facts

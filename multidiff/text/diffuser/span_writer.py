@@ -1,0 +1,156 @@
+"""Writing the spans of an edited text, token by token, one way or several side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.core.discrete.samplers import TokenDraw
+from multidiff.core.edit.alignment import DELETE, Span
+from multidiff.nn.transformer import Memory
+from multidiff.text.data.vocabulary import END
+from multidiff.text.diffuser.drafts import Stream
+from multidiff.text.diffuser.network import Editor, Template
+from multidiff.text.diffuser.sampling_config import EditWalk
+from multidiff.text.domain import UNWRITTEN
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Spans of one text while they are written, from the left.
+
+    Attributes:
+        spans: the edits, with what is written of them.
+        room: tokens that may be written in all, at least one for each span.
+        score: log probability of all edits up to here, in nats.
+        current: number of the span that is being written; deletions are passed over.
+        place: of what it goes on from among all that were written on side by side.
+    """
+
+    spans: tuple[Span, ...]
+    room: int
+    score: float = 0.0
+    current: int = 0
+    place: int = 0
+
+    def __post_init__(self) -> None:
+        current = self.current
+        while current < len(self.spans) and self.spans[current].edit == DELETE:
+            current += 1
+        object.__setattr__(self, "current", current)
+
+    @property
+    def done(self) -> bool:
+        """Whether all spans are written."""
+        return self.current == len(self.spans)
+
+    @property
+    def begun(self) -> tuple[Span, ...]:
+        """The spans up to the current one."""
+        return self.spans[: self.current + 1]
+
+    def allowed(self, logits: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
+        """Logits of what may follow, -inf elsewhere.
+
+        No span is empty, and none takes the room of those that follow.
+        """
+        begun = bool(self.spans[self.current].tokens)
+        later = sum(span.edit != DELETE for span in self.spans[self.current + 1 :])
+        full = sum(len(span.tokens) for span in self.spans) + later >= self.room
+        if begun and full:
+            return torch.full_like(logits, -math.inf).index_fill(0, torch.tensor(END), 0.0)
+        never = [token for token in UNWRITTEN if token != END or not begun]
+        return logits.index_fill(0, torch.tensor(never), -math.inf)
+
+    def followed(self, token: int, log_prob: float) -> Writing:
+        """What it is after one more token; END closes a span."""
+        score = self.score + log_prob
+        if token == END:
+            return replace(self, score=score, current=self.current + 1)
+        span = self.spans[self.current]
+        longer = replace(span, tokens=(*span.tokens, token))
+        spans = (*self.spans[: self.current], longer, *self.spans[self.current + 1 :])
+        return replace(self, spans=spans, score=score)
+
+
+class SpanWriter:
+    """Writes spans by an editor's generator.
+
+    Args:
+        editor: whose generator it is.
+        walk: how tokens are drawn, or how many ways are kept side by side.
+    """
+
+    def __init__(self, editor: Editor, walk: EditWalk):
+        self.editor, self.beam = editor, walk.beam
+        self.draw = TokenDraw(walk.temperature, walk.nucleus)
+
+    def __call__(
+        self, begun: Sequence[Writing], template: Template, rngs: Sequence[torch.Generator]
+    ) -> list[list[Writing]]:
+        """The best ways to write the spans of each text, as many as the beam is wide.
+
+        Args:
+            begun: spans of each text.
+            template: the texts as the generator reads them.
+            rngs: source of the draws, one for each text.
+        """
+        beams = [[replace(one, place=row)] for row, one in enumerate(begun)]
+        grow = self._drawn if self.beam == 1 else self._widened
+        memory = Memory()
+        while True:
+            rows = [row for row, ways in enumerate(beams) for way in ways if not way.done]
+            if not rows:
+                return beams
+            ways = [way for ways in beams for way in ways if not way.done]
+            memory.take(torch.tensor([way.place for way in ways]))
+            log_probs = self._following(ways, template[torch.tensor(rows)], memory)
+            ways = [replace(way, place=place) for place, way in enumerate(ways)]
+            grown = grow(ways, log_probs, [rngs[row] for row in rows])
+            beams = [[way for way in ways if way.done] for ways in beams]
+            for row, several in zip(rows, grown, strict=True):
+                beams[row] += several
+            beams = [sorted(ways, key=lambda way: -way.score)[: self.beam] for ways in beams]
+
+    def _following(
+        self, ways: Sequence[Writing], template: Template, memory: Memory
+    ) -> Float[Tensor, "ways size"]:
+        """Log probabilities of the token that follows each, on the CPU.
+
+        Every way grows by a token at a time, END among them, so their streams are equally long.
+        """
+        stream = Stream.of([way.begun for way in ways], template.places.device)
+        found = self.editor.write(template, stream, memory)[:, -1].cpu().double()
+        allowed = [way.allowed(row) for way, row in zip(ways, found, strict=True)]
+        return torch.log_softmax(torch.stack(allowed), dim=-1)
+
+    def _drawn(
+        self, ways: Sequence[Writing], log_probs: Tensor, rngs: Sequence[torch.Generator]
+    ) -> list[list[Writing]]:
+        """Each way with a token drawn."""
+        everywhere = torch.ones(len(ways), 1, dtype=torch.bool)
+        drawn = self.draw(log_probs[:, None], everywhere, rngs)
+        found = log_probs.gather(1, drawn)
+        return [
+            [way.followed(token, log_prob)]
+            for way, (token,), (log_prob,) in zip(ways, drawn.tolist(), found.tolist(), strict=True)
+        ]
+
+    def _widened(
+        self, ways: Sequence[Writing], log_probs: Tensor, rngs: Sequence[torch.Generator]
+    ) -> list[list[Writing]]:
+        """Each way with each of the likeliest tokens."""
+        found, tokens = log_probs.topk(min(self.beam, log_probs.shape[1]), dim=1)
+        return [
+            [
+                way.followed(token, log_prob)
+                for token, log_prob in zip(numbers, shares, strict=True)
+                if log_prob > -math.inf
+            ]
+            for way, numbers, shares in zip(ways, tokens.tolist(), found.tolist(), strict=True)
+        ]

@@ -1,0 +1,248 @@
+"""What trains an editor: texts are corrupted by edits, and it learns to undo them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multidiff.core.devices import in_float64
+from multidiff.core.edit.alignment import Span, align_many, rewrite
+from multidiff.core.edit.process import EditProcess
+from multidiff.core.guidance import leave_out
+from multidiff.core.protocols import Condition
+from multidiff.core.random import Rng, uniform
+from multidiff.text.data.vocabulary import END, PAD
+from multidiff.text.diffuser.drafts import Drafts, Marks, Stream, marks_of
+from multidiff.text.diffuser.network import Editor
+from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
+
+Aim = Literal["clean", "before"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Drafts, the edits that are to be made of them, and the texts that then stand there."""
+
+    drafts: Drafts
+    spans: list[tuple[Span, ...]]
+    encoded: EncodedText | None = None
+
+    @classmethod
+    def of(
+        cls,
+        befores: Sequence[Sequence[int]],
+        afters: Sequence[Sequence[int]],
+        condition: Condition,
+        device: torch.device,
+        encoded: EncodedText | None = None,
+    ) -> Lesson:
+        """How some texts become others, passage by passage.
+
+        Args:
+            befores: the drafts.
+            afters: what they are to become.
+            condition: what the network is told of them.
+            device: where it is.
+            encoded: the texts, for the loss of their lengths.
+        """
+        spans = [one.passages() for one in align_many(befores, afters)]
+        return cls(Drafts.of(befores, condition, device), spans, encoded)
+
+
+class EditTask(nn.Module):
+    """Undoing edits: cross-entropies of tags, of gaps and of what is written.
+
+    Args:
+        domain: texts to tokens, and conditions.
+        process: that corrupts them.
+        editor: the network.
+        aim: what it is to lead to: the "clean" text, or the state "before" the last step.
+        drop_condition: share of the samples whose condition is left out.
+        from_source: share of the samples whose draft is the text that theirs is made from
+            (the paper's source bootstrap).
+        from_nothing: share of those whose draft is empty. With all of them this is an ordinary
+            autoregressive model of texts. The rest are corrupted.
+        from_own: share of the samples, of whatever draft, whose draft is first corrected by
+            words that the editor draws: it learns to see the mistakes that it makes itself.
+
+    Raises:
+        ValueError: if the shares are none.
+    """
+
+    def __init__(
+        self,
+        domain: TextDomain,
+        process: EditProcess,
+        editor: Editor,
+        aim: Aim = "clean",
+        drop_condition: float = 0.0,
+        from_source: float = 0.0,
+        from_nothing: float = 0.0,
+        from_own: float = 0.0,
+    ):
+        if not 0 <= from_own <= 1:
+            raise ValueError(f"from_own {from_own:g}: a share of one")
+        if min(from_source, from_nothing) < 0 or from_source + from_nothing > 1:
+            raise ValueError(
+                f"from_source {from_source:g} and from_nothing {from_nothing:g}: shares of one"
+            )
+        super().__init__()
+        self.domain, self.process, self.editor = domain, process, editor
+        self.aim: Aim = aim
+        self.drop_condition = drop_condition
+        self.from_source, self.from_nothing = from_source, from_nothing
+        self.from_own = from_own
+
+    def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
+        """Nats for each tag, gap and written token of each sample, and for its length."""
+        lesson = self.lesson(batch, rng)
+        assert lesson.encoded is not None
+        length = self.domain.length_loss(lesson.encoded)
+        return {**lesson_losses(self.editor, lesson), "length": length}
+
+    def lesson(self, batch: Any, rng: Rng | None) -> Lesson:
+        """Drafts of a batch of texts and what is to be made of them."""
+        tokens, condition = self.domain.encoded(batch, rng)
+        texts = [[n for n in row if n not in (PAD, END)] for row in tokens.tolist()]
+        befores, afters = self._pairs(texts, batch.get("source"), rng)
+        told = self._condition(condition, len(texts), rng)
+        encoded = EncodedText(tokens, condition, tokens=tokens)
+        if self.from_own > 0:
+            befores = self._corrected(befores, afters, told, rng)
+        return Lesson.of(befores, afters, told, self.domain.device, encoded)
+
+    def _corrected(
+        self,
+        befores: list[list[int]],
+        afters: list[list[int]],
+        told: dict[str, Tensor],
+        rng: Rng | None,
+    ) -> list[list[int]]:
+        """The drafts, a share of them corrected by words of the editor's own."""
+        rows = (uniform((len(befores),), rng) < self.from_own).nonzero().flatten().tolist()
+        if not rows:
+            return befores
+        some = [befores[row] for row in rows]
+        condition = {key: value[rows] for key, value in told.items()}
+        lesson = Lesson.of(some, [afters[row] for row in rows], condition, self.domain.device)
+        rngs = [rng[row] for row in rows] if isinstance(rng, Sequence) else rng
+        own = dict(zip(rows, own_drafts(self.editor, lesson, some, rngs), strict=True))
+        return [own.get(row, before) for row, before in enumerate(befores)]
+
+    def _pairs(
+        self, texts: list[list[int]], sources: Sequence[str] | None, rng: Rng | None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        levels = self.process.draw_level(len(texts), rng)
+        walks = self.process.corrupt_many(texts, levels, rng)
+        befores = [[*walk[-1].tokens][: self.editor.length] for walk in walks]
+        afters = texts
+        if self.aim == "before":
+            afters = [[*walk[max(0, len(walk) - 2)].tokens] for walk in walks]
+        start = uniform((len(texts),), rng).tolist()
+        for row, draw in enumerate(start):
+            if draw < self.from_nothing:
+                befores[row], afters[row] = [], texts[row]
+            elif sources is not None and draw < self.from_nothing + self.from_source:
+                numbers = self.domain.vocabulary.numbers(sources[row])
+                befores[row], afters[row] = numbers[: self.editor.length], texts[row]
+        return befores, afters
+
+    def _condition(
+        self, condition: dict[str, Tensor], batch: int, rng: Rng | None
+    ) -> dict[str, Tensor]:
+        told = {key: value for key, value in condition.items() if key != "real"}
+        if not told or self.drop_condition == 0:
+            return told
+        return leave_out(told, uniform((batch,), rng) < self.drop_condition)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an editor says of a lesson.
+
+    Attributes:
+        marks: the edits that are to be made.
+        tags: logits.
+        gaps: likewise.
+        stream: what is to be written.
+        wrote: logits of what follows each token of the stream.
+    """
+
+    marks: Marks
+    tags: Float[Tensor, "batch places tags"]
+    gaps: Float[Tensor, "batch places"]
+    stream: Stream
+    wrote: Float[Tensor, "batch written size"]
+
+    @classmethod
+    def of(cls, editor: Editor, lesson: Lesson) -> Answers:
+        """The answers, each word told what is right before it."""
+        drafts, device = lesson.drafts, lesson.drafts.tokens.device
+        marks = marks_of(lesson.spans, drafts.tokens.shape[1], device)
+        encoding = editor.encode(drafts)
+        tags, gaps = editor.tags(encoding)
+        stream = Stream.of(lesson.spans, device)
+        wrote = editor.write(editor.template(encoding, marks), stream)
+        return cls(marks, tags.float(), gaps.float(), stream, wrote.float())
+
+
+def lesson_losses(editor: Editor, lesson: Lesson) -> dict[str, Float[Tensor, " batch"]]:
+    """The cross-entropies of a lesson in nats: ``tag``, ``gap`` and ``write``."""
+    said = Answers.of(editor, lesson)
+    marks, stream = said.marks, said.stream
+    tag = F.cross_entropy(said.tags.flatten(0, 1), marks.tags.flatten(), reduction="none")
+    gap = F.binary_cross_entropy_with_logits(said.gaps, marks.gaps.float(), reduction="none")
+    tokens = lesson.drafts.real.clone()
+    tokens[:, 0] = False
+    wrote = F.cross_entropy(said.wrote.flatten(0, 1), stream.follows.flatten(), reduction="none")
+    return {
+        "tag": _mean(tag.view_as(marks.tags), tokens),
+        "gap": _mean(gap, lesson.drafts.real),
+        "write": _mean(wrote.view_as(stream.read), stream.real),
+    }
+
+
+@torch.no_grad()
+def own_drafts(
+    editor: Editor, lesson: Lesson, befores: Sequence[Sequence[int]], rng: Rng | None
+) -> list[list[int]]:
+    """Drafts with the mistakes that the editor itself makes.
+
+    Every edit of the lesson is made, with words drawn from what the editor would write there,
+    each told what is right before it: one evaluation for all, and as many words as are right.
+
+    Args:
+        editor: which writes.
+        lesson: the edits that are to be made.
+        befores: the drafts that the lesson is of.
+        rng: source of the draws.
+    """
+    said = Answers.of(editor, lesson)
+    words = said.stream.real & (said.stream.follows != END)
+    never = torch.tensor(UNWRITTEN, device=words.device)
+    shares = in_float64(said.wrote[words].index_fill(1, never, -math.inf)).softmax(dim=1)
+    # A row's first draws are the same however far a batch pads it.
+    draws = uniform(tuple(words.shape), rng)[words.cpu()].to(shares.device)
+    drawn = torch.searchsorted(shares.cumsum(dim=1), draws[:, None], right=True)
+    written = iter(drawn.flatten().clamp(max=editor.size - 1).tolist())
+    return [
+        [*rewrite(before, [_filled(span, written) for span in spans])][: editor.length]
+        for before, spans in zip(befores, lesson.spans, strict=True)
+    ]
+
+
+def _filled(span: Span, words: Iterator[int]) -> Span:
+    """The span with the next words in place of its own."""
+    return replace(span, tokens=tuple(islice(words, len(span.tokens))))
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    return (values * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)

@@ -1,0 +1,1 @@
+"""Diffusion-LM: Gaussian diffusion of token embeddings."""

@@ -1,0 +1,155 @@
+"""Classifiers of noisy texts, by which sampling is controlled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from multidiff.core.gaussian.classifier_guidance import LogLikelihood
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.random import Rng
+from multidiff.nn.embeddings import LogSNREmbedding
+from multidiff.nn.transformer import Transformer
+from multidiff.text.diffusion_lm.domain import EmbeddedDomain
+from multidiff.utils.errors import InputError
+
+
+class TextClassifier(nn.Module):
+    """Tells the values of attributes from the noisy embeddings of a text.
+
+    One network reads; each attribute has a head of its own, with one class more for "not
+    mentioned" (the first).
+
+    Args:
+        domain: of the model that is to be controlled, whose embeddings it reads; training
+            leaves them as they are.
+        process: of that model.
+        width: of the transformer.
+        layers: blocks.
+        heads: of attention.
+        embedding_width: of the level's embedding.
+        dropout: share of each branch that training drops.
+
+    Raises:
+        ValueError: if the domain has no table of meanings.
+    """
+
+    def __init__(
+        self,
+        domain: EmbeddedDomain,
+        process: GaussianProcess,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        embedding_width: int = 64,
+        dropout: float = 0.1,
+    ):
+        if domain.meanings is None:
+            raise ValueError("a classifier needs a domain with meanings")
+        super().__init__()
+        self.domain, self.process = domain.requires_grad_(False), process
+        self.attributes = domain.meanings.attributes
+        self.read = nn.Linear(domain.width, width)
+        self.places = nn.Embedding(domain.length, width)
+        self.level = LogSNREmbedding(embedding_width)
+        self.body = Transformer(width, layers, heads, embedding_width, dropout=dropout)
+        self.counts = [1 + len(values) for values in self.attributes.values()]
+        self.say = nn.Linear(width, sum(self.counts))
+
+    def task(self) -> TextClassifier:
+        """What a trainer trains."""
+        return self
+
+    def facts(self) -> dict[str, str]:
+        """What the weights were made for."""
+        return {"kind": "classifier of texts"}
+
+    def files(self) -> dict[str, str]:
+        """What must lie beside the weights."""
+        return self.domain.files()
+
+    def settle(self, folder: Path) -> None:
+        """Take that up."""
+        self.domain.settle(folder)
+
+    def data_fingerprint(self) -> dict[str, Any]:
+        """Return the fingerprint of what the vocabulary is made from."""
+        return self.domain.data_fingerprint()
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "batch length state"],
+        level: NoiseLevel,
+        real: Bool[Tensor, "batch length"],
+    ) -> list[Float[Tensor, "batch classes"]]:
+        """Log probabilities of the classes of each attribute."""
+        x = self.read(noisy) + self.places.weight[: noisy.shape[1]]
+        found = self.body(x, self.level(level), keys=real)
+        mean = (found * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
+        return [one.log_softmax(dim=-1) for one in self.say(mean).split(self.counts, dim=-1)]
+
+    def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
+        """Cross-entropy of each attribute, on texts at random levels."""
+        encoded = self.domain.encode(batch, rng)
+        level = self.process.draw_level(len(encoded.clean), rng).to(encoded.clean.device)
+        noisy = self.process.corrupt(encoded.clean, level, rng).noisy
+        found = self(noisy, level, encoded.real)
+        classes = self.classes(batch["meaning"]).to(noisy.device)
+        return {
+            name.replace(" ", "_"): F.nll_loss(one, classes[:, place], reduction="none")
+            for place, (name, one) in enumerate(zip(self.attributes, found, strict=True))
+        }
+
+    def classes(self, meanings: list[dict[str, str]]) -> Tensor:
+        """The class of each attribute in meanings, 0 where it is not mentioned."""
+        table = self.domain.meanings
+        assert table is not None
+        firsts = torch.tensor(list(table.absent.values()))
+        return torch.tensor([table.whole(one) for one in meanings]) - firsts
+
+    def wanted(self, wanted: Mapping[str, str], real: Tensor) -> LogLikelihood:
+        """The log likelihood that texts have all the values.
+
+        Args:
+            wanted: attributes and their values.
+            real: where the texts have tokens.
+
+        Raises:
+            InputError: if an attribute or a value is none that it knows.
+        """
+        table = self.domain.meanings
+        assert table is not None
+        names = list(self.attributes)
+        places = []
+        for attribute, value in wanted.items():
+            table.check(attribute, value)
+            number = table.number[attribute, value] - table.absent[attribute]
+            places.append((names.index(attribute), number))
+
+        def log_likelihood(noisy: Tensor, level: NoiseLevel) -> Tensor:
+            found = self(noisy, level, real)
+            return torch.stack([found[head][:, number] for head, number in places]).sum(dim=0)
+
+        return log_likelihood
+
+    def check_fits(self, domain: EmbeddedDomain) -> None:
+        """See whether it reads the embeddings of a domain.
+
+        Raises:
+            InputError: if they are others.
+        """
+        own = self.domain.table
+        if own.shape != domain.table.shape or not torch.allclose(
+            own.float().cpu(), domain.table.float().cpu(), atol=2e-3
+        ):
+            raise InputError(
+                "the classifier was trained on the embeddings of another model; train it on "
+                "those of this one"
+            )

@@ -1,0 +1,142 @@
+"""Sampling from a model of word embeddings on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multidiff.text.cli import (
+    FIRST,
+    LENGTH,
+    check_guidance,
+    drawn,
+    orders_of,
+    write,
+)
+from multidiff.text.data.vocabulary import PAD
+from multidiff.text.diffusion_lm.classifier import TextClassifier
+from multidiff.text.diffusion_lm.model import TextDiffusion
+from multidiff.text.model import OnText
+from multidiff.text.request import Control, TextOrder
+from multidiff.utils.errors import InputError
+from multidiff.utils.report import OnLine, Report, progress
+
+# Updates after each step, their rate, and the fluency that holds texts where they are.
+PULL = (6, 50.0, 0.003)
+
+
+def sample(
+    model: TextDiffusion, *, num: int, prompts: Sequence[str], out: Path | None,
+    steps: int | None = None, solver: str | None = None, guidance: float | None = None,
+    seed: int = 0, control: list[str] = [], classifier: TextClassifier | None = None,  # noqa: B006
+    infill: list[str] = [], length: int | None = None, source: list[str] = [],  # noqa: B006
+    candidates: int = 1, temperature: float | None = None,
+    pull: tuple[float, float, float] | None = None, on_line: OnLine | None = None,
+) -> Report:  # fmt: skip
+    """Texts, a line each.
+
+    Args:
+        model: the model.
+        num: texts of each prompt; text ``i`` of each has seed ``seed + i``.
+        prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; what they
+            do not say is left open.
+        out: a file that receives the lines, or a folder for one.
+        steps: of the solver.
+        solver: its name.
+        guidance: scale of the prompts; 1 is off.
+        seed: of the noise.
+        control: ``attribute=value``, towards which a classifier pulls the texts; ``length=N``;
+            ``first=WORD``. May be repeated.
+        classifier: the model that does so.
+        infill: a text with ``[MASK]`` for each token to be found. May be repeated, or read from a
+            file (``--infill-file``).
+        length: of the texts, in tokens.
+        source: what the texts are made from, for models that read that. May be repeated, or read
+            from a file (``--source-file``).
+        candidates: drawn for each text, of which the one most like the others is told.
+        temperature: of the words that clamping chooses among.
+        pull: updates towards the controls after each step, their rate, and the fluency that
+            holds the texts where the model puts them.
+        on_line: receives each text as soon as it is done.
+
+    Raises:
+        InputError: if an option is wrong.
+    """
+    wanted = read_controls(control)
+    pinned = {name: wanted.pop(name) for name in (LENGTH, FIRST) if name in wanted}
+    check_guidance(model, guidance, prompts)
+    pulled = _pulled(classifier, wanted, pull)
+    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
+    how |= {"temperature": temperature, "candidates": candidates, "control": pulled}
+    orders = orders_of(model, prompts, infill, length, source, pinned)
+
+    def draw(every: list[TextOrder], seeds: list[int], on_text: OnText) -> list[str]:
+        with progress() as on_step:
+            return model.generate(every, **how, seed=seeds, on_step=on_step, on_text=on_text)
+
+    report = drawn(model, orders, range(seed, seed + num), draw, on_line)
+    _add_scores(report, pulled)
+    write(report.lines, out)
+    return report
+
+
+def _add_scores(report: Report, control: Control | None) -> None:
+    found = [] if control is None else scores(control, report.lines)
+    for output, score in zip(report.facts["outputs"], found, strict=False):
+        output["control"] = score
+
+
+def read_controls(controls: Sequence[str]) -> dict[str, str]:
+    """``attribute=value`` pairs.
+
+    Raises:
+        InputError: if one is written otherwise, or two contradict each other.
+    """
+    wanted: dict[str, str] = {}
+    for text in controls:
+        attribute, equals, value = text.partition("=")
+        if not equals or not attribute or not value:
+            raise InputError(f"--control {text}: write attribute=value, such as food=Italian")
+        if wanted.setdefault(attribute, value) != value:
+            raise InputError(
+                f"--control {text}: contradicts --control {attribute}={wanted[attribute]}; keep one"
+            )
+    return wanted
+
+
+def _pulled(
+    classifier: TextClassifier | None,
+    wanted: dict[str, str],
+    pull: tuple[float, float, float] | None,
+) -> Control | None:
+    updates, rate, fluency = given = PULL if pull is None else pull
+    told = ",".join(f"{number:g}" for number in given)
+    if min(given) < 0 or updates != int(updates):
+        raise InputError(f"--pull {told}: updates, rate and fluency, each 0 or more")
+    if not wanted:
+        if pull is not None:
+            raise InputError(f"--pull {told}: is of --control attribute=value; give one")
+        return None
+    if classifier is None:
+        told = ", ".join(f"{name}={value}" for name, value in wanted.items())
+        raise InputError(f"--control {told}: needs a classifier; name one by --classifier")
+    return Control(classifier, wanted, int(updates), rate, fluency)
+
+
+@torch.no_grad()
+def scores(control: Control, texts: Sequence[str]) -> list[dict[str, float]]:
+    """How probable the classifier finds each wanted value in finished texts."""
+    domain, process = control.classifier.domain, control.classifier.process
+    tokens = domain.tokens(texts)
+    real = tokens != PAD
+    times = torch.full((len(texts),), 1e-3, dtype=torch.float64)
+    level = process.schedule.at(times).to(tokens.device)
+    found: list[dict[str, float]] = [{} for _ in texts]
+    for attribute, value in control.wanted.items():
+        wanted = control.classifier.wanted({attribute: value}, real)
+        for row, likely in enumerate(wanted(domain.embed(tokens), level).exp().tolist()):
+            found[row][f"{attribute}={value}"] = round(likely, 4)
+    return found

@@ -1,0 +1,201 @@
+"""How good a classifier of noisy texts is, and how well it steers a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multidiff.core.random import generators
+from multidiff.text.data.inspection import note_unknown
+from multidiff.text.data.listing import TextSource
+from multidiff.text.data.split import held_out_of
+from multidiff.text.diffusion_lm.classifier import TextClassifier
+from multidiff.text.diffusion_lm.cli import PULL
+from multidiff.text.diffusion_lm.model import TextDiffusion
+from multidiff.text.metrics.attribute_classifier import Judge
+from multidiff.text.metrics.comparison import ORDER
+from multidiff.text.metrics.eval_split import Halves, halved, source_of
+from multidiff.text.metrics.ngram import NGramModel
+from multidiff.text.request import Control, TextOrder
+from multidiff.utils.errors import InputError
+from multidiff.utils.report import Report, table
+
+TIMES = (0.001, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+AT_ONCE = 100
+REAL = 500
+EACH = 50
+
+
+def measure(
+    model: TextClassifier, data: str | None, folder: Path, *, steps: int | None = None,
+    solver: str | None = None, seed: int = 0, num: int = 500,
+    steered: TextDiffusion | None = None, control: tuple[str, ...] = (), each: int | None = None,
+    pull: tuple[float, float, float] | None = None, guidance: float | None = None,
+    temperature: float | None = None, column: str = "text", meaning_column: str | None = None,
+    held_out_every: int | None = None,
+) -> Report:  # fmt: skip
+    """How often it is right about noisy texts; how often samples that it steers have a value.
+
+    Args:
+        model: the classifier.
+        data: held-out texts, or all of which every so many-th group is held out.
+        folder: of the model, whose recipe says what it was trained on.
+        steps: of the solver.
+        solver: its name.
+        seed: of the first text's noise; the others follow.
+        num: held-out texts; 0 looks at none.
+        steered: the model that it steers.
+        control: attributes; samples are pulled towards each of their values in turn.
+            ``food+area`` pulls towards two at once.
+        each: samples for each value, 50 by default.
+        pull: updates after each step, their rate, and the fluency that holds them back.
+        guidance: the model is told the value, by so much, in place of being pulled.
+        temperature: of the words that clamping chooses among.
+        column: of the texts.
+        meaning_column: of their meanings.
+        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
+
+    Raises:
+        InputError: if the data tell no meanings, or an attribute is none of the model's.
+    """
+    steering = {"control": control or None, "each": each, "pull": pull, "guidance": guidance,
+                "steps": steps, "solver": solver, "temperature": temperature}  # fmt: skip
+    _check_steering(steered, {name: one for name, one in steering.items() if one is not None})
+    source, report = source_of(data, column, meaning_column), Report()
+    source = held_out_of(source, folder, held_out_every, report)
+    if num:
+        _right(model, source, num, seed, report)
+    if steered is not None:
+        targets = targets_of(model, control)
+        halves = halved(source, steered.domain.vocabulary, REAL)
+        how = {"steps": steps, "solver": solver, "seed": seed, "temperature": temperature}
+        updates, rate, fluency = PULL if pull is None else pull
+        pulled = Control(model, {}, int(updates), rate, fluency) if guidance is None else None
+        count = EACH if each is None else each
+        _steer(steered, pulled or guidance, targets, count, halves, how, report)
+    return report
+
+
+def _check_steering(steered: TextDiffusion | None, given: Mapping[str, Any]) -> None:
+    """See whether the options of steering have something to steer, in one way.
+
+    Raises:
+        InputError: if one would be ignored.
+    """
+    if steered is None and given:
+        name = next(iter(given))
+        raise InputError(f"--{name}: is of samples that are steered; name --steered MODEL")
+    if "pull" in given and "guidance" in given:
+        raise InputError("--pull and --guidance: are two ways to steer; keep one")
+
+
+@torch.no_grad()
+def _right(model: TextClassifier, source: TextSource, num: int, seed: int, report: Report) -> None:
+    """The share of held-out texts whose values are told right, by attribute and time."""
+    found = source.listing()
+    if found.meanings is None:
+        raise InputError(f"{source.path}: tells no meanings; name --meaning-column")
+    rows = source.rows(found, source.held_out_every > 0)
+    rows = rows[:: max(1, len(rows) // num)][:num]
+    texts = [found.texts[row] for row in rows]
+    note_unknown(source.path, model.domain.vocabulary, texts, report)
+    right = {time: torch.zeros(len(model.attributes)) for time in TIMES}
+    for first in range(0, len(rows), AT_ONCE):
+        some = rows[first : first + AT_ONCE]
+        meanings = [found.meanings[row] for row in some]
+        rng = generators([seed + row for row in some])
+        told = {"text": [found.texts[row] for row in some], "meaning": meanings}
+        encoded, classes = model.domain.encode(told, rng), model.classes(meanings)
+        for time in TIMES:
+            level = model.process.schedule.at(torch.full((len(some),), time))
+            noisy = model.process.corrupt(encoded.clean, level.to(encoded.clean.device), rng).noisy
+            logits = model(noisy, level.to(noisy.device), encoded.real)
+            best = torch.stack([one.argmax(dim=1).cpu() for one in logits], dim=1)
+            right[time] += (best == classes).float().sum(dim=0)
+    shares = {
+        name: {str(time): round(float(right[time][place]) / len(rows), 4) for time in TIMES}
+        for place, name in enumerate(model.attributes)
+    }
+    cells = [[name, *(f"{one:.3f}" for one in told.values())] for name, told in shares.items()]
+    report.lines.extend(table([["right at time", *map(str, TIMES)], *cells]))
+    report.facts.update({"texts": len(rows), "right": shares})
+
+
+def targets_of(model: TextClassifier, attributes: Sequence[str]) -> list[dict[str, str]]:
+    """The values to be tried: all of an attribute, or of several the values in step.
+
+    Raises:
+        InputError: if there is no such attribute, or none is named.
+    """
+    targets: list[dict[str, str]] = []
+    for text in attributes:
+        names = text.split("+")
+        if not set(names) <= set(model.attributes):
+            raise InputError(f"--control {text}: there are {', '.join(model.attributes)}")
+        values = [model.attributes[name] for name in names]
+        targets += [
+            {name: own[place % len(own)] for name, own in zip(names, values, strict=True)}
+            for place in range(max(map(len, values)))
+        ]
+    if not targets:
+        raise InputError("--steered: name the attributes too, by --control food,area")
+    return targets
+
+
+def _steer(
+    steered: TextDiffusion,
+    by: Control | float | None,
+    targets: Sequence[Mapping[str, str]],
+    each: int,
+    halves: Halves,
+    how: dict[str, Any],
+    report: Report,
+) -> None:
+    """How often samples that are pulled towards values have them, and have them anyway."""
+    judge = Judge(halves.other, halves.other_meanings)
+    ngram = NGramModel(halves.other, ORDER)
+    words = steered.domain.vocabulary.numbers
+    free = [words(text) for text in steered.generate([TextOrder()] * each, **how)]
+    base = judge.meanings(free)
+    facts: dict[str, dict[str, float]] = {}
+    for wanted in targets:
+        texts = _steered(steered, by, wanted, each, how)
+        made = [words(text) for text in texts]
+        name = ", ".join(f"{attribute}={value}" for attribute, value in wanted.items())
+        facts[name] = {
+            "success": _share(judge.meanings(made), wanted),
+            "without": _share(base, wanted),
+            "nats_per_token": ngram.nats_per_token(made),
+        }
+    mean = {key: sum(one[key] for one in facts.values()) / len(facts)
+            for key in ("success", "without", "nats_per_token")}  # fmt: skip
+    rows = [[name, *(f"{value:.3f}" for value in told.values())]
+            for name, told in {**facts, "mean": mean}.items()]  # fmt: skip
+    report.lines.extend(table([["control", *mean], *rows]))
+    free_nats = ngram.nats_per_token(free)
+    report.lines.append(f"without control {free_nats:.3f} nats for each token")
+    report.facts["control"] = {"targets": facts, "mean": mean, "nats_without": free_nats}
+    report.facts["judge"] = judge.accuracy(halves.real, halves.meanings)
+
+
+def _steered(
+    model: TextDiffusion,
+    by: Control | float | None,
+    wanted: Mapping[str, str],
+    each: int,
+    how: dict[str, Any],
+) -> list[str]:
+    """Texts that are pulled towards values, or are told them."""
+    if isinstance(by, Control):
+        control = dataclasses.replace(by, wanted=wanted)
+        return model.generate([TextOrder()] * each, control=control, **how)
+    return model.generate([TextOrder(wanted)] * each, guidance=by, **how)
+
+
+def _share(found: Sequence[Mapping[str, str]], wanted: Mapping[str, str]) -> float:
+    right = [all(one.get(name) == value for name, value in wanted.items()) for one in found]
+    return sum(right) / len(right)

@@ -1,0 +1,195 @@
+"""Texts as states: the embeddings of their tokens (Diffusion-LM, Li et al. 2022).
+
+    (1) x_0 = Emb(w) + sigma_0 n                       the state of a text (section 4.1)
+    (2) MSE(f(x_t, t), x_0), at the first level Emb(w)  the process's loss (appendix E)
+    (3) CE(w | x_0)                                    rounding, by a head tied to Emb
+    (4) mean (alpha_T x_0)^2                           the tail: what is left at the last level
+    (5) CE(w | f(x_t, t))                              the anchor (Difformer, Gao et al. 2022)
+
+The published code takes (3) of the noised truth, as here, and not of the prediction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from multidiff.core.gaussian.predictions import mean_over_state, with_clean
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.protocols import Condition, Corrupted, Encoded, Estimate, Process
+from multidiff.core.random import Rng, normal
+from multidiff.text.data.attributes import MeaningTable
+from multidiff.text.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
+from multidiff.text.domain import EncodedText, TextDomain
+
+Clamp = Literal["none", "soft", "hard"]
+
+
+class EmbeddedDomain(TextDomain):
+    """Texts, their embeddings, and the way back.
+
+    A state is ``(batch, length, width)``.
+
+    Args:
+        vocabulary: see :class:`~multidiff.text.domain.TextDomain`.
+        width: of the embeddings.
+        length: see :class:`~multidiff.text.domain.TextDomain`.
+        norm: length that every embedding is kept at; free where None, as published. A smaller
+            one lets the schedule destroy words earlier.
+        first_deviation: sigma_0 of eq. (1).
+        clamp: what an estimate of a clean state is brought to: "soft" is the mean embedding
+            under the head's probabilities (score interpolation, Dieleman et al. 2022), "hard"
+            the most probable word's (the paper's clamping trick), "none" leaves it.
+        anchor: factor of eq. (5).
+        meanings: see :class:`~multidiff.text.domain.TextDomain`.
+        drop_values: likewise.
+        source_length: likewise.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        width: int = 16,
+        length: int = 64,
+        norm: float | None = None,
+        first_deviation: float = 0.1,
+        clamp: Clamp = "none",
+        anchor: float = 0.0,
+        meanings: MeaningTable | None = None,
+        drop_values: float = 0.0,
+        source_length: int = 0,
+    ):
+        if width < 1 or length < 2 or (norm is not None and norm <= 0):
+            raise ValueError(f"width {width}, length {length} or norm {norm}: too small")
+        super().__init__(vocabulary, length, meanings, drop_values, source_length)
+        self.width, self.norm = width, norm
+        self.clamp: Clamp = clamp
+        self.first_deviation, self.anchor = first_deviation, anchor
+        self.table = nn.Parameter(torch.empty(vocabulary.size, width))
+        nn.init.normal_(self.table)
+        self.bias = nn.Parameter(torch.zeros(vocabulary.size))
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    # ----------------------------------------------------------------- text to state
+
+    def embeddings(self) -> Float[Tensor, "words width"]:
+        """The embedding of each word."""
+        if self.norm is None:
+            return self.table
+        return F.normalize(self.table, dim=1) * self.norm
+
+    def encode(self, batch: Any, rng: Rng | None) -> EncodedText:
+        """A draw of eq. (1)."""
+        tokens, condition = self.encoded(batch, rng)
+        embedding = self.embed(tokens)
+        noise = normal(embedding.shape, rng).to(embedding)
+        clean = embedding + self.first_deviation * noise
+        return EncodedText(clean, condition, condition["real"][..., None], tokens, embedding)
+
+    def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
+        """The embeddings of tokens; 0 where there is padding."""
+        return F.embedding(tokens, self.embeddings()) * (tokens != PAD)[..., None]
+
+    # ----------------------------------------------------------------- losses
+
+    def aim(self, encoded: Encoded, corrupted: Corrupted, process: Process) -> Corrupted:
+        """Eq. (2): at the first level of the table the embedding itself, elsewhere x_0."""
+        assert isinstance(encoded, EncodedText) and encoded.embedding is not None
+        steps = cast(GaussianProcess, process).schedule.num_steps
+        if steps is None:
+            return corrupted
+        first = corrupted.level.time * steps < 1.5
+        clean = torch.where(first.view(-1, 1, 1), encoded.embedding, corrupted.clean)
+        return dataclasses.replace(corrupted, clean=clean)
+
+    def extra_losses(
+        self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """Eq. (3) to (5), and the lengths' cross-entropy."""
+        assert isinstance(encoded, EncodedText) and encoded.tokens is not None
+        real, tokens = encoded.real, encoded.tokens
+        last = cast(GaussianProcess, process).schedule.at(torch.ones(1)).alpha
+        tail = (last.to(encoded.clean) * encoded.clean).square()
+        losses = {
+            "rounding": self.cross_entropy(encoded.clean, tokens, real),
+            "tail": mean_over_state(tail, real[..., None]),
+            "length": self.length_loss(encoded),
+        }
+        if self.anchor:
+            found = self.cross_entropy(estimate.clean, tokens, real)
+            losses["anchor"] = self.anchor * found
+        return losses
+
+    def cross_entropy(self, state: Tensor, tokens: Tensor, real: Tensor) -> Float[Tensor, " batch"]:
+        """Nats for each real token under the head's reading of a state."""
+        # Flat: over a transposed view the softmax is several times as slow on CPUs.
+        logits = self.logits(state).flatten(0, 1)
+        found = F.cross_entropy(logits, tokens.flatten(), reduction="none")
+        return mean_over_state(found.view_as(tokens), real)
+
+    # ----------------------------------------------------------------- state to text
+
+    def logits(self, state: Float[Tensor, "batch length width"]) -> Tensor:
+        """Of each word at each place: the head, tied to the embeddings."""
+        return F.linear(state, self.log_scale.exp() * self.embeddings(), self.bias)
+
+    def project(
+        self, estimate: Estimate, noisy: Tensor, level: NoiseLevel, condition: Condition = None
+    ) -> Estimate:
+        """The estimate, clamped as training clamps it: to any words."""
+        return self.clamped(estimate, noisy, level, self.clamp)
+
+    def clamped(
+        self,
+        estimate: Estimate,
+        noisy: Tensor,
+        level: NoiseLevel,
+        clamp: Clamp,
+        temperature: float = 1.0,
+        unwritten: Sequence[int] = (),
+    ) -> Estimate:
+        """The estimate, clamped in some way.
+
+        Args:
+            estimate: what the denoiser said.
+            noisy: of what.
+            level: how noisy that is.
+            clamp: see the class.
+            temperature: of the probabilities; below 1 words are chosen sooner.
+            unwritten: words that get no probability.
+        """
+        if clamp == "none":
+            return estimate
+        words, bias = self.embeddings(), self.bias / temperature
+        if unwritten:
+            never = torch.tensor(unwritten, device=bias.device)
+            bias = bias.index_fill(0, never, -math.inf)
+        # As part of the small head the temperature costs no pass over all words of all places.
+        logits = F.linear(estimate.clean, self.log_scale.exp() / temperature * words, bias)
+        if clamp == "hard":
+            clean = F.embedding(logits.argmax(dim=-1), words)
+        else:
+            clean = torch.softmax(logits, dim=-1) @ words
+        return with_clean(estimate, clean, noisy, level)
+
+    def decode(self, state: Tensor, condition: Condition = None) -> list[str]:
+        """Texts of the most probable words; each ends at its END, or its last real place."""
+        logits = self.logits(state)
+        logits[..., [PAD, UNKNOWN]] = -math.inf
+        numbers = logits.argmax(dim=-1)
+        if condition is not None:
+            numbers = torch.where(condition["real"], numbers, END)
+        return self.written(numbers)
+
+    def spread(self) -> Float[Tensor, ""]:
+        """Mean distance between embeddings: training that lets it vanish has collapsed."""
+        words = self.embeddings()
+        return torch.pdist(words).mean() if len(words) < 3000 else torch.pdist(words[:3000]).mean()

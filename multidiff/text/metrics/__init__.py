@@ -1,0 +1,1 @@
+"""Metrics of texts and the models that judge them."""

@@ -1,0 +1,341 @@
+"""How varied made sentences are, how near to real ones, and how probable.
+
+None of these judges alone: a model that writes one good sentence again and again is probable, and
+one that writes its training text is near it. So nats are told with distinct n-grams, entropy and
+the share of copies.
+
+Sentences are lists of tokens. BLEU and SARI run from 0 to 100.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from multidiff.text.metrics.ngram import Sentence
+from multidiff.utils.errors import InputError
+from multidiff.utils.packages import needs
+
+# BLEU and SARI look at n-grams of 1 to 4 tokens.
+ORDERS = (1, 2, 3, 4)
+
+# ---------------------------------------------------------------------------------- variety
+
+
+def distinct(sentences: Sequence[Sentence], n: int) -> float:
+    """Distinct n-grams by all n-grams (Li et al. 2016); 0 where there are none.
+
+    Raises:
+        ValueError: if there are no sentences.
+    """
+    _refuse_none(sentences)
+    grams = [gram for sentence in sentences for gram in _grams(sentence, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def entropy(sentences: Sequence[Sentence]) -> float:
+    """The entropy in nats of how often tokens occur; 0 where there are none.
+
+    Raises:
+        ValueError: if there are no sentences.
+    """
+    _refuse_none(sentences)
+    counts = Counter(token for sentence in sentences for token in sentence).values()
+    total = sum(counts)
+    return math.fsum(count / total * math.log(total / count) for count in counts)
+
+
+def copy_rate(sentences: Sequence[Sentence], training: Sequence[Sentence]) -> float:
+    """The share of sentences that stand, token for token, in the training text.
+
+    Raises:
+        ValueError: if there are no sentences.
+    """
+    _refuse_none(sentences)
+    known = {tuple(sentence) for sentence in training}
+    return sum(tuple(sentence) in known for sentence in sentences) / len(sentences)
+
+
+def self_bleu(sentences: Sequence[Sentence], most: int = 200) -> float:
+    """The mean BLEU of each sentence with all others as its references (Zhu et al. 2018).
+
+    Args:
+        sentences: two or more.
+        most: only the first so many are looked at, since the cost grows with the square.
+
+    Raises:
+        ValueError: if fewer than two sentences are left.
+    """
+    lines = _lines(sentences[:most])
+    if len(lines) < 2:
+        raise ValueError(f"{len(lines)} sentences: others are needed to compare one with")
+    score = _sentence_bleu()
+    scores = [
+        score(line, lines[:place] + lines[place + 1 :]).score for place, line in enumerate(lines)
+    ]
+    return math.fsum(scores) / len(scores)
+
+
+# --------------------------------------------------------------------- nearness to references
+
+
+def bleu(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
+    """BLEU of a corpus (Papineni et al. 2002), by sacrebleu; no token is cut further.
+
+    Args:
+        candidates: one for each place.
+        references: one or more for each place, not everywhere as many.
+
+    Raises:
+        ValueError: if there are no candidates, or some have no references.
+    """
+    with needs("sacrebleu", "BLEU"):
+        from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
+
+    _refuse_unpaired(candidates, references)
+    lines = iter(_lines([*candidates, *chain.from_iterable(references)]))
+    made = list(islice(lines, len(candidates)))
+    groups = [list(islice(lines, len(group))) for group in references]
+    score: Any = BLEU(tokenize="none").corpus_score
+    return score(made, list(zip_longest(*groups))).score
+
+
+def minimum_bayes_risk(candidates: Sequence[Sentence]) -> int:
+    """Which candidate is most like the others (Kumar & Byrne 2004).
+
+    Args:
+        candidates: to choose among.
+
+    Returns:
+        The index of the one with the highest mean BLEU, each other candidate as the reference; the
+        first of equals.
+
+    Raises:
+        ValueError: if there are no candidates.
+    """
+    _refuse_none(candidates)
+    lines, score = _lines(candidates), _sentence_bleu()
+    # Rounded once, so that the order of its terms cannot part equals.
+    gains = [
+        math.fsum(score(one, [other]).score for j, other in enumerate(lines) if j != i)
+        for i, one in enumerate(lines)
+    ]
+    return gains.index(max(gains))
+
+
+def _sentence_bleu() -> Any:
+    """BLEU of one line: n-grams longer than the line do not count, missing ones are smoothed."""
+    with needs("sacrebleu", "BLEU"):
+        from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
+
+    return BLEU(tokenize="none", effective_order=True).sentence_score
+
+
+def _lines(sentences: Sequence[Sentence]) -> list[str]:
+    """Numbers in place of tokens: BLEU sees the same matches, and tokens with spaces stay whole."""
+    numbers: dict[str | int, str] = {}
+    return [
+        " ".join(numbers.setdefault(token, str(len(numbers))) for token in sentence)
+        for sentence in sentences
+    ]
+
+
+def edit_distance(one: Sentence, other: Sentence) -> int:
+    """Tokens to insert, delete or replace to make one of the other (Levenshtein 1966)."""
+    row = list(range(len(other) + 1))
+    for number, token in enumerate(one, start=1):
+        left, above = number, row[0]
+        row[0] = number
+        for place, wanted in enumerate(other, start=1):
+            left = min(left + 1, row[place] + 1, above + (token != wanted))
+            above, row[place] = row[place], left
+    return row[-1]
+
+
+# ------------------------------------------------------------------------------ simplification
+
+
+def sari(
+    sources: Sequence[Sentence],
+    candidates: Sequence[Sentence],
+    references: Sequence[Sequence[Sentence]],
+) -> float:
+    """SARI (Xu et al. 2016, section 4), the mean over sentences.
+
+    A sentence's score is the mean of F1 of the n-grams added, F1 of those kept and the precision
+    of those deleted. As in the paper, an n-gram counts once in a sentence, precision and recall
+    are means over n = 1 to 4 before F1 is made of them, and of several references each has its
+    share in what is kept and deleted. The paper is silent where nothing was done: that counts as
+    1 where nothing was to be done, and as 0 elsewhere; so copies of the source earn nothing for
+    deletion, and a candidate that is its only reference has 100.
+
+    Args:
+        sources: what was to be rewritten.
+        candidates: one for each source.
+        references: one or more for each source.
+
+    Raises:
+        ValueError: if there are no candidates, or some have no source or references.
+    """
+    _refuse_unpaired(candidates, references)
+    if len(sources) != len(candidates):
+        raise ValueError(f"{len(sources)} sources for {len(candidates)} candidates: one for each")
+    scores = map(_sentence_sari, sources, candidates, references)
+    return 100 * math.fsum(scores) / len(candidates)
+
+
+def _sentence_sari(source: Sentence, made: Sentence, references: Sequence[Sentence]) -> float:
+    rates = [_rewriting_rates(source, made, references, n) for n in ORDERS]
+    means = [sum(rate) / len(ORDERS) for rate in zip(*rates, strict=True)]
+    add, add_recall, keep, keep_recall, delete = means
+    return (_f1(add, add_recall) + _f1(keep, keep_recall) + delete) / 3
+
+
+def _rewriting_rates(
+    source: Sentence, made: Sentence, references: Sequence[Sentence], n: int
+) -> tuple[float, float, float, float, float]:
+    """Precision and recall of additions and of keeps, and precision of deletions."""
+    given, found = set(_grams(source, n)), set(_grams(made, n))
+    votes = Counter(gram for reference in references for gram in set(_grams(reference, n)))
+    kept = {gram: votes[gram] / len(references) for gram in given}
+    added, wanted = found - given, set(votes) - given
+    right = len(added & wanted)
+    right_keeps = sum(kept[gram] for gram in given & found)
+    right_deletions = sum(1 - kept[gram] for gram in given - found)
+    keeps, deletions = sum(kept.values()), sum(1 - share for share in kept.values())
+    return (
+        _rate(right, len(added), len(wanted)),
+        _rate(right, len(wanted), len(added)),
+        _rate(right_keeps, len(given & found), keeps),
+        _rate(right_keeps, keeps, len(given & found)),
+        _rate(right_deletions, len(given - found), deletions),
+    )
+
+
+def _rate(right: float, number: float, counterpart: float) -> float:
+    """The right ones among so many; of none, all are right if the other side has none either."""
+    if number:
+        return right / number
+    return 0.0 if counterpart else 1.0
+
+
+def _f1(precision: float, recall: float) -> float:
+    both = precision + recall
+    return 2 * precision * recall / both if both else 0.0
+
+
+# ------------------------------------------------------------------------ a model's judgement
+
+
+def causal_nats_per_token(texts: Sequence[str], path: str | Path) -> float:
+    """The mean of minus the log probability of all tokens, under a causal language model.
+
+    Each text is read after the model's token for the beginning (or else for the end) of a text,
+    so its first token counts as well; without such a token the first is only read. That a text
+    ends is not scored.
+
+    Args:
+        texts: as people write them; the model's own tokenizer cuts them.
+        path: a folder with a model and tokenizer as ``transformers`` saves them. Nothing is
+            fetched.
+
+    Raises:
+        InputError: if the folder holds no such model, or a text is too long for it.
+        ValueError: if there is no token to score.
+    """
+    import torch
+
+    tokenizer, model = _causal_model(Path(path))
+    start = tokenizer.bos_token_id
+    first = [token for token in (start, tokenizer.eos_token_id) if token is not None][:1]
+    longest = getattr(model.config, "max_position_embeddings", None) or math.inf
+    total, count = 0.0, 0
+    for text in texts:
+        tokens = first + tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if len(tokens) > longest:
+            raise InputError(
+                f"{path}: reads {longest} tokens at most, and {text[:40]!r}... has {len(tokens)}; "
+                "score it in pieces"
+            )
+        if len(tokens) > 1:
+            ids = torch.tensor([tokens])
+            with torch.no_grad():
+                shares = model(input_ids=ids).logits[0, :-1].double().log_softmax(dim=-1)
+            total -= float(shares.gather(1, ids[0, 1:, None]).sum())
+            count += len(tokens) - 1
+    if not count:
+        raise ValueError(f"{len(texts)} texts without a token to score")
+    return total / count
+
+
+def _causal_model(folder: Path) -> tuple[Any, Any]:
+    """The tokenizer and the model of a folder."""
+    import torch
+
+    with needs("transformers", "perplexity by a causal language model"):
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one with a causal language model")
+    # Code in the folder is not run, and nobody is asked whether it may.
+    options: Any = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
+        )
+    except Exception as error:  # the library raises what its many readers raise
+        reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
+        raise InputError(
+            f"{folder}: holds no causal language model of transformers ({reason}); give a folder "
+            "with config.json, model.safetensors and the tokenizer's files"
+        ) from error
+    model, report = loaded
+    if report["missing_keys"]:
+        raise InputError(
+            f"{folder}: lacks weights of its model ({sorted(report['missing_keys'])[0]} is one); "
+            "copy it again"
+        )
+    if _looks_ahead(model.eval()):
+        raise InputError(
+            f"{folder}: its model sees the words that it is to predict, as one that fills blanks "
+            "does; give a causal language model"
+        )
+    return tokenizer, model
+
+
+def _looks_ahead(model: Any) -> bool:
+    """Whether a first token's output changes with the second."""
+    import torch
+
+    with torch.no_grad():
+        first = model(input_ids=torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
+    return not torch.allclose(first[0], first[1], rtol=1e-3, atol=1e-3)
+
+
+# ----------------------------------------------------------------------------------- shared
+
+
+def _grams(sentence: Sentence, n: int) -> list[tuple[str | int, ...]]:
+    return [tuple(sentence[start : start + n]) for start in range(len(sentence) - n + 1)]
+
+
+def _refuse_none(sentences: Collection[Sentence]) -> None:
+    if not sentences:
+        raise ValueError("no sentences to measure")
+
+
+def _refuse_unpaired(
+    candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
+) -> None:
+    _refuse_none(candidates)
+    if len(references) != len(candidates):
+        raise ValueError(
+            f"references for {len(references)} of {len(candidates)} candidates: each needs some"
+        )
+    if not all(references):
+        raise ValueError(f"candidate {[*map(bool, references)].index(False)} has no references")

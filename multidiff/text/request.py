@@ -1,0 +1,130 @@
+"""What is asked of texts, and how it is laid out on canvases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from multidiff.core.random import mixed_seed, uniform
+from multidiff.text.data.attributes import LEFT_OPEN
+from multidiff.text.data.vocabulary import END, PAD
+from multidiff.text.diffusion_lm.classifier import TextClassifier
+from multidiff.text.domain import TextDomain
+from multidiff.utils.errors import InputError
+
+# A text's canvas is its length rounded up to a multiple of this, so that neither its noise nor
+# its neighbours' depend on whose batch it is in, and few batches are needed.
+CANVAS = 8
+MOST_CANDIDATES = 1000
+
+
+@dataclass(frozen=True)
+class TextOrder:
+    """What is asked of one text.
+
+    Attributes:
+        meaning: what it is to say, as far as that is not left open.
+        known: tokens that are known, by their place.
+        length: how many tokens it has, END not counted; drawn where not given.
+        source: what it is made from, for models that read that.
+    """
+
+    meaning: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[int, int] = field(default_factory=dict)
+    length: int | None = None
+    source: str = ""
+
+
+def orders_told(
+    meanings: Sequence[Mapping[str, str]], sources: Sequence[str] = ()
+) -> list[TextOrder]:
+    """Orders that say so much and no more; sources are none where not given."""
+    pairs = zip(meanings, sources or [""] * len(meanings), strict=True)
+    return [TextOrder(meaning, source=source) for meaning, source in pairs]
+
+
+@dataclass(frozen=True)
+class Control:
+    """What texts are pulled towards while they are sampled.
+
+    Attributes:
+        classifier: of noisy texts.
+        wanted: attributes and their values.
+        updates: see :class:`~multidiff.core.gaussian.classifier_guidance.Controlled`.
+        rate: likewise.
+        fluency: likewise.
+    """
+
+    classifier: TextClassifier
+    wanted: Mapping[str, str]
+    updates: int = 6
+    rate: float = 50.0
+    fluency: float = 0.003
+
+
+def check_candidates(count: int) -> None:
+    """Refuse a number of candidates that there cannot be.
+
+    Raises:
+        InputError: if it is out of range.
+    """
+    if not 1 <= count <= MOST_CANDIDATES:
+        raise InputError(f"--candidates {count}: at least 1, at most {MOST_CANDIDATES}")
+
+
+def candidate_seeds(seed: int, count: int) -> list[int]:
+    """The seeds of a text's candidates; the first is its own."""
+    return [seed, *(mixed_seed(seed, number) for number in range(1, count))]
+
+
+def drawn_index(logits: Float[Tensor, " lengths"], rng: torch.Generator) -> int:
+    """One of the places of these logits, as probable as its own says."""
+    edges = torch.softmax(logits, dim=0).cumsum(0)
+    return int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
+
+
+def canvas_of(length: int) -> int:
+    """How many places the canvas of a text of so many tokens has."""
+    return -(-length // CANVAS) * CANVAS
+
+
+def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Which texts are made together: those whose canvases have one size.
+
+    The batch with the earliest text comes first, so that texts are done nearly in their order.
+    """
+    alike: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        alike.setdefault(canvas_of(length), []).append(row)
+    batches = [rows[i : i + most] for rows in alike.values() for i in range(0, len(rows), most)]
+    return sorted(batches)
+
+
+def laid_out(
+    orders: Sequence[TextOrder], lengths: Sequence[int], canvas: int, ends: bool = True
+) -> tuple[Int[Tensor, "batch canvas"], Bool[Tensor, "batch canvas"]]:
+    """The tokens that are known on each canvas, and where: an END where each text ends."""
+    tokens = torch.full((len(orders), canvas), PAD)
+    is_known = torch.zeros(len(orders), canvas, dtype=torch.bool)
+    for row, (order, length) in enumerate(zip(orders, lengths, strict=True)):
+        end = {length - 1: END} if ends else {}
+        for place, number in {**order.known, **end}.items():
+            tokens[row, place], is_known[row, place] = number, True
+    return tokens, is_known
+
+
+def told_of(
+    domain: TextDomain, orders: Sequence[TextOrder], real: Bool[Tensor, "batch canvas"]
+) -> dict[str, Tensor]:
+    """What the denoiser is told of some orders."""
+    told = domain.condition(
+        [order.meaning for order in orders], real, [order.source for order in orders]
+    )
+    if domain.source_length:
+        nothing = torch.tensor([not order.source for order in orders], device=real.device)
+        told["source"] = told["source"].masked_fill(nothing[:, None], LEFT_OPEN)
+    return told

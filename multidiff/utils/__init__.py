@@ -1,0 +1,1 @@
+"""Files, errors and reports: what every package uses."""

@@ -1,0 +1,199 @@
+"""Writing files whole or not at all, and the names of files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+
+from multidiff.utils.errors import InputError
+from multidiff.utils.exchange import exchange_paths
+from multidiff.utils.leftovers import aside_of, remove_abandoned, temporary_name
+from multidiff.utils.locks import lock_folder
+
+STARTER = "starter:"
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than allowed",
+    errno.EACCES: "no right to it",
+    errno.EPERM: "no right to it",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+}
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` when the block ends well.
+
+    The file lies beside its destination until it is complete and on the disk; if the block
+    fails, nothing is left behind and what was there before stays.
+
+    Raises:
+        InputError: if the system refuses (full disk, no rights), naming the file and why.
+    """
+    partial = path.with_name(temporary_name(path.name, path.suffix))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
+        yield partial
+        flush_to_disk(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        with suppress(OSError):  # where the folder is none, nothing was written either
+            partial.unlink()
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """The same for a folder; one that is there already is replaced.
+
+    The new folder is swapped with the old one in one step. Where the file system cannot do
+    that, the old one is renamed aside first, and :func:`recovered` finds it there if the
+    process is killed between the two renames.
+
+    Raises:
+        InputError: if the system refuses, naming the folder and why.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    partial = path.with_name(temporary_name(path.name))
+    try:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        remove_abandoned(path.parent)
+        yield partial
+        for file in [*partial.rglob("*"), partial]:
+            flush_to_disk(file)
+        _replace_folder(path, partial)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # what was replaced, or did not get done
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Put a folder in the place of another, which lies under the new one's name afterwards."""
+    aside = aside_of(path)
+    if not path.exists():
+        new.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+    elif not exchange_paths(new, path):
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        try:
+            new.rename(path)
+        except OSError:
+            aside.rename(path)
+            raise
+        aside.rename(new)
+
+
+def recovered(folder: Path) -> Path:
+    """Return a folder, or the copy set aside where its replacement was cut short."""
+    return folder if folder.exists() or not aside_of(folder).is_dir() else aside_of(folder)
+
+
+@contextmanager
+def kept_to_itself(folder: Path) -> Iterator[None]:
+    """A folder that no other process may take while the block runs; a killed one lets it go.
+
+    The folder is made if it is not there; if the block leaves it empty, it goes again.
+
+    Raises:
+        InputError: if another process has it, or the system refuses.
+    """
+    existed = folder.exists()
+    with ExitStack() as locked:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            locked.enter_context(lock_folder(folder))
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another run is writing there; wait for its end, or choose another "
+                "folder"
+            ) from error
+        except OSError as error:
+            raise refused(folder, error) from error
+        try:
+            yield
+        finally:
+            if not existed:
+                with suppress(OSError):  # it holds something now
+                    folder.rmdir()
+
+
+def check_replaceable(folder: Path, known_by: str) -> None:
+    """Refuse to write a folder where one lies that holds other things.
+
+    Args:
+        folder: its place.
+        known_by: a file that is in every folder of the kind.
+
+    Raises:
+        InputError: if there is something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / known_by).exists():
+        raise InputError(f"{folder}: holds other things, which would be lost; name a new folder")
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file or folder survives a power cut."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refused(path: Path, error: OSError) -> InputError:
+    """What to tell about a write that the system refused."""
+    reason = REASONS.get(error.errno or 0, error.strerror or str(error))
+    return InputError(f"{path}: cannot be written: {reason}; choose another place or make room")
+
+
+def check_name(name: str) -> None:
+    """Refuse what no file system takes for a path.
+
+    Raises:
+        InputError: if it is blank, holds a zero byte, or is too long.
+    """
+    if not name.strip():
+        raise InputError(f"{name!r}: names no file; give a path")
+    try:
+        os.stat(name)
+    except (ValueError, OSError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, ValueError) or code in (errno.ENAMETOOLONG, errno.ELOOP):
+            reason = REASONS.get(code or 0, "it holds a zero byte or half a character")
+            raise InputError(f"{name}: is no path ({reason}); check it") from error
+
+
+def place_of(name: str | Path) -> Path:
+    """Where something lies: a path as it is, ``starter:NAME`` among the package's own data.
+
+    Raises:
+        InputError: if nothing is named.
+    """
+    text = str(name)
+    check_name(text)
+    if not text.startswith(STARTER):
+        return Path(name)
+    return Path(str(resources.files("multidiff") / "starter" / text.removeprefix(STARTER)))

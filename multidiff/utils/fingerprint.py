@@ -1,0 +1,147 @@
+"""Fingerprints of data: whether a run that goes on reads what it began with.
+
+A fingerprint is plain JSON. Of files it has their names relative to the source, their sizes and
+a hash of their content, so that a folder that was moved is the same data; of a data set on the
+hub its id and what the library calls its fingerprint, which follows from the revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from multidiff.utils.leftovers import visible_files
+
+Fingerprint = dict[str, Any]
+
+# Up to this size every byte counts; of larger data, this many bytes in even blocks.
+WHOLE_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 10
+# Up to this many files, each is kept by name, so that a message can name those that changed.
+LISTED_FILES = 1000
+SHOWN = 3
+
+
+def of_files(files: Iterable[Path], root: Path) -> Fingerprint:
+    """Return the fingerprint of files.
+
+    Args:
+        files: in any order; those that do not exist are left out.
+        root: what their names are relative to.
+
+    Returns:
+        ``files`` and ``bytes``, their number and size; ``content``, a hash of names, sizes and
+        content; ``sampled``, whether only blocks of the content were read; and ``each``, size
+        and hash by name, where there are few.
+    """
+    found = sorted((_name(file, root), file) for file in set(files) if file.is_file())
+    sizes = [file.stat().st_size for _, file in found]
+    total, whole = sum(sizes), hashlib.sha256()
+    each: dict[str, list[Any]] = {}
+    first = 0
+    for (name, file), size in zip(found, sizes, strict=True):
+        own = hashlib.sha256()
+        for block in _blocks(file, first, size, total):
+            own.update(block)
+        each[name] = [size, own.hexdigest()[:16]]
+        whole.update(json.dumps([name, size, own.hexdigest()]).encode())
+        first += size
+    fingerprint: Fingerprint = {
+        "files": len(found),
+        "bytes": total,
+        "content": whole.hexdigest(),
+        "sampled": total > WHOLE_BYTES,
+    }
+    return {**fingerprint, "each": each} if len(each) <= LISTED_FILES else fingerprint
+
+
+def of_dataset(
+    table: Any, name: str, config: str | None = None, split: str | None = None
+) -> Fingerprint:
+    """Return the fingerprint of a data set of the ``datasets`` library.
+
+    Args:
+        table: as it was loaded.
+        name: its id on the hub.
+        config: its configuration.
+        split: its split.
+    """
+    version = getattr(getattr(table, "info", None), "version", None)
+    return {
+        "id": name,
+        "config": config,
+        "split": split,
+        "rows": len(table),
+        "version": None if version is None else str(version),
+        "revision": getattr(table, "_fingerprint", None),
+    }
+
+
+def of_path(path: Path) -> Fingerprint:
+    """Return the fingerprint of a file, or of all files in a folder but hidden ones."""
+    if path.is_dir():
+        return of_files(visible_files(path), path)
+    return of_files([path], path.parent)
+
+
+def of_arrays(arrays: Iterable[tuple[str, memoryview]]) -> Fingerprint:
+    """Return the fingerprint of what lies in memory: named bytes, up to the limit of all."""
+    found, left, count = hashlib.sha256(), WHOLE_BYTES, 0
+    for name, content in arrays:
+        found.update(json.dumps([name, len(content)]).encode())
+        found.update(content[: max(left, 0)])
+        left -= len(content)
+        count += 1
+    return {"arrays": count, "content": found.hexdigest(), "sampled": left < 0}
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return in a few words how data changed; empty where they did not."""
+    if dict(before) == dict(now):
+        return ""
+    if "each" in before and "each" in now:
+        return _by_name(before["each"], now["each"])
+    if "files" in before and "files" in now:
+        was, is_now = (f"{one['files']} files of {one['bytes']:,} bytes" for one in (before, now))
+        return "the content of files changed" if was == is_now else f"was {was}, is {is_now}"
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if "files" in now or "files" in before or "content" in keys:
+        return "is other data"
+    return ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys)
+
+
+def _by_name(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changes = {
+        "changed": [name for name in now if name in before and before[name] != now[name]],
+        "added": [name for name in now if name not in before],
+        "removed": [name for name in before if name not in now],
+    }
+    return ", ".join(f"{_some(names)} {how}" for how, names in changes.items() if names)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+def _name(file: Path, root: Path) -> str:
+    return Path(os.path.relpath(file, root)).as_posix()
+
+
+def _blocks(file: Path, first: int, size: int, total: int) -> Iterator[bytes]:
+    """The bytes of a file that count, where it begins at ``first`` in ``total`` of all files."""
+    with file.open("rb") as opened:
+        if total <= WHOLE_BYTES:
+            while block := opened.read(1 << 20):
+                yield block
+            return
+        stride = (total - BLOCK_BYTES) / (WHOLE_BYTES // BLOCK_BYTES - 1)
+        number = -(-first // stride)  # the first block that begins in this file
+        while (start := int(number * stride)) < first + size:
+            opened.seek(max(start - first, 0))
+            yield opened.read(BLOCK_BYTES)
+            number += 1

@@ -1,0 +1,91 @@
+"""Texts that a command reads from a file or from standard input, one a line."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+from pathlib import Path
+
+from multidiff.utils.errors import InputError
+from multidiff.utils.readers import reading
+
+STANDARD_INPUT = "-"
+MARK = "\ufeff"  # byte order mark
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def read_lines(name: str, option: str) -> list[str]:
+    """Return the lines of a UTF-8 file, or of standard input where the name is ``-``.
+
+    Line ends are those of any system; blank lines at the end do not count.
+
+    Args:
+        name: path of the file, or ``-``.
+        option: option that named it, for messages.
+
+    Raises:
+        InputError: if it cannot be read, is no UTF-8 text, is empty, or has a blank line between
+            others, whose output could not be matched to its input by number.
+    """
+    place = "standard input" if name == STANDARD_INPUT else name
+    text = decoded(place, _content(name, option))
+    lines = [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        again = " or was read by another option" if name == STANDARD_INPUT else ""
+        raise InputError(f"{option} {name}: {place} is empty{again}; write one text a line")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise InputError(f"{place}:{number}: is blank; remove the line, or write a text there")
+    return lines
+
+
+def _content(name: str, option: str) -> bytes:
+    if name == STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    # A pipe is as good as a file here.
+    with reading(f"{option} {name}", fix="check the path"):
+        return Path(name).read_bytes()
+
+
+def decoded(place: str, content: bytes) -> str:
+    """Decode UTF-8, without a byte order mark at the beginning of any line.
+
+    Marks inside a text stem from files that were joined.
+
+    Args:
+        place: what messages call the content.
+        content: its bytes.
+
+    Raises:
+        InputError: if it is in another encoding, or holds zero bytes.
+    """
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            raise InputError(
+                f"{place}: is in {encoding}; convert it to UTF-8 "
+                f"(iconv -f {encoding} -t UTF-8 OLD > NEW)"
+            )
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise InputError(
+            f"{place}:{line}: holds a zero byte, so it is not UTF-8 (UTF-16 without its mark, or "
+            "no text); name a file of text in UTF-8"
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{place}:{line}: byte {content[error.start]:#04x} is not UTF-8; "
+            "write the file again as UTF-8"
+        ) from error
+    return text.replace(f"\n{MARK}", "\n") if MARK in text else text

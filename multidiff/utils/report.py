@@ -1,0 +1,68 @@
+"""What a command has to tell: lines for people, facts for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from multidiff.utils.errors import InputError
+
+# Receives each line of a report as soon as it is made.
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a command.
+
+    Attributes:
+        lines: printed on stdout, unless ``--json`` is asked for.
+        facts: printed as one JSON object then.
+        faults: what could not be done, a line each; the command ends with status 2.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Rows of text as aligned lines, the first row a heading; numbers stand on the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Any], None] | None]:
+    """A bar on a terminal's stderr, to be told each step of a walk; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Lines printed meanwhile appear above the bar on a terminal, and in a file as they are.
+    above = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=above) as bar:
+        job = bar.add_task("sampling")
+        yield lambda step: bar.update(job, completed=step.number, total=step.total)
+
+
+def checked_counts(counts: Mapping[str, int]) -> int:
+    """The largest of what is to be measured.
+
+    Raises:
+        InputError: if that is nothing.
+    """
+    if min(counts.values()) < 0 or not any(counts.values()):
+        told = " ".join(f"--{name} {count}" for name, count in counts.items())
+        raise InputError(f"{told}: there is nothing to measure")
+    return max(counts.values())
