@@ -28,8 +28,8 @@ MAIN = """
 import sys
 try:
     from multidiff.cli.main.main import run
-except ImportError:
-    from multidiff.cli.main import run
+except ImportError:  # commits before the layout by process
+    from multidiff.cli import run
 sys.exit(run(sys.argv[1:]))
 """
 STARTER_DIGITS = "starter:digits/digits.parquet"
