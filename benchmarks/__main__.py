@@ -19,13 +19,13 @@ from benchmarks.timing import HEADING, Row, machine
 from multidiff.utils.report import table
 
 # Name -> module, imported when asked for.
-PARTS = {
+COMPONENTS = {
     "startup": "startup",
     "reverse-loop": "reverse_loop",
     "synth": "synth",
     "wavegrad-step": "wavegrad_step",
     "unet-step": "unet_step",
-    "picture-loop": "picture_loop",
+    "image-loop": "picture_loop",
     "decode-memory": "decode_memory",
     "digits-budget": "digits_budget",
     "text-step": "text_step",
@@ -40,14 +40,14 @@ PARTS = {
 
 def main() -> None:
     """The program."""
-    named = {word: _module(word) for word in sys.argv[1:] if word in PARTS}
+    named = {word: _module(word) for word in sys.argv[1:] if word in COMPONENTS}
     options = _parser(named).parse_args()
     found = machine()
     if not options.json:
         packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
         print(f"{found['cpu']}, {found['cores']} cores, load {found['load']}; {packages}")
     rows: list[Row] = []
-    for name in options.parts or PARTS:
+    for name in options.parts or COMPONENTS:
         part = _module(name)
         given = {key: getattr(options, key) for key in _sizes(part) if hasattr(options, key)}
         fresh = part.measure(options.threads, options.rounds, **given)
@@ -66,7 +66,7 @@ def _parser(named: dict[str, ModuleType]) -> argparse.ArgumentParser:
         "memory and distances, high for what is done in a second. A part's own options are "
         "shown where it is named before --help.",
     )
-    offer = f"of {', '.join(PARTS)}; or all"
+    offer = f"of {', '.join(COMPONENTS)}; or all"
     parser.add_argument("parts", nargs="*", metavar="part", type=_part, help=offer)
     parser.add_argument("--threads", type=_count, default=2, help="of the CPU (2)")
     parser.add_argument("--rounds", type=_count, default=7, help="the median is over these (7)")
@@ -79,8 +79,8 @@ def _parser(named: dict[str, ModuleType]) -> argparse.ArgumentParser:
                 continue
             known.add(key)
             option, kind = "--" + key.replace("_", "-"), type(default)
-            told = f"({default})" if default else None
-            group.add_argument(option, type=kind, default=argparse.SUPPRESS, help=told)
+            reported = f"({default})" if default else None
+            group.add_argument(option, type=kind, default=argparse.SUPPRESS, help=reported)
     return parser
 
 
@@ -91,12 +91,12 @@ def _sizes(part: ModuleType) -> dict[str, Any]:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"benchmarks.{PARTS[name]}")
+    return importlib.import_module(f"benchmarks.{COMPONENTS[name]}")
 
 
 def _part(name: str) -> str:
-    if name not in PARTS:
-        raise argparse.ArgumentTypeError(f"no part {name}: there are {', '.join(PARTS)}")
+    if name not in COMPONENTS:
+        raise argparse.ArgumentTypeError(f"no part {name}: there are {', '.join(COMPONENTS)}")
     return name
 
 

@@ -1,9 +1,9 @@
-"""Peak memory and time of decoding one picture at the true shape of Stable Diffusion's autoencoder.
+"""Peak memory and time of decoding one image at the true shape of Stable Diffusion's autoencoder.
 
 Each decoding has a process of its own, with random weights: the package's, whole and in tiles,
 and diffusers' AutoencoderKL with tiles of the same size. Memory is the process's largest resident
 set, and what decoding added to it: before, the process holds torch and the weights. Ratio to
-diffusers' of the whole picture.
+diffusers' of the whole image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def measure(
     Args:
         threads: of the CPU.
         rounds: of everything else; a process takes half a minute.
-        side: height and width of the picture,
+        side: height and width of the image,
         tile: and of a tile.
         small: 1 takes a tiny autoencoder instead, to try this out.
     """
@@ -81,9 +81,9 @@ def _decode(who: str, tile: int, side: int, small: int, threads: int) -> dict[st
 
 
 def _ours(channels: tuple[int, ...], tile: int) -> Any:
-    from multidiff.image.autoencoders.kl import Autoencoder
+    from multidiff.image.autoencoders.kl import AutoencoderKL
 
-    return Autoencoder(channels=channels, tile=tile).eval().decode
+    return AutoencoderKL(channels=channels, tile=tile).eval().decode
 
 
 def _theirs(channels: tuple[int, ...], tile: int) -> Any:

@@ -1,8 +1,8 @@
-"""The training of diffusers' example for unconditional pictures, one step at a time.
+"""The training of diffusers' example for unconditional images, one step at a time.
 
 What ``examples/unconditional_image_generation`` of diffusers does, with its settings: AdamW of
 torch's default kind, gradients of norm 1 at most, an average of the weights with warm-up, noise
-predicted on 1,000 linear betas, all through accelerate. Two things differ: pictures come from
+predicted on 1,000 linear betas, all through accelerate. Two things differ: images come from
 memory, not from files, and the rate falls with a share of work done that the caller tells.
 """
 
@@ -30,11 +30,11 @@ class DiffusersTraining:
 
     Args:
         network: takes states and steps of the table.
-        picture: bytes ``(count, colours, height, width)``.
-        batch_size: pictures in a step.
+        image: bytes ``(count, channels, height, width)``.
+        batch_size: images in a step.
     """
 
-    def __init__(self, network: nn.Module, picture: Tensor, batch_size: int):
+    def __init__(self, network: nn.Module, image: Tensor, batch_size: int):
         from accelerate import Accelerator
         from diffusers import DDPMScheduler
         from diffusers.training_utils import EMAModel
@@ -44,7 +44,7 @@ class DiffusersTraining:
         optimizer = torch.optim.AdamW(
             network.parameters(), LEARNING_RATE, BETAS, weight_decay=WEIGHT_DECAY
         )
-        data = torch.utils.data.TensorDataset(picture)
+        data = torch.utils.data.TensorDataset(image)
         loader = torch.utils.data.DataLoader(data, batch_size, shuffle=True)
         self.network, self.optimizer, loader = self.engine.prepare(network, optimizer, loader)
         self.average: Any = EMAModel(
@@ -62,18 +62,18 @@ class DiffusersTraining:
         Returns:
             The loss before it.
         """
-        place, warmup = round(progress * RESOLUTION), round(WARMUP * RESOLUTION)
-        factor = rate_at(place, RESOLUTION, warmup, "cosine", 0.0)
+        position, warmup = round(progress * RESOLUTION), round(WARMUP * RESOLUTION)
+        factor = rate_at(position, RESOLUTION, warmup, "cosine", 0.0)
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * factor
         self.network.train()
-        (picture,) = next(self._batches)
-        clean = picture.float() / 127.5 - 1
-        noise = torch.randn_like(clean)
-        times = torch.randint(0, TABLE, (len(clean),))
-        noisy = self.scheduler.add_noise(clean, noise, times)
+        (image,) = next(self._batches)
+        x0 = image.float() / 127.5 - 1
+        noise = torch.randn_like(x0)
+        times = torch.randint(0, TABLE, (len(x0),))
+        xt = self.scheduler.add_noise(x0, noise, times)
         with self.engine.accumulate(self.network):
-            loss = F.mse_loss(self.network(noisy, times).sample, noise)
+            loss = F.mse_loss(self.network(xt, times).sample, noise)
             self.engine.backward(loss)
             self.engine.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
             self.optimizer.step()
@@ -84,12 +84,12 @@ class DiffusersTraining:
 
     @torch.no_grad()
     def samples(self, count: int, steps: int, at_once: int, seed: int) -> Tensor:
-        """Pictures near [-1, 1] from the averaged weights, by DDIM.
+        """Images near [-1, 1] from the averaged weights, by DDIM.
 
         Args:
-            count: of pictures.
+            count: of images.
             steps: of the walk.
-            at_once: pictures in a batch.
+            at_once: images in a batch.
             seed: of the noise.
         """
         from diffusers import DDIMScheduler

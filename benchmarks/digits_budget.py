@@ -3,13 +3,13 @@
 The package trains what ``recipes/image/digits.yaml`` says, latent diffusion with captions, and
 before that the autoencoder for it, whose time counts; it goes without the adversary that
 sharpens it in a longer training. Diffusers trains a UNet2DModel in pixels as its example for
-unconditional pictures does (:mod:`benchmarks.diffusers_training`), on the same digits padded to
+unconditional images does (:mod:`benchmarks.diffusers_training`), on the same digits padded to
 32x32. They take turns of some seconds until each has spent its time, and their rates fall with
 the share of it.
 
 Samples (ours of the digits that the held-out ones are) are compared with held-out digits on the
 features of the shipped classifier. As many digits of the training set show what is left of the
-distance between real pictures. Ratios are to diffusers'.
+distance between real images. Ratios are to diffusers'.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from benchmarks.latent_digits import LatentDigits
 from benchmarks.pairs import Shape, their_pixel_unet
 from benchmarks.timing import Row, counted, installed, on_threads, rows_of, training_on_cpu
 from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple
-from multidiff.image.data.images import Pictures
-from multidiff.image.metrics.classifier import PictureClassifier
+from multidiff.image.data.images import Images
+from multidiff.image.metrics.classifier import ImageClassifier
 from multidiff.image.metrics.feature_distance import SetDistance, batches_of, compare_sets
 from multidiff.image.metrics.sets import describe_all
 
 PART = "digits-budget"
-JUDGE = "digit-features"
+CLASSIFIER = "digit-features"
 UNET: Shape = (1, (64, 128, 128), 1, ("none", "self", "none"))  # 4.4 M weights, as ours has
 SIDE, BATCH = 32, 16  # the example's batch
 AT_ONCE, MOST = 50, 5000
@@ -65,8 +65,8 @@ def measure(
     *,
     minutes: float = 1.0,
     samples: int = 100,
-    our_walk: int = 20,
-    their_walk: int = 50,
+    our_steps: int = 20,
+    their_steps: int = 50,
     data: str = "",
     held_out: str = "",
     seed: int = 0,
@@ -78,8 +78,8 @@ def measure(
         rounds: of everything else; this is one.
         minutes: of the CPU for each training.
         samples: of each.
-        our_walk: steps of the package's solver,
-        their_walk: and of diffusers' DDIM.
+        our_steps: steps of the package's sampler,
+        their_steps: and of diffusers' DDIM.
         data: digits to train on; those of the recipe where not given.
         held_out: digits to compare with; every twelfth of the others where not given.
         seed: of weights, batches and samples.
@@ -89,15 +89,17 @@ def measure(
         ours = LatentDigits(data, held_out, seed)
         contenders: dict[str, Contender] = {OURS: ours}
         if installed("diffusers"):
-            contenders[THEIRS] = PixelDigits(ours.pictures)
+            contenders[THEIRS] = PixelDigits(ours.images)
         spend(contenders, 60 * minutes)
         made, seconds = {}, {}
         for name, contender in contenders.items():
             _say(f"{name}: {contender.steps} steps; {samples} samples")
             began = time.process_time()
-            made[name] = contender.samples(samples, our_walk if name == OURS else their_walk, seed)
+            made[name] = contender.samples(
+                samples, our_steps if name == OURS else their_steps, seed
+            )
             seconds[name] = [(time.process_time() - began) / samples]
-        made[REAL] = _some(ours.pictures, samples, seed)
+        made[REAL] = _some(ours.images, samples, seed)
         distances = _distances(made, ours.real)
     rows = []
     case = f"{minutes:g} CPU min, {counted(threads)}"
@@ -108,13 +110,13 @@ def measure(
         rows += rows_of(PART, against, {OURS: [], THEIRS: [], **values}, reference, unit)
     steps = {name: [float(contender.steps)] for name, contender in contenders.items()}
     rows += rows_of(PART, case, {OURS: [], THEIRS: [], **steps}, THEIRS, "steps")
-    walks = f"{our_walk} and {their_walk} steps for a sample, {counted(threads)}"
-    return rows + rows_of(PART, walks, {OURS: [], THEIRS: [], **seconds}, THEIRS, "CPU s")
+    counts = f"{our_steps} and {their_steps} steps for a sample, {counted(threads)}"
+    return rows + rows_of(PART, counts, {OURS: [], THEIRS: [], **seconds}, THEIRS, "CPU s")
 
 
 def spend(contenders: Mapping[str, Contender], seconds: float) -> None:
     """Have each train for so long, in turns."""
-    used, told = dict.fromkeys(contenders, 0.0), 0
+    used, reported = dict.fromkeys(contenders, 0.0), 0
     while min(used.values()) < seconds:
         for name, contender in contenders.items():
             turn = min(used[name] + TURN_SECONDS, seconds)
@@ -122,22 +124,22 @@ def spend(contenders: Mapping[str, Contender], seconds: float) -> None:
                 began = time.process_time()
                 contender.step(used[name] / seconds)
                 used[name] += time.process_time() - began
-        if min(used.values()) >= told:
+        if min(used.values()) >= reported:
             done = ", ".join(f"{name} {one.steps} steps" for name, one in contenders.items())
             _say(f"{min(used.values()):.0f} of {seconds:.0f} CPU s: {done}")
-            told += 60
+            reported += 60
 
 
 class PixelDigits:
     """Diffusers' side.
 
     Args:
-        pictures: what to train on.
+        images: what to train on.
     """
 
-    def __init__(self, pictures: Pictures):
-        whole = torch.cat(list(batches_of(pictures, list(range(len(pictures))))))
-        self.size = pictures.size
+    def __init__(self, images: Images):
+        whole = torch.cat(list(batches_of(images, list(range(len(images))))))
+        self.size = images.size
         padded = pad_to_multiple(whole, SIDE)  # black is 0
         self.training = DiffusersTraining(their_pixel_unet(*UNET, SIDE), padded, BATCH)
 
@@ -156,17 +158,19 @@ class PixelDigits:
         return from_unit(crop_to(made, *self.size))
 
 
-def _some(pictures: Pictures, count: int, seed: int) -> Tensor:
-    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
-    return torch.cat(list(batches_of(pictures, order[:count].tolist())))
+def _some(images: Images, count: int, seed: int) -> Tensor:
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return torch.cat(list(batches_of(images, order[:count].tolist())))
 
 
-def _distances(made: Mapping[str, Tensor], real: Pictures) -> dict[str, SetDistance]:
+def _distances(made: Mapping[str, Tensor], real: Images) -> dict[str, SetDistance]:
     """How far each set is from the held-out digits."""
-    judge: PictureClassifier = multidiff.load(JUDGE)
-    features = describe_all(batches_of(real, list(range(min(len(real), MOST)))), judge.describe)
+    classifier: ImageClassifier = multidiff.load(CLASSIFIER)
+    features = describe_all(
+        batches_of(real, list(range(min(len(real), MOST)))), classifier.describe
+    )
     return {
-        name: compare_sets(features, describe_all(one.split(AT_ONCE), judge.describe))
+        name: compare_sets(features, describe_all(one.split(AT_ONCE), classifier.describe))
         for name, one in made.items()
     }
 

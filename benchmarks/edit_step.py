@@ -45,10 +45,10 @@ def measure(
         width: of the transformers,
         layers: and the tagger's blocks; the generator has half of them.
     """
-    told = f"{layers} layers of {width}, {batch} sentences of {length}, {counted(threads)}"
+    reported = f"{layers} layers of {width}, {batch} sentences of {length}, {counted(threads)}"
     with on_threads(threads):
         seconds = in_alternation(_parts(batch, length, width, layers), rounds, CLOCK)
-    return rows_of(PART, told, seconds, STEP, "CPU s")
+    return rows_of(PART, reported, seconds, STEP, "CPU s")
 
 
 def _parts(batch: int, length: int, width: int, layers: int) -> dict[str, Callable[[], object]]:
@@ -57,15 +57,15 @@ def _parts(batch: int, length: int, width: int, layers: int) -> dict[str, Callab
     torch.manual_seed(0)
     rng = torch.Generator().manual_seed(0)
     texts = torch.randint(3, WORDS, (batch, length)).tolist()
-    told = {"text": [" ".join(map(str, row)) for row in texts]}
+    reported = {"text": [" ".join(map(str, row)) for row in texts]}
     process = EditProcess(WORDS, [0.0] * 3 + [1.0] * (WORDS - 3), steps=6, span=2)
     editor = Editor(WORDS, width, layers, 4, 2 * length, layers // 2)
     task = EditTask(TextDomain(Numbers(), length + 1), process, editor)  # pyright: ignore
-    walks = process.corrupt_many(texts, process.draw_level(batch, rng), rng)
-    drafts = [walk[-1].tokens for walk in walks]
+    chains = process.corrupt_many(texts, process.draw_level(batch, rng), rng)
+    drafts = [chain[-1].tokens for chain in chains]
     return {
-        STEP: _stepped(task, lambda: sum(task.losses(told, rng).values()).mean()),  # pyright: ignore
-        "multidiff corruption and alignment": lambda: task.lesson(told, rng),
+        STEP: _stepped(task, lambda: sum(task.losses(reported, rng).values()).mean()),  # pyright: ignore
+        "multidiff corruption and alignment": lambda: task.edit_batch(reported, rng),
         "multidiff alignment": lambda: align_many(drafts, texts),
         "rapidfuzz editops": lambda: [
             Levenshtein.editops(draft, text) for draft, text in zip(drafts, texts, strict=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from multidiff.core.random import generators, mixed_seed
 from multidiff.image.data.image_files import to_unit
-from multidiff.image.data.images import Pictures
+from multidiff.image.data.images import Images
 from multidiff.image.diffusion.evaluation import prompts_of
 from multidiff.models.loading import check_recipe
 from multidiff.training.batches import Batches
@@ -19,7 +19,7 @@ from multidiff.training.lr_schedule import rate_at
 from multidiff.training.trainer import Trainer
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "image"
-AUTOENCODER_SHARE = 0.3  # of the time
+AUTOENCODER_RATIO = 0.3  # of the time
 SCALED_BY = 512  # digits whose latents say how far those spread
 AT_ONCE = 50
 
@@ -38,12 +38,12 @@ class LatentDigits:
         parts = check_recipe(RECIPES / "digits.yaml", _sources(data, held_out))
         self.model: Any = parts["model"].build()
         self._batches: Batches = parts["data"].build()
-        pictures: Any = self._batches.examples
-        self.pictures: Pictures = pictures
-        self.real: Pictures = parts["held_out"].build().examples
+        images: Any = self._batches.examples
+        self.images: Images = images
+        self.real: Images = parts["validation"].build().examples
         self._plan: Trainer = parts["trainer"].build()
         self.autoencoder: Any = first["model"].build()
-        batches = Batches(self.pictures, first["data"].resolved["batch_size"])
+        batches = Batches(self.images, first["data"].resolved["batch_size"])
         self._first = Training(self.autoencoder, batches, first["trainer"].build(), seed)
         self._second: Training | None = None
         self._seed = seed
@@ -55,12 +55,12 @@ class LatentDigits:
 
     def step(self, progress: float) -> None:
         """One update, where that share of the time is spent."""
-        if progress < AUTOENCODER_SHARE:
-            self._first.step(progress / AUTOENCODER_SHARE)
+        if progress < AUTOENCODER_RATIO:
+            self._first.step(progress / AUTOENCODER_RATIO)
             return
         if self._second is None:
             self._second = self._begun()
-        self._second.step((progress - AUTOENCODER_SHARE) / (1 - AUTOENCODER_SHARE))
+        self._second.step((progress - AUTOENCODER_RATIO) / (1 - AUTOENCODER_RATIO))
 
     @torch.no_grad()
     def _begun(self) -> Training:
@@ -68,8 +68,8 @@ class LatentDigits:
         self._first.finish()
         trained, domain = self.autoencoder.autoencoder, self.model.domain
         domain.autoencoder.load_state_dict(trained.state_dict())
-        order = torch.randperm(len(self.pictures))[:SCALED_BY].tolist()
-        some = torch.stack([self.pictures.picture(place) for place in order])
+        order = torch.randperm(len(self.images))[:SCALED_BY].tolist()
+        some = torch.stack([self.images.image(position) for position in order])
         latents = domain.gaussian(to_unit(some)).sample(torch.Generator().manual_seed(self._seed))
         domain.autoencoder.scaling = 1 / float(latents.std())
         return Training(self.model.task(), self._batches, self._plan, self._seed)
@@ -104,11 +104,11 @@ class Training:
     def step(self, progress: float) -> None:
         """One update."""
         plan, batch = self.plan, self.batches.batch(self.steps)
-        place = round(progress * plan.steps)
-        factor = rate_at(place, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
+        position = round(progress * plan.steps)
+        factor = rate_at(position, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate * factor
-        seeds = [mixed_seed(self.seed, self.steps, row) for row in range(len(batch["picture"]))]
+        seeds = [mixed_seed(self.seed, self.steps, row) for row in range(len(batch["image"]))]
         self.task.train()
         self.optimizer.zero_grad()
         losses = self.task.losses(batch, generators(seeds))
@@ -130,12 +130,12 @@ def _sources(data: str, held_out: str) -> list[str]:
     """Changes of the recipe for other digits."""
     changes = []
     if data:
-        changes = [f"{part}.examples.source.path={data}" for part in ("data", "held_out")]
+        changes = [f"{part}.examples.source.path={data}" for part in ("data", "validation")]
     if held_out:
         changes += [
             "data.examples.source.held_out_every=0",
-            "held_out.examples.source.held_out_every=0",
-            "held_out.examples.held_out=false",
-            f"held_out.examples.source.path={held_out}",
+            "validation.examples.source.held_out_every=0",
+            "validation.examples.held_out=false",
+            f"validation.examples.source.path={held_out}",
         ]
     return changes

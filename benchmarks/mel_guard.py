@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import Row
 from multidiff.audio.data.mel_guard import MelStatistics, fault_of
-from multidiff.audio.data.segments import Source
+from multidiff.audio.data.segments import AudioSource
 from multidiff.audio.mel import MelPreset, preset_named
 
 PART = "mel-guard"
@@ -107,7 +107,7 @@ def _drawn(
 ) -> Iterator[np.ndarray]:
     logging.disable(logging.WARNING)
     for folder in folders:
-        recordings = Source(folder).recordings()
+        recordings = AudioSource(folder).recordings()
         for number in rng.permutation(len(recordings))[: count // len(folders)]:
             yield recordings[number].read(rate_hz).numpy().astype(np.float64)
     logging.disable(logging.NOTSET)
@@ -131,8 +131,8 @@ def _cut(mel: np.ndarray, rng: np.random.Generator, frames: int) -> np.ndarray:
 
 def _rows(case: str, mels: list[np.ndarray], preset: MelPreset) -> list[Row]:
     found = [MelStatistics.of(mel, preset) for mel in mels]
-    refused = sum(fault_of(one, preset) is not None for one in found)
-    rows = [Row(PART, case, "refused", f"of {len(mels)}", float(refused))]
+    write_error = sum(fault_of(one, preset) is not None for one in found)
+    rows = [Row(PART, case, "write_error", f"of {len(mels)}", float(write_error))]
     levels = [one.fluctuation for one in found if np.isfinite(one.fluctuation)]
     if levels:
         ends = (float(min(levels)), float(max(levels)))

@@ -1,7 +1,7 @@
 """How much of sampling is the network: every shipped model whose sampling is a walk.
 
 A round draws samples as the command line does, all defaults, and counts the CPU seconds within the
-denoiser apart. What is left is the solver, the draws, the projections and the decoder. Ratios are
+denoiser apart. What is left is the sampler, the draws, the projections and the decoder. Ratios are
 to the whole.
 """
 
@@ -18,7 +18,7 @@ import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of
 from benchmarks.watching import CLOCK, NETWORK, NETWORKS, watch_network
 from multidiff.text.diffuser.sampling_config import drawn
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 
 PART = "network-share"
 OURS = "multidiff in all"
@@ -47,17 +47,17 @@ def _draws(samples: int, steps: int) -> dict[str, tuple[Any, Callable[[], object
     asked = {
         "digits": ["7"] * samples,
         "digit-tokens": ["7"] * samples,
-        "restaurant": [TextOrder(length=20)] * samples,
-        "masked": [TextOrder(length=20)] * samples,
+        "restaurant": [TextRequest(length=20)] * samples,
+        "masked": [TextRequest(length=20)] * samples,
     }
-    draws = {name: _drawing(found[name], orders, steps) for name, orders in asked.items()}
+    draws = {name: _drawing(found[name], requests, steps) for name, requests in asked.items()}
     draws["speech"] = _speaking(found["speech"], steps)
-    draws["edits"] = _editing(found["edits"], [TextOrder(length=20)] * samples, steps)
+    draws["edits"] = _editing(found["edits"], [TextRequest(length=20)] * samples, steps)
     return {name: (found[name], draws[name]) for name in NETWORKS}
 
 
-def _drawing(model: Any, orders: list[Any], steps: int) -> Callable[[], object]:
-    return lambda: model.generate(orders, steps=steps, seed=0)
+def _drawing(model: Any, requests: list[Any], steps: int) -> Callable[[], object]:
+    return lambda: model.generate(requests, steps=steps, seed=0)
 
 
 def _speaking(model: Any, steps: int) -> Callable[[], object]:
@@ -67,11 +67,11 @@ def _speaking(model: Any, steps: int) -> Callable[[], object]:
     return lambda: model.synthesize(mel, plan=model.plan(steps), seed=0)
 
 
-def _editing(model: Any, orders: list[TextOrder], steps: int) -> Callable[[], object]:
+def _editing(model: Any, requests: list[TextRequest], steps: int) -> Callable[[], object]:
     """Random words revised, by words that are drawn."""
-    walk = model.walk.changed(drawn({"steps": steps}))
-    drafts = model.noise_drafts(orders, seed=0)
-    return lambda: model.revise(drafts, orders, walk=walk, seed=0)
+    sampling = model.sampling.changed(drawn({"steps": steps}))
+    drafts = model.noise_drafts(requests, seed=0)
+    return lambda: model.revise(drafts, requests, sampling=sampling, seed=0)
 
 
 def _seconds(

@@ -12,29 +12,29 @@ from multidiff.image.diffusion.unet import Attention, UNet
 
 THEIR_DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 THEIR_UP = {"none": "UpBlock2D", "self": "AttnUpBlock2D", "cross": "CrossAttnUpBlock2D"}
-# Of a UNet of pictures: colours, widths of the levels, residual blocks, attention.
+# Of a UNet of images: colours, widths of the levels, residual blocks, attention.
 Shape = tuple[int, tuple[int, ...], int, tuple[Attention, ...]]
 HEAD_WIDTH = 8  # what UNet2DModel gives each attention head
 
 
 def pixel_unet(
-    colours: int, widths: Sequence[int], layers: int, attention: Sequence[Attention]
+    channels: int, widths: Sequence[int], layers: int, attention: Sequence[Attention]
 ) -> UNet:
-    """A UNet of pictures without a condition, shaped as :func:`their_pixel_unet`'s."""
+    """A UNet of images without a condition, shaped as :func:`their_pixel_unet`'s."""
     heads = tuple(width // HEAD_WIDTH for width in widths)
-    return UNet(colours, colours, tuple(widths), layers, tuple(attention), heads)
+    return UNet(channels, channels, tuple(widths), layers, tuple(attention), heads)
 
 
 def their_pixel_unet(
-    colours: int, widths: Sequence[int], layers: int, attention: Sequence[Attention], side: int
+    channels: int, widths: Sequence[int], layers: int, attention: Sequence[Attention], side: int
 ) -> Any:
     """UNet2DModel of diffusers."""
     from diffusers import UNet2DModel
 
     return UNet2DModel(
         sample_size=side,
-        in_channels=colours,
-        out_channels=colours,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=layers,
         block_out_channels=tuple(widths),
         down_block_types=tuple(THEIR_DOWN[kind] for kind in attention),
@@ -66,7 +66,7 @@ def their_latent_unet(widths: Sequence[int], heads: int, words_width: int, side:
     )
 
 
-def alike(ours: nn.Module, theirs: nn.Module) -> None:
+def group_by_length(ours: nn.Module, theirs: nn.Module) -> None:
     """Give theirs our weights."""
     theirs.load_state_dict({name: w.detach().clone() for name, w in ours.state_dict().items()})
 

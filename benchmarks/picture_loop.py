@@ -2,7 +2,7 @@
 
 A small Stable Diffusion with random weights, DDIM with a negative prompt. The bare passes see
 the same doubled batch; reading the prompts and decoding the latents is in all three. Beside
-``PictureDiffusion.generate()`` runs diffusers' loop, its ``DDIMScheduler`` and
+``ImageDiffusion.generate()`` runs diffusers' loop, its ``DDIMScheduler`` and
 ``UNet2DConditionModel`` with the same weights, which ends at the same latents. Ratio to the bare
 passes.
 """
@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.pairs import alike, apart, latent_unet, their_latent_unet
+from benchmarks.pairs import apart, group_by_length, latent_unet, their_latent_unet
 from benchmarks.timing import Row, counted, in_alternation, installed, on_threads, rows_of
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
 from multidiff.core.random import generators, normal
-from multidiff.image.autoencoders.kl import Autoencoder
+from multidiff.image.autoencoders.kl import AutoencoderKL
 from multidiff.image.diffusion.domains import LatentDomain
-from multidiff.image.diffusion.model import PictureDiffusion
-from multidiff.image.diffusion.sampling_config import PictureWalk
+from multidiff.image.diffusion.model import ImageDiffusion
+from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.diffusion.text_encoder import TextEncoder
 from multidiff.image.tokenizers import WordTokenizer
 
-PART = "picture-loop"
+PART = "image-loop"
 UNET = ((64, 128, 256), 8, 128)
 TABLE, FIRST_BETA, LAST_BETA = 1000, 0.00085, 0.012
 GUIDANCE, SEED = 7.5, 7
@@ -45,9 +45,9 @@ def measure(
     Args:
         threads: of the CPU.
         rounds: walks of each.
-        side: height and width of the pictures.
-        steps: of the solver.
-        batch: pictures at a time, so that twice as many states are in a forward pass.
+        side: height and width of the images.
+        steps: of the sampler.
+        batch: images at a time, so that twice as many states are in a forward pass.
     """
     plain = f"{steps} forward passes"
     with on_threads(threads):
@@ -69,21 +69,21 @@ class _Loops:
     def __init__(self, side: int, steps: int, batch: int):
         torch.manual_seed(0)
         words = tuple(f"{PROMPT} {NEGATIVE}".split())
-        self.model = PictureDiffusion(
+        self.model = ImageDiffusion(
             LatentDomain(
-                Autoencoder(3, (16, 32, 32, 32), 1, groups=8),
+                AutoencoderKL(3, (16, 32, 32, 32), 1, groups=8),
                 TextEncoder(len(words) + 3, UNET[2], 2 * UNET[2], 2, 4, "quick_gelu", 16),
                 WordTokenizer(words, 16),
             ),
             GaussianProcess(BetaSchedule.scaled_linear(TABLE, FIRST_BETA, LAST_BETA)),
             latent_unet(*UNET),
-            PictureWalk(steps, "leading", "ddim", GUIDANCE),
+            ImageSamplingConfig(steps, "leading", "ddim", GUIDANCE),
         ).eval()
         self.model.requires_grad_(False)
         self.size, self.prompts, self.steps = (side, side), [PROMPT] * batch, steps
         shape = self.model.domain.state_shape(batch, self.size)
         self.noise = normal(shape, generators([SEED + row for row in range(batch)]))
-        times = self.model.walk.times(None, TABLE)
+        times = self.model.sampling.times(None, TABLE)
         self.levels = self.model.process.levels(times)[:-1]
 
     def ours(self) -> Tensor:
@@ -91,7 +91,7 @@ class _Loops:
         states: list[Tensor] = []
         self.model.generate(
             self.prompts,
-            negative=NEGATIVE,
+            negative_prompt=NEGATIVE,
             size=self.size,
             seed=SEED,
             on_step=lambda step: states.append(step.state),
@@ -105,7 +105,7 @@ class _Loops:
         for level in self.levels:
             both = NoiseLevel(*(part.expand(len(twice)) for part in level.parts()))
             self.model.denoiser(twice, both, words)
-        self.model.domain.to_picture(self.noise, self.size)
+        self.model.domain.to_image(self.noise, self.size)
         return self.noise
 
     def theirs(self) -> Callable[[], Tensor]:
@@ -113,7 +113,7 @@ class _Loops:
         from diffusers import DDIMScheduler
 
         network = their_latent_unet(*UNET, side=self.noise.shape[-1]).eval()
-        alike(self.model.denoiser, network)
+        group_by_length(self.model.denoiser, network)
         scheduler: Any = DDIMScheduler(
             num_train_timesteps=TABLE,
             beta_start=FIRST_BETA,
@@ -129,10 +129,10 @@ class _Loops:
             scheduler.set_timesteps(self.steps)
             words, state = self._words(), self.noise
             for step in scheduler.timesteps:
-                told, untold = network(torch.cat([state, state]), step, words).sample.chunk(2)
-                guided = untold + GUIDANCE * (told - untold)
+                cond, uncond = network(torch.cat([state, state]), step, words).sample.chunk(2)
+                guided = uncond + GUIDANCE * (cond - uncond)
                 state = scheduler.step(guided, step, state).prev_sample
-            self.model.domain.to_picture(state, self.size)
+            self.model.domain.to_image(state, self.size)
             return state
 
         return loop

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Row, counted, in_alternation, installed, on_threads, rows_of
-from multidiff.audio.vocoder.domains import WhitenedDomain
-from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser
+from multidiff.audio.vocoder.domains import SpectralDomain
+from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM
 from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
-from multidiff.core.gaussian.timesteps import trailing_times
+from multidiff.core.gaussian.timesteps import trailing_timesteps
 from multidiff.core.sample import sample
 
 PART = "reverse-loop"
@@ -38,33 +38,33 @@ def measure(threads: int, rounds: int) -> list[Row]:
 
 def _loops() -> dict[str, Callable[[], Tensor]]:
     torch.manual_seed(0)
-    network = FrameDenoiser().eval()
+    network = MDCTDenoiser().eval()
     torch.nn.init.normal_(network.write.weight, std=0.02)
     frames = int(SECONDS * network.preset.sample_rate_hz / network.preset.hop_length)
-    shape = WhitenedDomain(network.preset.name, network.hop).state_shape(1, frames)
-    noisy, mel = torch.randn(shape), torch.randn(1, network.preset.n_mels, frames)
-    process = GaussianProcess(BetaSchedule.linear(TABLE), "noise")
-    levels = process.levels(trailing_times(STEPS))[:-1]
+    shape = SpectralDomain(network.preset.name, network.hop).state_shape(1, frames)
+    xt, mel = torch.randn(shape), torch.randn(1, network.preset.n_mels, frames)
+    process = GaussianProcess(BetaSchedule.linear(TABLE), "epsilon")
+    levels = process.levels(trailing_timesteps(STEPS))[:-1]
 
     @torch.no_grad()
     def plain() -> Tensor:
         for level in levels:
-            output = network(noisy, level, mel)
+            output = network(xt, level, mel)
         return output
 
     def ours() -> Tensor:
-        times = trailing_times(STEPS)
-        return sample(process, network, DDIM(), shape, times, condition=mel, start=noisy)
+        times = trailing_timesteps(STEPS)
+        return sample(process, network, DDIM(), shape, times, condition=mel, start=xt)
 
     loops: dict[str, Callable[[], Tensor]] = {PLAIN: plain, OURS: ours}
     if installed("diffusers"):
-        loops[THEIRS] = _their_loop(network, levels, noisy, mel)
+        loops[THEIRS] = _their_loop(network, levels, xt, mel)
         _check_equal(loops[OURS](), loops[THEIRS]())
     return loops
 
 
 def _their_loop(
-    network: FrameDenoiser, levels: list[NoiseLevel], noisy: Tensor, mel: Tensor
+    network: MDCTDenoiser, levels: list[NoiseLevel], xt: Tensor, mel: Tensor
 ) -> Callable[[], Tensor]:
     from diffusers import DDIMScheduler
 
@@ -80,7 +80,7 @@ def _their_loop(
     @torch.no_grad()
     def loop() -> Tensor:
         scheduler.set_timesteps(STEPS)
-        state = noisy
+        state = xt
         for level, step in zip(levels, scheduler.timesteps, strict=True):
             state = scheduler.step(network(state, level, mel), step, state).prev_sample
         return state

@@ -1,7 +1,7 @@
 """What sampling texts costs beyond its network: ``generate()`` over its forward passes.
 
 Sentences of one length under a model of the size of ``restaurant`` with random weights, all steps
-of the solver, with what it does by default: soft clamping, self-conditioning, the pinned END. The
+of the sampler, with what it does by default: soft clamping, self-conditioning, the pinned END. The
 bare passes are the same network on the same canvases, once with the head that reads its output as
 words (clamping to the mean word is a part of that model's prediction) and once without. Ratio to
 the passes with the head.
@@ -19,11 +19,11 @@ from benchmarks.text_step import Numbers
 from benchmarks.timing import Row, counted, in_alternation, on_threads, rows_of
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule
-from multidiff.core.gaussian.timesteps import even_times
+from multidiff.core.gaussian.timesteps import uniform_timesteps
 from multidiff.text.diffusion_lm.denoiser import TextDenoiser
 from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 from multidiff.text.diffusion_lm.model import TextDiffusion
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 
 PART = "text-loop"
 OURS = "multidiff generate()"
@@ -54,7 +54,7 @@ def measure(
     Args:
         threads: of the CPU.
         rounds: walks of each.
-        steps: of the solver.
+        steps: of the sampler.
         texts: at a time.
         length: of each, END counted.
         width: of the transformer,
@@ -74,29 +74,29 @@ def _loops(
     torch.manual_seed(0)
     vocabulary: Any = Written()
     domain = EmbeddedDomain(vocabulary, STATE, length, norm=4.0, clamp="soft")
-    process = GaussianProcess(BetaSchedule.sqrt(2000), "clean")
+    process = GaussianProcess(BetaSchedule.sqrt(2000), "x0")
     denoiser = TextDenoiser(STATE, width, layers, 4, length)
     model = TextDiffusion(domain, process, denoiser).eval().requires_grad_(False)
-    noisy = torch.randn(texts, length, 2 * STATE)
+    xt = torch.randn(texts, length, 2 * STATE)
     real = torch.ones(texts, length, dtype=torch.bool)
-    levels = [level.expand(texts) for level in process.levels(even_times(steps))[:-1]]
+    levels = [level.expand(texts) for level in process.levels(uniform_timesteps(steps))[:-1]]
 
     @torch.no_grad()
     def bare() -> object:
         for level in levels:
-            output = denoiser(noisy, level, {"real": real})
+            output = denoiser(xt, level, {"real": real})
         return output
 
     @torch.no_grad()
     def headed() -> object:
         words = domain.embeddings()
         for level in levels:
-            output = denoiser(noisy, level, {"real": real})
-            clean = torch.softmax(domain.logits(output), dim=-1) @ words
-        return clean
+            output = denoiser(xt, level, {"real": real})
+            x0 = torch.softmax(domain.logits(output), dim=-1) @ words
+        return x0
 
     def ours() -> object:
-        return model.generate([TextOrder(length=length - 1)] * texts, steps=steps)
+        return model.generate([TextRequest(length=length - 1)] * texts, steps=steps)
 
     return {
         f"{steps} passes, read as words": headed,

@@ -53,7 +53,7 @@ def measure(
         width: of the transformers,
         layers: and their blocks.
     """
-    told = f"{layers} layers of {width}, {batch} sentences of {length}, {counted(threads)}"
+    reported = f"{layers} layers of {width}, {batch} sentences of {length}, {counted(threads)}"
     rows = []
     with on_threads(threads):
         for case, steps in (
@@ -62,7 +62,7 @@ def measure(
         ):
             seconds = in_alternation(steps, rounds, CLOCK)
             rows += rows_of(
-                PART, f"{case}, {told}", seconds, THEIRS, "sentences/CPU s", lambda s: batch / s
+                PART, f"{case}, {reported}", seconds, THEIRS, "sentences/CPU s", lambda s: batch / s
             )
     return rows
 
@@ -84,16 +84,16 @@ class BertDenoiser(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
         )
-        self.places = nn.Embedding(length, width)
+        self.positions = nn.Embedding(length, width)
         self.norm = nn.LayerNorm(width)
         self.encoder = bert.encoder
         self.say = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, STATE))
         self.width = width
 
-    def forward(self, noisy: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
+    def forward(self, xt: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
         """The prediction."""
         time_embedding = self.time(sinusoid(1000 * level.time, self.width))[:, None]
-        x = self.read(noisy) + self.places.weight[: noisy.shape[1]] + time_embedding
+        x = self.read(xt) + self.positions.weight[: xt.shape[1]] + time_embedding
         return self.say(self.encoder(self.norm(x)).last_hidden_state)
 
 
@@ -119,10 +119,10 @@ def _stepped(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], floa
 def _network_steps(
     batch: int, length: int, width: int, layers: int
 ) -> dict[str, Callable[[], float]]:
-    noisy, clean = torch.randn(2, batch, length, STATE)
+    xt, x0 = torch.randn(2, batch, length, STATE)
     level = BetaSchedule.sqrt(2000).at(torch.rand(batch))
     return {
-        name: _stepped(one, lambda one=one: F.mse_loss(one(noisy, level), clean))
+        name: _stepped(one, lambda one=one: F.mse_loss(one(xt, level), x0))
         for name, one in _denoisers(width, layers, length).items()
     }
 
@@ -139,15 +139,15 @@ class Numbers:
 
 def _task_steps(batch: int, length: int, width: int, layers: int) -> dict[str, Callable[[], float]]:
     rows = torch.randint(3, WORDS, (batch, length - 1)).tolist()
-    told = {"text": [" ".join(map(str, row)) for row in rows]}
-    process = GaussianProcess(BetaSchedule.sqrt(2000), "clean")
+    reported = {"text": [" ".join(map(str, row)) for row in rows]}
+    process = GaussianProcess(BetaSchedule.sqrt(2000), "x0")
     steps = {}
     for name, denoiser in _denoisers(width, layers, length).items():
         vocabulary: Any = Numbers()
         task = DiffusionTask(EmbeddedDomain(vocabulary, STATE, length), process, denoiser)
 
         def loss(task: DiffusionTask = task) -> Tensor:
-            losses = task.losses(told, generators(range(batch)))
+            losses = task.losses(reported, generators(range(batch)))
             return torch.stack([one.mean() for one in losses.values()]).sum()
 
         steps[name] = _stepped(task, loss)

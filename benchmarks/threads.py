@@ -49,9 +49,9 @@ class Network(nn.Module):
         self.level, self.read = LogSNREmbedding(32), nn.Linear(4, 32)
         self.drop, self.write = nn.Dropout(0.3), nn.Linear(32, 4)
 
-    def forward(self, noisy: Tensor, level: Any, condition: Any = None) -> Tensor:
+    def forward(self, xt: Tensor, level: Any, condition: Any = None) -> Tensor:
         """Return the prediction."""
-        return self.write(self.drop(torch.relu(self.read(noisy) + self.level(level))))
+        return self.write(self.drop(torch.relu(self.read(xt) + self.level(level))))
 
 
 @dataclass
@@ -93,17 +93,17 @@ def trained(task: Callable[[], nn.Module], precision: Any) -> list[Tensor]:
 def works() -> dict[str, Work]:
     """Return each kind of work but the building of layers."""
     from multidiff.core.draws import DrawsFrom
-    from multidiff.text.request import TextOrder
+    from multidiff.text.request import TextRequest
 
     digits, restaurant = md.load("digits"), md.load("restaurant")
-    process = md.GaussianProcess(md.BetaSchedule.cosine(100), predicts="velocity")
+    process = md.GaussianProcess(md.BetaSchedule.cosine(100), prediction="v")
 
     def task() -> nn.Module:
         with DrawsFrom(torch.Generator().manual_seed(7)):
             return md.DiffusionTask(Features(), process, Network())
 
     def text() -> list[Tensor]:
-        (made,) = restaurant.generate([TextOrder(length=8)], seed=3, steps=3)
+        (made,) = restaurant.generate([TextRequest(length=8)], seed=3, steps=3)
         return [torch.tensor([ord(letter) for letter in made])]
 
     return {

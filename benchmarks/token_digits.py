@@ -1,7 +1,7 @@
 """Digits by masked tokens beside digits by latent diffusion: quality for time.
 
 Both shipped models draw as many samples at several numbers of steps. Each setting has two rows:
-seconds for some pictures, and the feature distance to held-out digits on the classifier that ships,
+seconds for some images, and the feature distance to held-out digits on the classifier that ships,
 a number that does not depend on the machine. Ratios are to the diffusion at its most steps.
 """
 
@@ -42,14 +42,14 @@ def measure(
         threads: of the CPU.
         rounds: that are timed.
         samples: whose distance is told.
-        timed: pictures made in a round.
+        timed: images made in a round.
         held_out: real digits that neither was trained on.
         tokens: the model of tokens,
         token_steps: and its steps, with commas between.
         diffusion: the diffusion model,
         diffusion_steps: and its steps, the last the reference.
     """
-    judge: Any = md.load("digit-features")
+    classifier: Any = md.load("digit-features")
     draws: dict[str, Callable[[int], Tensor]] = {}
     with on_threads(threads):
         for name, counts in ((diffusion, diffusion_steps), (tokens, token_steps)):
@@ -60,10 +60,12 @@ def measure(
                 draws[f"{label}, {count} steps"] = partial(_drawn, model, real, int(count))
         calls = {name: partial(draw, timed) for name, draw in draws.items()}
         seconds = in_alternation(calls, rounds, time.process_time)
-        features = describe_all(batches_of(real, list(range(min(MOST, len(real))))), judge.describe)
+        features = describe_all(
+            batches_of(real, list(range(min(MOST, len(real))))), classifier.describe
+        )
         distances = {}
         for name, draw in draws.items():
-            found = describe_all(draw(samples).split(AT_ONCE), judge.describe)
+            found = describe_all(draw(samples).split(AT_ONCE), classifier.describe)
             distances[name] = [compare_sets(features, found).frechet]
     reference = f"{diffusion}, {diffusion_steps.split(',')[-1]} steps"
     timed = rows_of(PART, f"{timed} digits, {counted(threads)}", seconds, reference, "CPU s")

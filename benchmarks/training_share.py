@@ -69,8 +69,8 @@ def _run(name: str, model: Any, batch: int) -> Run:
     recipe = RECIPES / f"{name.replace('-', '_')}.yaml"
     parts = check_recipe(recipe, [f"data.batch_size={batch}"])
     data = parts["data"].build()
-    if "first_pass" in parts:
-        data = parts["first_pass"].build()(model, data)
+    if "precompute" in parts:
+        data = parts["precompute"].build()(model, data)
     for weights, value in model.named_parameters():
         value.requires_grad_("autoencoder" not in weights)  # a loaded model is at rest
     plan = Trainer(steps=FAR, precision="fp32", log_every=FAR)

@@ -1,9 +1,9 @@
 """A training step of a UNet: the package's beside diffusers'.
 
-First the networks alone, a DDPM of small colour pictures and a small Stable Diffusion: the same
+First the networks alone, a DDPM of small colour images and a small Stable Diffusion: the same
 weights, noisy states, times and captions; squared error on the noise, the backward pass and
 the step of the same AdamW (fused). Then a step of the package's trainer beside one of the
-example that diffusers documents, both through accelerate, as each comes. Told in pictures
+example that diffusers documents, both through accelerate, as each comes. Told in images
 trained on in a second of the CPU's time, ratio to diffusers'.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.pairs import (
     Shape,
-    alike,
+    group_by_length,
     latent_unet,
     pixel_unet,
     their_latent_unet,
@@ -62,8 +62,8 @@ def measure(
     Args:
         threads: of the CPU.
         rounds: steps of each.
-        batch: pictures in a step.
-        side: height and width of pictures,
+        batch: images in a step.
+        side: height and width of images,
         latent_side: and of latents.
     """
     torch.manual_seed(0)
@@ -80,35 +80,37 @@ def measure(
         for case, their_name, steps in cases:
             named = {OURS if is_ours else their_name: step for is_ours, step in steps.items()}
             seconds = {OURS: [], their_name: [], **in_alternation(named, rounds, CLOCK)}
-            told, unit = f"{case}, batch {batch}, {counted(threads)}", "pictures/CPU s"
-            rows += rows_of(PART, told, seconds, their_name, unit, lambda second: batch / second)
+            reported, unit = f"{case}, batch {batch}, {counted(threads)}", "images/CPU s"
+            rows += rows_of(
+                PART, reported, seconds, their_name, unit, lambda second: batch / second
+            )
     return rows
 
 
 def _pixel_steps(batch: int, side: int) -> Steps:
     ours = pixel_unet(*PIXELS)
-    noisy, noise = torch.randn(2, batch, PIXELS[0], side, side)
+    xt, noise = torch.randn(2, batch, PIXELS[0], side, side)
     index = torch.randint(0, TABLE, (batch,))
     level = BetaSchedule.linear(TABLE).at((index.double() + 1) / TABLE)
-    steps: Steps = {True: step_of(ours, lambda: ours(noisy, level), noise)}
+    steps: Steps = {True: step_of(ours, lambda: ours(xt, level), noise)}
     if installed("diffusers"):
         theirs = their_pixel_unet(*PIXELS, side)
-        alike(ours, theirs)
-        steps[False] = step_of(theirs, lambda: theirs(noisy, index).sample, noise)
+        group_by_length(ours, theirs)
+        steps[False] = step_of(theirs, lambda: theirs(xt, index).sample, noise)
     return steps
 
 
 def _latent_steps(batch: int, side: int) -> Steps:
     ours = latent_unet(*LATENTS)
-    noisy, noise = torch.randn(2, batch, 4, side, side)
+    xt, noise = torch.randn(2, batch, 4, side, side)
     words = torch.randn(batch, WORDS, LATENTS[2])
     index = torch.randint(0, TABLE, (batch,))
     level = BetaSchedule.linear(TABLE).at((index.double() + 1) / TABLE)
-    steps: Steps = {True: step_of(ours, lambda: ours(noisy, level, words), noise)}
+    steps: Steps = {True: step_of(ours, lambda: ours(xt, level, words), noise)}
     if installed("diffusers"):
         theirs = their_latent_unet(*LATENTS, side)
-        alike(ours, theirs)
-        steps[False] = step_of(theirs, lambda: theirs(noisy, index, words).sample, noise)
+        group_by_length(ours, theirs)
+        steps[False] = step_of(theirs, lambda: theirs(xt, index, words).sample, noise)
     return steps
 
 
@@ -128,11 +130,11 @@ def step_of(network: nn.Module, output: Callable[[], Tensor], noise: Tensor) -> 
 
 def _trainers(batch: int, side: int) -> Steps:
     """Our trainer's step, and that of diffusers' example."""
-    picture = torch.randint(0, 256, (4 * batch, PIXELS[0], side, side), dtype=torch.uint8)
+    image = torch.randint(0, 256, (4 * batch, PIXELS[0], side, side), dtype=torch.uint8)
     domain, process = PixelDomain((side, side)), GaussianProcess(BetaSchedule.linear(TABLE))
     task = DiffusionTask(domain, process, pixel_unet(*PIXELS))
     plan = Trainer(steps=FAR, learning_rate=LEARNING_RATE, precision="fp32", log_every=FAR)
-    batches = ListedBatches([{"picture": part} for part in picture.split(batch)])
+    batches = ListedBatches([{"image": part} for part in image.split(batch)])
     run = Run(plan, task, batches, None, {}, Record({}, {}))
     run.begin(resume=False)
     numbers = run.steps_to_go()
@@ -140,7 +142,7 @@ def _trainers(batch: int, side: int) -> Steps:
     if installed("diffusers"):
         from benchmarks.diffusers_training import DiffusersTraining
 
-        theirs = DiffusersTraining(their_pixel_unet(*PIXELS, side), picture, batch)
+        theirs = DiffusersTraining(their_pixel_unet(*PIXELS, side), image, batch)
         steps[False] = lambda: theirs.step(progress=0.5)
     return steps
 

@@ -36,13 +36,13 @@ def _measure_batch(batch: int, threads: int, rounds: int) -> list[Row]:
     ours = WaveGrad(MEL, embedding_scale=1.0)
     samples = FRAMES * ours.preset.hop_length
     rng = torch.Generator().manual_seed(batch)
-    noisy, noise = torch.randn(2, batch, samples, generator=rng)
+    xt, noise = torch.randn(2, batch, samples, generator=rng)
     mel = torch.rand(batch, ours.preset.n_mels, FRAMES, generator=rng)
     level = BetaSchedule.linear(1000, 1e-6, 0.01).at(torch.rand(batch, generator=rng))
     steps: dict[str, Callable[[], float]] = {}
     if installed("wavegrad"):
-        steps[THEIRS] = _their_step(ours, noisy, level, mel, noise)
-    steps[OURS] = step_of(ours, lambda: ours(noisy, level, mel), noise)
+        steps[THEIRS] = _their_step(ours, xt, level, mel, noise)
+    steps[OURS] = step_of(ours, lambda: ours(xt, level, mel), noise)
     if len(steps) == 2:
         _check_equal(*(step() for step in steps.values()))
     seconds = {OURS: [], THEIRS: [], **in_alternation(steps, rounds)}
@@ -52,7 +52,7 @@ def _measure_batch(batch: int, threads: int, rounds: int) -> list[Row]:
 
 
 def _their_step(
-    ours: WaveGrad, noisy: Tensor, level: NoiseLevel, mel: Tensor, noise: Tensor
+    ours: WaveGrad, xt: Tensor, level: NoiseLevel, mel: Tensor, noise: Tensor
 ) -> Callable[[], float]:
     """The step of lmnt's network, whose initial weights ours takes over."""
     from wavegrad.model import WaveGrad as Theirs
@@ -62,7 +62,7 @@ def _their_step(
     tensors = renamed(theirs.state_dict())
     ours.load_state_dict({name.removeprefix("denoiser."): t for name, t in tensors.items()})
     scale = level.alpha.float()
-    return step_of(theirs, lambda: theirs(noisy, mel, scale).squeeze(1), noise)
+    return step_of(theirs, lambda: theirs(xt, mel, scale).squeeze(1), noise)
 
 
 def step_of(network: nn.Module, output: Callable[[], Tensor], noise: Tensor) -> Callable[[], float]:

@@ -24,10 +24,10 @@ _HOMES = {
     "Encoded": "core.protocols",
     "Estimate": "core.protocols",
     "DiffusionTask": "core.task",
-    "even_times": "core.gaussian.timesteps",
-    "log_snr_times": "core.gaussian.timesteps",
+    "uniform_timesteps": "core.gaussian.timesteps",
+    "log_snr_timesteps": "core.gaussian.timesteps",
     "sample": "core.sample",
-    "variational_bound": "core.gaussian.likelihood",
+    "vlb": "core.gaussian.likelihood",
     "ContinuousDecoder": "core.gaussian.likelihood",
     "Trainer": "training.trainer",
     "Batches": "training.batches",
@@ -37,7 +37,7 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 
 if TYPE_CHECKING:
     from multidiff.core.gaussian.likelihood import ContinuousDecoder as ContinuousDecoder
-    from multidiff.core.gaussian.likelihood import variational_bound as variational_bound
+    from multidiff.core.gaussian.likelihood import vlb as vlb
     from multidiff.core.gaussian.losses import MinSNR as MinSNR
     from multidiff.core.gaussian.losses import SimpleLoss as SimpleLoss
     from multidiff.core.gaussian.process import GaussianProcess as GaussianProcess
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from multidiff.core.gaussian.schedules import BetaSchedule as BetaSchedule
     from multidiff.core.gaussian.schedules import LogSNRSchedule as LogSNRSchedule
     from multidiff.core.gaussian.schedules import NoiseLevel as NoiseLevel
-    from multidiff.core.gaussian.timesteps import even_times as even_times
-    from multidiff.core.gaussian.timesteps import log_snr_times as log_snr_times
+    from multidiff.core.gaussian.timesteps import log_snr_timesteps as log_snr_timesteps
+    from multidiff.core.gaussian.timesteps import uniform_timesteps as uniform_timesteps
     from multidiff.core.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
     from multidiff.core.protocols import Domain as Domain
     from multidiff.core.protocols import Encoded as Encoded

@@ -25,6 +25,8 @@ def complains(capsys, *arguments, lines=1):
     status = run([str(one) for one in arguments])
     printed = capsys.readouterr()
     assert status == 2, (status, printed)
-    told = printed.err.splitlines()
-    assert len(told) == lines and all(one.startswith("multidiff: ") for one in told), told
+    reported = printed.err.splitlines()
+    assert len(reported) == lines and all(one.startswith("multidiff: ") for one in reported), (
+        reported
+    )
     return printed.err

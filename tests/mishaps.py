@@ -170,11 +170,11 @@ def refusal(call):
     try:
         call()
     except InputError as fault:
-        told = str(fault)
+        reported = str(fault)
     else:
         return ""
-    assert told.strip()
-    return told
+    assert reported.strip()
+    return reported
 
 
 def read_or_refused(call, name):
@@ -200,12 +200,12 @@ def ended(*arguments, lines=1):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = run([str(one) for one in arguments])
-    told = err.getvalue().splitlines()
-    assert status in (0, 2), (status, told)
+    reported = err.getvalue().splitlines()
+    assert status in (0, 2), (status, reported)
     if status == 2:
-        told = [line for line in told if line.startswith("multidiff: ")]
-        assert len(told) == lines if lines else told, err.getvalue()
-    return status, "\n".join(told)
+        reported = [line for line in reported if line.startswith("multidiff: ")]
+        assert len(reported) == lines if lines else reported, err.getvalue()
+    return status, "\n".join(reported)
 
 
 def left_behind(folder):

@@ -14,10 +14,10 @@ import transformers
 
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule
-from multidiff.image.autoencoders.kl import Autoencoder
+from multidiff.image.autoencoders.kl import AutoencoderKL
 from multidiff.image.diffusion.domains import LatentDomain
-from multidiff.image.diffusion.model import PictureDiffusion
-from multidiff.image.diffusion.sampling_config import PictureWalk
+from multidiff.image.diffusion.model import ImageDiffusion
+from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.diffusion.text_encoder import TextEncoder
 from multidiff.image.diffusion.unet import UNet
 
@@ -44,12 +44,12 @@ class Shape:
             "activation": "quick_gelu", "length": 12,
         }
     )  # fmt: skip
-    predicts: str = "noise"
+    prediction: str = "epsilon"
 
 
 SMALL_1 = Shape()
 SMALL_2 = Shape(
-    linear=True, heads=(1, 2, 2), layers=2, predicts="velocity",
+    linear=True, heads=(1, 2, 2), layers=2, prediction="v",
     text={**Shape().text, "activation": "gelu"},
 )  # fmt: skip
 STABLE_1 = Shape(
@@ -63,7 +63,7 @@ STABLE_2 = Shape(
     (128, 256, 512, 512), 2,
     {"vocabulary": 49408, "width": 1024, "feed_forward": 4096, "layers": 23, "heads": 16,
      "activation": "gelu", "length": 77},
-    "velocity",
+    "v",
 )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def autoencoders(shape):
         layers_per_block=shape.vae_layers,
         norm_num_groups=shape.groups,
     )
-    ours = Autoencoder(3, shape.vae, shape.vae_layers, groups=shape.groups)
+    ours = AutoencoderKL(3, shape.vae, shape.vae_layers, groups=shape.groups)
     return _paired(theirs, ours)
 
 
@@ -156,10 +156,10 @@ class FixedTokenizer:
     def complaint(self, caption):
         return None
 
-    def files(self):
+    def assets(self):
         return {}
 
-    def settle(self, folder):
+    def load_assets(self, folder):
         pass
 
 
@@ -167,11 +167,11 @@ def model_of(shape, unet, autoencoder, text_encoder):
     """Our whole model of these parts."""
     tokenizer = FixedTokenizer(shape.text["vocabulary"], shape.text["length"])
     schedule = BetaSchedule.scaled_linear(1000, 0.00085, 0.012)
-    return PictureDiffusion(
+    return ImageDiffusion(
         LatentDomain(autoencoder, text_encoder, tokenizer),
-        GaussianProcess(schedule, shape.predicts),
+        GaussianProcess(schedule, shape.prediction),
         unet,
-        PictureWalk(20, "leading", "ddim", 7.5),
+        ImageSamplingConfig(20, "leading", "ddim", 7.5),
     ).eval()
 
 

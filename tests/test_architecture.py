@@ -88,7 +88,7 @@ def test_files_stay_small(path):
     assert text.count("\n") <= 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno <= 60, f"{path}:{node.lineno} {node.name}"
+            assert node.end_lineno - node.lineno <= 75, f"{path}:{node.lineno} {node.name}"
 
 
 def test_the_public_names():

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from benchmarks.__main__ import PARTS, main
+from benchmarks.__main__ import COMPONENTS, main
 from benchmarks.digits_budget import spend
 from benchmarks.timing import in_alternation, rows_of
 
@@ -35,13 +35,13 @@ def test_ratios_are_of_the_same_round():
 def test_a_part_runs(part):
     import importlib
 
-    rows = importlib.import_module(f"benchmarks.{PARTS[part]}").measure(1, 1)
+    rows = importlib.import_module(f"benchmarks.{COMPONENTS[part]}").measure(1, 1)
     assert rows and all(row.median is None or row.median > 0 for row in rows)
 
 
 TINY = {
     "unet-step": "--batch 1 --side 8 --latent-side 8",
-    "picture-loop": "--batch 1 --side 64 --steps 2",
+    "image-loop": "--batch 1 --side 64 --steps 2",
     "decode-memory": "--small 1 --side 128 --tile 64",
     "text-step": "--batch 2 --length 8 --width 16 --layers 1",
     "text-loop": "--steps 2 --texts 2 --length 8 --width 16 --layers 1",
@@ -49,7 +49,8 @@ TINY = {
     "network-share": "--samples 2 --steps 2",
     "training-share": "--batch 2",
     "token-digits": "--samples 20 --timed 2 --token-steps 1 --diffusion-steps 1",
-    "digits-budget": "--data starter:digits --minutes 0.02 --samples 5 --our-walk 2 --their-walk 1",
+    "digits-budget": "--data starter:digits --minutes 0.02 --samples 5 --our-steps 2 "
+    "--their-steps 1",
 }
 
 
@@ -57,7 +58,7 @@ TINY = {
     "part",
     [
         "unet-step",
-        "picture-loop",
+        "image-loop",
         pytest.param("decode-memory", marks=pytest.mark.slow),  # four processes
         "digits-budget",
         "token-digits",
@@ -81,20 +82,20 @@ def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):
 def test_all_train_for_the_same_time():
     class Steps:
         def __init__(self, seconds):
-            self.seconds, self.steps, self.shares = seconds, 0, []
+            self.seconds, self.steps, self.ratios = seconds, 0, []
 
         def step(self, progress):
             began = time.process_time()
             while time.process_time() - began < self.seconds:
                 pass
             self.steps += 1
-            self.shares.append(progress)
+            self.ratios.append(progress)
 
     quick, slow = Steps(0.005), Steps(0.02)
     spend({"quick": quick, "slow": slow}, 0.2)
     assert 5 <= slow.steps <= 10 and 20 <= quick.steps <= 40
     for one in (quick, slow):
-        assert one.shares[0] == 0 and one.shares == sorted(one.shares) and one.shares[-1] < 1
+        assert one.ratios[0] == 0 and one.ratios == sorted(one.ratios) and one.ratios[-1] < 1
 
 
 @pytest.mark.parametrize("words", ["--sides 3", "no-part", "startup --rounds 0", "--side 8"])

@@ -40,13 +40,13 @@ def test_wrong_words_end_with_status_2():
 
 
 def test_models_are_listed(capsys):
-    told = facts(capsys, "models")["models"]
-    assert [one["name"] for one in told] == list(shipped())
+    reported = facts(capsys, "models")["models"]
+    assert [one["name"] for one in reported] == list(shipped())
     lines = does(capsys, "models")
-    for one, folder in zip(told, shipped().values(), strict=True):
+    for one, folder in zip(reported, shipped().values(), strict=True):
         size = (folder / "model.safetensors").stat().st_size / 1e6
         assert one["megabytes"] == pytest.approx(size, abs=0.01) and size < 12
-        assert one["domain"] in ("speech", "pictures", "texts") and one["license"][:2] == "CC"
+        assert one["domain"] in ("speech", "images", "texts") and one["license"][:2] == "CC"
         assert all(one[key] in lines for key in ("name", "about", "figures"))
 
 
@@ -85,11 +85,11 @@ def test_check_tells_five_faults_at_once(tmp_path, capsys):
         text = text.replace(right, wrong, 1)
     bad = tmp_path / "bad.yaml"
     bad.write_text(text)
-    told = complains(capsys, "check", bad, good, lines=5)
-    assert told.count(f"{bad}:") == 5
+    reported = complains(capsys, "check", bad, good, lines=5)
+    assert reported.count(f"{bad}:") == 5
     for hint in ("did you mean 'Vocoder'", "'four'", "did you mean 'held_out_every'", "sideways"):
-        assert hint in told
-    assert complains(capsys, "train", bad, "--out", tmp_path / "run", lines=5) == told
+        assert hint in reported
+    assert complains(capsys, "train", bad, "--out", tmp_path / "run", lines=5) == reported
     assert not (tmp_path / "run").exists()
     assert "1 of 1 recipes are right" in does(capsys, "check", good)
 
@@ -103,8 +103,8 @@ def test_a_recipe_that_is_not_there(tmp_path, capsys):
 
 
 def test_an_unknown_model(tmp_path, capsys):
-    told = complains(capsys, "eval", "spech")
-    assert "no model 'spech'" in told and "speech" in told
+    reported = complains(capsys, "eval", "spech")
+    assert "no model 'spech'" in reported and "speech" in reported
     (tmp_path / "empty").mkdir()
     assert "holds no recipe.yaml" in complains(capsys, "eval", tmp_path / "empty")
     (tmp_path / "file").touch()
@@ -118,8 +118,8 @@ def test_a_hub_id_that_cannot_be_had(monkeypatch, capsys):
         raise OSError("no network here")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
-    told = complains(capsys, "eval", "somebody/something")
-    assert "somebody/something" in told and "no network here" in told
+    reported = complains(capsys, "eval", "somebody/something")
+    assert "somebody/something" in reported and "no network here" in reported
 
 
 def test_a_hub_id_is_a_folder_once_it_is_had(monkeypatch, small_vocoder):
@@ -144,9 +144,9 @@ def copied(small_vocoder, tmp_path):
 )
 def test_weights_that_do_not_fit(copied, change, reason, capsys):
     path = copied / "model.safetensors"
-    tensors, told = read_tensors(path)
+    tensors, reported = read_tensors(path)
     change(tensors)
-    save_tensors(tensors, path, told)
+    save_tensors(tensors, path, reported)
     line = complains(capsys, "synth", "starter:speech/LJ80-07.flac", "-o", copied / "a.wav",
                      "--model", copied)  # fmt: skip
     assert reason in line and str(path) in line
@@ -155,8 +155,8 @@ def test_weights_that_do_not_fit(copied, change, reason, capsys):
 
 def test_weights_for_another_mel(copied, capsys):
     path = copied / "model.safetensors"
-    tensors, told = read_tensors(path)
-    save_tensors(tensors, path, {**told, "mel": "vocos-24k"})
+    tensors, reported = read_tensors(path)
+    save_tensors(tensors, path, {**reported, "mel": "vocos-24k"})
     line = complains(capsys, "eval", copied)
     assert "mel vocos-24k" in line and "hifigan-22k" in line
 
@@ -198,8 +198,8 @@ def test_nothing_to_convert(tmp_path, capsys):
 
 def test_device_that_is_not_there(capsys, tmp_path):
     for device in ("cuda:77", "gpu"):
-        told = complains(capsys, "eval", "speech", "--device", device)
-        assert f"--device {device}" in told
+        reported = complains(capsys, "eval", "speech", "--device", device)
+        assert f"--device {device}" in reported
 
 
 @pytest.mark.parametrize(

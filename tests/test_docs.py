@@ -12,7 +12,7 @@ from pages import PAGES, ROOT, blocks, execute
 from program import refused
 
 from multidiff.cli.main import run
-from multidiff.config.registry import PARTS, VERBS
+from multidiff.config.registry import COMMANDS, COMPONENTS
 
 MODALITY = ROOT / "docs" / "add_a_modality.md"
 PYTHON = [page for page in PAGES if page != MODALITY and any(blocks(page))]
@@ -35,7 +35,7 @@ def test_a_new_modality_by_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pen = ModuleType("pen")  # what the page says to write: its classes are found by this name
     monkeypatch.setitem(sys.modules, "pen", pen)
-    with patch.dict(PARTS), patch.dict(VERBS):
+    with patch.dict(COMPONENTS), patch.dict(COMMANDS):
         space = execute(MODALITY, vars(pen))
         assert run(["check", "pen.yaml"]) == 0
         assert run(["check", "pen.yaml", "--dry-run"]) == 0
@@ -74,22 +74,22 @@ def test_commands_and_their_options_exist(line):
     command = group.commands[words[1]]
     known = {option for parameter in command.params for option in parameter.opts}
     used = {word.split("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
-    assert used <= known | options_of_wings(words[1], command) | {"--help"}
+    assert used <= known | options_of_packages(words[1], command) | {"--help"}
 
 
-def options_of_wings(name, command):
+def options_of_packages(name, command):
     """What models, and readers of foreign checkpoints, add to a command that leaves words to them.
 
     For ``convert`` that is what either side takes: reading a checkpoint, or writing one.
     """
     from multidiff.config.build import locate
     from multidiff.config.options import option_names
-    from multidiff.config.registry import CONVERTERS, VERBS
+    from multidiff.config.registry import COMMANDS, CONVERTERS
 
     if not command.context_settings.get("ignore_unknown_options"):
         return set()
     verb = "export" if name == "convert" else name
-    targets = [verbs[verb] for verbs in VERBS.values() if verb in verbs]
+    targets = [verbs[verb] for verbs in COMMANDS.values() if verb in verbs]
     if name == "convert":
         targets += [f"{module}:convert" for module in CONVERTERS]
     assert targets, name
@@ -106,9 +106,9 @@ def named_in_pages():
 @pytest.mark.parametrize(("path", "name"), list(named_in_pages()))
 def test_code_and_tests_that_a_page_names_exist(path, name):
     roots = (ROOT, ROOT / "multidiff", ROOT / "tests")
-    places = [root / path for root in roots if (root / path).is_file()]
-    assert places, path
-    definitions = ast.parse(places[0].read_text()).body
+    locations = [root / path for root in roots if (root / path).is_file()]
+    assert locations, path
+    definitions = ast.parse(locations[0].read_text()).body
     for part in name.split("."):
         found = [one for one in definitions if getattr(one, "name", None) == part]
         assert found, f"{path}: {name}"
@@ -117,13 +117,13 @@ def test_code_and_tests_that_a_page_names_exist(path, name):
 
 def test_pictures_are_made_by_the_script_and_shown_on_a_page():
     """And small: nobody waits for a page."""
-    pictures, sounds = ROOT / "docs" / "pictures", ROOT / "docs" / "sounds"
-    made = set(re.findall(r'^    "(\w+)": \(', (pictures / "make.py").read_text(), re.MULTILINE))
+    images, sounds = ROOT / "docs" / "images", ROOT / "docs" / "sounds"
+    made = set(re.findall(r'^    "(\w+)": \(', (images / "make.py").read_text(), re.MULTILINE))
     text = "".join(page.read_text() for page in PAGES)
-    assert set(re.findall(r"pictures/make\.py (\w+)", text)) == made
-    for picture in pictures.glob("*.png"):
-        assert f"pictures/{picture.name})" in text, picture.name
-        assert picture.stat().st_size < 200_000, picture.name
+    assert set(re.findall(r"images/make\.py (\w+)", text)) == made
+    for image in images.glob("*.png"):
+        assert f"images/{image.name})" in text, image.name
+        assert image.stat().st_size < 200_000, image.name
     for sound in sounds.iterdir():
         assert f"sounds/{sound.name})" in text, sound.name
     assert sum(sound.stat().st_size for sound in sounds.iterdir()) < 1_500_000

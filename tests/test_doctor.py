@@ -17,7 +17,7 @@ from multidiff.cli.main import run
 from multidiff.models.loading import shipped
 from multidiff.utils import packages
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -97,7 +97,7 @@ def test_a_version_out_of_bounds_is_a_fault(monkeypatch):
 
 
 def test_a_model_that_does_not_load_is_a_fault(capsys, monkeypatch, tmp_path):
-    (tmp_path / "recipe.yaml").write_text("model: {use: PictureClassifier}")
+    (tmp_path / "recipe.yaml").write_text("model: {use: ImageClassifier}")
     monkeypatch.setattr("multidiff.models.loading.shipped", lambda: {"spoiled": tmp_path})
     assert "model spoiled does not load" in complains(capsys, "doctor")
     monkeypatch.setattr("multidiff.models.loading.shipped", dict)
@@ -137,7 +137,7 @@ def test_what_all_inputs_need_is_named_once(verb, capsys, monkeypatch, tmp_path)
     mel._filters.cache_clear()
     without(monkeypatch, "librosa.filters")
     words = {
-        "synth": [place_of(f"starter:speech/LJ{name}.flac") for name in ("001-0019", "80-07")],
+        "synth": [resolve_path(f"starter:speech/LJ{name}.flac") for name in ("001-0019", "80-07")],
         "train": [RECIPES / "smoke" / "speech.yaml"],
     }[verb]
     option = {"synth": "-o", "train": "--out"}[verb]

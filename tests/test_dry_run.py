@@ -102,7 +102,7 @@ def test_a_layers_step_is_three_times_its_forward_pass(make, x, y, forward):
     cost = cost_of_step(by_hand(make, x, y))
     assert cost.forward_flops == forward
     assert cost.flops == 3 * forward
-    twice = cost_of_step(by_hand(make, x, y, accumulate=4))
+    twice = cost_of_step(by_hand(make, x, y, gradient_accumulation_steps=4))
     assert twice.flops == 4 * cost.flops
 
 
@@ -118,11 +118,11 @@ class Attends(nn.Module):
 
 
 def test_attention_is_counted_and_keeps_no_matrix_of_all_pairs():
-    places = 64
-    cost = cost_of_step(by_hand(Attends, (places, 8), (places, 8)))
-    pairs = 2 * ROWS * 2 * places * places * 4
-    assert cost.forward_flops == 2 * ROWS * places * 8 * 24 + 2 * pairs
-    assert cost.activations < 4 * ROWS * 2 * places * places
+    locations = 64
+    cost = cost_of_step(by_hand(Attends, (locations, 8), (locations, 8)))
+    pairs = 2 * ROWS * 2 * locations * locations * 4
+    assert cost.forward_flops == 2 * ROWS * locations * 8 * 24 + 2 * pairs
+    assert cost.activations < 4 * ROWS * 2 * locations * locations
 
 
 def test_bfloat16_halves_what_is_kept():
@@ -215,8 +215,8 @@ def test_values_of_data_and_draws_are_there_on_both_devices():
 def test_the_command_tells_of_a_recipe_whose_data_are_nowhere(capsys):
     recipe = SMOKE / "masked.yaml"
     absent = ["data.examples.source.path=absent", "model.domain.vocabulary.source.path=absent"]
-    told = facts(capsys, "check", recipe, *absent, "--dry-run", "--gpu", "a100", "--mfu", "0.5")
-    (found,) = told["recipes"]
+    reported = facts(capsys, "check", recipe, *absent, "--dry-run", "--gpu", "a100", "--mfu", "0.5")
+    (found,) = reported["recipes"]
     network = build_model(recipe)
     assert found["trainable"] == sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert found["batch_size"] == 8 and found["precision"] == "bf16" and found["fits"]
@@ -257,5 +257,7 @@ def test_what_is_wrong_is_one_line(capsys, monkeypatch):
     assert "rtx4090" in complains(capsys, "check", recipe, "--dry-run", "--gpu", "voodoo2")
     assert "--mfu 2" in complains(capsys, "check", recipe, "--dry-run", "--mfu", "2")
     monkeypatch.delattr(Sentences, "synthetic")
-    told = complains(capsys, "check", recipe, "data.examples.source.path=absent.csv", "--dry-run")
-    assert "absent.csv" in told and "Sentences" in told and "synthetic" in told
+    reported = complains(
+        capsys, "check", recipe, "data.examples.source.path=absent.csv", "--dry-run"
+    )
+    assert "absent.csv" in reported and "Sentences" in reported and "synthetic" in reported

@@ -13,21 +13,23 @@ import pytest
 from multidiff.utils import exchange, files, leftovers
 from multidiff.utils.errors import InputError
 from multidiff.utils.exchange import exchange_paths
-from multidiff.utils.files import folder_written_whole, kept_to_itself, recovered, written_whole
+from multidiff.utils.files import atomic_write, atomic_write_dir, lock_dir, recovered
 from multidiff.utils.leftovers import HOST, aside_of, sweep, visible_files
 
-PARTS, LINES = 6, 400
+COMPONENTS, LINES = 6, 400
 
 
 def write(folder, word):
-    with folder_written_whole(folder) as partial:
-        for part in range(PARTS):
+    with atomic_write_dir(folder) as partial:
+        for part in range(COMPONENTS):
             (partial / f"part{part}").write_text(f"{word}\n" * LINES)
 
 
 def read(folder):
     """The word that a whole folder is made of."""
-    found = [(recovered(folder) / f"part{part}").read_text().split("\n") for part in range(PARTS)]
+    found = [
+        (recovered(folder) / f"part{part}").read_text().split("\n") for part in range(COMPONENTS)
+    ]
     (word,) = {line for lines in found for line in lines[:-1]}
     assert all(len(lines) == LINES + 1 for lines in found)
     return word
@@ -102,10 +104,10 @@ def test_sixty_kills_amid_the_replacement_of_a_model(tmp_path, system, request):
         request.getfixturevalue("no_exchange")
 
     class Model(torch.nn.Linear):
-        def facts(self):
+        def metadata(self):
             return {"kind": "small"}
 
-        def files(self):
+        def assets(self):
             return {"vocabulary.json": str(float(self.bias.detach()[0])) * 1000}
 
     def write(folder, word):
@@ -223,11 +225,11 @@ def test_leftovers_of_the_dead_are_swept_and_no_others(tmp_path, dead):
     assert f".c.{dead}-00000000.tmp" not in os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("writer", [written_whole, folder_written_whole])
+@pytest.mark.parametrize("writer", [atomic_write, atomic_write_dir])
 def test_writing_clears_away_what_a_killed_process_left(tmp_path, dead, writer):
     (tmp_path / f".old.wav.{dead}-{HOST}.tmp.wav").write_text("half")
     with writer(tmp_path / "new") as partial:
-        (partial / "a" if writer is folder_written_whole else partial).write_text("whole")
+        (partial / "a" if writer is atomic_write_dir else partial).write_text("whole")
     assert os.listdir(tmp_path) == ["new"]
 
 
@@ -243,7 +245,7 @@ def test_a_run_claims_its_folder_once(tmp_path):
 
     with claimed(tmp_path), ThreadPoolExecutor() as pool:
         assert takes()
-        for taking in (pool.submit(takes).result, kept_to_itself(tmp_path).__enter__):
+        for taking in (pool.submit(takes).result, lock_dir(tmp_path).__enter__):
             with pytest.raises(InputError, match="another run is writing there"):
                 taking()
     with ThreadPoolExecutor() as pool:
@@ -251,7 +253,7 @@ def test_a_run_claims_its_folder_once(tmp_path):
 
 
 def test_faults_inside_a_lock_pass_as_they_are(tmp_path):
-    with pytest.raises(BlockingIOError), kept_to_itself(tmp_path):
+    with pytest.raises(BlockingIOError), lock_dir(tmp_path):
         raise BlockingIOError
 
 

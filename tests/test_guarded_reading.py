@@ -51,9 +51,9 @@ def test_nothing_of_a_name_is_obeyed(capsys):
     assert str(InputError(f"{name}: no")).count("\n") == 0
     complain(f"{name}: no\nsecond")
     record = logging.makeLogRecord({"msg": "%s is\x1b gone", "args": (name,)})
-    told = capsys.readouterr().err + PrintableLines("multidiff: %(message)s").format(record)
-    assert "\x1b" not in told and "\r" not in told and "\u202e" not in told
-    assert "second" in told and "\\x1b gone" in told
+    reported = capsys.readouterr().err + PrintableLines("multidiff: %(message)s").format(record)
+    assert "\x1b" not in reported and "\r" not in reported and "\u202e" not in reported
+    assert "second" in reported and "\\x1b gone" in reported
 
 
 def test_text_and_json(tmp_path):

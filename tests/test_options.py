@@ -96,7 +96,7 @@ def test_texts_come_from_files_and_standard_input(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (b"", "is empty"),
         (b"\n \n", "is empty"),
@@ -107,12 +107,12 @@ def test_texts_come_from_files_and_standard_input(tmp_path, monkeypatch):
         ("ab\nö".encode("latin-1"), ":2: byte 0xf6 is not UTF-8"),
     ],
 )
-def test_files_that_hold_no_lines_of_text(tmp_path, content, told):
+def test_files_that_hold_no_lines_of_text(tmp_path, content, reported):
     path = tmp_path / "texts.txt"
     path.write_bytes(content)
     with pytest.raises(InputError) as fault:
         given("--texts-file", str(path))
-    assert told in str(fault.value) and str(path) in str(fault.value)
+    assert reported in str(fault.value) and str(path) in str(fault.value)
 
 
 def test_what_cannot_be_read(tmp_path, monkeypatch):

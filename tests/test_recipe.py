@@ -9,7 +9,7 @@ from program import RECIPES
 
 from multidiff.config.build import check_section, locate
 from multidiff.config.recipe import parse, read_recipe, to_yaml
-from multidiff.config.registry import PARTS, VERBS
+from multidiff.config.registry import COMMANDS, COMPONENTS
 from multidiff.models.loading import SECTIONS, check_recipe
 from multidiff.models.weights import without_values
 from multidiff.utils.errors import InputError
@@ -17,15 +17,15 @@ from multidiff.utils.errors import InputError
 ALL = sorted(RECIPES.rglob("*.yaml"))
 
 
-def checked(text, catalogue=PARTS):
+def checked(text, catalogue=COMPONENTS):
     """Its sections; ``data`` may be any part here."""
     return check_section(parse(text, "r.yaml"), {**SECTIONS, "data": Any}, catalogue)
 
 
 def faults(text):
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as reported:
         checked(text)
-    return str(told.value).splitlines()
+    return str(reported.value).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -48,20 +48,20 @@ def test_five_faults_at_once_each_with_its_line():
         """\
 model:
   use: Vocoder
-  domain: {use: WhitenedDomain, hopp: 128}
+  domain: {use: SpectralDomain, hopp: 128}
   process:
     use: GaussianProcess
     schedule: {use: LogSNRSchedul}
-    predicts: noize
-  denoiser: {use: FrameDenoiser, width: wide}
+    prediction: noize
+  denoiser: {use: MDCTDenoiser, width: wide}
 trainr:
   use: Trainer
 """
     )
     assert len(found) == 5
-    assert found[0] == "r.yaml:3: WhitenedDomain has no 'hopp'; did you mean 'hop'?"
+    assert found[0] == "r.yaml:3: SpectralDomain has no 'hopp'; did you mean 'hop'?"
     assert found[1].startswith("r.yaml:6: no part is called 'LogSNRSchedul'; did you mean")
-    assert found[2].startswith("r.yaml:7: 'noize' is not right here: input should be 'noise'")
+    assert found[2].startswith("r.yaml:7: 'noize' is not right here: input should be 'epsilon'")
     assert found[3].startswith("r.yaml:8: 'wide' is not right here: input should be a valid int")
     assert found[4] == "r.yaml:9: a recipe has no section 'trainr'; did you mean 'trainer'?"
 
@@ -72,20 +72,23 @@ def test_what_is_missing_is_named():
 
 def test_a_part_of_another_kind_is_refused():
     (found,) = faults(
-        "data:\n  use: GaussianProcess\n  schedule: {use: SimpleLoss}\n  predicts: noise"
+        "data:\n  use: GaussianProcess\n  schedule: {use: SimpleLoss}\n  prediction: epsilon"
     )
     assert found.startswith("r.yaml:3: SimpleLoss is no NoiseSchedule: it has no ")
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "reported"),
     [
-        ("{use: SimpleLoss}", "SimpleLoss is no Model: it has no task, facts, files, settle"),
+        (
+            "{use: SimpleLoss}",
+            "SimpleLoss is no Model: it has no task, metadata, assets, load_assets",
+        ),
         ("{width: 3}", "model needs 'use', which names its kind"),
     ],
 )
-def test_a_model_is_one_before_it_is_trained(model, told):
-    assert faults(f"model: {model}") == [f"r.yaml:1: {told}"]
+def test_a_model_is_one_before_it_is_trained(model, reported):
+    assert faults(f"model: {model}") == [f"r.yaml:1: {reported}"]
 
 
 def test_what_a_constructor_refuses_has_its_line():
@@ -123,9 +126,9 @@ def test_nothing_is_built_before_everything_is_right(monkeypatch):
     ],
 )
 def test_what_is_no_recipe(text, reason):
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as reported:
         parse(text, "r.yaml")
-    assert reason in str(told.value) and "\n" not in str(told.value)
+    assert reason in str(reported.value) and "\n" not in str(reported.value)
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -148,7 +151,7 @@ def test_overrides(tmp_path):
             read_recipe(path, [wrong])
     with pytest.raises(InputError, match=r"command line \(model.width\)"):
         check_section(
-            read_recipe(RECIPES / "smoke" / "speech.yaml", ["model.width=3"]), SECTIONS, PARTS
+            read_recipe(RECIPES / "smoke" / "speech.yaml", ["model.width=3"]), SECTIONS, COMPONENTS
         )
 
 
@@ -195,7 +198,7 @@ model:
 
 
 @pytest.mark.parametrize(
-    "target", [*PARTS.values(), *(t for v in VERBS.values() for t in v.values())]
+    "target", [*COMPONENTS.values(), *(t for v in COMMANDS.values() for t in v.values())]
 )
 def test_every_part_of_the_catalogue_is_there(target):
     assert callable(locate(target))
@@ -210,12 +213,12 @@ def test_every_recipe_in_the_tree_is_right(path: Path):
         model = parts["model"].build()
     assert sum(p.numel() for p in model.parameters()) > 0
     resolved = to_yaml({name: part.resolved for name, part in parts.items()})
-    again = check_section(parse(resolved, "resolved.yaml"), SECTIONS, PARTS)
+    again = check_section(parse(resolved, "resolved.yaml"), SECTIONS, COMPONENTS)
     assert {n: p.resolved for n, p in again.items()} == {n: p.resolved for n, p in parts.items()}
 
 
 def test_every_gpu_recipe_has_a_smoke_recipe():
     smoke = {path.stem for path in (RECIPES / "smoke").iterdir()}
-    wings = [folder for folder in RECIPES.iterdir() if folder.name != "smoke"]
-    for wing in wings:
-        assert {path.stem for path in wing.iterdir()} <= smoke
+    packages = [folder for folder in RECIPES.iterdir() if folder.name != "smoke"]
+    for package in packages:
+        assert {path.stem for path in package.iterdir()} <= smoke

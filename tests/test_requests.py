@@ -6,7 +6,7 @@ import torch
 
 import multidiff as md
 from multidiff.models.requests import checked_seeds, one_each
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 
 
@@ -16,8 +16,8 @@ def test_one_item_is_one_sample_and_others_are_refused():
     for wrong in (None, 3, b"seven", ["seven", None]):
         with pytest.raises(InputError, match="prompt"):
             one_each(wrong, str, "prompt")
-    with pytest.raises(InputError, match="give a list, with a TextOrder for each"):
-        one_each("seven", TextOrder, "order")
+    with pytest.raises(InputError, match="give a list, with a TextRequest for each"):
+        one_each("seven", TextRequest, "request")
     with pytest.raises(InputError, match="64 bits"):
         checked_seeds(2**64, 1)
 
@@ -36,12 +36,12 @@ def test_pictures_of_one_prompt_and_of_seeds_of_every_kind(name):
 
 @pytest.mark.parametrize("name", ["restaurant", "masked"])
 def test_texts_of_one_order_and_of_seeds_of_every_kind(name):
-    model, order = md.load(name), TextOrder(length=4)
-    (found,) = model.generate(order, seed=np.int64(3), steps=2)
-    assert [found] == model.generate([order], seed=[3], steps=2)
-    assert len(model.generate([order], seed=None, steps=2)) == 1
+    model, request = md.load(name), TextRequest(length=4)
+    (found,) = model.generate(request, seed=np.int64(3), steps=2)
+    assert [found] == model.generate([request], seed=[3], steps=2)
+    assert len(model.generate([request], seed=None, steps=2)) == 1
     for wrong in ("seven", ["seven"]):
-        with pytest.raises(InputError, match="TextOrder"):
+        with pytest.raises(InputError, match="TextRequest"):
             model.generate(wrong, steps=2)
 
 

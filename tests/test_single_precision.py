@@ -19,17 +19,17 @@ CODE = """
     from multidiff.core import devices
     from multidiff.core.discrete.blocks import BlockMaskProcess
     from multidiff.core.gaussian.likelihood import (
-        ContinuousDecoder, DiscretisedDecoder, variational_bound,
+        ContinuousDecoder, DiscretisedDecoder, vlb,
     )
     from multidiff.core.gaussian.losses import HybridLoss
     from multidiff.core.discrete.schedules import LogLinearMasks
     from multidiff.core.discrete.absorbing import (
-        MaskProcess, continuous_time, discrete_time, mask_bound,
+        MaskProcess, continuous_time, discrete_time, nelbo,
     )
     from multidiff.core.random import generators
     from multidiff.core.gaussian.timesteps import DiscreteTimes, ImportanceTimes
     from multidiff.text.masked import model as masked
-    from multidiff.text.request import TextOrder
+    from multidiff.text.request import TextRequest
 
     devices.WITHOUT_FLOAT64, masked.LOOKS = (NAME.type,), 2
     torch.set_num_threads(1)
@@ -42,12 +42,12 @@ CODE = """
     @torch.no_grad()
     def samples():
         digits = sampled("digits")
-        options = {"steps": 1, "solver": "ddpm", "guidance": 2.0}
+        options = {"steps": 1, "sampler": "ddpm", "guidance_scale": 2.0}
         assert digits.generate(["a handwritten seven"], **options).shape[0] == 1
         assert sampled("digit-tokens").generate(["2"], steps=2).shape[0] == 1
         speech = sampled("speech")
         assert speech.synthesize(speech.preset.mel(torch.randn(1, 8192) / 10)).isfinite().all()
-        orders, texts = [TextOrder(length=12)] * 2, ["The Eagle is a cheap pub ."] * 2
+        orders, texts = [TextRequest(length=12)] * 2, ["The Eagle is a cheap pub ."] * 2
         assert len(sampled("restaurant").generate(orders, steps=2)) == 2
         by_masks = sampled("masked")
         assert len(by_masks.generate(orders, steps=2)) == 2
@@ -79,17 +79,17 @@ CODE = """
         task, points = ring_task().to(NAME), torch.rand(4, 2).to(NAME)
         for decoder in (ContinuousDecoder(), DiscretisedDecoder()):
             points = (points * 255).round() / 255
-            options = {"times": multidiff.even_times(2), "decoder": decoder}
-            found = variational_bound(task.process, task.denoiser, points, **options)
+            options = {"times": multidiff.uniform_timesteps(2), "decoder": decoder}
+            found = vlb(task.process, task.denoiser, points, **options)
             assert isinstance(found.total, There)
         tokens = torch.randint(8, (3, 6)).to(NAME)
         network = lambda noisy, level, condition: torch.zeros(3, 6, 8, device=noisy.device)
         process = MaskProcess(8, LogLinearMasks())
         for form in (None, continuous_time, discrete_time(10)):
-            found = mask_bound(process, network, tokens, num_times=2, form=form)
+            found = nelbo(process, network, tokens, num_times=2, form=form)
             assert isinstance(found.total, There)
         blocks = BlockMaskProcess(8, LogLinearMasks(), 2)
-        assert isinstance(mask_bound(blocks, network, tokens, num_times=2).total, There)
+        assert isinstance(nelbo(blocks, network, tokens, num_times=2).total, There)
 
     with Device():
         for check in (trains, bounds, samples):

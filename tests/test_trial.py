@@ -13,11 +13,11 @@ from multidiff.text.data.subwords import HuggingFaceVocabulary, SentencePieceVoc
 from multidiff.utils.errors import InputError
 
 DIGITS = (RECIPES / "smoke" / "digits_pixels.yaml").read_text()
-PICTURES = """\
+IMAGES = """\
 data:
   use: Batches
   batch_size: {batch_size}
-  examples: {{use: Pictures, source: {source}, size: {size}}}
+  examples: {{use: Images, source: {source}, size: {size}}}
 """
 
 
@@ -37,8 +37,8 @@ def faults(tmp_path, text, **options):
     return [line.removeprefix(f"{path}") for line in str(caught.value).splitlines()]
 
 
-def pictures(source="{path: 'starter:digits'}", batch_size=2, size="[8, 8]"):
-    return PICTURES.format(source=source, batch_size=batch_size, size=size)
+def images(source="{path: 'starter:digits'}", batch_size=2, size="[8, 8]"):
+    return IMAGES.format(source=source, batch_size=batch_size, size=size)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def pictures(source="{path: 'starter:digits'}", batch_size=2, size="[8, 8]"):
         ("trainer: {use: Batches, examples: 1, batch_size: 1}", ":1: Batches is no Trainer"),
         ("trainer: 3", ":1: 3 is not right here"),
         ("data: {use: Trainer, steps: 1}", ":1: Trainer is no BatchSource"),
-        (pictures("digits"), ":4: 'digits' is not right here: write a mapping, {path: digits}"),
-        (pictures(batch_size=0), ":1: 1 examples in batches of 0"),
-        (pictures(size="[0, 8]"), ":4: size (0, 8)"),
-        (pictures("{path: nowhere/at/all}"), ":4: nowhere/at/all: no such file or folder"),
-        (pictures("{path: digits.zip}"), ":4: digits.zip: no such file or folder of pictures"),
-        (pictures("{path: 'starter:nothing'}"), ":4: starter:nothing: no such file or folder"),
+        (images("digits"), ":4: 'digits' is not right here: write a mapping, {path: digits}"),
+        (images(batch_size=0), ":1: 1 examples in batches of 0"),
+        (images(size="[0, 8]"), ":4: size (0, 8)"),
+        (images("{path: nowhere/at/all}"), ":4: nowhere/at/all: no such file or folder"),
+        (images("{path: digits.zip}"), ":4: digits.zip: no such file or folder of images"),
+        (images("{path: 'starter:nothing'}"), ":4: starter:nothing: no such file or folder"),
         ("weights: [{model: nowhere/at/all}]", ":1: no model 'nowhere/at/all'"),
         ("weights: [{model: a.zip}]", ":1: no model 'a.zip'"),
     ],
@@ -95,7 +95,7 @@ def test_vocabularies_that_no_memory_holds(tmp_path, size):
 def test_all_of_them_at_once_and_data_only_where_it_is_asked_for(tmp_path, capsys):
     path = tmp_path / "r.yaml"
     path.write_text(
-        pictures("{path: nowhere.png}", batch_size=0) + "trainer: {use: Trainer, steps: 0}\n"
+        images("{path: nowhere.png}", batch_size=0) + "trainer: {use: Trainer, steps: 0}\n"
     )
     complains(capsys, "check", path, lines=3)
     complains(capsys, "check", "--skip-data", path, lines=2)
@@ -109,4 +109,4 @@ def test_vocabularies_that_are_not_there(tmp_path):
         ClipTokenizer(str(tmp_path)),
     ):
         with pytest.raises(InputError, match="no such file"):
-            one.check_place()
+            one.check_path()

@@ -34,8 +34,8 @@ def test_tensors_come_back(tmp_path, layer):
         "n": torch.tensor(3),
     }
     save_tensors(tensors, tmp_path / "a.safetensors", {"mel": "x"})
-    found, told = read_tensors(tmp_path / "a.safetensors")
-    assert told["mel"] == "x" and found.keys() == tensors.keys()
+    found, reported = read_tensors(tmp_path / "a.safetensors")
+    assert reported["mel"] == "x" and found.keys() == tensors.keys()
     assert all(
         torch.equal(found[k], tensors[k]) and found[k].dtype == tensors[k].dtype for k in found
     )
@@ -59,9 +59,9 @@ def test_missing_extra_and_misshapen_tensors(tmp_path, layer):
         ({}, "weight, bias missing"),
     ]
     for tensors, reason in cases:
-        with pytest.raises(InputError, match=reason) as told:
+        with pytest.raises(InputError, match=reason) as reported:
             load_into(nn.Linear(3, 2), tensors, path)
-        assert str(path) in str(told.value) and "\n" not in str(told.value)
+        assert str(path) in str(reported.value) and "\n" not in str(reported.value)
     load_into(layer, {name: t.half() for name, t in good.items()}, path)
 
 
@@ -80,7 +80,7 @@ class Tied(nn.Module):
         self.one, self.other = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
         self.other.weight = self.one.weight
         self.fixed = nn.Parameter(torch.zeros(2), requires_grad=False)
-        self.picture = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+        self.image = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
         self.register_buffer("rates", torch.arange(3.0), persistent=False)
         self.register_buffer("count", torch.tensor(0))
 
@@ -90,7 +90,7 @@ def test_modules_built_without_values():
     drawn = torch.get_rng_state()
     with without_values():
         module = Tied()
-    assert module.one.weight.is_meta and module.picture.weight.is_meta
+    assert module.one.weight.is_meta and module.image.weight.is_meta
     assert torch.equal(module.rates, torch.arange(3.0))
     tensors = {name: t + 1 for name, t in whole.state_dict().items()}
     load_into(module, tensors, "x")
@@ -98,8 +98,8 @@ def test_modules_built_without_values():
     assert all(torch.equal(t, tensors[name]) for name, t in module.state_dict().items())
     assert module.other.weight is module.one.weight and module.one.weight.requires_grad
     assert not module.fixed.requires_grad
-    assert module.picture.weight.is_contiguous(memory_format=torch.channels_last)
-    assert not module.picture.weight.is_contiguous()
+    assert module.image.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not module.image.weight.is_contiguous()
     assert not nn.Linear(2, 2).weight.is_meta
 
 

@@ -28,9 +28,9 @@ class PointDenoiser(nn.Module):
             nn.Linear(3, 32), nn.SiLU(), nn.Dropout(dropout), nn.Linear(32, 2)
         )
 
-    def forward(self, noisy, level, condition=None):
-        log_snr = level.log_snr.clamp(-10, 10).to(noisy)[:, None]
-        return self.layers(torch.cat([noisy, log_snr / 10], dim=1))
+    def forward(self, xt, level, condition=None):
+        log_snr = level.log_snr.clamp(-10, 10).to(xt)[:, None]
+        return self.layers(torch.cat([xt, log_snr / 10], dim=1))
 
 
 class Ring:

@@ -19,9 +19,9 @@ from multidiff.audio.synthesis import Synthesis, find_inputs, synthesize_file
 from multidiff.audio.vocoder.inference_schedule import write_plans
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.audio.vocoder.search import distance_on, search
-from multidiff.models.sampling_config import solver_named
+from multidiff.models.sampling_config import sampler_named
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 from multidiff.utils.packages import PackageError
 from multidiff.utils.report import Report, table
 
@@ -38,9 +38,9 @@ def synth(
     out: Path,
     *,
     steps: int | None = None,
-    solver: str | None = None,
+    sampler: str | None = None,
     seed: int = 0,
-    share: tuple[int, int] = (0, 1),
+    ratio: tuple[int, int] = (0, 1),
     mel_scale: str | None = None,
     mel_preset: str | None = None,
 ) -> Report:
@@ -51,9 +51,9 @@ def synth(
         inputs: files and folders.
         out: a sound file for one input, a folder for several.
         steps: network evaluations.
-        solver: its name.
+        sampler: its name.
         seed: of the noise.
-        share: number of this process and of all; each takes its part of the files.
+        ratio: number of this process and of all; each takes its part of the files.
         mel_scale: scale of mel files that state none (:mod:`multidiff.audio.data.mel_scale`).
         mel_preset: name of the preset of mel files that state none.
 
@@ -61,7 +61,7 @@ def synth(
         InputError: if an option is wrong, or the only input is.
     """
     plan = model.plan(steps)
-    chosen = solver_named(model.solver if solver is None else solver)
+    chosen = sampler_named(model.sampler if sampler is None else sampler)
     stated = {"mel_scale": mel_scale, "mel_preset": mel_preset}
     if mel_scale is not None:
         mel_scale_named(mel_scale)
@@ -70,10 +70,10 @@ def synth(
     jobs = outputs_for(find_inputs(list(inputs)), out, inputs)
     done: list[Synthesis] = []
     faults: list[str] = []
-    for source, output in jobs[share[0] :: share[1]]:
+    for source, output in jobs[ratio[0] :: ratio[1]]:
         try:
             made = synthesize_file(
-                model, source, output, plan=plan, solver=chosen, seed=seed, **stated
+                model, source, output, plan=plan, sampler=chosen, seed=seed, **stated
             )
             done.append(made)
         except PackageError:
@@ -98,7 +98,7 @@ def outputs_for(
     """
     if out.suffix.lower() in set(EXTENSIONS) - set(WRITTEN):
         raise InputError(f"{out}: sound is written as {' or '.join(WRITTEN)}")
-    if len(files) == 1 and not any(place_of(path).is_dir() for path in inputs):
+    if len(files) == 1 and not any(resolve_path(path).is_dir() for path in inputs):
         is_file = out.suffix.lower() in WRITTEN
         return [(files[0], out if is_file else out / f"{files[0].stem}{SOUND}")]
     if out.suffix.lower() in WRITTEN:
@@ -143,8 +143,8 @@ def sample(
     prompts: Sequence[str],
     out: Path | None,
     steps: int | None = None,
-    solver: str | None = None,
-    guidance: float | None = None,
+    sampler: str | None = None,
+    guidance_scale: float | None = None,
     seed: int = 0,
 ) -> Report:
     """Several readings of each prompt, which for a vocoder is a recording or a mel.
@@ -154,18 +154,22 @@ def sample(
     """
     if not prompts:
         raise InputError("a vocoder speaks from a mel: give --prompt a recording or a mel file")
-    if guidance is not None:
-        raise InputError(f"--guidance {guidance:g}: a vocoder has no unconditional half to guide")
+    if guidance_scale is not None:
+        raise InputError(
+            f"--guidance-scale {guidance_scale:g}: a vocoder has no unconditional half to guide"
+        )
     if out is None:
         raise InputError("-o OUT: name a folder for the sound files")
     plan = model.plan(steps)
-    chosen = solver_named(model.solver if solver is None else solver)
+    chosen = sampler_named(model.sampler if sampler is None else sampler)
     done = []
     for source in find_inputs([Path(prompt) for prompt in prompts]):
         for number in range(num):
             output = out / f"{source.stem}-{seed + number}{SOUND}"
             done.append(
-                synthesize_file(model, source, output, plan=plan, solver=chosen, seed=seed + number)
+                synthesize_file(
+                    model, source, output, plan=plan, sampler=chosen, seed=seed + number
+                )
             )
     return Report([_line(one) for one in done], _facts(done, plan.num_steps))
 
@@ -176,7 +180,7 @@ def measure(
     folder: Path,
     *,
     steps: int | None = None,
-    solver: str | None = None,
+    sampler: str | None = None,
     seed: int = 0,
     held_out_every: int = 0,
     search_steps: tuple[int, ...] = (),
@@ -188,7 +192,7 @@ def measure(
         data: a source of recordings; those that come with the package where not given.
         folder: of the model, where searched plans are kept.
         steps: network evaluations.
-        solver: its name.
+        sampler: its name.
         seed: of the noise.
         held_out_every: take only the recordings that training with this number held out.
         search_steps: search for the best plans of so many evaluations first, and keep them.
@@ -198,7 +202,7 @@ def measure(
     if search_steps:
         lines = search_plans(model, clips, folder, search_steps)
     plan = model.plan(steps)
-    chosen = solver_named(model.solver if solver is None else solver)
+    chosen = sampler_named(model.sampler if sampler is None else sampler)
     scores = evaluate(model, clips, plan, chosen, seed)
     return Report(lines + score_table(scores), _score_facts(scores, len(clips)))
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from multidiff.audio.data.mel_files import ENDINGS, read_mel
 from multidiff.audio.data.sound import EXTENSIONS, SoundFile, write_sound
 from multidiff.audio.mel import MelPreset
-from multidiff.audio.vocoder.inference_schedule import Plan
+from multidiff.audio.vocoder.inference_schedule import InferenceSchedule
 from multidiff.audio.vocoder.model import MelSource, Vocoder
-from multidiff.core.protocols import Solver
+from multidiff.core.protocols import Sampler
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import REASONS, place_of
+from multidiff.utils.files import REASONS, resolve_path
 from multidiff.utils.leftovers import visible_files
 
 SILENT = 1e-7
@@ -112,8 +112,8 @@ def synthesize_file(
     source: Path,
     output: Path,
     *,
-    plan: Plan | None = None,
-    solver: Solver | None = None,
+    plan: InferenceSchedule | None = None,
+    sampler: Sampler | None = None,
     seed: int = 0,
     mel_scale: str | None = None,
     mel_preset: str | None = None,
@@ -127,7 +127,7 @@ def synthesize_file(
         source: a recording, or a file of a mel.
         output: the sound file.
         plan: levels to visit; the default plan where not given.
-        solver: makes the steps; the model's own where not given.
+        sampler: makes the steps; the model's own where not given.
         seed: of the noise.
         mel_scale: scale of a mel file that states none.
         mel_preset: preset of a mel file that states none.
@@ -137,7 +137,7 @@ def synthesize_file(
     """
     began = time.perf_counter()
     with opened(source, vocoder.preset, mel_scale, mel_preset) as (mel, num_samples):
-        chunks = vocoder.stream(mel, plan=plan, solver=solver, seed=seed)
+        chunks = vocoder.stream(mel, plan=plan, sampler=sampler, seed=seed)
         rate = vocoder.preset.sample_rate_hz
         written = write_sound(output, trimmed(chunks, num_samples), rate)
         channels = mel.channels if isinstance(mel, SoundMel) else 1
@@ -209,7 +209,7 @@ def find_inputs(paths: list[Path]) -> list[Path]:
         InputError: if a path does not exist, or a folder holds nothing to synthesise.
     """
     files: list[Path] = []
-    for path in map(place_of, paths):
+    for path in map(resolve_path, paths):
         if path.is_dir():
             known = EXTENSIONS + ENDINGS
             inside = sorted(p for p in visible_files(path) if p.suffix.lower() in known)

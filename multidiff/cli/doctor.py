@@ -139,8 +139,8 @@ def optional_parts() -> Iterator[Finding]:
     """Look for what only some commands use."""
     for name, module, gives, fix in OPTIONAL:
         if module is None:
-            place = shutil.which(name)
-            yield Finding(name, place or "missing", note="" if place else f"for {gives}: {fix}")
+            where = shutil.which(name)
+            yield Finding(name, where or "missing", note="" if where else f"for {gives}: {fix}")
             continue
         error = _import_error(module)
         if error is None:

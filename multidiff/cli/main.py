@@ -26,7 +26,7 @@ from multidiff.cli.parsing import (
     say,
     show_warning,
 )
-from multidiff.utils.devices import checked_device, environment_number, process_share
+from multidiff.utils.devices import checked_device, environment_number, process_ratio
 from multidiff.utils.errors import InputError, Interrupted
 from multidiff.utils.files import REASONS
 
@@ -45,7 +45,7 @@ ModelName = Annotated[
     str, typer.Argument(help="A shipped model, a folder, a hub id, or a foreign checkpoint.")
 ]
 Steps = Annotated[int | None, typer.Option(help="Network evaluations.")]
-Solver = Annotated[str | None, typer.Option(help="ddpm, ddim, heun or dpm++.")]
+Sampler = Annotated[str | None, typer.Option(help="ddpm, ddim, heun or dpm++.")]
 Seed = Annotated[int, typer.Option(min=-(2**63), max=2**63 - 1, help="Of the noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, last.")]
@@ -88,7 +88,7 @@ def synth(
     out: Annotated[Path, typer.Option("-o", "--out", help="A sound file, or a folder.")] = ...,  # type: ignore[assignment]
     model: Annotated[str, typer.Option(help="The vocoder.")] = "speech",
     steps: Steps = None,
-    solver: Solver = None,
+    sampler: Sampler = None,
     seed: Seed = 0,
     mel_scale: Annotated[
         str | None,
@@ -112,7 +112,7 @@ def synth(
         raise InputError("give INPUT files, or --text, and not both")
     vocoder = load(model, checked_device(device))
     run = verb(vocoder, "synth")
-    options = {"steps": steps, "solver": solver, "seed": seed, "share": process_share()}
+    options = {"steps": steps, "sampler": sampler, "seed": seed, "ratio": process_ratio()}
     options |= {"mel_scale": mel_scale, "mel_preset": mel_preset}
     if inputs:
         say(run(vocoder, inputs, out, **options), as_json)
@@ -136,8 +136,8 @@ def sample(
     ] = None,
     prompt_file: PromptFiles = None,
     steps: Steps = None,
-    solver: Solver = None,
-    guidance: Annotated[float | None, typer.Option(help="Scale; 1 is off.")] = None,
+    sampler: Sampler = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Scale; 1 is off.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: Json = False,
@@ -149,7 +149,7 @@ def sample(
     prompts = texts_of("--prompt", prompt, prompt_file)
     ready = load(model, checked_device(device))
     run = verb(ready, "sample")
-    common = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
+    common = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "seed": seed}
     taken = {*common, "model", "num", "prompts", "out", "on_line"}
     usual = getattr(ready, "companions", {})
     own = read_options(context.args, run, taken, lambda name: load(name, device), usual)
@@ -165,7 +165,7 @@ def evaluate(
     model: ModelName,
     data: Annotated[str | None, typer.Argument(help="Held-out media.")] = None,
     steps: Steps = None,
-    solver: Solver = None,
+    sampler: Sampler = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: Json = False,
@@ -176,7 +176,7 @@ def evaluate(
 
     ready = load(model, checked_device(device))
     run = verb(ready, "eval")
-    common = {"steps": steps, "solver": solver, "seed": seed}
+    common = {"steps": steps, "sampler": sampler, "seed": seed}
     words = list(context.args)
     if data is not None and data.startswith("--"):  # an option that the parser took for DATA
         words, data = [data, *words], None
@@ -200,7 +200,7 @@ def train(
     from multidiff.config.options import refuse_repeated
     from multidiff.models.train import train_recipe
 
-    process_share()  # the environment is refused here, before libraries read it
+    process_ratio()  # the environment is refused here, before libraries read it
     environment_number("LOCAL_RANK", 0)
     refuse_repeated(word.partition("=")[0] for word in overrides or ())
     folder = Path("runs") / recipe.stem if out is None else out
@@ -232,7 +232,7 @@ def check(
     from multidiff.cli.check import check_recipes
     from multidiff.utils.report import Report
 
-    told = check_recipes(
+    described = check_recipes(
         recipes,
         data=not skip_data,
         dry_run=dry_run,
@@ -241,7 +241,7 @@ def check(
         markdown=markdown,
         show=None if as_json else (lambda lines: say(Report(lines))),
     )
-    say(told, as_json)
+    say(described, as_json)
 
 
 @app.command()
@@ -269,8 +269,8 @@ def convert(
 ) -> None:
     """Turn a checkpoint, of another project or of a run, into a model.
 
-    What the source's kind needs besides comes last. Stable Diffusion: --predicts noise or
-    velocity, --tokenizer FOLDER, --ema; from a model of ours: --to diffusers or single-file.
+    What the source's kind needs besides comes last. Stable Diffusion: --prediction epsilon or
+    v, --tokenizer FOLDER, --ema; from a model of ours: --to diffusers or single-file.
     """
     from multidiff.models.convert import convert_checkpoint
 
@@ -287,12 +287,12 @@ def verb(model: Any, name: str) -> Callable[..., Report]:
         InputError: if it does nothing of the sort.
     """
     from multidiff.config.build import locate
-    from multidiff.config.registry import VERBS
+    from multidiff.config.registry import COMMANDS
 
     kind = type(model).__name__
-    if name not in VERBS.get(kind, {}):
-        raise InputError(f"a {kind} does not {name}; it knows {', '.join(VERBS.get(kind, {}))}")
-    return locate(VERBS[kind][name])
+    if name not in COMMANDS.get(kind, {}):
+        raise InputError(f"a {kind} does not {name}; it knows {', '.join(COMMANDS.get(kind, {}))}")
+    return locate(COMMANDS[kind][name])
 
 
 def main() -> None:

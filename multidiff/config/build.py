@@ -29,13 +29,13 @@ SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Part:
+class Spec:
     """A checked value: how to build it, and what it is, written out with its defaults.
 
     Attributes:
         build: makes the object.
         resolved: what the recipe says, with defaults.
-        place: file and line.
+        where: file and line.
         constructor: what makes the object of ``arguments``; None of a plain value or a list.
         arguments: the parts it is made of, by name, or by number in a list.
         make: makes the object of arguments that are built already.
@@ -43,9 +43,9 @@ class Part:
 
     build: Callable[[], Any]
     resolved: Any
-    place: str = ""
+    where: str = ""
     constructor: Any = None
-    arguments: Mapping[Any, Part] = field(default_factory=dict)
+    arguments: Mapping[Any, Spec] = field(default_factory=dict)
     make: Callable[[Mapping[Any, Any]], Any] | None = None
 
 
@@ -60,7 +60,7 @@ class Checker:
         self.catalogue = catalogue
         self.faults: list[str] = []
 
-    def part(self, node: Node, wanted: Any) -> Part:
+    def part(self, node: Node, wanted: Any) -> Spec:
         """A node checked against the type it must have."""
         options = _alternatives(wanted)
         if isinstance(node.value, dict):
@@ -74,42 +74,42 @@ class Checker:
             if item_types is not None:
                 parts = [self.part(n, t) for n, t in zip(node.value, item_types, strict=True)]
                 kind = tuple if any(typing.get_origin(one) is tuple for one in options) else list
-                return Part(
+                return Spec(
                     lambda: kind(p.build() for p in parts),
                     [p.resolved for p in parts],
-                    node.place,
+                    node.where,
                     arguments=dict(enumerate(parts)),
                     make=lambda built: kind(built.values()),
                 )
         return self._plain(node, wanted)
 
-    def _used(self, node: Node, options: Sequence[Any]) -> Part:
+    def _used(self, node: Node, options: Sequence[Any]) -> Spec:
         name = node.value[USE].value
         target = self.catalogue.get(str(name))
         if target is None:
             known = _nearest(str(name), self.catalogue)
-            return self._fault(node.value[USE].place, f"no part is called {name!r}{known}")
+            return self._fault(node.value[USE].where, f"no part is called {name!r}{known}")
         constructor = locate(target)
         if not any(_fits(constructor, one) for one in options):
             wanted = " or ".join(_name_of(one) for one in options)
             lacks = _lacking(constructor, options)
-            return self._fault(node.value[USE].place, f"{name} is no {wanted}{lacks}")
+            return self._fault(node.value[USE].where, f"{name} is no {wanted}{lacks}")
         return self._constructed(node, constructor, str(name))
 
-    def _constructed(self, node: Node, constructor: Any, name: str | None = None) -> Part:
+    def _constructed(self, node: Node, constructor: Any, name: str | None = None) -> Spec:
         parameters = inspect.signature(constructor).parameters
         hints = _hints(constructor)
         given = {key: child for key, child in node.value.items() if key != USE}
         for key in given:
             if key not in parameters:
                 known = _nearest(key, parameters)
-                self._fault(given[key].place, f"{_name_of(constructor)} has no {key!r}{known}")
-        arguments: dict[str, Part] = {}
+                self._fault(given[key].where, f"{_name_of(constructor)} has no {key!r}{known}")
+        arguments: dict[str, Spec] = {}
         for key, parameter in parameters.items():
             if key in given:
                 arguments[key] = self.part(given[key], hints.get(key, Any))
             elif parameter.default is inspect.Parameter.empty:
-                self._fault(node.place, f"{_name_of(constructor)} needs {key!r}")
+                self._fault(node.where, f"{_name_of(constructor)} needs {key!r}")
         resolved = {USE: name} if name else {}
         for key, parameter in parameters.items():
             if key in arguments:
@@ -119,49 +119,49 @@ class Checker:
 
         def make(built: Mapping[Any, Any]) -> Any:
             problem = f"{_name_of(constructor)} cannot be built of these values"
-            with reading(node.place, problem, "correct them"):
+            with reading(node.where, problem, "correct them"):
                 try:
                     return constructor(**built)
                 except DataWithheld:
                     raise
                 except ValueError as error:
-                    raise InputError(f"{node.place}: {error}") from error
+                    raise InputError(f"{node.where}: {error}") from error
 
         def build() -> Any:
             return make({key: argument.build() for key, argument in arguments.items()})
 
-        return Part(build, resolved, node.place, constructor, arguments, make)
+        return Spec(build, resolved, node.where, constructor, arguments, make)
 
-    def _plain(self, node: Node, wanted: Any) -> Part:
+    def _plain(self, node: Node, wanted: Any) -> Spec:
         value = node.plain()
         if wanted in (Any, inspect.Parameter.empty):
-            return Part(lambda: value, value, node.place)
+            return Spec(lambda: value, value, node.where)
         options = _alternatives(wanted)
         fields = options[0] if all(is_dataclass(one) for one in options) else None
         if fields is not None and value is not None:
             keys = [one.name for one in dataclasses.fields(fields)]
             like = f"{{{keys[0]}: {value}}}" if isinstance(value, str) else ", ".join(keys)
             return self._fault(
-                node.place, f"{_shown(value)} is not right here: write a mapping, {like}"
+                node.where, f"{_shown(value)} is not right here: write a mapping, {like}"
             )
         try:
             adapter = _adapter(wanted)
             checked = adapter.validate_python(value)
         except pydantic.ValidationError as error:
             why = error.errors()[0]["msg"]
-            return self._fault(node.place, f"{_shown(value)} is not right here: {_lower(why)}")
+            return self._fault(node.where, f"{_shown(value)} is not right here: {_lower(why)}")
         except Exception as error:  # of values that its checks do not foresee
             return self._fault(
-                node.place, f"{_shown(value)} is not right here: {_lower(reason_of(error))}"
+                node.where, f"{_shown(value)} is not right here: {_lower(reason_of(error))}"
             )
-        return Part(lambda: checked, value, node.place)
+        return Spec(lambda: checked, value, node.where)
 
-    def _fault(self, place: str, text: str) -> Part:
-        self.faults.append(f"{place}: {text}")
-        return Part(lambda: None, None)
+    def _fault(self, where: str, text: str) -> Spec:
+        self.faults.append(f"{where}: {text}")
+        return Spec(lambda: None, None)
 
 
-def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Part]:
+def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Spec]:
     """Check a recipe's sections.
 
     Args:
@@ -179,12 +179,12 @@ def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue)
             wanted = sections[key]
             wanted = locate(wanted) if isinstance(wanted, str) else wanted
             if isinstance(node.value, dict) and USE not in node.value:
-                checker.faults.append(f"{node.place}: {key} needs 'use', which names its kind")
+                checker.faults.append(f"{node.where}: {key} needs 'use', which names its kind")
                 continue
             parts[key] = checker.part(node, wanted)
         else:
             known = _nearest(key, sections)
-            checker.faults.append(f"{node.place}: a recipe has no section {key!r}{known}")
+            checker.faults.append(f"{node.where}: a recipe has no section {key!r}{known}")
     if checker.faults:
         raise InputError(*checker.faults)
     return parts

@@ -175,14 +175,20 @@ def _adds_up(hint: Any) -> bool:
 def _model_in(hint: Any) -> type | None:
     """The class of models that an option names, if it is of that kind."""
     kinds = [one for one in (hint, *typing.get_args(hint)) if inspect.isclass(one)]
-    return next((one for one in kinds if hasattr(one, "settle")), None)
+    return next((one for one in kinds if hasattr(one, "load_assets")), None)
 
 
 def _model(option: str, name: str, kind: type, load: Callable[[str], Any]) -> Any:
     found = load(name)
     if not isinstance(found, kind):
-        raise InputError(f"--{option} {name}: is a {type(found).__name__}, not a {kind.__name__}")
+        raise InputError(f"--{option} {name}: is {_a(type(found))}, needs {_a(kind)}")
     return found
+
+
+def _a(kind: type) -> str:
+    """Return a class's name behind its article."""
+    name = kind.__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _value(option: str, text: str | None, hint: Any) -> Any:

@@ -23,7 +23,7 @@ class Node:
     """A value of the file and where it stands: a scalar, a list of nodes, or a dict of them."""
 
     value: Any
-    place: str
+    where: str
 
     def plain(self) -> Any:
         """The value without places."""
@@ -89,7 +89,7 @@ def _nodes(text: str, name: str) -> Node | None:
                 for line in text.splitlines()
             ):
                 raise InputError(f"{name}: is read as YAML 1.2; leave out the line %YAML")
-            return None if root is None else _Places(name).node(root)
+            return None if root is None else _Locations(name).node(root)
     except InputError as fault:
         raise _with_line(fault, text, name) from fault.__cause__
 
@@ -122,7 +122,7 @@ def _with_line(fault: InputError, text: str, name: str) -> InputError:
     return fault
 
 
-class _Places:
+class _Locations:
     """Makes nodes of what YAML found.
 
     Args:
@@ -134,17 +134,17 @@ class _Places:
 
     def node(self, found: Any) -> Node:
         """Return a value and those in it."""
-        place = f"{self.name}:{found.start_mark.line + 1}"
+        where = f"{self.name}:{found.start_mark.line + 1}"
         self.left -= 1
         if self.left < 0:
-            raise InputError(f"{place}: more than {MOST_VALUES} values; write fewer aliases")
+            raise InputError(f"{where}: more than {MOST_VALUES} values; write fewer aliases")
         kind = str(found.tag).removeprefix(TAG)
         if isinstance(found, ScalarNode):
-            return Node(_scalar(found.value, kind, place), place)
+            return Node(_scalar(found.value, kind, where), where)
         if kind not in ("map", "seq"):
-            raise InputError(f"{place}: the tag {kind!r} is not read; leave it out")
+            raise InputError(f"{where}: the tag {kind!r} is not read; leave it out")
         if isinstance(found, SequenceNode):
-            return Node([self.node(child) for child in found.value], place)
+            return Node([self.node(child) for child in found.value], where)
         values: dict[str, Node] = {}
         for key_node, value_node in found.value:
             line = f"{self.name}:{key_node.start_mark.line + 1}"
@@ -154,23 +154,23 @@ class _Places:
             if key in values:
                 raise InputError(f"{line}: {key} stands twice; keep one")
             values[key] = Node(self.node(value_node).value, line)
-        return Node(values, place)
+        return Node(values, where)
 
 
-def _scalar(text: str, kind: str, place: str) -> Any:
+def _scalar(text: str, kind: str, where: str) -> Any:
     """Return the value of a scalar of one of the kinds that YAML 1.2 knows."""
     if kind in TEXTS:
         return text
     if kind == "null":
         return None
     if kind not in ("bool", "int", "float"):
-        raise InputError(f"{place}: the tag {kind!r} is not read; leave it out")
+        raise InputError(f"{where}: the tag {kind!r} is not read; leave it out")
     try:
         if kind == "bool":
             return {"true": True, "false": False}[text.lower()]
         return _number(text.replace("_", "").lower(), kind)
     except (KeyError, ValueError) as error:
-        raise InputError(f"{place}: {text[:SHOWN]!r} is no {kind}; correct it") from error
+        raise InputError(f"{where}: {text[:SHOWN]!r} is no {kind}; correct it") from error
 
 
 def _number(text: str, kind: str) -> int | float:
@@ -187,8 +187,8 @@ def _overridden(tree: Node, override: str) -> Node:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise InputError(f"{override!r}: an override is key.path=value")
-    place = f"command line ({path})"
-    value = _nodes(text, place) or Node(None, place)
+    where = f"command line ({path})"
+    value = _nodes(text, where) or Node(None, where)
     return _put(tree, path.split("."), value, override)
 
 
@@ -197,12 +197,12 @@ def _put(tree: Node, keys: Sequence[str], value: Node, override: str) -> Node:
         return value
     key, rest = keys[0], keys[1:]
     if isinstance(tree.value, dict):
-        child = tree.value.get(key, Node({}, value.place))
-        return Node({**tree.value, key: _put(child, rest, value, override)}, tree.place)
+        child = tree.value.get(key, Node({}, value.where))
+        return Node({**tree.value, key: _put(child, rest, value, override)}, tree.where)
     if isinstance(tree.value, list) and key.isdigit() and int(key) < len(tree.value):
         items = list(tree.value)
         items[int(key)] = _put(items[int(key)], rest, value, override)
-        return Node(items, tree.place)
+        return Node(items, tree.where)
     raise InputError(f"{override!r}: {key!r} has no place in the recipe")
 
 

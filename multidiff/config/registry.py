@@ -1,6 +1,6 @@
 """The one plain table: the parts that a recipe may name, and the verbs of each model."""
 
-PARTS = {
+COMPONENTS = {
     # Training.
     "Trainer": "multidiff.training.trainer:Trainer",
     "Batches": "multidiff.training.batches:Batches",
@@ -31,36 +31,36 @@ PARTS = {
     "ImportanceTimes": "multidiff.core.gaussian.timesteps:ImportanceTimes",
     # Networks that several wings share.
     "TokenDenoiser": "multidiff.nn.token_denoiser:TokenDenoiser",
-    # Pictures.
-    "PictureDiffusion": "multidiff.image.diffusion.model:PictureDiffusion",
-    "PictureAutoencoder": "multidiff.image.autoencoders.training:PictureAutoencoder",
+    # Images.
+    "ImageDiffusion": "multidiff.image.diffusion.model:ImageDiffusion",
+    "ImageAutoencoder": "multidiff.image.autoencoders.training:ImageAutoencoder",
     "PixelDomain": "multidiff.image.diffusion.domains:PixelDomain",
     "LatentDomain": "multidiff.image.diffusion.domains:LatentDomain",
-    "Autoencoder": "multidiff.image.autoencoders.kl:Autoencoder",
+    "AutoencoderKL": "multidiff.image.autoencoders.kl:AutoencoderKL",
     "TokenAutoencoder": "multidiff.image.autoencoders.vq:TokenAutoencoder",
-    "QuantisedAutoencoder": "multidiff.image.autoencoders.vq:QuantisedAutoencoder",
-    "TokenImages": "multidiff.image.maskgit.model:TokenImages",
-    "PictureTokens": "multidiff.image.maskgit.domain:PictureTokens",
-    "TokenWalk": "multidiff.image.maskgit.sampling_config:TokenWalk",
-    "EmaCodebook": "multidiff.image.autoencoders.codebook:EmaCodebook",
-    "FiniteScalar": "multidiff.image.autoencoders.quantizers:FiniteScalar",
-    "LookupFree": "multidiff.image.autoencoders.quantizers:LookupFree",
+    "VQAutoencoder": "multidiff.image.autoencoders.vq:VQAutoencoder",
+    "MaskGIT": "multidiff.image.maskgit.model:MaskGIT",
+    "ImageTokenDomain": "multidiff.image.maskgit.domain:ImageTokenDomain",
+    "MaskGITSamplingConfig": "multidiff.image.maskgit.sampling_config:MaskGITSamplingConfig",
+    "VectorQuantizerEMA": "multidiff.image.autoencoders.codebook:VectorQuantizerEMA",
+    "FSQ": "multidiff.image.autoencoders.quantizers:FSQ",
+    "LFQ": "multidiff.image.autoencoders.quantizers:LFQ",
     "PatchDiscriminator": "multidiff.image.autoencoders.discriminator:PatchDiscriminator",
     "PerceptualDistance": "multidiff.image.autoencoders.perceptual:PerceptualDistance",
     "UNet": "multidiff.image.diffusion.unet:UNet",
     "TextEncoder": "multidiff.image.diffusion.text_encoder:TextEncoder",
     "WordTokenizer": "multidiff.image.tokenizers:WordTokenizer",
     "ClipTokenizer": "multidiff.image.tokenizers:ClipTokenizer",
-    "Pictures": "multidiff.image.data.images:Pictures",
+    "Images": "multidiff.image.data.images:Images",
     "LatentCache": "multidiff.image.data.latents:LatentCache",
-    "PictureClassifier": "multidiff.image.metrics.classifier:PictureClassifier",
+    "ImageClassifier": "multidiff.image.metrics.classifier:ImageClassifier",
     # Texts.
     "TextDiffusion": "multidiff.text.diffusion_lm.model:TextDiffusion",
     "MaskedText": "multidiff.text.masked.model:MaskedText",
     "TokenDomain": "multidiff.text.masked.model:TokenDomain",
     "EditedText": "multidiff.text.diffuser.model:EditedText",
     "Editor": "multidiff.text.diffuser.network:Editor",
-    "EditWalk": "multidiff.text.diffuser.sampling_config:EditWalk",
+    "EditSamplingConfig": "multidiff.text.diffuser.sampling_config:EditSamplingConfig",
     "TextDomain": "multidiff.text.domain:TextDomain",
     "TextClassifier": "multidiff.text.diffusion_lm.classifier:TextClassifier",
     "EmbeddedDomain": "multidiff.text.diffusion_lm.domain:EmbeddedDomain",
@@ -71,19 +71,19 @@ PARTS = {
     "SentencePieceVocabulary": "multidiff.text.data.subwords:SentencePieceVocabulary",
     "HuggingFaceVocabulary": "multidiff.text.data.subwords:HuggingFaceVocabulary",
     "Sentences": "multidiff.text.data.sentences:Sentences",
-    "Stretches": "multidiff.text.data.chunks:Stretches",
+    "TextChunks": "multidiff.text.data.chunks:TextChunks",
     # Audio.
     "Vocoder": "multidiff.audio.vocoder.model:Vocoder",
     "MelPreset": "multidiff.audio.mel:MelPreset",
     "WaveformDomain": "multidiff.audio.vocoder.domains:WaveformDomain",
-    "WhitenedDomain": "multidiff.audio.vocoder.domains:WhitenedDomain",
+    "SpectralDomain": "multidiff.audio.vocoder.domains:SpectralDomain",
     "WaveGrad": "multidiff.audio.vocoder.wavegrad:WaveGrad",
-    "FrameDenoiser": "multidiff.audio.vocoder.mdct_denoiser:FrameDenoiser",
+    "MDCTDenoiser": "multidiff.audio.vocoder.mdct_denoiser:MDCTDenoiser",
     "SpeechSegments": "multidiff.audio.data.segments:SpeechSegments",
 }
 
 # What the command line does with each kind of model.
-VERBS = {
+COMMANDS = {
     "Vocoder": {
         "synth": "multidiff.audio.cli:synth",
         "sample": "multidiff.audio.cli:sample",
@@ -91,14 +91,14 @@ VERBS = {
         "preview": "multidiff.audio.vocoder.previews:preview",
         "inspect": "multidiff.audio.data.inspection:inspect",
     },
-    "PictureDiffusion": {
+    "ImageDiffusion": {
         "sample": "multidiff.image.cli:sample",
         "eval": "multidiff.image.diffusion.evaluation:measure",
         "export": "multidiff.image.stable_diffusion.conversion:export",
         "preview": "multidiff.image.previews:preview",
         "inspect": "multidiff.image.data.inspection:inspect",
     },
-    "PictureAutoencoder": {
+    "ImageAutoencoder": {
         "eval": "multidiff.image.autoencoders.evaluation:measure",
         "preview": "multidiff.image.previews:preview_autoencoder",
         "inspect": "multidiff.image.data.inspection:inspect",
@@ -108,7 +108,7 @@ VERBS = {
         "preview": "multidiff.image.previews:preview_autoencoder",
         "inspect": "multidiff.image.data.inspection:inspect",
     },
-    "TokenImages": {
+    "MaskGIT": {
         "sample": "multidiff.image.maskgit.cli:sample",
         "eval": "multidiff.image.maskgit.evaluation:measure",
         "preview": "multidiff.image.previews:preview",
@@ -136,7 +136,7 @@ VERBS = {
         "eval": "multidiff.text.diffusion_lm.control_evaluation:measure",
         "inspect": "multidiff.text.data.inspection:inspect",
     },
-    "PictureClassifier": {
+    "ImageClassifier": {
         "eval": "multidiff.image.metrics.feature_distance:measure",
         "inspect": "multidiff.image.data.inspection:inspect",
     },

@@ -180,7 +180,7 @@ class ClassifierFreeGuidance:
         self.denoiser, self.scale, self.rescale = denoiser, scale, rescale
         self.negative, self.channels, self.parts = negative, channels, parts
 
-    def __call__(self, noisy: Tensor, level: Level, condition: Condition = None) -> Tensor:
+    def __call__(self, xt: Tensor, level: Level, condition: Condition = None) -> Tensor:
         """Return the guided prediction.
 
         Raises:
@@ -188,7 +188,7 @@ class ClassifierFreeGuidance:
                 not said which are left out.
         """
         if self.scale == 1:
-            return self.denoiser(noisy, level, condition)
+            return self.denoiser(xt, level, condition)
         if condition is None:
             raise ValueError(
                 f"guidance of scale {self.scale:g} has no condition to guide by: give one "
@@ -197,16 +197,16 @@ class ClassifierFreeGuidance:
         negative = null_condition(condition, self.parts) if self.negative is None else self.negative
         twice = type(level)(*(torch.cat([part, part]) for part in level.parts()))
         both = map_condition(lambda x, y: torch.cat([x, y]), condition, negative)
-        told, untold = self.denoiser(torch.cat([noisy, noisy]), twice, both).chunk(2)
+        cond, uncond = self.denoiser(torch.cat([xt, xt]), twice, both).chunk(2)
         part = slice(None) if self.channels is None else slice(self.channels)
-        guided = untold[:, part] + self.scale * (told - untold)[:, part]
-        guided = self._rescaled(guided, told[:, part])
-        return guided if self.channels is None else torch.cat([guided, told[:, part.stop :]], dim=1)
+        guided = uncond[:, part] + self.scale * (cond - uncond)[:, part]
+        guided = self._rescaled(guided, cond[:, part])
+        return guided if self.channels is None else torch.cat([guided, cond[:, part.stop :]], dim=1)
 
-    def _rescaled(self, guided: Tensor, told: Tensor) -> Tensor:
+    def _rescaled(self, guided: Tensor, cond: Tensor) -> Tensor:
         if self.rescale == 0:
             return guided
         dims = tuple(range(1, guided.ndim))
-        wanted, found = (x.std(dim=dims, correction=0, keepdim=True) for x in (told, guided))
+        wanted, found = (x.std(dim=dims, correction=0, keepdim=True) for x in (cond, guided))
         ratio = torch.where(found > SMALLEST_DEVIATION, wanted / found, 1.0)
         return guided * (1 + self.rescale * (ratio - 1))

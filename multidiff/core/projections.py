@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from multidiff.core.gaussian.predictions import with_clean
+from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Estimate, Projection
 
@@ -19,13 +19,13 @@ UNBOUNDED = "leaves_some_unbounded"
 def clip(low: float = -1.0, high: float = 1.0) -> Projection:
     """Keep the clean estimate within bounds, for states that have them (pixels, not latents)."""
 
-    def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
-        return with_clean(estimate, estimate.clean.clamp(low, high), noisy, level)
+    def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
+        return with_x0(estimate, estimate.x0.clamp(low, high), xt, level)
 
     return project
 
 
-def keep_known(known: Tensor, mask: Tensor) -> Projection:
+def inpaint(known: Tensor, mask: Tensor) -> Projection:
     """Keep ``known`` where ``mask`` is 1: inpainting. The last estimate has it to the bit.
 
     Args:
@@ -33,20 +33,20 @@ def keep_known(known: Tensor, mask: Tensor) -> Projection:
         mask: 1 where known, 0 where free, broadcastable to the batch.
     """
 
-    def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
-        kept = torch.where(mask.to(noisy.device).bool(), known.to(noisy), estimate.clean)
-        return with_clean(estimate, kept, noisy, level)
+    def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
+        kept = torch.where(mask.to(xt.device).bool(), known.to(xt), estimate.x0)
+        return with_x0(estimate, kept, xt, level)
 
     setattr(project, UNBOUNDED, True)
     return project
 
 
-def in_turn(*projections: Projection) -> Projection:
+def compose(*projections: Projection) -> Projection:
     """Several projections, one after the other."""
 
-    def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
+    def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
         for one in projections:
-            estimate = one(estimate, noisy, level)
+            estimate = one(estimate, xt, level)
         return estimate
 
     setattr(project, UNBOUNDED, all(not keeps_in_bounds(one) for one in projections))

@@ -2,7 +2,7 @@
 
 A **Domain** turns media into a state and back. A **Process** knows how a state is
 corrupted, which loss that implies and how to read a network's output. A **Denoiser** is
-any network ``(noisy, level, condition) -> output``. A **Solver** makes one reverse step.
+any network ``(xt, level, condition) -> output``. A **Sampler** makes one reverse step.
 :func:`multidiff.core.sample.sample` walks all of them backwards, and one trainer trains
 all of them; neither knows which modality it serves.
 """
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.random import Rng
 
 # A condition is a tensor, or a dict or tuple of tensors, each with the batch first.
@@ -34,22 +34,22 @@ class Encoded:
     """What a domain makes of a batch of media.
 
     Attributes:
-        clean: the state to be generated: numbers, or tokens.
+        x0: the state to be generated: numbers, or tokens.
         condition: what the denoiser is told about it.
         mask: 1 where the state counts in the loss, 0 where it is padding; broadcast to it.
     """
 
-    clean: Float[Tensor, " batch *state"] | Int[Tensor, " batch *state"]
+    x0: Float[Tensor, " batch *state"] | Int[Tensor, " batch *state"]
     condition: Condition = None
     mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """A noisy state, and what it was made of: ``noisy = alpha * clean + sigma * noise``."""
+    """A noisy state, and what it was made of: ``xt = alpha * x0 + sigma * noise``."""
 
-    noisy: Float[Tensor, " batch *state"]
-    clean: Float[Tensor, " batch *state"]
+    xt: Float[Tensor, " batch *state"]
+    x0: Float[Tensor, " batch *state"]
     noise: Float[Tensor, " batch *state"]
     level: NoiseLevel
 
@@ -58,17 +58,17 @@ class Corrupted:
 class Estimate:
     """What a network's output says about a noisy state.
 
-    ``noisy = alpha * clean + sigma * noise`` holds for every estimate: noise, clean and
+    ``xt = alpha * x0 + sigma * noise`` holds for every estimate: noise, clean and
     velocity predictions are all read as this pair.
 
     Attributes:
-        clean: estimate of the clean state.
+        x0: estimate of the clean state.
         noise: estimate of the noise.
         variance_fraction: where a learned reverse variance lies between the smallest (0) and
             the largest (1) admissible one, in logs; None where the variance is not learned.
     """
 
-    clean: Float[Tensor, " batch *state"]
+    x0: Float[Tensor, " batch *state"]
     noise: Float[Tensor, " batch *state"]
     variance_fraction: Float[Tensor, " batch *state"] | None = None
 
@@ -82,8 +82,8 @@ EstimateAt = Callable[[Tensor, NoiseLevel], Estimate]
 class Denoiser(Protocol):
     """Any network that reads a noisy state; what its output means is the process's affair."""
 
-    def __call__(self, noisy: Tensor, level: Level, condition: Condition = None) -> Tensor:
-        """The prediction, shaped like ``noisy`` (twice the channels with learned variance)."""
+    def __call__(self, xt: Tensor, level: Level, condition: Condition = None) -> Tensor:
+        """The prediction, shaped like ``xt`` (twice the channels with learned variance)."""
         ...
 
 
@@ -96,7 +96,7 @@ class Process(Protocol):
         ...
 
     def corrupt(
-        self, clean: Tensor, level: Level, rng: Rng | None, mask: Tensor | None = None
+        self, x0: Tensor, level: Level, rng: Rng | None, mask: Tensor | None = None
     ) -> Corruption:
         """A draw from q(noisy | clean) at that level.
 
@@ -111,7 +111,7 @@ class Process(Protocol):
         """One loss for each sample."""
         ...
 
-    def estimate(self, output: Tensor, noisy: Tensor, level: Level) -> Reading:
+    def estimate(self, output: Tensor, xt: Tensor, level: Level) -> Reading:
         """What a denoiser's output says, such as the pair (clean, noise)."""
         ...
 
@@ -119,19 +119,19 @@ class Process(Protocol):
         """A draw from the noisiest distribution, where sampling starts."""
         ...
 
-    def levels(self, times: TimeGrid) -> list[Level]:
+    def levels(self, times: TimestepSchedule) -> list[Level]:
         """The levels of a walk back: one for each step, and the one where it ends."""
         ...
 
 
 @runtime_checkable
-class Solver(Protocol):
+class Sampler(Protocol):
     """One step backwards. What it remembers between steps travels through ``memory``."""
 
     def step(
         self,
         estimate_at: EstimateAt,
-        noisy: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         next_level: NoiseLevel,
         memory: Any,
@@ -141,17 +141,18 @@ class Solver(Protocol):
         ...
 
 
-def check_solver(solver: Any) -> None:
-    """Refuse a solver's class or name where one that was made of it is needed.
+def check_sampler(sampler: Any) -> None:
+    """Refuse a sampler's class or name where one that was made of it is needed.
 
     Raises:
-        TypeError: if it is no solver.
+        TypeError: if it is no sampler.
     """
-    if isinstance(solver, type):
-        raise TypeError(f"{solver.__name__} is a class: make one of it, {solver.__name__}()")
-    if not callable(getattr(solver, "step", None)):
+    if isinstance(sampler, type):
+        raise TypeError(f"{sampler.__name__} is a class: make one of it, {sampler.__name__}()")
+    if not callable(getattr(sampler, "step", None)):
         raise TypeError(
-            f"solver {solver!r} makes no steps: give one that does, such as md.DDIM(), md.DDPM(), "
+            f"sampler {sampler!r} makes no steps: give one that does, such as md.DDIM(), "
+            f"md.DDPM(), "
             "md.Heun() or md.DPMSolverPP()"
         )
 
@@ -174,8 +175,8 @@ def check_times(times: Any) -> None:
     Raises:
         TypeError: if it is no grid of times.
     """
-    if not isinstance(times, TimeGrid):
-        raise TypeError(f"times {times!r}: give a grid of times, such as even_times(50)")
+    if not isinstance(times, TimestepSchedule):
+        raise TypeError(f"times {times!r}: give a grid of times, such as uniform_timesteps(50)")
 
 
 class Domain:
@@ -196,7 +197,7 @@ class Domain:
         """States back to media, for domains that need it with the help of the condition."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to decode")
 
-    def aim(self, encoded: Encoded, corrupted: Corruption, process: Process) -> Corruption:
+    def target(self, encoded: Encoded, corrupted: Corruption, process: Process) -> Corruption:
         """What the denoiser's output is compared with: by default the state that was made."""
         return corrupted
 
@@ -207,7 +208,7 @@ class Domain:
         return {}
 
     def project(
-        self, estimate: Reading, noisy: Tensor, level: Level, condition: Condition = None
+        self, estimate: Reading, xt: Tensor, level: Level, condition: Condition = None
     ) -> Reading:
         """What is known of every clean state, put into an estimate; nothing by default."""
         return estimate

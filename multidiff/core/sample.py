@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.projections import keeps_in_bounds
 from multidiff.core.protocols import (
     Condition,
@@ -18,9 +18,9 @@ from multidiff.core.protocols import (
     Estimate,
     Process,
     Projection,
-    Solver,
+    Sampler,
     check_process,
-    check_solver,
+    check_sampler,
     check_times,
 )
 from multidiff.core.random import Rng, device_of, normal, unpadded
@@ -45,17 +45,17 @@ class Step:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Estimates at a state and level, and the noise of the process: what solvers ask for."""
+    """Estimates at a state and level, and the noise of the process: what samplers ask for."""
 
     process: Process
     denoiser: Denoiser
     condition: Condition
     project: Projection | None
 
-    def __call__(self, noisy: Tensor, level: NoiseLevel) -> Estimate:
-        output = self.denoiser(noisy, level, self.condition)
-        estimate = self.process.estimate(output, noisy, level)
-        return estimate if self.project is None else self.project(estimate, noisy, level)
+    def __call__(self, xt: Tensor, level: NoiseLevel) -> Estimate:
+        output = self.denoiser(xt, level, self.condition)
+        estimate = self.process.estimate(output, xt, level)
+        return estimate if self.project is None else self.project(estimate, xt, level)
 
     def noise(self, state: Tensor, rng: Rng | None) -> Tensor:
         """Draw the noise of a stochastic step where the generators live."""
@@ -64,10 +64,14 @@ class _Reader:
 
 
 def _check_arguments(
-    process: Process, solver: Solver, shape: Sequence[int], times: TimeGrid, start: Tensor | None
+    process: Process,
+    sampler: Sampler,
+    shape: Sequence[int],
+    times: TimestepSchedule,
+    start: Tensor | None,
 ) -> None:
     check_process(process)
-    check_solver(solver)
+    check_sampler(sampler)
     check_times(times)
     if len(shape) == 0 or shape[0] < 1:
         raise ValueError(f"shape {tuple(shape)}: a batch of at least one, batch first")
@@ -81,9 +85,9 @@ def _check_arguments(
 def sample(
     process: Process,
     denoiser: Denoiser,
-    solver: Solver,
+    sampler: Sampler,
     shape: Sequence[int],
-    times: TimeGrid,
+    times: TimestepSchedule,
     *,
     condition: Condition = None,
     project: Projection | None = None,
@@ -98,7 +102,7 @@ def sample(
     Args:
         process: what the denoiser was trained on.
         denoiser: the network, perhaps guided.
-        solver: makes each step.
+        sampler: makes each step.
         shape: of the states, ``(batch, ...)``.
         times: which times are visited.
         condition: what the denoiser is told.
@@ -106,7 +110,7 @@ def sample(
         rng: one generator, or one for each sample; a sample then does not depend on the
             others in its batch.
         start: noisy states at the first visited level, for a walk from the middle (see
-            ``TimeGrid.tail``); a draw from the prior where not given.
+            ``TimestepSchedule.tail``); a draw from the prior where not given.
         device: where to walk; where ``rng`` lives if not given.
         on_step: told after each step.
         lengths: how many positions of each sample are real, along dimension 1; the rest is
@@ -117,25 +121,25 @@ def sample(
         The state at the level where the times end, for most grids the clean one.
 
     Raises:
-        TypeError: if process, solver or times are something else, such as a name, a class or a
+        TypeError: if process, sampler or times are something else, such as a name, a class or a
             number; if ``start`` are integers.
         ValueError: if ``start`` does not have the given shape, the batch is empty, or the walk
             cannot start from noise.
     """
-    _check_arguments(process, solver, shape, times, start)
-    place = device_of(rng) if device is None else torch.device(device)
+    _check_arguments(process, sampler, shape, times, start)
+    target_device = device_of(rng) if device is None else torch.device(device)
 
     if lengths is not None:
         rng = unpadded(rng, lengths)
     estimate_at = _Reader(process, denoiser, condition, project)
-    levels = [level.to(place).expand(shape[0]) for level in process.levels(times)]
-    if start is None and not keeps_in_bounds(project) and hasattr(process, "check_walk"):
-        cast(Any, process).check_walk(levels)
-    state = (process.prior(shape, rng) if start is None else start).to(place)
+    levels = [level.to(target_device).expand(shape[0]) for level in process.levels(times)]
+    if start is None and not keeps_in_bounds(project) and hasattr(process, "check_levels"):
+        cast(Any, process).check_levels(levels)
+    state = (process.prior(shape, rng) if start is None else start).to(target_device)
     memory = None
     for number in range(times.num_steps):
         level, next_level = levels[number], levels[number + 1]
-        state, memory = solver.step(estimate_at, state, level, next_level, memory, rng)
+        state, memory = sampler.step(estimate_at, state, level, next_level, memory, rng)
         if on_step is not None:
             on_step(Step(number + 1, times.num_steps, next_level, state))
     return state

@@ -53,9 +53,9 @@ class DiffusionTask(nn.Module):
     ):
         super().__init__()
         several = drop_condition if isinstance(drop_condition, Mapping) else {"": drop_condition}
-        for key, share in several.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"drop_condition {key} {share:g} is not in [0, 1]")
+        for key, ratio in several.items():
+            if not 0 <= ratio <= 1:
+                raise ValueError(f"drop_condition {key} {ratio:g} is not in [0, 1]")
         self.domain, self.process, self.denoiser = domain, process, denoiser
         self.drop_condition, self.self_conditioning = drop_condition, self_conditioning
         # A draw of times that learns is a module: registered, it is saved and moved with us.
@@ -74,16 +74,16 @@ class DiffusionTask(nn.Module):
         """
         with torch.autocast(_device_type(self), enabled=False):
             encoded = self._encoded(batch, rng)
-            level = self.process.draw_level(len(encoded.clean), rng).to(encoded.clean.device)
-            corrupted = self.process.corrupt(encoded.clean, level, rng, encoded.mask)
-            condition = self._condition(encoded.condition, len(encoded.clean), rng)
+            level = self.process.draw_level(len(encoded.x0), rng).to(encoded.x0.device)
+            corrupted = self.process.corrupt(encoded.x0, level, rng, encoded.mask)
+            condition = self._condition(encoded.condition, len(encoded.x0), rng)
         read = self._read(corrupted, condition, rng)
         output = self.denoiser(read, level, condition)
         with torch.autocast(_device_type(self), enabled=False):
-            output = output.to(_dtype_beside(encoded.clean))
-            aim = self.domain.aim(encoded, corrupted, self.process)
-            loss = self.process.loss(output, aim, encoded.mask)
-            estimate = self.process.estimate(output, corrupted.noisy, level)
+            output = output.to(_dtype_beside(encoded.x0))
+            target = self.domain.target(encoded, corrupted, self.process)
+            loss = self.process.loss(output, target, encoded.mask)
+            estimate = self.process.estimate(output, corrupted.xt, level)
             extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
         taken = sorted(extra.keys() & TAKEN)
         if taken:
@@ -108,7 +108,7 @@ class DiffusionTask(nn.Module):
             return condition
         if isinstance(drop, Mapping):
             draws = uniform((batch, len(drop)), rng)
-            rows = {key: draws[:, i] < share for i, (key, share) in enumerate(drop.items())}
+            rows = {key: draws[:, i] < ratio for i, (key, ratio) in enumerate(drop.items())}
             return leave_out(condition, rows)
         return leave_out(
             condition, uniform((batch,), rng) < drop, getattr(self.domain, "droppable", None)
@@ -116,34 +116,32 @@ class DiffusionTask(nn.Module):
 
     def _read(self, corrupted: Corruption, condition: Condition, rng: Rng | None) -> Tensor:
         """What the denoiser reads: the noisy states, perhaps beside what it is told of them."""
-        noisy, level, how = corrupted.noisy, corrupted.level, self.self_conditioning
+        xt, level, how = corrupted.xt, corrupted.level, self.self_conditioning
         if how is None:
-            return noisy
-        told = (uniform((len(noisy),), rng) < how.share).to(noisy.device)
-        known = how.known_places(noisy, rng)
-        last = (
-            torch.zeros_like(noisy) if known is None else self._shown(corrupted, condition) * known
-        )
-        if bool(told.any()):
-            part, place = noisy[told].detach(), level[told]
-            about = map_condition(lambda one: one[told.to(one.device)], condition)
+            return xt
+        cond = (uniform((len(xt),), rng) < how.ratio).to(xt.device)
+        known = how.known_positions(xt, rng)
+        last = torch.zeros_like(xt) if known is None else self._shown(corrupted, condition) * known
+        if bool(cond.any()):
+            part, target_device = xt[cond].detach(), level[cond]
+            about = map_condition(lambda one: one[cond.to(one.device)], condition)
             with torch.no_grad():
-                output = self.denoiser(how.beside(part, last[told]), place, about)
-                estimate = self.process.estimate(output.to(part.dtype), part, place)
-                clean = self.domain.project(estimate, part, place, about).clean
-                last[told] = clean if known is None else torch.where(known[told], last[told], clean)
-        return how.beside(noisy, last)
+                output = self.denoiser(how.concat(part, last[cond]), target_device, about)
+                estimate = self.process.estimate(output.to(part.dtype), part, target_device)
+                x0 = self.domain.project(estimate, part, target_device, about).x0
+                last[cond] = x0 if known is None else torch.where(known[cond], last[cond], x0)
+        return how.concat(xt, last)
 
     @torch.no_grad()
     def _shown(self, corrupted: Corrupted, condition: Condition) -> Tensor:
         """The clean states as a walk would tell them: projected, as its estimates are."""
-        truth = Estimate(corrupted.clean, corrupted.noise)
-        return self.domain.project(truth, corrupted.noisy, corrupted.level, condition).clean
+        truth = Estimate(corrupted.x0, corrupted.noise)
+        return self.domain.project(truth, corrupted.xt, corrupted.level, condition).x0
 
 
-def _dtype_beside(clean: Tensor) -> torch.dtype:
+def _dtype_beside(x0: Tensor) -> torch.dtype:
     """Of predictions: that of the states, unless these are tokens."""
-    return clean.dtype if clean.is_floating_point() else torch.float32
+    return x0.dtype if x0.is_floating_point() else torch.float32
 
 
 def _device_type(module: nn.Module) -> str:

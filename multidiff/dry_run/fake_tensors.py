@@ -192,8 +192,8 @@ class ValuesWhereKnown(TorchDispatchMode):
                 numbered.append(index)
                 continue
             with unset_fake_temporarily():
-                places = value.nonzero(as_tuple=True)
-            numbered += [self.shaped(one, index.device) for one in places]
+                locations = value.nonzero(as_tuple=True)
+            numbered += [self.shaped(one, index.device) for one in locations]
         return numbered
 
 

@@ -86,7 +86,7 @@ class Forecast:
             "batch": cost.batch,
             "activations": cost.activations,
         }
-        told = ", ".join(f"{name} {size(bytes_)}" for name, bytes_ in memory.items())
+        described = ", ".join(f"{name} {size(bytes_)}" for name, bytes_ in memory.items())
         fit = "fits in" if self.fits else "does not fit in"
         lines = [
             f"{self.recipe}: {self.batch_size} examples a step, {self.precision}",
@@ -94,7 +94,7 @@ class Forecast:
             f"{cost.frozen / 1e6:,.2f} M frozen",
             f"  computation  {number(cost.flops / TERA)} TFLOP a step, of which forward "
             f"{number(cost.forward_flops / TERA)}",
-            f"  memory       {size(cost.peak)} at the peak: {told}",
+            f"  memory       {size(cost.peak)} at the peak: {described}",
             f"  time         {duration(self.step_s)} a step, {duration(self.step_s * self.steps)} "
             f"for {self.steps:,} steps: {gpu.name} at {self.mfu:.0%} of {self.tflops:g} TFLOP/s",
             f"  {gpu.name}: {fit} {gpu.memory_gb:g} GB, a tenth of it left free",
@@ -133,7 +133,7 @@ def forecast(path: Path, overrides: Sequence[str], gpu: Gpu, mfu: float) -> Fore
     recipe = Recipe.read(path, overrides)
     cost = cost_of_step(recipe)
     check_devices(recipe)
-    examples = recipe.batch_size * recipe.trainer.accumulate
+    examples = recipe.batch_size * recipe.trainer.gradient_accumulation_steps
     precision = "bf16" if recipe.in_bfloat16 else "tf32"
     return Forecast(path, examples, precision, recipe.trainer.steps, cost, gpu, mfu)
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from multidiff.config.build import Part
+from multidiff.config.build import Spec
 from multidiff.core.random import mixed_seed
 from multidiff.dry_run.fake_tensors import (
     DeviceGenerator,
@@ -45,7 +45,7 @@ from multidiff.utils.errors import InputError
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 HERE = Path(__file__).parent
 # Parts that read nothing themselves.
-HARMLESS = ("", "Batches", "Source", "TextSource")
+HARMLESS = ("", "Batches", "AudioSource", "ImageSource", "TextSource")
 OWN = ("multidiff.dry_run.fake_tensors", "multidiff.dry_run.gpu_kernels", "multidiff.dry_run.step")
 
 
@@ -97,7 +97,7 @@ class StandIns:
         self.assumed: list[str] = []
         self.plain: list[str] = []
 
-    def build(self, part: Part) -> Any:
+    def build(self, part: Spec) -> Any:
         """Return the object of a part.
 
         Raises:
@@ -115,7 +115,7 @@ class StandIns:
         except InputError:
             raise
         except ValueError as error:
-            raise InputError(f"{part.place}: {error}") from error
+            raise InputError(f"{part.where}: {error}") from error
         assumed = getattr(made, "assumed", "")
         if assumed and assumed not in self.assumed:
             self.assumed.append(assumed)
@@ -134,7 +134,7 @@ class Recipe:
     """
 
     path: Path
-    parts: dict[str, Part]
+    parts: dict[str, Spec]
     trainer: Trainer
     stand_ins: StandIns = field(default_factory=StandIns)
 
@@ -224,9 +224,9 @@ class _Pass:
         """Return a batch on the device."""
         batches = self.recipe.batches()
         with self.modes(), torch.no_grad():
-            if "first_pass" in self.recipe.parts:
-                first_pass = self.recipe.stand_ins.build(self.recipe.parts["first_pass"])
-                batches = first_pass(self.model, batches)
+            if "precompute" in self.recipe.parts:
+                precompute = self.recipe.stand_ins.build(self.recipe.parts["precompute"])
+                batches = precompute(self.model, batches)
             return self._sent(batches.batch(0))
 
     def _sent(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -269,12 +269,12 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
     averaged = memory.now - weights - sent
     memory.peak, made = memory.now, memory.made
     forward = total = activations = 0
-    for micro in range(min(trainer.accumulate, 2)):
+    for micro in range(min(trainer.gradient_accumulation_steps, 2)):
         held = memory.now
         with flop_counter() as counter:
             loss = torch.stack(list(run.losses_of(batch, micro).values())).sum()
             forward, activations = counter.get_total_flops(), memory.now - held
-            run_backward(loss / trainer.accumulate)
+            run_backward(loss / trainer.gradient_accumulation_steps)
             del loss
         total = counter.get_total_flops()
     trained = [one for one in run.losses.parameters() if one.requires_grad]
@@ -287,8 +287,8 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
     return StepCost(
         trainable=sum(one.numel() for one in parameters if one.requires_grad),
         frozen=sum(one.numel() for one in parameters if not one.requires_grad),
-        forward_flops=forward * trainer.accumulate,
-        flops=total * trainer.accumulate,
+        forward_flops=forward * trainer.gradient_accumulation_steps,
+        flops=total * trainer.gradient_accumulation_steps,
         weights=weights,
         gradients=sum(one.grad.nbytes for one in trained if one.grad is not None),
         optimizer=state,
@@ -297,7 +297,9 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
         activations=activations,
         # Only the first step begins without the optimizer's state.
         peak=max(peak + state, memory.peak),
-        results=results * trainer.accumulate // min(trainer.accumulate, 2),
+        results=results
+        * trainer.gradient_accumulation_steps
+        // min(trainer.gradient_accumulation_steps, 2),
         assumed=tuple(run.recipe.stand_ins.assumed),
     )
 

@@ -1,1 +1,1 @@
-"""Pictures: diffusion in pixels and in the latent space of an autoencoder."""
+"""Images: diffusion in pixels and in the latent space of an autoencoder."""

@@ -87,7 +87,7 @@ class SpatialAttention(nn.Module):
 
 def as_tokens(
     x: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch places channels"]:
+) -> Float[Tensor, "batch length channels"]:
     """The places of a feature map, row by row.
 
     They are laid side by side in memory once here; otherwise each layer that reads them would.
@@ -115,7 +115,7 @@ class Downsample(nn.Module):
     Args:
         channels: of the map.
         one_sided: pad below and on the right only, as the autoencoder does; the UNet pads on
-            all sides. Both give the same shape and different pictures.
+            all sides. Both give the same shape and different images.
     """
 
     def __init__(self, channels: int, one_sided: bool = False):

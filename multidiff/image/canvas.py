@@ -1,4 +1,4 @@
-"""An initial picture and its mask: what users hand over, checked and brought to one form."""
+"""An initial image and its mask: what users hand over, checked and brought to one form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Strength of an initial picture that is given without one.
+# Strength of an initial image that is given without one.
 STRENGTH = 0.8
 # Grey levels of a mask from here on are repainted.
 HALF = 128
@@ -23,51 +23,51 @@ HALF = 128
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture to begin from.
+    """An image to begin from.
 
     Attributes:
-        picture: bytes ``(1 or batch, colours, height, width)``; one picture may come without the
+        image: bytes ``(1 or batch, channels, height, width)``; one image may come without the
             first axis.
         strength: how much of it is lost before the walk back, 0 to 1.
         mask: ``(height, width)``, true where it is repainted; everywhere where not given. Masks of
             numbers are converted as :func:`checked_mask` says.
 
     Raises:
-        InputError: if picture, strength or mask are none, or do not fit each other.
+        InputError: if image, strength or mask are none, or do not fit each other.
     """
 
-    picture: UInt8[Tensor, "batch colours height width"]
+    image: UInt8[Tensor, "batch channels height width"]
     strength: float = STRENGTH
     mask: Bool[Tensor, "height width"] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise InputError(f"--strength {self.strength:g}: from 0 (as it is) to 1 (all anew)")
-        object.__setattr__(self, "picture", checked_picture(self.picture))
+        object.__setattr__(self, "image", checked_image(self.image))
         if self.mask is not None:
-            object.__setattr__(self, "mask", checked_mask(self.mask, self.picture))
+            object.__setattr__(self, "mask", checked_mask(self.mask, self.image))
 
     def rows(self, rows: slice) -> Canvas:
-        """Return the canvas of some pictures of a batch; one picture serves all."""
-        if len(self.picture) == 1:
+        """Return the canvas of some images of a batch; one image serves all."""
+        if len(self.image) == 1:
             return self
-        return Canvas(self.picture[rows], self.strength, self.mask)
+        return Canvas(self.image[rows], self.strength, self.mask)
 
     def check_count(self, count: int) -> None:
-        """Check that there is one picture for all prompts, or one for each.
+        """Check that there is one image for all prompts, or one for each.
 
         Raises:
             InputError: if there is neither.
         """
-        if len(self.picture) not in (1, count):
+        if len(self.image) not in (1, count):
             raise InputError(
-                f"the canvas has {len(self.picture)} pictures for {count} prompts: give one for "
+                f"the canvas has {len(self.image)} images for {count} prompts: give one for "
                 "all, or one for each"
             )
 
 
-def checked_picture(picture: Any) -> UInt8[Tensor, "batch colours height width"]:
-    """Return a picture as bytes with a batch axis.
+def checked_image(image: Any) -> UInt8[Tensor, "batch channels height width"]:
+    """Return an image as bytes with a batch axis.
 
     Whole numbers from 0 to 255 are converted. Fractions are refused: nothing in them says whether
     they go from 0 to 1 or from -1 to 1.
@@ -75,29 +75,27 @@ def checked_picture(picture: Any) -> UInt8[Tensor, "batch colours height width"]
     Raises:
         InputError: if it is no tensor or array, has other values, or another number of axes.
     """
-    found = _as_tensor(picture, "picture", "read_picture(path) makes one")
+    found = _as_tensor(image, "image", "read_image(path) makes one")
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise InputError(
-            f"the initial picture has values of {found.dtype}: give bytes, torch.uint8 from 0 to "
-            "255; (picture * 255).round().to(torch.uint8) makes them of values from 0 to 1"
+            f"the initial image has values of {found.dtype}: give bytes, torch.uint8 from 0 to "
+            "255; (image * 255).round().to(torch.uint8) makes them of values from 0 to 1"
         )
     if found.dtype != torch.uint8:
         if found.numel() and (int(found.min()) < 0 or int(found.max()) > 255):
-            raise InputError("the initial picture has values beyond 0 to 255: give bytes")
+            raise InputError("the initial image has values beyond 0 to 255: give bytes")
         found = found.to(torch.uint8)
     if found.ndim == 3:
         found = found[None]
     if found.ndim != 4 or 0 in found.shape:
         raise InputError(
-            f"the initial picture has the shape {tuple(picture.shape)}: give (colours, height, "
+            f"the initial image has the shape {tuple(image.shape)}: give (colours, height, "
             "width), or a batch of these"
         )
     return found
 
 
-def checked_mask(
-    mask: Any, picture: Tensor, name: str = "the mask"
-) -> Bool[Tensor, "height width"]:
+def checked_mask(mask: Any, image: Tensor, name: str = "the mask") -> Bool[Tensor, "height width"]:
     """Return a mask as true (repainted) and false.
 
     Numbers 0 and 1 are false and true, of any type; bytes are grey levels, where 128 and more are
@@ -106,7 +104,7 @@ def checked_mask(
 
     Args:
         mask: ``(height, width)``, perhaps with further axes of length 1 before.
-        picture: the picture that it belongs to, ``(batch, colours, height, width)``.
+        image: the image that it belongs to, ``(batch, channels, height, width)``.
         name: what messages call it.
 
     Raises:
@@ -115,10 +113,10 @@ def checked_mask(
     found = _as_tensor(mask, "mask", "torch.zeros(height, width, dtype=torch.bool) makes one")
     while found.ndim > 2 and len(found) == 1:
         found = found[0]
-    if found.shape != picture.shape[2:]:
-        own = "x".join(str(side) for side in reversed(picture.shape[2:]))
+    if found.shape != image.shape[2:]:
+        own = "x".join(str(side) for side in reversed(image.shape[2:]))
         theirs = "x".join(str(side) for side in reversed(found.shape))
-        raise InputError(f"{name} has {theirs} pixels, the picture {own}: make them the same")
+        raise InputError(f"{name} has {theirs} pixels, the image {own}: make them the same")
     if found.dtype == torch.bool or not found.numel():
         return found.bool()
     low, high = float(found.min()), float(found.max())

@@ -1,4 +1,4 @@
-"""Pictures in batches, each from a seed of its own: what models of pictures share."""
+"""Images in batches, each from a seed of its own: what models of images share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from multidiff.models.requests import Seed as Seed
 from multidiff.models.requests import checked_seeds, one_each
-from multidiff.models.sampling_config import Walk
+from multidiff.models.sampling_config import SamplingConfig
 from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-Made = UInt8[Tensor, "count colours height width"]
-# Receives the number of the first picture of a batch, and the batch, as soon as it is made.
+Made = UInt8[Tensor, "count channels height width"]
+# Receives the number of the first image of a batch, and the batch, as soon as it is made.
 OnBatch = Callable[[int, Tensor], None]
-# Beyond so many times the trained size, or below its inverse, pictures come out broken.
+# Beyond so many times the trained size, or below its inverse, images come out broken.
 FAR = 1.5
 
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures that are made at once.
+    """Images that are made at once.
 
     Attributes:
         prompts: one for each.
@@ -46,13 +46,13 @@ def in_batches(
     batch_size: int,
     on_batch: OnBatch | None = None,
 ) -> Made:
-    """Return pictures, one for each prompt.
+    """Return images, one for each prompt.
 
     Args:
-        make: makes the pictures of one batch.
+        make: makes the images of one batch.
         prompts: of all; one text is one prompt.
-        seed: picture ``i`` has ``seed + i``, or the i-th of several; drawn where None.
-        batch_size: pictures at a time.
+        seed: image ``i`` has ``seed + i``, or the i-th of several; drawn where None.
+        batch_size: images at a time.
         on_batch: called after each batch.
 
     Raises:
@@ -60,9 +60,9 @@ def in_batches(
     """
     prompts = one_each(prompts, str, "prompt")
     if not prompts:
-        raise InputError("no prompts: give one for each picture, empty ones for a model without")
+        raise InputError("no prompts: give one for each image, empty ones for a model without")
     if batch_size < 1:
-        raise InputError(f"batch_size {batch_size}: 1 or more pictures at a time")
+        raise InputError(f"batch_size {batch_size}: 1 or more images at a time")
     seeds = checked_seeds(seed, len(prompts))
     made = []
     for first in range(0, len(prompts), batch_size):
@@ -73,22 +73,24 @@ def in_batches(
     return torch.cat(made)
 
 
-def guidance_for(walk: Walk, reads: str, guidance: float | None) -> float:
+def guidance_for(sampling: SamplingConfig, reads: str, guidance_scale: float | None) -> float:
     """Return the scale by which a model is guided; the walk's where None, 1 where it reads nothing.
 
     Raises:
         InputError: if it is none, or there is no prompt to be guided by.
     """
-    if guidance is None and reads == "nothing":
+    if guidance_scale is None and reads == "nothing":
         return 1.0
-    guidance = walk.checked_guidance(guidance)
-    if guidance != 1 and reads == "nothing":
-        raise InputError(f"--guidance {guidance:g}: this model reads no prompt to be guided by")
-    return guidance
+    guidance_scale = sampling.checked_guidance(guidance_scale)
+    if guidance_scale != 1 and reads == "nothing":
+        raise InputError(
+            f"--guidance-scale {guidance_scale:g}: this model reads no prompt to be guided by"
+        )
+    return guidance_scale
 
 
 def check_precision(module: nn.Module) -> None:
-    """Check that a network computes in float32, as the states and the solvers do.
+    """Check that a network computes in float32, as the states and the samplers do.
 
     Raises:
         InputError: if some of its weights have another type; says what to do.
@@ -97,7 +99,7 @@ def check_precision(module: nn.Module) -> None:
     other = sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32})
     if other:
         raise InputError(
-            f"the model's weights are {', '.join(other)}: pictures are made in float32; call "
+            f"the model's weights are {', '.join(other)}: images are made in float32; call "
             "model.float() first"
         )
 
@@ -108,6 +110,6 @@ def warn_of_size(size: tuple[int, int], trained: tuple[int, int]) -> None:
     ratios.append(ratios[0] * ratios[1])
     if any(ratio > FAR or ratio < 1 / FAR for ratio in ratios):
         logger.warning(
-            "--size %dx%d: the model was trained at %dx%d; so far from it pictures may be broken",
+            "--size %dx%d: the model was trained at %dx%d; so far from it images may be broken",
             *size, *trained,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures into a folder, and what is read of files beside: what the picture commands share."""
+"""Images into a folder, and what is read of files beside: what the image commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from multidiff.image.canvas import cut_mask
-from multidiff.image.data.image_files import grid, read_picture, write_picture
+from multidiff.image.data.image_files import grid, read_image, write_image
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report
 
@@ -28,41 +28,42 @@ NUMBERED = re.compile(r"(\d{3,})(-.*)?\.png")
 
 
 class Prompted(Protocol):
-    """A model of pictures, perhaps drawn by prompts."""
+    """A model of images, perhaps drawn by prompts."""
 
     domain: Any
 
 
-def painted(mask: Path, init: Path, picture: Tensor) -> Bool[Tensor, "height width"]:
-    """Return where a mask is white: there a picture is repainted.
+def painted(mask_image: Path, init_image: Path, image: Tensor) -> Bool[Tensor, "height width"]:
+    """Return where a mask is white: there an image is repainted.
 
     What is transparent counts as black: editors export masks as white on nothing.
 
     Args:
-        mask: a file.
-        init: the picture's file.
-        picture: the picture, ``(1, colours, height, width)``.
+        mask_image: a file.
+        init_image: the image's file.
+        image: the image, ``(1, channels, height, width)``.
 
     Raises:
         InputError: if it is of another size, or black everywhere.
     """
-    area = read_picture(mask, channels=1, background="black")[0]
-    if area.shape != picture.shape[2:]:
+    area = read_image(mask_image, channels=1, background="black")[0]
+    if area.shape != image.shape[2:]:
         raise InputError(
-            f"{mask}: has {area.shape[1]}x{area.shape[0]} pixels and {init} "
-            f"{picture.shape[3]}x{picture.shape[2]}: make them the same"
+            f"{mask_image}: has {area.shape[1]}x{area.shape[0]} pixels and {init_image} "
+            f"{image.shape[3]}x{image.shape[2]}: make them the same"
         )
-    white = cut_mask(area, 255, f"--mask {mask}")
+    white = cut_mask(area, 255, f"--mask-image {mask_image}")
     if not bool(white.any()):
         raise InputError(
-            f"{mask}: is black everywhere (what is transparent counts as black): make white what "
+            f"{mask_image}: is black everywhere (what is transparent counts as black): make "
+            f"white what "
             "is to be repainted"
         )
     return white
 
 
 def checked_folder(folder: Path) -> Path:
-    """Return a folder that pictures may be written into.
+    """Return a folder that images may be written into.
 
     Raises:
         InputError: if it is a file.
@@ -84,23 +85,23 @@ def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
     if reads == "nothing" and prompts:
         raise InputError(f"--prompt {prompts[0]}: this model was trained without prompts")
     if reads == "prompt" and not prompts:
-        raise InputError("--prompt: say what the pictures are to show")
+        raise InputError("--prompt: say what the images are to show")
     for complaint in map(model.domain.complaint, prompts):
         if complaint:
             logger.warning("%s", complaint)
     return list(prompts) or [""]
 
 
-class PictureWriter:
-    """Writes pictures into a folder as they are made, and never over another file.
+class ImageWriter:
+    """Writes images into a folder as they are made, and never over another file.
 
     Numbers go on after the highest in the folder, as other programs of the field count: a second
     run adds to the first. The caller holds the folder's lock.
 
     Args:
         folder: that receives the files.
-        wanted: prompt and seed of each picture.
-        facts: what every file says about how it was made; asked for once, at the first picture.
+        wanted: prompt and seed of each image.
+        facts: what every file says about how it was made; asked for once, at the first image.
         on_line: called with each line about what was written.
     """
 
@@ -116,7 +117,7 @@ class PictureWriter:
         self.lines: list[str] = []
         self.facts: dict[str, str] = {}
         self._written: list[tuple[Path, str, int]] = []
-        self._pictures: list[Tensor] = []
+        self._images: list[Tensor] = []
         self._began = time.perf_counter()
 
     def say(self, line: str) -> None:
@@ -125,41 +126,41 @@ class PictureWriter:
         if self._on_line is not None:
             self._on_line(line)
 
-    def write(self, first: int, pictures: Tensor) -> None:
-        """Write a PNG for each of some pictures, with its prompt and seed in the name.
+    def write(self, first: int, images: Tensor) -> None:
+        """Write a PNG for each of some images, with its prompt and seed in the name.
 
         Args:
             first: number of the first, among all that are wanted.
-            pictures: bytes ``(batch, colours, height, width)``.
+            images: bytes ``(batch, channels, height, width)``.
         """
         if not self.facts:
-            self.facts = {**self._facts(), "size": f"{pictures.shape[3]}x{pictures.shape[2]}"}
-        for number, picture in enumerate(pictures, first):
+            self.facts = {**self._facts(), "size": f"{images.shape[3]}x{images.shape[2]}"}
+        for number, image in enumerate(images, first):
             prompt, seed = self.wanted[number]
             words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME]
             name = "-".join(str(p) for p in (f"{self.first + number:03d}", words, seed) if p != "")
             path = self.folder / f"{name}.png"
-            write_picture(picture, path, {"prompt": prompt, "seed": str(seed), **self.facts})
+            write_image(image, path, {"prompt": prompt, "seed": str(seed), **self.facts})
             self._written.append((path, prompt, seed))
-            self.say(f"{path}: {prompt or 'a picture'}, seed {seed}")
-        self._pictures.append(pictures)
+            self.say(f"{path}: {prompt or 'an image'}, seed {seed}")
+        self._images.append(images)
 
     def free(self, stem: str) -> Path:
-        """Return a name for a picture of the whole run that no file has yet."""
+        """Return a name for an image of the whole run that no file has yet."""
         names = (f"{stem}-{self.first:03d}" + (f"-{n}" if n else "") for n in itertools.count())
         paths = (self.folder / f"{name}.png" for name in itertools.chain([stem], names))
         return next(path for path in paths if not path.exists())
 
     def report(self) -> Report:
-        """Write a grid of all pictures, and return what the command says of them."""
+        """Write a grid of all images, and return what the command says of them."""
         path = self.free(GRID)
         everything = {
             "prompt": " | ".join(dict.fromkeys(prompt for prompt, _ in self.wanted)),
             "seed": " ".join(str(seed) for _, seed in self.wanted),
         }
-        write_picture(grid(torch.cat(self._pictures)), path, {**everything, **self.facts})
+        write_image(grid(torch.cat(self._images)), path, {**everything, **self.facts})
         seconds = time.perf_counter() - self._began
-        self.say(f"{path}: {len(self._written)} pictures, {seconds:.1f} s")
+        self.say(f"{path}: {len(self._written)} images, {seconds:.1f} s")
         facts = {
             "outputs": [{"path": str(p), "prompt": t, "seed": n} for p, t, n in self._written],
             "grid": str(path),

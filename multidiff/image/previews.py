@@ -1,38 +1,38 @@
-"""Pictures for TensorBoard while a model trains."""
+"""Images for TensorBoard while a model trains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from multidiff.image.autoencoders.training import Restoring
+from multidiff.image.autoencoders.training import AutoencoderTrainer
 from multidiff.image.data.image_files import grid
-from multidiff.image.diffusion.model import PictureDiffusion
+from multidiff.image.diffusion.model import ImageDiffusion
 
 EXAMPLES = 8
 MOST_STEPS = 50
 
 
-def preview(model: PictureDiffusion, batch: dict[str, Any]) -> Callable[[Any, int], None]:
+def preview(model: ImageDiffusion, batch: dict[str, Any]) -> Callable[[Any, int], None]:
     """Writes samples of some held-out captions or classes, and the originals once.
 
     Args:
         model: in training.
-        batch: held-out pictures.
+        batch: held-out images.
     """
     prompts = _prompts(model, batch)[:EXAMPLES]
-    steps = min(model.walk.steps, MOST_STEPS)
+    steps = min(model.sampling.steps, MOST_STEPS)
 
     def write(writer: Any, step: int) -> None:
-        if "picture" in batch:
-            writer.add_image("original", grid(batch["picture"][:EXAMPLES]), 0)
+        if "image" in batch:
+            writer.add_image("original", grid(batch["image"][:EXAMPLES]), 0)
         writer.add_image("made", grid(model.generate(prompts, steps=steps, batch_size=4)), step)
         writer.add_text("prompts", " | ".join(prompts), step)
 
     return write
 
 
-def _prompts(model: PictureDiffusion, batch: dict[str, Any]) -> list[str]:
+def _prompts(model: ImageDiffusion, batch: dict[str, Any]) -> list[str]:
     count = len(next(iter(batch.values())))
     if model.domain.reads == "prompt":
         return list(batch["caption"])
@@ -41,17 +41,19 @@ def _prompts(model: PictureDiffusion, batch: dict[str, Any]) -> list[str]:
     return [""] * count
 
 
-def preview_autoencoder(model: Restoring, batch: dict[str, Any]) -> Callable[[Any, int], None]:
-    """Writes reconstructions of some held-out pictures, and the originals once.
+def preview_autoencoder(
+    model: AutoencoderTrainer, batch: dict[str, Any]
+) -> Callable[[Any, int], None]:
+    """Writes reconstructions of some held-out images, and the originals once.
 
     Args:
         model: in training.
-        batch: held-out pictures.
+        batch: held-out images.
     """
-    pictures = batch["picture"][:EXAMPLES]
+    images = batch["image"][:EXAMPLES]
 
     def write(writer: Any, step: int) -> None:
-        writer.add_image("original", grid(pictures), 0)
-        writer.add_image("reconstructed", grid(model.reconstruct(pictures).cpu()), step)
+        writer.add_image("original", grid(images), 0)
+        writer.add_image("reconstructed", grid(model.reconstruct(images).cpu()), step)
 
     return write

@@ -36,17 +36,17 @@ class Tokenizer(Protocol):
         """What of a caption does not reach the encoder, told in a line; None if all does."""
         ...
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What must lie beside a model's weights, by name."""
         ...
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take those files up."""
         ...
 
 
 class Captioned:
-    """A domain whose pictures may be told by captions.
+    """A domain whose images may be told by captions.
 
     Attributes:
         tokenizer: captions to tokens; None without captions.
@@ -58,14 +58,14 @@ class Captioned:
         """What of a caption does not reach the network."""
         return None if self.tokenizer is None else self.tokenizer.complaint(prompt)
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What must lie beside the weights."""
-        return {} if self.tokenizer is None else self.tokenizer.files()
+        return {} if self.tokenizer is None else self.tokenizer.assets()
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take that up."""
         if self.tokenizer is not None:
-            self.tokenizer.settle(folder)
+            self.tokenizer.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
         """Return the fingerprint of what the tokenizer is made from."""
@@ -87,7 +87,7 @@ class WordTokenizer:
         if len(set(words)) != len(words):
             raise ValueError("words: one is there twice")
         self.length = length
-        self.numbers = {word: self.FIRST + place for place, word in enumerate(words)}
+        self.numbers = {word: self.FIRST + position for position, word in enumerate(words)}
 
     def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
         """See :class:`Tokenizer`."""
@@ -109,11 +109,11 @@ class WordTokenizer:
             return f"{caption!r}: the model never read {', '.join(unknown)}; it is passed over"
         return None
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """None: the words stand in the recipe."""
         return {}
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Nothing to take up."""
 
 
@@ -138,9 +138,9 @@ class ClipTokenizer:
         self._encoder: Any = None
         self.folder = None if folder is None else Path(folder)
         if folder is not None:
-            self.settle(Path(folder))
+            self.load_assets(Path(folder))
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Refuse a folder without the files of the code.
 
         Raises:
@@ -165,7 +165,7 @@ class ClipTokenizer:
         """Return a tokenizer that reads no files and gives padding alone, for dry runs."""
         return _Padding(None, length, pad)
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """See :class:`Tokenizer`; files that are missing are asked for when they are needed."""
         if all((folder / name).is_file() for name in (VOCABULARY, MERGES)):
             self.take({name: read_text(folder / name) for name in (VOCABULARY, MERGES)})
@@ -174,7 +174,7 @@ class ClipTokenizer:
         """Take up the contents of both files."""
         self._files, self._encoder = dict(files), None
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """See :class:`Tokenizer`."""
         return dict(self._files)
 

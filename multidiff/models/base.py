@@ -12,11 +12,11 @@ from torch import nn
 class Lasting(Protocol):
     """A domain that is more than its weights."""
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What must lie beside the weights, by name."""
         ...
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take that up."""
         ...
 
@@ -45,14 +45,14 @@ class DomainModel(nn.Module):
         """Where it computes."""
         return next(self.parameters()).device
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What must lie beside the weights."""
-        return self.domain.files()
+        return self.domain.assets()
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take that up, and the folder's name."""
         self.name = folder.name
-        self.domain.settle(folder)
+        self.domain.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Any]:
         """Return the fingerprints of what its assets are made from, by asset."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from multidiff.config.build import locate
 from multidiff.config.options import read_options
-from multidiff.config.registry import VERBS
-from multidiff.models.converters import convert_foreign
+from multidiff.config.registry import COMMANDS
+from multidiff.models.converters import convert_weights
 from multidiff.models.loading import (
     CARD,
     RECIPE,
@@ -53,7 +53,7 @@ def convert_checkpoint(
         check_replaceable(destination, RECIPE)
         return _rewritten(folder, destination, half)
     check_replaceable(destination, RECIPE)
-    found = convert_foreign(source, words)
+    found = convert_weights(source, words)
     if found is None:
         raise InputError(f"{source}: is of no kind that can be converted")
     model = outline(found, source)
@@ -68,9 +68,9 @@ def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str])
     """A model of ours in a form of another project."""
     model = load(folder)
     kind = type(model).__name__
-    if "export" not in VERBS.get(kind, {}):
+    if "export" not in COMMANDS.get(kind, {}):
         raise InputError(f"{words[0]}: a {kind} is written in no other form")
-    run = locate(VERBS[kind]["export"])
+    run = locate(COMMANDS[kind]["export"])
     given = {"recipe": check_recipe(folder / RECIPE)["model"].resolved, "half": half}
     options = read_options(words, run, given)
     if "to" not in options:

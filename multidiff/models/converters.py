@@ -11,7 +11,7 @@ from multidiff.config.registry import CONVERTERS
 from multidiff.models.weights import Conversion
 
 
-def convert_foreign(source: Path, words: Sequence[str] = ()) -> Conversion | None:
+def convert_weights(source: Path, words: Sequence[str] = ()) -> Conversion | None:
     """The model of a foreign checkpoint; None if no wing knows it.
 
     Args:
@@ -22,7 +22,7 @@ def convert_foreign(source: Path, words: Sequence[str] = ()) -> Conversion | Non
         InputError: if the checkpoint is known but cannot be used, or an option is wrong.
     """
     for name in CONVERTERS:
-        wing = importlib.import_module(name)
-        if wing.knows(source):
-            return wing.convert(source, **read_options(words, wing.convert, {"source"}))
+        package = importlib.import_module(name)
+        if package.knows(source):
+            return package.convert(source, **read_options(words, package.convert, {"source"}))
     return None

@@ -11,18 +11,18 @@ from multidiff.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Initial:
+class InitFrom:
     """Weights to start training from: of a first stage, or of a model to be tuned.
 
     Attributes:
         model: whose they are: a name, a folder, a hub id, a foreign checkpoint.
-        take: the part of it that is taken, such as ``autoencoder``; all of it where empty.
-        into: the part of the new model that receives it; all of it where empty.
+        source_key: part of it that is read, such as ``autoencoder``; all of it where empty.
+        target_key: part of the new model that receives it; all of it where empty.
     """
 
     model: str
-    take: str = ""
-    into: str = ""
+    source_key: str = ""
+    target_key: str = ""
 
     def put_into(self, target: nn.Module, source: nn.Module) -> None:
         """Copy the weights.
@@ -30,8 +30,10 @@ class Initial:
         Raises:
             InputError: if either has no such part, or the parts do not fit each other.
         """
-        place = f"{self.model} ({self.take or 'all'} into {self.into or 'all'})"
-        load_into(_part(target, self.into), _part(source, self.take).state_dict(), place)
+        where = f"{self.model} ({self.source_key or 'all'} into {self.target_key or 'all'})"
+        load_into(
+            _part(target, self.target_key), _part(source, self.source_key).state_dict(), where
+        )
 
 
 def _part(model: nn.Module, name: str) -> nn.Module:

@@ -15,11 +15,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from multidiff.config.build import Part, check_section
+from multidiff.config.build import Spec, check_section
 from multidiff.config.recipe import Node, parse, read_recipe
-from multidiff.config.registry import PARTS
-from multidiff.models.converters import convert_foreign
-from multidiff.models.init_weights import Initial
+from multidiff.config.registry import COMPONENTS
+from multidiff.models.converters import convert_weights
+from multidiff.models.init_weights import InitFrom
 from multidiff.models.weights import (
     Conversion,
     load_into,
@@ -28,7 +28,7 @@ from multidiff.models.weights import (
     without_values,
 )
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import check_name, folder_written_whole, recovered
+from multidiff.utils.files import atomic_write_dir, check_name, recovered
 from multidiff.utils.manifest import MANIFEST, verified
 from multidiff.utils.readers import is_plausible_hub_id, read_text, reading
 from multidiff.utils.report import Report
@@ -47,25 +47,25 @@ class Model(Protocol):
         """What a trainer trains."""
         ...
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What the weights were made for, kept in their file and compared on loading."""
         ...
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What else must lie in the folder, by name."""
         ...
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take that up."""
         ...
 
 
 SECTIONS: dict[str, Any] = {
     "model": Model,
-    "weights": list[Initial],
+    "weights": list[InitFrom],
     "data": "multidiff.training.batches:BatchSource",
-    "held_out": "multidiff.training.batches:BatchSource",
-    "first_pass": Callable,
+    "validation": "multidiff.training.batches:BatchSource",
+    "precompute": Callable,
     "trainer": "multidiff.training.trainer:Trainer",
 }
 
@@ -91,7 +91,7 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
         InputError: if there is no such model, or its files do not fit each other.
     """
     check_name(str(name))
-    found = convert_foreign(Path(name)) if _may_be_foreign(name) else None
+    found = convert_weights(Path(name)) if _may_need_conversion(name) else None
     if found is not None:
         model = outline(found, Path(name))
         load_into(model, found.tensors, name)
@@ -102,14 +102,14 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
     with without_values():
         model = build_model(folder / RECIPE)
     tensors, facts = _weights_in(folder)
-    for key, value in model.facts().items():
+    for key, value in model.metadata().items():
         if facts.get(key, value) != value:
             raise InputError(
                 f"{folder / WEIGHTS}: was made for {key} {facts[key]}, but {folder / RECIPE} "
                 f"says {value}; take both from the same model"
             )
     load_into(model, tensors, folder / WEIGHTS)
-    model.settle(folder)
+    model.load_assets(folder)
     return _ready(model, folder, device, trainable)
 
 
@@ -125,10 +125,10 @@ def home_of(name: str | Path) -> Path:
     Raises:
         InputError: if there is no such model.
     """
-    return Path(name) if _may_be_foreign(name) else find_model(name)
+    return Path(name) if _may_need_conversion(name) else find_model(name)
 
 
-def _may_be_foreign(name: str | Path) -> bool:
+def _may_need_conversion(name: str | Path) -> bool:
     path = recovered(Path(name))
     return str(name) not in shipped() and path.exists() and not is_ours(path)
 
@@ -152,7 +152,7 @@ def outline(found: Conversion, source: Path) -> Any:
         folder.mkdir()
         for name, text in found.texts.items():
             (folder / name).write_text(text, "utf-8")
-        model.settle(folder)
+        model.load_assets(folder)
     return model
 
 
@@ -211,13 +211,13 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors", "*.json"]))
 
 
-def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Part]:
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Spec]:
     """The checked sections of a recipe.
 
     Raises:
         InputError: if anything is wrong, with every fault on a line of its own.
     """
-    return check_section(read_recipe(path, overrides), SECTIONS, PARTS)
+    return check_section(read_recipe(path, overrides), SECTIONS, COMPONENTS)
 
 
 def build_model(recipe: Path) -> Any:
@@ -232,8 +232,8 @@ def build_model(recipe: Path) -> Any:
 def _built(tree: Node, name: Path) -> Any:
     if "model" not in tree.value:
         raise InputError(f"{name}: has no section 'model'")
-    only = Node({"model": tree.value["model"]}, tree.place)
-    return check_section(only, SECTIONS, PARTS)["model"].build()
+    only = Node({"model": tree.value["model"]}, tree.where)
+    return check_section(only, SECTIONS, COMPONENTS)["model"].build()
 
 
 def save_model(
@@ -264,10 +264,10 @@ def save_model(
         kinds = {name: HALF.get(kind, kind) for name, kind in kinds.items()}
     held = model.state_dict() if tensors is None else tensors
     written = {name: held[name].to(kind) for name, kind in kinds.items()}
-    with folder_written_whole(folder) as partial:
-        save_tensors(written, partial / WEIGHTS, {"format": "multidiff", **model.facts()})
+    with atomic_write_dir(folder) as partial:
+        save_tensors(written, partial / WEIGHTS, {"format": "multidiff", **model.metadata()})
         (partial / RECIPE).write_text(recipe)
-        for name, text in {**model.files(), **texts}.items():
+        for name, text in {**model.assets(), **texts}.items():
             (partial / name).write_text(text, "utf-8")
 
 
@@ -276,15 +276,15 @@ def shipped_table() -> Report:
     report = Report([], {"models": []})
     for name, folder in shipped().items():
         size = (folder / WEIGHTS).stat().st_size / 1e6
-        told = card_of(folder)
+        described = card_of(folder)
         report.lines.extend(
             [
-                f"{name:<20}{size:>5.1f} MB   {told['domain']:<9} {told['license']}",
-                f"    {told['about']}",
-                f"    {told['figures']}",
+                f"{name:<20}{size:>5.1f} MB   {described['domain']:<9} {described['license']}",
+                f"    {described['about']}",
+                f"    {described['figures']}",
             ]
         )
-        report.facts["models"].append({"name": name, "megabytes": round(size, 2), **told})
+        report.facts["models"].append({"name": name, "megabytes": round(size, 2), **described})
     return report
 
 

@@ -8,49 +8,49 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
-from multidiff.core.gaussian.samplers import SOLVERS
+from multidiff.core.gaussian.samplers import SAMPLERS
 from multidiff.core.gaussian.timesteps import (
-    TimeGrid,
-    even_times,
-    leading_times,
-    linspace_times,
-    log_snr_times,
-    trailing_times,
+    TimestepSchedule,
+    leading_timesteps,
+    linspace_timesteps,
+    log_snr_timesteps,
+    trailing_timesteps,
+    uniform_timesteps,
 )
-from multidiff.core.protocols import Solver
+from multidiff.core.protocols import Sampler
 from multidiff.utils.errors import InputError
 
 Value = TypeVar("Value")
 GridName = Literal["leading", "trailing", "linspace", "even", "log-snr"]
-GRIDS: dict[str, Callable[[int], TimeGrid]] = {
+GRIDS: dict[str, Callable[[int], TimestepSchedule]] = {
     # What released Stable Diffusion does: one place later than the plain grid, and a last step
     # to the table's first level instead of the clean one.
-    "leading": partial(leading_times, offset=1, stop_short=True),
-    "trailing": trailing_times,
-    "linspace": linspace_times,
-    "even": even_times,
-    "log-snr": log_snr_times,
+    "leading": partial(leading_timesteps, offset=1, stop_short=True),
+    "trailing": trailing_timesteps,
+    "linspace": linspace_timesteps,
+    "even": uniform_timesteps,
+    "log-snr": log_snr_timesteps,
 }
 MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
-class Walk:
+class SamplingConfig:
     """The walk's defaults.
 
     Attributes:
-        steps: of the solver.
+        steps: of the sampler.
         grid: which times are visited.
-        solver: its name.
-        guidance: scale; 1 is off.
+        sampler: its name.
+        guidance_scale: scale; 1 is off.
     """
 
     steps: int = 50
     grid: GridName = "even"
-    solver: str = "ddim"
-    guidance: float = 1.0
+    sampler: str = "ddim"
+    guidance_scale: float = 1.0
 
-    def times(self, steps: int | None, table: int | None) -> TimeGrid:
+    def times(self, steps: int | None, table: int | None) -> TimestepSchedule:
         """The times of a walk of exactly so many steps.
 
         Args:
@@ -76,33 +76,33 @@ class Walk:
             )
         return count
 
-    def solver_named(self, name: str | None) -> Solver:
-        """A solver; the default where None (see :func:`solver_named`)."""
-        return solver_named(self.solver if name is None else name)
+    def sampler_named(self, name: str | None) -> Sampler:
+        """A sampler; the default where None (see :func:`sampler_named`)."""
+        return sampler_named(self.sampler if name is None else name)
 
-    def checked_guidance(self, guidance: float | None) -> float:
+    def checked_guidance(self, guidance_scale: float | None) -> float:
         """A guidance scale; the default where None.
 
         Raises:
             InputError: if it is none.
         """
-        guidance = self.guidance if guidance is None else guidance
-        if not 0 <= guidance < math.inf:
-            raise InputError(f"--guidance {guidance:g}: 0 or more; 1 is off")
-        return guidance
+        guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        if not 0 <= guidance_scale < math.inf:
+            raise InputError(f"--guidance-scale {guidance_scale:g}: 0 or more; 1 is off")
+        return guidance_scale
 
 
-def solver_named(name: str) -> Solver:
-    """A solver with its defaults.
+def sampler_named(name: str) -> Sampler:
+    """A sampler with its defaults.
 
     Raises:
         InputError: if there is none of that name.
     """
-    return named(SOLVERS, name, "solver")()
+    return named(SAMPLERS, name, "sampler")()
 
 
 def named(table: Mapping[str, Value], name: str, kind: str) -> Value:
-    """What a name stands for in a table of solvers or orders.
+    """What a name stands for in a table of samplers or orders.
 
     Raises:
         InputError: if there is none of that name.

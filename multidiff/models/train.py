@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from multidiff.config.build import Part, locate
+from multidiff.config.build import Spec, locate
 from multidiff.config.recipe import to_yaml
-from multidiff.config.registry import VERBS
+from multidiff.config.registry import COMMANDS
 from multidiff.core.draws import DrawsFrom
 from multidiff.models.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
 from multidiff.models.weights import load_into
@@ -22,7 +22,7 @@ from multidiff.training.checkpoints import CheckpointFolder, claimed
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
 from multidiff.training.trainer import Trainer
-from multidiff.utils.devices import process_share
+from multidiff.utils.devices import process_ratio
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
 
@@ -56,12 +56,12 @@ def train_recipe(
     checked_kinds(allow_changed)
     if allow_changed and not resume:
         raise InputError(f"--allow-changed {min(allow_changed)}: goes with --resume alone")
-    with claimed(out) if process_share()[0] == 0 else nullcontext():
+    with claimed(out) if process_ratio()[0] == 0 else nullcontext():
         return _trained(parts, out, resume, allow_changed)
 
 
 def _trained(
-    parts: dict[str, Part], out: Path, resume: bool, allow_changed: Collection[str]
+    parts: dict[str, Spec], out: Path, resume: bool, allow_changed: Collection[str]
 ) -> Report:
     resolved = {name: part.resolved for name, part in parts.items()}
     if resume:  # what the recipe says is compared before anything is built of it
@@ -69,29 +69,29 @@ def _trained(
     trainer: Trainer = parts["trainer"].build()
     with DrawsFrom(torch.Generator().manual_seed(trainer.seed)):
         model: Model = parts["model"].build()
-        task = model.task()
+        task = _task_of(model)
     if resume:
-        _take_up(model, task, out, has_first_pass="first_pass" in parts)
+        _take_up(model, task, out, has_first_pass="precompute" in parts)
     elif "weights" in parts:
         for initial in parts["weights"].build():
             initial.put_into(model, load(initial.model))
     data: Batches = parts["data"].build()
-    held_out = parts["held_out"].build() if "held_out" in parts else None
-    sources = fingerprints({"data": data, "held_out": held_out, "model": model})
-    if "first_pass" in parts:
-        data = parts["first_pass"].build()(model, data)
+    validation = parts["validation"].build() if "validation" in parts else None
+    sources = fingerprints({"data": data, "validation": validation, "model": model})
+    if "precompute" in parts:
+        data = parts["precompute"].build()(model, data)
     if not resume:  # a run that goes on has its vocabulary in the checkpoint
-        for line in _inspected(model, data, held_out):
+        for line in _inspected(model, data, validation):
             print(line, file=sys.stderr)
-    texts = {RECIPE: to_yaml(resolved), **model.files()}
+    texts = {RECIPE: to_yaml(resolved), **model.assets()}
     outcome = trainer.fit(
         task,
         data,
-        held_out,
+        validation,
         out=out,
         resume=resume,
         texts=texts,
-        preview=_preview(model, held_out),
+        preview=_preview(model, validation),
         record=Record(resolved, sources),
         allow_changed=allow_changed,
     )
@@ -102,11 +102,23 @@ def _trained(
     return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})"])
 
 
-def _inspected(model: Any, data: Batches, held_out: Batches | None) -> list[str]:
+def _task_of(model: Model) -> Any:
+    """Return a model's task.
+
+    Raises:
+        InputError: if the model's settings do not make one.
+    """
+    try:
+        return model.task()
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
+
+
+def _inspected(model: Any, data: Batches, validation: Batches | None) -> list[str]:
     """What the model's modality has to say of the data, once for all processes."""
-    target = VERBS.get(type(model).__name__, {}).get("inspect")
-    found = locate(target)(model, data, held_out) if target else []
-    return found if process_share()[0] == 0 else []
+    target = COMMANDS.get(type(model).__name__, {}).get("inspect")
+    found = locate(target)(model, data, validation) if target else []
+    return found if process_ratio()[0] == 0 else []
 
 
 def _take_up(model: Any, task: nn.Module, out: Path, has_first_pass: bool) -> None:
@@ -115,11 +127,11 @@ def _take_up(model: Any, task: nn.Module, out: Path, has_first_pass: bool) -> No
     A first pass over the data encodes with the model's weights: they are taken up before it.
     """
     checkpoints = CheckpointFolder(out)
-    model.settle(checkpoints.assets())
+    model.load_assets(checkpoints.assets())
     if has_first_pass:
         load_into(task, checkpoints.newest().tensors["model"], checkpoints.folder)
 
 
-def _preview(model: Any, held_out: Batches | None) -> Any:
-    target = VERBS.get(type(model).__name__, {}).get("preview")
-    return locate(target)(model, held_out.batch(0)) if target and held_out is not None else None
+def _preview(model: Any, validation: Batches | None) -> Any:
+    target = COMMANDS.get(type(model).__name__, {}).get("preview")
+    return locate(target)(model, validation.batch(0)) if target and validation is not None else None

@@ -13,8 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import nn
 
-from multidiff.config.build import Part
-from multidiff.models.init_weights import Initial
+from multidiff.config.build import Spec
+from multidiff.models.init_weights import InitFrom
 from multidiff.models.loading import check_model_name, check_recipe
 from multidiff.models.weights import without_values
 from multidiff.utils.errors import InputError
@@ -53,7 +53,7 @@ class Trial:
         self.data = data
         self.faults: list[str] = []
 
-    def of(self, part: Part) -> Any:
+    def of(self, part: Spec) -> Any:
         """Return what a part builds, or a stand-in where it is wrong or would read its data."""
         built = {key: self.of(argument) for key, argument in part.arguments.items()}
         if part.make is None:
@@ -70,31 +70,31 @@ class Trial:
             return StandIn()
         return made
 
-    def _look_at(self, made: Any, part: Part) -> None:
+    def _look_at(self, made: Any, part: Spec) -> None:
         """Report a module of absurd size, and what does not lie where it should."""
         if isinstance(made, nn.Module):
             count = sum(one.numel() for one in made.parameters())
             if count > MOST_PARAMETERS:
                 name = type(made).__name__
                 fault = f"{name} has {count:,} parameters; make it smaller"
-                self.faults.append(f"{part.place}: {fault}")
+                self.faults.append(f"{part.where}: {fault}")
         if not self.data:
             return
         try:
-            if isinstance(made, Initial):
+            if isinstance(made, InitFrom):
                 check_model_name(made.model)
             elif isinstance(made, Located):
-                made.check_place()
+                made.check_path()
         except InputError as fault:
-            place = part.arguments.get("path", part.arguments.get("model", part)).place
-            self.faults.append(f"{place}: {fault}")
+            where = part.arguments.get("path", part.arguments.get("model", part)).where
+            self.faults.append(f"{where}: {fault}")
 
 
 @runtime_checkable
 class Located(Protocol):
     """What is made of files that must lie where it says."""
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Refuse a place where nothing lies, before any network call."""
         ...
 

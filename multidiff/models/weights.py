@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from multidiff.core.draws import DrawsFrom
 from multidiff.utils.budgets import check_safetensors, check_zip
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import refused
+from multidiff.utils.files import write_error
 from multidiff.utils.readers import reading
 
 SHOWN = 3
@@ -91,10 +91,10 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies of tensors that lie in the memory of another, which the format does not allow."""
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        if place in seen:
+        where = tensor.untyped_storage().data_ptr()
+        if where in seen:
             tensors[name] = tensor.clone()
-        seen.add(place)
+        seen.add(where)
     return tensors
 
 
@@ -102,7 +102,7 @@ def _told_by_system(path: Path, error: Exception) -> InputError:
     """The writer reports the system's error number in its text alone."""
     text = str(error)
     number = text.rpartition("os error ")[2].rstrip(") ")
-    return refused(path, OSError(int(number) if number.isdigit() else 0, text))
+    return write_error(path, OSError(int(number) if number.isdigit() else 0, text))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -258,9 +258,11 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
             if name in tensors and tensors[name].shape != own[name].shape
         ],
     }
-    told = [f"{some(names)} {fault}" for fault, names in faults.items() if names]
-    if told:
-        raise InputError(f"{path}: does not fit the model: {'; '.join(told)}; is it of another?")
+    described = [f"{some(names)} {fault}" for fault, names in faults.items() if names]
+    if described:
+        raise InputError(
+            f"{path}: does not fit the model: {'; '.join(described)}; is it of another?"
+        )
     check_finite(tensors, path)
 
 

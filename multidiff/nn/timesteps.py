@@ -19,7 +19,7 @@ class TimestepDenoiser(nn.Module):
     they would see one and the same step always.
 
     Args:
-        network: called as ``network(noisy, timestep, ...)``; returns a tensor, a tuple with the
+        network: called as ``network(xt, timestep, ...)``; returns a tensor, a tuple with the
             tensor first, or an object with it as ``sample``.
         steps: length of the table the network was made for.
         condition: the network's name for a condition that is a tensor, such as "class_labels" or
@@ -44,14 +44,14 @@ class TimestepDenoiser(nn.Module):
         self.network, self.steps = network, steps
         self.condition, self.left_out = condition, left_out
 
-    def forward(self, noisy: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
+    def forward(self, xt: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
         """Return the network's prediction.
 
         Raises:
             TypeError: if a condition comes for which the network's name was not given.
         """
-        timestep = level.timestep(self.steps).to(noisy.device)
-        output = self.network(noisy, timestep, **self._named(condition))
+        timestep = level.timestep(self.steps).to(xt.device)
+        output = self.network(xt, timestep, **self._named(condition))
         if isinstance(output, tuple):
             return output[0]
         return output if isinstance(output, Tensor) else output.sample

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Level
-from multidiff.nn.transformer import Memory, Transformer
+from multidiff.nn.transformer import KVCache, Transformer
 
 
 class SourceEncoder(nn.Module):
@@ -29,16 +29,16 @@ class SourceEncoder(nn.Module):
         super().__init__()
         self.size, self.length = size, length
         self.words = nn.Embedding(size, width)
-        self.places = nn.Embedding(length, width)
+        self.positions = nn.Embedding(length, width)
         self.body = Transformer(width, layers, heads)
 
     def forward(
-        self, source: Int[Tensor, "batch places"]
-    ) -> tuple[Float[Tensor, "batch places width"], Bool[Tensor, "batch places"]]:
+        self, source: Int[Tensor, "batch length"]
+    ) -> tuple[Float[Tensor, "batch length width"], Bool[Tensor, "batch length"]]:
         """What each place means, and which are there at all: -1 is left out."""
         there = source >= 0
-        places = torch.arange(source.shape[1], device=source.device)
-        x = self.words(source.clamp(min=0)) + self.places(places)
+        positions = torch.arange(source.shape[1], device=source.device)
+        x = self.words(source.clamp(min=0)) + self.positions(positions)
         # A source that is left out whole has no keys; one that sees itself keeps it finite.
         keys = there | ~there.any(dim=1, keepdim=True)
         return self.body(x, keys=keys), there
@@ -65,7 +65,7 @@ class TokenDenoiser(nn.Module):
         dropout: share of each branch that training drops.
         block: places of a block, for texts that are found block by block (Arriola et al. 2025):
             a place reads its own block and those before it, none behind. The condition's
-            ``clean`` (batch, length), where it is told, is what earlier blocks came out as; they
+            ``x0`` (batch, length), where it is told, is what earlier blocks came out as; they
             are then read from there, so that all blocks are trained at once. 0 for no blocks.
 
     Raises:
@@ -91,10 +91,10 @@ class TokenDenoiser(nn.Module):
         super().__init__()
         self.size, self.block = size, block
         self.words = nn.Embedding(size + 1, width)
-        self.places = nn.Embedding(length, width)
+        self.positions = nn.Embedding(length, width)
         # Small, as in BERT; the words' table is the head too, and gives it logits near 0.
         nn.init.normal_(self.words.weight, std=0.02)
-        nn.init.normal_(self.places.weight, std=0.02)
+        nn.init.normal_(self.positions.weight, std=0.02)
         self.body = Transformer(width, layers, heads, 0, expansion, dropout)
         self.bias = nn.Parameter(torch.zeros(size))
         self.source = (
@@ -102,21 +102,21 @@ class TokenDenoiser(nn.Module):
         )
 
     def forward(
-        self, noisy: Int[Tensor, "batch length"], level: Level, condition: Condition = None
+        self, xt: Int[Tensor, "batch length"], level: Level, condition: Condition = None
     ) -> Float[Tensor, "batch length size"]:
         """Logits of the tokens; see :class:`~multidiff.core.discrete.absorbing.MaskProcess`."""
-        around = Surroundings.of(condition, self.source, noisy)
+        around = DecoderContext.of(condition, self.source, xt)
         if self.block:
-            clean = cast("dict[str, Tensor]", condition or {}).get("clean")
-            if clean is None:
-                return self.after(Memory(), noisy, around.real)
-            return self._beside(clean, noisy, around.real)
-        x = self._laid(noisy)
+            x0 = cast("dict[str, Tensor]", condition or {}).get("x0")
+            if x0 is None:
+                return self.after(KVCache(), xt, around.real)
+            return self._beside(x0, xt, around.real)
+        x = self._laid(xt)
         return self._head(self.body(x, None, around.context, around.keys(), around.positions))
 
     def after(
         self,
-        memory: Memory,
+        memory: KVCache,
         tokens: Int[Tensor, "batch length"],
         real: Bool[Tensor, "batch length"],
     ) -> Float[Tensor, "batch length size"]:
@@ -127,24 +127,24 @@ class TokenDenoiser(nn.Module):
             tokens: the next ones.
             real: which of these are no padding.
         """
-        first, length = memory.places, tokens.shape[1]
+        first, length = memory.positions, tokens.shape[1]
         _, sees = self._order(first, length)
-        told = torch.ones(len(tokens), length, first, dtype=torch.bool, device=tokens.device)
-        keys = torch.cat([told, sees & real[:, None]], dim=2)
+        cond = torch.ones(len(tokens), length, first, dtype=torch.bool, device=tokens.device)
+        keys = torch.cat([cond, sees & real[:, None]], dim=2)
         positions = torch.arange(first, first + length, device=tokens.device)
         found = self.body(self._laid(tokens, first), None, None, keys, positions, memory)
         return self._head(found)
 
-    def _beside(self, clean: Tensor, noisy: Tensor, real: Tensor) -> Tensor:
+    def _beside(self, x0: Tensor, xt: Tensor, real: Tensor) -> Tensor:
         """Logits of all blocks at once, each told the clean ones before it."""
-        length = noisy.shape[1]
+        length = xt.shape[1]
         earlier, sees = self._order(0, length)
         # The clean places read no noisy one, and a noisy one not its own block's clean ones.
         nothing, own = torch.zeros_like(sees), sees & ~earlier
         both = torch.cat([torch.cat([sees, nothing], 1), torch.cat([earlier, own], 1)])
         keys = both & real.repeat(1, 2)[:, None]
-        x = torch.cat([self._laid(clean), self._laid(noisy)], dim=1)
-        positions = torch.arange(length, device=noisy.device).repeat(2)
+        x = torch.cat([self._laid(x0), self._laid(xt)], dim=1)
+        positions = torch.arange(length, device=xt.device).repeat(2)
         return self._head(self.body(x, None, None, keys, positions)[:, length:])
 
     def _order(self, first: int, length: int) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ class TokenDenoiser(nn.Module):
         return number[:, None] > number, number[:, None] >= number
 
     def _laid(self, tokens: Tensor, first: int = 0) -> Tensor:
-        return self.words(tokens) + self.places.weight[first : first + tokens.shape[1]]
+        return self.words(tokens) + self.positions.weight[first : first + tokens.shape[1]]
 
     def _head(self, found: Tensor) -> Tensor:
         return F.linear(found, self.words.weight[: self.size], self.bias)
@@ -169,14 +169,14 @@ class BlockReader:
     """
 
     def __init__(self, denoiser: TokenDenoiser):
-        self.denoiser, self.memory = denoiser, Memory()
-        self.length = len(denoiser.places.weight)
+        self.denoiser, self.memory = denoiser, KVCache()
+        self.length = len(denoiser.positions.weight)
         self.before: list[Tensor] = []
 
-    def __call__(self, noisy: Tensor, level: Level, condition: Condition = None) -> Tensor:
+    def __call__(self, xt: Tensor, level: Level, condition: Condition = None) -> Tensor:
         """Logits of the next block."""
         real = cast("dict[str, Tensor]", condition)["real"]
-        return self.denoiser.after(self.memory.copy(), noisy, real)
+        return self.denoiser.after(self.memory.copy(), xt, real)
 
     @torch.no_grad()
     def take(self, tokens: Int[Tensor, "batch block"]) -> None:
@@ -185,13 +185,13 @@ class BlockReader:
         most = self.length // self.denoiser.block
         if len(self.before) == most:  # no room for the next
             self.before = self.before[most - most // 2 :]
-            self.memory, tokens = Memory(), torch.cat([tokens[:, :0], *self.before], dim=1)
+            self.memory, tokens = KVCache(), torch.cat([tokens[:, :0], *self.before], dim=1)
         if tokens.shape[1]:
             self.denoiser.after(self.memory, tokens, torch.ones_like(tokens, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class DecoderContext:
     """What the places of some sequences read.
 
     Attributes:
@@ -205,32 +205,34 @@ class Surroundings:
 
     context: Float[Tensor, "batch more width"] | None
     there: Bool[Tensor, "batch more"] | None
-    real: Bool[Tensor, "batch places"]
+    real: Bool[Tensor, "batch length"]
     first: int
     positions: Int[Tensor, " all"]
 
     @classmethod
-    def of(cls, condition: Condition, source: SourceEncoder | None, places: Tensor) -> Surroundings:
-        """What is told of sequences ``(batch, places, ...)``.
+    def of(
+        cls, condition: Condition, source: SourceEncoder | None, positions: Tensor
+    ) -> DecoderContext:
+        """What is told of sequences ``(batch, positions, ...)``.
 
         Args:
             condition: a dict with ``real`` and ``source``, each where it is told.
             source: reads sources, for networks that have one.
-            places: the sequences.
+            positions: the sequences.
         """
-        told = cast("dict[str, Tensor]", condition or {})
+        cond = cast("dict[str, Tensor]", condition or {})
         first = 0 if source is None else source.length
-        own = first + torch.arange(places.shape[1], device=places.device)
-        real = told.get("real")
+        own = first + torch.arange(positions.shape[1], device=positions.device)
+        real = cond.get("real")
         if real is None:
-            real = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
-        if source is None or "source" not in told:
+            real = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
+        if source is None or "source" not in cond:
             return cls(None, None, real, first, own)
-        context, there = source(told["source"])
-        before = torch.arange(context.shape[1], device=places.device)
+        context, there = source(cond["source"])
+        before = torch.arange(context.shape[1], device=positions.device)
         return cls(context, there, real, first, torch.cat([before, own]))
 
-    def keys(self, own: Bool[Tensor, "batch places"] | None = None) -> Bool[Tensor, "batch all"]:
+    def keys(self, own: Bool[Tensor, "batch length"] | None = None) -> Bool[Tensor, "batch all"]:
         """Which of the context's places and of their own may be read; all that are no padding."""
         own = self.real if own is None else own
         return own if self.there is None else torch.cat([self.there, own], dim=1)

@@ -24,11 +24,11 @@ class PlainNorm(nn.LayerNorm):
         return super().forward(x)
 
 
-class Memory:
+class KVCache:
     """Keys and values of places that were read before, for sequences that are written on.
 
     Attributes:
-        pairs: those of each block, turned, ``(batch, heads, places, channels)``; none before
+        pairs: those of each block, turned, ``(batch, heads, positions, channels)``; none before
             anything was read.
     """
 
@@ -36,7 +36,7 @@ class Memory:
         self.pairs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     @property
-    def places(self) -> int:
+    def positions(self) -> int:
         """How many places are remembered."""
         return next((key.shape[2] for key, _ in self.pairs.values()), 0)
 
@@ -48,9 +48,9 @@ class Memory:
         self.pairs[reader] = key, value
         return key, value
 
-    def copy(self) -> Memory:
+    def copy(self) -> KVCache:
         """One that grows by itself from here."""
-        other = Memory()
+        other = KVCache()
         other.pairs = {**self.pairs}
         return other
 
@@ -80,27 +80,27 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch places width"],
+        x: Float[Tensor, "batch length width"],
         context: Float[Tensor, "batch more width"] | None = None,
-        keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
+        keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch length all"] | None = None,
         turns: Float[Tensor, "2 *batch all channels"] | None = None,
-        memory: Memory | None = None,
-    ) -> Float[Tensor, "batch places width"]:
+        memory: KVCache | None = None,
+    ) -> Float[Tensor, "batch length width"]:
         """What each place finds.
 
         Args:
             x: the places that ask, and are asked.
             context: places that are asked alone; they come before the others.
             keys: which of all these places count, for all that ask or for each of them.
-            turns: of all these places, see :func:`turns_at`; counted where not given.
+            turns: of all these places, see :func:`rotary_embedding`; counted where not given.
             memory: of places that were read before these, which count among the keys too.
         """
         asked = x if context is None else torch.cat([context, x], dim=1)
         key, value = map(self._split, self.key_value(asked).chunk(2, dim=-1))
         query = self._split(self.query(x))
         if turns is None:
-            turns = turns_at(torch.arange(asked.shape[1], device=x.device), query.shape[-1])
-        query, key = turned(query, turns[..., -x.shape[1] :, :]), turned(key, turns)
+            turns = rotary_embedding(torch.arange(asked.shape[1], device=x.device), query.shape[-1])
+        query, key = apply_rotary(query, turns[..., -x.shape[1] :, :]), apply_rotary(key, turns)
         if memory is not None:
             key, value = memory.grown(self, key, value)
         mask = None if keys is None else keys[:, None].view(len(x), 1, -1, key.shape[2])
@@ -111,11 +111,11 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def turns_at(
-    positions: Int[Tensor, " places"] | Int[Tensor, "batch places"],
+def rotary_embedding(
+    positions: Int[Tensor, " length"] | Int[Tensor, "batch length"],
     width: int,
     longest: float = 1000.0,
-) -> Float[Tensor, "2 *batch places width"]:
+) -> Float[Tensor, "2 *batch length width"]:
     """Cosines and sines of the angle that each channel is turned by at each position.
 
     Positions of each row of a batch have turns with a dimension for heads behind the batch's.
@@ -128,9 +128,9 @@ def turns_at(
     return torch.stack([torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)])
 
 
-def turned(
-    x: Float[Tensor, "batch heads places width"], turns: Float[Tensor, "2 *batch places width"]
-) -> Float[Tensor, "batch heads places width"]:
+def apply_rotary(
+    x: Float[Tensor, "batch heads length width"], turns: Float[Tensor, "2 *batch length width"]
+) -> Float[Tensor, "batch heads length width"]:
     """Channels turned in pairs, the first half with the second."""
     cosine, sine = turns.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
@@ -165,7 +165,7 @@ class Block(nn.Module):
         context: Tensor | None,
         keys: Tensor | None,
         turns: Tensor | None = None,
-        memory: Memory | None = None,
+        memory: KVCache | None = None,
     ) -> Tensor:
         """The places after the block."""
         found = self.attention(self.norm1(x, embedding), context, keys, turns, memory)
@@ -204,13 +204,13 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch places width"],
+        x: Float[Tensor, "batch length width"],
         embedding: Float[Tensor, "batch emb"] | None = None,
         context: Float[Tensor, "batch more width"] | None = None,
-        keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch places all"] | None = None,
+        keys: Bool[Tensor, "batch all"] | Bool[Tensor, "batch length all"] | None = None,
         positions: Int[Tensor, " all"] | Int[Tensor, "batch all"] | None = None,
-        memory: Memory | None = None,
-    ) -> Float[Tensor, "batch places width"]:
+        memory: KVCache | None = None,
+    ) -> Float[Tensor, "batch length width"]:
         """What each place has come to mean among the others.
 
         Args:
@@ -225,9 +225,9 @@ class Transformer(nn.Module):
                 are then of all of them, ``positions`` of those that are read now.
         """
         if positions is None:
-            places = x.shape[1] + (0 if context is None else context.shape[1])
-            positions = torch.arange(places, device=x.device)
-        turns = turns_at(positions, x.shape[2] // self.heads)
+            length = x.shape[1] + (0 if context is None else context.shape[1])
+            positions = torch.arange(length, device=x.device)
+        turns = rotary_embedding(positions, x.shape[2] // self.heads)
         for block in self.blocks:
             x = block(x, embedding, context, keys, turns, memory)
         return self.norm(x, embedding)

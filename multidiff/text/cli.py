@@ -12,9 +12,9 @@ from typing import Any
 from multidiff.text.data.listing import parse_meaning
 from multidiff.text.data.vocabulary import BLANK, Vocabulary, with_blanks
 from multidiff.text.model import OnText, TextModel
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import written_whole
+from multidiff.utils.files import atomic_write
 from multidiff.utils.report import OnLine, Report
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ SAMPLES = "samples.txt"
 LENGTH, FIRST = "length", "first"
 
 # From orders and their seeds to texts, each of which is passed on as soon as it is done.
-Draw = Callable[[list[TextOrder], list[int], OnText], list[str]]
+Draw = Callable[[list[TextRequest], list[int], OnText], list[str]]
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Asked:
     """A request, and the options that it comes from.
 
     Attributes:
-        order: what is asked of each of its texts.
+        request: what is asked of each of its texts.
         options: ``prompt``, and ``source`` and ``infill`` where they are given.
     """
 
-    order: TextOrder
+    request: TextRequest
     options: Mapping[str, str]
 
 
-def orders_of(
+def requests_of(
     model: TextModel,
     prompts: Sequence[str],
     infills: Sequence[str],
@@ -71,7 +71,7 @@ def orders_of(
                 known, wanted = _laid(model, infill, length, pinned)
                 options = {"prompt": prompt, "source": source, "infill": infill}
                 given = {name: one for name, one in options.items() if one or name == "prompt"}
-                asked.append(Asked(TextOrder(meaning, known, wanted, source), given))
+                asked.append(Asked(TextRequest(meaning, known, wanted, source), given))
     return asked
 
 
@@ -84,7 +84,7 @@ def _laid(
     lengths: dict[str, int] = {}
     if infill is not None:
         found = with_blanks(words, readable(words, "--infill", infill))
-        known = {place: number for place, number in enumerate(found) if number is not None}
+        known = {position: number for position, number in enumerate(found) if number is not None}
         length = _check_blanks(model, infill, found, length)
         # Running text goes on behind it where it is to be longer.
         if model.domain.ends or length is None or length < len(found):
@@ -161,8 +161,8 @@ def _sources(model: TextModel, sources: Sequence[str]) -> Sequence[str]:
 def _one_length(model: TextModel, lengths: Mapping[str, int]) -> int | None:
     """The one length that all options name, if any does."""
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {number}" for name, number in lengths.items())
-        raise InputError(f"{told}: the lengths contradict each other; keep one")
+        described = ", ".join(f"{name} {number}" for name, number in lengths.items())
+        raise InputError(f"{described}: the lengths contradict each other; keep one")
     for name, number in lengths.items():
         if not 1 <= number <= model.most_words:
             raise InputError(f"{name} {number}: this model writes 1 to {model.most_words} tokens")
@@ -194,31 +194,34 @@ def readable(vocabulary: Vocabulary, option: str, text: str) -> str:
     return text
 
 
-def check_guidance(model: TextModel, guidance: float | None, prompts: Sequence[str]) -> None:
+def check_guidance(model: TextModel, guidance_scale: float | None, prompts: Sequence[str]) -> None:
     """See whether guidance has anything to scale.
 
     Args:
         model: which is guided.
-        guidance: the scale, if one is given.
+        guidance_scale: the scale, if one is given.
         prompts: what the texts are to say.
 
     Raises:
         InputError: if it has not, so that it would be ignored, or is out of range.
     """
-    if guidance is None or model.walk.checked_guidance(guidance) == 1:
+    if guidance_scale is None or model.sampling.checked_guidance(guidance_scale) == 1:
         return
     if not model.domain.sources:
         raise InputError(
-            f"--guidance {guidance:g}: this model has no condition to strengthen; leave it out"
+            f"--guidance-scale {guidance_scale:g}: this model has no condition to strengthen; "
+            f"leave "
+            f"it out"
         )
     if model.domain.meanings is not None and not any(prompts):
         raise InputError(
-            f"--guidance {guidance:g}: strengthens a --prompt; give one, or leave it out"
+            f"--guidance-scale {guidance_scale:g}: strengthens a --prompt; give one, or leave "
+            f"it out"
         )
     if model.drop_condition == 0:
         logger.warning(
-            "--guidance %g: the model was trained without drop_condition, so that it never "
-            "learned texts without a condition; the texts may be wrong", guidance,
+            "--guidance-scale %g: the model was trained without drop_condition, so that it never "
+            "learned texts without a condition; the texts may be wrong", guidance_scale,
         )  # fmt: skip
 
 
@@ -249,15 +252,15 @@ def drawn(
     def note(text: str) -> None:
         number = len(outputs)
         options = {"prompt": "", **every[number].options}
-        told = {"text": text, "seed": numbers[number], **options, "words": len(words(text))}
-        outputs.append(told)
+        described = {"text": text, "seed": numbers[number], **options, "words": len(words(text))}
+        outputs.append(described)
         for line in lines_of(number, text):
             lines.append(line)
             if on_line is not None:
                 on_line(line)
 
     began = time.perf_counter()
-    draw([one.order for one in every], numbers, note)
+    draw([one.request for one in every], numbers, note)
     seconds = time.perf_counter() - began
     facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}
     return Report(lines, facts)
@@ -268,5 +271,5 @@ def write(texts: Sequence[str], out: Path | None) -> None:
     if out is None:
         return
     path = out if out.suffix else out / SAMPLES
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("".join(f"{text}\n" for text in texts), "utf-8")

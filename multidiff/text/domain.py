@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from multidiff.core.devices import moved
 from multidiff.core.protocols import Domain, Encoded
 from multidiff.core.random import Rng, uniform
-from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable
+from multidiff.text.data.attributes import UNSPECIFIED, MeaningTable
 from multidiff.text.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from multidiff.utils.fingerprint import Fingerprint
 
@@ -146,9 +146,9 @@ class TextDomain(nn.Module, Domain):
         return self._padded(rows, self.length, PAD)
 
     def source_tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
-        """Numbers of texts that others are made from, END behind each, LEFT_OPEN after it."""
+        """Numbers of texts that others are made from, END behind each, UNSPECIFIED after it."""
         rows = [[*self.vocabulary.numbers(text), END] for text in texts]
-        return self._padded(rows, self.source_length, LEFT_OPEN)
+        return self._padded(rows, self.source_length, UNSPECIFIED)
 
     def _padded(self, rows: list[list[int]], most: int, filler: int) -> Tensor:
         longest = min(max(map(len, rows)), most)
@@ -162,7 +162,7 @@ class TextDomain(nn.Module, Domain):
             return source
         chance = moved(uniform((len(source), 1 + source.shape[1]), rng), source.device)
         opened = (chance[:, :1] < self.drop_values) & (chance[:, 1:] < 0.5)
-        return torch.where(opened, LEFT_OPEN, source)
+        return torch.where(opened, UNSPECIFIED, source)
 
     def condition(
         self,
@@ -177,12 +177,12 @@ class TextDomain(nn.Module, Domain):
             real: where there is no padding.
             sources: what each text is made from, where the domain reads that.
         """
-        told = {"real": real}
+        described = {"real": real}
         if self.meanings is not None:
-            told["source"] = self._rows([self.meanings.partial(one) for one in meanings])
+            described["source"] = self._rows([self.meanings.partial(one) for one in meanings])
         if self.source_length:
-            told["source"] = self.source_tokens(sources)
-        return told
+            described["source"] = self.source_tokens(sources)
+        return described
 
     # ----------------------------------------------------------------- lengths
 
@@ -193,8 +193,10 @@ class TextDomain(nn.Module, Domain):
         loss = F.cross_entropy(self.length_logits(len(lengths), None), lengths, reduction="none")
         if source is None:
             return loss
-        told = F.cross_entropy(self.length_logits(len(lengths), source), lengths, reduction="none")
-        return loss + told
+        described = F.cross_entropy(
+            self.length_logits(len(lengths), source), lengths, reduction="none"
+        )
+        return loss + described
 
     def length_logits(self, batch: int, source: Tensor | None) -> Float[Tensor, "batch lengths"]:
         """Of each length, 0 among them: those of all texts, and what the condition adds."""
@@ -203,8 +205,8 @@ class TextDomain(nn.Module, Domain):
         if self.source_length:
             longer = torch.arange(self.length + 1, device=source.device) + self.source_length
             return self.lengths_by_source[0, longer - (source >= 0).sum(dim=1, keepdim=True)]
-        told = self.lengths_by_source[source.clamp(min=0)]
-        return self.lengths.detach() + (told * (source != LEFT_OPEN)[..., None]).sum(dim=1)
+        described = self.lengths_by_source[source.clamp(min=0)]
+        return self.lengths.detach() + (described * (source != UNSPECIFIED)[..., None]).sum(dim=1)
 
     def length_nats(self, lengths: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """What it costs to tell how long each text is, where nothing else is known of it."""
@@ -217,13 +219,13 @@ class TextDomain(nn.Module, Domain):
         """The texts of tokens, each up to its END."""
         return [self.vocabulary.text(row) for row in numbers.tolist()]
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What must lie beside the weights."""
-        return self.vocabulary.files()
+        return self.vocabulary.assets()
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take that up."""
-        self.vocabulary.settle(folder)
+        self.vocabulary.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
         """Return the fingerprint of what the vocabulary is made from."""

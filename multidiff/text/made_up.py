@@ -40,12 +40,12 @@ class MadeUpSource(TextSource):
     def listing(self) -> Texts:
         """See :class:`~multidiff.text.data.listing.TextSource`."""
         text = made_up_text(self.words)
-        told = self.meaning_column is not None or bool(self.attribute_columns)
+        described = self.meaning_column is not None or bool(self.attribute_columns)
         return Texts(
             [text],
             ["a text that is made up"],
             None if self.source_column is None else [text],
-            [{}] if told else None,
+            [{}] if described else None,
         )
 
     def rows(self, texts: Texts, held_out: bool) -> list[int]:
@@ -92,9 +92,9 @@ class MadeUpVocabulary:
         """Return the end of the text for each of its tokens."""
         return [len(text)] * len(self.numbers(text))
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """Return nothing: there is no file."""
         return {}
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Read nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 from multidiff.text.diffusion_lm.model import TextDiffusion
 from multidiff.text.masked.model import MaskedText
 from multidiff.text.model import TextModel
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 
 EXAMPLES = 8
 MOST_STEPS = 50
@@ -23,7 +23,7 @@ def preview(model: TextDiffusion, batch: dict[str, Any]) -> Preview:
         model: in training.
         batch: held-out texts.
     """
-    write = _samples(model, batch, min(model.walk.steps, MOST_STEPS))
+    write = _samples(model, batch, min(model.sampling.steps, MOST_STEPS))
 
     def write_all(writer: Any, step: int) -> None:
         write(writer, step)
@@ -39,20 +39,20 @@ def preview_masked(model: MaskedText, batch: dict[str, Any]) -> Preview:
         model: in training.
         batch: held-out texts.
     """
-    return _samples(model, batch, min(model.walk.steps or MOST_STEPS, MOST_STEPS))
+    return _samples(model, batch, min(model.sampling.steps or MOST_STEPS, MOST_STEPS))
 
 
 def _samples(model: TextModel, batch: dict[str, Any], steps: int) -> Preview:
     originals = batch["text"][:EXAMPLES]
-    orders = [TextOrder() for _ in originals]
+    requests = [TextRequest() for _ in originals]
     if model.domain.meanings is not None:
-        orders = [TextOrder(meaning) for meaning in batch["meaning"][:EXAMPLES]]
+        requests = [TextRequest(meaning) for meaning in batch["meaning"][:EXAMPLES]]
     elif model.domain.source_length:
-        orders = [TextOrder(source=source) for source in batch["source"][:EXAMPLES]]
+        requests = [TextRequest(source=source) for source in batch["source"][:EXAMPLES]]
 
     def write(writer: Any, step: int) -> None:
         writer.add_text("original", _listed(originals), 0)
-        writer.add_text("made", _listed(model.generate(orders, steps=steps)), step)
+        writer.add_text("made", _listed(model.generate(requests, steps=steps)), step)
 
     return write
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multidiff.core.random import mixed_seed, uniform
-from multidiff.text.data.attributes import LEFT_OPEN
+from multidiff.text.data.attributes import UNSPECIFIED
 from multidiff.text.data.vocabulary import END, PAD
 from multidiff.text.diffusion_lm.classifier import TextClassifier
 from multidiff.text.domain import TextDomain
@@ -23,7 +23,7 @@ MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
-class TextOrder:
+class TextRequest:
     """What is asked of one text.
 
     Attributes:
@@ -39,12 +39,12 @@ class TextOrder:
     source: str = ""
 
 
-def orders_told(
+def requests_from(
     meanings: Sequence[Mapping[str, str]], sources: Sequence[str] = ()
-) -> list[TextOrder]:
+) -> list[TextRequest]:
     """Orders that say so much and no more; sources are none where not given."""
     pairs = zip(meanings, sources or [""] * len(meanings), strict=True)
-    return [TextOrder(meaning, source=source) for meaning, source in pairs]
+    return [TextRequest(meaning, source=source) for meaning, source in pairs]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Control:
     Attributes:
         classifier: of noisy texts.
         wanted: attributes and their values.
-        updates: see :class:`~multidiff.core.gaussian.classifier_guidance.Controlled`.
+        updates: see :class:`~multidiff.core.gaussian.classifier_guidance.ClassifierGuidance`.
         rate: likewise.
         fluency: likewise.
     """
@@ -73,7 +73,7 @@ def check_candidates(count: int) -> None:
         InputError: if it is out of range.
     """
     if not 1 <= count <= MOST_CANDIDATES:
-        raise InputError(f"--candidates {count}: at least 1, at most {MOST_CANDIDATES}")
+        raise InputError(f"--num-candidates {count}: at least 1, at most {MOST_CANDIDATES}")
 
 
 def candidate_seeds(seed: int, count: int) -> list[int]:
@@ -97,34 +97,36 @@ def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
 
     The batch with the earliest text comes first, so that texts are done nearly in their order.
     """
-    alike: dict[int, list[int]] = {}
+    group_by_length: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
-        alike.setdefault(canvas_of(length), []).append(row)
-    batches = [rows[i : i + most] for rows in alike.values() for i in range(0, len(rows), most)]
+        group_by_length.setdefault(canvas_of(length), []).append(row)
+    batches = [
+        rows[i : i + most] for rows in group_by_length.values() for i in range(0, len(rows), most)
+    ]
     return sorted(batches)
 
 
 def laid_out(
-    orders: Sequence[TextOrder], lengths: Sequence[int], canvas: int, ends: bool = True
+    requests: Sequence[TextRequest], lengths: Sequence[int], canvas: int, ends: bool = True
 ) -> tuple[Int[Tensor, "batch canvas"], Bool[Tensor, "batch canvas"]]:
     """The tokens that are known on each canvas, and where: an END where each text ends."""
-    tokens = torch.full((len(orders), canvas), PAD)
-    is_known = torch.zeros(len(orders), canvas, dtype=torch.bool)
-    for row, (order, length) in enumerate(zip(orders, lengths, strict=True)):
+    tokens = torch.full((len(requests), canvas), PAD)
+    is_known = torch.zeros(len(requests), canvas, dtype=torch.bool)
+    for row, (request, length) in enumerate(zip(requests, lengths, strict=True)):
         end = {length - 1: END} if ends else {}
-        for place, number in {**order.known, **end}.items():
-            tokens[row, place], is_known[row, place] = number, True
+        for position, number in {**request.known, **end}.items():
+            tokens[row, position], is_known[row, position] = number, True
     return tokens, is_known
 
 
-def told_of(
-    domain: TextDomain, orders: Sequence[TextOrder], real: Bool[Tensor, "batch canvas"]
+def condition_of(
+    domain: TextDomain, requests: Sequence[TextRequest], real: Bool[Tensor, "batch canvas"]
 ) -> dict[str, Tensor]:
     """What the denoiser is told of some orders."""
-    told = domain.condition(
-        [order.meaning for order in orders], real, [order.source for order in orders]
+    described = domain.condition(
+        [request.meaning for request in requests], real, [request.source for request in requests]
     )
     if domain.source_length:
-        nothing = torch.tensor([not order.source for order in orders], device=real.device)
-        told["source"] = told["source"].masked_fill(nothing[:, None], LEFT_OPEN)
-    return told
+        nothing = torch.tensor([not request.source for request in requests], device=real.device)
+        described["source"] = described["source"].masked_fill(nothing[:, None], UNSPECIFIED)
+    return described

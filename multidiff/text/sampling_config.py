@@ -7,31 +7,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multidiff.core.discrete.samplers import (
-    Ancestral,
-    Confidence,
-    RandomOrder,
-    Remasking,
+    AncestralSampler,
+    MaskGITSampler,
+    MaskPredictSampler,
+    RandomOrderSampler,
     TokenDraw,
-    UnmaskingSolver,
+    UnmaskingSampler,
 )
-from multidiff.models.sampling_config import Walk, named, token_temperature
+from multidiff.models.sampling_config import SamplingConfig, named, token_temperature
 from multidiff.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class TextWalk(Walk):
+class TextSamplingConfig(SamplingConfig):
     """The walk's defaults.
 
     Attributes:
-        steps: see :class:`~multidiff.models.sampling_config.Walk`.
+        steps: see :class:`~multidiff.models.sampling_config.SamplingConfig`.
         grid: likewise.
-        solver: likewise.
-        guidance: scale, for orders with a meaning; 1 is off.
+        sampler: likewise.
+        guidance_scale: scale, for orders with a meaning; 1 is off.
         temperature: of the words that clamping chooses among.
     """
 
     steps: int = 200
-    solver: str = "ddpm"
+    sampler: str = "ddpm"
     temperature: float = 1.0
 
     def checked_temperature(self, temperature: float | None) -> float:
@@ -47,30 +47,30 @@ class TextWalk(Walk):
 
 
 # What the name of a walk from masks to tokens stands for.
-MASK_SOLVERS: dict[str, Callable[[TokenDraw], UnmaskingSolver]] = {
-    "ancestral": lambda draw: Ancestral(draw=draw),
-    "confidence": lambda draw: Confidence(draw=draw),
-    "random": lambda draw: RandomOrder(draw=draw),
-    "remasking": lambda draw: Remasking(draw=draw),
+UNMASKING_SAMPLERS: dict[str, Callable[[TokenDraw], UnmaskingSampler]] = {
+    "ancestral": lambda draw: AncestralSampler(draw=draw),
+    "confidence": lambda draw: MaskGITSampler(draw=draw),
+    "random": lambda draw: RandomOrderSampler(draw=draw),
+    "remasking": lambda draw: MaskPredictSampler(draw=draw),
 }
 
 
 @dataclass(frozen=True)
-class MaskWalk(TextWalk):
+class MaskedTextSamplingConfig(TextSamplingConfig):
     """The defaults of a walk from masks to tokens.
 
     Attributes:
         steps: of the walk; 0 for as many as a text has tokens.
         grid: unused: its times are even.
-        solver: one of ancestral, confidence, random and remasking.
-        guidance: see :class:`TextWalk`.
+        sampler: one of ancestral, confidence, random and remasking.
+        guidance_scale: see :class:`TextSamplingConfig`.
         temperature: of the tokens; 0 takes the likeliest.
-        nucleus: tokens are drawn among the likeliest up to this probability.
+        top_p: tokens are drawn among the likeliest up to this probability.
     """
 
     steps: int = 0
-    solver: str = "random"
-    nucleus: float = 1.0
+    sampler: str = "random"
+    top_p: float = 1.0
 
     def mask_steps(self, steps: int | None) -> int | None:
         """How many steps are made; None for as many as there are tokens.
@@ -80,17 +80,17 @@ class MaskWalk(TextWalk):
         """
         return None if steps is None and self.steps == 0 else self.count(steps, None)
 
-    def mask_solver(
-        self, name: str | None, temperature: float | None, nucleus: float | None
-    ) -> UnmaskingSolver:
-        """A solver; each of these the default where None.
+    def mask_sampler(
+        self, name: str | None, temperature: float | None, top_p: float | None
+    ) -> UnmaskingSampler:
+        """A sampler; each of these the default where None.
 
         Raises:
             InputError: if there is none of that name, or tokens cannot be drawn so.
         """
-        solver = named(MASK_SOLVERS, self.solver if name is None else name, "solver")
+        sampler = named(UNMASKING_SAMPLERS, self.sampler if name is None else name, "sampler")
         temperature = token_temperature(self.temperature if temperature is None else temperature)
-        nucleus = self.nucleus if nucleus is None else nucleus
-        if not 0 < nucleus <= 1:
-            raise InputError(f"--nucleus {nucleus:g}: above 0, up to 1 (all)")
-        return solver(TokenDraw(temperature, nucleus))
+        top_p = self.top_p if top_p is None else top_p
+        if not 0 < top_p <= 1:
+            raise InputError(f"--top-p {top_p:g}: above 0, up to 1 (all)")
+        return sampler(TokenDraw(temperature, top_p))

@@ -71,9 +71,9 @@ class Batches:
         batch_size: examples in one batch, over all processes.
         seed: of the order and of the examples' own randomness.
         shuffle: a new order in each epoch, or the order of the examples.
-        alike: batches of about one length: so many batches' worth of the shuffled examples are
-            sorted by the examples' ``lengths`` and cut into batches, whose order is drawn.
-            Padding to the longest of a batch then costs little. 1 leaves the order.
+        group_by_length: batches of about one length: so many batches' worth of the shuffled
+            examples are sorted by the examples' ``lengths`` and cut into batches, whose order is
+            drawn. Padding to the longest of a batch then costs little. 1 leaves the order.
 
     Raises:
         ValueError: if there are no examples, the batch is empty, or examples that are to be
@@ -86,19 +86,21 @@ class Batches:
         batch_size: int,
         seed: int = 0,
         shuffle: bool = True,
-        alike: int = 1,
+        group_by_length: int = 1,
     ):
         if len(examples) == 0 or batch_size < 1:
             raise ValueError(f"{len(examples)} examples in batches of {batch_size}: none to draw")
-        if alike < 1 or (alike > 1 and not hasattr(examples, "lengths")):
-            raise ValueError(f"alike {alike}: from 1, and 1 for examples that tell no lengths")
+        if group_by_length < 1 or (group_by_length > 1 and not hasattr(examples, "lengths")):
+            raise ValueError(
+                f"alike {group_by_length}: from 1, and 1 for examples that tell no lengths"
+            )
         self.examples, self.batch_size = examples, batch_size
-        self.seed, self.shuffle, self.alike = seed, shuffle, alike
+        self.seed, self.shuffle, self.group_by_length = seed, shuffle, group_by_length
         self._order: tuple[int, np.ndarray] | None = None
 
     def over(self, examples: Examples) -> Batches:
         """The same batches of other examples."""
-        return Batches(examples, self.batch_size, self.seed, self.shuffle, self.alike)
+        return Batches(examples, self.batch_size, self.seed, self.shuffle, self.group_by_length)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
         """Return the fingerprints of the examples' data, where those give some, by attribute."""
@@ -121,13 +123,13 @@ class Batches:
                 f"batch_size {self.batch_size} cannot be shared evenly by {parts} processes; "
                 "make it a multiple, or start fewer"
             )
-        share = self.batch_size // parts
-        first = number * self.batch_size + part * share
-        return collate([self._visit(place) for place in range(first, first + share)])
+        ratio = self.batch_size // parts
+        first = number * self.batch_size + part * ratio
+        return collate([self._visit(where) for where in range(first, first + ratio)])
 
-    def _visit(self, place: int) -> dict[str, Any]:
-        epoch, position = divmod(place, len(self.examples))
-        rng = np.random.default_rng(mixed_seed(self.seed, 1, place))
+    def _visit(self, where: int) -> dict[str, Any]:
+        epoch, position = divmod(where, len(self.examples))
+        rng = np.random.default_rng(mixed_seed(self.seed, 1, where))
         return self.examples.example(int(self._permutation(epoch)[position]), rng)
 
     def _permutation(self, epoch: int) -> np.ndarray:
@@ -135,7 +137,10 @@ class Batches:
             count = len(self.examples)
             rng = np.random.default_rng(mixed_seed(self.seed, 0, epoch))
             order = rng.permutation(count) if self.shuffle else np.arange(count)
-            self._order = epoch, self._alike(order, epoch, rng) if self.alike > 1 else order
+            self._order = (
+                epoch,
+                self._alike(order, epoch, rng) if self.group_by_length > 1 else order,
+            )
         return self._order[1]
 
     def _alike(self, order: np.ndarray, epoch: int, rng: np.random.Generator) -> np.ndarray:
@@ -145,8 +150,8 @@ class Batches:
         # are cut where batches begin.
         shared = -epoch * len(order) % self.batch_size
         parts = [order[:shared]]
-        for first in range(shared, len(order), self.alike * self.batch_size):
-            group = order[first : first + self.alike * self.batch_size]
+        for first in range(shared, len(order), self.group_by_length * self.batch_size):
+            group = order[first : first + self.group_by_length * self.batch_size]
             group = group[np.argsort(lengths[group], kind="stable")]
             whole = len(group) // self.batch_size
             cut = np.split(group, [self.batch_size * n for n in range(1, whole + 1)])
@@ -220,13 +225,13 @@ def rows_of(batch: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
     Raises:
         InputError: if the batch cannot be shared evenly.
     """
-    share = {}
+    ratio = {}
     for key, values in batch.items():
         if len(values) % parts:
             raise InputError(f"a batch of {len(values)} cannot be shared by {parts} processes")
         size = len(values) // parts
-        share[key] = values[part * size : (part + 1) * size]
-    return share
+        ratio[key] = values[part * size : (part + 1) * size]
+    return ratio
 
 
 class _Numbered(Dataset):

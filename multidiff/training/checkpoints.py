@@ -25,7 +25,7 @@ from torch import Tensor
 from multidiff.models.weights import read_tensors, save_tensors
 from multidiff.training.record import Record
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import folder_written_whole, kept_to_itself
+from multidiff.utils.files import atomic_write_dir, lock_dir
 from multidiff.utils.leftovers import sweep, temporary_name
 from multidiff.utils.manifest import MANIFEST, verified, write_manifest
 from multidiff.utils.readers import read_json, read_text, reading
@@ -77,11 +77,11 @@ def claimed(folder: Path) -> Iterator[None]:
     if key in mine:
         yield
         return
-    with kept_to_itself(folder):
+    with lock_dir(folder):
         mine.add(key)
         try:
-            for place in (folder, folder / "checkpoints"):
-                sweep(place)
+            for where in (folder, folder / "checkpoints"):
+                sweep(where)
             yield
         finally:
             mine.discard(key)
@@ -105,7 +105,7 @@ class CheckpointFolder:
             InputError: if the system refuses; the older checkpoints are still there.
         """
         path = self.folder / f"{checkpoint.step:08d}"
-        with folder_written_whole(path) as partial:
+        with atomic_write_dir(path) as partial:
             for stem, tensors in checkpoint.tensors.items():
                 save_tensors(tensors, partial / f"{stem}.safetensors")
             for name, text in checkpoint.texts.items():

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from multidiff.utils.errors import printable
-from multidiff.utils.files import refused
+from multidiff.utils.files import write_error
 from multidiff.utils.packages import needs
 
 LINES = "log.jsonl"
@@ -103,7 +103,7 @@ class TrainingLog:
             with (self.folder / LINES).open("a") as file:
                 file.write(line)
         except OSError as error:
-            raise refused(self.folder / LINES, error) from error
+            raise write_error(self.folder / LINES, error) from error
         for name, value in values.items():
             self.writer.add_scalar(f"{group}/{name}", value, step)
 

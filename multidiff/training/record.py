@@ -18,7 +18,14 @@ RECIPE_FILE = "recipe.yaml"
 HARMLESS = {
     f"trainer.{name}"
     for name in (
-        *("steps", "log_every", "save_every", "keep", "validate_every", "validation_batches"),
+        *(
+            "steps",
+            "log_every",
+            "save_every",
+            "keep_checkpoints",
+            "validate_every",
+            "validation_batches",
+        ),
         *("workers", "threads", "compile"),
     )
 }
@@ -81,10 +88,10 @@ class Record:
             RECIPE: recipe_changes(before.recipe, now.recipe),
             DATA: data_changes(before.data, now.data),
         }
-        refused = [kind for kind in KINDS if found[kind] and kind not in allowed]
-        if refused:
-            what = "; ".join(f"{kind}: {_some(found[kind])}" for kind in refused)
-            options = " ".join(f"--allow-changed {kind}" for kind in refused)
+        write_error = [kind for kind in KINDS if found[kind] and kind not in allowed]
+        if write_error:
+            what = "; ".join(f"{kind}: {_some(found[kind])}" for kind in write_error)
+            options = " ".join(f"--allow-changed {kind}" for kind in write_error)
             raise InputError(
                 f"{name}: is another run than its checkpoint: {what}; "
                 f"undo that, or if it is meant add {options}"

@@ -138,7 +138,7 @@ class Run:
         """
         notes: list[str] = []
         if self.folder is not None:
-            self.checkpoints = CheckpointFolder(self.folder, self.plan.keep)
+            self.checkpoints = CheckpointFolder(self.folder, self.plan.keep_checkpoints)
             if resume:
                 found = self.checkpoints.newest()
                 name = str(self.folder)
@@ -176,7 +176,10 @@ class Run:
     def steps_to_go(self) -> Iterator[int]:
         """The numbers of the steps left, from 1."""
         plan = self.plan
-        first, last = self.step * plan.accumulate, plan.steps * plan.accumulate
+        first, last = (
+            self.step * plan.gradient_accumulation_steps,
+            plan.steps * plan.gradient_accumulation_steps,
+        )
         cuda = self.engine.device.type == "cuda"
         self._stream = stream(
             self.batches,
@@ -201,16 +204,18 @@ class Run:
         # Dropout and the like; each process its own.
         seed = mixed_seed(plan.seed, WEIGHTS, step, self.engine.process_index)
         with self.draws.of_step(seed) as computed:
-            for micro in range(plan.accumulate):
-                last = micro == plan.accumulate - 1
+            for micro in range(plan.gradient_accumulation_steps):
+                last = micro == plan.gradient_accumulation_steps - 1
                 with contextlib.nullcontext() if last else self.engine.no_sync(self.losses):
                     batch = next(self._stream)
                     names += _names(batch)
-                    number = (step - 1) * plan.accumulate + micro
+                    number = (step - 1) * plan.gradient_accumulation_steps + micro
                     losses = computed(lambda b=batch, n=number: self._losses_of(b, NOISE, n))
-                    self.engine.backward(_total(losses) / plan.accumulate)
+                    self.engine.backward(_total(losses) / plan.gradient_accumulation_steps)
                 for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0) + loss.detach() / plan.accumulate
+                    sums[name] = (
+                        sums.get(name, 0) + loss.detach() / plan.gradient_accumulation_steps
+                    )
         norm = self.engine.clip_grad_norm_(self._trained, plan.max_gradient_norm)
         self.optimizer.step()
         self.average.update()
@@ -263,7 +268,7 @@ class Run:
         self.last_losses = means
         self.log.tell(self.step, "train", {**means, "rate": self.plan.learning_rate * factor})
 
-    def look(self, held_out: BatchSource | None, preview: Preview | None) -> None:
+    def look(self, validation: BatchSource | None, preview: Preview | None) -> None:
         """Held-out losses and previews, with the averaged weights."""
         self.modes.eval()
         seed = mixed_seed(self.plan.seed, HELD_OUT, self.step, self.engine.process_index)
@@ -273,16 +278,16 @@ class Run:
             torch.no_grad(),
             self.draws.of_step(seed) as computed,
         ):
-            if held_out is not None:
-                means = computed(lambda: self._held_out_losses(held_out))
+            if validation is not None:
+                means = computed(lambda: self._validation_losses(validation))
                 self.log.tell(self.step, "held-out", means)
             if preview is not None and self.folder is not None:
                 preview(self.log.writer, self.step)
 
-    def _held_out_losses(self, held_out: BatchSource) -> dict[str, float]:
+    def _validation_losses(self, validation: BatchSource) -> dict[str, float]:
         engine, sums = self.engine, {}
         for number in range(self.plan.validation_batches):
-            batch = held_out.batch(number, engine.process_index, engine.num_processes)
+            batch = validation.batch(number, engine.process_index, engine.num_processes)
             for name, loss in self._losses_of(batch, HELD_OUT, number).items():
                 sums[name] = sums.get(name, 0) + loss / self.plan.validation_batches
         return {name: self._reduced(loss, "mean") for name, loss in sums.items()}

@@ -60,9 +60,9 @@ def whole(value: Tensor) -> Tensor:
 def put_whole(module: nn.Module, name: str, value: Tensor) -> None:
     """Give a module's parameter a value, and an end to its being a shard."""
     owner, _, key = name.rpartition(".")
-    place = module.get_submodule(owner)
-    found, full = getattr(place, key), whole(value)
+    where = module.get_submodule(owner)
+    found, full = getattr(where, key), whole(value)
     if full is value:
         found.data.copy_(value)
     else:
-        place.register_parameter(key, nn.Parameter(full, requires_grad=found.requires_grad))
+        where.register_parameter(key, nn.Parameter(full, requires_grad=found.requires_grad))

@@ -71,7 +71,7 @@ def put_back(
     try:
         set_model_state_dict(losses, model, options=WHOLE)
         set_optimizer_state_dict(losses, optimizer, moments, options=MOMENTS)
-        _mend_moments(losses, optimizer, set(state))
+        _fix_moments(losses, optimizer, set(state))
         for name, shadow in average.shadow.items():
             _copy(found.tensors["ema"][name], shadow)
     except (RuntimeError, KeyError) as error:
@@ -82,7 +82,7 @@ def put_back(
     average.updates = found.numbers["ema_updates"]
 
 
-def _mend_moments(losses: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str]) -> None:
+def _fix_moments(losses: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str]) -> None:
     """What loading leaves to be done.
 
     Weights without saved moments were given some, and a step that was not made. Moments must

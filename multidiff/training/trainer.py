@@ -60,14 +60,14 @@ class Trainer:
         betas: AdamW's averages.
         weight_decay: AdamW's.
         max_gradient_norm: longer gradients are shortened to it.
-        accumulate: batches for one update.
+        gradient_accumulation_steps: batches for one update.
         precision: "bf16" computes the network in bfloat16; "auto" does so on a GPU.
         ema_decay: of the weights' moving average, which is what comes out.
         compile: compile the network (minutes at the start, then faster on a GPU).
         seed: of the weights' and the batches' randomness.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints.
-        keep: checkpoints that stay.
+        keep_checkpoints: number of the newest checkpoints that stay.
         validate_every: steps between looks at held-out data and previews.
         validation_batches: held-out batches looked at.
         workers: processes that prepare batches ahead, for each training process.
@@ -82,14 +82,14 @@ class Trainer:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     precision: Precision = "auto"
     ema_decay: float = 0.9999
     compile: bool = False
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000
-    keep: int = 3
+    keep_checkpoints: int = 3
     validate_every: int = 1000
     validation_batches: int = 8
     workers: int = 0
@@ -98,7 +98,14 @@ class Trainer:
     def __post_init__(self) -> None:
         check_name("decay", self.decay, get_args(Decay))
         check_name("precision", self.precision, get_args(Precision))
-        least_one = ("steps", "accumulate", "log_every", "save_every", "keep", "validate_every")
+        least_one = (
+            "steps",
+            "gradient_accumulation_steps",
+            "log_every",
+            "save_every",
+            "keep_checkpoints",
+            "validate_every",
+        )
         for name in least_one:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
@@ -110,9 +117,9 @@ class Trainer:
         for name in ("warmup_steps", "validation_batches", "workers", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)}: must be 0 or more, and finite")
-        for name, share in (("ema_decay", self.ema_decay), *(("betas", one) for one in self.betas)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} {share:g}: must be in [0, 1)")
+        for name, ratio in (("ema_decay", self.ema_decay), *(("betas", one) for one in self.betas)):
+            if not 0 <= ratio < 1:
+                raise ValueError(f"{name} {ratio:g}: must be in [0, 1)")
         if not self.max_gradient_norm > 0:
             raise ValueError(f"max_gradient_norm {self.max_gradient_norm:g} must be positive")
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
@@ -124,7 +131,7 @@ class Trainer:
         self,
         task: torch.nn.Module,
         batches: BatchSource | list[dict[str, Any]],
-        held_out: BatchSource | list[dict[str, Any]] | None = None,
+        validation: BatchSource | list[dict[str, Any]] | None = None,
         *,
         out: Path | str | None = None,
         resume: bool = False,
@@ -138,7 +145,7 @@ class Trainer:
         Args:
             task: a module with ``losses``.
             batches: what to train on.
-            held_out: what to look at from time to time.
+            validation: what to look at from time to time.
             out: folder of the checkpoints and logs; nothing is written where None.
             resume: go on from the newest whole checkpoint in ``out``.
             texts: files to keep in each checkpoint, by name: the recipe, the model's assets.
@@ -156,18 +163,18 @@ class Trainer:
                 system refuses a write.
         """
         source = source_of(batches)
-        held_out = None if held_out is None else source_of(held_out)
+        validation = None if validation is None else source_of(validation)
         checked_kinds(allow_changed)
         folder = None if out is None else Path(out)
         if record is None:
-            record = Record({}, {}) if folder is None else self._record(source, held_out)
+            record = Record({}, {}) if folder is None else self._record(source, validation)
         with process_settings(self.threads):
             run = Run(self, task, source, folder, dict(texts or {}), record)
-            self._go(run, held_out, resume, allow_changed, preview)
+            self._go(run, validation, resume, allow_changed, preview)
         return Outcome(run.step, run.last_losses, run.engine.is_main_process, run.record)
 
-    def _record(self, batches: BatchSource, held_out: BatchSource | None) -> Record:
-        parts = {"data": batches, "held_out": held_out}
+    def _record(self, batches: BatchSource, validation: BatchSource | None) -> Record:
+        parts = {"data": batches, "validation": validation}
         settings = {
             section: {name: getattr(part, name) for name in BATCHED if hasattr(part, name)}
             for section, part in parts.items()
@@ -178,20 +185,20 @@ class Trainer:
     def _go(
         self,
         run: Run,
-        held_out: BatchSource | None,
+        validation: BatchSource | None,
         resume: bool,
         allow_changed: Collection[str],
         preview: Preview | None,
     ) -> None:
-        if held_out is not None:  # what is wrong with it is told now, not hours from now
-            held_out.batch(0, run.engine.process_index, run.engine.num_processes)
+        if validation is not None:  # what is wrong with it is told now, not hours from now
+            validation.batch(0, run.engine.process_index, run.engine.num_processes)
         with run.alone():
             run.begin(resume, allow_changed)
             with run.log, interruptions() as signal:
                 for step in run.steps_to_go():
                     run.advance(step)
                     if step % self.validate_every == 0 or step == self.steps:
-                        run.look(held_out, preview)
+                        run.look(validation, preview)
                     stopping = run.any_process(signal.raised)
                     if step % self.save_every == 0 or step == self.steps or stopping:
                         run.save()

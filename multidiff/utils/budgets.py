@@ -1,7 +1,7 @@
 """Limits of what files may declare, checked before anything is inflated or allocated.
 
 A file of a few kilobytes can declare gigabytes: zeros that compress a thousandfold, a rate of
-1 Hz that is to be resampled to 22,050, a picture of a billion pixels. Each check here reads
+1 Hz that is to be resampled to 22,050, an image of a billion pixels. Each check here reads
 headers alone, and refuses in one line what no real file of its size declares.
 """
 
@@ -119,7 +119,7 @@ def check_tables(path: Path) -> None:
 
 
 def check_pixels(name: str | Path, width: int, height: int, size: int) -> None:
-    """Refuse a picture of absurdly many pixels.
+    """Refuse an image of absurdly many pixels.
 
     Args:
         name: of the file.

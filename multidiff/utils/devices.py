@@ -40,7 +40,7 @@ def environment_number(name: str, default: int) -> int:
     return int(said)
 
 
-def process_share() -> tuple[int, int]:
+def process_ratio() -> tuple[int, int]:
     """Return which of how many processes this is, where a launcher started several.
 
     Raises:

@@ -34,7 +34,7 @@ REASONS = {
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of ``path`` when the block ends well.
 
     The file lies beside its destination until it is complete and on the disk; if the block
@@ -51,14 +51,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         flush_to_disk(partial)
         partial.replace(path)
     except OSError as error:
-        raise refused(path, error) from error
+        raise write_error(path, error) from error
     finally:
         with suppress(OSError):  # where the folder is none, nothing was written either
             partial.unlink()
 
 
 @contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
+def atomic_write_dir(path: Path) -> Iterator[Path]:
     """The same for a folder; one that is there already is replaced.
 
     The new folder is swapped with the old one in one step. Where the file system cannot do
@@ -82,7 +82,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         _replace_folder(path, partial)
         flush_to_disk(path.parent)
     except OSError as error:
-        raise refused(path, error) from error
+        raise write_error(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # what was replaced, or did not get done
 
@@ -110,7 +110,7 @@ def recovered(folder: Path) -> Path:
 
 
 @contextmanager
-def kept_to_itself(folder: Path) -> Iterator[None]:
+def lock_dir(folder: Path) -> Iterator[None]:
     """A folder that no other process may take while the block runs; a killed one lets it go.
 
     The folder is made if it is not there; if the block leaves it empty, it goes again.
@@ -129,7 +129,7 @@ def kept_to_itself(folder: Path) -> Iterator[None]:
                 "folder"
             ) from error
         except OSError as error:
-            raise refused(folder, error) from error
+            raise write_error(folder, error) from error
         try:
             yield
         finally:
@@ -163,7 +163,7 @@ def flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def refused(path: Path, error: OSError) -> InputError:
+def write_error(path: Path, error: OSError) -> InputError:
     """What to tell about a write that the system refused."""
     reason = REASONS.get(error.errno or 0, error.strerror or str(error))
     return InputError(f"{path}: cannot be written: {reason}; choose another place or make room")
@@ -186,7 +186,7 @@ def check_name(name: str) -> None:
             raise InputError(f"{name}: is no path ({reason}); check it") from error
 
 
-def place_of(name: str | Path) -> Path:
+def resolve_path(name: str | Path) -> Path:
     """Where something lies: a path as it is, ``starter:NAME`` among the package's own data.
 
     Raises:

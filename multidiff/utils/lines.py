@@ -34,17 +34,17 @@ def read_lines(name: str, option: str) -> list[str]:
         InputError: if it cannot be read, is no UTF-8 text, is empty, or has a blank line between
             others, whose output could not be matched to its input by number.
     """
-    place = "standard input" if name == STANDARD_INPUT else name
-    text = decoded(place, _content(name, option))
+    where = "standard input" if name == STANDARD_INPUT else name
+    text = decoded(where, _content(name, option))
     lines = [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
         again = " or was read by another option" if name == STANDARD_INPUT else ""
-        raise InputError(f"{option} {name}: {place} is empty{again}; write one text a line")
+        raise InputError(f"{option} {name}: {where} is empty{again}; write one text a line")
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise InputError(f"{place}:{number}: is blank; remove the line, or write a text there")
+            raise InputError(f"{where}:{number}: is blank; remove the line, or write a text there")
     return lines
 
 
@@ -56,13 +56,13 @@ def _content(name: str, option: str) -> bytes:
         return Path(name).read_bytes()
 
 
-def decoded(place: str, content: bytes) -> str:
+def decoded(where: str, content: bytes) -> str:
     """Decode UTF-8, without a byte order mark at the beginning of any line.
 
     Marks inside a text stem from files that were joined.
 
     Args:
-        place: what messages call the content.
+        where: what messages call the content.
         content: its bytes.
 
     Raises:
@@ -71,13 +71,13 @@ def decoded(place: str, content: bytes) -> str:
     for mark, encoding in MARKS.items():
         if content.startswith(mark):
             raise InputError(
-                f"{place}: is in {encoding}; convert it to UTF-8 "
+                f"{where}: is in {encoding}; convert it to UTF-8 "
                 f"(iconv -f {encoding} -t UTF-8 OLD > NEW)"
             )
     if b"\0" in content:
         line = content.count(b"\n", 0, content.index(b"\0")) + 1
         raise InputError(
-            f"{place}:{line}: holds a zero byte, so it is not UTF-8 (UTF-16 without its mark, or "
+            f"{where}:{line}: holds a zero byte, so it is not UTF-8 (UTF-16 without its mark, or "
             "no text); name a file of text in UTF-8"
         )
     try:
@@ -85,7 +85,7 @@ def decoded(place: str, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{place}:{line}: byte {content[error.start]:#04x} is not UTF-8; "
+            f"{where}:{line}: byte {content[error.start]:#04x} is not UTF-8; "
             "write the file again as UTF-8"
         ) from error
     return text.replace(f"\n{MARK}", "\n") if MARK in text else text

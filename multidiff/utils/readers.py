@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.utils.errors import InputError, Interrupted
-from multidiff.utils.files import REASONS, place_of
+from multidiff.utils.files import REASONS, resolve_path
 
 AGAIN = "copy or download it again"
 LONGEST_REASON = 300
@@ -249,7 +249,7 @@ def open_source(name: str, what: str = "data") -> Path:
     if _WITHHELD.get():
         raise DataWithheld(name)
     check_source(name, what)
-    return place_of(name)
+    return resolve_path(name)
 
 
 def check_source(name: str, what: str = "data") -> None:
@@ -262,7 +262,7 @@ def check_source(name: str, what: str = "data") -> None:
     Raises:
         InputError: if it is neither.
     """
-    path = place_of(name)
+    path = resolve_path(name)
     if path.exists():
         return
     if str(path) != name or not is_plausible_hub_id(name):

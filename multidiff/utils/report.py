@@ -63,6 +63,6 @@ def checked_counts(counts: Mapping[str, int]) -> int:
         InputError: if that is nothing.
     """
     if min(counts.values()) < 0 or not any(counts.values()):
-        told = " ".join(f"--{name} {count}" for name, count in counts.items())
-        raise InputError(f"{told}: there is nothing to measure")
+        described = " ".join(f"--{name} {count}" for name, count in counts.items())
+        raise InputError(f"{described}: there is nothing to measure")
     return max(counts.values())

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from sounds import RATE, STARTER, speech, tones
 
 from multidiff.audio import synthesis
-from multidiff.audio.data.segments import Source
+from multidiff.audio.data.segments import AudioSource
 from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
-from multidiff.utils.files import refused as refused_by_system
+from multidiff.utils.files import write_error as refused_by_system
 
 HIFIGAN = PRESETS["hifigan-22k"]
 CLIP = "starter:speech/LJ80-07.flac"
@@ -49,8 +49,8 @@ def samples(path):
 def test_the_main_job(tmp_path, capsys, vocoder):
     """A recording's mel becomes a sound of the same length, and the speed is told."""
     out = tmp_path / "spoken.wav"
-    told = does(capsys, "synth", CLIP, "-o", out, *vocoder)
-    assert "real-time factor" in told and "1 thread" in told and str(out) in told
+    reported = does(capsys, "synth", CLIP, "-o", out, *vocoder)
+    assert "real-time factor" in reported and "1 thread" in reported and str(out) in reported
     assert len(samples(out)) == len(speech("LJ80-07")[0])
     assert soundfile.info(out).samplerate == RATE
 
@@ -62,8 +62,8 @@ def test_the_shipped_model_speaks_better_than_griffin_lim(tmp_path, capsys):
     clean = speech("LJ80-07", seconds=3.0)[0]
     clean = clean[: len(clean) // 256 * 256]
     soundfile.write(said, clean.numpy(), RATE)
-    told = facts(capsys, "synth", said, "-o", out)
-    assert told["steps"] <= 8 and told["outputs"][0]["output"] == str(out)
+    reported = facts(capsys, "synth", said, "-o", out)
+    assert reported["steps"] <= 8 and reported["outputs"][0]["output"] == str(out)
     made = torch.from_numpy(samples(out))[: len(clean)]
     ours = compare(clean, made, HIFIGAN)
     theirs = compare(clean, griffin_lim(HIFIGAN.mel(clean[None])[0], HIFIGAN, len(clean)), HIFIGAN)
@@ -78,7 +78,7 @@ def test_seeds_and_steps(tmp_path, capsys, vocoder, clip):
 
     first = made("--seed", 1)
     assert made("--seed", 1) == first
-    others = [made("--seed", 2), made("--seed", 1, "--steps", 5), made("--solver", "dpm++")]
+    others = [made("--seed", 2), made("--seed", 1, "--steps", 5), made("--sampler", "dpm++")]
     assert len({first, *others}) == 4
 
 
@@ -109,13 +109,13 @@ def test_a_folder_of_all_kinds_of_sound(tmp_path, capsys, vocoder):
     soundfile.write(folder / "mp3.mp3", wave, 44100)
     soundfile.write(folder / "fast.wav", np.repeat(wave, 16), 384000)
     soundfile.write(folder / "slow.wav", wave, 8000)
-    told = facts(capsys, "synth", tmp_path / "in", "-o", tmp_path / "out", *vocoder)
-    outputs = {Path(one["output"]).stem: one["seconds"] for one in told["outputs"]}
+    reported = facts(capsys, "synth", tmp_path / "in", "-o", tmp_path / "out", *vocoder)
+    outputs = {Path(one["output"]).stem: one["seconds"] for one in reported["outputs"]}
     assert set(outputs) == {"eight", "float", "deep", "ogg", "mp3", "fast", "slow"}
     for path in folder.iterdir():
         wanted = SoundFile(path).length / SoundFile(path).rate_hz
         assert outputs[path.stem] == pytest.approx(wanted, abs=1.5 / RATE)
-    assert told["real_time_factor"] > 0 and told["threads"] == 1
+    assert reported["real_time_factor"] > 0 and reported["threads"] == 1
 
 
 def test_shortest_and_odd_lengths(tmp_path, capsys, vocoder):
@@ -127,8 +127,8 @@ def test_shortest_and_odd_lengths(tmp_path, capsys, vocoder):
 
 def test_one_bad_file_does_not_stop_the_others(tmp_path, capsys, vocoder, clip):
     (clip.parent / "bad.wav").write_text("no sound")
-    told = complains(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder)
-    assert "bad.wav" in told
+    reported = complains(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder)
+    assert "bad.wav" in reported
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["clip.wav"]
 
 
@@ -149,8 +149,8 @@ def test_a_full_folder_for_temporary_files_stops_recordings_alone(
         close = flush = write  # what is left in the buffer cannot be written either
 
     monkeypatch.setattr(synthesis.tempfile, "NamedTemporaryFile", lambda *_, **__: Full())
-    told = complains(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder, lines=2)
-    for line, name in zip(told.splitlines(), ("c.wav", "clip.wav"), strict=True):
+    reported = complains(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder, lines=2)
+    for line, name in zip(reported.splitlines(), ("c.wav", "clip.wav"), strict=True):
         assert name in line and "the disk is full" in line and "TMPDIR" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.wav"]
 
@@ -162,7 +162,9 @@ def test_hidden_files_are_no_inputs(tmp_path, capsys, vocoder, clip):
     (clip.parent / ".Trash" / "b.wav").write_bytes(clip.read_bytes())
     found = facts(capsys, "synth", clip.parent, "-o", tmp_path / "out", *vocoder)
     assert [Path(one["input"]).name for one in found["outputs"]] == ["clip.wav"]
-    assert [Path(one.source).name for one in Source(str(clip.parent)).recordings()] == ["clip.wav"]
+    assert [Path(one.source).name for one in AudioSource(str(clip.parent)).recordings()] == [
+        "clip.wav"
+    ]
 
 
 def test_text_is_read_by_espeak(tmp_path, capsys, vocoder, monkeypatch, clip):
@@ -179,8 +181,8 @@ def test_text_is_read_by_espeak(tmp_path, capsys, vocoder, monkeypatch, clip):
     assert asked[0][0].endswith("espeak-ng") and asked[0][-2:] == ["--", "-v is no option"]
     assert len(samples(tmp_path / "a.wav")) == RATE
     monkeypatch.setattr(synthesis.shutil, "which", lambda name: None)
-    told = complains(capsys, "synth", "--text", "Hello.", "-o", tmp_path / "b.wav", *vocoder)
-    assert "espeak-ng" in told and "install" in told
+    reported = complains(capsys, "synth", "--text", "Hello.", "-o", tmp_path / "b.wav", *vocoder)
+    assert "espeak-ng" in reported and "install" in reported
 
 
 def test_two_processes_share_a_folder(tmp_path, small_vocoder):
@@ -191,8 +193,8 @@ def test_two_processes_share_a_folder(tmp_path, small_vocoder):
     command = ["synth", folder, "--model", small_vocoder, "--json"]
     together = run(*command, "-o", tmp_path / "two", program=LAUNCH)
     assert together.returncode == 0, together.stderr
-    told = [json.loads(line) for line in together.stdout.splitlines() if line.startswith("{")]
-    assert sorted(len(one["outputs"]) for one in told) == [2, 3]
+    reported = [json.loads(line) for line in together.stdout.splitlines() if line.startswith("{")]
+    assert sorted(len(one["outputs"]) for one in reported) == [2, 3]
     alone = run(*command, "-o", tmp_path / "one")
     assert alone.returncode == 0
     for path in (tmp_path / "one").iterdir():
@@ -223,20 +225,20 @@ def test_memory_does_not_grow_with_the_recording(tmp_path, small_vocoder):
 
 def test_sample_reads_a_mel_several_ways(tmp_path, capsys, small_vocoder, clip):
     out = tmp_path / "out"
-    told = facts(capsys, "sample", small_vocoder, "--prompt", clip, "-n", 2, "-o", out)
-    assert [Path(one["output"]).name for one in told["outputs"]] == ["clip-0.wav", "clip-1.wav"]
+    reported = facts(capsys, "sample", small_vocoder, "--prompt", clip, "-n", 2, "-o", out)
+    assert [Path(one["output"]).name for one in reported["outputs"]] == ["clip-0.wav", "clip-1.wav"]
     assert (out / "clip-0.wav").read_bytes() != (out / "clip-1.wav").read_bytes()
     assert "--prompt" in complains(capsys, "sample", small_vocoder, "-o", out)
     assert "-o" in complains(capsys, "sample", small_vocoder, "--prompt", clip)
     wrong = ["sample", small_vocoder, "--prompt", clip, "-o", out]
-    assert "--guidance" in complains(capsys, *wrong, "--guidance", 2)
+    assert "--guidance-scale" in complains(capsys, *wrong, "--guidance-scale", 2)
     assert "--sharp" in complains(capsys, *wrong, "--sharp", 2)
 
 
 def test_eval_puts_griffin_lim_beside_the_model(capsys, small_vocoder, clip):
-    told = facts(capsys, "eval", small_vocoder, clip.parent)
-    assert told["clips"] == 1
-    systems = {one["system"]: one for one in told["systems"]}
+    reported = facts(capsys, "eval", small_vocoder, clip.parent)
+    assert reported["clips"] == 1
+    systems = {one["system"]: one for one in reported["systems"]}
     assert any("Griffin-Lim" in name for name in systems) and len(systems) >= 2
     wanted = {"pesq", "stoi", "estoi", "log_mel_l1", "multi_stft", "mcd", "voicing_f1"}
     assert all(wanted <= one.keys() for one in systems.values())
@@ -251,8 +253,8 @@ def test_eval_searches_plans_and_keeps_them(tmp_path, capsys, small_vocoder, cli
 
     folder = shutil.copytree(small_vocoder, tmp_path / "model")
     before = multidiff.load(folder).plan(2)
-    told = does(capsys, "eval", folder, clip.parent, "--search-steps", "2")
-    assert "2 evaluations" in told
+    reported = does(capsys, "eval", folder, clip.parent, "--search-steps", "2")
+    assert "2 evaluations" in reported
     assert multidiff.load(folder).plan(2) != before
     assert multidiff.load(folder).plan(2).num_steps == 2
 
@@ -260,8 +262,8 @@ def test_eval_searches_plans_and_keeps_them(tmp_path, capsys, small_vocoder, cli
 def test_eval_refuses_what_holds_no_sound(tmp_path, capsys, small_vocoder):
     assert "no sound files" in complains(capsys, "eval", small_vocoder, tmp_path)
     for data in ([tmp_path], []):
-        told = complains(capsys, "eval", small_vocoder, *data, "--search-steps", "four")
-        assert "--search-steps four" in told
+        reported = complains(capsys, "eval", small_vocoder, *data, "--search-steps", "four")
+        assert "--search-steps four" in reported
 
 
 # -------------------------------------------------------------------------------- bad input
@@ -300,8 +302,8 @@ def bad_sounds(folder):
 def test_sounds_that_cannot_be_used(tmp_path, capsys, vocoder):
     for name, reason in bad_sounds(tmp_path).items():
         out = tmp_path / "out" / "a.wav"
-        told = complains(capsys, "synth", tmp_path / name, "-o", out, *vocoder)
-        assert name in told and reason in told
+        reported = complains(capsys, "synth", tmp_path / name, "-o", out, *vocoder)
+        assert name in reported and reason in reported
         assert not out.parent.exists() or not list(out.parent.iterdir()), name
 
 
@@ -329,8 +331,8 @@ def test_mels_that_cannot_be_used(tmp_path, capsys, vocoder):
     out = tmp_path / "out" / "a.wav"
     for name, (array, reason) in bad_mels().items():
         np.save(tmp_path / f"{name}.npy", array)
-        told = complains(capsys, "synth", tmp_path / f"{name}.npy", "-o", out, *vocoder)
-        assert name in told and reason in told, told
+        reported = complains(capsys, "synth", tmp_path / f"{name}.npy", "-o", out, *vocoder)
+        assert name in reported and reason in reported, reported
     np.savez(tmp_path / "rate.npz", mel=bad_mels()["nan"][0], sample_rate_hz=24000)
     assert "24000" in complains(capsys, "synth", tmp_path / "rate.npz", "-o", out, *vocoder)
     (tmp_path / "words.npy").write_text("words")
@@ -347,11 +349,11 @@ def test_wrong_options(tmp_path, capsys, vocoder, clip):
         (["--steps", "10000000"], "10000000"),
         (["--steps", "-3"], "-3"),
         (["--steps", "many"], "integer"),
-        (["--solver", "euler"], "euler"),
+        (["--sampler", "euler"], "euler"),
         (["--text", "and a file"], "not both"),
     ):
-        told = complains(capsys, "synth", clip, "-o", out, *vocoder, *options)
-        assert reason in told
+        reported = complains(capsys, "synth", clip, "-o", out, *vocoder, *options)
+        assert reason in reported
     assert "no model 'spech'" in complains(capsys, "synth", clip, "-o", out, "--model", "spech")
     assert "INPUT" in complains(capsys, "synth", "-o", out, *vocoder)
     assert ".mp3" in complains(capsys, "synth", clip, "-o", tmp_path / "b.mp3", *vocoder)
@@ -360,16 +362,16 @@ def test_wrong_options(tmp_path, capsys, vocoder, clip):
     same = tmp_path / "other" / "clip.wav"
     same.parent.mkdir()
     same.write_bytes(clip.read_bytes())
-    told = complains(capsys, "synth", clip, same, "-o", tmp_path / "both", *vocoder)
-    assert "as would" in told
+    reported = complains(capsys, "synth", clip, same, "-o", tmp_path / "both", *vocoder)
+    assert "as would" in reported
     assert not out.parent.exists() and not (tmp_path / "both").exists()
 
 
 def test_places_that_cannot_be_written(tmp_path, capsys, vocoder, clip):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file" / "a.wav", Path("/proc/nowhere/a.wav"), Path("/dev/null/a.wav")):
-        told = complains(capsys, "synth", clip, "-o", out, *vocoder)
-        assert str(out) in told
+        reported = complains(capsys, "synth", clip, "-o", out, *vocoder)
+        assert str(out) in reported
     # Root may write everywhere, so that there are no rights is played.
     assert "no right" in str(refused_by_system(tmp_path / "a.wav", PermissionError(13, "denied")))
 
@@ -384,8 +386,8 @@ def test_a_full_disk(tmp_path, small_vocoder):
     sound = tmp_path / "long.npy"
     np.save(sound, HIFIGAN.mel(speech()[:, :102400])[0].numpy())
     out = tmp_path / "out" / "a.wav"
-    told = refused("synth", sound, "-o", out, "--model", small_vocoder, preexec_fn=limit)
-    assert str(out) in told
+    reported = refused("synth", sound, "-o", out, "--model", small_vocoder, preexec_fn=limit)
+    assert str(out) in reported
     assert not list(out.parent.iterdir())
 
 
@@ -413,8 +415,8 @@ def test_a_checkpoint_of_lmnts_speaks(tmp_path, capsys, clip):
         {"model": wavegrad.WaveGrad(params).state_dict(), "step": 1, "params": dict(params)},
         tmp_path / "theirs.pt",
     )
-    told = does(capsys, "convert", tmp_path / "theirs.pt", tmp_path / "model")
-    assert "lmnt" in told
+    reported = does(capsys, "convert", tmp_path / "theirs.pt", tmp_path / "model")
+    assert "lmnt" in reported
     out = tmp_path / "a.wav"
     does(capsys, "synth", clip, "-o", out, "--model", tmp_path / "model", "--steps", 2)
     assert len(samples(out)) == RATE

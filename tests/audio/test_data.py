@@ -8,7 +8,7 @@ import soundfile
 import torch
 from sounds import RATE, STARTER, speech, tones
 
-from multidiff.audio.data.segments import Source, SpeechSegments, band_edge_hz, prepare
+from multidiff.audio.data.segments import AudioSource, SpeechSegments, band_edge_hz, prepare
 from multidiff.audio.data.sound import SoundFile, find_sounds, write_sound
 from multidiff.audio.mel import preset_named
 from multidiff.utils.errors import InputError
@@ -81,10 +81,10 @@ def test_what_is_no_sound_is_named(tmp_path, kind):
     make, reason = BAD_SOUNDS[kind]
     path = tmp_path / "bad.wav"
     make(path)
-    with pytest.raises(InputError, match=reason) as told:
+    with pytest.raises(InputError, match=reason) as reported:
         SoundFile(path).read(RATE)
-    assert str(path) in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(path) in str(reported.value)
+    assert "\n" not in str(reported.value)
 
 
 def test_sound_is_written_as_wav_or_flac(tmp_path):
@@ -111,7 +111,7 @@ def test_a_list_of_files_and_ljspeechs(tmp_path):
     write(tmp_path / "clip.flac", speech(seconds=1)[0].numpy())
     listing = tmp_path / "metadata.csv"
     listing.write_text('LJ-1|He said "no."|he said no\nclip.flac|Other words\n\n')
-    names = [one.name for one in Source(str(listing)).recordings()]
+    names = [one.name for one in AudioSource(str(listing)).recordings()]
     assert names == [str(tmp_path / "wavs" / "LJ-1.wav"), str(tmp_path / "clip.flac")]
 
 
@@ -120,24 +120,24 @@ def test_a_data_set_in_a_folder(tmp_path):
     files = sorted(STARTER.glob("*.flac"))[:2]
     rows = {"audio": [{"bytes": f.read_bytes(), "path": f.name} for f in files], "text": ["a", "b"]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "part.parquet")
-    found = Source(str(tmp_path)).recordings()
+    found = AudioSource(str(tmp_path)).recordings()
     assert len(found) == 2 and found[1].name == f"{tmp_path}[1]"
     wanted = SoundFile(files[1]).read(RATE)
     assert torch.equal(found[1].read(RATE), wanted)
     with pytest.raises(InputError, match="no column 'sound'"):
-        Source(str(tmp_path), dataset_column="sound").recordings()
+        AudioSource(str(tmp_path), dataset_column="sound").recordings()
 
 
 def test_a_source_that_is_nothing(tmp_path):
     with pytest.raises(InputError, match="no such file or folder of recordings"):
-        Source(str(tmp_path / "nowhere")).recordings()
+        AudioSource(str(tmp_path / "nowhere")).recordings()
     (tmp_path / "empty.csv").write_text("\n")
     with pytest.raises(InputError, match="names no files"):
-        Source(str(tmp_path / "empty.csv")).recordings()
+        AudioSource(str(tmp_path / "empty.csv")).recordings()
 
 
 def test_held_out_recordings_are_never_trained_on():
-    source = Source("starter:speech", held_out_every=4)
+    source = AudioSource("starter:speech", held_out_every=4)
     kept = {one.name for one in source.recordings(held_out=True)}
     trained = {one.name for one in source.recordings(held_out=False)}
     assert len(kept) == 1 and len(trained) == 3 and not kept & trained
@@ -149,7 +149,7 @@ def test_held_out_recordings_are_never_trained_on():
 
 @pytest.mark.parametrize("mel", ["hifigan-22k", "wavegrad-paper-24k", "ivanvovk-wavegrad"])
 def test_segments_are_cut_from_whole_mels(mel):
-    segments = SpeechSegments([Source("starter:speech")], mel, segment_frames=20)
+    segments = SpeechSegments([AudioSource("starter:speech")], mel, segment_frames=20)
     preset = segments.preset
     example = segments.example(3, np.random.default_rng(0))
     assert example["wave"].shape == (20 * preset.hop_length,)
@@ -167,7 +167,9 @@ def test_segments_are_cut_from_whole_mels(mel):
 
 
 def test_a_random_gain_moves_sound_and_mel_alike():
-    segments = SpeechSegments([Source("starter:speech")], segment_frames=40, gain_db=(-20.0, -20.0))
+    segments = SpeechSegments(
+        [AudioSource("starter:speech")], segment_frames=40, gain_db=(-20.0, -20.0)
+    )
     example = segments.example(0, np.random.default_rng(0))
     mel = HIFIGAN.mel(example["wave"][None])[0]
     # Inner frames only: those of a segment alone see mirrored edges. Floored levels stay.
@@ -176,7 +178,7 @@ def test_a_random_gain_moves_sound_and_mel_alike():
 
 
 def test_an_epoch_visits_recordings_by_their_length():
-    segments = SpeechSegments([Source("starter:speech", repeat=2)], segment_frames=64)
+    segments = SpeechSegments([AudioSource("starter:speech", repeat=2)], segment_frames=64)
     visits = torch.bincount(torch.tensor(segments.visits))
     frames = torch.tensor([u.mel.shape[1] for u in segments.utterances])
     assert torch.equal(visits, 2 * ((frames + 63) // 64))
@@ -184,7 +186,7 @@ def test_an_epoch_visits_recordings_by_their_length():
 
 def test_short_recordings_are_padded(tmp_path):
     write(tmp_path / "short.wav", speech(seconds=1)[0, 5000:5900].numpy())
-    segments = SpeechSegments([Source(str(tmp_path))], segment_frames=64)
+    segments = SpeechSegments([AudioSource(str(tmp_path))], segment_frames=64)
     example = segments.example(0, np.random.default_rng(0))
     assert example["wave"].shape == (64 * 256,)
     assert float(example["wave"][1000:].abs().max()) == 0
@@ -197,13 +199,13 @@ def test_bad_recordings_are_skipped_by_name(tmp_path, caplog):
     write(tmp_path / "nan.wav", np.full(900, np.nan), subtype="FLOAT")
     (tmp_path / "text.wav").write_text("no sound")
     with caplog.at_level(logging.WARNING):
-        segments = SpeechSegments([Source(str(tmp_path))], segment_frames=8)
+        segments = SpeechSegments([AudioSource(str(tmp_path))], segment_frames=8)
     assert [u.name for u in segments.utterances] == [str(tmp_path / "good.wav")]
     for name in ("silent", "nan", "text"):
         assert f"skipped: {tmp_path / name}.wav" in caplog.text
     (tmp_path / "good.wav").unlink()
     with pytest.raises(InputError, match="no usable recordings"):
-        SpeechSegments([Source(str(tmp_path))], segment_frames=8)
+        SpeechSegments([AudioSource(str(tmp_path))], segment_frames=8)
 
 
 def test_the_band_of_a_narrow_recording():

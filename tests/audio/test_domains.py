@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sounds import speech, tones
 
 from multidiff.audio.mel import PRESETS, preset_named
-from multidiff.audio.vocoder.domains import WaveformDomain, WhitenedDomain
+from multidiff.audio.vocoder.domains import SpectralDomain, WaveformDomain
 from multidiff.audio.vocoder.envelope import Envelope, on_state_frames, smooth_bands
-from multidiff.audio.vocoder.mdct import LappedTransform
+from multidiff.audio.vocoder.mdct import MDCT
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import LogSNRSchedule
 from multidiff.utils.errors import InputError
@@ -22,7 +22,7 @@ from multidiff.utils.errors import InputError
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40).map(lambda n: 2 * n), st.integers(1, 20), st.integers(1, 3))
 def test_lapped_transform_is_orthonormal_and_undone(hop, count, batch):
-    transform = LappedTransform(hop)
+    transform = MDCT(hop)
     wave = torch.randn(batch, hop * count, dtype=torch.float64)
     coefficients = transform.forward(wave)
     assert coefficients.shape == (batch, hop, count + 1)
@@ -39,13 +39,13 @@ def test_lapped_transform_against_a_cosine_transform():
         a, b, c, d = (frames[number * hop : (number + 2) * hop] * window).reshape(4, hop // 2)
         folded = np.concatenate([-c[::-1] - d, a - b[::-1]])
         wanted = scipy.fft.dct(folded, type=4, norm="ortho")
-        found = LappedTransform(hop).forward(wave)[0, :, number].numpy()
+        found = MDCT(hop).forward(wave)[0, :, number].numpy()
         np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
 def test_lapped_transform_keeps_white_noise_white():
     noise = torch.randn(1, 128 * 4000, generator=torch.Generator().manual_seed(0))
-    coefficients = LappedTransform(128).forward(noise)[0, :, 1:-1]
+    coefficients = MDCT(128).forward(noise)[0, :, 1:-1]
     assert float(coefficients.std()) == pytest.approx(1, abs=0.005)
     neighbours = (coefficients[:, 1:] * coefficients[:, :-1]).mean()
     assert abs(float(neighbours)) < 0.005
@@ -53,35 +53,35 @@ def test_lapped_transform_keeps_white_noise_white():
 
 def test_odd_hops_are_refused():
     with pytest.raises(ValueError, match="even and positive"):
-        LappedTransform(7)
+        MDCT(7)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize("hop", [64, 128])
 def test_decoding_undoes_encoding(name, hop):
-    domain = WhitenedDomain(name, hop)
+    domain = SpectralDomain(name, hop)
     cycle = math.lcm(hop, domain.preset.hop_length)
     wave = speech()[:, : speech().shape[1] // cycle * cycle]
     mel = domain.preset.mel(wave)
     encoded = domain.encode({"wave": wave, "mel": mel}, None)
-    assert tuple(encoded.clean.shape) == domain.state_shape(1, mel.shape[2])
-    torch.testing.assert_close(domain.decode(encoded.clean, mel), wave, rtol=0, atol=1e-5)
+    assert tuple(encoded.x0.shape) == domain.state_shape(1, mel.shape[2])
+    torch.testing.assert_close(domain.decode(encoded.x0, mel), wave, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="give it as the condition"):
-        domain.decode(encoded.clean)
+        domain.decode(encoded.x0)
 
 
 def test_waveform_domain_is_the_waveform():
     domain = WaveformDomain("wavegrad-paper-24k")
     wave = tones()[:, : 300 * 60]
     encoded = domain.encode({"wave": wave, "mel": domain.preset.mel(wave)}, None)
-    assert encoded.clean is wave
+    assert encoded.x0 is wave
     assert domain.state_shape(1, encoded.condition.shape[2]) == (1, 18000)
     assert domain.state_start(7) == 2100
 
 
 def test_whitened_speech_has_even_size():
     """Over the band the state's level varies by half of the decibels that speech's does."""
-    domain = WhitenedDomain("hifigan-22k", 128)
+    domain = SpectralDomain("hifigan-22k", 128)
     wave = speech()[:, : speech().shape[1] // 256 * 256]
     state = domain.to_state(wave, domain.preset.mel(wave))[0]
     plain = domain.transform.forward(wave)[0]
@@ -95,7 +95,7 @@ def test_whitened_speech_has_even_size():
 
 
 def test_gain_changes_the_mel_and_not_the_state():
-    domain = WhitenedDomain("hifigan-22k", 128)
+    domain = SpectralDomain("hifigan-22k", 128)
     wave = speech()[:, : 256 * 200]
     states = [domain.to_state(gain * wave, domain.preset.mel(gain * wave)) for gain in (1.0, 0.5)]
     assert float((states[0] - states[1]).abs().median()) < 0.01
@@ -121,11 +121,11 @@ def test_a_hop_that_does_not_fit():
     with pytest.raises(ValueError, match="is not a multiple"):
         Envelope(preset_named("hifigan-22k"), 96)
     with pytest.raises(InputError, match="no mel preset"):
-        WhitenedDomain("mel-22k")
+        SpectralDomain("mel-22k")
 
 
 def test_loss_counts_only_the_recorded_band():
-    domain = WhitenedDomain("hifigan-22k", 128)
+    domain = SpectralDomain("hifigan-22k", 128)
     wave = speech()[:, : 256 * 20].repeat(2, 1)
     mel = domain.preset.mel(wave)
     batch = {"wave": wave, "mel": mel, "band_hz": torch.tensor([11025.0, 4000.0])}
@@ -136,16 +136,16 @@ def test_loss_counts_only_the_recorded_band():
 
 
 def test_spectral_loss_is_zero_for_the_truth_and_grows_with_the_signal():
-    domain = WhitenedDomain("hifigan-22k", 128, spectral_weight=0.5)
-    process = GaussianProcess(LogSNRSchedule(9, -7), "velocity")
+    domain = SpectralDomain("hifigan-22k", 128, spectral_weight=0.5)
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
     wave = speech()[:, : 256 * 40].repeat(2, 1)
     encoded = domain.encode({"wave": wave, "mel": domain.preset.mel(wave)}, None)
     level = process.schedule.at(torch.tensor([0.1, 0.9]))
-    corrupted = process.corrupt(encoded.clean, level, torch.Generator().manual_seed(0))
-    truth = process.estimate(process.prediction.target(corrupted), corrupted.noisy, level)
+    corrupted = process.corrupt(encoded.x0, level, torch.Generator().manual_seed(0))
+    truth = process.estimate(process.prediction.target(corrupted), corrupted.xt, level)
     right = domain.extra_losses(encoded, corrupted, truth, process)["spectral"]
     assert float(right.max()) < 1e-3
-    wrong = process.estimate(torch.zeros_like(corrupted.noisy), corrupted.noisy, level)
+    wrong = process.estimate(torch.zeros_like(corrupted.xt), corrupted.xt, level)
     found = domain.extra_losses(encoded, corrupted, wrong, process)["spectral"]
     assert float(found.min()) > 0.001
-    assert WhitenedDomain("hifigan-22k").extra_losses(encoded, corrupted, truth, process) == {}
+    assert SpectralDomain("hifigan-22k").extra_losses(encoded, corrupted, truth, process) == {}

@@ -14,9 +14,9 @@ from multidiff.audio.data.mel_guard import MelStatistics, fault_of
 from multidiff.audio.data.mel_input import mel_batch
 from multidiff.audio.data.mel_scale import mel_scale_named
 from multidiff.audio.mel import PRESETS, MelPreset
-from multidiff.audio.vocoder.domains import WhitenedDomain
-from multidiff.audio.vocoder.inference_schedule import EvenPlans
-from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser
+from multidiff.audio.vocoder.domains import SpectralDomain
+from multidiff.audio.vocoder.inference_schedule import EvenSchedules
+from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import LogSNRSchedule
@@ -41,9 +41,9 @@ def fault(mel, preset=HIFIGAN):
 
 def tiny():
     torch.manual_seed(0)
-    process = GaussianProcess(LogSNRSchedule(9, -7), "velocity")
-    plans = EvenPlans(projections=1, polish=1, steps=2)
-    return Vocoder(WhitenedDomain(), process, FrameDenoiser(width=16, depth=1), plans).eval()
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
+    plans = EvenSchedules(projections=1, final_projections=1, steps=2)
+    return Vocoder(SpectralDomain(), process, MDCTDenoiser(width=16, depth=1), plans).eval()
 
 
 # ------------------------------------------------------------------------- wrong scales

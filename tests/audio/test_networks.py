@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from sounds import speech
 
-from multidiff.audio.data.segments import Source, SpeechSegments
-from multidiff.audio.vocoder.domains import WaveformDomain, WhitenedDomain
-from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser, log_energy, wiener_velocity
+from multidiff.audio.data.segments import AudioSource, SpeechSegments
+from multidiff.audio.vocoder.domains import SpectralDomain, WaveformDomain
+from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser, log_energy, wiener_velocity
 from multidiff.audio.vocoder.wavegrad import (
     FACTORS,
     StretchedConv,
@@ -169,27 +169,27 @@ def test_the_embedding_scale_matters():
 
 def test_wiener_velocity_is_the_best_for_gaussian_coefficients():
     """For clean ~ N(0, S) the best velocity of Gaussian data, at every level and strength."""
-    process = GaussianProcess(LogSNRSchedule(9, -7), "velocity")
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
     level = process.schedule.at(torch.linspace(0, 1, 9))
-    noisy = torch.randn(9, 4)
+    xt = torch.randn(9, 4)
     for strength in (0.01, 1.0, 30.0):
         log_strength = torch.full((9, 4), strength).log()
-        estimate = process.estimate(wiener_velocity(log_strength, noisy, level), noisy, level)
+        estimate = process.estimate(wiener_velocity(log_strength, xt, level), xt, level)
         alpha, sigma = level.alpha[:, None], level.sigma[:, None]
-        wanted = alpha * strength / (alpha**2 * strength + sigma**2) * noisy
-        torch.testing.assert_close(estimate.clean, wanted.float(), rtol=1e-4, atol=1e-5)
+        wanted = alpha * strength / (alpha**2 * strength + sigma**2) * xt
+        torch.testing.assert_close(estimate.x0, wanted.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_wiener_velocity_is_bounded_and_nothing_at_the_clean_end():
-    noisy = torch.ones(2, 3)
+    xt = torch.ones(2, 3)
     extreme = torch.tensor([[-99.0, 0.0, 99.0]]).expand(2, 3)
-    found = wiener_velocity(extreme, noisy, levels(1.0, 1e-4))
+    found = wiener_velocity(extreme, xt, levels(1.0, 1e-4))
     assert torch.isfinite(found).all() and float(found[0].abs().max()) == 0
 
 
 def test_a_tones_energy_does_not_come_and_go_with_its_phase():
     """Single MDCT coefficients of a tone vary over frames by their whole size."""
-    domain = WhitenedDomain("hifigan-22k", 128)
+    domain = SpectralDomain("hifigan-22k", 128)
     time = torch.arange(128 * 200) / 22050
     tone = domain.transform.forward(torch.sin(2 * torch.pi * 1000.3 * time)[None])[:, :, 20:-20]
     loudest = int(tone.square().mean(dim=2).argmax())
@@ -201,14 +201,14 @@ def test_a_tones_energy_does_not_come_and_go_with_its_phase():
 def test_frame_denoiser_is_local():
     """Far frames do not reach a frame, so long mels can be cut into pieces."""
     torch.manual_seed(0)
-    network = FrameDenoiser(width=16, depth=3).eval()
+    network = MDCTDenoiser(width=16, depth=3).eval()
     torch.nn.init.normal_(network.write.weight)
-    noisy, mel = torch.randn(1, 128, 161), torch.randn(1, 80, 80)
-    changed_noisy, changed_mel = noisy.clone(), mel.clone()
+    xt, mel = torch.randn(1, 128, 161), torch.randn(1, 80, 80)
+    changed_noisy, changed_mel = xt.clone(), mel.clone()
     changed_noisy[..., 60:] += 1
     changed_mel[..., 30:] += 1
     with torch.no_grad():
-        one = network(noisy, levels(0.5), mel)
+        one = network(xt, levels(0.5), mel)
         other = network(changed_noisy, levels(0.5), changed_mel)
     reach = 1 + 3 * 3 + 1  # the reading convolution, three blocks, half a mel frame
     assert torch.equal(one[..., : 58 - reach], other[..., : 58 - reach])
@@ -217,7 +217,7 @@ def test_frame_denoiser_is_local():
 
 def test_frame_denoiser_starts_without_an_opinion():
     """Untrained it returns the Wiener estimate for strength 1, which is velocity 0."""
-    network = FrameDenoiser(width=16, depth=1)
+    network = MDCTDenoiser(width=16, depth=1)
     assert (
         float(network(torch.randn(1, 128, 5), levels(0.5), torch.randn(1, 80, 2)).abs().max()) == 0
     )
@@ -228,14 +228,14 @@ def test_frame_denoiser_starts_without_an_opinion():
 def test_a_denoiser_overfits_one_segment(kind):
     torch.manual_seed(0)
     if kind == "frames":
-        domain, network = WhitenedDomain("hifigan-22k"), FrameDenoiser(width=64, depth=2)
-        process = GaussianProcess(LogSNRSchedule(9, -7), "velocity", objective=SimpleLoss("l1"))
+        domain, network = SpectralDomain("hifigan-22k"), MDCTDenoiser(width=64, depth=2)
+        process = GaussianProcess(LogSNRSchedule(9, -7), "v", objective=SimpleLoss("l1"))
         wave = speech("LJ80-07")[:, 256 * 60 : 256 * 76]
     else:
         domain = WaveformDomain("wavegrad-paper-24k")
         network = WaveGrad("wavegrad-paper-24k", first_channels=96)
         schedule = BetaSchedule.linear(1000, 1e-6, 0.01)
-        process = GaussianProcess(schedule, "noise", objective=SimpleLoss("l1"))
+        process = GaussianProcess(schedule, "epsilon", objective=SimpleLoss("l1"))
         wave = speech("LJ80-07")[:, 300 * 60 : 300 * 72]
     batch = {"wave": wave.repeat(8, 1), "mel": domain.preset.mel(wave).repeat(8, 1, 1)}
     task = DiffusionTask(domain, process, network)
@@ -254,9 +254,9 @@ def test_a_denoiser_overfits_one_segment(kind):
 
 def test_the_first_hundred_steps_on_speech_help():
     torch.manual_seed(0)
-    source = Source("starter:speech", held_out_every=4)
-    process = GaussianProcess(LogSNRSchedule(9, -7), "velocity")
-    task = DiffusionTask(WhitenedDomain(), process, FrameDenoiser(width=48, depth=2))
+    source = AudioSource("starter:speech", held_out_every=4)
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
+    task = DiffusionTask(SpectralDomain(), process, MDCTDenoiser(width=48, depth=2))
     held_out = Batches(SpeechSegments([source], segment_frames=32, held_out=True), 16)
 
     def loss():

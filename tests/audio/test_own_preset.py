@@ -56,10 +56,10 @@ def test_files_of_it_carry_it(tmp_path, capsys, trained):
     does(capsys, "synth", tmp_path / "own.npz", "-o", tmp_path / "a.wav", "--model", trained)
     hifigan = multidiff.load("speech").preset
     write_mel(tmp_path / "other.npz", hifigan.mel(speech(seconds=1)[:, :20480])[0], hifigan)
-    told = complains(
+    reported = complains(
         capsys, "synth", tmp_path / "other.npz", "-o", tmp_path / "b.wav", "--model", trained
     )
-    assert "was made with preset hifigan-22k" in told or "win_length" in told
+    assert "was made with preset hifigan-22k" in reported or "win_length" in reported
     with pytest.raises(InputError, match="n_mels 40"):
         read_mel(tmp_path / "own.npz", hifigan)
 

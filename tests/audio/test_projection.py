@@ -7,7 +7,7 @@ from sounds import speech
 from multidiff.audio.mel import PRESETS
 from multidiff.audio.metrics.pairs import log_mel_l1
 from multidiff.audio.metrics.spectral import magnitude, spectral_distance
-from multidiff.audio.vocoder.projection import MelProjection, bin_shares
+from multidiff.audio.vocoder.projection import MelProjection, bin_ratios
 
 HIFIGAN = PRESETS["hifigan-22k"]
 
@@ -65,8 +65,8 @@ def test_momentum_is_bounded():
 
 
 def test_shares_of_a_bin_add_up_to_one():
-    shares = bin_shares(HIFIGAN, torch.zeros(1))
-    total = shares.sum(dim=1)
+    ratios = bin_ratios(HIFIGAN, torch.zeros(1))
+    total = ratios.sum(dim=1)
     assert set(total.round(decimals=5).tolist()) == {0.0, 1.0}
     assert int((total == 0).sum()) == pytest.approx(512 * (1 - 8000 / 11025), abs=3)
 

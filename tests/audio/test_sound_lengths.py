@@ -12,7 +12,7 @@ from program import RECIPES
 from sounds import RATE, STARTER, tones
 
 from multidiff.audio.data.mp3 import scan
-from multidiff.audio.data.segments import Source, SpeechSegments
+from multidiff.audio.data.segments import AudioSource, SpeechSegments
 from multidiff.audio.data.sound import SoundFile, write_sound
 from multidiff.utils.errors import InputError
 
@@ -112,7 +112,7 @@ def test_training_skips_and_counts_what_is_not_whole(tmp_path, caplog):
     (tmp_path / "cut.wav").write_bytes(TRUNCATED["wav"][0])
     (tmp_path / "joined.wav").write_bytes(2 * WHOLE["wav"])
     with caplog.at_level(logging.WARNING):
-        segments = SpeechSegments([Source(str(tmp_path))], segment_frames=8)
+        segments = SpeechSegments([AudioSource(str(tmp_path))], segment_frames=8)
     assert [len(u.wave) // RATE for u in segments.utterances] == [6]
     assert "skipped: " in caplog.text and "1 of 2 recordings were skipped" in caplog.text
 
@@ -159,7 +159,7 @@ def test_several_channels_are_said_once(tmp_path, capsys, caplog, small_vocoder)
     for name in ("a", "b"):
         (tmp_path / f"{name}.wav").write_bytes(stereo(WAVE[:RATE], WAVE[:RATE]))
     with caplog.at_level(logging.WARNING):
-        Source(str(tmp_path)).recordings()
+        AudioSource(str(tmp_path)).recordings()
         assert "2 of 2 recordings have several channels, which are averaged" in caplog.text
         caplog.clear()
         facts(capsys, "synth", tmp_path, "-o", tmp_path / "out", "--model", small_vocoder)
@@ -198,8 +198,8 @@ def test_a_folder_of_ones_own_trains_the_recipe(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "a.flac").write_bytes((STARTER / "LJ80-07.flac").read_bytes())
     small = ("trainer.steps=1", "trainer.validation_batches=1", "data.batch_size=1",
-             "held_out.batch_size=1", "model.denoiser.depth=1", "model.denoiser.width=16",
-             "model.plans.polish=1", "model.plans.steps=1")  # fmt: skip
+             "validation.batch_size=1", "model.denoiser.depth=1", "model.denoiser.width=16",
+             "model.plans.final_projections=1", "model.plans.steps=1")  # fmt: skip
     monkeypatch.chdir(tmp_path)
     recipe = RECIPES / "audio" / "speech.yaml"
     own = "data.examples.sources.0.path=voice"
@@ -219,17 +219,17 @@ def test_recordings_on_both_sides_of_the_split_are_counted(tmp_path):
     from multidiff.training.batches import Batches
 
     class Model:
-        preset = SpeechSegments([Source("starter:speech")], segment_frames=8).preset
+        preset = SpeechSegments([AudioSource("starter:speech")], segment_frames=8).preset
 
     for number, name in enumerate(("LJ80-07", "LJ80-47", "LJ80-07")):
         (tmp_path / f"{number}.flac").write_bytes((STARTER / f"{name}.flac").read_bytes())
-    source = [Source(str(tmp_path), held_out_every=3)]
+    source = [AudioSource(str(tmp_path), held_out_every=3)]
     data, held_out = (
         Batches(SpeechSegments(source, segment_frames=8, held_out=kept), 1)
         for kept in (False, True)
     )
     assert inspect(Model(), data, held_out) == []
-    twice = Batches(SpeechSegments([Source("starter:speech")], segment_frames=8), 1)
+    twice = Batches(SpeechSegments([AudioSource("starter:speech")], segment_frames=8), 1)
     (line,) = inspect(Model(), twice, held_out)
     assert "1 of 1 held-out recordings are trained on as well" in line
     other = Batches(SpeechSegments(source, "bigvgan-v2-22k-80", segment_frames=8), 1)

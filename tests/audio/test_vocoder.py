@@ -21,16 +21,21 @@ from multidiff.audio.synthesis import (
     synthesize_file,
     trimmed,
 )
-from multidiff.audio.vocoder.domains import WaveformDomain, WhitenedDomain
-from multidiff.audio.vocoder.inference_schedule import EvenPlans, Plan, read_plans, write_plans
-from multidiff.audio.vocoder.mdct_denoiser import FrameDenoiser
+from multidiff.audio.vocoder.domains import SpectralDomain, WaveformDomain
+from multidiff.audio.vocoder.inference_schedule import (
+    EvenSchedules,
+    InferenceSchedule,
+    read_plans,
+    write_plans,
+)
+from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
 from multidiff.audio.vocoder.model import Vocoder, faded_in
 from multidiff.audio.vocoder.search import distance_on, moves, search
 from multidiff.audio.vocoder.wavegrad import WaveGrad
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM, DDPM
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
-from multidiff.models.sampling_config import solver_named
+from multidiff.models.sampling_config import sampler_named
 from multidiff.utils.errors import InputError
 
 HIFIGAN = PRESETS["hifigan-22k"]
@@ -39,20 +44,20 @@ HIFIGAN = PRESETS["hifigan-22k"]
 def vocoder(**options):
     """Small, with weights that do something."""
     torch.manual_seed(0)
-    denoiser = FrameDenoiser(width=16, depth=2)
+    denoiser = MDCTDenoiser(width=16, depth=2)
     torch.nn.init.normal_(denoiser.write.weight, std=0.05)
-    process = GaussianProcess(LogSNRSchedule(9, -7), "velocity")
-    plans = EvenPlans(projections=1, polish=2, steps=3)
-    return Vocoder(WhitenedDomain(), process, denoiser, plans, **options).eval()
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
+    plans = EvenSchedules(projections=1, final_projections=2, steps=3)
+    return Vocoder(SpectralDomain(), process, denoiser, plans, **options).eval()
 
 
 def wavegrad():
     torch.manual_seed(0)
-    process = GaussianProcess(BetaSchedule.linear(1000, 1e-6, 0.01), "noise")
+    process = GaussianProcess(BetaSchedule.linear(1000, 1e-6, 0.01), "epsilon")
     denoiser = WaveGrad("wavegrad-paper-24k", first_channels=96)
     return Vocoder(
-        WaveformDomain("wavegrad-paper-24k"), process, denoiser, EvenPlans(-5, 13, steps=2),
-        solver="ddpm",
+        WaveformDomain("wavegrad-paper-24k"), process, denoiser, EvenSchedules(-5, 13, steps=2),
+        sampler="ddpm",
     ).eval()  # fmt: skip
 
 
@@ -65,7 +70,7 @@ def a_mel(seconds=1.0, preset=HIFIGAN):
 
 
 def test_even_plans_take_exactly_the_steps_asked():
-    plan = EvenPlans(-6, 8, projections=2, polish=5).plan(8)
+    plan = EvenSchedules(-6, 8, projections=2, final_projections=5).plan(8)
     assert plan.num_steps == 8 and plan.projections == (2,) * 8
     assert plan.log_snrs[0] == -6 and plan.log_snrs[-1] == 8
     calls = []
@@ -84,13 +89,13 @@ def test_impossible_step_counts(steps):
 
 def test_plans_that_make_no_sense():
     with pytest.raises(ValueError, match="one each"):
-        Plan((0.0, 1.0), (1,))
+        InferenceSchedule((0.0, 1.0), (1,))
     with pytest.raises(ValueError, match="do not grow"):
-        Plan((1.0, 1.0), (0, 0))
+        InferenceSchedule((1.0, 1.0), (0, 0))
 
 
 def test_projections_belong_to_their_level():
-    plan = Plan((-4.0, 0.0, 5.0), (7, 0, 2))
+    plan = InferenceSchedule((-4.0, 0.0, 5.0), (7, 0, 2))
     at = LogSNRSchedule(9, -7)
     wanted = torch.tensor([-4.0, -1.9, 0.2, 8.0])
     found = [plan.projections_at(at.at(at.time_at(w[None]))) for w in wanted]
@@ -98,12 +103,15 @@ def test_projections_belong_to_their_level():
 
 
 def test_searched_plans_lie_beside_the_weights(tmp_path):
-    plans = {4: Plan((-3.0, 0.5, 2.0, 6.0), (3, 1, 0, 0), 8), 2: Plan((0.0, 1.0), (0, 0))}
+    plans = {
+        4: InferenceSchedule((-3.0, 0.5, 2.0, 6.0), (3, 1, 0, 0), 8),
+        2: InferenceSchedule((0.0, 1.0), (0, 0)),
+    }
     write_plans(tmp_path, plans)
     found = read_plans(tmp_path)
-    assert found[4].log_snrs == [-3.0, 0.5, 2.0, 6.0] and found[4].polish == 8
+    assert found[4].log_snrs == [-3.0, 0.5, 2.0, 6.0] and found[4].final_projections == 8
     model = vocoder()
-    model.settle(tmp_path)
+    model.load_assets(tmp_path)
     assert model.plan(4) == found[4] and model.plan(5).num_steps == 5
     assert read_plans(tmp_path / "elsewhere") == {}
     (tmp_path / "plans.json").write_text('{"4": {"levels": 3}}')
@@ -124,12 +132,12 @@ def test_length_and_seeds(make):
     assert not torch.allclose(wave, model.synthesize(mel, seed=4))
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DDPM()])
-def test_a_sound_does_not_depend_on_its_batch(solver):
+@pytest.mark.parametrize("sampler", [DDIM(), DDPM()])
+def test_a_sound_does_not_depend_on_its_batch(sampler):
     model, mel = vocoder(), a_mel(0.3)
-    both = model.synthesize(torch.cat([mel, mel]), solver=solver, seed=5)
+    both = model.synthesize(torch.cat([mel, mel]), sampler=sampler, seed=5)
     for row in range(2):
-        alone = model.synthesize(mel, solver=solver, seed=5 + row)[0]
+        alone = model.synthesize(mel, sampler=sampler, seed=5 + row)[0]
         torch.testing.assert_close(both[row], alone, rtol=0, atol=1e-4)
 
 
@@ -137,8 +145,8 @@ def test_projection_brings_the_sound_nearer_to_its_mel():
     model, mel = vocoder(), a_mel()
     levels = tuple(np.linspace(-6, 8, 4))
 
-    def distance(projections, polish):
-        plan = Plan(levels, (projections,) * 4, polish)
+    def distance(projections, final_projections):
+        plan = InferenceSchedule(levels, (projections,) * 4, final_projections)
         made = model.synthesize(mel, plan=plan)
         return float((HIFIGAN.mel(made) - mel).abs().mean())
 
@@ -152,7 +160,7 @@ def test_chunks_of_a_long_sound_have_no_seams():
     wave = torch.cat([speech("LJ80-07"), speech("LJ80-47")], dim=1)
     wave = wave[:, : wave.shape[1] // 256 * 256]
     source = MelArray(HIFIGAN.mel(wave)[0].numpy(), "whole")
-    plan = Plan((-6.0, -2.0, 2.0, 8.0), (2,) * 4, 8)
+    plan = InferenceSchedule((-6.0, -2.0, 2.0, 8.0), (2,) * 4, 8)
     whole = model.synthesize(source.frames(0, source.num_frames), plan=plan)[0]
     pieces = list(model.stream(source, plan=plan, chunk_frames=200))
     assert len(pieces) == math.ceil(source.num_frames / 200)
@@ -205,15 +213,15 @@ def test_piecewise_mels_are_those_of_the_whole(tmp_path):
 
 
 def test_mismatched_parts_are_refused():
-    process = GaussianProcess(LogSNRSchedule(9, -7), "velocity")
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
     with pytest.raises(ValueError, match="give both the same mel"):
-        Vocoder(WhitenedDomain("hifigan-22k"), process, FrameDenoiser("lmnt-diffwave"))
+        Vocoder(SpectralDomain("hifigan-22k"), process, MDCTDenoiser("lmnt-diffwave"))
     with pytest.raises(InputError, match="one of ddpm, ddim"):
-        solver_named("euler")
+        sampler_named("euler")
 
 
 def test_facts_of_the_model():
-    facts = vocoder().facts()
+    facts = vocoder().metadata()
     assert json.loads(facts.pop("mel_preset")) == HIFIGAN.description()
     assert facts == {
         "mel": "hifigan-22k",
@@ -221,7 +229,7 @@ def test_facts_of_the_model():
         "level_range": "-11.5129 3.2253",
         "embedding_scale": "none",
     }
-    assert wavegrad().facts()["embedding_scale"] == "5000.0"
+    assert wavegrad().metadata()["embedding_scale"] == "5000.0"
 
 
 # ------------------------------------------------------------------------------- files
@@ -278,9 +286,9 @@ WRONG_MELS = {
 def test_a_wrong_mel_is_told_what_it_looks_like(tmp_path, kind):
     array, reason = WRONG_MELS[kind]
     np.save(tmp_path / "wrong.npy", array.numpy())
-    with pytest.raises(InputError, match=reason) as told:
+    with pytest.raises(InputError, match=reason) as reported:
         read_mel(tmp_path / "wrong.npy", HIFIGAN)
-    assert str(tmp_path / "wrong.npy") in str(told.value) and "\n" not in str(told.value)
+    assert str(tmp_path / "wrong.npy") in str(reported.value) and "\n" not in str(reported.value)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -352,23 +360,23 @@ def test_each_text_is_a_recording(monkeypatch):
 
 
 def test_search_finds_the_bottom_of_a_bowl():
-    best = Plan((-3.0, 1.0, 4.0), (4, 0, 1), 3)
+    best = InferenceSchedule((-3.0, 1.0, 4.0), (4, 0, 1), 3)
 
     def objective(plan):
         levels = sum((a - b) ** 2 for a, b in zip(plan.log_snrs, best.log_snrs, strict=True))
         given = sum((a - b) ** 2 for a, b in zip(plan.projections, best.projections, strict=True))
-        return levels + given + (plan.polish - best.polish) ** 2
+        return levels + given + (plan.final_projections - best.final_projections) ** 2
 
-    start = Plan((-6.0, 0.0, 7.0), (2, 2, 2), 2)
+    start = InferenceSchedule((-6.0, 0.0, 7.0), (2, 2, 2), 2)
     found, value = search(objective, start, bounds=(-7, 9), rounds=6)
     assert value < 0.05 * objective(start)
-    assert sum(found.projections) + found.polish == 8  # the cost is kept
+    assert sum(found.projections) + found.final_projections == 8  # the cost is kept
     assert found.num_steps == 3
 
 
 def test_search_stays_within_what_the_model_knows():
     found, _ = search(lambda plan: plan.log_snrs[0] - plan.log_snrs[-1],
-                      Plan((-6.0, 8.0), (0, 0)), bounds=(-7, 9), rounds=3)  # fmt: skip
+                      InferenceSchedule((-6.0, 8.0), (0, 0)), bounds=(-7, 9), rounds=3)  # fmt: skip
     assert found.log_snrs[0] >= -7 and found.log_snrs[-1] <= 9
     assert len(list(moves(found, 1.0, 1))) == 4 + 6
 
@@ -377,7 +385,7 @@ def test_search_improves_what_is_heard():
     model, wave = vocoder(), speech("LJ80-07", 1.0)[:, : 256 * 60]
     clip = Clip("a", wave[0], HIFIGAN.mel(wave)[0])
     objective = distance_on(model, [clip])
-    start = Plan((-6.0, 1.0, 8.0), (0, 0, 4), 0)
+    start = InferenceSchedule((-6.0, 1.0, 8.0), (0, 0, 4), 0)
     _, value = search(objective, start, bounds=model.log_snr_bounds(), rounds=1)
     assert value < objective(start)
 
@@ -385,7 +393,7 @@ def test_search_improves_what_is_heard():
 def test_evaluation_puts_yardsticks_beside_the_model():
     wave = speech("LJ80-07", 1.5)[:, : 256 * 120]
     clip = Clip("a", wave[0], HIFIGAN.mel(wave)[0])
-    plan = Plan((-6.0, 1.0, 8.0), (1, 1, 1), 3)
+    plan = InferenceSchedule((-6.0, 1.0, 8.0), (1, 1, 1), 3)
     scores = evaluate(vocoder(), [clip], plan)
     assert [one.system for one in scores] == [
         "3 evaluations", "projection alone, 6 iterations", "Griffin-Lim, 32 iterations",

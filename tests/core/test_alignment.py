@@ -41,8 +41,8 @@ def aligned(pairs):
 def script(alignment):
     """The edits from the left, one for each unit."""
     edits = []
-    for place, inserted in enumerate(alignment.inserts):
-        edits += [INSERT] * len(inserted) + list(alignment.tags[place : place + 1])
+    for position, inserted in enumerate(alignment.inserts):
+        edits += [INSERT] * len(inserted) + list(alignment.tags[position : position + 1])
     return tuple(edits)
 
 
@@ -173,8 +173,8 @@ def test_passages_are_all_that_happens_between_kept_tokens(before, after):
     for span in passages:
         goes, comes = span.stop > span.start, bool(span.tokens)
         assert span.edit == {(1, 1): REPLACE, (1, 0): DELETE, (0, 1): INSERT}[goes, comes]
-    gone = {place for span in passages for place in range(span.start, span.stop)}
-    assert gone == {place for place, tag in enumerate(script.tags) if tag != KEEP}
+    gone = {position for span in passages for position in range(span.start, span.stop)}
+    assert gone == {position for position, tag in enumerate(script.tags) if tag != KEEP}
 
 
 def test_a_written_gap_parts_a_run():

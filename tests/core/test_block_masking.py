@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidiff.core.discrete.absorbing import MaskProcess, exact_counts, mask_bound
+from multidiff.core.discrete.absorbing import MaskProcess, exact_counts, nelbo
 from multidiff.core.discrete.blocks import BlockMaskProcess
 from multidiff.core.discrete.schedules import CosineMasks, LogLinearMasks
 from multidiff.core.random import generators
@@ -31,14 +31,14 @@ def blocks_of(size, block=2, schedule=None):
 def knowing(joint, block):
     """The network that knows p(token | earlier blocks, what its own block shows) of a joint."""
 
-    def denoiser(noisy, level, condition):
+    def denoiser(xt, level, condition):
         number, found = torch.arange(LENGTH) // block, []
-        for place in range(LENGTH):
-            read = torch.where(number < number[place], condition, noisy)
-            read = torch.where(number > number[place], SIZE, read)
+        for position in range(LENGTH):
+            read = torch.where(number < number[position], condition, xt)
+            read = torch.where(number > number[position], SIZE, read)
             shown = torch.cat([torch.eye(SIZE), torch.ones(1, SIZE)])[read].double()
             weighed = torch.einsum("abcd,na,nb,nc,nd->nabcd", joint, *shown.unbind(1))
-            others = [one + 1 for one in range(LENGTH) if one != place]
+            others = [one + 1 for one in range(LENGTH) if one != position]
             found.append(weighed.sum(dim=others))
         chances = torch.stack(found, dim=1)
         return (chances / chances.sum(dim=-1, keepdim=True)).log().clamp(min=-80)
@@ -47,7 +47,7 @@ def knowing(joint, block):
 
 
 def bound(process, denoiser, tokens, count=400, **options):
-    return mask_bound(process, denoiser, tokens, tokens, num_times=count, rng=seeded(), **options)
+    return nelbo(process, denoiser, tokens, tokens, num_times=count, rng=seeded(), **options)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4])
@@ -70,11 +70,11 @@ def test_wrong_conditionals_cost_more():
 
 def test_one_block_is_masked_diffusion_as_it_was():
     tokens = torch.randint(SIZE, (5, LENGTH), generator=seeded())
-    whole = mask_bound(
+    whole = nelbo(
         MaskProcess(SIZE, LogLinearMasks()), knowing(JOINT, LENGTH), tokens, tokens,
         num_times=6, form=exact_counts, rng=seeded(3),
     )  # fmt: skip
-    block = mask_bound(
+    block = nelbo(
         blocks_of(SIZE, LENGTH), knowing(JOINT, LENGTH), tokens, tokens, num_times=6, rng=seeded(3)
     )
     torch.testing.assert_close(block.draws, whole.draws)
@@ -95,7 +95,7 @@ def test_the_training_loss_is_the_bound():
     tokens = SEQUENCES.repeat(300, 1)
     process = blocks_of(SIZE)
     made = process.corrupt(tokens, process.draw_level(len(tokens), seeded(1)), seeded(2))
-    output = knowing(JOINT, 2)(made.noisy, made.level, tokens)
+    output = knowing(JOINT, 2)(made.xt, made.level, tokens)
     found = LENGTH * process.loss(output, made).view(300, -1)
     error = found.std(dim=0) / 300**0.5
     assert bool(((found.mean(dim=0) - NLL).abs() < 4.5 * error).all())
@@ -112,7 +112,7 @@ def test_each_block_has_at_least_one_mask_and_its_own_weight(block, length, batc
     tokens = torch.randint(5, (batch, length), generator=seeded())
     made = process.corrupt(tokens, process.draw_level(batch, seeded(1)), seeded(2), real)
     assert not bool((made.masked & ~real).any())
-    assert torch.equal(made.noisy, torch.where(made.masked, 5, tokens))
+    assert torch.equal(made.xt, torch.where(made.masked, 5, tokens))
     for start in range(0, length, block):
         part = slice(start, start + block)
         there, hidden = real[:, part].sum(dim=1), made.masked[:, part].sum(dim=1)
@@ -144,7 +144,7 @@ def test_masks_of_a_sequence_alone_are_those_in_a_batch():
     level = process.draw_level(3, generators([1, 2, 3]))
     whole = process.corrupt(tokens, level, generators([4, 5, 6]))
     alone = process.corrupt(tokens[1:2], level[1:2], generators([5]))
-    assert torch.equal(whole.noisy[1:2], alone.noisy)
+    assert torch.equal(whole.xt[1:2], alone.xt)
 
 
 def test_a_block_has_a_place():

@@ -33,8 +33,8 @@ def written(process, seed=0, count=20_000):
     return process.corrupt_step([0] * count, seeded(seed)).tokens
 
 
-def within_three_sigma(hits, count, share):
-    return abs(hits / count - share) < 3 * math.sqrt(share * (1 - share) / count)
+def within_three_sigma(hits, count, ratio):
+    return abs(hits / count - ratio) < 3 * math.sqrt(ratio * (1 - ratio) / count)
 
 
 # ------------------------------------------------------------------------- one step
@@ -57,9 +57,9 @@ def test_a_walk_deals_with_every_token_once(tokens, seed, span):
 @pytest.mark.parametrize("probabilities", [(0.6, 0.2, 0.1, 0.1), UNEVEN])
 def test_shares_of_the_edits(probabilities):
     operations = long_walk(probabilities=probabilities)
-    for edit, share in zip(EDITS, probabilities, strict=True):
+    for edit, ratio in zip(EDITS, probabilities, strict=True):
         hits = sum(operation.edit == edit for operation in operations)
-        assert within_three_sigma(hits, len(operations), share)
+        assert within_three_sigma(hits, len(operations), ratio)
 
 
 @pytest.mark.parametrize("span", [1.0, 1.5, 3.0, 8.0])
@@ -73,8 +73,8 @@ def test_lengths_are_one_and_a_poisson_draw(span):
     rate = span - 1
     assert abs(variance - rate) <= 3 * math.sqrt((rate + 2 * rate**2) / count)
     for k in range(4 if span > 1 else 0):
-        share = math.exp(-rate) * rate**k / math.factorial(k)
-        assert within_three_sigma(lengths.count(k + 1), count, share)
+        ratio = math.exp(-rate) * rate**k / math.factorial(k)
+        assert within_three_sigma(lengths.count(k + 1), count, ratio)
 
 
 def test_every_edit_has_the_same_lengths():
@@ -122,8 +122,8 @@ def test_an_empty_sequence_can_only_grow():
 
 def test_noise_comes_before_the_first_token_and_after_the_last():
     process, rng = EditProcess(SIZE, probabilities=(0.5, 0, 0.5, 0)), seeded()
-    walks = [process.corrupt_step([1], rng).operations for _ in range(50)]
-    edits = {tuple(one.edit for one in walk) for walk in walks}
+    chains = [process.corrupt_step([1], rng).operations for _ in range(50)]
+    edits = {tuple(one.edit for one in chain) for chain in chains}
     assert {(KEEP,), (INSERT, KEEP), (KEEP, INSERT)} <= edits
 
 
@@ -181,9 +181,9 @@ def test_a_longer_walk_begins_as_a_shorter_one():
 
 def test_intensity_scales_all_but_keep():
     process = EditProcess(SIZE, steps=3, probabilities=UNEVEN, intensity=(0, 0.5, 1.5))
-    assert process.shares[0] == (1, 0, 0, 0)
-    assert process.shares[1] == pytest.approx((0.7, 0.15, 0.05, 0.1))
-    assert process.shares[2] == pytest.approx((0.1, 0.45, 0.15, 0.3))
+    assert process.ratios[0] == (1, 0, 0, 0)
+    assert process.ratios[1] == pytest.approx((0.7, 0.15, 0.05, 0.1))
+    assert process.ratios[2] == pytest.approx((0.1, 0.45, 0.15, 0.3))
     states = process.corrupt(range(SIZE), 3, seeded())
     assert states[1].tokens == states[0].tokens
     operations = process.corrupt_step([0] * 30_000, seeded(), step=2).operations
@@ -193,7 +193,7 @@ def test_intensity_scales_all_but_keep():
 
 def test_everything_may_be_edited():
     """KEEP's share falls to 0 and not, by rounding, below."""
-    assert EditProcess(SIZE, intensity=2.5).shares[0] == pytest.approx((0, 0.5, 0.25, 0.25))
+    assert EditProcess(SIZE, intensity=2.5).ratios[0] == pytest.approx((0, 0.5, 0.25, 0.25))
 
 
 def test_levels_are_uniform_and_show_clean_text():
@@ -235,8 +235,8 @@ def test_history_leads_back(tokens, seed, steps):
 
 
 def test_clean_text_is_left_alone():
-    (clean,) = EditProcess(SIZE).corrupt([3, 1, 2], 0, seeded())
-    assert undo(clean) == align([3, 1, 2], [3, 1, 2])
+    (x0,) = EditProcess(SIZE).corrupt([3, 1, 2], 0, seeded())
+    assert undo(x0) == align([3, 1, 2], [3, 1, 2])
 
 
 def test_what_undoes_each_edit():

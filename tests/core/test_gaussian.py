@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.posterior import Transition
-from multidiff.core.gaussian.predictions import PREDICTIONS, noise_between, spread, with_clean
+from multidiff.core.gaussian.predictions import PREDICTIONS, noise_between, spread, with_x0
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, clean_level
 from multidiff.core.protocols import Corrupted, Estimate
@@ -32,13 +32,13 @@ def double(*shape, seed=0):
 @settings(max_examples=30, deadline=None)
 @given(SHAPES, st.integers(1, 3), st.floats(0.001, 1))
 def test_closed_form_of_any_shape(shape, batch, time):
-    clean, noise = double(batch, *shape), double(batch, *shape, seed=1)
+    x0, noise = double(batch, *shape), double(batch, *shape, seed=1)
     level = LINEAR.at(torch.full((batch,), time, dtype=torch.float64))
-    noisy = GaussianProcess(LINEAR).corrupt(clean, level, None)
-    assert noisy.noisy.shape == clean.shape and noisy.noisy.dtype == torch.float64
+    xt = GaussianProcess(LINEAR).corrupt(x0, level, None)
+    assert xt.xt.shape == x0.shape and xt.xt.dtype == torch.float64
     alpha, sigma = float(level.alpha[0]), float(level.sigma[0])
-    torch.testing.assert_close(noisy.noisy, alpha * clean + sigma * noisy.noise)
-    assert noise.shape == noisy.noise.shape
+    torch.testing.assert_close(xt.xt, alpha * x0 + sigma * xt.noise)
+    assert noise.shape == xt.noise.shape
 
 
 def test_single_steps_compose_to_the_closed_form():
@@ -64,10 +64,10 @@ def test_single_steps_compose_to_the_closed_form():
 def test_posterior_is_the_formula_of_the_paper(step):
     betas, bars = LINEAR.betas, LINEAR.alphas_cumprod
     beta, bar, before = betas[step], bars[step], bars[step - 1]
-    clean, noisy = double(2, 5), double(2, 5, seed=1)
+    x0, xt = double(2, 5), double(2, 5, seed=1)
     one = Transition(table_level(step), table_level(step - 1))
-    mean = ((1 - beta).sqrt() * (1 - before) * noisy + before.sqrt() * beta * clean) / (1 - bar)
-    torch.testing.assert_close(one.posterior_mean(clean, noisy), mean, rtol=1e-12, atol=1e-12)
+    mean = ((1 - beta).sqrt() * (1 - before) * xt + before.sqrt() * beta * x0) / (1 - bar)
+    torch.testing.assert_close(one.posterior_mean(x0, xt), mean, rtol=1e-12, atol=1e-12)
     variance = beta * (1 - before) / (1 - bar)
     torch.testing.assert_close(one.posterior_variance[0], variance, rtol=1e-9, atol=0)
 
@@ -77,30 +77,30 @@ def test_posterior_mean_in_terms_of_the_noise(step):
     """(x_t - (1 - alpha_t) / sqrt(1 - abar_t) eps) / sqrt(alpha_t), as the notes have it."""
     beta, bar = LINEAR.betas[step], LINEAR.alphas_cumprod[step]
     level = table_level(step)
-    noisy, noise = double(1, 7), double(1, 7, seed=1)
-    clean = PREDICTIONS["noise"]().estimate(noise, noisy, level).clean
-    mean = Transition(level, table_level(step - 1)).posterior_mean(clean, noisy)
-    wanted = (noisy - beta / (1 - bar).sqrt() * noise) / (1 - beta).sqrt()
+    xt, noise = double(1, 7), double(1, 7, seed=1)
+    x0 = PREDICTIONS["epsilon"]().estimate(noise, xt, level).x0
+    mean = Transition(level, table_level(step - 1)).posterior_mean(x0, xt)
+    wanted = (xt - beta / (1 - bar).sqrt() * noise) / (1 - beta).sqrt()
     torch.testing.assert_close(mean, wanted, rtol=1e-10, atol=1e-10)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.02, 1), st.floats(0.0, 0.98), SHAPES)
-def test_bayes_holds_for_any_two_levels(time, share, shape):
+def test_bayes_holds_for_any_two_levels(time, ratio, shape):
     """q(x_t|x_t') q(x_t'|x_0) = q(x_t'|x_t,x_0) q(x_t|x_0): their log densities agree."""
     level = LINEAR.at(torch.tensor([time], dtype=torch.float64))
-    earlier = LINEAR.at(torch.tensor([max(time * share, 0.001)], dtype=torch.float64))
+    earlier = LINEAR.at(torch.tensor([max(time * ratio, 0.001)], dtype=torch.float64))
     step = Transition(level, earlier)
-    clean, between, noisy = (double(1, *shape, seed=k) for k in range(3))
+    x0, between, xt = (double(1, *shape, seed=k) for k in range(3))
 
     def log_density(x, mean, variance):
         return torch.distributions.Normal(mean, variance.sqrt()).log_prob(x).sum()
 
-    left = log_density(noisy, spread(step.alpha_step, between) * between, step.variance_step)
-    left += log_density(between, spread(earlier.alpha, clean) * clean, earlier.sigma**2)
+    left = log_density(xt, spread(step.alpha_step, between) * between, step.variance_step)
+    left += log_density(between, spread(earlier.alpha, x0) * x0, earlier.sigma**2)
     right = log_density(
-        between, step.posterior_mean(clean, noisy), step.posterior_variance
-    ) + log_density(noisy, spread(level.alpha, clean) * clean, level.sigma**2)
+        between, step.posterior_mean(x0, xt), step.posterior_variance
+    ) + log_density(xt, spread(level.alpha, x0) * x0, level.sigma**2)
     torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-6)
 
 
@@ -127,42 +127,42 @@ def test_log_variances_of_the_reverse_step():
 @pytest.mark.parametrize("schedule", [LINEAR, BetaSchedule.cosine(), LogSNRSchedule(9, -8)])
 def test_every_prediction_gives_back_the_pair(name, schedule):
     prediction = PREDICTIONS[name]()
-    clean, noise = double(5, 3, 2), double(5, 3, 2, seed=1)
+    x0, noise = double(5, 3, 2), double(5, 3, 2, seed=1)
     level = schedule.at(torch.tensor([0.01, 0.3, 0.5, 0.8, 0.95], dtype=torch.float64))
-    noisy = spread(level.alpha, clean) * clean + spread(level.sigma, clean) * noise
-    target = prediction.target(Corrupted(noisy, clean, noise, level))
-    found = prediction.estimate(target, noisy, level)
-    torch.testing.assert_close((found.clean, found.noise), (clean, noise), rtol=1e-10, atol=1e-10)
+    xt = spread(level.alpha, x0) * x0 + spread(level.sigma, x0) * noise
+    target = prediction.target(Corrupted(xt, x0, noise, level))
+    found = prediction.estimate(target, xt, level)
+    torch.testing.assert_close((found.x0, found.noise), (x0, noise), rtol=1e-10, atol=1e-10)
 
 
 def test_velocity_identities():
     level = table_level(321)
-    clean, noise = double(1, 50), double(1, 50, seed=1)
-    noisy = level.alpha * clean + level.sigma * noise
-    velocity = level.alpha * noise - level.sigma * clean
-    found = PREDICTIONS["velocity"]().estimate(velocity, noisy, level)
-    torch.testing.assert_close(found.clean, clean, rtol=1e-12, atol=1e-12)
+    x0, noise = double(1, 50), double(1, 50, seed=1)
+    xt = level.alpha * x0 + level.sigma * noise
+    velocity = level.alpha * noise - level.sigma * x0
+    found = PREDICTIONS["v"]().estimate(velocity, xt, level)
+    torch.testing.assert_close(found.x0, x0, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.noise, noise, rtol=1e-12, atol=1e-12)
 
 
 def test_velocity_without_signal_is_minus_the_clean_state():
     schedule = BetaSchedule.scaled_linear().with_zero_terminal_snr()
-    process = GaussianProcess(schedule, "velocity")
-    output, noisy = double(1, 4), double(1, 4, seed=1)
-    estimate = process.estimate(output, noisy, schedule.at(torch.ones(1)))
-    torch.testing.assert_close(estimate.clean, -output)
-    torch.testing.assert_close(estimate.noise, noisy)
+    process = GaussianProcess(schedule, "v")
+    output, xt = double(1, 4), double(1, 4, seed=1)
+    estimate = process.estimate(output, xt, schedule.at(torch.ones(1)))
+    torch.testing.assert_close(estimate.x0, -output)
+    torch.testing.assert_close(estimate.noise, xt)
 
 
 def test_noise_prediction_without_final_signal_is_refused():
     schedule = BetaSchedule.linear().with_zero_terminal_snr()
     with pytest.raises(ValueError, match="zero terminal SNR"):
-        GaussianProcess(schedule, "noise")
-    GaussianProcess(schedule, "clean")
+        GaussianProcess(schedule, "epsilon")
+    GaussianProcess(schedule, "x0")
 
 
 def test_unknown_predictions_are_refused(unchecked_signatures):
-    with pytest.raises(ValueError, match="one of noise, clean, velocity"):
+    with pytest.raises(ValueError, match="one of epsilon, x0, v"):
         GaussianProcess(LINEAR, "score")  # type: ignore[arg-type]
 
 
@@ -180,17 +180,17 @@ def test_half_precision_keeps_its_noise_at_every_step(dtype):
     process = GaussianProcess(LINEAR)
     level = LINEAR.at((torch.arange(1000, dtype=torch.float64) + 1) / 1000)
     corrupted = process.corrupt(torch.zeros(1000, 8, dtype=dtype), level, None)
-    assert corrupted.noisy.dtype == dtype
-    ratio = corrupted.noisy.float() / corrupted.noise.float()
+    assert corrupted.xt.dtype == dtype
+    ratio = corrupted.xt.float() / corrupted.noise.float()
     torch.testing.assert_close(ratio.mean(1), level.sigma.float(), rtol=0.01, atol=0)
     assert float(ratio[0].mean()) == pytest.approx(0.01, rel=0.01)
 
 
 def test_a_projected_estimate_still_fits_its_noisy_state():
     level = table_level(500)
-    noisy, clean = double(2, 3), double(2, 3, seed=1)
-    moved = with_clean(Estimate(double(2, 3), double(2, 3)), clean, noisy, level.expand(2))
-    torch.testing.assert_close(level.alpha * moved.clean + level.sigma * moved.noise, noisy)
+    xt, x0 = double(2, 3), double(2, 3, seed=1)
+    moved = with_x0(Estimate(double(2, 3), double(2, 3)), x0, xt, level.expand(2))
+    torch.testing.assert_close(level.alpha * moved.x0 + level.sigma * moved.noise, xt)
 
 
 def test_noise_at_a_clean_level_is_zero_not_nan():
@@ -200,13 +200,13 @@ def test_noise_at_a_clean_level_is_zero_not_nan():
 
 def test_corruption_of_a_sample_does_not_depend_on_its_batch():
     process = GaussianProcess(LINEAR)
-    clean = double(3, 4).float()
+    x0 = double(3, 4).float()
     levels = process.draw_level(3, generators(range(3)))
-    together = process.corrupt(clean, levels, generators(range(3)))
-    alone = process.corrupt(clean[1:2], levels[1:2], generators([1]))
-    assert torch.equal(together.noisy[1:2], alone.noisy)
+    together = process.corrupt(x0, levels, generators(range(3)))
+    alone = process.corrupt(x0[1:2], levels[1:2], generators([1]))
+    assert torch.equal(together.xt[1:2], alone.xt)
     with pytest.raises(ValueError, match="2 generators for a batch of 3"):
-        process.corrupt(clean, levels, generators(range(2)))
+        process.corrupt(x0, levels, generators(range(2)))
 
 
 def test_offset_noise_is_shared_by_a_channel():
@@ -236,8 +236,8 @@ def test_an_output_that_would_only_broadcast_is_refused(learns, asked):
         LINEAR, objective=HybridLoss() if learns else None, learns_variance=learns
     )
     state, level = torch.zeros(2, 3, 8), table_level(500, 501)
-    told = re.escape(f"returned (2, 1, 8), but states of (2, 3, 8) ask for {asked}")
-    with pytest.raises(ValueError, match=told):
+    cond = re.escape(f"returned (2, 1, 8), but states of (2, 3, 8) ask for {asked}")
+    with pytest.raises(ValueError, match=cond):
         process.loss(torch.zeros(2, 1, 8), Corrupted(state, state, state, level))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=cond):
         process.estimate(torch.zeros(2, 1, 8), state, level)

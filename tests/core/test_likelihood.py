@@ -12,21 +12,21 @@ from multidiff.core.gaussian.likelihood import (
     gaussian_kl,
     last_variance_of,
     prior_kl,
-    variational_bound,
+    vlb,
 )
 from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
-from multidiff.core.gaussian.timesteps import even_times, trailing_times
+from multidiff.core.gaussian.timesteps import trailing_timesteps, uniform_timesteps
 
 
-def draws(count, deviation=0.5):
+def draws(count, std=0.5):
     rng = torch.Generator().manual_seed(3)
-    return deviation * torch.randn(count, 1, generator=rng, dtype=torch.float64)
+    return std * torch.randn(count, 1, generator=rng, dtype=torch.float64)
 
 
-def exact_nll(clean, deviation=0.5):
-    return -torch.distributions.Normal(0.0, deviation).log_prob(clean).mean()
+def exact_nll(x0, std=0.5):
+    return -torch.distributions.Normal(0.0, std).log_prob(x0).mean()
 
 
 def test_kl_of_gaussians_against_torch():
@@ -47,21 +47,21 @@ def test_prior_term_of_the_linear_schedule():
 
 
 def test_variance_of_the_last_step():
-    """log of the second step's for pictures (-9.8168), the first beta for real numbers."""
+    """log of the second step's for images (-9.8168), the first beta for real numbers."""
     linear = BetaSchedule.linear()
-    pictures = last_variance_of(linear, DiscretisedDecoder())
-    assert float(pictures.log()) == pytest.approx(-9.8168, abs=1e-4)
+    images = last_variance_of(linear, DiscretisedDecoder())
+    assert float(images.log()) == pytest.approx(-9.8168, abs=1e-4)
     assert float(last_variance_of(linear, ContinuousDecoder())) == pytest.approx(1e-4, rel=1e-9)
     with pytest.raises(ValueError, match="at least two"):
         last_variance_of(BetaSchedule([0.5]), ContinuousDecoder())
 
 
-@pytest.mark.parametrize("deviation", [3e-4, 0.004, 0.05, 1.0])
+@pytest.mark.parametrize("std", [3e-4, 0.004, 0.05, 1.0])
 @pytest.mark.parametrize("bins", [2, 256])
-def test_discretised_decoder_is_a_distribution(deviation, bins):
+def test_discretised_decoder_is_a_distribution(std, bins):
     values = torch.linspace(-1, 1, bins, dtype=torch.float64)
     mean = torch.full_like(values, 0.3337)
-    log_variance = torch.full_like(values, 2 * math.log(deviation))
+    log_variance = torch.full_like(values, 2 * math.log(std))
     nll = DiscretisedDecoder(bins).nll(values, mean, log_variance)
     assert torch.isfinite(nll).all()
     assert float(torch.exp(-nll).sum()) == pytest.approx(1, abs=1e-9)
@@ -91,18 +91,18 @@ def test_bound_with_the_exact_reverse_is_the_likelihood(name, steps):
         getattr(BetaSchedule, name)(steps), objective=HybridLoss(), learns_variance=True
     )
     denoiser = gaussian_data_with_variance(process, 0.5)
-    clean = draws(4000)
-    bound = variational_bound(
+    x0 = draws(4000)
+    bound = vlb(
         process,
         denoiser,
-        clean,
-        times=trailing_times(steps),
+        x0,
+        times=trailing_timesteps(steps),
         rng=torch.Generator().manual_seed(0),
         variance="learned",
         decoder=ContinuousDecoder(),
     )
     assert bound.steps.shape == (4000, steps)
-    assert float(bound.total.mean()) == pytest.approx(float(exact_nll(clean)), abs=0.03)
+    assert float(bound.total.mean()) == pytest.approx(float(exact_nll(x0)), abs=0.03)
     assert float(bound.bits_per_dim[0]) == pytest.approx(float(bound.total[0]) / math.log(2))
 
 
@@ -110,19 +110,19 @@ def test_bound_with_the_exact_reverse_is_the_likelihood(name, steps):
 def test_bound_with_fixed_variances_lies_above_and_converges(variance, last_gap):
     """On levels that grow denser everywhere the fixed variances become exact."""
     process = GaussianProcess(LogSNRSchedule(12, -12))
-    clean = draws(20_000)
+    x0 = draws(20_000)
     gaps = []
     for steps in (10, 30, 100, 300):
-        bound = variational_bound(
+        bound = vlb(
             process,
             gaussian_data(0.5),
-            clean,
-            times=even_times(steps),
+            x0,
+            times=uniform_timesteps(steps),
             rng=torch.Generator().manual_seed(0),
             variance=variance,
             decoder=ContinuousDecoder(),
         )
-        gaps.append(float(bound.total.mean() - exact_nll(clean)))
+        gaps.append(float(bound.total.mean() - exact_nll(x0)))
     assert all(gap > 0 for gap in gaps)
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < last_gap < gaps[0]
@@ -131,29 +131,29 @@ def test_bound_with_fixed_variances_lies_above_and_converges(variance, last_gap)
 def test_small_variance_on_a_table_stays_above_by_a_constant():
     """Its first steps halve the noise however long the table is, so it never gets tight."""
     process = GaussianProcess(BetaSchedule.linear())
-    clean = draws(4000)
-    bound = variational_bound(
+    x0 = draws(4000)
+    bound = vlb(
         process,
         gaussian_data(0.5),
-        clean,
-        times=trailing_times(1000),
+        x0,
+        times=trailing_timesteps(1000),
         rng=torch.Generator().manual_seed(0),
         decoder=ContinuousDecoder(),
     )
-    assert float(bound.total.mean() - exact_nll(clean)) == pytest.approx(0.45, abs=0.1)
+    assert float(bound.total.mean() - exact_nll(x0)) == pytest.approx(0.45, abs=0.1)
 
 
 def test_a_worse_denoiser_has_a_worse_bound():
     process = GaussianProcess(BetaSchedule.linear(100))
-    clean = draws(2000)
+    x0 = draws(2000)
 
     def total(denoiser):
         return float(
-            variational_bound(
+            vlb(
                 process,
                 denoiser,
-                clean,
-                times=trailing_times(100),
+                x0,
+                times=trailing_timesteps(100),
                 rng=torch.Generator().manual_seed(0),
                 variance="large",
                 decoder=ContinuousDecoder(),
@@ -166,16 +166,16 @@ def test_a_worse_denoiser_has_a_worse_bound():
 
 
 def test_a_denoiser_that_knows_the_picture_pays_only_at_the_decoder():
-    process = GaussianProcess(BetaSchedule.linear(200), "clean")
-    clean = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64).mul(255).round() / 255
-    bound = variational_bound(process, lambda *_: clean, clean, times=trailing_times(200))
+    process = GaussianProcess(BetaSchedule.linear(200), "x0")
+    x0 = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64).mul(255).round() / 255
+    bound = vlb(process, lambda *_: x0, x0, times=trailing_timesteps(200))
     assert float(bound.steps[:, :-1].abs().max()) < 1e-12
     variance = last_variance_of(process.schedule, DiscretisedDecoder())
-    nll = DiscretisedDecoder().nll(clean, clean, variance.log())
+    nll = DiscretisedDecoder().nll(x0, x0, variance.log())
     assert float(bound.decoder) == pytest.approx(float(nll.mean()), rel=1e-9)
 
 
 def test_bound_needs_two_steps():
     process = GaussianProcess(BetaSchedule.linear())
     with pytest.raises(ValueError, match="at least two"):
-        variational_bound(process, gaussian_data(1.0), draws(2), times=trailing_times(1))
+        vlb(process, gaussian_data(1.0), draws(2), times=trailing_timesteps(1))

@@ -23,7 +23,7 @@ def at_snr(snr):
 
 @pytest.mark.parametrize(
     ("name", "at_one", "at_hundred"),
-    [("noise", 1, 0.05), ("clean", 1, 5), ("velocity", 0.5, 0.0495050)],
+    [("epsilon", 1, 0.05), ("x0", 1, 5), ("v", 0.5, 0.0495050)],
 )
 def test_min_snr_weights(name, at_one, at_hundred):
     process = GaussianProcess(LINEAR, name)
@@ -34,7 +34,7 @@ def test_min_snr_weights(name, at_one, at_hundred):
 def test_min_snr_at_both_ends():
     ends = LINEAR.at(torch.tensor([0.0]))
     silent = BetaSchedule.linear().with_zero_terminal_snr().at(torch.tensor([1.0]))
-    wanted = {"noise": (0, 1), "clean": (5, 0), "velocity": (0, 0)}
+    wanted = {"epsilon": (0, 1), "x0": (5, 0), "v": (0, 0)}
     for name, (clean_end, noisy_end) in wanted.items():
         process = GaussianProcess(LINEAR, name)
         assert float(MinSNR(5)(process, ends)) == clean_end
@@ -77,12 +77,12 @@ def test_the_optimal_loss_is_the_floor(name, floor):
     assert float(exact.mean()) == pytest.approx(floor, abs=1e-6)
     process = GaussianProcess(schedule, times=DiscreteTimes())
     rng = torch.Generator().manual_seed(0)
-    clean = 0.5 * torch.randn(200_000, 1, generator=rng)
-    corrupted = process.corrupt(clean, process.draw_level(len(clean), rng), rng)
-    best = process.loss(gaussian_data(0.5)(corrupted.noisy, corrupted.level), corrupted)
+    x0 = 0.5 * torch.randn(200_000, 1, generator=rng)
+    corrupted = process.corrupt(x0, process.draw_level(len(x0), rng), rng)
+    best = process.loss(gaussian_data(0.5)(corrupted.xt, corrupted.level), corrupted)
     assert float(best.mean()) == pytest.approx(floor, rel=0.01)
     for gain in (0.9, 1.1):
-        worse = gain * gaussian_data(0.5)(corrupted.noisy, corrupted.level)
+        worse = gain * gaussian_data(0.5)(corrupted.xt, corrupted.level)
         assert float(process.loss(worse, corrupted).mean()) > float(best.mean())
 
 
@@ -112,10 +112,10 @@ def test_hybrid_loss_is_lowest_at_the_exact_variance(step):
     process = hybrid_process(bound_weight=1.0)
     exact = gaussian_data_with_variance(process, 0.5)
     rng = torch.Generator().manual_seed(0)
-    clean = 0.5 * torch.randn(100_000, 1, generator=rng)
-    level = LINEAR.at(torch.full((len(clean),), step / 1000))
-    corrupted = process.corrupt(clean, level, rng)
-    output = exact(corrupted.noisy, corrupted.level)
+    x0 = 0.5 * torch.randn(100_000, 1, generator=rng)
+    level = LINEAR.at(torch.full((len(x0),), step / 1000))
+    corrupted = process.corrupt(x0, level, rng)
+    output = exact(corrupted.xt, corrupted.level)
     best = float(process.loss(output, corrupted).mean())
     for change in (-0.3, 0.3):
         moved = output.clone()

@@ -17,7 +17,7 @@ from multidiff.core.discrete.absorbing import (
     discrete_time,
     exact_counts,
     lowest,
-    mask_bound,
+    nelbo,
 )
 from multidiff.core.discrete.schedules import (
     CosineMasks,
@@ -26,7 +26,7 @@ from multidiff.core.discrete.schedules import (
     PolynomialMasks,
     reveal_chance,
 )
-from multidiff.core.gaussian.timesteps import even_times, trailing_times
+from multidiff.core.gaussian.timesteps import trailing_timesteps, uniform_timesteps
 from multidiff.core.random import generators
 
 LINEAR = PolynomialMasks()
@@ -115,7 +115,7 @@ def test_chances_keep_their_digits_in_walks_of_many_steps():
 @every_schedule
 def test_a_walk_lifts_each_mask_once(schedule):
     left, lifted = 1.0, 0.0
-    levels = MaskProcess(3, schedule).levels(even_times(1000))
+    levels = MaskProcess(3, schedule).levels(uniform_timesteps(1000))
     for level, earlier in itertools.pairwise(levels):
         chance = float(reveal_chance(level, earlier))
         assert 0 < chance <= 1
@@ -124,11 +124,11 @@ def test_a_walk_lifts_each_mask_once(schedule):
 
 
 def test_levels_of_a_walk():
-    levels = MaskProcess(3, LINEAR).levels(even_times(4))
+    levels = MaskProcess(3, LINEAR).levels(uniform_timesteps(4))
     assert [float(level.time) for level in levels] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert float(levels[-1].alpha) == 1.0
     with pytest.raises(ValueError, match="trailing times need a schedule with a table"):
-        MaskProcess(3, LINEAR).levels(trailing_times(4))
+        MaskProcess(3, LINEAR).levels(trailing_timesteps(4))
 
 
 def test_a_level_goes_where_a_noise_level_goes():
@@ -168,43 +168,43 @@ def test_lowest_takes_exactly_the_counts(data):
     length = data.draw(st.integers(1, 7))
     numbers = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, math.inf])
     scores = data.draw(st.lists(numbers, min_size=length, max_size=length))
-    places = data.draw(st.lists(st.booleans(), min_size=length, max_size=length))
+    positions = data.draw(st.lists(st.booleans(), min_size=length, max_size=length))
     count = data.draw(st.integers(0, 8))
-    found = lowest(torch.tensor([scores]), torch.tensor([places]), torch.tensor([count]))
-    allowed = [place for place in range(length) if places[place]]
-    wanted = sorted(allowed, key=lambda place: scores[place])[:count]
+    found = lowest(torch.tensor([scores]), torch.tensor([positions]), torch.tensor([count]))
+    allowed = [position for position in range(length) if positions[position]]
+    wanted = sorted(allowed, key=lambda position: scores[position])[:count]
     assert found[0].nonzero().flatten().tolist() == sorted(wanted)
 
 
 @every_schedule
 def test_the_share_masked_is_that_of_the_level(schedule):
     process = MaskProcess(5, schedule)
-    clean = some_tokens(4, 10_000, 5)
+    x0 = some_tokens(4, 10_000, 5)
     level = schedule.at(times(0.0, 0.2, 0.7, 1.0))
-    made = process.corrupt(clean, level, seeded())
-    assert torch.equal(made.masked, made.noisy == 5)
-    assert torch.equal(made.noisy[~made.masked], clean[~made.masked])
-    share = made.masked.double().mean(dim=1)
-    torch.testing.assert_close(share, 1 - level.alpha, atol=4 * 0.5 / 100, rtol=0)
-    assert float(share[0]) == 0.0
+    made = process.corrupt(x0, level, seeded())
+    assert torch.equal(made.masked, made.xt == 5)
+    assert torch.equal(made.xt[~made.masked], x0[~made.masked])
+    ratio = made.masked.double().mean(dim=1)
+    torch.testing.assert_close(ratio, 1 - level.alpha, atol=4 * 0.5 / 100, rtol=0)
+    assert float(ratio[0]) == 0.0
 
 
 @pytest.mark.parametrize("masking", ["independent", "exact"])
 def test_padding_is_never_masked(masking):
     process = MaskProcess(5, LINEAR, masking=masking, objective="mean")
-    clean = some_tokens(2, 6, 5)
+    x0 = some_tokens(2, 6, 5)
     real = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
-    made = process.corrupt(clean, LINEAR.at(times(1.0, 1.0)), seeded(), real)
+    made = process.corrupt(x0, LINEAR.at(times(1.0, 1.0)), seeded(), real)
     assert made.masked.tolist() == [[True] * 4 + [False] * 2, [False] * 6]
 
 
 @pytest.mark.parametrize("masking", ["independent", "exact"])
 def test_masks_of_a_sample_alone_are_those_in_a_batch(masking):
     process = MaskProcess(5, LINEAR, masking=masking, objective="mean")
-    clean, level = some_tokens(3, 9, 5), LINEAR.at(times(0.3, 0.5, 0.8))
-    together = process.corrupt(clean, level, generators([4, 5, 6]))
-    alone = process.corrupt(clean[1:2], level[1:2], generators([5]))
-    assert torch.equal(alone.noisy[0], together.noisy[1])
+    x0, level = some_tokens(3, 9, 5), LINEAR.at(times(0.3, 0.5, 0.8))
+    together = process.corrupt(x0, level, generators([4, 5, 6]))
+    alone = process.corrupt(x0[1:2], level[1:2], generators([5]))
+    assert torch.equal(alone.xt[0], together.xt[1])
 
 
 def test_counts_of_mask_predict_are_uniform_with_all_masked_among_them():
@@ -214,8 +214,8 @@ def test_counts_of_mask_predict_are_uniform_with_all_masked_among_them():
     counts = made.masked.sum(dim=1).bincount(minlength=5)
     assert counts.tolist() == [0, 1000, 1000, 1000, 1000]
     # Each place is as likely as another.
-    share = made.masked.double().mean(dim=0)
-    torch.testing.assert_close(share, torch.full_like(share, 0.625), atol=4 * 0.5 / 63, rtol=0)
+    ratio = made.masked.double().mean(dim=0)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 0.625), atol=4 * 0.5 / 63, rtol=0)
 
 
 def test_counts_of_maskgit_are_the_cosine_of_a_uniform_draw():
@@ -223,10 +223,10 @@ def test_counts_of_maskgit_are_the_cosine_of_a_uniform_draw():
     level = process.draw_level(2000, seeded())
     made = process.corrupt(some_tokens(2000, 16, 5), level, seeded(1))
     counts = made.masked.sum(dim=1)
-    share = torch.cos(math.pi / 2 * (1 - level.time))
-    assert torch.equal(counts, torch.ceil(16 * share - 1e-9).long().clamp(min=1))
+    ratio = torch.cos(math.pi / 2 * (1 - level.time))
+    assert torch.equal(counts, torch.ceil(16 * ratio - 1e-9).long().clamp(min=1))
     assert int(counts.min()) == 1 and int(counts.max()) == 16
-    assert float(share.mean()) == pytest.approx(2 / math.pi, abs=1e-3)
+    assert float(ratio.mean()) == pytest.approx(2 / math.pi, abs=1e-3)
 
 
 # -------------------------------------------------------------------------- estimate
@@ -234,9 +234,9 @@ def test_counts_of_maskgit_are_the_cosine_of_a_uniform_draw():
 
 def test_what_is_not_masked_is_sure_to_be_itself():
     process = MaskProcess(4, LINEAR)
-    noisy = torch.tensor([[4, 2, 4, 0]])
+    xt = torch.tensor([[4, 2, 4, 0]])
     logits = torch.randn(1, 4, 4, generator=seeded())
-    found = process.estimate(logits, noisy, LINEAR.at(times(0.5)))
+    found = process.estimate(logits, xt, LINEAR.at(times(0.5)))
     torch.testing.assert_close(found[0, [0, 2]], logits[0, [0, 2]].log_softmax(-1))
     assert found[0, 1].exp().tolist() == [0, 0, 1, 0] and found[0, 3].exp().tolist() == [1, 0, 0, 0]
 
@@ -250,11 +250,11 @@ def test_half_precision_logits_make_no_nan():
 
 def test_logits_for_the_mask_are_refused():
     process = MaskProcess(4, LINEAR)
-    noisy, level = torch.full((1, 2), 4), LINEAR.at(times(0.5))
-    made = MaskedTokens(noisy, torch.zeros_like(noisy), noisy == 4, level)
+    xt, level = torch.full((1, 2), 4), LINEAR.at(times(0.5))
+    made = MaskedTokens(xt, torch.zeros_like(xt), xt == 4, level)
     for width in (5, 3):
         with pytest.raises(ValueError, match=f"returns {width} logits .* of 4 tokens"):
-            process.estimate(torch.zeros(1, 2, width), noisy, level)
+            process.estimate(torch.zeros(1, 2, width), xt, level)
         with pytest.raises(ValueError, match=f"returns {width} logits"):
             process.loss(torch.zeros(1, 2, width), made)
 
@@ -266,28 +266,28 @@ def test_the_prior_is_all_masked():
 # ------------------------------------------------------------------------------ loss
 
 
-def masked_at(places, clean, size, level):
-    masked = torch.tensor(places, dtype=torch.bool).expand(clean.shape)
-    return MaskedTokens(clean.masked_fill(masked, size), clean, masked, level)
+def masked_at(positions, x0, size, level):
+    masked = torch.tensor(positions, dtype=torch.bool).expand(x0.shape)
+    return MaskedTokens(x0.masked_fill(masked, size), x0, masked, level)
 
 
 @every_schedule
 def test_loss_by_hand(schedule):
     process = MaskProcess(6, schedule)
-    clean, level = some_tokens(2, 5, 6), schedule.at(times(0.3, 0.9))
-    made = masked_at([1, 0, 1, 0, 0], clean, 6, level)
+    x0, level = some_tokens(2, 5, 6), schedule.at(times(0.3, 0.9))
+    made = masked_at([1, 0, 1, 0, 0], x0, 6, level)
     logits = torch.randn(2, 5, 6, generator=seeded(), dtype=torch.float64)
-    token = -logits.log_softmax(-1).gather(-1, clean[..., None])[..., 0]
+    token = -logits.log_softmax(-1).gather(-1, x0[..., None])[..., 0]
     wanted = -level.slope / (1 - level.alpha) * (token[:, 0] + token[:, 2]) / 5
     torch.testing.assert_close(process.loss(logits, made), wanted)
 
 
 def test_the_plain_mean_is_cross_entropy_of_what_is_masked():
     process = MaskProcess(6, CosineMasks(), objective="mean", label_smoothing=0.1)
-    clean = some_tokens(1, 5, 6)
-    made = masked_at([1, 0, 1, 1, 0], clean, 6, CosineMasks().at(times(0.5)))
+    x0 = some_tokens(1, 5, 6)
+    made = masked_at([1, 0, 1, 1, 0], x0, 6, CosineMasks().at(times(0.5)))
     logits = torch.randn(1, 5, 6, generator=seeded())
-    wanted = F.cross_entropy(logits[made.masked], clean[made.masked], label_smoothing=0.1)
+    wanted = F.cross_entropy(logits[made.masked], x0[made.masked], label_smoothing=0.1)
     torch.testing.assert_close(process.loss(logits, made)[0], wanted)
 
 
@@ -304,10 +304,10 @@ def test_tokens_that_are_shown_teach_nothing(objective):
 @pytest.mark.parametrize("objective", ["bound", "mean"])
 def test_padding_does_not_change_the_loss(objective):
     process = MaskProcess(6, LINEAR, objective=objective)
-    clean, level = some_tokens(1, 4, 6), LINEAR.at(times(0.5))
+    x0, level = some_tokens(1, 4, 6), LINEAR.at(times(0.5))
     logits = torch.randn(1, 7, 6, generator=seeded())
-    plain = process.loss(logits[:, :4], masked_at([1, 0, 1, 0], clean, 6, level))
-    longer = F.pad(clean, (0, 3))
+    plain = process.loss(logits[:, :4], masked_at([1, 0, 1, 0], x0, 6, level))
+    longer = F.pad(x0, (0, 3))
     real = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
     # Masked padding, as of a corruption that was not told of it, does not count either.
     made = masked_at([1, 0, 1, 0, 1, 0, 1], longer, 6, level)
@@ -343,8 +343,8 @@ SUBSETS = torch.tensor(list(itertools.product([False, True], repeat=3)))
 def conditionals(joint):
     """The denoiser that knows p(token | what is shown) exactly."""
 
-    def denoiser(noisy, level, condition=None):
-        shown = torch.cat([torch.eye(SIZE), torch.ones(1, SIZE)])[noisy].double()
+    def denoiser(xt, level, condition=None):
+        shown = torch.cat([torch.eye(SIZE), torch.ones(1, SIZE)])[xt].double()
         weighed = torch.einsum("abc,na,nb,nc->nabc", joint, *shown.unbind(1))
         single = [weighed.sum(dim=dims) for dims in ((2, 3), (1, 3), (1, 2))]
         probability = torch.stack(single, dim=1)
@@ -372,14 +372,14 @@ def expected(form, process, denoiser, tokens, rule):
     """The form's expectation: its masks enumerated, its places on the walk by a rule."""
     total = torch.zeros(len(tokens), dtype=torch.float64)
     real = torch.ones_like(tokens, dtype=torch.bool)
-    for place, part in zip(*rule, strict=True):
-        made, weight = form(process, tokens, real, place.expand(len(tokens)), seeded())
-        share = process.masked_share(made.level)
+    for position, part in zip(*rule, strict=True):
+        made, weight = form(process, tokens, real, position.expand(len(tokens)), seeded())
+        ratio = process.mask_ratio(made.level)
         for masked in SUBSETS:
             hidden = int(masked.sum())
             one = masked_at(masked.tolist(), tokens, SIZE, made.level)
-            errors = process.errors(denoiser(one.noisy, one.level), one).sum(dim=1)
-            total += part * share**hidden * (1 - share) ** (3 - hidden) * weight * errors
+            errors = process.errors(denoiser(one.xt, one.level), one).sum(dim=1)
+            total += part * ratio**hidden * (1 - ratio) ** (3 - hidden) * weight * errors
     return total
 
 
@@ -406,7 +406,7 @@ def test_the_training_loss_is_the_bound(schedule):
             made = masked_at(masked.tolist(), SEQUENCES, SIZE, level)
             hidden = int(masked.sum())
             chance = (1 - level.alpha) ** hidden * level.alpha ** (3 - hidden)
-            total += part * chance * process.loss(conditionals(JOINT)(made.noisy, level), made)
+            total += part * chance * process.loss(conditionals(JOINT)(made.xt, level), made)
     torch.testing.assert_close(3 * total, NLL, atol=1e-9, rtol=0)
 
 
@@ -414,15 +414,15 @@ def test_exact_counts_give_the_exact_likelihood():
     process = MaskProcess(SIZE, CosineMasks())
     real = torch.ones_like(SEQUENCES, dtype=torch.bool)
     total = torch.zeros(len(SEQUENCES), dtype=torch.float64)
-    for count, place in ((1, 0.2), (2, 0.6), (3, 1.0)):
-        place = torch.full((len(SEQUENCES),), place).double()
-        made, weight = exact_counts(process, SEQUENCES, real, place, seeded())
+    for count, position in ((1, 0.2), (2, 0.6), (3, 1.0)):
+        position = torch.full((len(SEQUENCES),), position).double()
+        made, weight = exact_counts(process, SEQUENCES, real, position, seeded())
         assert set(made.masked.sum(dim=1).tolist()) == {count}
         torch.testing.assert_close(1 - made.level.alpha, torch.full_like(weight, count / 3))
         chosen = [one for one in SUBSETS if int(one.sum()) == count]
         for masked in chosen:
             one = masked_at(masked.tolist(), SEQUENCES, SIZE, made.level)
-            errors = process.errors(conditionals(JOINT)(one.noisy, one.level), one).sum(dim=1)
+            errors = process.errors(conditionals(JOINT)(one.xt, one.level), one).sum(dim=1)
             total += weight * errors / len(chosen) / 3
     torch.testing.assert_close(total, NLL, atol=1e-9, rtol=0)
 
@@ -452,8 +452,8 @@ def test_what_is_left_out_near_time_0_hardly_counts():
     """Under ``first`` of what the tokens cost there, or on the mean, which stands for it."""
     at_0 = torch.zeros_like(NLL)
     for masked in SUBSETS[SUBSETS.sum(dim=1) == 1]:
-        noisy = SEQUENCES.masked_fill(masked, SIZE)
-        found = conditionals(JOINT)(noisy, None)[:, masked][:, 0]
+        xt = SEQUENCES.masked_fill(masked, SIZE)
+        found = conditionals(JOINT)(xt, None)[:, masked][:, 0]
         at_0 -= found.gather(-1, SEQUENCES[:, masked])[:, 0]
     largest, found = torch.maximum(at_0, NLL), {}
     for first in (1e-3, 1e-5):
@@ -465,8 +465,8 @@ def test_what_is_left_out_near_time_0_hardly_counts():
     assert float((found[1e-3] - found[1e-5]).abs().max()) > 1e-5
 
 
-def uniform_predictor(noisy, level, condition=None):
-    return torch.zeros(*noisy.shape, SIZE)
+def uniform_predictor(xt, level, condition=None):
+    return torch.zeros(*xt.shape, SIZE)
 
 
 @every_schedule
@@ -486,9 +486,9 @@ def test_the_unigram_predictor_costs_its_cross_entropy(form):
     chances = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
     tokens = some_tokens(1, 8, 4).expand(300, 8)
     real = torch.arange(8) < torch.tensor([8, 5, 1]).repeat(100)[:, None]
-    bound = mask_bound(
+    bound = nelbo(
         MaskProcess(4, LogLinearMasks()),
-        lambda noisy, level, condition: chances.log().expand(*noisy.shape, 4),
+        lambda xt, level, condition: chances.log().expand(*xt.shape, 4),
         tokens,
         real=real,
         num_times=20,
@@ -507,7 +507,7 @@ def test_the_unigram_predictor_costs_its_cross_entropy(form):
 @pytest.mark.parametrize("form", [continuous_time, exact_counts])
 def test_bounds_drawn_at_random_are_near_the_likelihood(form):
     """Within 4 sigma of 27 sequences times 400 draws; stratified, so sigma is a little less."""
-    bound = mask_bound(
+    bound = nelbo(
         MaskProcess(SIZE, CosineMasks()),
         conditionals(JOINT),
         SEQUENCES,
@@ -521,9 +521,9 @@ def test_bounds_drawn_at_random_are_near_the_likelihood(form):
 
 def test_exact_counts_vary_least():
     bounds = [
-        mask_bound(
+        nelbo(
             MaskProcess(7, LINEAR),
-            lambda noisy, level, condition: torch.zeros(*noisy.shape, 7),
+            lambda xt, level, condition: torch.zeros(*xt.shape, 7),
             some_tokens(50, 12, 7),
             num_times=20,
             form=form,
@@ -539,7 +539,7 @@ def test_the_bound_of_a_sequence_alone_is_that_in_a_batch():
     tokens = SEQUENCES[4:7]
     process = MaskProcess(SIZE, LINEAR)
     together, alone = (
-        mask_bound(process, conditionals(JOINT), one, num_times=5, rng=generators(seeds))
+        nelbo(process, conditionals(JOINT), one, num_times=5, rng=generators(seeds))
         for one, seeds in ((tokens, [1, 2, 3]), (tokens[1:2], [2]))
     )
     torch.testing.assert_close(together.draws[1:2], alone.draws)
@@ -548,16 +548,16 @@ def test_the_bound_of_a_sequence_alone_is_that_in_a_batch():
 def test_the_bound_tells_the_network_condition_and_level():
     seen = []
 
-    def denoiser(noisy, level, condition):
+    def denoiser(xt, level, condition):
         seen.append((level.alpha.shape, condition))
-        return torch.zeros(*noisy.shape, SIZE)
+        return torch.zeros(*xt.shape, SIZE)
 
-    mask_bound(MaskProcess(SIZE, LINEAR), denoiser, SEQUENCES[:2], "told", num_times=2)
-    assert seen == [((2,), "told")] * 2
+    nelbo(MaskProcess(SIZE, LINEAR), denoiser, SEQUENCES[:2], "cond", num_times=2)
+    assert seen == [((2,), "cond")] * 2
 
 
 def test_settings_of_the_bound():
     with pytest.raises(ValueError, match="0 steps"):
         discrete_time(0)
     with pytest.raises(ValueError, match="0 draws"):
-        mask_bound(MaskProcess(SIZE, LINEAR), conditionals(JOINT), SEQUENCES, num_times=0)
+        nelbo(MaskProcess(SIZE, LINEAR), conditionals(JOINT), SEQUENCES, num_times=0)

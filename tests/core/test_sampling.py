@@ -1,26 +1,26 @@
-"""The loop around the solvers: starting points, projections, guidance, progress."""
+"""The loop around the samplers: starting points, projections, guidance, progress."""
 
 import pytest
 import torch
 from oracles import gaussian_data, known_pair
 
 from multidiff.core.discrete.absorbing import MaskProcess
-from multidiff.core.discrete.samplers import Ancestral
+from multidiff.core.discrete.samplers import AncestralSampler
 from multidiff.core.discrete.schedules import LogLinearMasks
 from multidiff.core.discrete.unmasking import unmask
-from multidiff.core.gaussian.likelihood import variational_bound
+from multidiff.core.gaussian.likelihood import vlb
 from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
 from multidiff.core.gaussian.schedules import BetaSchedule
-from multidiff.core.gaussian.timesteps import even_times, trailing_times
+from multidiff.core.gaussian.timesteps import trailing_timesteps, uniform_timesteps
 from multidiff.core.guidance import (
     ClassifierFreeGuidance,
     leave_out,
     map_condition,
     null_condition,
 )
-from multidiff.core.projections import clip, in_turn, keep_known
+from multidiff.core.projections import clip, compose, inpaint
 from multidiff.core.protocols import Domain, Encoded
 from multidiff.core.sample import sample
 from multidiff.core.task import DiffusionTask
@@ -35,84 +35,93 @@ def double(*shape, seed=0):
 
 
 def test_a_walk_from_a_middle_level_runs_exactly_its_steps():
-    times = trailing_times(20).tail(6)
-    clean, noise = double(1, 4), double(1, 4, seed=1)
+    times = trailing_timesteps(20).tail(6)
+    x0, noise = double(1, 4), double(1, 4, seed=1)
     level = PROCESS.levels(times)[0]
-    start = spread(level.alpha, clean) * clean + spread(level.sigma, clean) * noise
+    start = spread(level.alpha, x0) * x0 + spread(level.sigma, x0) * noise
     calls = []
-    oracle = known_pair(PROCESS, clean, noise)
+    oracle = known_pair(PROCESS, x0, noise)
 
-    def denoiser(noisy, level, condition):
+    def denoiser(xt, level, condition):
         calls.append(float(level.time[0]))
-        return oracle(noisy, level)
+        return oracle(xt, level)
 
     found = sample(PROCESS, denoiser, DDIM(), (1, 4), times, start=start)
     assert len(calls) == 6 and calls[0] == pytest.approx(0.3)
-    torch.testing.assert_close(found, clean)
+    torch.testing.assert_close(found, x0)
 
 
 def test_a_start_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"start has shape \(2, 3\), not \(1, 3\)"):
-        sample(PROCESS, gaussian_data(1.0), DDIM(), (1, 3), even_times(2), start=torch.zeros(2, 3))
+        sample(
+            PROCESS,
+            gaussian_data(1.0),
+            DDIM(),
+            (1, 3),
+            uniform_timesteps(2),
+            start=torch.zeros(2, 3),
+        )
 
 
 def test_a_solver_not_made_and_times_not_chosen(unchecked_signatures):
     denoiser, shape = gaussian_data(1.0), (1, 3)
     with pytest.raises(TypeError, match=r"DDIM is a class: make one of it, DDIM\(\)"):
-        sample(PROCESS, denoiser, DDIM, shape, even_times(2))
-    with pytest.raises(TypeError, match=r"Ancestral is a class"):
-        unmask(MaskProcess(3, LogLinearMasks()), denoiser, Ancestral, shape, steps=2)
-    with pytest.raises(TypeError, match=r"times 50: give a grid of times, such as even_times"):
+        sample(PROCESS, denoiser, DDIM, shape, uniform_timesteps(2))
+    with pytest.raises(TypeError, match=r"AncestralSampler is a class"):
+        unmask(MaskProcess(3, LogLinearMasks()), denoiser, AncestralSampler, shape, steps=2)
+    with pytest.raises(
+        TypeError, match=r"times 50: give a grid of times, such as uniform_timesteps"
+    ):
         sample(PROCESS, denoiser, DDIM(), shape, 50)
     with pytest.raises(TypeError, match=r"times 50: give a grid"):
-        variational_bound(PROCESS, denoiser, torch.zeros(shape), times=50)
+        vlb(PROCESS, denoiser, torch.zeros(shape), times=50)
 
 
 def test_progress_is_told_after_each_step():
-    told = []
-    sample(PROCESS, gaussian_data(1.0), Heun(), (2, 3), even_times(5), on_step=told.append)
-    assert [step.number for step in told] == [1, 2, 3, 4, 5]
-    assert {step.total for step in told} == {5}
-    assert float(told[-1].level.sigma[0]) == 0 and told[0].state.shape == (2, 3)
+    cond = []
+    sample(PROCESS, gaussian_data(1.0), Heun(), (2, 3), uniform_timesteps(5), on_step=cond.append)
+    assert [step.number for step in cond] == [1, 2, 3, 4, 5]
+    assert {step.total for step in cond} == {5}
+    assert float(cond[-1].level.sigma[0]) == 0 and cond[0].state.shape == (2, 3)
 
 
 def test_the_denoiser_is_handed_levels_for_the_whole_batch():
     seen = []
 
-    def denoiser(noisy, level, condition):
+    def denoiser(xt, level, condition):
         seen.append((level.alpha.shape, condition))
-        return noisy
+        return xt
 
-    sample(PROCESS, denoiser, DDIM(), (3, 2), even_times(2), condition="told")
-    assert seen == [((3,), "told")] * 2
+    sample(PROCESS, denoiser, DDIM(), (3, 2), uniform_timesteps(2), condition="cond")
+    assert seen == [((3,), "cond")] * 2
 
 
-@pytest.mark.parametrize("solver", [DDPM(), DDIM(), Heun(), DPMSolverPP()])
-def test_clipping_keeps_the_result_in_bounds(solver):
+@pytest.mark.parametrize("sampler", [DDPM(), DDIM(), Heun(), DPMSolverPP()])
+def test_clipping_keeps_the_result_in_bounds(sampler):
     rng = torch.Generator().manual_seed(0)
     found = sample(
         PROCESS,
         gaussian_data(3.0),
-        solver,
+        sampler,
         (50, 4),
-        even_times(8),
+        uniform_timesteps(8),
         project=clip(-0.5, 0.5),
         rng=rng,
     )
     assert float(found.abs().max()) <= 0.5
 
 
-@pytest.mark.parametrize("solver", [DDPM(), DDIM(), Heun(), DPMSolverPP()])
-def test_inpainting_keeps_the_known_to_the_bit(solver):
+@pytest.mark.parametrize("sampler", [DDPM(), DDIM(), Heun(), DPMSolverPP()])
+def test_inpainting_keeps_the_known_to_the_bit(sampler):
     known = double(2, 6).float()
     mask = torch.tensor([1, 1, 0, 0, 1, 0])
     found = sample(
         PROCESS,
         gaussian_data(1.0),
-        solver,
+        sampler,
         (2, 6),
-        even_times(7),
-        project=in_turn(clip(-9, 9), keep_known(known, mask)),
+        uniform_timesteps(7),
+        project=compose(clip(-9, 9), inpaint(known, mask)),
         rng=torch.Generator().manual_seed(1),
     )
     kept = mask.bool().expand(2, 6)
@@ -123,12 +132,12 @@ def test_inpainting_keeps_the_known_to_the_bit(solver):
 def test_inpainting_follows_the_joint_distribution():
     """Two equal numbers: knowing one, sampling the other with its best denoiser finds it."""
 
-    def denoiser(noisy, level, condition=None):
+    def denoiser(xt, level, condition=None):
         # x_1 = x_2 ~ N(0, 1): the mean of both noisy values carries all there is to know.
-        mean = noisy.mean(dim=1, keepdim=True)
+        mean = xt.mean(dim=1, keepdim=True)
         gain = level.alpha / (level.alpha**2 + level.sigma**2 / 2)
-        clean = spread(gain, noisy) * mean
-        return (noisy - spread(level.alpha, noisy) * clean) / spread(level.sigma, noisy)
+        x0 = spread(gain, xt) * mean
+        return (xt - spread(level.alpha, xt) * x0) / spread(level.sigma, xt)
 
     known = torch.tensor([[1.3, 0.0]])
     found = sample(
@@ -136,8 +145,8 @@ def test_inpainting_follows_the_joint_distribution():
         denoiser,
         DDPM(),
         (1, 2),
-        trailing_times(1000),
-        project=keep_known(known, torch.tensor([1, 0])),
+        trailing_timesteps(1000),
+        project=inpaint(known, torch.tensor([1, 0])),
         rng=torch.Generator().manual_seed(0),
     )
     assert float(found[0, 1]) == pytest.approx(1.3, abs=0.15)
@@ -146,15 +155,15 @@ def test_inpainting_follows_the_joint_distribution():
 # -------------------------------------------------------------------------- guidance
 
 
-def told_and_untold(noisy, level, condition):
+def cond_and_uncond(xt, level, condition):
     """Predicts the condition itself; 0 where it is left out (-1)."""
     value = torch.where(condition >= 0, condition, 0).double()
-    return value[:, None].expand(noisy.shape).clone()
+    return value[:, None].expand(xt.shape).clone()
 
 
 def guided(scale, **options):
     level = LINEAR.at(torch.tensor([0.5, 0.5]))
-    return ClassifierFreeGuidance(told_and_untold, scale, **options)(
+    return ClassifierFreeGuidance(cond_and_uncond, scale, **options)(
         double(2, 3), level, torch.tensor([2, 5])
     )
 
@@ -168,13 +177,13 @@ def test_guidance_is_untold_plus_scaled_difference():
 def test_scale_one_is_the_conditional_pass_alone():
     sizes = []
 
-    def denoiser(noisy, level, condition):
-        sizes.append(len(noisy))
-        return told_and_untold(noisy, level, condition)
+    def denoiser(xt, level, condition):
+        sizes.append(len(xt))
+        return cond_and_uncond(xt, level, condition)
 
     level = LINEAR.at(torch.tensor([0.5]))
     one = ClassifierFreeGuidance(denoiser, 1.0)(double(1, 3), level, torch.tensor([2]))
-    assert torch.equal(one, told_and_untold(double(1, 3), level, torch.tensor([2])))
+    assert torch.equal(one, cond_and_uncond(double(1, 3), level, torch.tensor([2])))
     ClassifierFreeGuidance(denoiser, 2.0)(double(1, 3), level, torch.tensor([2]))
     assert sizes == [1, 2]  # one doubled batch, not two calls
 
@@ -185,16 +194,16 @@ def test_guidance_of_some_channels():
 
 
 def test_rescaled_guidance_has_the_conditional_deviation():
-    def denoiser(noisy, level, condition):
-        return noisy * (1 + condition.double())[:, None]
+    def denoiser(xt, level, condition):
+        return xt * (1 + condition.double())[:, None]
 
-    noisy, condition = double(2, 50), torch.tensor([2, 3])
+    xt, condition = double(2, 50), torch.tensor([2, 3])
     level = LINEAR.at(torch.tensor([0.5, 0.5]))
-    full = ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0)(noisy, level, condition)
-    told = denoiser(noisy, level, condition)
-    torch.testing.assert_close(full.std(dim=1), told.std(dim=1))
-    none = ClassifierFreeGuidance(denoiser, 4.0)(noisy, level, condition)
-    half = ClassifierFreeGuidance(denoiser, 4.0, rescale=0.5)(noisy, level, condition)
+    full = ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0)(xt, level, condition)
+    cond = denoiser(xt, level, condition)
+    torch.testing.assert_close(full.std(dim=1), cond.std(dim=1))
+    none = ClassifierFreeGuidance(denoiser, 4.0)(xt, level, condition)
+    half = ClassifierFreeGuidance(denoiser, 4.0, rescale=0.5)(xt, level, condition)
     torch.testing.assert_close(half, (full + none) / 2)
 
 
@@ -210,44 +219,44 @@ def test_rescaling_a_constant_prediction_is_finite():
 def test_rescaling_looks_at_the_guided_channels_alone():
     """A learned variance rides along: it is neither guided nor counted."""
 
-    def denoiser(noisy, level, condition):
-        means = noisy * (1 + condition.double())[:, None, None]
-        return torch.cat([means, 100 * noisy.square()], dim=1)
+    def denoiser(xt, level, condition):
+        means = xt * (1 + condition.double())[:, None, None]
+        return torch.cat([means, 100 * xt.square()], dim=1)
 
-    noisy, condition = double(2, 1, 50), torch.tensor([2, 3])
+    xt, condition = double(2, 1, 50), torch.tensor([2, 3])
     level = LINEAR.at(torch.tensor([0.5, 0.5]))
     guided_half = ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0, channels=1)
-    found, told = guided_half(noisy, level, condition), denoiser(noisy, level, condition)
-    torch.testing.assert_close(found[:, :1].std(dim=2), told[:, :1].std(dim=2))
-    assert torch.equal(found[:, 1:], told[:, 1:])
+    found, cond = guided_half(xt, level, condition), denoiser(xt, level, condition)
+    torch.testing.assert_close(found[:, :1].std(dim=2), cond[:, :1].std(dim=2))
+    assert torch.equal(found[:, 1:], cond[:, 1:])
 
 
 def test_guidance_of_any_prediction_is_the_same():
     """Noise, clean and velocity are affine in each other: so are their guided versions."""
-    noisy, level = double(1, 4), LINEAR.at(torch.tensor([0.4]))
+    xt, level = double(1, 4), LINEAR.at(torch.tensor([0.4]))
     noises = {1: double(1, 4, seed=3), -1: double(1, 4, seed=4)}
     found = []
-    for name in ("noise", "clean", "velocity"):
+    for name in ("epsilon", "x0", "v"):
         process = GaussianProcess(LINEAR, name)
 
-        def denoiser(noisy, level, condition, process=process):
+        def denoiser(xt, level, condition, process=process):
             rows = []
-            for x, a, s, c in zip(noisy, level.alpha, level.sigma, condition, strict=True):
+            for x, a, s, c in zip(xt, level.alpha, level.sigma, condition, strict=True):
                 noise = noises[int(c)][0]
-                clean = (x - s * noise) / a
-                pair = {"noise": noise, "clean": clean, "velocity": a * noise - s * clean}
+                x0 = (x - s * noise) / a
+                pair = {"epsilon": noise, "x0": x0, "v": a * noise - s * x0}
                 rows.append(pair[name])  # noqa: B023
             return torch.stack(rows)
 
-        output = ClassifierFreeGuidance(denoiser, 2.5)(noisy, level, torch.tensor([1]))
-        found.append(process.estimate(output, noisy, level).clean)
+        output = ClassifierFreeGuidance(denoiser, 2.5)(xt, level, torch.tensor([1]))
+        found.append(process.estimate(output, xt, level).x0)
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[0], found[2])
 
 
 def test_wrong_scales():
     with pytest.raises(ValueError, match="scale -1"):
-        ClassifierFreeGuidance(told_and_untold, -1.0)
+        ClassifierFreeGuidance(cond_and_uncond, -1.0)
 
 
 def test_conditions_left_out():
@@ -287,7 +296,7 @@ def test_structure_in_a_condition_is_never_left_out():
     for call in (
         lambda: null_condition(condition),
         lambda: leave_out(condition, rows),
-        lambda: ClassifierFreeGuidance(told_and_untold, 2.0)(double(2, 3), LEVEL, condition),
+        lambda: ClassifierFreeGuidance(cond_and_uncond, 2.0)(double(2, 3), LEVEL, condition),
     ):
         with pytest.raises(ValueError, match="several parts, \\['kind', 'mask'\\]"):
             call()
@@ -305,7 +314,7 @@ def test_structure_in_a_condition_is_never_left_out():
 
 def test_guidance_without_a_condition_is_refused():
     with pytest.raises(ValueError, match="no condition to guide by"):
-        ClassifierFreeGuidance(told_and_untold, 5.0)(double(1, 3), LEVEL)
+        ClassifierFreeGuidance(cond_and_uncond, 5.0)(double(1, 3), LEVEL)
     assert ClassifierFreeGuidance(lambda x, *_: x, 1.0)(double(1, 3), LEVEL).shape == (1, 3)
 
 

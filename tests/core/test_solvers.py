@@ -1,4 +1,4 @@
-"""Solvers: exact on a known pair, closed forms on Gaussian data, equality with diffusers."""
+"""Samplers: exact on a known pair, closed forms on Gaussian data, equality with diffusers."""
 
 import itertools
 import math
@@ -10,21 +10,27 @@ from oracles import gaussian_data, known_pair
 from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.process import GaussianProcess
-from multidiff.core.gaussian.samplers import DDIM, DDPM, SOLVERS, DPMSolverPP, Heun
+from multidiff.core.gaussian.samplers import DDIM, DDPM, SAMPLERS, DPMSolverPP, Heun
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
 from multidiff.core.gaussian.timesteps import (
-    even_times,
-    leading_times,
-    linspace_times,
-    log_snr_times,
-    trailing_times,
+    leading_timesteps,
+    linspace_timesteps,
+    log_snr_timesteps,
+    trailing_timesteps,
+    uniform_timesteps,
 )
 from multidiff.core.random import generators
 from multidiff.core.sample import sample
 
 LINEAR = BetaSchedule.linear()
 COUNTS = [1, 2, 3, 7, 13, 30, 36, 37, 50, 101, 999, 1000]
-GRIDS = [leading_times, trailing_times, linspace_times, even_times, log_snr_times]
+GRIDS = [
+    leading_timesteps,
+    trailing_timesteps,
+    linspace_timesteps,
+    uniform_timesteps,
+    log_snr_timesteps,
+]
 DETERMINISTIC = [DDIM(), Heun(), DPMSolverPP()]
 
 
@@ -34,24 +40,24 @@ def double(*shape, seed=0):
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("solver", DETERMINISTIC, ids=lambda s: type(s).__name__)
-def test_true_noise_stays_on_the_path_and_returns_the_clean_signal(solver, grid, count):
+@pytest.mark.parametrize("sampler", DETERMINISTIC, ids=lambda s: type(s).__name__)
+def test_true_noise_stays_on_the_path_and_returns_the_clean_signal(sampler, grid, count):
     """The oracle: constant strides where the grid's are not would leave the path."""
     process = GaussianProcess(LINEAR)
-    clean, noise = double(2, 3), double(2, 3, seed=1)
+    x0, noise = double(2, 3), double(2, 3, seed=1)
     times = grid(count)
     first = process.levels(times)[0].expand(2)
-    start = spread(first.alpha, clean) * clean + spread(first.sigma, clean) * noise
+    start = spread(first.alpha, x0) * x0 + spread(first.sigma, x0) * noise
     worst = []
 
     def on_step(step):
-        path = spread(step.level.alpha, clean) * clean + spread(step.level.sigma, clean) * noise
+        path = spread(step.level.alpha, x0) * x0 + spread(step.level.sigma, x0) * noise
         worst.append(float((step.state - path).abs().max()))
 
     found = sample(
         process,
-        known_pair(process, clean, noise),
-        solver,
+        known_pair(process, x0, noise),
+        sampler,
         (2, 3),
         times,
         start=start,
@@ -59,47 +65,47 @@ def test_true_noise_stays_on_the_path_and_returns_the_clean_signal(solver, grid,
     )
     assert len(worst) == count
     assert max(worst) < 1e-10
-    torch.testing.assert_close(found, clean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found, x0, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(
-    ("solver", "predicts"),
-    [(solver, name) for solver in DETERMINISTIC for name in ("clean", "velocity")]
-    + [(DDPM(), "clean")],  # its fresh noise is not the oracle's, so only "clean" stays true
+    ("sampler", "prediction"),
+    [(sampler, name) for sampler in DETERMINISTIC for name in ("x0", "v")]
+    + [(DDPM(), "x0")],  # its fresh noise is not the oracle's, so only "x0" stays true
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_oracle_without_final_signal(solver, predicts):
+def test_oracle_without_final_signal(sampler, prediction):
     schedule = BetaSchedule.scaled_linear().with_zero_terminal_snr()
-    process = GaussianProcess(schedule, predicts)
-    clean, noise = double(1, 4), double(1, 4, seed=1)
-    denoiser = known_pair(process, clean, noise)
-    found = sample(process, denoiser, solver, (1, 4), trailing_times(13), start=noise)
+    process = GaussianProcess(schedule, prediction)
+    x0, noise = double(1, 4), double(1, 4, seed=1)
+    denoiser = known_pair(process, x0, noise)
+    found = sample(process, denoiser, sampler, (1, 4), trailing_timesteps(13), start=noise)
     assert torch.isfinite(found).all()
-    torch.testing.assert_close(found, clean, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found, x0, rtol=1e-8, atol=1e-8)
 
 
-def walk(schedule, solver, times, deviation=0.5):
+def walked(schedule, sampler, times, std=0.5):
     """What one unit at the start becomes: deterministic walks on this data are linear."""
     start = torch.ones(1, 1, dtype=torch.float64)
     process = GaussianProcess(schedule)
-    return float(sample(process, gaussian_data(deviation), solver, (1, 1), times, start=start))
+    return float(sample(process, gaussian_data(std), sampler, (1, 1), times, start=start))
 
 
 @pytest.mark.parametrize(
     ("name", "grid", "wanted"),
     [
-        ("linear", leading_times, {10: 0.37413, 50: 0.47244, 1000: 0.49850}),
-        ("linear", trailing_times, {10: 0.36995, 50: 0.47140, 1000: 0.49850}),
-        ("cosine", leading_times, {10: 0.43355, 50: 0.48504, 1000: 0.49919}),
+        ("linear", leading_timesteps, {10: 0.37413, 50: 0.47244, 1000: 0.49850}),
+        ("linear", trailing_timesteps, {10: 0.36995, 50: 0.47140, 1000: 0.49850}),
+        ("cosine", leading_timesteps, {10: 0.43355, 50: 0.48504, 1000: 0.49919}),
     ],
 )
 def test_ddim_deviation_in_closed_form(name, grid, wanted):
-    for count, deviation in wanted.items():
-        found = walk(getattr(BetaSchedule, name)(), DDIM(), grid(count))
-        assert found == pytest.approx(deviation, abs=5e-6)
+    for count, std in wanted.items():
+        found = walked(getattr(BetaSchedule, name)(), DDIM(), grid(count))
+        assert found == pytest.approx(std, abs=5e-6)
 
 
-def gain_of_clean(level):
+def gain_of_x0(level):
     """Best clean estimate over the noisy state, for N(0, 0.5^2)."""
     return float(level.alpha * 0.25 / (level.alpha**2 * 0.25 + level.sigma**2))
 
@@ -109,21 +115,21 @@ def gain_of_clean(level):
 def test_dpm_solver_deviation_by_the_papers_recursion(name, count):
     """Lu et al. 2022, algorithm 2, written out for numbers."""
     schedule = getattr(BetaSchedule, name)()
-    levels = trailing_times(count).levels(schedule)
+    levels = trailing_timesteps(count).levels(schedule)
     x, last = 1.0, None
     half = [float(level.log_snr) / 2 for level in levels]
     for i in range(count - 1):
         here, there = levels[i], levels[i + 1]
-        clean = gain_of_clean(here) * x
+        x0 = gain_of_x0(here) * x
         h = half[i + 1] - half[i]
-        slope = clean
+        slope = x0
         if last is not None:
             r = (half[i] - half[i - 1]) / h
-            slope = (1 + 1 / (2 * r)) * clean - 1 / (2 * r) * last
+            slope = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * last
         x = float(there.sigma / here.sigma) * x - float(there.alpha) * math.expm1(-h) * slope
-        last = clean
-    x = gain_of_clean(levels[-2]) * x
-    assert walk(schedule, DPMSolverPP(), trailing_times(count)) == pytest.approx(x, rel=1e-9)
+        last = x0
+    x = gain_of_x0(levels[-2]) * x
+    assert walked(schedule, DPMSolverPP(), trailing_timesteps(count)) == pytest.approx(x, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -131,16 +137,16 @@ def test_dpm_solver_deviation_by_the_papers_recursion(name, count):
 def test_heun_deviation_by_its_trapezoid(name, count):
     """x / sigma over alpha / sigma, slopes at both ends averaged, written out for numbers."""
     schedule = getattr(BetaSchedule, name)()
-    levels = trailing_times(count).levels(schedule)
+    levels = trailing_timesteps(count).levels(schedule)
     x = 1.0
     for here, there in itertools.pairwise(levels[:-1]):
         scaled = x / float(here.sigma)
         step = float(there.alpha / there.sigma - here.alpha / here.sigma)
-        slope = gain_of_clean(here) * x
-        ahead = gain_of_clean(there) * (scaled + step * slope) * float(there.sigma)
+        slope = gain_of_x0(here) * x
+        ahead = gain_of_x0(there) * (scaled + step * slope) * float(there.sigma)
         x = (scaled + step * (slope + ahead) / 2) * float(there.sigma)
-    x = gain_of_clean(levels[-2]) * x
-    assert walk(schedule, Heun(), trailing_times(count)) == pytest.approx(x, rel=1e-9)
+    x = gain_of_x0(levels[-2]) * x
+    assert walked(schedule, Heun(), trailing_timesteps(count)) == pytest.approx(x, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -155,56 +161,66 @@ def test_heun_deviation_by_its_trapezoid(name, count):
 def test_ddpm_deviation_after_a_thousand_steps(name, variance, wanted, monkeypatch):
     """Each step is x' = m x + d z: m and d are read off, and the variances added up exactly."""
     schedule = getattr(BetaSchedule, name)()
-    process, solver, one = GaussianProcess(schedule), DDPM(variance), torch.ones(1, 1).double()
+    process, sampler, one = GaussianProcess(schedule), DDPM(variance), torch.ones(1, 1).double()
 
-    def estimate_at(noisy, level):
-        return process.estimate(gaussian_data(0.5)(noisy, level), noisy, level)
+    def estimate_at(xt, level):
+        return process.estimate(gaussian_data(0.5)(xt, level), xt, level)
 
     def reach(state, draw, here, there):
         monkeypatch.setattr("multidiff.core.gaussian.samplers.draw_like", lambda *_: draw * one)
-        return float(solver.step(estimate_at, state * one, here, there, None, None)[0])
+        return float(sampler.step(estimate_at, state * one, here, there, None, None)[0])
 
-    levels = trailing_times(1000).levels(schedule)
+    levels = trailing_timesteps(1000).levels(schedule)
     total = 1.0
     for here, there in itertools.pairwise(levels):
         total = reach(1, 0, here, there) ** 2 * total + reach(0, 1, here, there) ** 2
     assert total**0.5 == pytest.approx(wanted, abs=6e-6)
 
 
-@pytest.mark.parametrize("solver", [Heun(), DPMSolverPP()], ids=lambda s: type(s).__name__)
-def test_second_order_solvers_beat_ddim(solver):
+@pytest.mark.parametrize("sampler", [Heun(), DPMSolverPP()], ids=lambda s: type(s).__name__)
+def test_second_order_solvers_beat_ddim(sampler):
     """On a grid even in log SNR, halving the step divides the error by about four."""
     schedule = LogSNRSchedule(12, -12)
-    errors = [abs(walk(schedule, solver, even_times(n)) - 0.5) for n in (40, 80, 160)]
+    errors = [abs(walked(schedule, sampler, uniform_timesteps(n)) - 0.5) for n in (40, 80, 160)]
     assert errors[0] / errors[1] > 3 and errors[1] / errors[2] > 3
-    assert errors[0] < abs(walk(schedule, DDIM(), even_times(40)) - 0.5) / 4
+    assert errors[0] < abs(walked(schedule, DDIM(), uniform_timesteps(40)) - 0.5) / 4
 
 
 def test_ddpm_is_ddim_with_eta_one():
     process = GaussianProcess(LINEAR)
-    walks = [
+    rows = [
         sample(
             process,
             gaussian_data(0.5),
-            solver,
+            sampler,
             (3, 5),
-            leading_times(50),
+            leading_timesteps(50),
             rng=torch.Generator().manual_seed(7),
         )
-        for solver in (DDPM("small"), DDIM(eta=1.0))
+        for sampler in (DDPM("small"), DDIM(eta=1.0))
     ]
-    torch.testing.assert_close(walks[0], walks[1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows[0], rows[1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", [*DETERMINISTIC, DDPM(), DDIM(0.5)])
-def test_a_sample_does_not_depend_on_its_batch(solver):
+@pytest.mark.parametrize("sampler", [*DETERMINISTIC, DDPM(), DDIM(0.5)])
+def test_a_sample_does_not_depend_on_its_batch(sampler):
     process = GaussianProcess(LINEAR)
     together = sample(
-        process, gaussian_data(0.5), solver, (4, 6), even_times(9), rng=generators([5, 6, 7, 8])
+        process,
+        gaussian_data(0.5),
+        sampler,
+        (4, 6),
+        uniform_timesteps(9),
+        rng=generators([5, 6, 7, 8]),
     )
     for row, seed in enumerate([5, 6, 7, 8]):
         alone = sample(
-            process, gaussian_data(0.5), solver, (1, 6), even_times(9), rng=generators([seed])
+            process,
+            gaussian_data(0.5),
+            sampler,
+            (1, 6),
+            uniform_timesteps(9),
+            rng=generators([seed]),
         )
         torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-6)
 
@@ -212,33 +228,33 @@ def test_a_sample_does_not_depend_on_its_batch(solver):
 def test_learned_variance_is_used():
     process = GaussianProcess(LINEAR, objective=HybridLoss(), learns_variance=True)
 
-    def denoiser(noisy, level, condition=None):
-        return torch.cat([gaussian_data(0.5)(noisy, level), torch.ones_like(noisy)], dim=1)
+    def denoiser(xt, level, condition=None):
+        return torch.cat([gaussian_data(0.5)(xt, level), torch.ones_like(xt)], dim=1)
 
-    def large(noisy, level, condition=None):
-        return gaussian_data(0.5)(noisy, level)
+    def large(xt, level, condition=None):
+        return gaussian_data(0.5)(xt, level)
 
     rng = torch.Generator()
     learned = sample(
-        process, denoiser, DDPM("learned"), (2, 1), even_times(20), rng=rng.manual_seed(1)
+        process, denoiser, DDPM("learned"), (2, 1), uniform_timesteps(20), rng=rng.manual_seed(1)
     )
     fixed = sample(
         GaussianProcess(LINEAR),
         large,
         DDPM("large"),
         (2, 1),
-        even_times(20),
+        uniform_timesteps(20),
         rng=rng.manual_seed(1),
     )
     torch.testing.assert_close(learned, fixed)
     with pytest.raises(ValueError, match="not learned"):
-        sample(GaussianProcess(LINEAR), large, DDPM("learned"), (2, 1), even_times(20))
+        sample(GaussianProcess(LINEAR), large, DDPM("learned"), (2, 1), uniform_timesteps(20))
 
 
 def test_wrong_options():
     with pytest.raises(ValueError, match="not in"):
         DDIM(eta=1.5)
-    assert set(SOLVERS) == {"ddpm", "ddim", "heun", "dpm++"}
+    assert set(SAMPLERS) == {"ddpm", "ddim", "heun", "dpm++"}
 
 
 def test_unknown_variance(unchecked_signatures):
@@ -266,8 +282,8 @@ def in_diffusers(scheduler, count, start, **step_options):
 @pytest.mark.parametrize(
     ("spacing", "grid", "counts"),
     [
-        ("leading", leading_times, [1, 2, 7, 13, 50, 101, 1000]),
-        ("trailing", trailing_times, [1, 2, 10, 50, 1000]),  # right where 1000 / n is whole
+        ("leading", leading_timesteps, [1, 2, 7, 13, 50, 101, 1000]),
+        ("trailing", trailing_timesteps, [1, 2, 10, 50, 1000]),  # right where 1000 / n is whole
     ],
 )
 def test_ddim_equals_diffusers_where_its_strides_are_right(spacing, grid, counts):
@@ -285,7 +301,7 @@ def test_ddim_equals_diffusers_where_its_strides_are_right(spacing, grid, counts
 
 @pytest.mark.parametrize(
     ("spacing", "grid", "count"),
-    [("trailing", trailing_times, 13), ("linspace", linspace_times, 13)],
+    [("trailing", trailing_timesteps, 13), ("linspace", linspace_timesteps, 13)],
 )
 def test_where_diffusers_ddim_differs(spacing, grid, count):
     """Its previous step is t - 1000 // n, which is not the next of these grids (issue 9261).
@@ -315,7 +331,7 @@ def test_ddpm_equals_diffusers(theirs, ours):
         gaussian_data(0.5),
         DDPM(ours),
         (1, 5),
-        leading_times(50),
+        leading_timesteps(50),
         start=start,
         rng=rng.manual_seed(0),
     )
@@ -340,7 +356,7 @@ def test_dpm_solver_equals_diffusers(count):
         gaussian_data(0.5),
         DPMSolverPP(),
         (1, 5),
-        trailing_times(count),
+        trailing_timesteps(count),
         start=start,
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -348,17 +364,17 @@ def test_dpm_solver_equals_diffusers(count):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_forward_and_velocity_equal_diffusers(prediction):
-    name = {"epsilon": "noise", "v_prediction": "velocity", "sample": "clean"}[prediction]
+    name = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}[prediction]
     scheduler = diffusers.DDIMScheduler(**BETAS, prediction_type=prediction)
     process = GaussianProcess(LINEAR, name)
-    clean = double(3, 4).float()
+    x0 = double(3, 4).float()
     steps = torch.tensor([0, 500, 999])
     level = LINEAR.at((steps.double() + 1) / 1000)
-    corrupted = process.corrupt(clean, level, torch.Generator().manual_seed(0))
-    theirs = scheduler.add_noise(clean, corrupted.noise, steps)
-    torch.testing.assert_close(corrupted.noisy, theirs, rtol=1e-5, atol=1e-6)
-    if name == "velocity":
-        velocity = scheduler.get_velocity(clean, corrupted.noise, steps)
+    corrupted = process.corrupt(x0, level, torch.Generator().manual_seed(0))
+    theirs = scheduler.add_noise(x0, corrupted.noise, steps)
+    torch.testing.assert_close(corrupted.xt, theirs, rtol=1e-5, atol=1e-6)
+    if name == "v":
+        velocity = scheduler.get_velocity(x0, corrupted.noise, steps)
         torch.testing.assert_close(
             process.prediction.target(corrupted), velocity, rtol=1e-5, atol=1e-5
         )

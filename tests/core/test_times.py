@@ -11,18 +11,18 @@ from multidiff.core.gaussian.timesteps import (
     ImportanceTimes,
     UniformTimes,
     betas_as_times,
-    even_times,
     explicit_log_snrs,
-    leading_times,
-    linspace_times,
-    log_snr_times,
-    trailing_times,
+    leading_timesteps,
+    linspace_timesteps,
+    log_snr_timesteps,
+    trailing_timesteps,
+    uniform_timesteps,
 )
 from multidiff.core.random import generators
 
 LINEAR = BetaSchedule.linear()
 COUNTS = [1, 2, 3, 7, 13, 30, 36, 37, 50, 101, 999, 1000]
-TABLE_GRIDS = [leading_times, trailing_times, linspace_times]
+TABLE_GRIDS = [leading_timesteps, trailing_timesteps, linspace_timesteps]
 
 
 def steps_of(grid, schedule=LINEAR):
@@ -45,16 +45,16 @@ def test_all_steps_visits_each_once(grid):
 
 
 def test_the_grids_as_published():
-    assert steps_of(leading_times(10)) == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
-    assert steps_of(trailing_times(10)) == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
-    assert steps_of(linspace_times(10)) == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
+    assert steps_of(leading_timesteps(10)) == [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
+    assert steps_of(trailing_timesteps(10)) == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
+    assert steps_of(linspace_timesteps(10)) == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
 
 
 def test_released_stable_diffusion_starts_at_951_and_stops_short():
-    grid = leading_times(20, offset=1, stop_short=True)
+    grid = leading_timesteps(20, offset=1, stop_short=True)
     visited = steps_of(grid)
     assert visited[0] == 951 and visited[-1] == 1
-    assert steps_of(leading_times(50, offset=1))[0] == 981
+    assert steps_of(leading_timesteps(50, offset=1))[0] == 981
     end = grid.levels(BetaSchedule.scaled_linear())[-1]
     assert float(end.alpha**2) == pytest.approx(0.99915, abs=1e-12)
 
@@ -63,19 +63,19 @@ def test_released_stable_diffusion_starts_at_951_and_stops_short():
 def test_released_stable_diffusion_makes_as_many_steps_as_it_was_trained_with(steps):
     """There is no room for its offset then: other programs read past their table."""
     schedule = BetaSchedule.scaled_linear(steps, 0.01, 0.1)
-    levels = leading_times(steps, offset=1, stop_short=True).levels(schedule)
+    levels = leading_timesteps(steps, offset=1, stop_short=True).levels(schedule)
     times = [round(float(level.time) * steps) for level in levels]
     assert times == list(range(steps, -1, -1)) and float(levels[-1].sigma) == 0
 
 
-@pytest.mark.parametrize("grid", [*TABLE_GRIDS, even_times, log_snr_times])
+@pytest.mark.parametrize("grid", [*TABLE_GRIDS, uniform_timesteps, log_snr_timesteps])
 def test_walks_end_at_the_clean_level(grid):
     levels = grid(5).levels(LINEAR)
     assert len(levels) == 6
     assert float(levels[-1].sigma) == 0 and float(levels[-1].alpha) == 1
 
 
-@pytest.mark.parametrize("grid", [*TABLE_GRIDS, even_times, log_snr_times])
+@pytest.mark.parametrize("grid", [*TABLE_GRIDS, uniform_timesteps, log_snr_timesteps])
 def test_no_steps_are_refused(grid):
     with pytest.raises(ValueError, match="at least one"):
         grid(0)
@@ -95,17 +95,17 @@ def test_table_grids_need_a_table(grid):
 
 def test_log_snr_grid_is_even_in_log_snr():
     for schedule in (LINEAR, LogSNRSchedule(8, -6)):
-        log_snr = schedule.at(log_snr_times(9).times(schedule)).log_snr
+        log_snr = schedule.at(log_snr_timesteps(9).times(schedule)).log_snr
         torch.testing.assert_close(
             log_snr.diff(), log_snr.diff()[:1].expand(8), rtol=1e-6, atol=1e-6
         )
     ends = LINEAR.at(torch.tensor([1.0, 0.001])).log_snr
-    torch.testing.assert_close(LINEAR.at(log_snr_times(4).times(LINEAR)).log_snr[[0, -1]], ends)
+    torch.testing.assert_close(LINEAR.at(log_snr_timesteps(4).times(LINEAR)).log_snr[[0, -1]], ends)
 
 
 def test_log_snr_grid_on_a_schedule_without_final_signal():
     schedule = BetaSchedule.scaled_linear().with_zero_terminal_snr()
-    assert float(log_snr_times(4).times(schedule)[0]) == pytest.approx(0.999)
+    assert float(log_snr_timesteps(4).times(schedule)[0]) == pytest.approx(0.999)
 
 
 def test_explicit_levels_come_back():
@@ -127,9 +127,9 @@ def test_few_step_betas_are_found_on_the_training_schedule():
 
 
 def test_the_tail_of_a_grid():
-    assert steps_of(trailing_times(10).tail(3)) == [299, 199, 99]
+    assert steps_of(trailing_timesteps(10).tail(3)) == [299, 199, 99]
     with pytest.raises(ValueError, match="do not exist"):
-        trailing_times(10).tail(11)
+        trailing_timesteps(10).tail(11)
 
 
 def test_uniform_times_cover_the_paper_law():
@@ -155,9 +155,9 @@ def test_time_bounds():
 
 def test_discrete_times_are_table_times():
     time = DiscreteTimes().draw(LINEAR, 5000, torch.Generator().manual_seed(0))
-    places = time * 1000
-    torch.testing.assert_close(places, places.round(), rtol=0, atol=1e-9)
-    assert float(places.min()) >= 1 and float(places.max()) <= 1000
+    positions = time * 1000
+    torch.testing.assert_close(positions, positions.round(), rtol=0, atol=1e-9)
+    assert float(positions.min()) >= 1 and float(positions.max()) <= 1000
 
 
 def test_importance_times_follow_the_losses_without_bias():
@@ -171,8 +171,8 @@ def test_importance_times_follow_the_losses_without_bias():
         times.observe(table, losses)
     torch.testing.assert_close(times.probabilities(), losses.double() / 10, rtol=0, atol=0.001)
     drawn = times.draw(schedule, 40_000, torch.Generator().manual_seed(0))
-    shares = torch.bincount((drawn * 4).round().long() - 1, minlength=4) / 40_000
-    torch.testing.assert_close(shares.double(), times.probabilities(), rtol=0, atol=0.01)
+    ratios = torch.bincount((drawn * 4).round().long() - 1, minlength=4) / 40_000
+    torch.testing.assert_close(ratios.double(), times.probabilities(), rtol=0, atol=0.01)
     weighted = (times.weight(drawn) * losses[(drawn * 4).round().long() - 1]).mean()
     assert float(weighted) == pytest.approx(2.5, rel=0.01)
 

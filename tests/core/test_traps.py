@@ -11,27 +11,27 @@ from multidiff.core.discrete.schedules import CosineMasks
 from multidiff.core.gaussian.likelihood import (
     ContinuousDecoder,
     DiscretisedDecoder,
-    variational_bound,
+    vlb,
 )
 from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM, DDPM, is_clean
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
 from multidiff.core.gaussian.timesteps import (
-    even_times,
-    leading_times,
-    log_snr_times,
-    trailing_times,
+    leading_timesteps,
+    log_snr_timesteps,
+    trailing_timesteps,
+    uniform_timesteps,
 )
-from multidiff.core.projections import clip, in_turn, keep_known
+from multidiff.core.projections import clip, compose, inpaint
 from multidiff.core.random import generators, seeds_from
 from multidiff.core.sample import sample
 
 COSINE, LINEAR = BetaSchedule.cosine(), BetaSchedule.linear()
 
 
-def zero(noisy, level, condition=None):
-    return 0 * noisy
+def zero(xt, level, condition=None):
+    return 0 * xt
 
 
 # ------------------------------------------------------------------- states and times
@@ -44,9 +44,9 @@ def test_states_that_are_no_floating_point_numbers_are_refused(dtype, unchecked_
     with pytest.raises(TypeError, match="needs floating-point states"):
         process.corrupt(states, level, None)
     with pytest.raises(TypeError, match="floating-point numbers"):
-        sample(process, zero, DDIM(), (4, 2), even_times(3), start=states, project=clip())
+        sample(process, zero, DDIM(), (4, 2), uniform_timesteps(3), start=states, project=clip())
     with pytest.raises(TypeError, match="needs floating-point states"):
-        variational_bound(process, zero, states, times=even_times(3), decoder=ContinuousDecoder())
+        vlb(process, zero, states, times=uniform_timesteps(3), decoder=ContinuousDecoder())
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, LogSNRSchedule(), CosineMasks()])
@@ -70,7 +70,7 @@ def test_a_level_as_the_step_of_a_table():
     steps = LINEAR.at(time).timestep(1000)
     assert steps.dtype == torch.float32
     torch.testing.assert_close(steps, torch.tensor([0, 0, 499, 499.4, 999]))
-    levels = trailing_times(1000).levels(LINEAR)
+    levels = trailing_timesteps(1000).levels(LINEAR)
     found = [float(level.timestep(1000)) for level in levels[:-1]]
     assert found == [*range(999, -1, -1)]  # exact on the table
     with pytest.raises(ValueError, match="0 steps"):
@@ -81,8 +81,8 @@ def test_a_level_as_the_step_of_a_table():
 
 
 def test_names_in_place_of_objects(unchecked_signatures):
-    process, shape, times = GaussianProcess(LINEAR), (2, 4), even_times(3)
-    with pytest.raises(TypeError, match=r"solver 'ddim' makes no steps: .* md.DDIM\(\)"):
+    process, shape, times = GaussianProcess(LINEAR), (2, 4), uniform_timesteps(3)
+    with pytest.raises(TypeError, match=r"sampler 'ddim' makes no steps: .* md.DDIM\(\)"):
         sample(process, zero, "ddim", shape, times, project=clip())
     with pytest.raises(TypeError, match=r"schedule 'cosine': .* md.BetaSchedule.cosine\(\)"):
         GaussianProcess("cosine")
@@ -95,7 +95,7 @@ def test_names_in_place_of_objects(unchecked_signatures):
 def test_an_empty_batch_is_refused():
     for shape in ((0, 4), ()):
         with pytest.raises(ValueError, match="a batch of at least one"):
-            sample(GaussianProcess(LINEAR), zero, DDIM(), shape, even_times(3))
+            sample(GaussianProcess(LINEAR), zero, DDIM(), shape, uniform_timesteps(3))
 
 
 # --------------------------------------------------------------------------- schedules
@@ -123,17 +123,17 @@ class Exploding(Flow):
 
 
 def test_log_snr_times_of_a_schedule_with_infinite_ends():
-    times = log_snr_times(5).times(Flow())
+    times = log_snr_timesteps(5).times(Flow())
     assert times[0] == pytest.approx(0.999) and times[-1] == pytest.approx(0.001)
     data = torch.tensor([[0.5, -2.0]])
-    process = GaussianProcess(Flow(), "clean")
-    found = sample(process, lambda *_: data, DDIM(), (1, 2), log_snr_times(5))
+    process = GaussianProcess(Flow(), "x0")
+    found = sample(process, lambda *_: data, DDIM(), (1, 2), log_snr_timesteps(5))
     torch.testing.assert_close(found, data)
 
 
 def test_a_schedule_in_other_units_than_the_prior_is_refused():
     with pytest.raises(ValueError, match=r"sigma 80, but sampling starts .* divide both by"):
-        GaussianProcess(Exploding(), "clean")
+        GaussianProcess(Exploding(), "x0")
 
 
 def test_noise_prediction_from_almost_no_signal():
@@ -141,25 +141,25 @@ def test_noise_prediction_from_almost_no_signal():
     process = GaussianProcess(COSINE)
     bias = 0.01 * torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
 
-    def denoiser(noisy, level, condition=None):
-        return level.sigma.to(noisy)[:, None] * noisy + bias
+    def denoiser(xt, level, condition=None):
+        return level.sigma.to(xt)[:, None] * xt + bias
 
     def made(times, **options):
         rng = torch.Generator().manual_seed(1)
         return sample(process, denoiser, DDIM(), (500, 1), times, rng=rng, **options)
 
-    known = keep_known(torch.zeros(500, 1), torch.zeros(500, 1))
-    for project in (None, known, in_turn(known)):
+    known = inpaint(torch.zeros(500, 1), torch.zeros(500, 1))
+    for project in (None, known, compose(known)):
         with pytest.raises(ValueError, match="multiplies the error of a noise prediction by 632"):
-            made(even_times(50), project=project)
+            made(uniform_timesteps(50), project=project)
     with pytest.warns(UserWarning, match="by 32"):
-        made(even_times(1000))
+        made(uniform_timesteps(1000))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for times in (leading_times(50), log_snr_times(50)):
+        for times in (leading_timesteps(50), log_snr_timesteps(50)):
             assert 0.9 < float(made(times).std()) < 1.1
-        assert float(made(even_times(50), project=in_turn(clip(), known)).abs().max()) <= 1
-        sample(GaussianProcess(COSINE, "velocity"), zero, DDIM(), (2, 1), even_times(50))
+        assert float(made(uniform_timesteps(50), project=compose(clip(), known)).abs().max()) <= 1
+        sample(GaussianProcess(COSINE, "v"), zero, DDIM(), (2, 1), uniform_timesteps(50))
 
 
 # ------------------------------------------------------------------ variance, likelihood
@@ -167,25 +167,25 @@ def test_noise_prediction_from_almost_no_signal():
 
 def test_a_learned_variance_that_nothing_trains_is_refused():
     with pytest.raises(ValueError, match=r"objective=HybridLoss\(\)"):
-        GaussianProcess(COSINE, "velocity", learns_variance=True)
-    GaussianProcess(COSINE, "velocity", objective=HybridLoss(), learns_variance=True)
+        GaussianProcess(COSINE, "v", learns_variance=True)
+    GaussianProcess(COSINE, "v", objective=HybridLoss(), learns_variance=True)
 
 
 def test_a_variance_of_another_name_is_refused(unchecked_signatures):
     process, states = GaussianProcess(LINEAR), torch.zeros(2, 3)
     with pytest.raises(ValueError, match="variance 'typo': one of small, large, learned"):
-        variational_bound(process, zero, states, times=even_times(3), variance="typo")
+        vlb(process, zero, states, times=uniform_timesteps(3), variance="typo")
     with pytest.raises(ValueError, match="variance 'typo'"):
         DDPM("typo")
 
 
 def test_real_numbers_are_not_measured_as_grey_levels():
-    process, times = GaussianProcess(COSINE, "velocity"), even_times(100)
+    process, times = GaussianProcess(COSINE, "v"), uniform_timesteps(100)
     rng = torch.Generator().manual_seed(0)
     wide, narrow = torch.randn(500, 2, generator=rng), torch.rand(500, 2, generator=rng)
 
     def bound(states, decoder=None, mask=None):
-        found = variational_bound(
+        found = vlb(
             process, zero, states, times=times, variance="large", decoder=decoder, mask=mask,
             rng=torch.Generator().manual_seed(0),
         )  # fmt: skip
@@ -214,10 +214,12 @@ class Centred(GaussianProcess):
         return drawn - drawn.mean(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize("solver", [DDPM(), DDPM("large"), DDIM(1.0)])
-def test_steps_draw_the_noise_of_their_process(solver):
-    process = Centred(COSINE, "velocity")
-    found = sample(process, zero, solver, (3, 5, 2), even_times(20), rng=generators([1, 2, 3]))
+@pytest.mark.parametrize("sampler", [DDPM(), DDPM("large"), DDIM(1.0)])
+def test_steps_draw_the_noise_of_their_process(sampler):
+    process = Centred(COSINE, "v")
+    found = sample(
+        process, zero, sampler, (3, 5, 2), uniform_timesteps(20), rng=generators([1, 2, 3])
+    )
     assert float(found.mean(dim=1).abs().max()) < 1e-5
     level = COSINE.at(torch.full((3,), 0.5))
     noise = process.corrupt(torch.zeros(3, 5, 2), level, None).noise
@@ -236,21 +238,23 @@ def test_a_prior_of_ones_own_without_noise_of_ones_own_is_refused():
         prior = lambda self, shape, rng: torch.zeros(shape)  # noqa: E731
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DDPM()])
-def test_padding_does_not_change_a_seeds_sample(solver):
+@pytest.mark.parametrize("sampler", [DDIM(), DDPM()])
+def test_padding_does_not_change_a_seeds_sample(sampler):
     process = GaussianProcess(LINEAR)
 
     def made(size, lengths, seeds):
         shape, data = (len(seeds), size, 3), gaussian_data(0.5)
         rng = generators(seeds)
-        return sample(process, data, solver, shape, even_times(10), rng=rng, lengths=lengths)
+        return sample(
+            process, data, sampler, shape, uniform_timesteps(10), rng=rng, lengths=lengths
+        )
 
     alone, padded = made(5, [5], [3]), made(21, [21, 5], [4, 3])
     torch.testing.assert_close(padded[1, :5], alone[0], rtol=0, atol=1e-6)
     rest = padded[1, 5:]
     assert 0.2 < float(rest.std()) < 0.9 and rest.unique().numel() == rest.numel()
     with pytest.raises(ValueError, match="one each"):
-        sample(process, zero, solver, (2, 5, 3), even_times(10), lengths=[5, 2])
+        sample(process, zero, sampler, (2, 5, 3), uniform_timesteps(10), lengths=[5, 2])
 
 
 # --------------------------------------------------------------------------------- seeds

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from multidiff.core.discrete import samplers as mask_solvers
+from multidiff.core.discrete import samplers as mask_samplers
 from multidiff.core.discrete.absorbing import MaskProcess
 from multidiff.core.discrete.samplers import (
-    Ancestral,
-    Confidence,
-    GivenOrder,
-    RandomOrder,
-    Remasking,
+    AncestralSampler,
+    FixedOrderSampler,
+    MaskGITSampler,
+    MaskPredictSampler,
+    RandomOrderSampler,
     TokenDraw,
     gumbel,
 )
@@ -25,17 +25,17 @@ from multidiff.core.random import generators
 
 LINEAR = PolynomialMasks()
 GREEDY = TokenDraw(temperature=0)
-SOLVERS = {
-    "ancestral": Ancestral(),
-    "ancestral that takes back": Ancestral(remasking=0.6),
-    "confidence": Confidence(),
-    "noisy confidence": Confidence(noise=4.5, pace="even", draw=TokenDraw(0.8, 0.9)),
-    "random order": RandomOrder(),
-    "given order": GivenOrder([4, 0, 7, 2, 5, 1, 3, 6]),
-    "remasking": Remasking(),
-    "remasking with draws": Remasking(pace="schedule", draw=TokenDraw()),
+SAMPLERS = {
+    "ancestral": AncestralSampler(),
+    "ancestral that takes back": AncestralSampler(remasking=0.6),
+    "confidence": MaskGITSampler(),
+    "noisy confidence": MaskGITSampler(noise=4.5, pace="even", draw=TokenDraw(0.8, 0.9)),
+    "random order": RandomOrderSampler(),
+    "given order": FixedOrderSampler([4, 0, 7, 2, 5, 1, 3, 6]),
+    "remasking": MaskPredictSampler(),
+    "remasking with draws": MaskPredictSampler(pace="schedule", draw=TokenDraw()),
 }
-every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 
 
 def seeded(seed=0):
@@ -49,29 +49,29 @@ class Table:
         self.weights = torch.randn(size + 1, length, length, size, generator=seeded(seed))
         self.calls = 0
 
-    def __call__(self, noisy, level, condition=None):
+    def __call__(self, xt, level, condition=None):
         self.calls += 1
-        place = torch.arange(noisy.shape[1])
-        rows = [self.weights[row, place].sum(dim=0) for row in noisy]
+        position = torch.arange(xt.shape[1])
+        rows = [self.weights[row, position].sum(dim=0) for row in xt]
         return torch.stack(rows) * (0.5 + level.time.float())[:, None, None]
 
 
 def told_always(*logits):
     """A network that says the same at each place."""
 
-    def denoiser(noisy, level, condition=None):
-        return torch.tensor(logits).expand(*noisy.shape, len(logits))
+    def denoiser(xt, level, condition=None):
+        return torch.tensor(logits).expand(*xt.shape, len(logits))
 
     return denoiser
 
 
-def states_of(process, denoiser, solver, shape, steps, **options):
+def states_of(process, denoiser, sampler, shape, steps, **options):
     """The states after each step."""
     states = []
     unmask(
         process,
         denoiser,
-        solver,
+        sampler,
         shape,
         steps,
         on_step=lambda number, state: states.append(state.clone()),
@@ -99,7 +99,7 @@ def test_rare_tokens_are_drawn_as_often_as_they_should(monkeypatch):
         grid = 2.0 ** (24 if dtype == torch.float32 else 53)
         return torch.stack([first, (torch.floor(other * grid) / grid).to(dtype)], dim=1)
 
-    monkeypatch.setattr(mask_solvers, "uniform", thinned)
+    monkeypatch.setattr(mask_samplers, "uniform", thinned)
     log_probs = torch.tensor([0.0, -20.5]).expand(1, count, 2)
     drawn = TokenDraw()(log_probs, torch.ones(1, count, dtype=torch.bool), seeded())
     wanted = 262_144 * 100_000 * math.exp(-20.5)
@@ -112,25 +112,25 @@ def test_rare_tokens_are_drawn_as_often_as_they_should(monkeypatch):
 
 def test_tokens_are_drawn_with_their_probabilities(monkeypatch):
     """In pieces too, as a large vocabulary is."""
-    monkeypatch.setattr(mask_solvers, "AT_ONCE", 3000)
+    monkeypatch.setattr(mask_samplers, "AT_ONCE", 3000)
     chances = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    places = torch.ones(2, 10_000, dtype=torch.bool)
+    positions = torch.ones(2, 10_000, dtype=torch.bool)
     log_probs = chances.log().expand(2, 10_000, 4)
     for temperature in (1.0, 0.5):
-        drawn = TokenDraw(temperature)(log_probs, places, seeded())
+        drawn = TokenDraw(temperature)(log_probs, positions, seeded())
         wanted = chances ** (1 / temperature) / (chances ** (1 / temperature)).sum()
-        share = drawn.flatten().bincount(minlength=4) / 20_000
+        ratio = drawn.flatten().bincount(minlength=4) / 20_000
         error = (wanted * (1 - wanted) / 20_000).sqrt()
-        assert bool(((share - wanted).abs() < 4 * error).all())
+        assert bool(((ratio - wanted).abs() < 4 * error).all())
 
 
 @pytest.mark.parametrize(
-    ("nucleus", "kept"), [(0.3, [2]), (0.5, [2]), (0.6, [0, 2]), (0.8, [0, 2]), (0.81, [0, 1, 2])]
+    ("top_p", "kept"), [(0.3, [2]), (0.5, [2]), (0.6, [0, 2]), (0.8, [0, 2]), (0.81, [0, 1, 2])]
 )
-def test_the_nucleus_keeps_the_token_that_crosses_it(nucleus, kept):
+def test_the_nucleus_keeps_the_token_that_crosses_it(top_p, kept):
     log_probs = torch.tensor([0.3, 0.15, 0.5, 0.05]).log().expand(1, 2000, 4)
-    places = torch.ones(1, 2000, dtype=torch.bool)
-    drawn = TokenDraw(nucleus=nucleus)(log_probs, places, seeded())
+    positions = torch.ones(1, 2000, dtype=torch.bool)
+    drawn = TokenDraw(top_p=top_p)(log_probs, positions, seeded())
     assert sorted(set(drawn.flatten().tolist())) == kept
 
 
@@ -138,28 +138,28 @@ def test_temperature_zero_takes_the_likeliest_and_draws_nothing():
     rng = seeded()
     before = rng.get_state()
     log_probs = torch.randn(2, 3, 5, generator=seeded(1))
-    places = torch.tensor([[1, 0, 1], [0, 0, 0]]).bool()
-    drawn = GREEDY(log_probs, places, rng)
-    assert torch.equal(drawn[places], log_probs.argmax(-1)[places])
+    positions = torch.tensor([[1, 0, 1], [0, 0, 0]]).bool()
+    drawn = GREEDY(log_probs, positions, rng)
+    assert torch.equal(drawn[positions], log_probs.argmax(-1)[positions])
     assert torch.equal(rng.get_state(), before)
 
 
 def test_settings_of_draws_and_solvers():
-    for wrong in ({"temperature": -1}, {"nucleus": 0}, {"nucleus": 1.5}):
+    for wrong in ({"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}):
         with pytest.raises(ValueError, match=r"is under 0 or nucleus .* is not in \(0, 1\]"):
             TokenDraw(**wrong)
     with pytest.raises(ValueError, match=r"remasking 2 is not in \[0, 1\]"):
-        Ancestral(remasking=2)
+        AncestralSampler(remasking=2)
     with pytest.raises(ValueError, match="noise -1 is under 0"):
-        Confidence(noise=-1)
+        MaskGITSampler(noise=-1)
 
 
-# ---------------------------------------------------------------- what every solver does
+# ---------------------------------------------------------------- what every sampler does
 
 
-@every_solver
+@every_sampler
 @pytest.mark.parametrize("steps", [1, 3, 8, 40])
-def test_everything_is_filled_and_what_is_known_stays(solver, steps):
+def test_everything_is_filled_and_what_is_known_stays(sampler, steps):
     """Rows with all, some and no masks; UNKNOWN (1) may be known, but is never drawn."""
     process = MaskProcess(6, CosineMasks())
     known = torch.full((3, 8), 6)
@@ -169,7 +169,7 @@ def test_everything_is_filled_and_what_is_known_stays(solver, steps):
     found = unmask(
         process,
         Table(6, 8),
-        solver,
+        sampler,
         (3, 8),
         steps,
         known=known,
@@ -185,19 +185,19 @@ def test_everything_is_filled_and_what_is_known_stays(solver, steps):
     assert bool(((found[free] >= 2) & (found[free] < 6)).all())
 
 
-@every_solver
-def test_a_sample_alone_is_the_sample_in_a_batch(solver):
+@every_sampler
+def test_a_sample_alone_is_the_sample_in_a_batch(sampler):
     process = MaskProcess(6, LogLinearMasks())
     known = torch.full((3, 8), 6)
     known[0, :5], known[2, 1] = 3, 4
     together = unmask(
-        process, Table(6, 8), solver, (3, 8), 11, known=known, rng=generators([1, 2, 3])
+        process, Table(6, 8), sampler, (3, 8), 11, known=known, rng=generators([1, 2, 3])
     )
     for row in range(3):
         alone = unmask(
             process,
             Table(6, 8),
-            solver,
+            sampler,
             (1, 8),
             11,
             known=known[row : row + 1],
@@ -206,53 +206,53 @@ def test_a_sample_alone_is_the_sample_in_a_batch(solver):
         assert torch.equal(alone[0], together[row])
 
 
-@every_solver
-def test_the_same_seed_gives_the_same_and_another_another(solver):
+@every_sampler
+def test_the_same_seed_gives_the_same_and_another_another(sampler):
     process = MaskProcess(50, LINEAR)
     one, same, other = (
-        unmask(process, Table(50, 8), solver, (4, 8), 6, rng=seeded(seed)) for seed in (1, 1, 2)
+        unmask(process, Table(50, 8), sampler, (4, 8), 6, rng=seeded(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
-    if solver is not SOLVERS["remasking"]:  # it draws nothing
+    if sampler is not SAMPLERS["remasking"]:  # it draws nothing
         assert not torch.equal(one, other)
 
 
-@every_solver
-def test_nothing_masked_asks_nothing(solver):
+@every_sampler
+def test_nothing_masked_asks_nothing(sampler):
     table, known = Table(6, 8), torch.arange(16).reshape(2, 8) % 6
-    found = unmask(MaskProcess(6, LINEAR), table, solver, (2, 8), 5, known=known, rng=seeded())
+    found = unmask(MaskProcess(6, LINEAR), table, sampler, (2, 8), 5, known=known, rng=seeded())
     assert torch.equal(found, known) and table.calls == 0
 
 
-@every_solver
-def test_the_network_is_told_levels_and_condition(solver):
+@every_sampler
+def test_the_network_is_told_levels_and_condition(sampler):
     seen = []
 
-    def denoiser(noisy, level, condition):
+    def denoiser(xt, level, condition):
         seen.append((level.alpha.shape, condition))
-        return torch.zeros(*noisy.shape, 6)
+        return torch.zeros(*xt.shape, 6)
 
     process = MaskProcess(6, LINEAR)
-    unmask(process, denoiser, solver, (3, 8), 2, condition="told", rng=seeded())
-    assert set(seen) == {((3,), "told")}
+    unmask(process, denoiser, sampler, (3, 8), 2, condition="cond", rng=seeded())
+    assert set(seen) == {((3,), "cond")}
 
 
 # ------------------------------------------------------------------------- ancestral
 
 
-class Eager(Ancestral):
+class Eager(AncestralSampler):
     """Asks the network at every step, as the plain algorithm is written."""
 
-    def step(self, walk, noisy, level, next_level, memory):
-        walk.estimate(noisy, level)
-        return super().step(walk, noisy, level, next_level, memory)
+    def step(self, context, xt, level, next_level, memory):
+        context.estimate(xt, level)
+        return super().step(context, xt, level, next_level, memory)
 
 
 def test_samples_are_the_same_however_often_the_network_is_asked():
     """A network that reads the time, too, of which a kept output would be out of date."""
     process = MaskProcess(6, LogLinearMasks())
     asked, eager = Table(6, 12), Table(6, 12)
-    states = states_of(process, asked, Ancestral(), (1, 12), 1000, rng=seeded(5))
+    states = states_of(process, asked, AncestralSampler(), (1, 12), 1000, rng=seeded(5))
     found = unmask(process, eager, Eager(), (1, 12), 1000, rng=seeded(5))
     assert torch.equal(states[-1], found)
     # A sampler that keeps its output asks once in each state it finds itself in.
@@ -265,15 +265,19 @@ def test_samples_are_the_same_however_often_the_network_is_asked():
 def test_the_share_kept_is_that_of_the_level(schedule, remasking):
     process, steps = MaskProcess(4, schedule), 7
     states = states_of(
-        process, told_always(0.0, 0.0, 0.0, 0.0), Ancestral(remasking=remasking), (10, 2000), steps,
+        process,
+        told_always(0.0, 0.0, 0.0, 0.0),
+        AncestralSampler(remasking=remasking),
+        (10, 2000),
+        steps,
         rng=seeded(),
-    )  # fmt: skip
+    )
     for number, state in enumerate(states, 1):
         time = torch.tensor([1 - number / steps], dtype=torch.float64)
         wanted = float(schedule.at(time).alpha)
-        share = float((state < 4).double().mean())
+        ratio = float((state < 4).double().mean())
         # 20,000 tokens; the walk starts with all masked, not with a share alpha(1) kept.
-        assert share == pytest.approx(wanted, abs=4 * 0.5 / 141 + 1e-3)
+        assert ratio == pytest.approx(wanted, abs=4 * 0.5 / 141 + 1e-3)
     again = sum(int(((a < 4) & (b == 4)).sum()) for a, b in itertools.pairwise(states))
     assert (again > 0) == (remasking > 0)
 
@@ -283,9 +287,9 @@ JOINT = torch.rand(3, 3, 3, generator=seeded(11), dtype=torch.float64) ** 3 + 0.
 JOINT = JOINT / JOINT.sum()
 
 
-def conditionals(noisy, level, condition=None):
+def conditionals(xt, level, condition=None):
     """The network that knows p(token | what is shown) of the joint of three tokens."""
-    shown = torch.cat([torch.eye(3), torch.ones(1, 3)])[noisy].double()
+    shown = torch.cat([torch.eye(3), torch.ones(1, 3)])[xt].double()
     weighed = torch.einsum("abc,na,nb,nc->nabc", JOINT, *shown.unbind(1))
     single = [weighed.sum(dim=dims) for dims in ((2, 3), (1, 3), (1, 2))]
     probability = torch.stack(single, dim=1)
@@ -302,22 +306,24 @@ def chi_square(found, chances):
 
 # One at a time, each of these is an exact sampler of the joint. The 1e-4 quantile is 60.
 ONE_AT_A_TIME = [
-    (Ancestral(), 200),
-    (Ancestral(remasking=0.02), 200),
-    (RandomOrder("even"), 3),
-    (GivenOrder([1, 2, 0], "even"), 3),
+    (AncestralSampler(), 200),
+    (AncestralSampler(remasking=0.02), 200),
+    (RandomOrderSampler("even"), 3),
+    (FixedOrderSampler([1, 2, 0], "even"), 3),
 ]
 
 
-@pytest.mark.parametrize(("solver", "steps"), ONE_AT_A_TIME)
-def test_samples_follow_the_joint(solver, steps):
+@pytest.mark.parametrize(("sampler", "steps"), ONE_AT_A_TIME)
+def test_samples_follow_the_joint(sampler, steps):
     process = MaskProcess(3, LogLinearMasks())
-    found = unmask(process, conditionals, solver, (4000, 3), steps, rng=seeded(1))
+    found = unmask(process, conditionals, sampler, (4000, 3), steps, rng=seeded(1))
     assert chi_square(found, JOINT) < 60
 
 
 def test_one_step_draws_every_token_apart():
-    found = unmask(MaskProcess(3, LINEAR), conditionals, Ancestral(), (4000, 3), 1, rng=seeded())
+    found = unmask(
+        MaskProcess(3, LINEAR), conditionals, AncestralSampler(), (4000, 3), 1, rng=seeded()
+    )
     a, b, c = (JOINT.sum(dim=dims) for dims in ((1, 2), (0, 2), (0, 1)))
     assert chi_square(found, torch.einsum("a,b,c->abc", a, b, c)) < 60
     assert chi_square(found, JOINT) > 200
@@ -332,14 +338,14 @@ def test_more_steps_do_not_sharpen_the_tokens():
     def entropy(steps):
         found = unmask(
             process,
-            lambda noisy, level, condition: chances.log().expand(*noisy.shape, 40),
-            Ancestral(),
+            lambda xt, level, condition: chances.log().expand(*xt.shape, 40),
+            AncestralSampler(),
             (10, 64),
             steps,
             rng=seeded(steps),
         )
-        share = found.flatten().bincount(minlength=40) / found.numel()
-        return float(-torch.special.xlogy(share, share).sum())
+        ratio = found.flatten().bincount(minlength=40) / found.numel()
+        return float(-torch.special.xlogy(ratio, ratio).sum())
 
     # Of 640 draws, with its error and the usual bias of an entropy, (40 - 1) / 2n = 0.03.
     error = float((chances * chances.log() ** 2).sum() - (chances * chances.log()).sum() ** 2)
@@ -355,8 +361,10 @@ def masks_left(states, size):
     return [(state == size).sum(dim=1).tolist() for state in states]
 
 
-@pytest.mark.parametrize("solver", [Confidence(), RandomOrder(), GivenOrder(range(256))])
-def test_counts_of_maskgit(solver):
+@pytest.mark.parametrize(
+    "sampler", [MaskGITSampler(), RandomOrderSampler(), FixedOrderSampler(range(256))]
+)
+def test_counts_of_maskgit(sampler):
     """256 cos(pi/2 k/T), rounded down; exactly 128 at 60 degrees, and nothing at the end."""
     published = {
         8: [251, 236, 212, 181, 142, 97, 49, 0],
@@ -364,18 +372,18 @@ def test_counts_of_maskgit(solver):
     }
     process, even = MaskProcess(4, CosineMasks()), told_always(0.0, 0.0, 0.0, 0.0)
     for steps, wanted in published.items():
-        states = states_of(process, even, solver, (1, 256), steps, rng=seeded())
+        states = states_of(process, even, sampler, (1, 256), steps, rng=seeded())
         assert masks_left(states, 4) == [[count] for count in wanted]
 
 
-@pytest.mark.parametrize("solver", [Confidence(pace="even"), RandomOrder("even")])
+@pytest.mark.parametrize("sampler", [MaskGITSampler(pace="even"), RandomOrderSampler("even")])
 @pytest.mark.parametrize("steps", [1, 3, 4, 10, 37])
-def test_even_counts_are_exact_in_every_row(solver, steps):
+def test_even_counts_are_exact_in_every_row(sampler, steps):
     """More steps than tokens too; what is known at the start is not counted."""
     known = torch.full((3, 10), 4)
     known[1, :3], known[2] = 1, 2
     states = states_of(
-        MaskProcess(4, LogLinearMasks()), told_always(0.0, 0.0, 0.0, 0.0), solver, (3, 10), steps,
+        MaskProcess(4, LogLinearMasks()), told_always(0.0, 0.0, 0.0, 0.0), sampler, (3, 10), steps,
         known=known, rng=seeded(),
     )  # fmt: skip
     wanted = [
@@ -387,34 +395,39 @@ def test_even_counts_are_exact_in_every_row(solver, steps):
 
 def test_steps_without_a_token_ask_nothing():
     table = Table(6, 8)
-    unmask(MaskProcess(6, LINEAR), table, Confidence(), (2, 8), 100, rng=seeded())
+    unmask(MaskProcess(6, LINEAR), table, MaskGITSampler(), (2, 8), 100, rng=seeded())
     assert table.calls == 8
 
 
 # ---------------------------------------------------------------------------- orders
 
 
-def surer_to_the_right(noisy, level, condition=None):
+def surer_to_the_right(xt, level, condition=None):
     """Token 1 everywhere, the surer the further to the right."""
-    place = torch.arange(noisy.shape[1]).float()
-    return torch.stack([torch.zeros_like(place), 1 + place], dim=-1).expand(*noisy.shape, 2)
+    position = torch.arange(xt.shape[1]).float()
+    return torch.stack([torch.zeros_like(position), 1 + position], dim=-1).expand(*xt.shape, 2)
 
 
 def test_the_surest_come_first():
     states = states_of(
-        MaskProcess(2, LINEAR), surer_to_the_right, Confidence(draw=GREEDY), (1, 5), 5, rng=seeded()
+        MaskProcess(2, LINEAR),
+        surer_to_the_right,
+        MaskGITSampler(draw=GREEDY),
+        (1, 5),
+        5,
+        rng=seeded(),
     )
-    shown = [[place for place in range(5) if state[0, place] < 2] for state in states]
+    shown = [[position for position in range(5) if state[0, position] < 2] for state in states]
     assert shown == [[4], [3, 4], [2, 3, 4], [1, 2, 3, 4], [0, 1, 2, 3, 4]]
 
 
 def test_noise_on_the_confidence_is_annealed():
     """At the first of many steps it decides, towards the end the confidence does."""
-    process, solver = MaskProcess(2, LINEAR), Confidence(noise=30.0, draw=GREEDY)
-    states = states_of(process, surer_to_the_right, solver, (2000, 3), 3, rng=seeded())
+    process, sampler = MaskProcess(2, LINEAR), MaskGITSampler(noise=30.0, draw=GREEDY)
+    states = states_of(process, surer_to_the_right, sampler, (2000, 3), 3, rng=seeded())
     first = (states[0] < 2).double().mean(dim=0)
     assert bool(((first - 1 / 3).abs() < 0.12).all())
-    quiet = Confidence(noise=1e-9, draw=GREEDY)
+    quiet = MaskGITSampler(noise=1e-9, draw=GREEDY)
     states = states_of(process, surer_to_the_right, quiet, (50, 3), 3, rng=seeded())
     assert bool((states[0][:, 2] < 2).all())
 
@@ -422,13 +435,13 @@ def test_noise_on_the_confidence_is_annealed():
 def test_noise_on_the_confidence_draws_places_in_proportion():
     """To p^(1 / noise): noise 1.5 at time 2/3, where the first of three steps ends, is 1."""
 
-    def sure_of_19(noisy, level, condition=None):
-        logits = torch.zeros(*noisy.shape, 20)
+    def sure_of_19(xt, level, condition=None):
+        logits = torch.zeros(*xt.shape, 20)
         logits[..., 19] = torch.tensor([1.0, 3.0, 5.0])
         return logits
 
-    solver = Confidence(noise=1.5, draw=GREEDY)
-    states = states_of(MaskProcess(20, LINEAR), sure_of_19, solver, (4000, 3), 3, rng=seeded())
+    sampler = MaskGITSampler(noise=1.5, draw=GREEDY)
+    states = states_of(MaskProcess(20, LINEAR), sure_of_19, sampler, (4000, 3), 3, rng=seeded())
     chances = torch.tensor([1.0, 3.0, 5.0]).exp()
     chances = chances / (19 + chances)
     found = (states[0] < 20).double().mean(dim=0)
@@ -439,15 +452,22 @@ def test_confidence_does_not_empty_the_canvas():
     """A network surest of padding (0): it fills every place, unless it is forbidden."""
     table = Table(6, 8)
 
-    def fond_of_padding(noisy, level, condition=None):
-        return table(noisy, level) + torch.tensor([30.0, 0, 0, 0, 0, 0])
+    def fond_of_padding(xt, level, condition=None):
+        return table(xt, level) + torch.tensor([30.0, 0, 0, 0, 0, 0])
 
     process = MaskProcess(6, LINEAR)
-    empty = unmask(process, fond_of_padding, Confidence(), (4, 8), 8, rng=seeded())
+    empty = unmask(process, fond_of_padding, MaskGITSampler(), (4, 8), 8, rng=seeded())
     assert int(empty.sum()) == 0
     real = torch.arange(8) < torch.tensor([[8], [5], [3], [1]])
     found = unmask(
-        process, fond_of_padding, Confidence(), (4, 8), 8, real=real, forbidden=[0], rng=seeded()
+        process,
+        fond_of_padding,
+        MaskGITSampler(),
+        (4, 8),
+        8,
+        real=real,
+        forbidden=[0],
+        rng=seeded(),
     )
     assert torch.equal(found > 0, real)
 
@@ -455,19 +475,24 @@ def test_confidence_does_not_empty_the_canvas():
 def test_a_given_order_is_followed():
     order = [3, 1, 4, 0, 2]
     states = states_of(
-        MaskProcess(2, LINEAR), surer_to_the_right, GivenOrder(order), (2, 5), 5, rng=seeded()
+        MaskProcess(2, LINEAR),
+        surer_to_the_right,
+        FixedOrderSampler(order),
+        (2, 5),
+        5,
+        rng=seeded(),
     )
     for number, state in enumerate(states, 1):
         assert (state[0] < 2).nonzero().flatten().tolist() == sorted(order[:number])
     with pytest.raises(ValueError, match="each from 0 must be there once"):
-        GivenOrder([0, 2, 2])
+        FixedOrderSampler([0, 2, 2])
     with pytest.raises(ValueError, match="an order of 5 places for 4 tokens"):
-        unmask(MaskProcess(2, LINEAR), surer_to_the_right, GivenOrder(order), (2, 4), 2)
+        unmask(MaskProcess(2, LINEAR), surer_to_the_right, FixedOrderSampler(order), (2, 4), 2)
 
 
 def test_a_random_order_has_no_favourites():
     states = states_of(
-        MaskProcess(2, LINEAR), surer_to_the_right, RandomOrder(), (3000, 3), 3, rng=seeded()
+        MaskProcess(2, LINEAR), surer_to_the_right, RandomOrderSampler(), (3000, 3), 3, rng=seeded()
     )
     orders = torch.stack([(state < 2).sum(dim=1) for state in states])
     assert bool((orders == torch.tensor([[1], [2], [3]])).all())
@@ -479,23 +504,23 @@ def test_a_random_order_has_no_favourites():
 # ------------------------------------------------------------------------- remasking
 
 
-def masks_read(solver, length, steps, **options):
+def masks_read(sampler, length, steps, **options):
     """How many masks the network reads at each step."""
     read, table = [], Table(6, length)
 
-    def denoiser(noisy, level, condition=None):
-        read.append(int((noisy == 6).sum()))
-        return table(noisy, level)
+    def denoiser(xt, level, condition=None):
+        read.append(int((xt == 6).sum()))
+        return table(xt, level)
 
-    unmask(MaskProcess(6, LINEAR), denoiser, solver, (1, length), steps, rng=seeded(), **options)
+    unmask(MaskProcess(6, LINEAR), denoiser, sampler, (1, length), steps, rng=seeded(), **options)
     return read
 
 
 def test_counts_of_mask_predict():
-    assert masks_read(Remasking(), 10, 4) == [10, 7, 5, 2]
-    assert masks_read(Remasking(), 3, 6) == [3, 2, 2, 1, 1, 1]  # at least one anew
+    assert masks_read(MaskPredictSampler(), 10, 4) == [10, 7, 5, 2]
+    assert masks_read(MaskPredictSampler(), 3, 6) == [3, 2, 2, 1, 1, 1]  # at least one anew
     known = torch.tensor([[1, 6, 6, 2, 6, 6]])
-    assert masks_read(Remasking(), 6, 4, known=known) == [4, 3, 2, 1]
+    assert masks_read(MaskPredictSampler(), 6, 4, known=known) == [4, 3, 2, 1]
 
 
 @pytest.mark.parametrize("seed", [2, 4])
@@ -509,28 +534,28 @@ def test_mask_predict_by_hand(seed):
         if number > 0:
             last, again = again, surety.argsort()[: length * (steps - number) // steps].tolist()
             older |= set(again) - set(last)
-        noisy = tokens.clone()
-        noisy[again] = 6
+        xt = tokens.clone()
+        xt[again] = 6
         level = LINEAR.at(torch.tensor([1 - number / steps], dtype=torch.float64))
-        found = F.log_softmax(table(noisy[None], level)[0], dim=-1)
+        found = F.log_softmax(table(xt[None], level)[0], dim=-1)
         surety[again], tokens[again] = (part[again] for part in found.max(dim=-1))
     assert older  # a token that was left alone for a while is doubted after all
-    assert torch.equal(unmask(process, table, Remasking(), (1, length), steps)[0], tokens)
+    assert torch.equal(unmask(process, table, MaskPredictSampler(), (1, length), steps)[0], tokens)
 
 
 def test_a_first_mistake_is_mended():
     """Both tokens must be alike: drawn apart they are not; the unsure one is drawn anew."""
 
-    def alike(noisy, level, condition=None):
-        logits = torch.tensor([[[0.0, 0.1], [2.0, 0.0]]]).repeat(len(noisy), 1, 1)
-        other = noisy.flip(1)
+    def group_by_length(xt, level, condition=None):
+        logits = torch.tensor([[[0.0, 0.1], [2.0, 0.0]]]).repeat(len(xt), 1, 1)
+        other = xt.flip(1)
         return torch.where(
             (other < 2)[..., None], 5.0 * F.one_hot(other.clamp(max=1), 2).float(), logits
         )
 
     process = MaskProcess(2, LINEAR)
-    assert unmask(process, alike, Remasking(), (1, 2), 1).tolist() == [[1, 0]]
-    assert unmask(process, alike, Remasking(), (1, 2), 2).tolist() == [[0, 0]]
+    assert unmask(process, group_by_length, MaskPredictSampler(), (1, 2), 1).tolist() == [[1, 0]]
+    assert unmask(process, group_by_length, MaskPredictSampler(), (1, 2), 2).tolist() == [[0, 0]]
 
 
 # -------------------------------------------------------------------------- guidance
@@ -540,16 +565,16 @@ def test_guidance_goes_around_the_network(unchecked_signatures):
     """Scale 2 of log odds 1 against 0.4: 1.6. The level reaches the network, twice as long."""
     seen = []
 
-    def denoiser(noisy, level, condition):
+    def denoiser(xt, level, condition):
         seen.append(level.alpha.shape)
-        odds = torch.where(condition < 0, 0.4, 1.0)[:, None].expand(noisy.shape)
+        odds = torch.where(condition < 0, 0.4, 1.0)[:, None].expand(xt.shape)
         return torch.stack([torch.zeros_like(odds), odds], dim=-1)
 
     process, condition = MaskProcess(2, LINEAR), torch.zeros(500, dtype=torch.long)
     for scale, odds in ((1.0, 1.0), (2.0, 1.6)):
         guided = ClassifierFreeGuidance(denoiser, scale)
         found = unmask(
-            process, guided, Ancestral(), (500, 16), 4, condition=condition, rng=seeded()
+            process, guided, AncestralSampler(), (500, 16), 4, condition=condition, rng=seeded()
         )
         wanted = 1 / (1 + math.exp(-odds))
         assert float(found.double().mean()) == pytest.approx(wanted, abs=4 * 0.5 / 89)
@@ -563,14 +588,14 @@ def test_blocks_continue_what_stands_before_them():
     """Each token is its left neighbour's successor, which is known across the blocks."""
     process, widths = MaskProcess(7, LINEAR), []
 
-    def successor(noisy, level, condition=None):
-        widths.append(noisy.shape[1])
-        left = F.pad(noisy, (1, 0), value=6)[:, :-1]
+    def successor(xt, level, condition=None):
+        widths.append(xt.shape[1])
+        left = F.pad(xt, (1, 0), value=6)[:, :-1]
         return 50.0 * F.one_hot((left + 1) % 7, 7).float()
 
     def fill(known):
-        solver = GivenOrder(range(known.shape[1]), "even", GREEDY)
-        return unmask(process, successor, solver, known.shape, known.shape[1], known=known)
+        sampler = FixedOrderSampler(range(known.shape[1]), "even", GREEDY)
+        return unmask(process, successor, sampler, known.shape, known.shape[1], known=known)
 
     start = canvas(process, (2, 41))
     start[1, 0] = 3
@@ -615,9 +640,9 @@ def test_stretches_move_on_by_blocks_and_end_with_the_sequence():
 )
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        unmask(MaskProcess(6, LINEAR), Table(6, 8), Ancestral(), (2, 8), 3, **options)
+        unmask(MaskProcess(6, LINEAR), Table(6, 8), AncestralSampler(), (2, 8), 3, **options)
 
 
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match="at least one"):
-        unmask(MaskProcess(6, LINEAR), Table(6, 8), Ancestral(), (2, 8), 0)
+        unmask(MaskProcess(6, LINEAR), Table(6, 8), AncestralSampler(), (2, 8), 0)

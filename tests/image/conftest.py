@@ -22,12 +22,12 @@ def small_pixels(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_colour(tmp_path_factory):
+def small_color(tmp_path_factory):
     """The folder of a colour model of 64x64, whose sizes are multiples of 8."""
     return _trained(tmp_path_factory, "stable_diffusion")
 
 
 @pytest.fixture(scope="session")
 def small_tokens(tmp_path_factory):
-    """The folder of a model of picture tokens with classes."""
+    """The folder of a model of image tokens with classes."""
     return _trained(tmp_path_factory, "digit_tokens")

@@ -8,10 +8,10 @@ from peers import SMALL_1, autoencoders, relative
 
 import multidiff as md
 from multidiff.image.autoencoders.discriminator import PatchDiscriminator, balance
-from multidiff.image.autoencoders.kl import Autoencoder, LatentGaussian
+from multidiff.image.autoencoders.kl import AutoencoderKL, LatentGaussian
 from multidiff.image.autoencoders.perceptual import STAGES, PerceptualDistance
 from multidiff.image.autoencoders.tiling import Tiles
-from multidiff.image.autoencoders.training import PictureAutoencoder
+from multidiff.image.autoencoders.training import ImageAutoencoder
 from multidiff.models.weights import save_tensors
 from multidiff.utils.errors import InputError
 
@@ -22,7 +22,7 @@ def draw(*shape, seed=0):
 
 def small(**options):
     torch.manual_seed(0)
-    return Autoencoder(1, (8, 16), 1, 2, 1.0, groups=4, **options).eval().requires_grad_(False)
+    return AutoencoderKL(1, (8, 16), 1, 2, 1.0, groups=4, **options).eval().requires_grad_(False)
 
 
 def test_kl_equals_torchs():
@@ -40,7 +40,7 @@ def test_draws_have_the_gaussians_moments():
 
 
 def test_states_are_scaled_latents_and_back():
-    net = Autoencoder(1, (8, 16), 1, 2, groups=4)
+    net = AutoencoderKL(1, (8, 16), 1, 2, groups=4)
     latent = draw(1, 2, 4, 4)
     assert torch.allclose(net.to_state(latent), 0.18215 * latent)
     assert torch.allclose(net.to_latent(net.to_state(latent)), latent)
@@ -58,10 +58,10 @@ def test_sizes_that_do_not_fit_are_refused():
 @settings(max_examples=40, deadline=None)
 def test_tiles_of_a_local_function_are_its_whole(height, width, size):
     """Where no place looks at another, tiling changes nothing."""
-    picture = draw(2, 3, 4 * height, 4 * width)
+    image = draw(2, 3, 4 * height, 4 * width)
     tiles = Tiles(4 * size, 4)
-    smaller = tiles.encoded(lambda x: torch.nn.functional.avg_pool2d(x, 4), picture)
-    assert torch.allclose(smaller, torch.nn.functional.avg_pool2d(picture, 4), atol=1e-5)
+    smaller = tiles.encoded(lambda x: torch.nn.functional.avg_pool2d(x, 4), image)
+    assert torch.allclose(smaller, torch.nn.functional.avg_pool2d(image, 4), atol=1e-5)
     larger = tiles.decoded(lambda x: x.repeat_interleave(4, 2).repeat_interleave(4, 3), smaller)
     wanted = smaller.repeat_interleave(4, 2).repeat_interleave(4, 3)
     assert torch.allclose(larger, wanted, atol=1e-5)
@@ -70,8 +70,8 @@ def test_tiles_of_a_local_function_are_its_whole(height, width, size):
 @torch.no_grad()
 def test_a_picture_of_one_tile_is_the_whole_to_the_bit():
     whole, tiled = small(), small(tile=32)
-    picture = draw(1, 1, 32, 32)
-    assert torch.equal(tiled.encode(picture).mean, whole.encode(picture).mean)
+    image = draw(1, 1, 32, 32)
+    assert torch.equal(tiled.encode(image).mean, whole.encode(image).mean)
     latent = draw(1, 2, 16, 16)
     assert torch.equal(tiled.decode(latent), whole.decode(latent))
 
@@ -122,7 +122,7 @@ def test_overflow_in_half_precision_is_mended_in_full():
     wanted = net.decode(latent)
     halved = net.half()
     halved.decoder.conv_in.weight.clamp_(-6e4, 6e4)
-    assert not bool(halved._pictures(latent.half()).isfinite().all())
+    assert not bool(halved._images(latent.half()).isfinite().all())
     made = halved.decode(latent.half())
     assert bool(made.isfinite().all()) and made.std() > 0
     assert next(halved.parameters()).dtype == torch.float16
@@ -139,9 +139,9 @@ def test_what_no_precision_can_hold_is_no_black_picture():
 
 @torch.no_grad()
 def test_bfloat16_is_near_float32():
-    net, picture = small(), draw(1, 1, 32, 32).clamp(-1, 1)
-    wanted = net.decode(net.encode(picture).mean)
-    found = net.bfloat16().decode(net.encode(picture.bfloat16()).mean)
+    net, image = small(), draw(1, 1, 32, 32).clamp(-1, 1)
+    wanted = net.decode(net.encode(image).mean)
+    found = net.bfloat16().decode(net.encode(image.bfloat16()).mean)
     assert relative(found.float(), wanted) < 0.1
 
 
@@ -150,17 +150,17 @@ def test_bfloat16_is_near_float32():
 
 def squares(count=8, side=16):
     rng = torch.Generator().manual_seed(0)
-    picture = torch.zeros(count, 1, side, side, dtype=torch.uint8)
-    for one in picture:
+    image = torch.zeros(count, 1, side, side, dtype=torch.uint8)
+    for one in image:
         left, top = torch.randint(0, side - 6, (2,), generator=rng).tolist()
         one[:, top : top + 6, left : left + 6] = 255
-    return {"picture": picture}
+    return {"image": image}
 
 
 def test_it_learns_a_batch_by_heart():
     torch.manual_seed(0)
-    model = PictureAutoencoder(
-        Autoencoder(1, (16, 32), 1, 4, 1.0, groups=8),
+    model = ImageAutoencoder(
+        AutoencoderKL(1, (16, 32), 1, 4, 1.0, groups=8),
         discriminator=PatchDiscriminator(1, 8, 1),
         adversarial_from=100,
     )
@@ -169,35 +169,41 @@ def test_it_learns_a_batch_by_heart():
     losses = model.losses(squares(), None)
     assert set(losses) == {"reconstruction", "kl", "adversarial", "discriminator"}
     assert float(losses["reconstruction"].mean()) < 0.1 * before
-    error = (model.reconstruct(squares()["picture"]).float() - squares()["picture"]).abs().mean()
+    error = (model.reconstruct(squares()["image"]).float() - squares()["image"]).abs().mean()
     assert float(error) < 20
 
 
 def test_the_players_do_not_reach_each_other():
-    model = PictureAutoencoder(small().requires_grad_(True), discriminator=PatchDiscriminator(1, 8))
+    model = ImageAutoencoder(small().requires_grad_(True), discriminator=PatchDiscriminator(1, 8))
     losses = model.losses(squares(2, 32), None)
-    judge = list(model.discriminator.parameters())
+    discriminator = list(model.discriminator.parameters())
     maker = list(model.autoencoder.decoder.parameters())
 
     def reached(loss, weights):
         pulls = torch.autograd.grad(loss.sum(), weights, allow_unused=True, retain_graph=True)
         return sum(pull is not None and bool(pull.any()) for pull in pulls)
 
-    assert reached(losses["adversarial"], judge) == 0 < reached(losses["adversarial"], maker)
-    assert reached(losses["discriminator"], maker) == 0 < reached(losses["discriminator"], judge)
+    assert (
+        reached(losses["adversarial"], discriminator) == 0 < reached(losses["adversarial"], maker)
+    )
+    assert (
+        reached(losses["discriminator"], maker)
+        == 0
+        < reached(losses["discriminator"], discriminator)
+    )
 
 
 def test_every_weight_has_a_gradient_before_the_game_begins():
     """Of none, several processes would wait for each other: all share gradients of all weights."""
-    judge = PatchDiscriminator(1, 8)
-    model = PictureAutoencoder(
-        small().requires_grad_(True), discriminator=judge, adversarial_from=1
+    discriminator = PatchDiscriminator(1, 8)
+    model = ImageAutoencoder(
+        small().requires_grad_(True), discriminator=discriminator, adversarial_from=1
     )
     losses = model.losses(squares(2, 32), None)
     assert "adversarial" not in losses
     sum(losses.values()).sum().backward()
     assert all(weight.grad is not None for weight in model.parameters())
-    assert not any(weight.grad.any() for weight in judge.parameters())
+    assert not any(weight.grad.any() for weight in discriminator.parameters())
 
 
 def test_balance_makes_both_pulls_equal():
@@ -209,20 +215,20 @@ def test_balance_makes_both_pulls_equal():
 
 
 def test_scores_do_not_depend_on_the_batch():
-    judge = PatchDiscriminator(1, 8, 2)
-    picture = draw(4, 1, 32, 32)
-    assert torch.allclose(judge(picture)[2:3], judge(picture[2:3]), atol=1e-5)
+    discriminator = PatchDiscriminator(1, 8, 2)
+    image = draw(4, 1, 32, 32)
+    assert torch.allclose(discriminator(image)[2:3], discriminator(image[2:3]), atol=1e-5)
 
 
 @pytest.fixture
 def vgg(tmp_path):
-    tensors, place, wide = {}, 0, 3
+    tensors, position, wide = {}, 0, 3
     for number, (count, width) in enumerate(STAGES):
-        place += number > 0
+        position += number > 0
         for _ in range(count):
-            tensors[f"features.{place}.weight"] = draw(width, wide, 3, 3) / (9 * wide) ** 0.5
-            tensors[f"features.{place}.bias"] = torch.zeros(width)
-            place, wide = place + 2, width
+            tensors[f"features.{position}.weight"] = draw(width, wide, 3, 3) / (9 * wide) ** 0.5
+            tensors[f"features.{position}.bias"] = torch.zeros(width)
+            position, wide = position + 2, width
     path = tmp_path / "vgg.safetensors"
     save_tensors(tensors, path)
     return path, tensors
@@ -237,19 +243,19 @@ def test_perceptual_distance(vgg, tmp_path):
     assert bool((apart > distance(one, one + 0.05 * other)).all())
     torch.save(tensors, tmp_path / "vgg.pth")
     assert torch.equal(PerceptualDistance(str(tmp_path / "vgg.pth"))(one, other), apart)
-    model = PictureAutoencoder(small(), perceptual=distance)
+    model = ImageAutoencoder(small(), perceptual=distance)
     assert "perceptual" in model.losses(squares(2, 32), None)
     assert not any("perceptual" in name for name in model.state_dict())
 
 
 def test_perceptual_weights_that_are_none(vgg, tmp_path):
     path, tensors = vgg
-    picture = draw(1, 3, 32, 32)
+    image = draw(1, 3, 32, 32)
     with pytest.raises(InputError, match="no such file"):
-        PerceptualDistance(str(tmp_path / "no.pth"))(picture, picture)
+        PerceptualDistance(str(tmp_path / "no.pth"))(image, image)
     save_tensors({k: v for k, v in tensors.items() if "28" not in k}, path)
     with pytest.raises(InputError, match=r"features\.28"):
-        PerceptualDistance(str(path))(picture, picture)
+        PerceptualDistance(str(path))(image, image)
     torch.save(torch.nn.Linear(1, 1), tmp_path / "code.pth")
     with pytest.raises(InputError, match="besides tensors"):
-        PerceptualDistance(str(tmp_path / "code.pth"))(picture, picture)
+        PerceptualDistance(str(tmp_path / "code.pth"))(image, image)

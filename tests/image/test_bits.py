@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 import multidiff as md
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.image.data.images import Pictures, Source
+from multidiff.image.data.images import Images, ImageSource
 from multidiff.image.diffusion.evaluation import bits_per_dim, bound_facts
 
 COUNT = 4
@@ -26,30 +26,30 @@ def model(small_pixels):
 
 @pytest.fixture(scope="module")
 def digits():
-    pictures = Pictures(Source("starter:digits"), channels=1)
-    return torch.stack([pictures.picture(50 * i) for i in range(COUNT)])
+    images = Images(ImageSource("starter:digits"), channels=1)
+    return torch.stack([images.image(50 * i) for i in range(COUNT)])
 
 
 @torch.no_grad()
-def independent(model, picture, seed):
-    """Prior, sum of the steps and decoder in bits for each dimension, of one picture."""
+def independent(model, image, seed):
+    """Prior, sum of the steps and decoder in bits for each dimension, of one image."""
     betas = np.linspace(1e-3, 0.2, 100)  # 100 steps of the usual thousand's noise
     kept = np.cumprod(1 - betas)
     before = np.append(1.0, kept[:-1])
-    clean = picture.numpy().astype(np.float64) / 255 * 2 - 1
+    clean = image.numpy().astype(np.float64) / 255 * 2 - 1
     rng = torch.Generator().manual_seed(seed)
     steps = []
     for t in reversed(range(100)):
         noise = torch.randn(1, *clean.shape, generator=rng)[0].numpy()
-        noisy = np.sqrt(kept[t]) * clean + np.sqrt(1 - kept[t]) * noise
+        xt = np.sqrt(kept[t]) * clean + np.sqrt(1 - kept[t]) * noise
         time = torch.tensor([(t + 1) / 100], dtype=torch.float64)
         level = NoiseLevel(time, time, time)  # the network reads the time alone
-        told = model.denoiser(torch.tensor(noisy[None], dtype=torch.float32), level)[0].numpy()
-        guess = (noisy - np.sqrt(1 - kept[t]) * told) / np.sqrt(kept[t])
+        reported = model.denoiser(torch.tensor(xt[None], dtype=torch.float32), level)[0].numpy()
+        guess = (xt - np.sqrt(1 - kept[t]) * reported) / np.sqrt(kept[t])
         guess = np.clip(guess, -1, 1)
         towards_clean = np.sqrt(before[t]) * betas[t] / (1 - kept[t])
         towards_noisy = np.sqrt(1 - betas[t]) * (1 - before[t]) / (1 - kept[t])
-        mean = towards_clean * guess + towards_noisy * noisy
+        mean = towards_clean * guess + towards_noisy * xt
         if t == 0:
             # The published code's variance of the last step: the posterior's of the one before.
             variance = betas[1] * (1 - before[1]) / (1 - kept[1])
@@ -58,7 +58,7 @@ def independent(model, picture, seed):
             mass = norm.cdf(upper, mean, variance**0.5) - norm.cdf(lower, mean, variance**0.5)
             steps.append(-np.log(np.maximum(mass, 1e-300)).mean())
             continue
-        true_mean = towards_clean * clean + towards_noisy * noisy
+        true_mean = towards_clean * clean + towards_noisy * xt
         true_variance = betas[t] * (1 - before[t]) / (1 - kept[t])
         ratio = true_variance / betas[t]
         gap = (true_mean - mean) ** 2 / betas[t]
@@ -83,8 +83,8 @@ def test_a_trained_network_is_worth_bits(model, digits):
     """The bound of a network that says nothing is larger, term for term where it counts."""
 
     class Nothing(torch.nn.Module):
-        def forward(self, noisy, level, condition=None):
-            return torch.zeros_like(noisy)
+        def forward(self, xt, level, condition=None):
+            return torch.zeros_like(xt)
 
     own, model.denoiser = model.denoiser, Nothing()
     model.denoiser.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
@@ -92,5 +92,5 @@ def test_a_trained_network_is_worth_bits(model, digits):
         silent = bound_facts(bits_per_dim(model, digits))
     finally:
         model.denoiser = own
-    told = bound_facts(bits_per_dim(model, digits))
-    assert told["total"] < silent["total"] and told["prior"] == silent["prior"]
+    reported = bound_facts(bits_per_dim(model, digits))
+    assert reported["total"] < silent["total"] and reported["prior"] == silent["prior"]

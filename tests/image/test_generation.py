@@ -1,4 +1,4 @@
-"""What a picture model makes, from Python."""
+"""What an image model makes, from Python."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 import multidiff as md
 from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
 from multidiff.image.diffusion.model import Canvas
-from multidiff.image.diffusion.sampling_config import PictureWalk
+from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.tokenizers import ClipTokenizer, WordTokenizer
 from multidiff.models.sampling_config import GRIDS
 from multidiff.utils.errors import InputError
@@ -25,11 +25,11 @@ def pixels(small_pixels):
 
 
 @pytest.fixture(scope="module")
-def colour(small_colour):
-    return md.load(small_colour)
+def color(small_color):
+    return md.load(small_color)
 
 
-def noise_picture(*shape):
+def noise_image(*shape):
     rng = torch.Generator().manual_seed(3)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
 
@@ -56,11 +56,11 @@ def test_pictures_have_the_originals_size(digits, pixels):
         assert made.shape == (2, 1, 28, 28) and made.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "ddim", "heun", "dpm++"])
-def test_a_picture_depends_on_its_own_seed_alone(digits, solver):
-    together = digits.generate([SEVEN] * 5, seed=10, steps=3, solver=solver, batch_size=3)
-    alone = digits.generate([SEVEN], seed=13, steps=3, solver=solver)
-    named = digits.generate([SEVEN] * 2, seed=[13, 10], steps=3, solver=solver)
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
+def test_a_picture_depends_on_its_own_seed_alone(digits, sampler):
+    together = digits.generate([SEVEN] * 5, seed=10, steps=3, sampler=sampler, batch_size=3)
+    alone = digits.generate([SEVEN], seed=13, steps=3, sampler=sampler)
+    named = digits.generate([SEVEN] * 2, seed=[13, 10], steps=3, sampler=sampler)
     assert (together[3].int() - alone[0].int()).abs().max() <= 1
     assert (named[0].int() - alone[0].int()).abs().max() <= 1
     assert not torch.equal(together[0], together[3])
@@ -68,10 +68,10 @@ def test_a_picture_depends_on_its_own_seed_alone(digits, solver):
 
 def test_guidance_is_one_doubled_batch_a_step(digits):
     with Counted(digits) as batches:
-        digits.generate([SEVEN] * 3, steps=4, solver="ddim", guidance=2.0)
+        digits.generate([SEVEN] * 3, steps=4, sampler="ddim", guidance_scale=2.0)
     assert batches == [6] * 4
     with Counted(digits) as batches:
-        digits.generate([SEVEN] * 3, steps=4, solver="ddim", guidance=1.0)
+        digits.generate([SEVEN] * 3, steps=4, sampler="ddim", guidance_scale=1.0)
     assert batches == [3] * 4
 
 
@@ -79,18 +79,24 @@ def test_guidance_and_negative_prompts_change_pictures(digits):
     def made(**options):
         return digits.generate([SEVEN], steps=3, **options)
 
-    plain = made(guidance=3.0)
-    assert torch.equal(plain, made(guidance=3.0, negative=""))
-    for other in ({"guidance": 1.0}, {"guidance": 3.0, "negative": "a handwritten one"}):
+    plain = made(guidance_scale=3.0)
+    assert torch.equal(plain, made(guidance_scale=3.0, negative_prompt=""))
+    for other in (
+        {"guidance_scale": 1.0},
+        {"guidance_scale": 3.0, "negative_prompt": "a handwritten one"},
+    ):
         assert not torch.equal(plain, made(**other))
     # Away from what is asked for: with and without are the same, whatever the scale.
-    assert torch.equal(made(guidance=3.0, negative=SEVEN), made(guidance=7.0, negative=SEVEN))
+    assert torch.equal(
+        made(guidance_scale=3.0, negative_prompt=SEVEN),
+        made(guidance_scale=7.0, negative_prompt=SEVEN),
+    )
 
 
 def test_classes_are_guided_too(pixels):
     one, other, free = (
-        pixels.generate(["seven"], steps=3, guidance=2.0),
-        pixels.generate(["two"], steps=3, guidance=2.0),
+        pixels.generate(["seven"], steps=3, guidance_scale=2.0),
+        pixels.generate(["two"], steps=3, guidance_scale=2.0),
         pixels.generate([""], steps=3),
     )
     assert not torch.equal(one, other) and not torch.equal(one, free)
@@ -101,24 +107,24 @@ def test_classes_are_guided_too(pixels):
 def test_pixels_stay_in_bounds(pixels):
     """Estimates are clipped at every step, so states end within the range of bytes."""
     states = []
-    pixels.generate(["one"], steps=5, solver="ddim", on_step=lambda s: states.append(s.state))
+    pixels.generate(["one"], steps=5, sampler="ddim", on_step=lambda s: states.append(s.state))
     assert float(states[-1].abs().max()) <= 1
 
 
-# ------------------------------------------------------------------------ from a picture
+# ------------------------------------------------------------------------ from an image
 
 
 @pytest.mark.parametrize("strength", [0.02, 0.5, 0.99, 1.0])
 @pytest.mark.parametrize("steps", [1, 7])
 def test_a_walk_from_a_picture_has_the_steps_it_says(digits, strength, steps):
     done = []
-    canvas = Canvas(noise_picture(1, 1, 28, 28), strength)
-    digits.generate([SEVEN], steps=steps, solver="ddim", canvas=canvas, on_step=done.append)
+    canvas = Canvas(noise_image(1, 1, 28, 28), strength)
+    digits.generate([SEVEN], steps=steps, sampler="ddim", canvas=canvas, on_step=done.append)
     assert [one.number for one in done] == list(range(1, steps + 1))
 
 
 def test_strength_0_is_the_picture_and_1_forgets_it(digits):
-    first, second = noise_picture(1, 1, 28, 28), 255 - noise_picture(1, 1, 28, 28)
+    first, second = noise_image(1, 1, 28, 28), 255 - noise_image(1, 1, 28, 28)
     with Counted(digits) as batches:
         assert torch.equal(digits.generate([SEVEN], canvas=Canvas(first, 0.0)), first)
     assert batches == []
@@ -128,12 +134,12 @@ def test_strength_0_is_the_picture_and_1_forgets_it(digits):
 
 
 def test_less_strength_keeps_more(pixels):
-    picture = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
-    picture[..., 8:20, 8:20] = 255
+    image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    image[..., 8:20, 8:20] = 255
 
     def gap(strength):
-        made = pixels.generate([""], steps=8, canvas=Canvas(picture, strength))
-        return float((made.float() - picture.float()).abs().mean())
+        made = pixels.generate([""], steps=8, canvas=Canvas(image, strength))
+        return float((made.float() - image.float()).abs().mean())
 
     assert gap(0.02) < gap(0.3) < gap(1.0)
 
@@ -142,28 +148,28 @@ def test_less_strength_keeps_more(pixels):
 @pytest.mark.parametrize("which", ["digits", "pixels"])
 def test_what_is_not_masked_comes_back_to_the_bit(which, strength, request):
     model = request.getfixturevalue(which)
-    picture, mask = noise_picture(1, 1, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
+    image, mask = noise_image(1, 1, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
     mask[3:17, 9:] = True
     prompt = SEVEN if which == "digits" else "seven"
-    made = model.generate([prompt] * 3, steps=3, canvas=Canvas(picture, strength, mask))
-    assert torch.equal(made[:, :, ~mask], picture.expand(3, -1, -1, -1)[:, :, ~mask])
-    assert not torch.equal(made[:, :, mask], picture.expand(3, -1, -1, -1)[:, :, mask])
+    made = model.generate([prompt] * 3, steps=3, canvas=Canvas(image, strength, mask))
+    assert torch.equal(made[:, :, ~mask], image.expand(3, -1, -1, -1)[:, :, ~mask])
+    assert not torch.equal(made[:, :, mask], image.expand(3, -1, -1, -1)[:, :, mask])
 
 
 def test_the_painted_part_knows_the_rest(pixels):
     """Known pixels stand in every estimate, so the last one has them and the walk saw them."""
-    picture, mask = noise_picture(1, 1, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
+    image, mask = noise_image(1, 1, 28, 28), torch.zeros(28, 28, dtype=torch.bool)
     mask[:14] = True
     states = []
-    canvas = Canvas(picture, 1.0, mask)
+    canvas = Canvas(image, 1.0, mask)
     pixels.generate([""], steps=4, canvas=canvas, on_step=lambda s: states.append(s.state))
-    unit = picture.float() / 127.5 - 1
+    unit = image.float() / 127.5 - 1
     assert torch.allclose(states[-1][:, :, 14:], unit[:, :, 14:], atol=1e-5)
 
 
-def test_other_sizes(digits, colour):
+def test_other_sizes(digits, color):
     assert digits.generate([SEVEN], steps=1, size=(45, 31)).shape == (1, 1, 31, 45)
-    assert colour.generate(["a nine"], steps=1, size=(72, 48)).shape == (1, 3, 48, 72)
+    assert color.generate(["a nine"], steps=1, size=(72, 48)).shape == (1, 3, 48, 72)
 
 
 @pytest.mark.parametrize(
@@ -173,16 +179,16 @@ def test_other_sizes(digits, colour):
         ({"size": (0, 64)}, "nearest is 8x64"),
         ({"steps": 0}, "--steps 0: from 1 to 1000"),
         ({"steps": 1001}, "--steps 1001"),
-        ({"guidance": -1.0}, "--guidance -1"),
-        ({"solver": "euler"}, "no solver 'euler'"),
-        ({"canvas": Canvas(noise_picture(1, 1, 64, 64))}, "has 1 channels, not 3"),
-        ({"canvas": Canvas(noise_picture(1, 3, 64, 60))}, "60x64 of the initial picture.*64x64"),
-        ({"canvas": Canvas(noise_picture(1, 3, 64, 64)), "size": (32, 32)}, "--size 32x32"),
+        ({"guidance_scale": -1.0}, "--guidance-scale -1"),
+        ({"sampler": "euler"}, "no sampler 'euler'"),
+        ({"canvas": Canvas(noise_image(1, 1, 64, 64))}, "has 1 channels, not 3"),
+        ({"canvas": Canvas(noise_image(1, 3, 64, 60))}, "60x64 of the initial image.*64x64"),
+        ({"canvas": Canvas(noise_image(1, 3, 64, 64)), "size": (32, 32)}, "--size 32x32"),
     ],
 )
-def test_what_cannot_be_made(colour, options, reason):
+def test_what_cannot_be_made(color, options, reason):
     with pytest.raises(InputError, match=reason):
-        colour.generate(["a nine"], **options)
+        color.generate(["a nine"], **options)
 
 
 def test_no_prompts_are_no_pictures(digits):
@@ -191,16 +197,16 @@ def test_no_prompts_are_no_pictures(digits):
 
 
 def test_canvases_that_cannot_be():
-    picture = noise_picture(1, 1, 8, 9)
+    image = noise_image(1, 1, 8, 9)
     for strength in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="--strength"):
-            Canvas(picture, strength)
+            Canvas(image, strength)
     with pytest.raises(InputError, match=r"9x9.*9x8"):
-        Canvas(picture, 0.5, torch.ones(9, 9, dtype=torch.bool))
+        Canvas(image, 0.5, torch.ones(9, 9, dtype=torch.bool))
     for other, reason in (
-        (picture / 255, "torch.float32: give bytes"),
-        (picture.long() * 2, "beyond 0 to 255"),
-        (picture[0, 0], r"the shape \(8, 9\)"),
+        (image / 255, "torch.float32: give bytes"),
+        (image.long() * 2, "beyond 0 to 255"),
+        (image[0, 0], r"the shape \(8, 9\)"),
         (None, "is a NoneType: give a tensor"),
     ):
         with pytest.raises(InputError, match=reason):
@@ -212,7 +218,7 @@ def test_canvases_that_cannot_be():
         ("mask.png", "is a str: give a tensor"),
     ):
         with pytest.raises(InputError, match=reason):
-            Canvas(picture, 1.0, mask)
+            Canvas(image, 1.0, mask)
 
 
 HALVES = torch.zeros(28, 28, dtype=torch.bool)
@@ -228,32 +234,32 @@ HALVES[:, :14] = True
 @pytest.mark.parametrize("which", ["digits", "pixels"])
 def test_masks_of_every_type_mean_the_same(which, mask, request):
     """Black is kept to the bit whatever the numbers are; 255 once blended instead."""
-    model, picture = request.getfixturevalue(which), noise_picture(1, 1, 28, 28)
+    model, image = request.getfixturevalue(which), noise_image(1, 1, 28, 28)
     prompts = ["" if which == "pixels" else SEVEN]
-    made = model.generate(prompts, steps=1, canvas=Canvas(picture, 1.0, mask))
+    made = model.generate(prompts, steps=1, canvas=Canvas(image, 1.0, mask))
     assert made.dtype == torch.uint8
-    wanted = model.generate(prompts, steps=1, canvas=Canvas(picture, 1.0, HALVES))
+    wanted = model.generate(prompts, steps=1, canvas=Canvas(image, 1.0, HALVES))
     assert torch.equal(made, wanted)
-    assert torch.equal(made[..., 14:], picture[..., 14:])
-    assert not torch.equal(made[..., :14], picture[..., :14])
+    assert torch.equal(made[..., 14:], image[..., 14:])
+    assert not torch.equal(made[..., :14], image[..., :14])
 
 
 @pytest.mark.parametrize(("soft", "count"), [(HALVES.float() * 0.7, 392), (HALVES * 200, 392)])
 def test_the_cut_of_a_soft_mask_is_announced(soft, count, caplog):
-    canvas = Canvas(noise_picture(1, 1, 28, 28), 1.0, soft)
+    canvas = Canvas(noise_image(1, 1, 28, 28), 1.0, soft)
     assert torch.equal(canvas.mask, HALVES)
     assert f"the mask: {count} of 784 pixels are neither black nor white" in caplog.text
 
 
 def test_a_canvas_for_each_prompt_in_batches(pixels):
-    """More pictures than are made at a time; each walk begins from its own."""
-    pictures = noise_picture(5, 1, 28, 28)
-    canvas = Canvas(pictures, 0.4, HALVES)
+    """More images than are made at a time; each walk begins from its own."""
+    images = noise_image(5, 1, 28, 28)
+    canvas = Canvas(images, 0.4, HALVES)
     made = pixels.generate([""] * 5, steps=2, seed=3, canvas=canvas, batch_size=2)
-    assert torch.equal(made[..., 14:], pictures[..., 14:])
-    alone = pixels.generate([""], steps=2, seed=7, canvas=Canvas(pictures[4], 0.4, HALVES))
+    assert torch.equal(made[..., 14:], images[..., 14:])
+    alone = pixels.generate([""], steps=2, seed=7, canvas=Canvas(images[4], 0.4, HALVES))
     assert (made[4].int() - alone[0].int()).abs().max() <= 1
-    with pytest.raises(InputError, match="5 pictures for 3 prompts"):
+    with pytest.raises(InputError, match="5 images for 3 prompts"):
         pixels.generate([""] * 3, canvas=canvas)
 
 
@@ -306,15 +312,15 @@ def test_sizes_far_from_the_trained_one_are_warned_of(pixels, caplog):
 @pytest.mark.parametrize("steps", [1, 3, 20, 999, 1000])
 def test_every_grid_has_the_steps_it_says(grid, steps):
     schedule = md.BetaSchedule.scaled_linear(1000, 0.00085, 0.012)
-    walk = PictureWalk(steps, grid)
-    assert len(walk.times(None, 1000).times(schedule)) == steps
-    assert len(walk.times_from(0.3, None, 1000).times(schedule)) == steps
+    sampling = ImageSamplingConfig(steps, grid)
+    assert len(sampling.times(None, 1000).times(schedule)) == steps
+    assert len(sampling.times_from(0.3, None, 1000).times(schedule)) == steps
 
 
 def test_dropped_captions_are_empty_ones(digits):
     """The empty caption stands for none, as in the published models."""
     domain = digits.domain
-    batch = {"picture": noise_picture(64, 1, 28, 28), "caption": [SEVEN] * 64}
+    batch = {"image": noise_image(64, 1, 28, 28), "caption": [SEVEN] * 64}
     drop, domain.drop_caption = domain.drop_caption, 0.5
     encoded = domain.encode(batch, torch.Generator().manual_seed(0))
     domain.drop_caption = drop
@@ -327,7 +333,7 @@ def test_dropped_captions_are_empty_ones(digits):
 def test_the_autoencoder_is_left_alone_and_the_text_encoder_learns(digits, small_digits):
     task = md.load(small_digits).requires_grad_(True).task()
     task.domain.autoencoder.requires_grad_(False)
-    batch = {"picture": noise_picture(4, 1, 28, 28), "caption": [SEVEN] * 4}
+    batch = {"image": noise_image(4, 1, 28, 28), "caption": [SEVEN] * 4}
     losses = task.losses(batch, torch.Generator().manual_seed(0))
     losses["denoising"].mean().backward()
     assert task.domain.text_encoder.transformer.embeddings.token_embedding.weight.grad.any()
@@ -336,10 +342,10 @@ def test_the_autoencoder_is_left_alone_and_the_text_encoder_learns(digits, small
 
 def test_states_and_pictures_are_inverse_in_pixels():
     domain = PixelDomain((5, 7), 1, pad_to=4)
-    picture = torch.rand(2, 1, 7, 5) * 2 - 1
-    state = domain.to_state(picture)
+    image = torch.rand(2, 1, 7, 5) * 2 - 1
+    state = domain.to_state(image)
     assert state.shape == domain.state_shape(2, (5, 7)) == (2, 1, 8, 8)
-    assert torch.equal(domain.decode(state), picture)
+    assert torch.equal(domain.decode(state), image)
 
 
 def test_a_tokenizer_and_a_text_encoder_go_together(digits):
@@ -382,10 +388,10 @@ def test_clip_tokens(clip_files):
     tokenizer = ClipTokenizer(str(clip_files), length=6, pad=0)
     assert tokenizer(["ab a", ""]).tolist() == [[5, 4, 0, 6, 0, 0], [5, 6, 0, 0, 0, 0]]
     assert tokenizer.complaint("ab a") is None
-    told = tokenizer.complaint("a b a b ab ab")
-    assert "6 tokens, 4 fit" in told and "ab ab" in told
+    reported = tokenizer.complaint("a b a b ab ab")
+    assert "6 tokens, 4 fit" in reported and "ab ab" in reported
     again = ClipTokenizer(length=6, pad=0)
-    again.take(tokenizer.files())
+    again.take(tokenizer.assets())
     assert torch.equal(again(["b ab"]), tokenizer(["b ab"]))
 
 

@@ -22,7 +22,7 @@ def there_and_back(names, pairs):
     """The names on the other side, each different, which lead back to these."""
     other = [naming.renamed(name, pairs) for name in names]
     assert None not in other and len(set(other)) == len(other)
-    assert [naming.renamed(name, naming.turned(pairs)) for name in other] == list(names)
+    assert [naming.renamed(name, naming.apply_rotary(pairs)) for name in other] == list(names)
     return other
 
 
@@ -43,7 +43,7 @@ def test_every_name_of_the_unet(version):
 
 
 @pytest.mark.parametrize(
-    ("place", "name"),
+    ("position", "name"),
     [
         ("input_blocks.1.0.in_layers.2.weight", "down_blocks.0.resnets.0.conv1.weight"),
         ("input_blocks.3.0.op.bias", "down_blocks.0.downsamplers.0.conv.bias"),
@@ -54,9 +54,9 @@ def test_every_name_of_the_unet(version):
         ("output_blocks.11.0.skip_connection.bias", "up_blocks.3.resnets.2.conv_shortcut.bias"),
     ],
 )
-def test_names_as_the_papers_code_has_them(place, name):
+def test_names_as_the_papers_code_has_them(position, name):
     pairs = naming.unet_map(naming.Levels(2, (True, True, True, False)))
-    assert naming.renamed(name, pairs) == place
+    assert naming.renamed(name, pairs) == position
 
 
 @pytest.mark.parametrize("attended", [(True,), (False, True), (True, True, True)])
@@ -143,7 +143,7 @@ def test_packed_queries_keys_and_values():
     file = packed(apart)
     assert not unknown and len(file) == 4 + 2 * 12
     assert file["transformer.resblocks.1.attn.in_proj_weight"].shape == (24, 8)
-    back, unknown = naming.sorted_out(unpacked(file), naming.turned(naming.open_clip_map(2)))
+    back, unknown = naming.sorted_out(unpacked(file), naming.apply_rotary(naming.open_clip_map(2)))
     assert not unknown and back.keys() == ours.keys()
     assert all(torch.equal(back[name], ours[name]) for name in ours)
 

@@ -1,17 +1,17 @@
-"""The first pass over pictures, and weights that training starts from."""
+"""The first pass over images, and weights that training starts from."""
 
 import pytest
 import torch
 
 import multidiff as md
 from multidiff.image.data.image_files import to_unit
-from multidiff.image.data.images import Pictures, Source
+from multidiff.image.data.images import Images, ImageSource
 from multidiff.image.data.latents import LatentCache
-from multidiff.models.init_weights import Initial
+from multidiff.models.init_weights import InitFrom
 from multidiff.models.train import train_recipe
 from multidiff.utils.errors import InputError
 
-SOURCE = Source("starter:digits", held_out_every=20, label_column="label")
+SOURCE = ImageSource("starter:digits", held_out_every=20, label_column="label")
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def digits(small_digits):
 
 
 def batches(**options):
-    return md.Batches(Pictures(SOURCE, channels=1, held_out=True, **options), 4)
+    return md.Batches(Images(SOURCE, channels=1, held_out=True, **options), 4)
 
 
 def test_kept_latents_are_the_encoders(digits, tmp_path):
@@ -28,14 +28,13 @@ def test_kept_latents_are_the_encoders(digits, tmp_path):
     kept = LatentCache(str(tmp_path))(digits, plain)
     one, other = plain.batch(1), kept.batch(1)
     assert one["caption"] == other["caption"]
-    gaussian = digits.domain.gaussian(to_unit(one["picture"]))
+    gaussian = digits.domain.gaussian(to_unit(one["image"]))
     assert torch.allclose(other["latent_mean"], gaussian.mean, atol=1e-5)
     assert torch.allclose(other["latent_log_variance"], gaussian.log_variance, atol=1e-5)
-    clean = [
-        digits.domain.encode(batch, torch.Generator().manual_seed(0)).clean
-        for batch in (one, other)
+    x0 = [
+        digits.domain.encode(batch, torch.Generator().manual_seed(0)).x0 for batch in (one, other)
     ]
-    assert torch.allclose(*clean, atol=1e-5)
+    assert torch.allclose(*x0, atol=1e-5)
 
 
 def test_they_are_read_again_unless_something_changed(digits, tmp_path, caplog):
@@ -59,27 +58,27 @@ def test_kept_tokens_are_the_autoencoders(small_tokens, tmp_path, folder):
     kept = LatentCache(str(tmp_path) if folder else None, batch_size=3)(model, plain)
     for number in range(3):
         one, other = plain.batch(number), kept.batch(number)
-        assert "picture" not in other and other["tokens"].dtype == torch.int32
+        assert "image" not in other and other["tokens"].dtype == torch.int32
         assert torch.equal(one["label"], other["label"]) and one["caption"] == other["caption"]
         seen, read = (model.domain.encode(batch, None) for batch in (one, other))
-        assert torch.equal(seen.clean, read.clean) and read.clean.dtype == torch.int64
+        assert torch.equal(seen.x0, read.x0) and read.x0.dtype == torch.int64
         assert torch.equal(seen.condition["source"], read.condition["source"])
-    assert len(read.clean.unique()) > 3 and len(list(tmp_path.iterdir())) == int(folder)
+    assert len(read.x0.unique()) > 3 and len(list(tmp_path.iterdir())) == int(folder)
 
 
 def test_captions_are_kept_beside_tokens(small_tokens):
-    source = Source(
+    source = ImageSource(
         "starter:digits", held_out_every=20, label_column="label",
         templates=("a {}", "one {} by hand"), names=tuple("0123456789"),
     )  # fmt: skip
-    pictures = Pictures(source, channels=1, held_out=True)
-    plain = md.Batches(pictures, 4)
+    images = Images(source, channels=1, held_out=True)
+    plain = md.Batches(images, 4)
     kept = LatentCache()(md.load(small_tokens), plain)
     for number in range(4):
         one, other = plain.batch(number), kept.batch(number)
         assert one["caption"] == other["caption"] and all(other["caption"])
-    assert pictures.labels is not None
-    assert torch.equal(kept.examples.labels, pictures.labels)
+    assert images.labels is not None
+    assert torch.equal(kept.examples.labels, images.labels)
 
 
 def test_in_memory(digits):
@@ -91,7 +90,7 @@ def test_in_memory(digits):
 def test_what_has_no_latents(digits, small_pixels):
     with pytest.raises(InputError, match="set flip: false"):
         LatentCache()(digits, batches(flip=True))
-    with pytest.raises(InputError, match="a LatentDomain or PictureTokens makes of Pictures"):
+    with pytest.raises(InputError, match="a LatentDomain or ImageTokenDomain makes of Images"):
         LatentCache()(md.load(small_pixels), batches())
 
 
@@ -103,22 +102,22 @@ def test_weights_are_taken_from_another_model(digits, small_digits):
 
     fresh = build_model(small_digits / RECIPE)
     before = fresh.denoiser.conv_in.weight.clone()
-    initial = Initial(str(small_digits), "domain.autoencoder", "domain.autoencoder")
+    initial = InitFrom(str(small_digits), "domain.autoencoder", "domain.autoencoder")
     initial.put_into(fresh, digits)
     for one, other in zip(
         fresh.domain.autoencoder.parameters(), digits.domain.autoencoder.parameters(), strict=True
     ):
         assert torch.equal(one, other)
     assert torch.equal(fresh.denoiser.conv_in.weight, before)
-    Initial(str(small_digits)).put_into(fresh, digits)
+    InitFrom(str(small_digits)).put_into(fresh, digits)
     assert torch.equal(fresh.denoiser.conv_in.weight, digits.denoiser.conv_in.weight)
 
 
 def test_parts_that_are_not_there(digits):
     with pytest.raises(InputError, match="no part 'vae'; it has domain"):
-        Initial("a model", "vae").put_into(digits, digits)
+        InitFrom("a model", "vae").put_into(digits, digits)
     with pytest.raises(InputError, match="does not fit"):
-        Initial("a model", "denoiser", "domain.autoencoder").put_into(digits, digits)
+        InitFrom("a model", "denoiser", "domain.autoencoder").put_into(digits, digits)
 
 
 def test_a_recipe_starts_from_a_model(small_digits, tmp_path):
@@ -128,7 +127,7 @@ def test_a_recipe_starts_from_a_model(small_digits, tmp_path):
         RECIPES / "smoke" / "digits.yaml",
         [
             f"weights=[{{model: {small_digits}}}]", "trainer.steps=1", "trainer.ema_decay=0.0",
-            "trainer.learning_rate=1e-12", f"first_pass.folder={tmp_path / 'latents'}",
+            "trainer.learning_rate=1e-12", f"precompute.folder={tmp_path / 'latents'}",
         ],
         out=tmp_path / "run",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures from folders, lists and data sets; captions and labels; what is wrong is named."""
+"""Images from folders, lists and data sets; captions and labels; what is wrong is named."""
 
 import csv
 import json
@@ -6,10 +6,10 @@ import logging
 
 import pytest
 import torch
-from pictures import numbers, rng, rows_of, write
+from images import numbers, rng, rows_of, write
 
-from multidiff.image.data.image_files import read_picture
-from multidiff.image.data.images import Pictures, Source
+from multidiff.image.data.image_files import read_image
+from multidiff.image.data.images import Images, ImageSource
 from multidiff.training.batches import Examples
 from multidiff.utils.errors import InputError
 
@@ -22,43 +22,43 @@ def test_a_folder_with_folders(tmp_path):
     write(tmp_path / "d.bmp", 2)
     for hidden in (".cache/x.png", "._b.png", "__MACOSX/b.png"):
         write(tmp_path / hidden, 9)
-    (tmp_path / "notes.txt").write_text("no caption of any picture")
-    found = Pictures(Source(str(tmp_path)))
+    (tmp_path / "notes.txt").write_text("no caption of any image")
+    found = Images(ImageSource(str(tmp_path)))
     assert isinstance(found, Examples)
     assert len(found) == 3 and numbers(found) == [0, 1, 2]
     assert found.size == (8, 6) and found.labels is None
     example = found.example(1, rng())
-    assert torch.equal(example.pop("picture"), read_picture(tmp_path / "b.png"))
+    assert torch.equal(example.pop("image"), read_image(tmp_path / "b.png"))
     assert example == {"caption": "", "name": str(tmp_path / "b.png")}
 
 
 def test_one_picture_is_a_source(tmp_path):
-    assert numbers(Pictures(Source(str(write(tmp_path / "a.png", 7))))) == [7]
+    assert numbers(Images(ImageSource(str(write(tmp_path / "a.png", 7))))) == [7]
 
 
 def test_class_folders_are_labels(tmp_path):
     for number, name in enumerate(["cat/x.png", "dog/deep/y.png", "cat/z.png", "ant/a.png"]):
         write(tmp_path / name, number)
-    found = Pictures(Source(str(tmp_path), templates=("a {}", "one {}")))
+    found = Images(ImageSource(str(tmp_path), templates=("a {}", "one {}")))
     assert numbers(found) == [3, 0, 2, 1]
     assert found.labels.tolist() == [0, 1, 1, 2] and found.labels.dtype == torch.int64
     assert [found.example(i, rng())["label"] for i in range(4)] == [0, 1, 1, 2]
     drawn = {found.caption_of(3, rng(seed)) for seed in range(20)}
     assert drawn == {"a dog", "one dog"}
-    named = Pictures(Source(str(tmp_path), names=("formica", "felis", "canis")))
+    named = Images(ImageSource(str(tmp_path), names=("formica", "felis", "canis")))
     assert [named.caption_of(i, rng()) for i in (0, 1, 3)] == ["formica", "felis", "canis"]
     with pytest.raises(InputError, match="label 2 is none of the names: a, b"):
-        Pictures(Source(str(tmp_path), names=("a", "b")))
+        Images(ImageSource(str(tmp_path), names=("a", "b")))
 
 
 def test_folders_that_are_splits_are_no_classes(tmp_path):
     for number, name in enumerate(["train/x/a.png", "train/y/b.png", "test/x/c.png"]):
         write(tmp_path / name, number)
-    found = Pictures(Source(str(tmp_path)))
+    found = Images(ImageSource(str(tmp_path)))
     assert numbers(found) == [0, 1] and found.labels.tolist() == [0, 1]
-    assert numbers(Pictures(Source(str(tmp_path), split="test"))) == [2]
+    assert numbers(Images(ImageSource(str(tmp_path), split="test"))) == [2]
     with pytest.raises(InputError, match=r"no split 'val'; it has \['test', 'train'\]"):
-        Pictures(Source(str(tmp_path), split="val"))
+        Images(ImageSource(str(tmp_path), split="val"))
 
 
 def test_a_text_beside_a_picture_is_its_caption(tmp_path, caplog):
@@ -67,14 +67,14 @@ def test_a_text_beside_a_picture_is_its_caption(tmp_path, caplog):
     (tmp_path / "0.txt").write_text(" a red barn\n")
     (tmp_path / "2.txt").write_text("\ufeffübermorgen", encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        found = Pictures(Source(str(tmp_path)))
+        found = Images(ImageSource(str(tmp_path)))
     assert [found.example(i, rng())["caption"] for i in range(3)] == [
         "a red barn", "", "übermorgen",
     ]  # fmt: skip
-    assert "1 of 3 pictures have no caption" in caplog.text
+    assert "1 of 3 images have no caption" in caplog.text
     (tmp_path / "1.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match=r"1\.txt: is no text in UTF-8"):
-        Pictures(Source(str(tmp_path)))
+        Images(ImageSource(str(tmp_path)))
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -93,15 +93,15 @@ def test_a_folder_with_a_list(tmp_path, kind, caplog):
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader(), writer.writerows(rows)
     with caplog.at_level(logging.WARNING):
-        found = Pictures(Source(str(tmp_path), label_column="kind"))
+        found = Images(ImageSource(str(tmp_path), label_column="kind"))
     assert numbers(found) == [1, 2] and found.labels.tolist() == [1, 0]
     assert [found.caption_of(i, rng()) for i in (0, 1)] == ['said "no", twice', ""]
-    assert "1 of 3 pictures have no caption" in caplog.text
-    assert f"skipped: {tmp_path / 'gone.png'}: no such picture" in caplog.text
-    other = Pictures(Source(str(tmp_path), caption_column="more"))
+    assert "1 of 3 images have no caption" in caplog.text
+    assert f"skipped: {tmp_path / 'gone.png'}: no such image" in caplog.text
+    other = Images(ImageSource(str(tmp_path), caption_column="more"))
     assert [other.caption_of(i, rng()) for i in (0, 1)] == ["one", "two"] and other.labels is None
     with pytest.raises(InputError, match=r"no column 'words'; it has \['file_name', 'text'"):
-        Pictures(Source(str(tmp_path), caption_column="words"))
+        Images(ImageSource(str(tmp_path), caption_column="words"))
 
 
 def test_lists_that_cannot_be_read(tmp_path):
@@ -109,10 +109,10 @@ def test_lists_that_cannot_be_read(tmp_path):
     path = tmp_path / "metadata.jsonl"
     path.write_text('{"file_name": "1.png"}\n{"file_name": \n')
     with pytest.raises(InputError, match=r"metadata\.jsonl: row 2"):
-        Pictures(Source(str(tmp_path)))
+        Images(ImageSource(str(tmp_path)))
     path.write_text('{"name": "1.png"}\n')
     with pytest.raises(InputError, match=r"no column 'file_name'; it has \['name'\]"):
-        Pictures(Source(str(tmp_path)))
+        Images(ImageSource(str(tmp_path)))
 
 
 # --------------------------------------------------------------------------- data sets
@@ -125,40 +125,40 @@ def test_data_sets_of_every_kind(tmp_path, kind):
     features = {"digit": datasets.ClassLabel(names=["nought", "one", "two"])}
     features |= {"image": datasets.Image(), "says": datasets.Value("string")}
     table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
-    place = tmp_path / "set"
-    place.mkdir()
-    if kind == "plain-parquet":  # as other writers make it, which say nothing of pictures
+    position = tmp_path / "set"
+    position.mkdir()
+    if kind == "plain-parquet":  # as other writers make it, which say nothing of images
         table = datasets.Dataset.from_dict(rows)
     if "parquet" in kind:
-        table.to_parquet(place / "train-0.parquet")
-        table.select([0]).to_parquet(place / "test-0.parquet")
+        table.to_parquet(position / "train-0.parquet")
+        table.select([0]).to_parquet(position / "test-0.parquet")
     elif kind == "file":
-        place = place / "some.parquet"
-        table.to_parquet(place)
+        position = position / "some.parquet"
+        table.to_parquet(position)
     elif kind == "splits":
         test = table.select([0])
-        datasets.DatasetDict({"train": table, "test": test}).save_to_disk(str(place))
+        datasets.DatasetDict({"train": table, "test": test}).save_to_disk(str(position))
     else:
-        table.save_to_disk(str(place))
+        table.save_to_disk(str(position))
         if kind == "arrow":
-            for note in place.glob("*.json"):
+            for note in position.glob("*.json"):
                 note.unlink()
-    found = Pictures(Source(str(place), label_column="digit", templates=("a {}",)))
+    found = Images(ImageSource(str(position), label_column="digit", templates=("a {}",)))
     assert numbers(found) == [0, 1, 2, 3] and found.labels.tolist() == [1, 0, 2, 1]
-    assert torch.equal(found.picture(2), read_picture(tmp_path / "made" / "2.png"))
+    assert torch.equal(found.image(2), read_image(tmp_path / "made" / "2.png"))
     wanted = ["", ""] if kind == "plain-parquet" else ["a one", "a nought"]
     assert [found.caption_of(i, rng()) for i in (0, 1)] == wanted
-    assert found.example(3, rng())["name"] == f"{place}[3]"
-    said = Pictures(Source(str(place), caption_column="says"))
+    assert found.example(3, rng())["name"] == f"{position}[3]"
+    said = Images(ImageSource(str(position), caption_column="says"))
     assert [said.caption_of(i, rng()) for i in range(4)] == list("abcd") and said.labels is None
-    with pytest.raises(InputError, match=r"no column 'picture'; it has \["):
-        Pictures(Source(str(place), column="picture"))
-    with pytest.raises(InputError, match="column 'digit' holds no pictures"):
-        Pictures(Source(str(place), column="digit"))
+    with pytest.raises(InputError, match=r"no column 'photo'; it has \["):
+        Images(ImageSource(str(position), column="photo"))
+    with pytest.raises(InputError, match="column 'digit' holds no images"):
+        Images(ImageSource(str(position), column="digit"))
     if kind in ("parquet", "plain-parquet", "splits"):
-        assert numbers(Pictures(Source(str(place), split="test"))) == [0]
+        assert numbers(Images(ImageSource(str(position), split="test"))) == [0]
         with pytest.raises(InputError, match="no data set that can be loaded"):
-            Pictures(Source(str(place), split="nowhere"))
+            Images(ImageSource(str(position), split="nowhere"))
 
 
 def test_rows_without_picture_caption_or_label(tmp_path, caplog):
@@ -172,21 +172,21 @@ def test_rows_without_picture_caption_or_label(tmp_path, caplog):
     path = tmp_path / "set.parquet"
     datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(path)
     with caplog.at_level(logging.WARNING):
-        found = Pictures(Source(str(path), caption_column="says", label_column="kind"))
+        found = Images(ImageSource(str(path), caption_column="says", label_column="kind"))
     assert numbers(found) == [0, 3, 3] and found.labels is None
     assert "label" not in found.example(0, rng())
     assert [found.caption_of(i, rng()) for i in range(3)] == ["a", "", ""]
-    for told in ("2 of 5 pictures have no caption", "1 of 5 pictures have no label"):
-        assert caplog.text.count(told) == 1
+    for reported in ("2 of 5 images have no caption", "1 of 5 images have no label"):
+        assert caplog.text.count(reported) == 1
     assert f"skipped: {path}[1]: is empty" in caplog.text
-    assert f"skipped: {path}[2]: is not a picture" in caplog.text
+    assert f"skipped: {path}[2]: is not an image" in caplog.text
 
 
 def test_several_captions_of_a_picture(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = {"image": rows_of(tmp_path, 2), "says": [["a", "b", ""], ["c"]]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "set.parquet")
-    found = Pictures(Source(str(tmp_path / "set.parquet"), caption_column="says"))
+    found = Images(ImageSource(str(tmp_path / "set.parquet"), caption_column="says"))
     assert {found.caption_of(0, rng(seed)) for seed in range(20)} == {"a", "b"}
     assert found.caption_of(1, rng()) == "c"
 
@@ -197,9 +197,9 @@ def test_labels_that_are_none(tmp_path, labels):
     rows = {"image": rows_of(tmp_path, 2), "kind": labels}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "set.parquet")
     with pytest.raises(InputError, match=r"label .* is none of the numbers from 0"):
-        Pictures(Source(str(tmp_path / "set.parquet"), label_column="kind"))
+        Images(ImageSource(str(tmp_path / "set.parquet"), label_column="kind"))
     with pytest.raises(InputError, match="is no caption; name a column of texts"):
-        Pictures(Source(str(tmp_path / "set.parquet"), caption_column="kind"))
+        Images(ImageSource(str(tmp_path / "set.parquet"), caption_column="kind"))
 
 
 def test_words_as_labels_follow_the_names(tmp_path):
@@ -207,10 +207,10 @@ def test_words_as_labels_follow_the_names(tmp_path):
         write(tmp_path / f"{number}.png", number)
     rows = "file_name,kind\n0.png,dog\n1.png,cat\n2.png,1\n"
     (tmp_path / "metadata.csv").write_text(rows)
-    found = Pictures(Source(str(tmp_path), label_column="kind", names=("dog", "cat")))
+    found = Images(ImageSource(str(tmp_path), label_column="kind", names=("dog", "cat")))
     assert found.labels.tolist() == [0, 1, 1]
     with pytest.raises(InputError, match="label 'cat' is none of the names: dog, cow"):
-        Pictures(Source(str(tmp_path), label_column="kind", names=("dog", "cow")))
+        Images(ImageSource(str(tmp_path), label_column="kind", names=("dog", "cow")))
 
 
 # ------------------------------------------------------------------------ what is wrong
@@ -218,12 +218,12 @@ def test_words_as_labels_follow_the_names(tmp_path):
 
 def test_sources_that_are_nothing(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
-        Pictures(Source(str(tmp_path / "nowhere")))
-    with pytest.raises(InputError, match="holds no pictures"):
-        Pictures(Source(str(tmp_path)))
-    (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(InputError, match="no readable pictures"):
-        Pictures(Source(str(tmp_path)))
+        Images(ImageSource(str(tmp_path / "nowhere")))
+    with pytest.raises(InputError, match="holds no images"):
+        Images(ImageSource(str(tmp_path)))
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(InputError, match="no readable images"):
+        Images(ImageSource(str(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.TAR.GZ", "a.png.7z", "a.mp4", "a"])
@@ -233,27 +233,27 @@ def test_files_that_are_refused_without_asking_the_hub(tmp_path, monkeypatch, na
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: pytest.fail("asked the hub"))
     (tmp_path / name).write_bytes(b"PK\3\4")
-    reason = "no file of pictures" if name in ("a.mp4", "a") else "an archive.*unpack it"
+    reason = "no file of images" if name in ("a.mp4", "a") else "an archive.*unpack it"
     with pytest.raises(InputError, match=reason):
-        Pictures(Source(str(tmp_path / name)))
+        Images(ImageSource(str(tmp_path / name)))
     with pytest.raises(InputError, match=reason):  # as `check` asks
-        Source(str(tmp_path / name)).check_place()
+        ImageSource(str(tmp_path / name)).check_path()
     for lost in ("lost.zip", "lost/lost/lost", "../lost"):
-        with pytest.raises(InputError, match="no such file or folder of pictures"):
-            Pictures(Source(lost))
+        with pytest.raises(InputError, match="no such file or folder of images"):
+            Images(ImageSource(lost))
 
 
 def test_what_a_folder_cannot_tell(tmp_path):
     write(tmp_path / "a.png", 1)
     with pytest.raises(InputError, match=r"no column 'text'.*metadata\.csv"):
-        Pictures(Source(str(tmp_path), caption_column="text"))
+        Images(ImageSource(str(tmp_path), caption_column="text"))
     with pytest.raises(InputError, match="names are given, but no labels"):
-        Pictures(Source(str(tmp_path), names=("a",)))
+        Images(ImageSource(str(tmp_path), names=("a",)))
 
 
 @pytest.mark.parametrize("template", ["{} {}", "{name}", "{", "{.x}"])
 def test_templates_that_cannot_be_filled_in(template):
     with pytest.raises(InputError, match="cannot be filled in"):
-        Source("starter:digits", templates=(template,))
+        ImageSource("starter:digits", templates=(template,))
     with pytest.raises(InputError, match="templates are empty"):
-        Source("starter:digits", templates=())
+        ImageSource("starter:digits", templates=())

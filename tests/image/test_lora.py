@@ -80,8 +80,8 @@ def peft(found, model):
     for path, (down, up) in found.items():
         name = part[path.startswith("encoder.")] + path
         state |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
-    told = {"unet.lora_alpha": ALPHA, "text_encoder.lora_alpha": ALPHA, "unet.r": RANK}
-    return state, {"lora_adapter_metadata": json.dumps(told)}
+    reported = {"unet.lora_alpha": ALPHA, "text_encoder.lora_alpha": ALPHA, "unet.r": RANK}
+    return state, {"lora_adapter_metadata": json.dumps(reported)}
 
 
 def kohya(found, model, rename=lambda path: path):
@@ -182,7 +182,7 @@ def test_a_linear_lora_of_a_1x1_convolution_and_the_other_way_round(model, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("told", "scale"),
+    ("reported", "scale"),
     [
         ({}, 1.0),
         ({"unet.lora_alpha": 6}, 2.0),
@@ -191,11 +191,11 @@ def test_a_linear_lora_of_a_1x1_convolution_and_the_other_way_round(model, tmp_p
         ({"text_encoder.lora_alpha": 6}, 1.0),
     ],
 )
-def test_alpha_in_the_metadata(model, tmp_path, told, scale):
+def test_alpha_in_the_metadata(model, tmp_path, reported, scale):
     found = {QUERY: pairs(model)[QUERY]}
     state, _ = peft(found, model)
     before = layer(model, QUERY).weight.detach().clone()
-    metadata = {"lora_adapter_metadata": json.dumps(told)}
+    metadata = {"lora_adapter_metadata": json.dumps(reported)}
     merge_lora(model, write((state, metadata), tmp_path / "a.safetensors"))
     down, up = found[QUERY]
     change = layer(model, QUERY).weight - before

@@ -93,9 +93,9 @@ def test_which_schedulers_are_replaced(tmp_path, config, replaces):
     ],
 )
 def test_schedulers_that_are_refused(tmp_path, config, reason):
-    with pytest.raises(InputError, match=reason) as told:
+    with pytest.raises(InputError, match=reason) as reported:
         sampling_of(tmp_path / "scheduler_config.json", config)
-    assert "scheduler_config.json" in str(told.value)
+    assert "scheduler_config.json" in str(reported.value)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -126,22 +126,22 @@ def test_a_replaced_scheduler_is_named_by_convert_load_and_every_picture(
         md.load(folder)
         assert caplog.text.count(line) == 1
     does(capsys, "sample", tmp_path / "ours", "--prompt", "a cat", "--steps", 1, "-o", tmp_path)
-    told = read_facts(tmp_path / "000-a-cat-0.png")
-    assert told["replaces"] == "PNDMScheduler by ddim on the leading grid"
+    reported = read_facts(tmp_path / "000-a-cat-0.png")
+    assert reported["replaces"] == "PNDMScheduler by ddim on the leading grid"
 
 
 def test_a_foreign_process_is_refused_by_name(published, tmp_path, capsys):
     folder = scheduled(published, tmp_path, _class_name="FlowMatchEulerDiscreteScheduler")
-    told = complains(capsys, "convert", folder, tmp_path / "ours")
-    assert "FlowMatchEulerDiscreteScheduler" in told and not (tmp_path / "ours").exists()
+    reported = complains(capsys, "convert", folder, tmp_path / "ours")
+    assert "FlowMatchEulerDiscreteScheduler" in reported and not (tmp_path / "ours").exists()
 
 
 def test_a_solver_that_the_other_form_has_not_is_named(published, tmp_path, capsys):
     folder = scheduled(published, tmp_path, _class_name="DPMSolverMultistepScheduler",
                        timestep_spacing="trailing")  # fmt: skip
     does(capsys, "convert", folder, tmp_path / "ours")
-    told = does(capsys, "convert", tmp_path / "ours", tmp_path / "back", "--to", "diffusers")
-    assert "sampled by ddim there, not by dpm++ as here" in told
+    reported = does(capsys, "convert", tmp_path / "ours", tmp_path / "back", "--to", "diffusers")
+    assert "sampled by ddim there, not by dpm++ as here" in reported
 
 
 STRAY = (
@@ -193,14 +193,14 @@ def test_weights_that_are_no_numbers_are_named_with_their_file(
     spoil(single, name, value)
     ours = shutil.copytree(small_pixels, tmp_path / "ours")
     spoil(ours / "model.safetensors", "denoiser.conv_in.bias", value)
-    for words, told in (
+    for words, reported in (
         (("convert", folder, tmp_path / "new"), f"{spoilt}: decoder.conv_in.bias: holds values"),
         (("convert", single, tmp_path / "new"), f"{single}: {name}: holds values"),
         (("sample", single, "--prompt", "a", "-o", tmp_path / "new"), f"{name}: holds values"),
         (("sample", ours, "-o", tmp_path / "new"),
          f"{ours / 'model.safetensors'}: denoiser.conv_in.bias: holds values"),
     ):  # fmt: skip
-        assert told in complains(capsys, *words)
+        assert reported in complains(capsys, *words)
     assert not (tmp_path / "new").exists()
 
 
@@ -218,8 +218,8 @@ def test_a_pointer_of_git_lfs_is_named(published, tmp_path, capsys):
                  tmp_path / "a.ckpt"):  # fmt: skip
         path.write_text(pointer)
     for source in (folder, tmp_path / "a.safetensors", tmp_path / "a.ckpt"):
-        told = complains(capsys, "convert", source, tmp_path / "new")
-        assert "is a git-lfs pointer" in told and "git lfs pull" in told
-    told = complains(capsys, "sample", published / "folder", "--prompt", "a", "--lora",
+        reported = complains(capsys, "convert", source, tmp_path / "new")
+        assert "is a git-lfs pointer" in reported and "git lfs pull" in reported
+    reported = complains(capsys, "sample", published / "folder", "--prompt", "a", "--lora",
                      tmp_path / "a.safetensors", "-o", tmp_path / "new")  # fmt: skip
-    assert "a.safetensors: is a git-lfs pointer" in told and not (tmp_path / "new").exists()
+    assert "a.safetensors: is a git-lfs pointer" in reported and not (tmp_path / "new").exists()

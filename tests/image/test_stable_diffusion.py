@@ -83,13 +83,13 @@ def compare(model, pipe):
         assert torch.equal(model.domain.tokenizer(prompts), tokens)
         words = pipe.text_encoder(tokens)[0]
         close(model.domain.condition(prompts), words)
-        noisy = torch.randn(2, 4, 8, 8, generator=rng)
+        xt = torch.randn(2, 4, 8, 8, generator=rng)
         time = torch.tensor([17, 981])
         level = model.process.schedule.at((time + 1) / STEPS)
         close(level.alpha.float(), pipe.scheduler.alphas_cumprod[time].sqrt())
-        close(model.denoiser(noisy, level, words), pipe.unet(noisy, time, words).sample)
-        picture = torch.rand(1, 3, 16, 16, generator=rng) * 2 - 1
-        found, wanted = model.domain.autoencoder.encode(picture), pipe.vae.encode(picture)
+        close(model.denoiser(xt, level, words), pipe.unet(xt, time, words).sample)
+        image = torch.rand(1, 3, 16, 16, generator=rng) * 2 - 1
+        found, wanted = model.domain.autoencoder.encode(image), pipe.vae.encode(image)
         close(found.mean, wanted.latent_dist.mean)
         latent = wanted.latent_dist.mean
         close(model.domain.autoencoder.decode(latent), pipe.vae.decode(latent).sample)
@@ -107,7 +107,7 @@ def test_the_first_version_computes_the_same(first, form):
 @pytest.mark.parametrize("form", ["folder", "single.safetensors"])
 def test_the_second_version_computes_the_same(second, form, tmp_path):
     root, pipe = second
-    options = [] if form == "folder" else ["--predicts", "noise"]
+    options = [] if form == "folder" else ["--prediction", "epsilon"]
     convert_checkpoint(root / form, tmp_path / "model", False, options)
     compare(load(tmp_path / "model"), pipe)
 
@@ -121,7 +121,12 @@ def test_folder_and_file_say_the_same(first):
     assert ours["denoiser"].pop("dropout") == 0
     assert ours == theirs
     assert ours["domain"]["tokenizer"] == {"use": "ClipTokenizer", "length": 12, "pad": 192}
-    assert ours["walk"] == {"steps": 50, "grid": "leading", "solver": "ddim", "guidance": 7.5}
+    assert ours["sampling"] == {
+        "steps": 50,
+        "grid": "leading",
+        "sampler": "ddim",
+        "guidance_scale": 7.5,
+    }
     assert folder.tensors.keys() == single.tensors.keys()
     assert all(torch.equal(folder.tensors[name], single.tensors[name]) for name in folder.tensors)
     assert json.loads(folder.texts["vocab.json"]) == json.loads(single.texts["vocab.json"])
@@ -189,9 +194,9 @@ def changed(root, tmp_path, component, **values):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"prediction_type": "v_prediction"}, {"predicts": "velocity"}),
+        ({"prediction_type": "v_prediction"}, {"prediction": "v"}),
         ({"timestep_spacing": "trailing"}, {"grid": "trailing"}),
-        ({"_class_name": "DPMSolverMultistepScheduler"}, {"solver": "dpm++"}),
+        ({"_class_name": "DPMSolverMultistepScheduler"}, {"sampler": "dpm++"}),
         ({"beta_schedule": "linear"}, {"use": "BetaSchedule.linear"}),
         ({"beta_schedule": "squaredcos_cap_v2"}, {"use": "BetaSchedule.cosine"}),
         ({"trained_betas": [0.1] * 1000}, {"use": "BetaSchedule"}),
@@ -200,7 +205,7 @@ def changed(root, tmp_path, component, **values):
 def test_what_the_scheduler_says(first, tmp_path, config, words):
     found = said(convert(changed(first[0], tmp_path, "scheduler", **config)))
     process = found["process"]
-    here = {**found["walk"], **process["schedule"], "predicts": process["predicts"]}
+    here = {**found["sampling"], **process["schedule"], "prediction": process["prediction"]}
     assert {key: here[key] for key in words} == words
 
 
@@ -217,7 +222,7 @@ def test_zero_terminal_snr(tmp_path):
     options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     root, pipe = written(tmp_path, 1, prediction="v_prediction", **options)
     model = load(root / "folder")
-    assert model.walk.grid == "trailing"
+    assert model.sampling.grid == "trailing"
     time = torch.tensor([0, 500, 999])
     alpha = model.process.schedule.at((time + 1) / STEPS).alpha
     # Where diffusers keeps its last alpha above zero it does so by 2^-24.
@@ -287,24 +292,24 @@ def test_a_ckpt_of_a_training_program(tmp_path, monkeypatch):
 def test_the_24th_layer_of_open_clip_is_left_out(second, tmp_path):
     root, _ = second
     state = load_file(root / "single.safetensors")
-    wanted = convert(root / "single.safetensors", predicts="velocity")
+    wanted = convert(root / "single.safetensors", prediction="v")
     layer = "cond_stage_model.model.transformer.resblocks."
     state |= {name.replace(f"{layer}1.", f"{layer}23."): t.clone() for name, t in state.items()
               if name.startswith(f"{layer}1.")}  # fmt: skip
     for name in ("text_projection", "logit_scale", "attn_mask"):
         state[f"cond_stage_model.model.{name}"] = torch.zeros(1)
     save_file(state, tmp_path / "a.safetensors")
-    found = convert(tmp_path / "a.safetensors", predicts="velocity", tokenizer=root)
+    found = convert(tmp_path / "a.safetensors", prediction="v", tokenizer=root)
     assert said(found) == said(wanted) and found.tensors.keys() == wanted.tensors.keys()
-    assert said(found)["process"]["predicts"] == "velocity"
+    assert said(found)["process"]["prediction"] == "v"
     assert said(found)["domain"]["size"] == [768, 768]
 
 
 def test_without_a_tokenizer_the_model_is_written_and_says_so(first, tmp_path, capsys):
     root, _ = first
     save_file(load_file(root / "single.safetensors"), tmp_path / "a.safetensors")
-    told = does(capsys, "convert", tmp_path / "a.safetensors", tmp_path / "model", "--half")
-    assert "put vocab.json and merges.txt of CLIP's tokenizer into the folder" in told
+    reported = does(capsys, "convert", tmp_path / "a.safetensors", tmp_path / "model", "--half")
+    assert "put vocab.json and merges.txt of CLIP's tokenizer into the folder" in reported
     assert not (tmp_path / "model/vocab.json").exists()
     with pytest.raises(InputError, match=r"vocab\.json"):
         load(tmp_path / "model").domain.condition(["a cat"])
@@ -321,7 +326,7 @@ def test_marks_that_some_files_carry(first, tmp_path):
         state.update(v_pred=torch.zeros(0), ztsnr=torch.zeros(0))
 
     found = said(convert(single(first, tmp_path, marks)))
-    assert found["process"]["predicts"] == "velocity" and found["walk"]["grid"] == "trailing"
+    assert found["process"]["prediction"] == "v" and found["sampling"]["grid"] == "trailing"
     assert found["process"]["schedule"]["use"] == "BetaSchedule.zero_terminal_snr"
 
 
@@ -353,14 +358,14 @@ def test_shapes_tell_the_published_models(version, denoiser, text):
         autoencoder_words(tensors),
         text_words(tensors, is_open_clip=version == 2),
         dict(SCHEDULE),
-        "noise",
+        "epsilon",
         pad=0,
     )
     wanted = {"channels": [320, 640, 1280, 1280], "layers": 2, "in_channels": 4, "out_channels": 4}
     wanted["attention"] = ["cross", "cross", "cross", "none"]
     assert {key: words.denoiser[key] for key in wanted | denoiser} == wanted | denoiser
     wanted = {"channels": [128, 256, 512, 512], "layers": 2, "latent_channels": 4}
-    wanted |= {"picture_channels": 3, "scaling": 0.18215, "groups": 32, "norm_eps": 1e-6}
+    wanted |= {"image_channels": 3, "scaling": 0.18215, "groups": 32, "norm_eps": 1e-6}
     assert words.autoencoder == wanted
     assert {key: words.text_encoder[key] for key in text} == text
     assert len(tensors) == (1130, 1306)[version - 1]
@@ -433,25 +438,27 @@ def adds(name, *shape):
 )  # fmt: skip
 def test_single_files_that_are_something_else(first, tmp_path, capsys, change, reason):
     path = single(first, tmp_path, change)
-    told = refused(capsys, path, tmp_path)
-    assert str(path) in told and reason in told
+    reported = refused(capsys, path, tmp_path)
+    assert str(path) in reported and reason in reported
 
 
 def refused(capsys, source, tmp_path):
     """The one line that ``convert``, ``sample`` and ``eval`` all end with."""
-    told = complains(capsys, "convert", source, tmp_path / "model")
-    assert complains(capsys, "sample", source, "--prompt", "a", "-o", tmp_path / "out") == told
-    assert complains(capsys, "eval", source) == told
+    reported = complains(capsys, "convert", source, tmp_path / "model")
+    assert complains(capsys, "sample", source, "--prompt", "a", "-o", tmp_path / "out") == reported
+    assert complains(capsys, "eval", source) == reported
     assert not (tmp_path / "model").exists() and not (tmp_path / "out").exists()
-    return told
+    return reported
 
 
 @pytest.mark.parametrize("size", [0, 5, 300, -1000])
 def test_files_that_were_not_copied_whole(first, tmp_path, capsys, size):
     path = tmp_path / "a.safetensors"
     path.write_bytes((first[0] / "single.safetensors").read_bytes()[:size])
-    told = refused(capsys, path, tmp_path)
-    assert f"{path}: is not a whole safetensors file" in told and "download it again" in told
+    reported = refused(capsys, path, tmp_path)
+    assert (
+        f"{path}: is not a whole safetensors file" in reported and "download it again" in reported
+    )
 
 
 def test_files_of_one_part_alone(first, tmp_path, capsys):
@@ -465,8 +472,8 @@ def test_files_of_one_part_alone(first, tmp_path, capsys):
         path = tmp_path / f"{name}.safetensors"
         save_file(unet_of(state), path)
         assert reason in refused(capsys, path, tmp_path)
-    told = refused(capsys, first[0] / "folder/vae", tmp_path)
-    assert "is a part of a model, or a LoRA, alone" in told
+    reported = refused(capsys, first[0] / "folder/vae", tmp_path)
+    assert "is a part of a model, or a LoRA, alone" in reported
 
 
 @pytest.mark.parametrize(
@@ -486,8 +493,8 @@ def test_files_of_one_part_alone(first, tmp_path, capsys):
 )
 def test_folders_that_are_something_else(first, tmp_path, capsys, component, values, reason):
     folder = changed(first[0], tmp_path, component, **values)
-    told = refused(capsys, folder, tmp_path)
-    assert str(folder) in told and reason in told
+    reported = refused(capsys, folder, tmp_path)
+    assert str(folder) in reported and reason in reported
 
 
 def test_folders_that_are_not_whole(first, tmp_path, capsys):
@@ -507,8 +514,8 @@ def test_folders_that_are_not_whole(first, tmp_path, capsys):
     index.write_text(json.dumps({**content, "unet": [None, None]}))
     assert "what is read is Stable Diffusion 1 or 2" in refused(capsys, folder, tmp_path)
     index.write_text(json.dumps({**content, "text_encoder_2": ["x", "y"]}))
-    told = complains(capsys, "convert", folder, tmp_path / "model")
-    assert "is a StableDiffusionPipeline; what is read is Stable Diffusion 1 or 2" in told
+    reported = complains(capsys, "convert", folder, tmp_path / "model")
+    assert "is a StableDiffusionPipeline; what is read is Stable Diffusion 1 or 2" in reported
     assert "--ema: only single files" in complains(capsys, "convert", folder, "x", "--ema")
 
 
@@ -520,11 +527,11 @@ class Harm:
 def test_pickles_with_code(first, tmp_path, capsys):
     state = load_file(first[0] / "single.safetensors")
     torch.save({"state_dict": state, "x": Harm()}, tmp_path / "a.ckpt")
-    told = refused(capsys, tmp_path / "a.ckpt", tmp_path)
-    assert "a.ckpt: holds objects besides tensors, which could run code" in told
+    reported = refused(capsys, tmp_path / "a.ckpt", tmp_path)
+    assert "a.ckpt: holds objects besides tensors, which could run code" in reported
     torch.save(state, tmp_path / "b.safetensors")
-    told = refused(capsys, tmp_path / "b.safetensors", tmp_path)
-    assert "is a pickle by the name of safetensors" in told
+    reported = refused(capsys, tmp_path / "b.safetensors", tmp_path)
+    assert "is a pickle by the name of safetensors" in reported
     (tmp_path / "c.ckpt").write_bytes(pickle.dumps({"a": Harm()}))
     assert "could run code" in complains(capsys, "convert", tmp_path / "c.ckpt", "model")
     (tmp_path / "d.ckpt").write_bytes((tmp_path / "a.ckpt").read_bytes()[:5000])
@@ -540,8 +547,8 @@ def test_files_of_no_known_kind(tmp_path, capsys):
     torch.save([1, 2], tmp_path / "list.pt")
     for path in (tmp_path, *sorted(tmp_path.iterdir())):
         assert not knows(path)
-        told = complains(capsys, "convert", path, tmp_path / "model")
-        assert f"{path}: is of no kind that can be converted" in told
+        reported = complains(capsys, "convert", path, tmp_path / "model")
+        assert f"{path}: is of no kind that can be converted" in reported
 
 
 # ---------------------------------------------------------------------- command line
@@ -551,13 +558,13 @@ def test_files_of_no_known_kind(tmp_path, capsys):
 def test_sampling_and_measuring_need_no_conversion(first, form, tmp_path, capsys, monkeypatch):
     source, seen = first[0] / form, []
 
-    def measure(model, data, folder, *, steps, solver, seed):
+    def measure(model, data, folder, *, steps, sampler, seed):
         seen.append((type(model).__name__, folder))
         return Report([])
 
     monkeypatch.setattr("multidiff.image.diffusion.evaluation.measure", measure)
     does(capsys, "eval", source)
-    assert seen == [("PictureDiffusion", source)]
+    assert seen == [("ImageDiffusion", source)]
     how = ("--prompt", "a cat", "--steps", 1, "--size", "16x16", "-o", tmp_path / "out")
     assert "seed 0" in does(capsys, "sample", source, *how)
     assert (tmp_path / "out/000-a-cat-0.png").is_file()
@@ -581,14 +588,14 @@ def test_folders_with_other_things_are_kept(first, tmp_path, capsys):
 def test_options_of_the_command(second, tmp_path, capsys):
     root, _ = second
     path, out = root / "single.safetensors", tmp_path / "model"
-    assert "with --predicts noise" in complains(capsys, "convert", path, out)
-    assert "'noise' or 'velocity'" in complains(capsys, "convert", path, out, "--predicts", "x")
+    assert "with --prediction epsilon" in complains(capsys, "convert", path, out)
+    assert "'epsilon' or 'v'" in complains(capsys, "convert", path, out, "--prediction", "x")
     assert "no such option" in complains(capsys, "convert", path, out, "--predict", "noise")
-    arguments = ("convert", path, out, "--predicts", "velocity")
+    arguments = ("convert", path, out, "--prediction", "v")
     assert "holds no moving average" in complains(capsys, *arguments, "--ema")
-    told = complains(capsys, *arguments, "--tokenizer", tmp_path)
-    assert f"--tokenizer {tmp_path}: holds no vocab.json and merges.txt" in told
-    assert "Stable Diffusion 2, predicts velocity" in does(capsys, *arguments)
+    reported = complains(capsys, *arguments, "--tokenizer", tmp_path)
+    assert f"--tokenizer {tmp_path}: holds no vocab.json and merges.txt" in reported
+    assert "Stable Diffusion 2, predicts v" in does(capsys, *arguments)
     assert (out / "vocab.json").is_file() and (out / "merges.txt").is_file()
     # A folder written anew keeps what lies beside the weights.
     does(capsys, "convert", out, tmp_path / "half", "--half")
@@ -621,8 +628,8 @@ def test_there_and_back(first, second, tmp_path, capsys, version):
 
 def test_models_that_have_no_such_form(first, tmp_path, capsys, small_vocoder):
     out = tmp_path / "out.safetensors"
-    told = complains(capsys, "convert", small_vocoder, out, "--to", "single-file")
-    assert "a Vocoder is written in no other form" in told
+    reported = complains(capsys, "convert", small_vocoder, out, "--to", "single-file")
+    assert "a Vocoder is written in no other form" in reported
     ours = tmp_path / "ours"
     does(capsys, "convert", first[0] / "folder", ours)
     assert "called NAME.safetensors" in complains(
@@ -633,21 +640,21 @@ def test_models_that_have_no_such_form(first, tmp_path, capsys, small_vocoder):
     text = recipe.read_text()
     assert "heads: [8, 8]" in text and "first: 0.00085" in text
     recipe.write_text(text.replace("heads: [8, 8]", "heads: [4, 4]"))
-    told = complains(capsys, "convert", ours, out, "--to", "single-file")
-    assert "denoiser: heads is [4, 4], where readers of single files take [8, 8]" in told
+    reported = complains(capsys, "convert", ours, out, "--to", "single-file")
+    assert "denoiser: heads is [4, 4], where readers of single files take [8, 8]" in reported
     recipe.write_text(text.replace("first: 0.00085", "first: 0.001"))
-    told = complains(capsys, "convert", ours, out, "--to", "single-file")
-    assert "schedule: first is 0.001" in told and not out.exists()
+    reported = complains(capsys, "convert", ours, out, "--to", "single-file")
+    assert "schedule: first is 0.001" in reported and not out.exists()
     recipe.write_text(text.replace("length: 12}", "length: 12, skip: 1}", 1))
-    told = complains(capsys, "convert", ours, out, "--to", "diffusers")
-    assert "leaves 1 blocks of its text encoder out" in told
-    recipe.write_text(text.replace("predicts: noise", "predicts: clean"))
-    told = complains(capsys, "convert", ours, out, "--to", "single-file")
-    assert "no model that predicts clean" in told
-    recipe.write_text(text.replace("predicts: noise", "predicts: velocity"))
+    reported = complains(capsys, "convert", ours, out, "--to", "diffusers")
+    assert "leaves 1 blocks of its text encoder out" in reported
+    recipe.write_text(text.replace("prediction: epsilon", "prediction: x0"))
+    reported = complains(capsys, "convert", ours, out, "--to", "single-file")
+    assert "no model that predicts x0" in reported
+    recipe.write_text(text.replace("prediction: epsilon", "prediction: v"))
     does(capsys, "convert", ours, tmp_path / "v.safetensors", "--to", "single-file")
-    assert said(convert(tmp_path / "v.safetensors"))["process"]["predicts"] == "velocity"
+    assert said(convert(tmp_path / "v.safetensors"))["process"]["prediction"] == "v"
     recipe.write_text(text)
     (ours / "vocab.json").unlink()
-    told = complains(capsys, "convert", ours, out, "--to", "diffusers")
-    assert "holds no vocab.json and merges.txt" in told and not out.exists()
+    reported = complains(capsys, "convert", ours, out, "--to", "diffusers")
+    assert "holds no vocab.json and merges.txt" in reported and not out.exists()

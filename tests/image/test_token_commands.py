@@ -1,4 +1,4 @@
-"""`multidiff sample` and `multidiff eval` on models of picture tokens, end to end."""
+"""`multidiff sample` and `multidiff eval` on models of image tokens, end to end."""
 
 import math
 import shutil
@@ -7,33 +7,54 @@ import pytest
 import torch
 from commands import complains, does, facts
 from PIL import Image
-from test_picture_commands import drawn, sha256
+from test_image_commands import drawn, sha256
 
 import multidiff as md
-from multidiff.image.data.image_files import read_facts, read_picture
-from multidiff.image.data.images import Pictures, Source
-from multidiff.image.maskgit.model import Draft
+from multidiff.image.data.image_files import read_facts, read_image
+from multidiff.image.data.images import Images, ImageSource
+from multidiff.image.maskgit.model import TokenDraft
 
 TOP = (slice(0, 12), slice(0, 28))
 
 
 def test_pictures_a_grid_and_what_they_were_made_of(small_tokens, tmp_path, capsys):
-    told = facts(
-        capsys, "sample", small_tokens, "--prompt", "7", "--prompt", "2", "-n", 2, "--seed", 5,
-        "--order", "halton", "--steps", 6, "--guidance", 2, "--temperature", 0.8, "-o", tmp_path,
-    )  # fmt: skip
-    assert [(one["prompt"], one["seed"]) for one in told["outputs"]] == [
+    reported = facts(
+        capsys,
+        "sample",
+        small_tokens,
+        "--prompt",
+        "7",
+        "--prompt",
+        "2",
+        "-n",
+        2,
+        "--seed",
+        5,
+        "--order",
+        "halton",
+        "--steps",
+        6,
+        "--guidance-scale",
+        2,
+        "--temperature",
+        0.8,
+        "-o",
+        tmp_path,
+    )
+    assert [(one["prompt"], one["seed"]) for one in reported["outputs"]] == [
         ("7", 5), ("7", 6), ("2", 5), ("2", 6),
     ]  # fmt: skip
-    assert told["steps"] == "6" and told["solver"] == "halton" and told["faults"] == []
+    assert reported["steps"] == "6" and reported["sampler"] == "halton" and reported["faults"] == []
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["000-7-5.png", "001-7-6.png", "002-2-5.png", "003-2-6.png", "grid.png"]
     model = md.load(small_tokens)
-    wanted = model.generate(["7"], seed=6, steps=6, solver="halton", guidance=2, temperature=0.8)
-    found = read_picture(tmp_path / "001-7-6.png", channels=1)
+    wanted = model.generate(
+        ["7"], seed=6, steps=6, sampler="halton", guidance_scale=2, temperature=0.8
+    )
+    found = read_image(tmp_path / "001-7-6.png", channels=1)
     assert found.shape == (1, 28, 28) and (found.int() - wanted[0].int()).abs().max() <= 1
     assert read_facts(tmp_path / "001-7-6.png") == {
-        "prompt": "7", "seed": "6", "solver": "halton", "steps": "6", "guidance": "2",
+        "prompt": "7", "seed": "6", "sampler": "halton", "steps": "6", "guidance_scale": "2",
         "temperature": "0.8", "noise": "4.5", "size": "28x28", "model": model.name,
         "weights": sha256(small_tokens / "model.safetensors"), "multidiff": md.__version__,
         "torch": torch.__version__.partition("+")[0], "device": "cpu",
@@ -43,9 +64,9 @@ def test_pictures_a_grid_and_what_they_were_made_of(small_tokens, tmp_path, caps
 
 def test_lines_for_people(small_tokens, tmp_path, capsys):
     text = does(capsys, "sample", small_tokens, "--prompt", "6", "--steps", 2, "-o", tmp_path)
-    assert "000-6-0.png: 6, seed 0" in text and "1 pictures" in text
+    assert "000-6-0.png: 6, seed 0" in text and "1 images" in text
     text = does(capsys, "sample", small_tokens, "--steps", 2, "-o", tmp_path / "plain")
-    assert "000-0.png: a picture, seed 0" in text
+    assert "000-0.png: an image, seed 0" in text
 
 
 def test_an_order_is_a_solver(small_tokens, tmp_path, capsys):
@@ -53,30 +74,30 @@ def test_an_order_is_a_solver(small_tokens, tmp_path, capsys):
     made = [
         facts(capsys, *common, *words, "-o", tmp_path / str(number))
         for number, words in enumerate(
-            (["--order", "random"], ["--solver", "random"], ["--order", "ancestral"], [])
+            (["--order", "random"], ["--sampler", "random"], ["--order", "ancestral"], [])
         )
     ]
-    assert [one["solver"] for one in made] == ["random", "random", "ancestral", "confidence"]
+    assert [one["sampler"] for one in made] == ["random", "random", "ancestral", "confidence"]
     one, same, other, usual = (
-        read_picture(told["outputs"][0]["path"], channels=1) for told in made
+        read_image(reported["outputs"][0]["path"], channels=1) for reported in made
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other) and not torch.equal(one, usual)
-    both = ["--order", "random", "--solver", "halton"]
+    both = ["--order", "random", "--sampler", "halton"]
     assert "are one option" in complains(capsys, *common, *both)
 
 
 def test_each_step_is_shown(small_tokens, tmp_path, capsys):
-    told = facts(
+    reported = facts(
         capsys, "sample", small_tokens, "--prompt", "4", "-n", 3, "--steps", 5, "--show-steps",
         "-o", tmp_path,
     )  # fmt: skip
-    assert told["strip"] == str(tmp_path / "steps.png")
-    strip = read_picture(tmp_path / "steps.png", channels=1)
+    assert reported["strip"] == str(tmp_path / "steps.png")
+    strip = read_image(tmp_path / "steps.png", channels=1)
     assert strip.shape == (1, 3 * 30 - 2, 5 * 30 - 2)
-    for row, one in enumerate(told["outputs"]):
+    for row, one in enumerate(reported["outputs"]):
         cells = [strip[:, 30 * row : 30 * row + 28, 30 * n : 30 * n + 28] for n in range(5)]
-        last = read_picture(one["path"], channels=1)
+        last = read_image(one["path"], channels=1)
         assert (cells[-1].int() - last.int()).abs().max() <= 1
         grey = [(cell == 128).sum().item() for cell in cells]
         masks = [math.floor(49 * math.cos(math.pi / 2 * n / 5) + 1e-9) for n in range(1, 6)]
@@ -87,12 +108,12 @@ def test_each_step_is_shown(small_tokens, tmp_path, capsys):
 
 def test_many_pictures_are_shown_in_the_order_they_are_made_in(small_tokens, tmp_path, capsys):
     """More than are made at a time."""
-    told = facts(
+    reported = facts(
         capsys, "sample", small_tokens, "-n", 66, "--steps", 2, "--show-steps", "-o", tmp_path
     )
-    strip = read_picture(tmp_path / "steps.png", channels=1)
+    strip = read_image(tmp_path / "steps.png", channels=1)
     assert strip.shape == (1, 66 * 30 - 2, 58)
-    last = read_picture(told["outputs"][65]["path"], channels=1)
+    last = read_image(reported["outputs"][65]["path"], channels=1)
     assert (strip[:, -28:, -28:].int() - last.int()).abs().max() <= 1
 
 
@@ -100,73 +121,90 @@ def test_a_part_is_painted_anew(small_tokens, tmp_path, capsys):
     init = drawn(tmp_path / "init.png", 1, 28, 28, white=(slice(3, 20), slice(5, 9)))
     mask = drawn(tmp_path / "mask.png", 1, 28, 28, white=TOP)
     common = ["sample", small_tokens, "--prompt", "7", "-n", 2, "--steps", 4]
-    told = facts(capsys, *common, "--init", init, "--mask", mask, "-o", tmp_path / "part",
-                 "--show-steps")  # fmt: skip
-    original = read_picture(init, channels=1)
-    said = read_facts(told["outputs"][0]["path"])
-    assert (said["init"], said["mask"]) == ("init.png", "mask.png")
-    assert (said["init_sha256"], said["mask_sha256"]) == (sha256(init), sha256(mask))
-    for one in told["outputs"]:
-        made = read_picture(one["path"], channels=1)
+    reported = facts(
+        capsys,
+        *common,
+        "--init-image",
+        init,
+        "--mask-image",
+        mask,
+        "-o",
+        tmp_path / "part",
+        "--show-steps",
+    )
+    original = read_image(init, channels=1)
+    said = read_facts(reported["outputs"][0]["path"])
+    assert (said["init_image"], said["mask_image"]) == ("init.png", "mask.png")
+    assert (said["init_image_sha256"], said["mask_image_sha256"]) == (sha256(init), sha256(mask))
+    for one in reported["outputs"]:
+        made = read_image(one["path"], channels=1)
         assert torch.equal(made[:, 12:], original[:, 12:]) and not torch.equal(made, original)
     area = torch.zeros(28, 28, dtype=torch.bool)
     area[TOP] = True
     model = md.load(small_tokens)
-    wanted = model.generate(["7"], draft=Draft(original[None], area), steps=4)[0]
-    made = read_picture(told["outputs"][0]["path"], channels=1)
+    wanted = model.generate(["7"], draft=TokenDraft(original[None], area), steps=4)[0]
+    made = read_image(reported["outputs"][0]["path"], channels=1)
     assert (wanted.int() - made.int()).abs().max() <= 1
 
 
 def test_colour_is_read_as_grey(small_tokens, tmp_path, capsys):
     mask = drawn(tmp_path / "mask.png", 1, 28, 28, white=TOP)
-    colour = drawn(tmp_path / "colour.png", 3, 28, 28, white=(slice(3, 20), slice(5, 9)))
-    told = facts(
-        capsys, "sample", small_tokens, "--init", colour, "--mask", mask, "-o", tmp_path / "out"
+    color = drawn(tmp_path / "colour.png", 3, 28, 28, white=(slice(3, 20), slice(5, 9)))
+    reported = facts(
+        capsys,
+        "sample",
+        small_tokens,
+        "--init-image",
+        color,
+        "--mask-image",
+        mask,
+        "-o",
+        tmp_path / "out",
     )
-    with Image.open(told["outputs"][0]["path"]) as image:
+    with Image.open(reported["outputs"][0]["path"]) as image:
         assert image.mode == "L" and image.size == (28, 28)
 
 
 BAD = [
-    (["--init", "{init}"], "--init and --mask go together"),
-    (["--mask", "{mask}"], "--init and --mask go together"),
-    (["--init", "no.png", "--mask", "{mask}"], "no.png"),
-    (["--init", "{init}", "--mask", "no.png"], "no.png"),
-    (["--init", "{init}", "--mask", "{small}"], "has 20x16 pixels"),
-    (["--init", "{init}", "--mask", "{init}"], "black everywhere"),
-    (["--init", "{other}", "--mask", "{small}"], "paints 28x28 with 1; resize it"),
-    (["--init", "{broken}", "--mask", "{mask}"], "broken.png"),
+    (["--init-image", "{init}"], "--init-image and --mask-image go together"),
+    (["--mask-image", "{mask}"], "--init-image and --mask-image go together"),
+    (["--init-image", "no.png", "--mask-image", "{mask}"], "no.png"),
+    (["--init-image", "{init}", "--mask-image", "no.png"], "no.png"),
+    (["--init-image", "{init}", "--mask-image", "{small}"], "has 20x16 pixels"),
+    (["--init-image", "{init}", "--mask-image", "{init}"], "black everywhere"),
+    (["--init-image", "{other}", "--mask-image", "{small}"], "paints 28x28 with 1; resize it"),
+    (["--init-image", "{broken}", "--mask-image", "{mask}"], "broken.png"),
     (["--prompt", "eleven"], "no class 'eleven': one of 0, 1, 2"),
     (["--steps", "0"], "--steps 0"),
     (["--order", "ddim"], "no order 'ddim'"),
-    (["--solver", "ddim"], "no order 'ddim'"),
+    (["--sampler", "ddim"], "no order 'ddim'"),
     (["--noise", "-1"], "--noise -1"),
     (["--temperature", "-1"], "--temperature -1"),
-    (["--guidance", "-1"], "--guidance -1"),
+    (["--guidance-scale", "-1"], "--guidance-scale -1"),
     (["--strength", "0.5"], "no such option"),
 ]
 
 
 @pytest.mark.parametrize(("words", "reason"), BAD, ids=lambda x: " ".join(x)[:40])
 def test_what_cannot_be_sampled(small_tokens, words, reason, tmp_path, capsys):
-    places = {
+    positions = {
         "init": drawn(tmp_path / "init.png", 1, 28, 28),
         "mask": drawn(tmp_path / "mask.png", 1, 28, 28, white=TOP),
         "small": drawn(tmp_path / "small.png", 1, 16, 20, white=(slice(0, 9), slice(0, 9))),
         "other": drawn(tmp_path / "other.png", 1, 16, 20),
         "broken": tmp_path / "broken.png",
     }
-    places["broken"].write_bytes(places["init"].read_bytes()[:45])
-    words = [word.format(**places) for word in words]
+    positions["broken"].write_bytes(positions["init"].read_bytes()[:45])
+    words = [word.format(**positions) for word in words]
     out = tmp_path / "out"
     assert reason in complains(capsys, "sample", small_tokens, *words, "-o", out)
     assert not out.exists()
 
 
 def test_more_steps_than_tokens_are_told_of_once(small_tokens, tmp_path, capsys, caplog):
-    told = facts(capsys, "sample", small_tokens, "--steps", 60, "--show-steps", "-o", tmp_path)
-    assert told["steps"] == "49" and caplog.text.count("so 49 steps are made") == 1
-    assert read_picture(tmp_path / "steps.png", channels=1).shape == (1, 28, 49 * 30 - 2)
+    reported = facts(capsys, "sample", small_tokens, "--steps", 60, "--show-steps", "-o", tmp_path)
+    assert reported["steps"] == "49" and caplog.text.count("so 49 steps are made") == 1
+    assert read_image(tmp_path / "steps.png", channels=1).shape == (1, 28, 49 * 30 - 2)
 
 
 def test_places_that_are_no_folder(small_tokens, tmp_path, capsys):
@@ -183,31 +221,36 @@ def test_a_model_without_prompts(small_tokens, tmp_path, capsys):
 
     text = (RECIPES / "smoke" / "digit_tokens.yaml").read_text()
     recipe = tmp_path / "plain.yaml"
-    told = ("classes:", "sources:", "source_length:")
-    recipe.write_text("".join(t for t in text.splitlines(True) if not t.strip().startswith(told)))
+    reported = ("classes:", "sources:", "source_length:")
+    recipe.write_text(
+        "".join(t for t in text.splitlines(True) if not t.strip().startswith(reported))
+    )
     save_model(build_model(recipe), tmp_path / "plain", recipe.read_text())
     common = ["sample", tmp_path / "plain", "--steps", 2, "-o", tmp_path / "out"]
     assert "without prompts" in complains(capsys, *common, "--prompt", "7")
-    assert "no prompt to be guided by" in complains(capsys, *common, "--guidance", 2)
-    told = facts(capsys, *common, "-n", 3)
-    assert told["guidance"] == "1" and len(told["outputs"]) == 3
-    told = facts(capsys, "eval", tmp_path / "plain", "--num", 0, "--nats", 4)
-    assert told["nats_per_token"] > 0
+    assert "no prompt to be guided by" in complains(capsys, *common, "--guidance-scale", 2)
+    reported = facts(capsys, *common, "-n", 3)
+    assert reported["guidance_scale"] == "1" and len(reported["outputs"]) == 3
+    reported = facts(capsys, "eval", tmp_path / "plain", "--num", 0, "--nats", 4)
+    assert reported["nats_per_token"] > 0
 
 
 # ------------------------------------------------------------------------------------ eval
 
 
 def test_samples_are_measured(small_tokens, capsys):
-    told = facts(
-        capsys, "eval", small_tokens, "starter:digits", "--judge", "digit-features", "--num", 24,
-        "--steps", 2, "--solver", "halton",
+    reported = facts(
+        capsys, "eval", small_tokens, "starter:digits", "--classifier", "digit-features",
+        "--num", 24,
+        "--steps", 2, "--sampler", "halton",
     )  # fmt: skip
-    assert told["judge"]["made_count"] == 24 and told["judge"]["real_count"] == 200
-    assert told["judge"]["frechet"] > 1 and 0 <= told["right"] <= 1
-    assert "nats_per_token" not in told
+    assert (
+        reported["classifier"]["made_count"] == 24 and reported["classifier"]["real_count"] == 200
+    )
+    assert reported["classifier"]["frechet"] > 1 and 0 <= reported["right"] <= 1
+    assert "nats_per_token" not in reported
     text = does(
-        capsys, "eval", small_tokens, "--judge", "digit-features", "--num", 12, "--steps", 1
+        capsys, "eval", small_tokens, "--classifier", "digit-features", "--num", 12, "--steps", 1
     )
     assert "show what was asked for" in text and "feature distance" in text
 
@@ -215,27 +258,27 @@ def test_samples_are_measured(small_tokens, capsys):
 def test_nats_are_those_of_the_model(small_tokens, capsys, monkeypatch):
     monkeypatch.setattr("multidiff.image.maskgit.evaluation.AT_ONCE", 4)
     words = ["eval", small_tokens, "starter:digits", "--num", 0, "--seed", 3]
-    told = facts(capsys, *words, "--nats", 6)
+    reported = facts(capsys, *words, "--nats", 6)
     model = md.load(small_tokens)
-    real = Pictures(Source("starter:digits", label_column="label"), channels=1)
-    picture = torch.stack([real.picture(number) for number in range(6)])
+    real = Images(ImageSource("starter:digits", label_column="label"), channels=1)
+    image = torch.stack([real.image(number) for number in range(6)])
     assert real.labels is not None
     prompts = [str(int(label)) for label in real.labels[:6]]
-    wanted = model.nats_per_token(picture, prompts, seed=3)
-    assert told["nats_per_token"] == pytest.approx(float(wanted.mean()), abs=1e-4)
-    assert 1 < told["nats_per_token"] < math.log(60) + 0.5
+    wanted = model.nats_per_token(image, prompts, seed=3)
+    assert reported["nats_per_token"] == pytest.approx(float(wanted.mean()), abs=1e-4)
+    assert 1 < reported["nats_per_token"] < math.log(60) + 0.5
     text = does(capsys, *words, "--nats", 1)
-    assert "1 pictures: at most" in text and "all codes alike cost 4.094" in text
+    assert "1 images: at most" in text and "all codes alike cost 4.094" in text
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--num", "3"], "--judge MODEL"),
+        (["--num", "3"], "--classifier MODEL"),
         (["--num", "0"], "nothing to measure"),
         (["--num", "0", "--nats", "-1"], "nothing to measure"),
-        (["--num", "2", "--judge", "digit-features", "--steps", "0"], "--steps 0"),
-        (["--num", "2", "--judge", "digit-features", "--solver", "ddim"], "no order 'ddim'"),
+        (["--num", "2", "--classifier", "digit-features", "--steps", "0"], "--steps 0"),
+        (["--num", "2", "--classifier", "digit-features", "--sampler", "ddim"], "no order 'ddim'"),
         (["--bits", "2", "--num", "0"], "no such option"),
         (["nowhere.parquet", "--num", "0", "--nats", "2"], "nowhere.parquet"),
     ],

@@ -6,7 +6,7 @@ import torch
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM
 from multidiff.core.gaussian.schedules import BetaSchedule
-from multidiff.core.gaussian.timesteps import trailing_times
+from multidiff.core.gaussian.timesteps import trailing_timesteps
 from multidiff.core.projections import clip
 from multidiff.core.random import generators
 from multidiff.core.sample import sample
@@ -30,11 +30,11 @@ def unet(**options):
 def test_the_network_sees_the_step_of_the_table():
     network = unet()
     denoiser = TimestepDenoiser(network)
-    noisy = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    xt = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     level = LINEAR.at(torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64))
-    wanted = network(noisy, torch.tensor([0, 499, 999])).sample
-    assert torch.equal(denoiser(noisy, level), wanted)
-    assert not torch.allclose(network(noisy, level.time.float()).sample, wanted)
+    wanted = network(xt, torch.tensor([0, 499, 999])).sample
+    assert torch.equal(denoiser(xt, level), wanted)
+    assert not torch.allclose(network(xt, level.time.float()).sample, wanted)
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def test_a_walk_equals_that_of_diffusers():
         theirs = scheduler.step(output, step, theirs, use_clipped_model_output=True).prev_sample
     ours = sample(
         GaussianProcess(LINEAR), TimestepDenoiser(network), DDIM(), (1, 1, 8, 8),
-        trailing_times(10), project=clip(), rng=generators([5]),
+        trailing_timesteps(10), project=clip(), rng=generators([5]),
     )  # fmt: skip
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -59,14 +59,14 @@ def test_a_walk_equals_that_of_diffusers():
 @torch.no_grad()
 def test_conditions_by_the_names_of_the_network():
     network = unet(num_class_embeds=4)
-    noisy, level = torch.zeros(2, 1, 8, 8), LINEAR.at(torch.tensor([0.5, 0.5]))
+    xt, level = torch.zeros(2, 1, 8, 8), LINEAR.at(torch.tensor([0.5, 0.5]))
     denoiser = TimestepDenoiser(network, condition="class_labels", left_out=3)
-    wanted = network(noisy, torch.tensor(499), class_labels=torch.tensor([1, 3])).sample
-    assert torch.equal(denoiser(noisy, level, torch.tensor([1, -1])), wanted)
+    wanted = network(xt, torch.tensor(499), class_labels=torch.tensor([1, 3])).sample
+    assert torch.equal(denoiser(xt, level, torch.tensor([1, -1])), wanted)
     named = {"class_labels": torch.tensor([1, 3])}
-    assert torch.equal(TimestepDenoiser(network)(noisy, level, named), wanted)
+    assert torch.equal(TimestepDenoiser(network)(xt, level, named), wanted)
     with pytest.raises(TypeError, match="its name for it is not known"):
-        TimestepDenoiser(network)(noisy, level, torch.tensor([1, 3]))
+        TimestepDenoiser(network)(xt, level, torch.tensor([1, 3]))
     with pytest.raises(ValueError, match="0 steps"):
         TimestepDenoiser(network, steps=0)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from multidiff.nn.transformer import Attention, Transformer, turned, turns_at
+from multidiff.nn.transformer import Attention, Transformer, apply_rotary, rotary_embedding
 
 
 def noise(*shape, seed=0):
@@ -27,9 +27,9 @@ def test_attention_is_the_textbooks():
             query = (attention.query(x[row]))[:, part]
             key = asked[row] @ weight[:16].T[:, part] + bias[:16][part]
             value = asked[row] @ weight[16:].T[:, part] + bias[16:][part]
-            turns = turns_at(torch.arange(7), 8)
-            query = turned(query[None, None], turns[:, 2:])[0, 0]
-            key = turned(key[None, None], turns)[0, 0]
+            turns = rotary_embedding(torch.arange(7), 8)
+            query = apply_rotary(query[None, None], turns[:, 2:])[0, 0]
+            key = apply_rotary(key[None, None], turns)[0, 0]
             scores = query @ key.T / math.sqrt(8)
             scores[:, ~keys[row]] = -math.inf
             heads.append(scores.softmax(dim=-1) @ value)
@@ -38,8 +38,8 @@ def test_attention_is_the_textbooks():
 
 def test_turns_make_products_depend_on_distance_alone():
     query, key = noise(1, 1, 1, 8), noise(1, 1, 1, 8, seed=1)
-    turns = turns_at(torch.arange(30), 8)
-    at = [turned(one.expand(1, 1, 30, 8), turns)[0, 0] for one in (query, key)]
+    turns = rotary_embedding(torch.arange(30), 8)
+    at = [apply_rotary(one.expand(1, 1, 30, 8), turns)[0, 0] for one in (query, key)]
     products = at[0] @ at[1].T
     for distance in (0, 1, 5):
         along = products.diagonal(distance)

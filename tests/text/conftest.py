@@ -19,7 +19,7 @@ def small_control(tmp_path_factory, small_restaurant):
     folder = tmp_path_factory.mktemp("runs")
     recipe = (RECIPES / "smoke" / "restaurant_control.yaml").read_text()
     assert "weights:" not in recipe  # the smoke recipe stands alone; here it follows the model
-    weights = f"weights=[{{model: {small_restaurant}, take: domain, into: domain}}]"
+    weights = f"weights=[{{model: {small_restaurant}, source_key: domain, target_key: domain}}]"
     return trained(folder / "restaurant_control", "restaurant_control", weights, steps=30)
 
 
@@ -52,8 +52,12 @@ def small_rewriter(tmp_path_factory):
     """The folder of a masked model that makes sentences from their written meanings."""
     from program import trained
 
-    places = ("model.domain.vocabulary.source", "data.examples.source", "held_out.examples.source")
-    words = [f"{place}.source_column=meaning" for place in places]
+    positions = (
+        "model.domain.vocabulary.source",
+        "data.examples.source",
+        "validation.examples.source",
+    )
+    words = [f"{position}.source_column=meaning" for position in positions]
     words += ["model.domain.meanings=null", "model.domain.source_length=40"]
     words += ["model.denoiser.sources=200", "model.denoiser.source_length=40"]
     return trained(tmp_path_factory.mktemp("runs") / "rewriter", "masked", *words)

@@ -24,12 +24,12 @@ class MoodyEditor(Editor):
     def __init__(self, *arguments, keep=1.0, **options):
         super().__init__(*arguments, **options)
         rng = torch.Generator().manual_seed(3)
-        places = self.length + 1
+        positions = self.length + 1
         likes = torch.tensor([keep, 0.0, 0.0])
-        self.likes = torch.randn(self.size, places, 3, generator=rng) + likes
-        self.fills = 2 * torch.randn(self.size, places, generator=rng) - 2
+        self.likes = torch.randn(self.size, positions, 3, generator=rng) + likes
+        self.fills = 2 * torch.randn(self.size, positions, generator=rng) - 2
 
     def tags(self, encoding):
         tokens = encoding.drafts.tokens
-        places = torch.arange(tokens.shape[1])
-        return self.likes[tokens, places], self.fills[tokens, places]
+        positions = torch.arange(tokens.shape[1])
+        return self.likes[tokens, positions], self.fills[tokens, positions]

@@ -17,16 +17,16 @@ from multidiff.core.edit.alignment import DELETE, KEEP, REPLACE, Span, align, re
 from multidiff.text.data.subwords import SentencePieceVocabulary
 from multidiff.text.data.vocabulary import CharacterVocabulary, WordVocabulary
 from multidiff.text.diffuser.network import Editor
-from multidiff.text.diffuser.rendering import COLOURED, PLAIN, facts_of, lines_of, wants_colours
+from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_channels
 from multidiff.text.diffuser.reviser import Revision
 from multidiff.text.diffuser.sampling_config import FRESH
 from multidiff.text.diffuser.spelling import Spelling, origins_of
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 
 DRAFT = "the eagle is is a cheap near pub the river ."
 MENDED = "the eagle is a cheap pub near the river."
 # Without any caution everything is edited, a third of it at a time.
-BOLD = ("--caution", "-99", "--pace", "even", "--steps", "3", "--temperature", "1")
+BOLD = ("--edit-margin", "-99", "--edits-per-step", "even", "--steps", "3", "--temperature", "1")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_draft_is_revised(small_edits, capsys):
     printed = does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD)
     assert len(printed.splitlines()) == 1 and printed.strip() != MENDED
     assert does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD) == printed
-    cautious = does(capsys, "sample", small_edits, "--source", DRAFT, "--caution", "99")
+    cautious = does(capsys, "sample", small_edits, "--source", DRAFT, "--edit-margin", "99")
     assert cautious == "the eagle is is a cheap near pub the river.\n"
 
 
@@ -67,7 +67,7 @@ def test_shown_edits_lead_from_revision_to_revision(small_edits, capsys):
     for output in found:
         before, number = output["source"], 0
         assert lines.pop(0) == f"0: {before}"
-        for number, revision in enumerate(output["revisions"], start=1):
+        for number, revision in enumerate(output["revision_beams"], start=1):
             line = lines.pop(0)
             assert line.startswith(f"{number}: ") and applied(line) == (before, revision["text"])
             before = revision["text"]
@@ -84,14 +84,14 @@ def test_json_tells_every_edit(small_edits, every_kind, capsys):
     assert [one["seed"] for one in outputs] == [5, 6] * 4
     assert [one["source"] for one in outputs] == ([MENDED_SOURCE] * 2 + ["a pub"] * 2) * 2
     assert [one["prompt"] for one in outputs[3:5]] == ["food[Italian]", "area[riverside]"]
-    edits = [edit for one in outputs for step in one["revisions"] for edit in step["edits"]]
+    edits = [edit for one in outputs for step in one["revision_beams"] for edit in step["edits"]]
     assert {edit["edit"] for edit in edits} == {"replace", "delete", "insert"}
     for edit in edits:
         assert bool(edit["removed"]) == (edit["edit"] != "insert") == (edit["start"] < edit["stop"])
         assert bool(edit["written"]) == (edit["edit"] != "delete")
     for one in outputs:
-        assert one["text"] == [one["source"], *(step["text"] for step in one["revisions"])][-1]
-        scores = [step["score"] for step in one["revisions"]]
+        assert one["text"] == [one["source"], *(step["text"] for step in one["revision_beams"])][-1]
+        scores = [step["score"] for step in one["revision_beams"]]
         assert scores == sorted(scores, reverse=True)
 
 
@@ -99,28 +99,28 @@ MENDED_SOURCE = "the eagle is is a cheap near pub the river."
 
 
 def test_texts_begin_from_noise_or_from_nothing(small_edits, capsys):
-    noisy = facts(capsys, "sample", small_edits, "-n", "3", "--length", "7", "--steps", "2")
+    xt = facts(capsys, "sample", small_edits, "-n", "3", "--length", "7", "--steps", "2")
     model = md.load(small_edits)
-    for one in noisy["outputs"]:
+    for one in xt["outputs"]:
         assert len(model.domain.vocabulary.numbers(one["source"])) == 7
-    assert len({one["source"] for one in noisy["outputs"]}) == 3
+    assert len({one["source"] for one in xt["outputs"]}) == 3
     free = facts(capsys, "sample", small_edits, "-n", "4", "--steps", "1", "--start", "noise")
     assert len({len(one["source"].split()) for one in free["outputs"]}) > 1
     for words in (["--start", "nothing"], ["--start", "nothing", "--source", " "]):
         found = facts(capsys, "sample", small_edits, *words, "--steps", "1", "--temperature", "1")
         (one,) = found["outputs"]
         assert one["source"] == "" and one["text"]
-        assert [edit["edit"] for edit in one["revisions"][0]["edits"]] == ["insert"]
+        assert [edit["edit"] for edit in one["revision_beams"][0]["edits"]] == ["insert"]
 
 
 def test_another_model_drafts(small_edits, small_restaurant, capsys):
     prompt = "food[French]"
     found = facts(
         capsys, "sample", small_edits, "-n", "2", "--bootstrap", small_restaurant, "--prompt",
-        prompt, "--length", "6", "--seed", "3", "--caution", "99",
+        prompt, "--length", "6", "--seed", "3", "--edit-margin", "99",
     )  # fmt: skip
-    order = TextOrder({"food": "French"}, length=6)
-    drafts = md.load(small_restaurant).generate([order] * 2, seed=3)
+    request = TextRequest({"food": "French"}, length=6)
+    drafts = md.load(small_restaurant).generate([request] * 2, seed=3)
     assert [one["text"] for one in found["outputs"]] == drafts
 
 
@@ -128,31 +128,35 @@ def test_another_model_drafts(small_edits, small_restaurant, capsys):
 def test_drawn_where_texts_begin_from_noise_or_nothing(small_edits, capsys, start):
     words = ["sample", small_edits, *start, "--steps", "2"]
     drawn = facts(capsys, *words)["outputs"][0]
-    own = [word for name, value in FRESH.items() for word in (f"--{name}", value)]
+    own = [word for name, value in FRESH.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert facts(capsys, *words, *own)["outputs"][0] == drawn
-    words += ["--caution", "-99"]
+    words += ["--edit-margin", "-99"]
     drawn = facts(capsys, *words)["outputs"][0]
-    assert facts(capsys, *words, "--nucleus", FRESH["nucleus"])["outputs"][0] == drawn
+    assert facts(capsys, *words, "--top-p", FRESH["top_p"])["outputs"][0] == drawn
     assert facts(capsys, *words, "--temperature", "0")["outputs"][0] != drawn
 
 
 def test_all_edits_at_once_or_an_even_share(small_edits, every_kind, capsys):
     words = ["sample", small_edits, "--length", "24", "--steps", "3"]
-    every = facts(capsys, *words)["outputs"][0]["revisions"][0]["edits"]
-    share = facts(capsys, *words, "--pace", "even")["outputs"][0]["revisions"][0]["edits"]
-    assert len(every) > 3 and len(share) == -(-len(every) // 3)
+    every = facts(capsys, *words)["outputs"][0]["revision_beams"][0]["edits"]
+    ratio = facts(capsys, *words, "--edits-per-step", "even")["outputs"][0]["revision_beams"][0][
+        "edits"
+    ]
+    assert len(every) > 3 and len(ratio) == -(-len(every) // 3)
 
 
 def test_several_candidates_are_a_walk_of_their_own(small_edits, every_kind, capsys):
     """Whatever stands beside a draft, and however many are revised at once."""
     model = md.load(small_edits)
     drafts = model.numbers(["the pub is cheap in the", "a a a a a", ""])
-    walk = replace(model.walk, steps=2, temperature=1.0, candidates=6, caution=-1.0)
-    found = [one[-1].tokens for one in model.revise(drafts, walk=walk, seed=4)]
-    parted = model.revise(drafts, walk=walk, seed=4, batch_size=5)
+    sampling = replace(model.sampling, steps=2, temperature=1.0, num_candidates=6, edit_margin=-1.0)
+    found = [one[-1].tokens for one in model.revise(drafts, sampling=sampling, seed=4)]
+    parted = model.revise(drafts, sampling=sampling, seed=4, batch_size=5)
     assert found == [one[-1].tokens for one in parted]
-    assert all(found) and found != [one[-1].tokens for one in model.revise(drafts, walk=walk)]
-    printed = does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD, "--candidates", "4")
+    assert all(found) and found != [
+        one[-1].tokens for one in model.revise(drafts, sampling=sampling)
+    ]
+    printed = does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD, "--num-candidates", "4")
     assert printed != does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD)
 
 
@@ -167,7 +171,7 @@ def test_texts_into_a_file_or_a_folder(small_edits, tmp_path, capsys):
 def test_what_is_unknown_and_kept_comes_as_it_was_typed(small_edits, capsys):
     draft = "the Eagle 👩\u200d🚀 (漢字, Zürich) serves #1 кириллица food."
     kept = "the eagle 👩\u200d🚀 (漢字, Zürich) serves #1 кириллица food."
-    printed = does(capsys, "sample", small_edits, "--source", draft, "--caution", "99")
+    printed = does(capsys, "sample", small_edits, "--source", draft, "--edit-margin", "99")
     assert printed == f"{kept}\n"
 
 
@@ -179,19 +183,19 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
     assert nothing["source"] == "" and nothing["text"]
     other = ["sample", small_translator, "--source", "eatType[pub] " * 3, "--steps", "1"]
     scores = [
-        facts(capsys, *some, "--start", "nothing")["outputs"][0]["revisions"][0]["score"]
+        facts(capsys, *some, "--start", "nothing")["outputs"][0]["revision_beams"][0]["score"]
         for some in (words, other)
     ]
     assert scores[0] != scores[1]
     assert "makes texts from others; give one" in complains(capsys, "sample", small_translator)
     long = complains(capsys, "sample", small_translator, "--source", "x " * 200)
     assert "this model reads 95 at most" in long
-    told = complains(capsys, *words, "--prompt", "food[Thai]")
-    assert "was trained without meanings" in told
+    conditional = complains(capsys, *words, "--prompt", "food[Thai]")
+    assert "was trained without meanings" in conditional
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "conditional"),
     [
         (["--source", ""], "--source '': is blank"),
         (["--source", " \t"], "is blank; write one, or --start nothing"),
@@ -208,35 +212,35 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         (["--length", "41"], "a length of 41: this model reads 1 to 40 tokens"),
         (["--steps", "0"], "--steps 0: at least 1"),
         (["--beam", "0"], "--beam 0: at least 1"),
-        (["--revisions", "0"], "--revisions 0: at least 1"),
-        (["--revisions", "2"], "--revisions 2: no more than --beam 1"),
-        (["--beam", "2", "--revisions", "3"], "--revisions 3: no more than --beam 2"),
+        (["--revision-beams", "0"], "--revision-beams 0: at least 1"),
+        (["--revision-beams", "2"], "--revision-beams 2: no more than --beam 1"),
+        (["--beam", "2", "--revision-beams", "3"], "--revision-beams 3: no more than --beam 2"),
         (["--beam", "2", "--temperature", "1"], "a beam keeps the likeliest and draws nothing"),
-        (["--candidates", "0"], "--candidates 0: at least 1"),
-        (["--candidates", "4", "--beam", "2"], "as beside a --beam, all are the same text"),
+        (["--num-candidates", "0"], "--num-candidates 0: at least 1"),
+        (["--num-candidates", "4", "--beam", "2"], "as beside a --beam, all are the same text"),
         (["--temperature", "-1"], "--temperature -1: 0 (the likeliest) or more"),
-        (["--nucleus", "0"], "--nucleus 0: above 0, up to 1 (all)"),
-        (["--caution", "nan"], "--caution nan: input should be a finite number"),
-        (["--caution", "much"], "--caution much: "),
-        (["--pace", "slow"], "--pace slow: input should be 'all' or 'even'"),
-        (["--solver", "ddpm"], "--solver ddpm: editing has none; leave it out"),
-        (["--guidance", "2"], "--guidance 2.0: editing has none; leave it out"),
+        (["--top-p", "0"], "--top-p 0: above 0, up to 1 (all)"),
+        (["--edit-margin", "nan"], "--edit-margin nan: input should be a finite number"),
+        (["--edit-margin", "much"], "--edit-margin much: "),
+        (["--edits-per-step", "slow"], "--edits-per-step slow: input should be 'all' or 'even'"),
+        (["--sampler", "ddpm"], "--sampler ddpm: editing has none; leave it out"),
+        (["--guidance-scale", "2"], "--guidance-scale 2.0: editing has none; leave it out"),
         (["--prompt", "food[Klingon]"], "food=Klingon: food has no such value"),
         (["--prompt", "Italian"], "'Italian' is no meaning"),
         (["--infill", "a"], "--infill: no such option here; this model adds --source"),
         (["--bootstrap", "nowhere"], "no model 'nowhere'"),
     ],
 )
-def test_what_cannot_be_edited(small_edits, capsys, words, told):
-    assert told in complains(capsys, "sample", small_edits, *words)
+def test_what_cannot_be_edited(small_edits, capsys, words, conditional):
+    assert conditional in complains(capsys, "sample", small_edits, *words)
 
 
 def test_a_bootstrap_has_the_drafts(small_edits, small_restaurant, capsys):
     words = ["sample", small_edits, "--bootstrap", small_restaurant]
     for more in (["--source", "a pub"], ["--start", "noise"]):
         assert f"leave {more[0]}" in complains(capsys, *words, *more)
-    told = complains(capsys, "sample", small_edits, "--bootstrap", small_edits)
-    assert "is a EditedText, not a TextModel" in told
+    conditional = complains(capsys, "sample", small_edits, "--bootstrap", small_edits)
+    assert "is an EditedText, needs a TextModel" in conditional
 
 
 def test_a_vocabulary_that_does_not_fit_the_weights(small_edits, tmp_path, capsys):
@@ -247,8 +251,8 @@ def test_a_vocabulary_that_does_not_fit_the_weights(small_edits, tmp_path, capsy
     kept["pieces"].pop()
     kept["counts"].pop()
     (folder / "vocabulary.json").write_text(json.dumps(kept))
-    told = complains(capsys, "sample", folder, "--source", "a pub")
-    assert "vocabulary of size 199 and the model's is 200" in told
+    conditional = complains(capsys, "sample", folder, "--source", "a pub")
+    assert "vocabulary of size 199 and the model's is 200" in conditional
 
 
 # ------------------------------------------------------------------- lines and spelling
@@ -296,8 +300,8 @@ def test_lines_of_edits_hold_both_texts(vocabularies, draft, others):
         assert lines[0] == f"0: {texts[0]}" and len(lines) == len(texts)
         for number in range(1, len(lines)):
             assert read_marks(lines[number]) == (texts[number - 1], texts[number])
-        told = facts_of(spelling, history)
-        assert [one["text"] for one in told] == texts[1:]
+        conditional = facts_of(spelling, history)
+        assert [one["text"] for one in conditional] == texts[1:]
 
 
 # Of characters that no draft holds; the plain ones may be part of a text.
@@ -344,8 +348,8 @@ def test_lines_as_people_read_them(tmp_path):
         "2: {+e +}a b d c",
         "3: [-e a -]b d c",
     ]
-    coloured = lines_of(Spelling(words, "a b b c."), history, COLOURED)[1]
-    assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == "1: a b b d c." and "\x1b[9;31m" in coloured
+    colored = lines_of(Spelling(words, "a b b c."), history, COLORED)[1]
+    assert re.sub("\x1b\\[[0-9;]*m", "", colored) == "1: a b b d c." and "\x1b[9;31m" in colored
 
 
 def test_colours_are_for_terminals(monkeypatch):
@@ -358,6 +362,6 @@ def test_colours_are_for_terminals(monkeypatch):
             return False
 
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert wants_colours(Terminal()) and not wants_colours(Pipe())
+    assert wants_channels(Terminal()) and not wants_channels(Pipe())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not wants_colours(Terminal())
+    assert not wants_channels(Terminal())

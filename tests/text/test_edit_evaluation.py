@@ -14,8 +14,8 @@ from multidiff.text.diffuser.bench import Bench
 from multidiff.text.diffuser.evaluation import measure
 from multidiff.text.diffuser.previews import preview
 from multidiff.text.diffuser.reviser import Revision
-from multidiff.text.diffuser.sampling_config import EditWalk
-from multidiff.text.metrics.eval_split import halved, source_of
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig
+from multidiff.text.metrics.eval_split import eval_split, source_of
 from multidiff.text.metrics.ngram import NGramModel
 
 STARTER = "starter:restaurant/sentences.csv"
@@ -34,9 +34,9 @@ def biased(folder, keep=0.0, replace=0.0, insert=0.0):
 
 def texts_of(model, num=ALL):
     """What the measures compare with."""
-    halves = halved(source_of(None, "text", None), model.domain.vocabulary, num)
-    rows = Bench(model, EditWalk(), halves, False, 0).rows(num, "repair")
-    return [halves.real[row] for row in rows], halves
+    split = eval_split(source_of(None, "text", None), model.domain.vocabulary, num)
+    rows = Bench(model, EditSamplingConfig(), split, False, 0).rows(num, "repair")
+    return [split.real[row] for row in rows], split
 
 
 def test_an_editor_that_keeps_everything(small_edits):
@@ -46,7 +46,7 @@ def test_an_editor_that_keeps_everything(small_edits):
     count = len(real)
     assert found["fixed"] == {"tokens_kept": 1, "gaps_kept": 1, "texts_kept": 1, "texts": count}
     assert list(found["repair"]) == ["1 step", "2 steps", "3 steps"]
-    for steps, told in enumerate(found["repair"].values(), start=1):
+    for steps, conditional in enumerate(found["repair"].values(), start=1):
         drafts = [
             model.corruption().corrupt(text, steps, rng)[-1].tokens[: model.editor.length]
             for text, rng in zip(real, generators(range(3, 3 + count)), strict=True)
@@ -54,14 +54,25 @@ def test_an_editor_that_keeps_everything(small_edits):
         distances = [
             Levenshtein.distance(one, other) for one, other in zip(drafts, real, strict=True)
         ]
-        assert told["distance_before"] == pytest.approx(sum(distances) / count)
-        assert told["distance_after"] == told["distance_before"] and told["fall_percent"] == 0
-        assert told["repaired"] == distances.count(0) / count and told["revisions"] == 0
+        assert conditional["distance_before"] == pytest.approx(sum(distances) / count)
+        assert (
+            conditional["distance_after"] == conditional["distance_before"]
+            and conditional["fall_percent"] == 0
+        )
+        assert (
+            conditional["repaired"] == distances.count(0) / count
+            and conditional["revision_beams"] == 0
+        )
         pairs = zip(drafts, real, strict=True)
         tags = [tag for draft, text in pairs for tag in align(draft, text).tags]
-        assert told["all_kept_right"] == pytest.approx(tags.count(KEEP) / len(tags))
-        assert told["tags_right"] == told["all_kept_right"]
-        assert 0 <= told["history_differs_in_gaps"] < told["history_differs_in_tags"] < 0.5
+        assert conditional["all_kept_right"] == pytest.approx(tags.count(KEEP) / len(tags))
+        assert conditional["tags_right"] == conditional["all_kept_right"]
+        assert (
+            0
+            <= conditional["history_differs_in_gaps"]
+            < conditional["history_differs_in_tags"]
+            < 0.5
+        )
 
 
 def test_an_editor_that_replaces_everything(small_edits):
@@ -98,20 +109,20 @@ def test_an_editor_that_knows(small_edits, monkeypatch):
     model = md.load(small_edits)
     real, _ = texts_of(model)
 
-    def knows(drafts, orders, walk, seed):
+    def knows(drafts, requests, sampling, seed):
         pairs = zip(drafts, real, strict=True)
         return [[Revision(tuple(draft)), Revision(tuple(text))] for draft, text in pairs]
 
     monkeypatch.setattr(model, "revise", knows)
-    for told in measure(model, None, Path(), repair=ALL).facts["repair"].values():
-        assert told["distance_after"] == 0 and told["fall_percent"] == 100
-        assert told["repaired"] == 1 and told["revisions"] == 1
+    for conditional in measure(model, None, Path(), repair=ALL).facts["repair"].values():
+        assert conditional["distance_after"] == 0 and conditional["fall_percent"] == 100
+        assert conditional["repaired"] == 1 and conditional["revision_beams"] == 1
 
 
 def test_texts_from_noise_and_from_nothing(small_edits, capsys):
     found = facts(
         capsys, "eval", small_edits, "--held-out-every", 0, "--from-noise", ALL, "--from-nothing",
-        ALL, "--steps", "5", "--caution", "-99", "--temperature", "1",
+        ALL, "--steps", "5", "--edit-margin", "-99", "--temperature", "1",
     )  # fmt: skip
     assert set(found) == {
         "data",
@@ -122,13 +133,13 @@ def test_texts_from_noise_and_from_nothing(small_edits, capsys):
         "faults",
     }
     model = md.load(small_edits)
-    real, halves = texts_of(model)
-    judge = NGramModel(halves.other, 4)
+    real, split = texts_of(model)
+    ngram = NGramModel(split.other, 4)
     noise, nothing = found["from_noise"], found["from_nothing"]
     assert list(noise) == ["noise", "after 1", "after 4", "after 5", "real"]
     assert list(nothing) == ["after 1", "after 4", "after 5", "real"]
     assert noise["real"] == nothing["real"]
-    assert noise["real"]["nats_per_token"] == pytest.approx(judge.nats_per_token(halves.real))
+    assert noise["real"]["nats_per_token"] == pytest.approx(ngram.nats_per_token(split.real))
     assert noise["noise"]["length"] == pytest.approx(sum(map(len, real)) / len(real))
     assert noise["noise"]["nats_per_token"] > noise["real"]["nats_per_token"]
     # A fifth of the words is written in the first revision, all of them in the last.
@@ -137,17 +148,17 @@ def test_texts_from_noise_and_from_nothing(small_edits, capsys):
 
 def test_drafts_of_another_model(small_edits, small_restaurant, capsys):
     found = facts(
-        capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL, "--told",
+        capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL, "--conditional",
         "--held-out-every", 0,
     )  # fmt: skip
-    told = found["bootstrap"]
-    assert list(told) == ["drafts", "revised", "real"] and "fixed" not in found
-    assert told["real"]["obeyed"] > told["drafts"]["obeyed"] >= 0
-    for name, shares in found["obeyed"].items():
-        assert told[name]["obeyed"] == pytest.approx(sum(shares.values()) / len(shares))
+    conditional = found["bootstrap"]
+    assert list(conditional) == ["drafts", "revised", "real"] and "fixed" not in found
+    assert conditional["real"]["obeyed"] > conditional["drafts"]["obeyed"] >= 0
+    for name, ratios in found["obeyed"].items():
+        assert conditional[name]["obeyed"] == pytest.approx(sum(ratios.values()) / len(ratios))
     still = facts(
         capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL,
-        "--caution", "99",
+        "--edit-margin", "99",
     )["bootstrap"]  # fmt: skip
     assert still["revised"].pop("edits") == 0
     assert still["revised"] == still["drafts"]
@@ -156,14 +167,14 @@ def test_drafts_of_another_model(small_edits, small_restaurant, capsys):
 def test_what_the_texts_say_is_told_only_if_asked(small_edits):
     model = md.load(small_edits)
     revise, asked = model.revise, []
-    model.revise = lambda drafts, orders, **more: (
-        asked.append([one.meaning for one in orders]) or revise(drafts, orders, **more)
+    model.revise = lambda drafts, requests, **more: (
+        asked.append([one.meaning for one in requests]) or revise(drafts, requests, **more)
     )
-    for told in (False, True):
-        measure(model, None, Path(), fixed=ALL, told=told)
-    halves = texts_of(model)[1]
-    rows = Bench(model, EditWalk(), halves, True, 0).rows(ALL, "fixed")
-    assert asked == [[{}] * len(rows), [halves.meanings[row] for row in rows]]
+    for conditional in (False, True):
+        measure(model, None, Path(), fixed=ALL, conditional=conditional)
+    split = texts_of(model)[1]
+    rows = Bench(model, EditSamplingConfig(), split, True, 0).rows(ALL, "fixed")
+    assert asked == [[{}] * len(rows), [split.meanings[row] for row in rows]]
 
 
 def test_pairs_are_rewritten(small_edits, small_translator, tmp_path, capsys):
@@ -171,7 +182,7 @@ def test_pairs_are_rewritten(small_edits, small_translator, tmp_path, capsys):
     path.write_text("".join(f"the pub {n} .\tthe pub {n} is cheap .\n" for n in range(9)))
     found = facts(
         capsys, "eval", small_edits, path, "--rewrite", "4", "--beside", small_translator,
-        "--column", "1", "--source-column", "0", "--headless", "--caution", "99",
+        "--column", "1", "--source-column", "0", "--headless", "--edit-margin", "99",
     )["rewrite"]  # fmt: skip
     assert found["texts"] == 4 and set(found) == {"texts", "rewritten", "beside", "copied"}
     assert found["copied"]["unchanged"] == 1 and 0 < found["copied"]["bleu"] < 100
@@ -180,8 +191,8 @@ def test_pairs_are_rewritten(small_edits, small_translator, tmp_path, capsys):
 def test_a_model_that_reads_sources_is_told_them(small_translator, capsys):
     words = ["eval", small_translator, STARTER, "--source-column", "meaning", "--fixed", "3"]
     assert facts(capsys, *words, "--held-out-every", "10")["fixed"]["texts"] > 0
-    told = complains(capsys, "eval", small_translator, "--fixed", "3")
-    assert "name their --source-column" in told
+    conditional = complains(capsys, "eval", small_translator, "--fixed", "3")
+    assert "name their --source-column" in conditional
 
 
 def test_tables_for_people(small_edits, capsys):
@@ -191,26 +202,26 @@ def test_tables_for_people(small_edits, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "conditional"),
     [
         (["--num", "0"], "there is nothing to measure"),
         (["--fixed", "-1"], "there is nothing to measure"),
-        (["--solver", "ddpm"], "--solver ddpm: editing has none; leave it out"),
+        (["--sampler", "ddpm"], "--sampler ddpm: editing has none; leave it out"),
         (["--steps", "0"], "--steps 0: at least 1"),
         (["--rewrite", "3"], "name --source-column"),
         (["no.csv"], "no such file"),
         (["--beside", "nowhere"], "no model 'nowhere'"),
     ],
 )
-def test_what_cannot_be_measured(small_edits, capsys, words, told):
-    assert told in complains(capsys, "eval", small_edits, *words)
+def test_what_cannot_be_measured(small_edits, capsys, words, conditional):
+    assert conditional in complains(capsys, "eval", small_edits, *words)
 
 
 def test_texts_that_are_all_too_long(small_edits, tmp_path, capsys):
     path = tmp_path / "long.txt"
     path.write_text(f"{'the pub ' * 30}\n" * 9)
-    told = complains(capsys, "eval", small_edits, path, "--repair", "3")
-    assert "--repair 3: no text is as short as 40 words" in told
+    conditional = complains(capsys, "eval", small_edits, path, "--repair", "3")
+    assert "--repair 3: no text is as short as 40 words" in conditional
 
 
 # -------------------------------------------------------------------------------- previews
@@ -224,12 +235,12 @@ class Writer:
         self.texts[name, step] = text.splitlines()
 
 
-@pytest.mark.parametrize("shares", [{}, {"from_nothing": 1.0}, {"from_source": 0.5}])
-def test_previews(small_translator, shares):
+@pytest.mark.parametrize("ratios", [{}, {"from_nothing": 1.0}, {"from_source": 0.5}])
+def test_previews(small_translator, ratios):
     model = md.load(small_translator)
     model.from_nothing = model.from_source = 0.0
-    for name, share in shares.items():
-        setattr(model, name, share)
+    for name, ratio in ratios.items():
+        setattr(model, name, ratio)
     batch = {"text": ["a pub .", "the river ."] * 6, "source": ["name[The Mill]"] * 12}
     writer = Writer()
     write = preview(model, batch)
@@ -238,7 +249,7 @@ def test_previews(small_translator, shares):
     assert set(writer.texts) == {("original", 0), ("draft", 0), ("revised", 7)}
     assert [len(lines) for lines in writer.texts.values()] == [8, 8, 8]
     wanted = {"from_nothing": "- ", "from_source": "- name[The Mill]"}
-    for name in shares:
+    for name in ratios:
         assert set(writer.texts["draft", 0]) == {wanted[name]}
     again = Writer()
     preview(model, batch)(again, 7)
@@ -247,9 +258,11 @@ def test_previews(small_translator, shares):
 
 def test_previews_are_told_meanings(small_edits):
     model = md.load(small_edits)
-    orders = []
+    requests = []
     revise = model.revise
-    model.revise = lambda drafts, told: orders.append(told) or revise(drafts, told)
+    model.revise = lambda drafts, conditional: (
+        requests.append(conditional) or revise(drafts, conditional)
+    )
     meaning = {"food": "Italian"}
     preview(model, {"text": ["a pub."] * 3, "meaning": [meaning] * 3})(Writer(), 0)
-    assert [order.meaning for order in orders[0]] == [meaning] * 3
+    assert [request.meaning for request in requests[0]] == [meaning] * 3

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align
 from multidiff.text.data.vocabulary import END, PAD
-from multidiff.text.diffuser.drafts import Drafts, Stream, marks_of
+from multidiff.text.diffuser.drafts import DecoderInput, Drafts, edit_tags_of
 
 BEFORE, AFTER = [3, 4, 5, 6], [3, 9, 9, 5, 7]
 OTHER = [5] * 12
@@ -20,9 +20,9 @@ def read(editor, texts, afters, sources=None):
     condition = None if sources is None else {"source": torch.tensor(sources)}
     drafts = Drafts.of(texts, condition, CPU)
     scripts = [align(one, other).spans() for one, other in zip(texts, afters, strict=True)]
-    marks = marks_of(scripts, drafts.tokens.shape[1], CPU)
+    marks = edit_tags_of(scripts, drafts.tokens.shape[1], CPU)
     encoding = editor.encode(drafts)
-    stream = Stream.of(scripts, CPU)
+    stream = DecoderInput.of(scripts, CPU)
     return *editor.tags(encoding), editor.write(editor.template(encoding, marks), stream)
 
 
@@ -30,11 +30,11 @@ def read(editor, texts, afters, sources=None):
 @TOLD
 def test_padding_changes_nothing(shared, sources):
     editor = strong_editor(shared=shared, sources=sources, source_length=8)
-    places, written = len(BEFORE) + 1, 6
+    positions, written = len(BEFORE) + 1, 6
     alone = read(editor, [BEFORE], [AFTER], [[2, 3]] if sources else None)
-    told = [[2, 3, -1, -1, -1], [1, 2, 3, 4, 5]] if sources else None
-    beside = read(editor, [BEFORE, OTHER], [AFTER, [3] * 9], told)
-    for one, other, count in zip(alone, beside, (places, places, written), strict=True):
+    cond = [[2, 3, -1, -1, -1], [1, 2, 3, 4, 5]] if sources else None
+    beside = read(editor, [BEFORE, OTHER], [AFTER, [3] * 9], cond)
+    for one, other, count in zip(alone, beside, (positions, positions, written), strict=True):
         assert_close(one[0], other[0, :count])
     # The neighbour was longer in every respect.
     assert all(one.shape[1] < other.shape[1] for one, other in zip(alone, beside, strict=True))
@@ -55,17 +55,17 @@ def test_the_writer_does_not_see_what_it_is_yet_to_write(shared):
     editor = strong_editor(shared=shared)
     encoding = editor.encode(Drafts.of([BEFORE], None, CPU))
     script = align(BEFORE, AFTER).spans()
-    template = editor.template(encoding, marks_of([script], 5, CPU))
-    stream = Stream.of([script], CPU)
+    template = editor.template(encoding, edit_tags_of([script], 5, CPU))
+    stream = DecoderInput.of([script], CPU)
     logits = editor.write(template, stream)
-    for place in range(1, stream.read.shape[1]):
+    for position in range(1, stream.read.shape[1]):
         read_otherwise = stream.read.clone()
-        read_otherwise[0, place] = 10
+        read_otherwise[0, position] = 10
         changed = editor.write(
-            template, Stream(read_otherwise, stream.slots, stream.kinds, stream.real)
+            template, DecoderInput(read_otherwise, stream.slots, stream.kinds, stream.real)
         )
-        assert_close(changed[:, :place], logits[:, :place])
-        assert not torch.allclose(changed[:, place:], logits[:, place:])
+        assert_close(changed[:, :position], logits[:, :position])
+        assert not torch.allclose(changed[:, position:], logits[:, position:])
 
 
 def test_a_deleted_token_is_read_by_the_tagger_alone():
@@ -75,9 +75,9 @@ def test_a_deleted_token_is_read_by_the_tagger_alone():
     for deleted in (5, 8):
         drafts = Drafts.of([[3, deleted, 4]], None, CPU)
         edits = [Span(DELETE, 1, 2), Span(REPLACE, 2, 3), Span(INSERT, 3, 3)]
-        marks = marks_of([edits], 4, CPU)
+        marks = edit_tags_of([edits], 4, CPU)
         encoding = editor.encode(drafts)
-        stream = Stream.of([[Span(REPLACE, 2, 3, (9,)), Span(INSERT, 3, 3, (7, 6))]], CPU)
+        stream = DecoderInput.of([[Span(REPLACE, 2, 3, (9,)), Span(INSERT, 3, 3, (7, 6))]], CPU)
         logits = editor.write(editor.template(encoding, marks), stream)
         found.append((editor.tags(encoding)[0], logits))
     assert_close(found[0][1], found[1][1])
@@ -88,10 +88,10 @@ def test_a_deleted_token_is_read_by_the_tagger_alone():
 def test_marks_reach_the_writer(shared):
     editor = strong_editor(shared=shared)
     encoding = editor.encode(Drafts.of([BEFORE], None, CPU))
-    stream = Stream.of([[Span(REPLACE, 1, 2, (9,))]], CPU)
+    stream = DecoderInput.of([[Span(REPLACE, 1, 2, (9,))]], CPU)
     one, two, first = Span(REPLACE, 1, 2), Span(REPLACE, 1, 3), Span(INSERT, 0, 0)
     found = [
-        editor.write(editor.template(encoding, marks_of([edits], 5, CPU)), stream)
+        editor.write(editor.template(encoding, edit_tags_of([edits], 5, CPU)), stream)
         for edits in ([one], [two], [first, one])
     ]
     for number, one in enumerate(found):
@@ -101,8 +101,8 @@ def test_marks_reach_the_writer(shared):
 def test_a_source_that_is_left_out_is_none_however_long():
     editor = strong_editor(sources=9, source_length=8)
     short, long = (read(editor, [BEFORE], [AFTER], [[-1] * count]) for count in (1, 6))
-    told = read(editor, [BEFORE], [AFTER], [[2]])
-    for one, other, third in zip(short, long, told, strict=True):
+    cond = read(editor, [BEFORE], [AFTER], [[2]])
+    for one, other, third in zip(short, long, cond, strict=True):
         assert_close(one, other)
         assert not torch.allclose(one, third)
 
@@ -110,12 +110,14 @@ def test_a_source_that_is_left_out_is_none_however_long():
 def test_rows_of_a_template_may_be_taken_several_times():
     editor = strong_editor()
     encoding = editor.encode(Drafts.of([BEFORE, OTHER], None, CPU))
-    marks = marks_of([[Span(REPLACE, 0, 4)], [Span(REPLACE, 0, 12)]], 13, CPU)
+    marks = edit_tags_of([[Span(REPLACE, 0, 4)], [Span(REPLACE, 0, 12)]], 13, CPU)
     template = editor.template(encoding, marks)
-    stream = Stream.of([[Span(REPLACE, 0, 4, (9,))], [Span(REPLACE, 0, 12, (8,))]], CPU)
+    stream = DecoderInput.of([[Span(REPLACE, 0, 4, (9,))], [Span(REPLACE, 0, 12, (8,))]], CPU)
     once = editor.write(template, stream)
     rows = torch.tensor([1, 0, 1])
-    several = Stream(stream.read[rows], stream.slots[rows], stream.kinds[rows], stream.real[rows])
+    several = DecoderInput(
+        stream.read[rows], stream.slots[rows], stream.kinds[rows], stream.real[rows]
+    )
     assert_close(editor.write(template[rows], several), once[rows])
 
 
@@ -130,7 +132,7 @@ def test_drafts_have_a_slot_before_them_and_may_be_empty():
 
 def test_marks_stand_behind_the_slot():
     edits = [Span(INSERT, 0, 0), Span(DELETE, 0, 1), Span(INSERT, 2, 2)]
-    marks = marks_of([[Span(INSERT, 0, 0)], edits], 3, CPU)
+    marks = edit_tags_of([[Span(INSERT, 0, 0)], edits], 3, CPU)
     assert marks.tags.tolist() == [[KEEP] * 3, [KEEP, DELETE, KEEP]]
     assert marks.gaps.tolist() == [[True, False, False], [True, False, True]]
 
@@ -139,7 +141,7 @@ def test_the_stream_of_spans():
     spans = [
         Span(INSERT, 0, 0, (7,)), Span(DELETE, 0, 1), Span(REPLACE, 2, 4, (8, 9)),
     ]  # fmt: skip
-    stream = Stream.of([spans, [Span(DELETE, 0, 3)]], CPU)
+    stream = DecoderInput.of([spans, [Span(DELETE, 0, 3)]], CPU)
     assert stream.read.tolist() == [[END, 7, END, 8, 9], [PAD] * 5]
     # Behind the slot before the first token, and at the third token.
     assert stream.slots[0].tolist() == [0, 0, 3, 3, 3]

@@ -11,7 +11,7 @@ from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.core.protocols import Estimate
 from multidiff.core.random import generators
 from multidiff.core.task import DiffusionTask
-from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable
+from multidiff.text.data.attributes import UNSPECIFIED, MeaningTable
 from multidiff.text.data.vocabulary import END, PAD, UNKNOWN
 from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 
@@ -48,10 +48,10 @@ class Listed:
     def unknown(self, text):
         return [w for w in text.split() if w not in self.words]
 
-    def files(self):
+    def assets(self):
         return {}
 
-    def settle(self, folder):
+    def load_assets(self, folder):
         pass
 
 
@@ -61,7 +61,7 @@ def domain(seed=0, **options):
 
 
 def process(steps=2000, **options):
-    return GaussianProcess(BetaSchedule.sqrt(steps), "clean", **options)
+    return GaussianProcess(BetaSchedule.sqrt(steps), "x0", **options)
 
 
 def encoded(one, *texts, meanings=None):
@@ -78,12 +78,12 @@ def estimate_of(one, state, level=None):
 
 
 def test_the_state_is_the_embedding_and_little_noise():
-    one = domain(width=64, first_deviation=0.12)
+    one = domain(width=64, first_std=0.12)
     found = encoded(one, *["the eagle is near the river"] * 200)
     truth = one.table[torch.tensor([*one.vocabulary.numbers("the eagle is near the river"), END])]
     torch.testing.assert_close(found.embedding[0], truth)
-    deviation = float((found.clean - found.embedding).detach().std())
-    assert deviation == pytest.approx(0.12, rel=0.01)
+    std = float((found.x0 - found.embedding).detach().std())
+    assert std == pytest.approx(0.12, rel=0.01)
     assert found.mask.shape == (200, 7, 1) and bool(found.mask.all())
 
 
@@ -116,19 +116,19 @@ class Recorder(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, noisy, level, condition=None):
-        return noisy * 0 + self.bias
+    def forward(self, xt, level, condition=None):
+        return xt * 0 + self.bias
 
 
 def test_the_target_is_the_embedding_at_the_first_level_and_the_state_elsewhere():
     one, whole = domain(), process()
     found = encoded(one, *["the eagle is near the river"] * 3)
     times = torch.tensor([1, 2, 2000]) / 2000
-    corrupted = whole.corrupt(found.clean, whole.schedule.at(times), generators(range(3)))
-    aim = one.aim(found, corrupted, whole)
-    assert torch.equal(aim.clean[0], found.embedding[0])
-    assert torch.equal(aim.clean[1:], found.clean[1:])
-    assert torch.equal(aim.noisy, corrupted.noisy)
+    corrupted = whole.corrupt(found.x0, whole.schedule.at(times), generators(range(3)))
+    target = one.target(found, corrupted, whole)
+    assert torch.equal(target.x0[0], found.embedding[0])
+    assert torch.equal(target.x0[1:], found.x0[1:])
+    assert torch.equal(target.xt, corrupted.xt)
 
 
 def test_the_losses_are_the_papers():
@@ -137,13 +137,13 @@ def test_the_losses_are_the_papers():
     texts = ["the eagle is near the river", "a nice pub"]
     found = task.losses({"text": texts}, generators(range(2)))
     state = encoded(one, *texts)
-    logits = state.clean @ one.table.T
+    logits = state.x0 @ one.table.T
     alpha = float(whole.schedule.at(torch.ones(1)).alpha)
     for row, count in enumerate([7, 4]):
         rows, tokens = logits[row, :count], state.tokens[row, :count]
         truth = -rows.log_softmax(dim=-1)[range(count), tokens].mean()
         torch.testing.assert_close(found["rounding"][row], truth)
-        squares = state.clean[row, :count].square()
+        squares = state.x0[row, :count].square()
         torch.testing.assert_close(found["tail"][row], squares.mean() * alpha**2)
         # The recorder says 0: every word is as likely, and the error is the state itself.
         torch.testing.assert_close(found["anchor"][row], torch.tensor(0.7 * math.log(15)))
@@ -153,8 +153,8 @@ def test_the_losses_are_the_papers():
 def test_the_tail_is_as_small_as_the_table_says():
     one, whole = domain(width=64), process()
     found = encoded(one, "the eagle is near the river")
-    corrupted = whole.corrupt(found.clean, whole.schedule.at(torch.ones(1)), None)
-    losses = one.extra_losses(found, corrupted, Estimate(found.clean, found.clean), whole)
+    corrupted = whole.corrupt(found.x0, whole.schedule.at(torch.ones(1)), None)
+    losses = one.extra_losses(found, corrupted, Estimate(found.x0, found.x0), whole)
     assert 0 < float(losses["tail"]) < 1e-5
 
 
@@ -170,10 +170,10 @@ def test_a_longer_neighbour_changes_no_loss():
 
 
 def test_noised_embeddings_are_read_right():
-    one = domain(width=64, norm=4.0, first_deviation=0.12)
+    one = domain(width=64, norm=4.0, first_std=0.12)
     texts = [" ".join(WORDS[i] for i in torch.randint(12, (9,)).tolist()) for _ in range(300)]
     found = encoded(one, *texts)
-    right = one.logits(found.clean).argmax(dim=-1)[found.real] == found.tokens[found.real]
+    right = one.logits(found.x0).argmax(dim=-1)[found.real] == found.tokens[found.real]
     assert float(right.float().mean()) > 0.999
 
 
@@ -188,9 +188,9 @@ def after_training(*kept, **options):
             super().__init__()
             self.layers = nn.Sequential(nn.Linear(9, 32), nn.SiLU(), nn.Linear(32, 8))
 
-        def forward(self, noisy, level, condition=None):
-            time = level.time.to(noisy)[:, None, None].expand(*noisy.shape[:2], 1)
-            return self.layers(torch.cat([noisy, time], dim=-1))
+        def forward(self, xt, level, condition=None):
+            time = level.time.to(xt)[:, None, None].expand(*xt.shape[:2], 1)
+            return self.layers(torch.cat([xt, time], dim=-1))
 
     task = DiffusionTask(one, process(), Small())
     start = float(one.spread().detach())
@@ -203,7 +203,7 @@ def after_training(*kept, **options):
         loss.backward()
         optimizer.step()
     found = encoded(one, *texts)
-    right = (one.logits(found.clean).argmax(dim=-1) == found.tokens)[found.real]
+    right = (one.logits(found.x0).argmax(dim=-1) == found.tokens)[found.real]
     return float(one.spread().detach()) / start, float(right.float().mean())
 
 
@@ -228,29 +228,29 @@ def test_soft_clamping_is_the_mean_word():
     one = domain()
     state = torch.randn(2, 5, 8)
     level = process().schedule.at(torch.full((2,), 0.5))
-    noisy = torch.randn(2, 5, 8)
-    found = one.clamped(Estimate(state, state), noisy, level, "soft", temperature=0.7)
+    xt = torch.randn(2, 5, 8)
+    found = one.clamped(Estimate(state, state), xt, level, "soft", temperature=0.7)
     probabilities = ((state @ one.table.T) / 0.7).softmax(dim=-1)
-    torch.testing.assert_close(found.clean, probabilities @ one.table)
+    torch.testing.assert_close(found.x0, probabilities @ one.table)
     alpha, sigma = float(level.alpha[0]), float(level.sigma[0])
-    torch.testing.assert_close(alpha * found.clean + sigma * found.noise, noisy)
+    torch.testing.assert_close(alpha * found.x0 + sigma * found.noise, xt)
 
 
 def test_hard_clamping_is_a_word_and_the_limit_of_soft():
     one = domain()
     what = estimate_of(one, torch.randn(2, 5, 8))
-    hard = one.clamped(*what, "hard").clean
-    assert all(any(torch.equal(place, word) for word in one.table) for place in hard[0])
-    torch.testing.assert_close(one.clamped(*what, "soft", temperature=1e-4).clean, hard)
+    hard = one.clamped(*what, "hard").x0
+    assert all(any(torch.equal(position, word) for word in one.table) for position in hard[0])
+    torch.testing.assert_close(one.clamped(*what, "soft", temperature=1e-4).x0, hard)
     assert one.clamped(*what, "none") is what[0]
 
 
 def test_words_that_are_not_written_get_no_probability():
     one = domain()
     what = estimate_of(one, one.table[[3, 4, 5]][None].clone() * 5)
-    free, bound = (one.clamped(*what, "hard", unwritten=w).clean for w in ((), (3, 4, 5)))
+    free, bound = (one.clamped(*what, "hard", unwritten=w).x0 for w in ((), (3, 4, 5)))
     assert not torch.equal(free, bound)
-    logits = one.logits(what[0].clean)
+    logits = one.logits(what[0].x0)
     logits[..., [3, 4, 5]] = -math.inf
     assert torch.equal(bound, one.table[logits.argmax(dim=-1)])
 
@@ -259,8 +259,8 @@ def test_states_come_back_as_texts():
     one = domain(width=64, norm=4.0)
     texts = ["the eagle is near the river", "a nice pub"]
     found = encoded(one, *texts)
-    assert one.decode(found.clean) == texts
-    assert one.decode(found.clean, {"real": found.real}) == texts
+    assert one.decode(found.x0) == texts
+    assert one.decode(found.x0, {"real": found.real}) == texts
 
 
 # ----------------------------------------------------------------------------- meanings
@@ -271,14 +271,14 @@ def test_meanings_are_told_in_full_or_in_part():
     found = encoded(one, "the eagle", meanings=[{"food": "French"}])
     assert found.condition["source"].tolist() == [[2, 3]]
     part = one.condition([{"food": "French"}], found.real)
-    assert part["source"].tolist() == [[2, LEFT_OPEN]]
+    assert part["source"].tolist() == [[2, UNSPECIFIED]]
 
 
 def test_a_part_of_the_values_is_left_open_in_training():
     one = domain(meanings=MeaningTable(TABLE), drop_values=0.5)
     meanings = [{"food": "French"}] * 2000
     source = encoded(one, *["the eagle"] * 2000, meanings=meanings).condition["source"]
-    opened = source == LEFT_OPEN
+    opened = source == UNSPECIFIED
     assert float(opened.float().mean()) == pytest.approx(0.25, abs=0.03)
     assert float(opened.all(dim=1).float().mean()) == pytest.approx(0.125, abs=0.03)
 
@@ -298,8 +298,8 @@ def test_lengths_are_learned_of_all_texts_and_of_each_value():
     assert float(free[3]) == pytest.approx(0.5, abs=0.02)
     assert float(free[7]) == pytest.approx(0.5, abs=0.02)
     source = one.condition(meanings, found.real)["source"]
-    told = one.length_logits(2, source).softmax(dim=-1)
-    assert float(told[0, 3]) > 0.9 and float(told[1, 7]) > 0.9
+    reported = one.length_logits(2, source).softmax(dim=-1)
+    assert float(reported[0, 3]) > 0.9 and float(reported[1, 7]) > 0.9
 
 
 def test_domains_that_cannot_be():

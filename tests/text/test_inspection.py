@@ -11,15 +11,15 @@ import pytest
 from commands import complains, does, facts
 from program import RECIPES
 
-from multidiff.text.data.chunks import Stretches
+from multidiff.text.data.chunks import TextChunks
 from multidiff.text.data.inspection import Unknown, check_unknown, repeated, warn_of_repeats
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.sentences import Sentences
-from multidiff.text.data.split import held_out_of, held_out_share_of, is_same
+from multidiff.text.data.split import held_out_of, held_out_ratio_of, is_same
 from multidiff.text.data.tables import read_table
 from multidiff.text.data.vocabulary import CharacterVocabulary, WordVocabulary
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 from multidiff.utils.report import Report
 
 STARTER = "starter:restaurant/sentences.csv"
@@ -63,14 +63,19 @@ def test_much_that_is_unknown_is_warned_of_and_more_refused(tmp_path, caplog):
 
 def test_training_states_what_is_unknown_or_refuses(tmp_path, capsys):
     source_of(tmp_path, CHINESE * 3, "zh.txt")
-    places = ("model.domain.vocabulary", "data.examples", "held_out.examples")
-    words = [f"{place}.source={{path: {tmp_path}/zh.txt, held_out_every: 4}}" for place in places]
+    positions = ("model.domain.vocabulary", "data.examples", "validation.examples")
+    words = [
+        f"{position}.source={{path: {tmp_path}/zh.txt, held_out_every: 4}}"
+        for position in positions
+    ]
     words += ["model.domain.meanings=null", "model.denoiser.sources=0"]
     sizes = [f"{part}.size=5" for part in ("model.domain.vocabulary", "model.process",
                                            "model.denoiser")]  # fmt: skip
     recipe = RECIPES / "smoke" / "masked.yaml"
-    told = complains(capsys, "train", recipe, *words, *sizes, "--out", tmp_path / "run")
-    assert "zh.txt, training texts: unknown to the vocabulary" in told and "Sentence" in told
+    reported = complains(capsys, "train", recipe, *words, *sizes, "--out", tmp_path / "run")
+    assert (
+        "zh.txt, training texts: unknown to the vocabulary" in reported and "Sentence" in reported
+    )
     assert not (tmp_path / "run" / "model").exists()
 
 
@@ -114,7 +119,7 @@ def test_lines_of_running_text_on_both_sides_are_counted(tmp_path, caplog):
     line = "a line of more than twenty characters"
     source = source_of(tmp_path, ["ROMEO:", line] * 4 + [f"{n} {line}" for n in range(4)] + [line],
                        running=True)  # fmt: skip
-    both = [Stretches(source, 8, held_out=held_out, held_out_share=0.3) for held_out in (0, 1)]
+    both = [TextChunks(source, 8, held_out=held_out, held_out_ratio=0.3) for held_out in (0, 1)]
     warn_of_repeats(*both)
     assert "1 of 3 held-out lines of 20 characters or more stand in the training" in caplog.text
 
@@ -189,20 +194,20 @@ def test_other_texts_are_measured_whole_and_repeats_counted(tmp_path, caplog):
 
 def test_running_text_is_held_out_as_the_recipe_says(tmp_path):
     source = source_of(tmp_path, ["a", "b"], running=True)
-    folder = recipe_of(tmp_path / "a", {"path": source.path}, held_out_share=0.3)
+    folder = recipe_of(tmp_path / "a", {"path": source.path}, held_out_ratio=0.3)
     report = Report()
-    assert held_out_share_of(source, folder, None, report) == 0.3
+    assert held_out_ratio_of(source, folder, None, report) == 0.3
     assert report.lines == ["held out: the last 30%, as the model's recipe says"]
-    assert held_out_share_of(source, folder, 0.2, Report()) == 0.2
-    whole = recipe_of(tmp_path / "b", {"path": source.path}, held_out_share=0)
+    assert held_out_ratio_of(source, folder, 0.2, Report()) == 0.2
+    whole = recipe_of(tmp_path / "b", {"path": source.path}, held_out_ratio=0)
     with pytest.raises(InputError, match="trained on all of it"):
-        held_out_share_of(source, whole, None, Report())
-    assert held_out_share_of(source, tmp_path, None, Report()) == 0.1
+        held_out_ratio_of(source, whole, None, Report())
+    assert held_out_ratio_of(source, tmp_path, None, Report()) == 0.1
 
 
 def test_the_command_measures_what_training_did_not_see(small_masked, tmp_path, capsys):
     words = ["--meaning-column", "meaning", "--num", 2, "--steps", 1]
-    copy = shutil.copy(place_of(STARTER), tmp_path / "copy.csv")
+    copy = shutil.copy(resolve_path(STARTER), tmp_path / "copy.csv")
     asked = facts(capsys, "eval", small_masked, copy, *words, "--held-out-every", 10)
     found = facts(capsys, "eval", small_masked, copy, *words)
     assert found["held_out_every"] == 10 and found["real"] == asked["real"]
@@ -229,11 +234,11 @@ def test_sources_in_other_encodings_are_right_or_one_line(tmp_path, name):
     assert read(text.replace("\n", "\r\n").encode("utf-8-sig")) == wanted
     if name != "t.csv":  # files that were joined
         assert read((text + "\ufeff" + text).encode("utf-8-sig")) == wanted * 2
-    for encoding, told in (
+    for encoding, reported in (
         ("utf-16", "is in UTF-16; convert it to UTF-8"),
         ("utf-32", "is in UTF-32"),
         ("utf-16-le", "zero byte, so it is not UTF-8"),
         ("latin-1", "byte 0xe9 is not UTF-8"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=reported):
             read(text.encode(encoding))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from multidiff.text.metrics.attribute_classifier import Judge
+from multidiff.text.metrics.attribute_classifier import AttributeClassifier
 
 FOODS = ("Italian", "French", "Indian")
 
@@ -25,31 +25,31 @@ def corpus(count, seed):
 
 
 def test_it_finds_what_texts_say_and_what_they_do_not():
-    judge = Judge(*corpus(300, 0))
+    classifier = AttributeClassifier(*corpus(300, 0))
     texts, meanings = corpus(100, 1)
-    assert judge.meanings(texts) == meanings
-    assert judge.accuracy(texts, meanings) == {"food": 1.0, "family": 1.0}
+    assert classifier.meanings(texts) == meanings
+    assert classifier.accuracy(texts, meanings) == {"food": 1.0, "family": 1.0}
 
 
 def test_negation_takes_more_than_single_words():
-    judge = Judge(*corpus(300, 0))
+    classifier = AttributeClassifier(*corpus(300, 0))
     yes, no = (
         ["is", "a", "pub", "that", "is", "family", "friendly"],
         ["that", "is", "not", "family", "friendly"],
     )
-    assert [one["family"] for one in judge.meanings([yes, no])] == ["yes", "no"]
+    assert [one["family"] for one in classifier.meanings([yes, no])] == ["yes", "no"]
 
 
 def test_accuracy_counts_each_attribute():
-    judge = Judge(*corpus(300, 0))
+    classifier = AttributeClassifier(*corpus(300, 0))
     texts, meanings = corpus(50, 2)
     wrong = [{**one, "food": "Italian"} for one in meanings]
-    share = sum(one.get("food") == "Italian" for one in meanings) / 50
-    found = judge.accuracy(texts, wrong)
-    assert found["food"] == pytest.approx(share) and found["family"] == 1
+    ratio = sum(one.get("food") == "Italian" for one in meanings) / 50
+    found = classifier.accuracy(texts, wrong)
+    assert found["food"] == pytest.approx(ratio) and found["family"] == 1
 
 
 def test_texts_of_unseen_words_are_judged_by_the_rest():
-    judge = Judge(*corpus(300, 0))
-    assert judge.meanings([[], ["zebra"]]) == judge.meanings([[], []])
-    assert judge.meanings([]) == []
+    classifier = AttributeClassifier(*corpus(300, 0))
+    assert classifier.meanings([[], ["zebra"]]) == classifier.meanings([[], []])
+    assert classifier.meanings([]) == []

@@ -28,17 +28,17 @@ def test_samples_as_json(small_masked, capsys):
     found = facts(
         capsys, "sample", small_masked, "-n", 2, "--steps", 3, "--seed", 5, "--length", 7,
         "--prompt", "food[Italian], area[riverside]", "--prompt", "food[French]",
-        "--guidance", 2, "--nucleus", 0.9, "--temperature", 0.8, "--candidates", 2,
+        "--guidance-scale", 2, "--top-p", 0.9, "--temperature", 0.8, "--num-candidates", 2,
     )  # fmt: skip
     assert [one["seed"] for one in found["outputs"]] == [5, 6, 5, 6]
     assert [one["prompt"] for one in found["outputs"]][2:] == ["food[French]"] * 2
     assert all(one["words"] == 7 and "steps" not in one for one in found["outputs"])
 
 
-@pytest.mark.parametrize("solver", ["ancestral", "confidence", "random", "remasking"])
-def test_known_words_stay(small_masked, capsys, solver):
+@pytest.mark.parametrize("sampler", ["ancestral", "confidence", "random", "remasking"])
+def test_known_words_stay(small_masked, capsys, sampler):
     infill = "The [MASK] serves [MASK] food ."
-    words = ["-n", 3, "--steps", 3, "--infill", infill, "--solver", solver]
+    words = ["-n", 3, "--steps", 3, "--infill", infill, "--sampler", sampler]
     vocabulary = md.load(small_masked).domain.vocabulary
     asked = with_blanks(vocabulary, infill)
     for line in does(capsys, "sample", small_masked, *words).splitlines():
@@ -93,8 +93,8 @@ def test_running_text_of_any_length(small_characters, capsys):
     (one,) = facts(capsys, *words, "--infill", infill, "--length", 40)["outputs"]
     assert one["text"].startswith("The ") and one["text"][6:12] == " Eagle"
     assert len(one["text"]) == 40
-    told = complains(capsys, *words, "--infill", infill, "--length", 11)
-    assert "--infill 12, --length 11: the lengths contradict" in told
+    reported = complains(capsys, *words, "--infill", infill, "--length", 11)
+    assert "--infill 12, --length 11: the lengths contradict" in reported
     # Of 40 characters it reads 32 at a time: two stretches, two steps each.
     shown = does(capsys, *words, "--show-steps", "--length", 40).splitlines()
     assert [line[:3] for line in shown] == ["1  ", "2  ", "3  ", "4  "]
@@ -119,7 +119,7 @@ def test_running_text_in_blocks(small_blocks, capsys):
 def test_texts_are_made_from_others(small_rewriter, capsys):
     """Hardly trained, it hardly hears what it is told: guidance makes that loud."""
     words = ["sample", small_rewriter, "-n", 6, "--steps", 3, "--length", 9, "--source"]
-    loud = ["--guidance", 300]
+    loud = ["--guidance-scale", 300]
     one, other = (
         does(capsys, *words, text, *loud) for text in (SOURCE, "a pub in the city centre")
     )
@@ -128,7 +128,7 @@ def test_texts_are_made_from_others(small_rewriter, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--infill", "the [MASK] zebra"], "--infill the [MASK] zebra: the model never read zebra"),
         (["--infill", ""], "--infill 0: this model writes 1 to 31 tokens"),
@@ -137,26 +137,29 @@ def test_texts_are_made_from_others(small_rewriter, capsys):
         (["--length", "0"], "--length 0: this model writes 1 to 31 tokens"),
         (["--length", "32"], "--length 32: this model writes 1 to 31 tokens"),
         (["--steps", "0"], "--steps 0: from 1"),
-        (["--solver", "ddpm"], "no solver 'ddpm': one of ancestral, confidence, random, remasking"),
+        (
+            ["--sampler", "ddpm"],
+            "no sampler 'ddpm': one of ancestral, confidence, random, remasking",
+        ),
         (["--temperature", "-1"], "--temperature -1: 0 (the likeliest) or more"),
         (["--temperature", "nan"], "--temperature nan: input should be a finite number"),
-        (["--nucleus", "0"], "--nucleus 0: above 0, up to 1"),
-        (["--nucleus", "1.5"], "--nucleus 1.5: above 0, up to 1"),
-        (["--guidance", "-1"], "--guidance -1: 0 or more"),
-        (["--candidates", "0"], "--candidates 0: at least 1"),
-        (["--candidates", "2", "--show-steps"], "--candidates 2: --show-steps shows one"),
+        (["--top-p", "0"], "--top-p 0: above 0, up to 1"),
+        (["--top-p", "1.5"], "--top-p 1.5: above 0, up to 1"),
+        (["--guidance-scale", "-1"], "--guidance-scale -1: 0 or more"),
+        (["--num-candidates", "0"], "--num-candidates 0: at least 1"),
+        (["--num-candidates", "2", "--show-steps"], "--num-candidates 2: --show-steps shows one"),
         (["--source", "a pub"], "--source a pub: this model makes texts from none; leave it out"),
         (["--prompt", "food[Klingon]"], "food=Klingon: food has no such value"),
         (["--prompt", "Italian"], "'Italian' is no meaning"),
         (["--control", "food=Italian"], "--control: no such option here; this model adds --infill"),
     ],
 )
-def test_what_cannot_be_sampled(small_masked, capsys, words, told):
-    assert told in complains(capsys, "sample", small_masked, *words)
+def test_what_cannot_be_sampled(small_masked, capsys, words, reported):
+    assert reported in complains(capsys, "sample", small_masked, *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         ([], "this model makes texts from others; give one"),
         (["--source", " "], "this model makes texts from others; give one"),
@@ -165,15 +168,15 @@ def test_what_cannot_be_sampled(small_masked, capsys, words, told):
         (["--source", SOURCE, "--prompt", "food[Thai]"], "was trained without meanings"),
     ],
 )
-def test_what_cannot_be_made_from_others(small_rewriter, capsys, words, told):
-    assert told in complains(capsys, "sample", small_rewriter, *words)
+def test_what_cannot_be_made_from_others(small_rewriter, capsys, words, reported):
+    assert reported in complains(capsys, "sample", small_rewriter, *words)
 
 
 def test_running_text_that_cannot_be_sampled(small_characters, capsys):
     words = ["sample", small_characters]
     assert "--length 0: this model writes 1 to" in complains(capsys, *words, "--length", "0")
-    told = complains(capsys, *words, "--prompt", "food[Italian]")
-    assert "--prompt food[Italian]: this model was trained without meanings" in told
+    reported = complains(capsys, *words, "--prompt", "food[Italian]")
+    assert "--prompt food[Italian]: this model was trained without meanings" in reported
 
 
 # ------------------------------------------------------------------------------ measuring
@@ -189,22 +192,22 @@ def test_measures(small_masked, capsys):
     assert set(found["obeyed"]) == set(found["obeyed_by_real"])
     assert found["blanks"]["filled by the model"]["known_kept"] == 1
     bound = found["bound"]
-    assert set(bound) == {"told", "untold", "2-gram", "4-gram"}
-    assert bound["told"]["tokens"] != bound["untold"]["tokens"]
+    assert set(bound) == {"reported", "unconditional", "2-gram", "4-gram"}
+    assert bound["reported"]["tokens"] != bound["unconditional"]["tokens"]
     # Hardly trained, it is far from the n-grams, and near ln 200 = 5.3.
-    assert bound["4-gram"]["total"] < bound["2-gram"]["total"] + 0.5 < bound["told"]["total"]
-    assert 4 < bound["untold"]["total"] < 5.6
+    assert bound["4-gram"]["total"] < bound["2-gram"]["total"] + 0.5 < bound["reported"]["total"]
+    assert 4 < bound["unconditional"]["total"] < 5.6
 
 
 def test_measures_by_steps(small_masked, capsys):
     words = ["eval", small_masked, STARTER, "--meaning-column", "meaning"]
-    words += ["--held-out-every", 10, "--num", 4, "--by-steps", "2,0", "--untold"]
+    words += ["--held-out-every", 10, "--num", 4, "--by-steps", "2,0", "--unconditional"]
     found = facts(capsys, *words, "--bound", 2)
     assert set(found["by_steps"]) == {"2", "as tokens", "real"} and "samples" not in found
-    for told in found["by_steps"].values():
-        assert {"nats_per_token", "entropy", "distinct_2", "copies"} <= set(told)
+    for reported in found["by_steps"].values():
+        assert {"nats_per_token", "entropy", "distinct_2", "copies"} <= set(reported)
     assert found["by_steps"]["2"]["copies"] == 0
-    assert {"told", "untold"} <= set(found["bound"])
+    assert {"reported", "unconditional"} <= set(found["bound"])
     unknown, heading, *rows = does(capsys, *words).splitlines()
     assert unknown.startswith("unknown to the vocabulary: ")
     assert heading.split() == ["steps", "nats_per_token", "entropy", "distinct_2", "copies",
@@ -217,8 +220,8 @@ def test_measures_of_texts_made_from_others(small_rewriter, capsys):
     assert "--source-column" in complains(capsys, *words)
     found = facts(capsys, *words, "--source-column", "meaning", "--bound", 2)
     assert 0 <= found["samples"]["bleu"] <= 100 and "obeyed" not in found
-    assert found["bound"]["told"]["tokens"] != found["bound"]["untold"]["tokens"]
-    assert "bleu" not in facts(capsys, *words, "--untold")["samples"]
+    assert found["bound"]["reported"]["tokens"] != found["bound"]["unconditional"]["tokens"]
+    assert "bleu" not in facts(capsys, *words, "--unconditional")["samples"]
 
 
 def test_measures_of_running_text(small_characters, tmp_path, capsys):
@@ -229,9 +232,9 @@ def test_measures_of_running_text(small_characters, tmp_path, capsys):
     assert bits["5-gram, told what stands before"]["mean"] < bits["5-gram"]["mean"] < 3
     path = tmp_path / "own.txt"
     path.write_text("The Eagle is a cheap pub.\n\n" * 40)
-    found = facts(capsys, "eval", small_characters, path, "--held-out-share", 0.5, "--bound", 2)
+    found = facts(capsys, "eval", small_characters, path, "--held-out-ratio", 0.5, "--bound", 2)
     assert found["data"] == str(path) and found["stretches"] == 2 and "samples" not in found
-    made = facts(capsys, "eval", small_characters, path, "--held-out-share", 0.5, "--bound", 2,
+    made = facts(capsys, "eval", small_characters, path, "--held-out-ratio", 0.5, "--bound", 2,
                  "--num", 3, "--by-steps", "2,0")["samples"]  # fmt: skip
     assert set(made) == {"2", "as tokens", "real"}
     # The n-gram knows the one sentence, and the model hardly anything.
@@ -240,7 +243,7 @@ def test_measures_of_running_text(small_characters, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--num", "0"], "there is nothing to measure"),
         (["--num", "0", "--bound", "-1"], "there is nothing to measure"),
@@ -251,25 +254,25 @@ def test_measures_of_running_text(small_characters, tmp_path, capsys):
         (["no.csv"], "no such file"),
     ],
 )
-def test_what_cannot_be_measured(small_masked, capsys, words, told):
-    assert told in complains(capsys, "eval", small_masked, *words)
+def test_what_cannot_be_measured(small_masked, capsys, words, reported):
+    assert reported in complains(capsys, "eval", small_masked, *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--blanks", "3"], "--blanks: is of texts that end"),
         (["--by-steps", "3", "--num", "0"], "--by-steps 3: draws samples; set --num above 0"),
         (["--by-steps", "3", "--steps", "4"], "and so does --steps 4"),
         (["--by-steps", "-1"], "--by-steps -1: from 1, and 0 for"),
         (["--num", "-1", "--by-steps", "2"], "set --num above 0"),
-        (["--held-out-share", "1"], "held_out_share 1: give a length from 1 and a share"),
-        (["--held-out-share", "0"], "0 of 93585 characters are held out"),
+        (["--held-out-ratio", "1"], "held_out_ratio 1: give a length from 1 and a share"),
+        (["--held-out-ratio", "0"], "0 of 93585 characters are held out"),
         (["no.txt"], "no such file"),
     ],
 )
-def test_running_text_that_cannot_be_measured(small_characters, capsys, words, told):
-    assert told in complains(capsys, "eval", small_characters, *words)
+def test_running_text_that_cannot_be_measured(small_characters, capsys, words, reported):
+    assert reported in complains(capsys, "eval", small_characters, *words)
 
 
 # ------------------------------------------------------------------------------- training
@@ -277,7 +280,7 @@ def test_running_text_that_cannot_be_measured(small_characters, capsys, words, t
 
 def test_previews_of_samples_are_written_while_it_trains(small_masked, small_rewriter):
     for folder, key in ((small_masked, "meaning"), (small_rewriter, "source")):
-        told = {"food": "Italian"} if key == "meaning" else SOURCE
+        reported = {"food": "Italian"} if key == "meaning" else SOURCE
         written = []
 
         class Writer:
@@ -285,7 +288,9 @@ def test_previews_of_samples_are_written_while_it_trains(small_masked, small_rew
                 written.append((name, len(text.splitlines()), step))
 
         model = md.load(folder)
-        write = preview_masked(model, {"text": ["a pub.", "cheap food."], key: [told, told]})
+        write = preview_masked(
+            model, {"text": ["a pub.", "cheap food."], key: [reported, reported]}
+        )
         write(Writer(), 7)
         assert written == [("original", 2, 0), ("made", 2, 7)]
 

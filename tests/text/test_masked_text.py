@@ -15,12 +15,12 @@ from multidiff.nn.token_denoiser import TokenDenoiser
 from multidiff.text.data.attributes import MeaningTable
 from multidiff.text.data.vocabulary import BLANK, END, PAD, UNKNOWN, with_blanks
 from multidiff.text.masked.model import MaskedText, TokenDomain
-from multidiff.text.request import TextOrder
-from multidiff.text.sampling_config import MASK_SOLVERS, MaskWalk
+from multidiff.text.request import TextRequest
+from multidiff.text.sampling_config import UNMASKING_SAMPLERS, MaskedTextSamplingConfig
 from multidiff.utils.errors import InputError
 
 SIZE = Listed().size
-SOLVERS = tuple(MASK_SOLVERS)
+SAMPLERS = tuple(UNMASKING_SAMPLERS)
 TEXTS = {
     "a": "the eagle is a cheap pub near the river",
     "b": "the cafe serves nice food near a river",
@@ -30,13 +30,13 @@ TEXTS = {
 LENGTHS = {name: len(text.split()) for name, text in TEXTS.items()}
 
 
-def small_model(length=12, seed=0, walk=None, drop_condition=0.0, **options):
+def small_model(length=12, seed=0, sampling=None, drop_condition=0.0, **options):
     torch.manual_seed(seed)
     domain = TokenDomain(Listed(), length, **options)
     reads = max(1, domain.source_length)
     denoiser = TokenDenoiser(SIZE, 32, 2, 4, length, sources=domain.sources, source_length=reads)
     process = MaskProcess(SIZE, LogLinearMasks())
-    return MaskedText(domain, process, denoiser, walk, drop_condition)
+    return MaskedText(domain, process, denoiser, sampling, drop_condition)
 
 
 class Blind(nn.Module):
@@ -48,8 +48,8 @@ class Blind(nn.Module):
         super().__init__()
         self.size, self.logits = len(logits), logits
 
-    def forward(self, noisy, level, condition=None):
-        return self.logits.expand(*noisy.shape, -1)
+    def forward(self, xt, level, condition=None):
+        return self.logits.expand(*xt.shape, -1)
 
 
 def blind_model(logits, schedule=None, **options):
@@ -59,8 +59,8 @@ def blind_model(logits, schedule=None, **options):
 
 def known_of(model, text):
     found = with_blanks(model.domain.vocabulary, text)
-    known = {place: number for place, number in enumerate(found) if number is not None}
-    return TextOrder(known=known, length=len(found))
+    known = {position: number for position, number in enumerate(found) if number is not None}
+    return TextRequest(known=known, length=len(found))
 
 
 # ------------------------------------------------------------------------------- learning
@@ -82,25 +82,27 @@ def learned():
 
 def test_one_batch_is_learned_by_heart(learned):
     texts, names = [*TEXTS.values()], [{"which": name} for name in TEXTS]
-    told = learned.nats_per_token(texts, names)
-    untold = learned.nats_per_token(texts, [{}] * 4)
-    assert told["tokens"] < 0.03
+    reported = learned.nats_per_token(texts, names)
+    unconditional = learned.nats_per_token(texts, [{}] * 4)
+    assert reported["tokens"] < 0.03
     # Two texts have one length: to tell which it is costs ln 2 for both, of 31 tokens in all.
-    assert 2 * math.log(2) / 31 - 0.02 < untold["tokens"] < 2 * math.log(2) / 31 + 0.05
+    assert 2 * math.log(2) / 31 - 0.02 < unconditional["tokens"] < 2 * math.log(2) / 31 + 0.05
     # Lengths are 3, 9 twice and 10: at best 1.5 ln 2 for each text; untrained ln 13.
-    assert 6 * math.log(2) / 31 < untold["length"] == told["length"] < 3 * math.log(13) / 31
+    assert (
+        6 * math.log(2) / 31 < unconditional["length"] == reported["length"] < 3 * math.log(13) / 31
+    )
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_what_was_learned_is_said_when_it_is_asked_for(learned, solver):
-    orders = [TextOrder({"which": name}, length=length) for name, length in LENGTHS.items()]
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_was_learned_is_said_when_it_is_asked_for(learned, sampler):
+    requests = [TextRequest({"which": name}, length=length) for name, length in LENGTHS.items()]
     for steps in (4, 24):
-        made = learned.generate(orders, solver=solver, temperature=0, steps=steps)
+        made = learned.generate(requests, sampler=sampler, temperature=0, steps=steps)
         assert made == list(TEXTS.values())
 
 
 def test_told_nothing_it_says_one_or_the_other(learned):
-    made = learned.generate([TextOrder(length=LENGTHS["b"])] * 40, temperature=0.4)
+    made = learned.generate([TextRequest(length=LENGTHS["b"])] * 40, temperature=0.4)
     assert min(made.count(TEXTS["b"]), made.count(TEXTS["c"])) >= 8
 
 
@@ -112,44 +114,51 @@ def test_the_words_around_a_blank_are_enough(learned):
 # ------------------------------------------------------------------- what is asked is had
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_known_tokens_are_there_at_every_step_and_blanks_are_words(solver):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_known_tokens_are_there_at_every_step_and_blanks_are_words(sampler):
     model = small_model()
-    order = known_of(model, f"the {BLANK} serves {BLANK} {BLANK} food")
+    request = known_of(model, f"the {BLANK} serves {BLANK} {BLANK} food")
     states = []
     texts = model.generate(
-        [order] * 5, solver=solver, steps=6, on_step=lambda number, state: states.append(state)
+        [request] * 5, sampler=sampler, steps=6, on_step=lambda number, state: states.append(state)
     )
     assert len(states) == 6
     for state in states:
-        for place, number in {**order.known, order.length: END}.items():
-            assert (state[:, place] == number).all()
-        assert (state[:, order.length + 1 :] == PAD).all()
-        found = state[:, : order.length]
+        for position, number in {**request.known, request.length: END}.items():
+            assert (state[:, position] == number).all()
+        assert (state[:, request.length + 1 :] == PAD).all()
+        found = state[:, : request.length]
         assert not torch.isin(found, torch.tensor([PAD, END, UNKNOWN])).any()
     for text in texts:
         numbers = model.domain.vocabulary.numbers(text)
-        assert {place: numbers[place] for place in order.known} == order.known
-        assert len(numbers) == order.length and min(numbers) > UNKNOWN
+        assert {position: numbers[position] for position in request.known} == request.known
+        assert len(numbers) == request.length and min(numbers) > UNKNOWN
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_what_is_never_written_is_not_written_even_where_the_network_wants_it(solver):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_is_never_written_is_not_written_even_where_the_network_wants_it(sampler):
     logits = torch.zeros(SIZE)
     logits[[PAD, END, UNKNOWN]] = 30.0
     model = blind_model(logits)
-    for text in model.generate([TextOrder(length=7)] * 4, solver=solver):
+    for text in model.generate([TextRequest(length=7)] * 4, sampler=sampler):
         assert len(text.split()) == 7 and "?" not in text
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_text_i_alone_is_text_i_in_a_batch(solver):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_text_i_alone_is_text_i_in_a_batch(sampler):
     model = small_model()
-    orders = [TextOrder(length=5), TextOrder(), known_of(model, f"a {BLANK}"), TextOrder(length=5)]
-    how = {"solver": solver, "steps": 5, "temperature": 0.9, "nucleus": 0.95}
-    together = model.generate(orders, seed=3, **how)
-    assert together == model.generate(orders[::-1], seed=[6, 5, 4, 3], batch_size=2, **how)[::-1]
-    assert [model.generate([one], seed=3 + i, **how)[0] for i, one in enumerate(orders)] == together
+    requests = [
+        TextRequest(length=5),
+        TextRequest(),
+        known_of(model, f"a {BLANK}"),
+        TextRequest(length=5),
+    ]
+    how = {"sampler": sampler, "steps": 5, "temperature": 0.9, "top_p": 0.95}
+    together = model.generate(requests, seed=3, **how)
+    assert together == model.generate(requests[::-1], seed=[6, 5, 4, 3], batch_size=2, **how)[::-1]
+    assert [
+        model.generate([one], seed=3 + i, **how)[0] for i, one in enumerate(requests)
+    ] == together
     assert together[0] != together[3]
 
 
@@ -158,8 +167,8 @@ def test_ends_stand_where_the_length_says(length):
     model = small_model()
     states = []
     texts = model.generate(
-        [TextOrder(length=length)] * 3,
-        solver="confidence",
+        [TextRequest(length=length)] * 3,
+        sampler="confidence",
         on_step=lambda number, state: states.append(state),
     )
     assert [len(text.split()) for text in texts] == [length] * 3
@@ -170,7 +179,7 @@ def test_the_surest_first_makes_whole_texts():
     """Where a network is surest of the end, texts still are as long as they are to be."""
     logits = torch.zeros(SIZE)
     logits[END] = 9.0
-    texts = blind_model(logits).generate([TextOrder()] * 8, solver="confidence", temperature=0)
+    texts = blind_model(logits).generate([TextRequest()] * 8, sampler="confidence", temperature=0)
     assert all(texts) and len(set(map(len, texts))) > 1
 
 
@@ -181,48 +190,51 @@ def test_as_many_steps_as_the_canvas_has_places_or_as_many_as_are_asked_for():
     def steps(model, **how):
         numbers = []
         model.generate(
-            [TextOrder(length=9)], on_step=lambda number, _: numbers.append(number), **how
+            [TextRequest(length=9)], on_step=lambda number, _: numbers.append(number), **how
         )
         return len(numbers)
 
     assert steps(small_model()) == 12  # 10 tokens on a canvas of 16, of which the model reads 12
     assert steps(small_model(), steps=3) == 3
-    assert steps(small_model(walk=MaskWalk(steps=5))) == 5
-    assert steps(small_model(walk=MaskWalk(steps=5)), steps=20) == 20
+    assert steps(small_model(sampling=MaskedTextSamplingConfig(steps=5))) == 5
+    assert steps(small_model(sampling=MaskedTextSamplingConfig(steps=5)), steps=20) == 20
 
 
 def test_the_walks_own_ways_are_taken_where_nobody_says_otherwise():
-    orders = [TextOrder(length=8)] * 4
-    plain, own = small_model(), small_model(walk=MaskWalk(4, solver="remasking", temperature=0.5))
-    how = {"steps": 4, "solver": "remasking", "temperature": 0.5}
-    assert own.generate(orders) == plain.generate(orders, **how) != plain.generate(orders)
+    requests = [TextRequest(length=8)] * 4
+    plain, own = (
+        small_model(),
+        small_model(sampling=MaskedTextSamplingConfig(4, sampler="remasking", temperature=0.5)),
+    )
+    how = {"steps": 4, "sampler": "remasking", "temperature": 0.5}
+    assert own.generate(requests) == plain.generate(requests, **how) != plain.generate(requests)
 
 
 def test_a_small_nucleus_and_no_temperature_take_the_likeliest():
     model = small_model()
-    orders = [TextOrder(length=8)] * 4
-    how = {"solver": "confidence", "steps": 4}
-    sure = model.generate(orders, temperature=0, **how)
-    assert sure == model.generate(orders, nucleus=1e-6, **how) != model.generate(orders, **how)
+    requests = [TextRequest(length=8)] * 4
+    how = {"sampler": "confidence", "steps": 4}
+    sure = model.generate(requests, temperature=0, **how)
+    assert sure == model.generate(requests, top_p=1e-6, **how) != model.generate(requests, **how)
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "reported"),
     [
         ({"steps": 0}, "--steps 0: from 1 to 10000"),
-        ({"solver": "ddpm"}, "no solver 'ddpm': one of ancestral, confidence, random, remasking"),
+        ({"sampler": "ddpm"}, "no sampler 'ddpm': one of ancestral, confidence, random, remasking"),
         ({"temperature": -1}, "--temperature -1: 0"),
         ({"temperature": math.nan}, "--temperature nan: 0"),
         ({"temperature": math.inf}, "--temperature inf: 0"),
-        ({"nucleus": 0}, "--nucleus 0: above 0"),
-        ({"nucleus": 1.5}, "--nucleus 1.5: above 0, up to 1"),
-        ({"guidance": -1}, "--guidance -1: 0 or more"),
-        ({"candidates": 0}, "--candidates 0: at least 1"),
+        ({"top_p": 0}, "--top-p 0: above 0"),
+        ({"top_p": 1.5}, "--top-p 1.5: above 0, up to 1"),
+        ({"guidance_scale": -1}, "--guidance-scale -1: 0 or more"),
+        ({"num_candidates": 0}, "--num-candidates 0: at least 1"),
     ],
 )
-def test_walks_that_cannot_be(how, told):
-    with pytest.raises(InputError, match=told):
-        small_model().generate([TextOrder()], **how)
+def test_walks_that_cannot_be(how, reported):
+    with pytest.raises(InputError, match=reported):
+        small_model().generate([TextRequest()], **how)
 
 
 # ---------------------------------------------------------------------------- conditions
@@ -231,30 +243,30 @@ def test_walks_that_cannot_be(how, told):
 def conditional(kind):
     if kind == "meaning":
         model = small_model(meanings=MeaningTable({"food": ("Italian", "French")}))
-        return model, TextOrder({"food": "French"}, length=8)
-    return small_model(source_length=6), TextOrder(source="the eagle serves food", length=8)
+        return model, TextRequest({"food": "French"}, length=8)
+    return small_model(source_length=6), TextRequest(source="the eagle serves food", length=8)
 
 
 @pytest.mark.parametrize("kind", ["meaning", "source"])
 def test_conditions_are_read(kind):
-    model, order = conditional(kind)
-    told, untold = [order] * 6, [TextOrder(length=8)] * 6
-    assert model.generate(told) != model.generate(untold)
-    sources = [order.source] * 2 if order.source else []
+    model, request = conditional(kind)
+    reported, unconditional = [request] * 6, [TextRequest(length=8)] * 6
+    assert model.generate(reported) != model.generate(unconditional)
+    sources = [request.source] * 2 if request.source else []
     texts = ["a pub near the river", "nice food"]
-    with_it = model.nats_per_token(texts, [order.meaning] * 2, sources=sources)
+    with_it = model.nats_per_token(texts, [request.meaning] * 2, sources=sources)
     without = model.nats_per_token(texts, [{}] * 2)
     assert with_it["tokens"] != without["tokens"] and with_it["length"] == without["length"]
 
 
 @pytest.mark.parametrize("kind", ["meaning", "source"])
 def test_guidance_of_1_is_none_and_more_changes_what_is_told_something(kind):
-    model, order = conditional(kind)
-    told, untold = [order] * 6, [TextOrder(length=8)] * 6
-    assert model.generate(told, guidance=1.0) == model.generate(told)
-    assert model.generate(told, guidance=8.0) != model.generate(told)
-    assert model.generate(told, guidance=0.0) == model.generate(untold)
-    assert model.generate(untold, guidance=8.0) == model.generate(untold)
+    model, request = conditional(kind)
+    reported, unconditional = [request] * 6, [TextRequest(length=8)] * 6
+    assert model.generate(reported, guidance_scale=1.0) == model.generate(reported)
+    assert model.generate(reported, guidance_scale=8.0) != model.generate(reported)
+    assert model.generate(reported, guidance_scale=0.0) == model.generate(unconditional)
+    assert model.generate(unconditional, guidance_scale=8.0) == model.generate(unconditional)
 
 
 # --------------------------------------------------------------------------- running text
@@ -265,28 +277,28 @@ def test_running_text_is_written_in_blocks_that_are_told_what_stands_before():
     reads = []
     forward = model.denoiser.forward
 
-    def noted(noisy, level, condition=None):
-        reads.append(noisy.clone())
-        return forward(noisy, level, condition)
+    def noted(xt, level, condition=None):
+        reads.append(xt.clone())
+        return forward(xt, level, condition)
 
     model.denoiser.forward = noted
-    order = TextOrder(known={0: 3, 17: 4}, length=21)
-    (text,) = model.generate([order])
+    request = TextRequest(known={0: 3, 17: 4}, length=21)
+    (text,) = model.generate([request])
     numbers = model.domain.vocabulary.numbers(text)
     assert len(numbers) == 21 and numbers[0] == 3 and numbers[17] == 4 and min(numbers) > UNKNOWN
     assert {read.shape[1] for read in reads} == {8}
     # The last stretch lies on places 16 to 23, of which three are no text.
     last = reads[-1][0].tolist()
     assert last[:4] == numbers[16:20] and last[5:] == [PAD] * 3
-    assert model.generate([TextOrder(length=21)] * 2)[1:] == model.generate(
-        [TextOrder(length=21)], seed=1
+    assert model.generate([TextRequest(length=21)] * 2)[1:] == model.generate(
+        [TextRequest(length=21)], seed=1
     )
 
 
 @pytest.mark.parametrize("length", [1, 3, 8, 9, 50])
 def test_running_text_is_of_any_length(length):
     model = small_model(length=8, ends=False)
-    for text in model.generate([TextOrder(length=length)] * 2, steps=2):
+    for text in model.generate([TextRequest(length=length)] * 2, steps=2):
         assert len(text.split()) == length
 
 
@@ -301,9 +313,9 @@ def model_of_blocks(block=2, length=8, reads=None, drop_condition=0.0, **options
 @pytest.mark.parametrize("steps", [None, 1])
 def test_blocks_are_found_one_after_the_other(steps):
     model, states = model_of_blocks(), []
-    order = TextOrder(known={0: 3, 9: 4}, length=11)
+    request = TextRequest(known={0: 3, 9: 4}, length=11)
     (text,) = model.generate(
-        [order], steps=steps, on_step=lambda number, tokens: states.append(tokens[0].tolist())
+        [request], steps=steps, on_step=lambda number, tokens: states.append(tokens[0].tolist())
     )
     numbers = model.domain.vocabulary.numbers(text)
     assert len(numbers) == 11 and numbers[0] == 3 and numbers[9] == 4 and min(numbers) > UNKNOWN
@@ -316,8 +328,8 @@ def test_blocks_are_found_one_after_the_other(steps):
 
 def test_equal_seeds_give_equal_texts_in_blocks_alone_and_beside_others():
     model = model_of_blocks()
-    both = model.generate([TextOrder(length=21), TextOrder(length=23)], seed=3)
-    assert model.generate([TextOrder(length=23)], seed=4) == both[1:]
+    both = model.generate([TextRequest(length=21), TextRequest(length=23)], seed=3)
+    assert model.generate([TextRequest(length=23)], seed=4) == both[1:]
 
 
 def test_blocks_are_learned_by_heart_and_cost_little_then():
@@ -334,7 +346,7 @@ def test_blocks_are_learned_by_heart_and_cost_little_then():
     assert float(torch.exp(-found["tokens"]).sum()) > 0.9
     # The first block tells which of the two it is, so what stands behind it is free.
     assert bool((model.nats(texts, [{}] * 2, known=4)["tokens"] < 0.1).all())
-    made = model.generate([TextOrder(length=12)] * 24)
+    made = model.generate([TextRequest(length=12)] * 24)
     assert set(texts) <= set(made) and sum(text in texts for text in made) >= 20
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable, nearest
+from multidiff.text.data.attributes import UNSPECIFIED, MeaningTable, nearest
 from multidiff.utils.errors import InputError
 
 ATTRIBUTES = {"food": ("Italian", "French"), "area": ("riverside", "city centre")}
@@ -16,7 +16,7 @@ def test_every_value_and_every_absence_has_a_number_of_its_own():
     assert sorted(numbers) == list(range(TABLE.size)) and TABLE.size == 6
     assert TABLE.whole({}) == [0, 3]
     assert TABLE.whole({"area": "city centre"}) == [0, 5]
-    assert TABLE.partial({"area": "city centre"}) == [LEFT_OPEN, 5]
+    assert TABLE.partial({"area": "city centre"}) == [UNSPECIFIED, 5]
 
 
 @given(st.dictionaries(st.sampled_from(["food", "area"]), st.integers(0, 1)))
@@ -24,22 +24,22 @@ def test_whole_and_partial_agree_on_what_is_said(choice):
     meaning = {name: ATTRIBUTES[name][value] for name, value in choice.items()}
     whole, partial = TABLE.whole(meaning), TABLE.partial(meaning)
     for name, full, part in zip(ATTRIBUTES, whole, partial, strict=True):
-        assert part == (full if name in meaning else LEFT_OPEN)
+        assert part == (full if name in meaning else UNSPECIFIED)
         assert (full == TABLE.absent[name]) == (name not in meaning)
 
 
 @pytest.mark.parametrize(
-    ("meaning", "told"),
+    ("meaning", "reported"),
     [
         ({"foods": "x"}, "foods=x: no such attribute; did you mean food?"),
         ({"food": "italian"}, "food=italian: food has no such value; did you mean Italian?"),
         ({"food": "zzz"}, "food=zzz: food has no such value; there are Italian, French"),
     ],
 )
-def test_what_it_does_not_know(meaning, told):
+def test_what_it_does_not_know(meaning, reported):
     with pytest.raises(InputError) as fault:
         TABLE.whole(meaning)
-    assert str(fault.value) == told
+    assert str(fault.value) == reported
 
 
 def test_of_many_words_the_first_are_named():

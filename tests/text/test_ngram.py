@@ -36,15 +36,15 @@ def formula(sentences, order, history, event):
     seen = Counter()
     for sentence in sentences:
         padded = [START] * (order - 1) + list(sentence) + [END]
-        for place in range(order - 1, len(padded)):
-            if padded[place - len(history) : place] == list(history):
-                seen[padded[place]] += 1
+        for position in range(order - 1, len(padded)):
+            if padded[position - len(history) : position] == list(history):
+                seen[padded[position]] += 1
     shorter = formula(sentences, order, history[1:] if history else None, event)
     kinds = len(seen)
     return (seen[event] + kinds * shorter) / (seen.total() + kinds) if seen else shorter
 
 
-def shares(model, beginning):
+def ratios(model, beginning):
     return dict(zip([END, "unknown", *model.tokens], model.distribution(beginning), strict=True))
 
 
@@ -55,12 +55,12 @@ def test_a_tiny_corpus_by_hand():
     """Events a 2, b 1, END 2, UNKNOWN 0: the unigram adds 3 kinds at 1/4 to a count of 5."""
     unigram, bigram = NGramModel(TINY, order=1), NGramModel(TINY, order=2)
     single = {"a": 2.75 / 8, "b": 1.75 / 8, END: 2.75 / 8, "unknown": 0.75 / 8}
-    assert shares(unigram, []) == pytest.approx(single)
-    opening = {word: (2 * (word == "a") + share) / 3 for word, share in single.items()}
-    assert shares(bigram, []) == pytest.approx(opening)
-    after = {w: ((w in ("b", END)) + 2 * share) / 4 for w, share in single.items()}
-    assert shares(bigram, ["a"]) == pytest.approx(after)
-    assert shares(bigram, ["never seen"]) == pytest.approx(single)
+    assert ratios(unigram, []) == pytest.approx(single)
+    opening = {word: (2 * (word == "a") + ratio) / 3 for word, ratio in single.items()}
+    assert ratios(bigram, []) == pytest.approx(opening)
+    after = {w: ((w in ("b", END)) + 2 * ratio) / 4 for w, ratio in single.items()}
+    assert ratios(bigram, ["a"]) == pytest.approx(after)
+    assert ratios(bigram, ["never seen"]) == pytest.approx(single)
     assert bigram.nats(["a", "b"]) == pytest.approx(
         [-math.log(opening["a"]), -math.log(after["b"]), -math.log((1 + single[END]) / 2)]
     )
@@ -73,17 +73,17 @@ def test_every_probability_is_the_formulas(sentences, order, sentence):
     model = NGramModel(sentences, order)
     padded = [START] * (order - 1) + sentence + [END]
     truth = [
-        formula(sentences, order, padded[place - order + 1 : place], padded[place])
-        for place in range(order - 1, len(padded))
+        formula(sentences, order, padded[position - order + 1 : position], padded[position])
+        for position in range(order - 1, len(padded))
     ]
-    assert model.nats(sentence) == pytest.approx([-math.log(share) for share in truth], rel=1e-12)
+    assert model.nats(sentence) == pytest.approx([-math.log(ratio) for ratio in truth], rel=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
 @given(SENTENCES, st.integers(1, 4), st.lists(st.sampled_from("abcx"), max_size=6))
 def test_probabilities_sum_to_one(sentences, order, beginning):
     model = NGramModel(sentences, order)
-    found = shares(model, beginning)
+    found = ratios(model, beginning)
     assert sum(found.values()) == pytest.approx(1, abs=1e-12)
     assert min(found.values()) > 0
     sentence = [*beginning, "a"]
@@ -122,7 +122,7 @@ def test_order_tells_text_from_its_shuffle():
 
 
 def test_numbers_are_tokens_too():
-    numbers = {token: place for place, token in enumerate(NGramModel(PETS).tokens)}
+    numbers = {token: position for position, token in enumerate(NGramModel(PETS).tokens)}
     coded = [[numbers[token] for token in sentence] for sentence in PETS]
     model = NGramModel(coded, order=3)
     assert model.tokens == list(range(len(numbers)))
@@ -145,9 +145,9 @@ def test_samples_follow_the_probabilities():
     model = NGramModel(TINY, order=2)
     rng = np.random.default_rng(0)
     made = [tuple(model.sample(rng, longest=50)) for _ in range(4000)]
-    known = {w: share for w, share in shares(model, []).items() if w != "unknown"}
-    for word, share in known.items():
-        wanted = share / sum(known.values())
+    known = {w: ratio for w, ratio in ratios(model, []).items() if w != "unknown"}
+    for word, ratio in known.items():
+        wanted = ratio / sum(known.values())
         found = sum((sentence[0] if sentence else END) == word for sentence in made) / len(made)
         assert abs(found - wanted) < 4 * math.sqrt(wanted * (1 - wanted) / len(made))
     assert {token for sentence in made for token in sentence} == {"a", "b"}
@@ -173,12 +173,12 @@ def whole(model, sentence):
 def test_a_lone_blank_takes_the_word_that_fits_best(order):
     model = NGramModel(PETS, order)
     for sentence in [*PETS, ["a", "strange", "dog", "sat"]]:
-        for place in range(len(sentence)):
-            tries = [[*sentence[:place], t, *sentence[place + 1 :]] for t in model.tokens]
+        for position in range(len(sentence)):
+            tries = [[*sentence[:position], t, *sentence[position + 1 :]] for t in model.tokens]
             best = min(tries, key=lambda made: whole(model, made))
-            asked = [*sentence[:place], None, *sentence[place + 1 :]]
+            asked = [*sentence[:position], None, *sentence[position + 1 :]]
             assert whole(model, model.fill(asked)) == pytest.approx(whole(model, best), rel=1e-12)
-            assert asked[place] is None
+            assert asked[position] is None
 
 
 def test_a_lone_blank_draws_by_the_probability_of_the_sentence():
@@ -187,9 +187,9 @@ def test_a_lone_blank_draws_by_the_probability_of_the_sentence():
     weights = np.exp([-whole(model, made) for made in tries])
     rng = np.random.default_rng(0)
     found = Counter(model.fill(["the", None, "sat"], rng)[1] for _ in range(2000))
-    for token, share in zip(model.tokens, weights / weights.sum(), strict=True):
-        deviation = math.sqrt(share * (1 - share) / 2000)
-        assert abs(found[token] / 2000 - share) < 4 * deviation
+    for token, ratio in zip(model.tokens, weights / weights.sum(), strict=True):
+        std = math.sqrt(ratio * (1 - ratio) / 2000)
+        assert abs(found[token] / 2000 - ratio) < 4 * std
 
 
 def test_both_sides_of_a_blank_count():

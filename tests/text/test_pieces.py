@@ -72,11 +72,11 @@ def test_the_policy_of_pieces(trained):
 
 def test_the_same_texts_make_the_same_pieces(trained, tmp_path):
     again = SentencePieceVocabulary(SIZE, trained.source, kind=trained.kind)
-    assert again.files() == trained.files()
-    (text,) = trained.files().values()
+    assert again.assets() == trained.assets()
+    (text,) = trained.assets().values()
     assert text.isascii()
     shipped = SentencePieceVocabulary(SIZE)
-    shipped.settle(kept(trained, tmp_path / "model"))
+    shipped.load_assets(kept(trained, tmp_path / "model"))
     assert [shipped.numbers(text) for text in TEXTS] == [trained.numbers(text) for text in TEXTS]
 
 
@@ -132,7 +132,7 @@ def test_a_model_of_ones_own(own_model, tmp_path):
     assert vocabulary.numbers("d")[-1] == UNKNOWN
     assert vocabulary.text([*vocabulary.numbers("the"), UNKNOWN]) == "the ⁇ "
     shipped = SentencePieceVocabulary(vocabulary.size, model="not/there.model")
-    shipped.settle(kept(vocabulary, tmp_path / "model"))
+    shipped.load_assets(kept(vocabulary, tmp_path / "model"))
     assert shipped.numbers("the dog sat") == vocabulary.numbers("the dog sat")
 
 
@@ -150,7 +150,7 @@ def test_faults_of_a_given_model(own_model, tmp_path):
     with pytest.raises(InputError, match=rf"own\.model: has {held} .* size {held + 3}, not 99"):
         SentencePieceVocabulary(99, model=path).numbers("a")
     with pytest.raises(InputError, match=r"gone\.model: no such file"):
-        SentencePieceVocabulary(99, model=str(tmp_path / "gone.model")).files()
+        SentencePieceVocabulary(99, model=str(tmp_path / "gone.model")).assets()
     (tmp_path / "bad.model").write_bytes(b"no model")
     with pytest.raises(InputError, match=r"bad\.model: is no SentencePiece model"):
         SentencePieceVocabulary(99, model=str(tmp_path / "bad.model")).text([])
@@ -164,7 +164,7 @@ def test_faults_of_a_given_model(own_model, tmp_path):
 def test_a_faulty_file_beside_the_weights(tmp_path, content):
     (tmp_path / "sentencepiece.txt").write_text(content)
     with pytest.raises(InputError, match=r"sentencepiece\.txt: is no SentencePiece model"):
-        SentencePieceVocabulary(99).settle(tmp_path)
+        SentencePieceVocabulary(99).load_assets(tmp_path)
 
 
 # ---------------------------------------------------------------------------- Hugging Face
@@ -228,7 +228,7 @@ def test_word_pieces_without_the_special_ones(folder_of, tmp_path):
     assert vocabulary.text([3, UNKNOWN]) == "the [UNK]"
     assert with_blanks(vocabulary, "the [MASK] sat") == [3, None, 6]
     shipped = HuggingFaceVocabulary(8, "not/there")
-    shipped.settle(kept(vocabulary, tmp_path / "model"))
+    shipped.load_assets(kept(vocabulary, tmp_path / "model"))
     assert shipped.numbers("The cats sat.") == [3, 4, 5, 6, 7]
 
 
@@ -268,7 +268,7 @@ def test_faults_of_a_tokenizer(folder_of, tmp_path):
     with pytest.raises(InputError, match=r"tokenizer\.json: no such file; name a folder"):
         HuggingFaceVocabulary(8, str(tmp_path)).numbers("a")
     with pytest.raises(InputError, match=r"tokenizer\.json: the model's folder holds none"):
-        HuggingFaceVocabulary(8).files()
+        HuggingFaceVocabulary(8).assets()
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match=r"tokenizer\.json: is no tokenizer"):
-        HuggingFaceVocabulary(8).settle(tmp_path)
+        HuggingFaceVocabulary(8).load_assets(tmp_path)

@@ -16,16 +16,16 @@ from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Span, a
 from multidiff.core.edit.process import EditProcess
 from multidiff.core.random import generators
 from multidiff.text.data.vocabulary import END, FIRST, WordVocabulary
-from multidiff.text.diffuser.drafts import Drafts, Stream, marks_of
-from multidiff.text.diffuser.mbr import least_risk, settled
+from multidiff.text.diffuser.drafts import DecoderInput, Drafts, edit_tags_of
+from multidiff.text.diffuser.mbr import mbr, settled
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.diffuser.reviser import Reviser
-from multidiff.text.diffuser.sampling_config import EditWalk, choose
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig, choose
 from multidiff.text.diffuser.tagging import Odds, Tagging
-from multidiff.text.diffuser.task import Lesson, lesson_losses
+from multidiff.text.diffuser.task import EditBatch, edit_losses
 from multidiff.text.domain import UNWRITTEN, TextDomain
-from multidiff.text.request import TextOrder, candidate_seeds
+from multidiff.text.request import TextRequest, candidate_seeds
 from multidiff.utils.errors import InputError
 
 TEXTS = st.lists(st.integers(FIRST, 9), max_size=12)
@@ -39,21 +39,21 @@ class Numbers:
     size = SIZE
 
 
-def reviser(editor, **walk):
-    return Reviser(TextDomain(Numbers(), 20), editor, EditWalk(**walk))
+def reviser(editor, **sampling):
+    return Reviser(TextDomain(Numbers(), 20), editor, EditSamplingConfig(**sampling))
 
 
-def revised(editor, draft, seed=0, **walk):
+def revised(editor, draft, seed=0, **sampling):
     """The history of one draft."""
-    (history,) = histories(editor, [draft], seed, **walk)
+    (history,) = histories(editor, [draft], seed, **sampling)
     return history
 
 
-def histories(editor, drafts, seed=0, **walk):
+def histories(editor, drafts, seed=0, **sampling):
     """Those of several."""
-    count = walk.get("candidates", 1)
+    count = sampling.get("num_candidates", 1)
     rngs = [generators(candidate_seeds(seed + row, count)) for row in range(len(drafts))]
-    return reviser(editor, **walk)(drafts, [TextOrder()] * len(drafts), rngs)
+    return reviser(editor, **sampling)(drafts, [TextRequest()] * len(drafts), rngs)
 
 
 def moody(length=12, **options):
@@ -71,7 +71,7 @@ class Known:
     marks: object = None
     rows: torch.Tensor | None = None
 
-    places = property(lambda self: self.drafts.tokens)
+    hidden = property(lambda self: self.drafts.tokens)
 
     def __getitem__(self, rows):
         return Known(self.drafts, self.marks, rows)
@@ -93,8 +93,8 @@ class Oracle:
         return align(real, self.target).passages()
 
     def tags(self, known):
-        places = known.drafts.tokens.shape[1]
-        sure = torch.rand(1, places, 3, generator=generators([7])[0])
+        positions = known.drafts.tokens.shape[1]
+        sure = torch.rand(1, positions, 3, generator=generators([7])[0])
         tags, gaps = sure.clone(), -10 - sure[:, :, 0]
         tags[0, :, KEEP] += 10
         for span in self.script(known):
@@ -114,7 +114,7 @@ class Oracle:
         logits = torch.full((*stream.read.shape, SIZE), -FAR)
         for row, read in enumerate(stream.read.tolist()):
             last = int(stream.real[row].sum()) - 1
-            start = max(place for place in range(last + 1) if read[place] == END)
+            start = max(position for position in range(last + 1) if read[position] == END)
             wanted = self.span(known, int(stream.slots[row, last]), int(stream.kinds[row, last]))
             logits[row, last, [*wanted, END][last - start]] = 0
         return logits
@@ -139,19 +139,19 @@ def test_what_the_tagger_and_the_writer_know_comes_in_one_revision(draft, target
 @settings(max_examples=60, deadline=None)
 def test_an_even_pace_takes_as_many_revisions_as_there_are(draft, target, steps):
     edits = len(align(draft, target).passages())
-    history = revised(Oracle(target), draft, steps=steps, pace="even")
+    history = revised(Oracle(target), draft, steps=steps, edits_per_step="even")
     assert [*history[-1].tokens] == target
     assert len(history) - 1 == min(edits, steps)
 
 
 def test_the_surest_edits_come_first():
     draft, target = [3, 4, 5, 4, 6, 4, 8], [7, 4, 7, 4, 7, 4, 7]
-    history = revised(Oracle(target), draft, steps=2, pace="even")
+    history = revised(Oracle(target), draft, steps=2, edits_per_step="even")
     sure = torch.rand(1, 8, 3, generator=generators([7])[0])[0, 1:]
     sure[:, REPLACE] += 10
     surety = sure[:, [REPLACE, DELETE]].logsumexp(dim=1) - sure[:, KEEP]
     surest = 2 * surety[::2].topk(2).indices
-    changed = [place for place in range(7) if history[1].tokens[place] == 7]
+    changed = [position for position in range(7) if history[1].tokens[position] == 7]
     assert changed == sorted(surest.tolist())
 
 
@@ -180,14 +180,14 @@ class Book:
         return [tuple(tokens[real].tolist()[1:]) for tokens, real in pairs]
 
     def tags(self, known):
-        rows, places = known.drafts.tokens.shape
-        tags = torch.tensor([1.0, 0, 0]).expand(rows, places, 3).clone()
-        gaps = torch.zeros(rows, places)
+        rows, positions = known.drafts.tokens.shape
+        tags = torch.tensor([1.0, 0, 0]).expand(rows, positions, 3).clone()
+        gaps = torch.zeros(rows, positions)
         for row, text in enumerate(self.texts(known)):
-            for place, shares in enumerate(self.wanted.get(text, ())):
-                tags[row, place + 1] = torch.tensor(shares)
-            for place, share in enumerate(self.filled.get(text, ())):
-                gaps[row, place] = share
+            for position, ratios in enumerate(self.wanted.get(text, ())):
+                tags[row, position + 1] = torch.tensor(ratios)
+            for position, ratio in enumerate(self.filled.get(text, ())):
+                gaps[row, position] = ratio
         return tags.log().clamp(min=-FAR), torch.logit(gaps.double()).clamp(-FAR, FAR)
 
     def write(self, known, stream, memory=None):
@@ -195,11 +195,11 @@ class Book:
         texts = self.texts(known)
         for row, read in enumerate(stream.read.tolist()):
             last = int(stream.real[row].sum()) - 1
-            start = max(place for place in range(last + 1) if read[place] == END)
+            start = max(position for position in range(last + 1) if read[position] == END)
             begun = tuple(read[start + 1 : last + 1])
             pages = self.words.get((texts[int(known.rows[row])], begun), self.words.get(begun, {}))
-            for token, share in (pages or {END: 1.0}).items():
-                logits[row, last, token] = math.log(share)
+            for token, ratio in (pages or {END: 1.0}).items():
+                logits[row, last, token] = math.log(ratio)
         return logits
 
 
@@ -227,7 +227,7 @@ FORKED = {
 
 def test_a_second_beam_sees_past_the_first_revision():
     book = Book(FORKED, tags={(9,): [(0.0, 1.0, 0.0)]}, gaps={(3,): (0.0, 0.9), (4,): (0.0, 0.9)})
-    one, two = revised(book, [9], beam=2), revised(book, [9], beam=2, revisions=2)
+    one, two = revised(book, [9], beam=2), revised(book, [9], beam=2, revision_beams=2)
     assert [step.tokens for step in one] == [(9,), (3,), (3, 5)]
     assert [step.tokens for step in two] == [(9,), (4,), (4, 5)]
     assert one[-1].score == pytest.approx(math.log(0.6 * 0.9 * 0.4))
@@ -239,9 +239,9 @@ def test_ways_to_the_same_text_are_one():
     words = {((9,), ()): {3: 0.5, 4: 0.45, 5: 0.05}, ((3,), ()): {4: 0.6, 6: 0.4}}
     replaced = [(0.0, 1.0, 0.0)]
     book = Book(words, {(9,): replaced, (3,): replaced, (4,): [(0.52, 0.48, 0.0)]})
-    history = revised(book, [9], beam=3, revisions=2, steps=3)
+    history = revised(book, [9], beam=3, revision_beams=2, steps=3)
     assert [one.tokens for one in history] == [(9,), (3,), (6,)]
-    assert revised(book, [9], beam=3, revisions=2, steps=2)[-1].tokens == (4,)
+    assert revised(book, [9], beam=3, revision_beams=2, steps=2)[-1].tokens == (4,)
 
 
 @given(st.integers(0, 2**31))
@@ -286,13 +286,13 @@ def score_by_hand(editor, history):
             if span.edit == INSERT:
                 filled[span.start] = True
             kinds[span.start : span.stop] = [span.edit] * (span.stop - span.start)
-        for place, kind in enumerate(kinds):
-            total += float(tags[place + 1].log_softmax(0)[kind])
-        for place, one in enumerate(filled):
-            share = torch.sigmoid(gaps[place])
-            total += float(torch.log(share if one else 1 - share))
-        marks = marks_of([after.spans], len(text) + 1, CPU)
-        stream = Stream.of([after.spans], CPU)
+        for position, kind in enumerate(kinds):
+            total += float(tags[position + 1].log_softmax(0)[kind])
+        for position, one in enumerate(filled):
+            ratio = torch.sigmoid(gaps[position])
+            total += float(torch.log(ratio if one else 1 - ratio))
+        marks = edit_tags_of([after.spans], len(text) + 1, CPU)
+        stream = DecoderInput.of([after.spans], CPU)
         logits = editor.write(editor.template(encoding, marks), stream)[0].double()
         total += written_by_hand(logits, text, after.spans, editor.length)
     return total
@@ -301,29 +301,29 @@ def score_by_hand(editor, history):
 def written_by_hand(logits, text, spans, length):
     room = length - len(text) + sum(span.stop - span.start for span in spans)
     written = [span for span in spans if span.edit != DELETE]
-    total, place, used = 0.0, 0, 0
+    total, position, used = 0.0, 0, 0
     for number, span in enumerate(written):
         for count, token in enumerate((*span.tokens, END)):
             allowed = [n for n in range(SIZE) if n not in UNWRITTEN or (n == END and count)]
             if count and used + len(written) - number - 1 >= room:
                 allowed = [END]
             assert token in allowed
-            total += float(logits[place, token] - logits[place, allowed].logsumexp(0))
-            place, used = place + 1, used + (token != END)
+            total += float(logits[position, token] - logits[position, allowed].logsumexp(0))
+            position, used = position + 1, used + (token != END)
     return total
 
 
 @pytest.mark.parametrize(
-    "walk",
+    "sampling",
     [
-        {}, {"temperature": 1.0}, {"temperature": 0.7, "nucleus": 0.6}, {"beam": 3},
-        {"beam": 3, "revisions": 2}, {"pace": "even"}, {"caution": 1.0},
+        {}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.6}, {"beam": 3},
+        {"beam": 3, "revision_beams": 2}, {"edits_per_step": "even"}, {"edit_margin": 1.0},
     ],
 )  # fmt: skip
-def test_scores_are_the_log_probabilities_of_all_edits(walk):
+def test_scores_are_the_log_probabilities_of_all_edits(sampling):
     editor = moody(shared=False)
     drafts = [[3, 4, 5], [9, 8, 7, 6], [], [4] * 8, [5, 11]]
-    found = histories(editor, drafts, steps=3, **walk)
+    found = histories(editor, drafts, steps=3, **sampling)
     assert sum(len(one) for one in found) > 9
     for history in found:
         # Where a text that is empty is written into whatever the tagger says, no odds are 0.
@@ -335,33 +335,38 @@ def test_scores_are_the_log_probabilities_of_all_edits(walk):
 
 
 @pytest.mark.parametrize(
-    "walk",
-    [{}, {"temperature": 1.0}, {"beam": 2, "revisions": 2}, {"temperature": 1.0, "candidates": 5}],
+    "sampling",
+    [
+        {},
+        {"temperature": 1.0},
+        {"beam": 2, "revision_beams": 2},
+        {"temperature": 1.0, "num_candidates": 5},
+    ],
 )
-def test_a_draft_alone_is_that_draft_in_a_batch(walk):
+def test_a_draft_alone_is_that_draft_in_a_batch(sampling):
     editor = moody()
     drafts = [[3, 4, 5], [9, 8, 7, 6, 3, 3, 4], [], [4] * 8]
-    together = histories(editor, drafts, steps=4, **walk)
+    together = histories(editor, drafts, steps=4, **sampling)
     for seed, draft in enumerate(drafts):
-        alone = revised(editor, draft, seed, steps=4, **walk)
+        alone = revised(editor, draft, seed, steps=4, **sampling)
         assert [one.tokens for one in alone] == [one.tokens for one in together[seed]]
         assert alone[-1].score == pytest.approx(together[seed][-1].score, abs=1e-4)
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=4), st.integers(0, 99), st.booleans())
-@pytest.mark.parametrize("candidates", [1, 4])
+@pytest.mark.parametrize("num_candidates", [1, 4])
 @settings(max_examples=25, deadline=None)
-def test_spans_are_never_empty_and_texts_never_too_long(candidates, drafts, seed, even):
+def test_spans_are_never_empty_and_texts_never_too_long(num_candidates, drafts, seed, even):
     editor = moody(length=12)
-    walk = {"steps": 5, "temperature": 1.5, "pace": "even" if even else "all"}
-    for history in histories(editor, drafts, seed, candidates=candidates, **walk):
+    sampling = {"steps": 5, "temperature": 1.5, "edits_per_step": "even" if even else "all"}
+    for history in histories(editor, drafts, seed, num_candidates=num_candidates, **sampling):
         assert history[0].tokens or history[1].tokens
         assert len(history) <= 6
         for before, after in pairwise(history):
             assert after.spans and len(after.tokens) <= 12
             assert not set(after.tokens) & set(UNWRITTEN)
-            places = [(span.start, span.stop) for span in after.spans]
-            assert places == sorted(places) and places[-1][1] <= len(before.tokens)
+            positions = [(span.start, span.stop) for span in after.spans]
+            assert positions == sorted(positions) and positions[-1][1] <= len(before.tokens)
             for span in after.spans:
                 assert bool(span.tokens) == (span.edit != DELETE)
                 assert (span.start == span.stop) == (span.edit == INSERT)
@@ -382,8 +387,8 @@ def test_editing_ends_where_nothing_is_wanted():
 
 def test_caution():
     editor, draft = moody(keep=0.0), [3, 4, 5, 6]
-    assert len(revised(editor, draft, caution=math.inf)) == 1
-    (_, after) = revised(editor, draft, caution=-math.inf, steps=1)
+    assert len(revised(editor, draft, edit_margin=math.inf)) == 1
+    (_, after) = revised(editor, draft, edit_margin=-math.inf, steps=1)
     assert [(span.start, span.stop) for span in after.spans] == [(0, 4)]
 
 
@@ -392,7 +397,7 @@ def test_seeds_draw_and_a_nucleus_narrows():
     drawn = {revised(editor, [], seed, temperature=1.0, steps=1)[-1].tokens for seed in range(12)}
     assert len(drawn) > 6
     narrow = {
-        revised(editor, [], seed, temperature=1.0, nucleus=1e-6, steps=1)[-1].tokens
+        revised(editor, [], seed, temperature=1.0, top_p=1e-6, steps=1)[-1].tokens
         for seed in range(4)
     }
     assert narrow == {revised(editor, [], steps=1)[-1].tokens}
@@ -401,7 +406,7 @@ def test_seeds_draw_and_a_nucleus_narrows():
 # -------------------------------------------------------------------------------- choosing
 
 
-def shares(rows):
+def ratios(rows):
     return torch.tensor(rows, dtype=torch.float64).log()
 
 
@@ -423,37 +428,37 @@ def risk_by_hand(one, old, fillings, odds):
 def test_what_is_settled_on_is_nearest_to_what_may_be_true(old, fillings, parts, room):
     odds = Odds(*(part / sum(parts) for part in parts))
     risks = [risk_by_hand(one, old, fillings, odds) for one in (old, (), *fillings)]
-    found = least_risk(old, fillings, odds, room)
+    found = mbr(old, fillings, odds, room)
     assert risk_by_hand(found, old, fillings, odds) == pytest.approx(min(risks))
-    assert len(least_risk(old, fillings, odds, len(old))) <= len(old)
+    assert len(mbr(old, fillings, odds, len(old))) <= len(old)
 
 
 def test_a_sure_tagger_is_followed_and_an_unsure_writer_is_not():
     words, apart = [(4,), (4,), (5,)], [(4, 5), (6, 7), (8, 9)]
-    assert least_risk((3,), words, Odds(0.1, 0.1, 0.8), 9) == (4,)
-    assert least_risk((3,), words, Odds(0.6, 0.0, 0.4), 9) == (3,)
-    assert least_risk((3,), apart, Odds(0.1, 0.3, 0.6), 9) == ()
-    assert least_risk((3,), [], Odds(0.1, 0.6, 0.3), 9) == ()
+    assert mbr((3,), words, Odds(0.1, 0.1, 0.8), 9) == (4,)
+    assert mbr((3,), words, Odds(0.6, 0.0, 0.4), 9) == (3,)
+    assert mbr((3,), apart, Odds(0.1, 0.3, 0.6), 9) == ()
+    assert mbr((3,), [], Odds(0.1, 0.6, 0.3), 9) == ()
     # Nothing is no text: where it is not possible, something is taken.
-    assert least_risk((), apart, Odds(0.0, 0.0, 1.0), 9) == (4, 5)
+    assert mbr((), apart, Odds(0.0, 0.0, 1.0), 9) == (4, 5)
 
 
 def test_candidates_are_settled_edit_by_edit():
     """The best of each place, which need not stand together in any draw."""
     going, staying, nothing = (0.1, 0.8, 0.1), (0.98, 0.01, 0.01), [(0.99, 0.01)] * 4
 
-    def edit(place, token):
-        return Span(REPLACE, place, place + 1, (token,))
+    def edit(position, token):
+        return Span(REPLACE, position, position + 1, (token,))
 
     ways = [[edit(0, 4), edit(2, 5)], [edit(0, 4), edit(2, 6)], [edit(0, 7), edit(2, 6)]]
-    sure = Tagging(shares([going, staying, going]), shares(nothing))
+    sure = Tagging(ratios([going, staying, going]), ratios(nothing))
     assert settled((3, 9, 3), ways, sure, 9) == (edit(0, 4), edit(2, 6))
-    assert settled((3, 9, 3), ways, Tagging(shares([staying] * 3), shares(nothing)), 9) == ()
+    assert settled((3, 9, 3), ways, Tagging(ratios([staying] * 3), ratios(nothing)), 9) == ()
 
 
 def test_what_is_settled_on_has_room():
     """Each draw has, but not the longest of several together."""
-    tagging = Tagging(shares([(0.01, 0.98, 0.01)] * 3), shares([(0.99, 0.01)] * 4))
+    tagging = Tagging(ratios([(0.01, 0.98, 0.01)] * 3), ratios([(0.99, 0.01)] * 4))
     long, short = (4, 5, 6), (7,)
     ways = [[Span(REPLACE, 0, 1, one), Span(REPLACE, 2, 3, two)] for one, two in
             ((long, short), (long, short), (short, long), (long, long), (short, long))]  # fmt: skip
@@ -473,12 +478,12 @@ def test_odds_add_up(text, seed):
 
 
 def test_where_there_is_no_room_the_least_sure_insertions_wait():
-    tags = shares([(0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.1, 0.8)])
-    gaps = shares([(0.2, 0.8), (0.1, 0.9), (0.4, 0.6), (0.7, 0.3), (0.7, 0.3)])
-    full = choose(Tagging(tags, gaps), EditWalk(), left=1, longest=4)
+    tags = ratios([(0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.1, 0.1, 0.8)])
+    gaps = ratios([(0.2, 0.8), (0.1, 0.9), (0.4, 0.6), (0.7, 0.3), (0.7, 0.3)])
+    full = choose(Tagging(tags, gaps), EditSamplingConfig(), left=1, longest=4)
     assert edges(full) == [(INSERT, 1, 1), (DELETE, 3, 4)]
     assert full.score == pytest.approx(math.log(0.9**3 * 0.8 * 0.2 * 0.9 * 0.4 * 0.7 * 0.7))
-    roomy = choose(Tagging(tags, gaps), EditWalk(), left=1, longest=6)
+    roomy = choose(Tagging(tags, gaps), EditSamplingConfig(), left=1, longest=6)
     assert edges(roomy) == [(INSERT, n, n) for n in range(3)] + [(DELETE, 3, 4)]
 
 
@@ -488,82 +493,95 @@ def test_neighbours_that_go_decide_together_what_comes():
     for second, kind in (((0.1, 0.2, 0.7), DELETE), ((0.1, 0.4, 0.5), REPLACE)):
         run = [(0.1, 0.6, 0.3), second]
         found = choose(
-            Tagging(shares([keeps, *run]), shares(nothing)), EditWalk(), left=1, longest=9
+            Tagging(ratios([keeps, *run]), ratios(nothing)), EditSamplingConfig(), left=1, longest=9
         )
         assert edges(found) == [(kind, 1, 3)]
-        own = math.prod(shares_of[kind] for shares_of in run)
+        own = math.prod(ratios_of[kind] for ratios_of in run)
         assert found.score == pytest.approx(math.log(0.9 * own * 0.9**4))
 
 
 def test_a_gap_beside_what_goes_says_that_something_comes():
-    tags = shares([(0.9, 0.05, 0.05), (0.1, 0.1, 0.8), (0.1, 0.1, 0.8), (0.9, 0.05, 0.05)])
+    tags = ratios([(0.9, 0.05, 0.05), (0.1, 0.1, 0.8), (0.1, 0.1, 0.8), (0.9, 0.05, 0.05)])
     nothing, something = (0.9, 0.1), (0.1, 0.9)
-    for place in range(5):
-        gaps = [something if place == gap else nothing for gap in range(5)]
-        found = edges(choose(Tagging(tags, shares(gaps)), EditWalk(), left=1, longest=9))
-        apart = [(INSERT, place, place)]
+    for position in range(5):
+        gaps = [something if position == gap else nothing for gap in range(5)]
+        found = edges(choose(Tagging(tags, ratios(gaps)), EditSamplingConfig(), left=1, longest=9))
+        apart = [(INSERT, position, position)]
         wanted = {0: [*apart, (DELETE, 1, 3)], 4: [(DELETE, 1, 3), *apart]}
-        assert found == wanted.get(place, [(REPLACE, 1, 3)])
+        assert found == wanted.get(position, [(REPLACE, 1, 3)])
 
 
 def test_a_token_goes_where_going_either_way_is_likelier_than_staying():
-    nothing = shares([(0.9, 0.1)] * 2)
-    unsure, sure = shares([(0.4, 0.35, 0.25)]), shares([(0.51, 0.29, 0.2)])
-    assert edges(choose(Tagging(unsure, nothing), EditWalk(), 1, 9)) == [(REPLACE, 0, 1)]
-    assert not choose(Tagging(sure, nothing), EditWalk(), 1, 9).spans
-    for caution, spans in ((-0.01, 1), (0.01, 0)):
-        cautious = EditWalk(caution=math.log(0.6 / 0.4) + caution)
+    nothing = ratios([(0.9, 0.1)] * 2)
+    unsure, sure = ratios([(0.4, 0.35, 0.25)]), ratios([(0.51, 0.29, 0.2)])
+    assert edges(choose(Tagging(unsure, nothing), EditSamplingConfig(), 1, 9)) == [(REPLACE, 0, 1)]
+    assert not choose(Tagging(sure, nothing), EditSamplingConfig(), 1, 9).spans
+    for edit_margin, spans in ((-0.01, 1), (0.01, 0)):
+        cautious = EditSamplingConfig(edit_margin=math.log(0.6 / 0.4) + edit_margin)
         assert len(choose(Tagging(unsure, nothing), cautious, 1, 9).spans) == spans
 
 
 def test_nothing_is_written_into_whatever_the_tagger_says():
-    found = choose(Tagging(shares([]).reshape(0, 3), shares([(0.99, 0.01)])), EditWalk(), 1, 9)
+    found = choose(
+        Tagging(ratios([]).reshape(0, 3), ratios([(0.99, 0.01)])), EditSamplingConfig(), 1, 9
+    )
     assert edges(found) == [(INSERT, 0, 0)] and found.score == pytest.approx(math.log(0.01))
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         ({"steps": 0}, "--steps 0: at least 1"),
         ({"beam": 0}, "--beam 0: at least 1"),
-        ({"revisions": 0}, "--revisions 0: at least 1"),
-        ({"beam": 2, "revisions": 3}, "--revisions 3: no more than --beam 2"),
+        ({"revision_beams": 0}, "--revision-beams 0: at least 1"),
+        ({"beam": 2, "revision_beams": 3}, "--revision-beams 3: no more than --beam 2"),
         ({"temperature": -0.5}, "--temperature -0.5: 0"),
         ({"temperature": math.nan}, "--temperature nan"),
-        ({"nucleus": 0.0}, "--nucleus 0: above 0, up to 1"),
-        ({"nucleus": 1.1}, "--nucleus 1.1"),
-        ({"caution": math.nan}, "--caution nan"),
+        ({"top_p": 0.0}, "--top-p 0: above 0, up to 1"),
+        ({"top_p": 1.1}, "--top-p 1.1"),
+        ({"edit_margin": math.nan}, "--edit-margin nan"),
         ({"beam": 2, "temperature": 1.0}, "a beam keeps the likeliest"),
-        ({"candidates": 0}, "--candidates 0: at least 1"),
-        ({"candidates": 1001, "temperature": 1.0}, "--candidates 1001: at least 1, at most 1000"),
-        ({"candidates": 2}, "--candidates 2: without a --temperature"),
+        ({"num_candidates": 0}, "--num-candidates 0: at least 1"),
+        (
+            {"num_candidates": 1001, "temperature": 1.0},
+            "--num-candidates 1001: at least 1, at most 1000",
+        ),
+        ({"num_candidates": 2}, "--num-candidates 2: without a --temperature"),
     ],
 )
-def test_walks_that_cannot_be(options, told):
-    with pytest.raises(InputError, match=told):
-        EditWalk(**options)
+def test_walks_that_cannot_be(options, reported):
+    with pytest.raises(InputError, match=reported):
+        EditSamplingConfig(**options)
 
 
 def test_what_is_not_given_stays_and_a_beam_draws_nothing():
-    walk = EditWalk(steps=5, temperature=0.8, nucleus=0.9)
-    assert walk.changed({"steps": None, "caution": 1.0}) == EditWalk(5, "all", 1.0, 0.8, 0.9)
-    assert walk.changed({"beam": 4}) == EditWalk(5, beam=4)
-    assert walk.changed({"nucleus": 0.5}).temperature == 0.8
-    assert EditWalk().changed({"nucleus": 0.5}) == EditWalk(temperature=1.0, nucleus=0.5)
-    assert EditWalk().changed({"nucleus": 0.5, "temperature": 0.3}).temperature == 0.3
-    assert EditWalk(beam=5, revisions=3).changed({"beam": 2}) == EditWalk(beam=2, revisions=2)
+    sampling = EditSamplingConfig(steps=5, temperature=0.8, top_p=0.9)
+    assert sampling.changed({"steps": None, "edit_margin": 1.0}) == EditSamplingConfig(
+        5, "all", 1.0, 0.8, 0.9
+    )
+    assert sampling.changed({"beam": 4}) == EditSamplingConfig(5, beam=4)
+    assert sampling.changed({"top_p": 0.5}).temperature == 0.8
+    assert EditSamplingConfig().changed({"top_p": 0.5}) == EditSamplingConfig(
+        temperature=1.0, top_p=0.5
+    )
+    assert EditSamplingConfig().changed({"top_p": 0.5, "temperature": 0.3}).temperature == 0.3
+    assert EditSamplingConfig(beam=5, revision_beams=3).changed({"beam": 2}) == EditSamplingConfig(
+        beam=2, revision_beams=2
+    )
     with pytest.raises(InputError, match="a beam keeps"):
-        walk.changed({"beam": 4, "temperature": 0.8})
+        sampling.changed({"beam": 4, "temperature": 0.8})
 
 
 def test_several_candidates_are_drawn():
-    several = EditWalk(beam=5, revisions=3, caution=0.5).changed({"candidates": 8})
-    assert several == EditWalk(temperature=1.0, candidates=8)
-    assert several.changed({"beam": 2}) == EditWalk(beam=2)
-    assert EditWalk().changed({"candidates": 1}) == EditWalk()
-    assert EditWalk().changed({"candidates": 4, "nucleus": 0.9}).temperature == 1.0
-    with pytest.raises(InputError, match="--candidates 4: without a --temperature"):
-        EditWalk().changed({"candidates": 4, "beam": 2})
+    several = EditSamplingConfig(beam=5, revision_beams=3, edit_margin=0.5).changed(
+        {"num_candidates": 8}
+    )
+    assert several == EditSamplingConfig(temperature=1.0, num_candidates=8)
+    assert several.changed({"beam": 2}) == EditSamplingConfig(beam=2)
+    assert EditSamplingConfig().changed({"num_candidates": 1}) == EditSamplingConfig()
+    assert EditSamplingConfig().changed({"num_candidates": 4, "top_p": 0.9}).temperature == 1.0
+    with pytest.raises(InputError, match="--num-candidates 4: without a --temperature"):
+        EditSamplingConfig().changed({"num_candidates": 4, "beam": 2})
 
 
 # ----------------------------------------------------------------------------- one learned
@@ -588,11 +606,11 @@ def test_one_batch_by_heart(tmp_path):
     assert sum(one != other for one, other in zip(befores, afters, strict=True)) > 15
     torch.manual_seed(0)
     editor = Editor(words.size, width=48, layers=2, heads=4, length=16, writer_layers=1)
-    lesson = Lesson.of(befores, afters, None, CPU)
+    edit_batch = EditBatch.of(befores, afters, None, CPU)
     optimizer = torch.optim.Adam(editor.parameters(), lr=3e-3)
     for _ in range(200):
         optimizer.zero_grad()
-        sum(loss.mean() for loss in lesson_losses(editor, lesson).values()).backward()
+        sum(loss.mean() for loss in edit_losses(editor, edit_batch).values()).backward()
         optimizer.step()
     model = EditedText(TextDomain(words, 16), process, editor.eval())
     histories = model.revise(befores)

@@ -28,8 +28,8 @@ def test_pairs_are_the_held_out_ones(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"long {n}\tshort {n}\n" for n in range(12)))
     source = TextSource(str(path), "1", source_column="0", header=False, held_out_every=4)
-    told, wanted = pairs_of(source, 2)
-    assert len(told) == 2
-    assert [one.split()[1] for one in told] == [one.split()[1] for one in wanted]
+    reported, wanted = pairs_of(source, 2)
+    assert len(reported) == 2
+    assert [one.split()[1] for one in reported] == [one.split()[1] for one in wanted]
     with pytest.raises(InputError, match="--source-column"):
         pairs_of(TextSource(str(path), "1", header=False), 2)

@@ -29,7 +29,7 @@ def measured(folder, text, logits=None, **options):
     domain = TokenDomain(CharacterVocabulary(SIZE, source), LENGTH, ends=False)
     blind = Blind(torch.zeros(SIZE) if logits is None else logits)
     model = MaskedText(domain, MaskProcess(SIZE, LogLinearMasks()), blind)
-    wanted = {"held_out_share": 0.2, "count": 0, "seed": 0, **options}
+    wanted = {"held_out_ratio": 0.2, "count": 0, "seed": 0, **options}
     return measure_running(model, source, **wanted).facts
 
 
@@ -55,9 +55,9 @@ def test_the_n_gram_learns_from_what_is_not_held_out_and_gains_by_what_stands_be
     bits = measured(tmp_path, "ab" * 400)["bits_per_character"]
     alone, after = bits["5-gram"]["mean"], bits["5-gram, told what stands before"]["mean"]
     truth = NGramModel(["ab" * 320], 5)
-    told = sum(truth.running_nats("ab" * 5, "abab")) / (10 * math.log(2))
+    reported = sum(truth.running_nats("ab" * 5, "abab")) / (10 * math.log(2))
     # One character in ten has nothing before it: it costs one bit.
-    assert after == pytest.approx(told, abs=1e-5) and 0.09 < alone - after < 0.11
+    assert after == pytest.approx(reported, abs=1e-5) and 0.09 < alone - after < 0.11
 
 
 PIECES = 9 + FIRST  # four letters and the space; ab, cd, and these behind a space
@@ -95,9 +95,9 @@ def test_bits_of_pieces_of_several_lengths_weigh_them_by_characters(tmp_path):
     """The cost of each piece is its own share; what is measured is the sum over all characters."""
 
     def logits(vocabulary):
-        shares = torch.arange(1.0, PIECES + 1).log()
-        shares[:FIRST] = -math.inf
-        return shares
+        ratios = torch.arange(1.0, PIECES + 1).log()
+        ratios[:FIRST] = -math.inf
+        return ratios
 
     text = "abc ab\nabc abc ab ab abc a\nb " * 60
     vocabulary, report = measured_pieces(tmp_path, text, logits)
@@ -143,8 +143,8 @@ class Alternating(nn.Module):
 
     source, size, block = None, SIZE, 1
 
-    def forward(self, noisy, level, condition):
-        left = condition["clean"][:, :-1]
+    def forward(self, xt, level, condition):
+        left = condition["x0"][:, :-1]
         sure = 200.0 * F.one_hot(torch.where(left == FIRST, FIRST + 1, FIRST), SIZE)
         return F.pad(sure, (0, 0, 1, 0))
 
@@ -180,8 +180,10 @@ def test_running_text_is_scored_with_as_much_history_as_there_is():
     by_order = {order: NGramModel([text], order) for order in (1, 2, 3, 4)}
     # At place i an n-gram of order i + 1 sees the whole beginning and nothing else.
     truth = [
-        -math.log(shares_of(by_order[min(place, 3) + 1], stretch[max(0, place - 3) : place], one))
-        for place, one in enumerate(stretch)
+        -math.log(
+            ratios_of(by_order[min(position, 3) + 1], stretch[max(0, position - 3) : position], one)
+        )
+        for position, one in enumerate(stretch)
     ]
     assert model.running_nats(stretch) == pytest.approx(truth, rel=1e-12)
     whole = model.running_nats("on " + stretch)
@@ -190,7 +192,7 @@ def test_running_text_is_scored_with_as_much_history_as_there_is():
     assert model.running_nats("") == []
 
 
-def shares_of(model, history, token):
+def ratios_of(model, history, token):
     """The share of a token after a history that fills the model's order."""
     assert len(history) == model.order - 1
     found = dict(zip(["end", "unknown", *model.tokens], model.distribution(history), strict=True))

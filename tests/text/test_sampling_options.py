@@ -8,7 +8,7 @@ from commands import complains, does, facts
 
 import multidiff as md
 from multidiff.text.masked.cli import sample
-from multidiff.text.request import TextOrder, batches_of
+from multidiff.text.request import TextRequest, batches_of
 
 DRAFTS = ["the eagle is is a cheap pub .", "a pub", "the mill serves food ."]
 
@@ -48,8 +48,8 @@ def test_each_source_and_each_text_to_fill_in_counts(small_rewriter, small_maske
 
 def test_texts_appear_batch_by_batch_and_are_the_same(small_masked):
     model = md.load(small_masked)
-    orders = [TextOrder(length=length) for length in [5, 20, 6, 12, 5, 30, 7, 4]]
-    whole = model.generate(orders, steps=2, batch_size=2)
+    requests = [TextRequest(length=length) for length in [5, 20, 6, 12, 5, 30, 7, 4]]
+    whole = model.generate(requests, steps=2, batch_size=2)
     seen, made = [], []
     make = model._made
 
@@ -58,10 +58,12 @@ def test_texts_appear_batch_by_batch_and_are_the_same(small_masked):
         return make(*arguments, **options)
 
     model._made = noted
-    assert model.generate(orders, steps=2, batch_size=2, on_text=made.append) == whole == made
+    assert model.generate(requests, steps=2, batch_size=2, on_text=made.append) == whole == made
     # Canvases have 8, 24, 16 and 32 positions. A text waits for those before it alone.
     assert seen == [0, 1, 3, 4, 5, 7]
-    twice = model.generate(orders[:3], steps=2, batch_size=2, candidates=2, on_text=made.append)
+    twice = model.generate(
+        requests[:3], steps=2, batch_size=2, num_candidates=2, on_text=made.append
+    )
     assert made[8:] == twice
 
 
@@ -86,9 +88,9 @@ def test_lines_are_passed_on_as_they_are_made(small_masked, tmp_path):
 
 def test_a_text_without_blanks_is_not_echoed(small_masked, small_restaurant, capsys):
     for folder in (small_masked, small_restaurant):
-        told = complains(capsys, "sample", folder, "--infill", "The eagle is")
-        assert "--infill The eagle is: has no [MASK]" in told
-        assert 'as in "The eagle is [MASK] [MASK]"' in told
+        reported = complains(capsys, "sample", folder, "--infill", "The eagle is")
+        assert "--infill The eagle is: has no [MASK]" in reported
+        assert 'as in "The eagle is [MASK] [MASK]"' in reported
 
 
 def test_running_text_goes_on_or_says_why_not(small_characters, capsys):
@@ -96,18 +98,37 @@ def test_running_text_goes_on_or_says_why_not(small_characters, capsys):
     (one,) = facts(capsys, *words, "The Eagle")["outputs"]
     assert one["text"].startswith("The Eagle") and one["words"] == 32
     for more in (["The Eagle", "--length", "9"], ["The Eagle is a cheap pub near the river"]):
-        told = complains(capsys, *words, *more)
-        assert f"has {len(more[0])} tokens and no [MASK]; set --length above {len(more[0])}" in told
+        reported = complains(capsys, *words, *more)
+        assert (
+            f"has {len(more[0])} tokens and no [MASK]; set --length above {len(more[0])}"
+            in reported
+        )
 
 
 @pytest.mark.parametrize(
-    ("model", "words", "told"),
+    ("model", "words", "reported"),
     [
-        ("small_masked", ["--guidance", 2], "--guidance 2: strengthens a --prompt; give one"),
-        ("small_restaurant", ["--guidance", 2], "--guidance 2: strengthens a --prompt; give one"),
-        ("small_characters", ["--guidance", 2], "--guidance 2: this model has no condition"),
-        ("small_restaurant", ["--pull", "1,1,1"], "--pull 1,1,1: is of --control"),
+        (
+            "small_masked",
+            ["--guidance-scale", 2],
+            "--guidance-scale 2: strengthens a --prompt; give one",
+        ),
+        (
+            "small_restaurant",
+            ["--guidance-scale", 2],
+            "--guidance-scale 2: strengthens a --prompt; give one",
+        ),
+        (
+            "small_characters",
+            ["--guidance-scale", 2],
+            "--guidance-scale 2: this model has no condition",
+        ),
+        (
+            "small_restaurant",
+            ["--control-strength", "1,1,1"],
+            "--control-strength 1,1,1: is of --control",
+        ),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(request, capsys, model, words, told):
-    assert told in complains(capsys, "sample", request.getfixturevalue(model), *words)
+def test_options_that_would_do_nothing_are_refused(request, capsys, model, words, reported):
+    assert reported in complains(capsys, "sample", request.getfixturevalue(model), *words)

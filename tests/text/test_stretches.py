@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from multidiff.text.data.chunks import Stretches
+from multidiff.text.data.chunks import TextChunks
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.vocabulary import FIRST, CharacterVocabulary
 from multidiff.training.batches import Batches
@@ -38,7 +38,7 @@ def test_its_vocabulary_has_the_newline(running):
 
 
 def test_stretches_to_train_on_begin_anywhere_and_never_reach_what_is_held_out(running):
-    stretches = Stretches(running(), 20)
+    stretches = TextChunks(running(), 20)
     cut = int(len(VERSE) * 0.9)
     assert stretches.text == VERSE[:cut] and len(stretches) == cut // 20
     rng = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def test_stretches_to_train_on_begin_anywhere_and_never_reach_what_is_held_out(r
 
 
 def test_stretches_held_out_follow_each_other(running):
-    stretches = Stretches(running(), 20, held_out=True, held_out_share=0.25)
+    stretches = TextChunks(running(), 20, held_out=True, held_out_ratio=0.25)
     cut = int(len(VERSE) * 0.75)
     assert stretches.before == VERSE[:cut] and stretches.text == VERSE[cut:]
     found = [stretches.example(row, np.random.default_rng(row)) for row in range(len(stretches))]
@@ -61,7 +61,7 @@ def test_stretches_held_out_follow_each_other(running):
 
 
 def test_batches_are_of_stretches_and_an_epoch_covers_the_text(running):
-    batches = Batches(Stretches(running(), 16), batch_size=4)
+    batches = Batches(TextChunks(running(), 16), batch_size=4)
     assert batches.batches_per_epoch == -(-int(len(VERSE) * 0.9) // 16 // 4)
     first, again, other = batches.batch(0), batches.batch(0), batches.batch(1)
     assert first == again != other
@@ -71,22 +71,22 @@ def test_batches_are_of_stretches_and_an_epoch_covers_the_text(running):
 def test_what_is_no_running_text(running, tmp_path):
     source = TextSource(running().path)
     with pytest.raises(InputError, match=r"verse\.txt: stretches are cut from running text; set"):
-        Stretches(source, 20)
+        TextChunks(source, 20)
     for wrong in ({"meaning_column": "mr"}, {"held_out_every": 5}, {"attribute_columns": ("x",)}):
         with pytest.raises(InputError, match=r"verse\.txt: running text is one text without"):
             running(**wrong)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
-        ({"length": 0}, "length 0 or held_out_share 0.1"),
-        ({"length": 5, "held_out_share": 1.0}, "held_out_share 1:"),
+        ({"length": 0}, "length 0 or held_out_ratio 0.1"),
+        ({"length": 5, "held_out_ratio": 1.0}, "held_out_ratio 1:"),
         ({"length": 500, "held_out": True}, "characters are held out, less than one stretch"),
         ({"length": 5000}, "to train on, less than one stretch of 5000"),
-        ({"length": 5, "held_out": True, "held_out_share": 0.0}, ": 0 of "),
+        ({"length": 5, "held_out": True, "held_out_ratio": 0.0}, ": 0 of "),
     ],
 )
-def test_stretches_that_cannot_be(running, options, told):
-    with pytest.raises(InputError, match=told):
-        Stretches(running(), **options)
+def test_stretches_that_cannot_be(running, options, reported):
+    with pytest.raises(InputError, match=reported):
+        TextChunks(running(), **options)

@@ -41,7 +41,7 @@ def test_known_words_stay(small_restaurant, capsys):
     infill = "The [MASK] serves [MASK] food ."
     printed = does(
         capsys, "sample", small_restaurant, "-n", 4, "--steps", 3, "--infill", infill,
-        "--control", "first=the", "--candidates", 2,
+        "--control", "first=the", "--num-candidates", 2,
     )  # fmt: skip
     for line in printed.splitlines():
         words = line.split()
@@ -49,7 +49,7 @@ def test_known_words_stay(small_restaurant, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--infill", "the [MASK] zebra"], "the model never read zebra"),
         (["--control", "food=Italian"], "needs a classifier"),
@@ -61,34 +61,34 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--infill", "a [MASK]", "--control", "first=the"], "give one word, as in --infill"),
         (["--length", "0"], "this model writes 1 to 31 tokens"),
         (["--length", "32"], "this model writes 1 to 31 tokens"),
-        (["--candidates", "0"], "--candidates 0: at least 1"),
+        (["--num-candidates", "0"], "--num-candidates 0: at least 1"),
         (["--steps", "0"], "--steps 0: from 1"),
         (["--temperature", "0"], "--temperature 0: more than 0"),
-        (["--guidance", "-1"], "--guidance -1: 0 or more"),
-        (["--pull", "-1,1,1"], "--pull -1,1,1: updates, rate and fluency"),
-        (["--pull", "1.5,1,1"], "--pull 1.5,1,1"),
-        (["--pull", "1"], "--pull 1: "),
+        (["--guidance-scale", "-1"], "--guidance-scale -1: 0 or more"),
+        (["--control-strength", "-1,1,1"], "--control-strength -1,1,1: updates, rate and fluency"),
+        (["--control-strength", "1.5,1,1"], "--control-strength 1.5,1,1"),
+        (["--control-strength", "1"], "--control-strength 1: "),
         (["--prompt", "food[Klingon]"], "food=Klingon: food has no such value"),
         (["--prompt", "foods[Italian]"], "foods=Italian: no such attribute; did you mean food"),
         (["--prompt", "Italian"], "'Italian' is no meaning"),
-        (["--solver", "euler"], "no solver 'euler'"),
-        (["--mask", "x"], "--mask: no such option here; this model adds --control"),
+        (["--sampler", "euler"], "no sampler 'euler'"),
+        (["--mask-image", "x"], "--mask-image: no such option here; this model adds --control"),
     ],
 )
-def test_what_cannot_be_sampled(small_restaurant, capsys, words, told):
-    assert told in complains(capsys, "sample", small_restaurant, *words)
+def test_what_cannot_be_sampled(small_restaurant, capsys, words, reported):
+    assert reported in complains(capsys, "sample", small_restaurant, *words)
 
 
 @pytest.mark.parametrize(
-    ("control", "told"),
+    ("control", "reported"),
     [
         ("food=Klingon", "food=Klingon: food has no such value; there are Chinese"),
         ("foods=Italian", "foods=Italian: no such attribute; did you mean food?"),
     ],
 )
-def test_controls_that_do_not_exist(small_restaurant, small_control, capsys, control, told):
+def test_controls_that_do_not_exist(small_restaurant, small_control, capsys, control, reported):
     words = ["--classifier", small_control, "--control", control]
-    assert told in complains(capsys, "sample", small_restaurant, *words)
+    assert reported in complains(capsys, "sample", small_restaurant, *words)
 
 
 def test_a_usual_classifier_is_taken_and_missed_only_where_it_is_needed(
@@ -103,16 +103,16 @@ def test_a_usual_classifier_is_taken_and_missed_only_where_it_is_needed(
     (folder / "recipe.yaml").write_text(recipe.replace("classifier: null", "classifier: gone/x"))
     assert len(does(capsys, *words).splitlines()) == 2
     assert "needs a classifier" in complains(capsys, *words, "--control", "food=Italian")
-    told = f"classifier: {small_control}"
-    (folder / "recipe.yaml").write_text(recipe.replace("classifier: null", told))
+    reported = f"classifier: {small_control}"
+    (folder / "recipe.yaml").write_text(recipe.replace("classifier: null", reported))
     found = facts(capsys, *words, "--control", "food=Italian")
     assert "food=Italian" in found["outputs"][0]["control"]
 
 
 def test_a_model_of_another_kind_does_not_control(small_restaurant, capsys):
     words = ["--classifier", "digits", "--control", "food=Italian"]
-    told = complains(capsys, "sample", small_restaurant, *words)
-    assert "--classifier digits: is a PictureDiffusion, not a TextClassifier" in told
+    reported = complains(capsys, "sample", small_restaurant, *words)
+    assert "--classifier digits: is an ImageDiffusion, needs a TextClassifier" in reported
 
 
 def test_measures(small_restaurant, capsys):
@@ -131,13 +131,28 @@ def test_measures(small_restaurant, capsys):
 
 def test_steering_is_measured(small_restaurant, small_control, capsys):
     found = facts(
-        capsys, "eval", small_control, "--num", 0, "--steps", 2, "--steered", small_restaurant,
-        "--control", "area,food+area", "--each", 2, "--pull", "1,2,0", "--held-out-every", 0,
-    )  # fmt: skip
+        capsys,
+        "eval",
+        small_control,
+        "--num",
+        0,
+        "--steps",
+        2,
+        "--steered",
+        small_restaurant,
+        "--control",
+        "area,food+area",
+        "--each",
+        2,
+        "--control-strength",
+        "1,2,0",
+        "--held-out-every",
+        0,
+    )
     targets = found["control"]["targets"]
     assert len(targets) == 2 + 7 and "food=Chinese, area=city centre" in targets
     # Some hundred sentences in two hundred words teach the judge little, but something.
-    assert found["judge"]["familyFriendly"] > 0.4
+    assert found["classifier"]["familyFriendly"] > 0.4
 
 
 def test_being_told_is_measured_beside_being_pulled(small_restaurant, small_control, capsys):
@@ -145,57 +160,57 @@ def test_being_told_is_measured_beside_being_pulled(small_restaurant, small_cont
         "eval", small_control, "--num", 0, "--steps", 2, "--steered", small_restaurant,
         "--control", "area", "--each", 2, "--held-out-every", 0,
     ]  # fmt: skip
-    told = facts(capsys, *words, "--guidance", "2")["control"]
+    reported = facts(capsys, *words, "--guidance-scale", "2")["control"]
     pulled = facts(capsys, *words)["control"]
-    assert set(told["targets"]) == set(pulled["targets"])
-    assert told["nats_without"] == pulled["nats_without"]
-    assert told["mean"]["nats_per_token"] != pulled["mean"]["nats_per_token"]
+    assert set(reported["targets"]) == set(pulled["targets"])
+    assert reported["nats_without"] == pulled["nats_without"]
+    assert reported["mean"]["nats_per_token"] != pulled["mean"]["nats_per_token"]
 
 
 def test_measures_of_a_split_tell_copies(small_restaurant, capsys):
     found = facts(
         capsys, "eval", small_restaurant, STARTER, "--meaning-column", "meaning", "--num", 3,
-        "--steps", 2, "--held-out-every", 4, "--untold",
+        "--steps", 2, "--held-out-every", 4, "--unconditional",
     )  # fmt: skip
     assert found["samples"]["copies"] == 0 and 0 <= found["real"]["copies"] <= 1
     assert "bleu" not in found["samples"] and "obeyed" not in found
 
 
 def test_a_language_model_judges_too(small_restaurant, capsys, tmp_path):
-    told = complains(capsys, "eval", small_restaurant, "--num", 2, "--steps", 1,
+    reported = complains(capsys, "eval", small_restaurant, "--num", 2, "--steps", 1,
                      "--language-model", tmp_path / "none")  # fmt: skip
-    assert "no such folder" in told
+    assert "no such folder" in reported
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--num", "0", "--bound", "-1"], "there is nothing to measure"),
         (["--num", "0"], "there is nothing to measure"),
         (["no.csv"], "no such file"),
     ],
 )
-def test_what_cannot_be_measured(small_restaurant, capsys, words, told):
-    assert told in complains(capsys, "eval", small_restaurant, *words)
+def test_what_cannot_be_measured(small_restaurant, capsys, words, reported):
+    assert reported in complains(capsys, "eval", small_restaurant, *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
-        (["--control", "colour"], "--control colour: there are name, eatType"),
+        (["--control", "color"], "--control color: there are name, eatType"),
         ([], "name the attributes too"),
     ],
 )
-def test_what_cannot_be_steered(small_restaurant, small_control, capsys, words, told):
+def test_what_cannot_be_steered(small_restaurant, small_control, capsys, words, reported):
     words = ["--num", "0", "--steered", small_restaurant, *words]
-    assert told in complains(capsys, "eval", small_control, *words)
+    assert reported in complains(capsys, "eval", small_control, *words)
 
 
 def test_classifiers_are_measured(small_control, capsys):
     found = facts(capsys, "eval", small_control, "--num", 40)
     assert found["texts"] == 40
-    for shares in found["right"].values():
-        assert all(0 <= share <= 1 for share in shares.values())
+    for ratios in found["right"].values():
+        assert all(0 <= ratio <= 1 for ratio in ratios.values())
 
 
 def test_training_on_bad_texts_is_refused(tmp_path, capsys):
@@ -207,10 +222,10 @@ def test_training_on_bad_texts_is_refused(tmp_path, capsys):
     binary.write_bytes(b"meaning,text\n\xff\xfe\x00,a")
     good = tmp_path / "wrong.csv"
     good.write_text('meaning,text\n"food[Klingon]",the food is\n"food[Italian]",the food\n')
-    for path, told in ((empty, "is empty"), (binary, "is not UTF-8")):
-        words = [f"data.examples.source.path={path}", f"held_out.examples.source.path={path}"]
+    for path, reported in ((empty, "is empty"), (binary, "is not UTF-8")):
+        words = [f"data.examples.source.path={path}", f"validation.examples.source.path={path}"]
         line = complains(capsys, "train", recipe, *words, "--out", tmp_path / "run")
-        assert told in line and str(path) in line
+        assert reported in line and str(path) in line
     words = ["data.examples.source.held_out_every=2", f"data.examples.source.path={good}"]
     done = run("train", recipe, *words, "--out", tmp_path / "run2")
     assert done.returncode == 2 and "food=Klingon" in done.stderr, done.stderr

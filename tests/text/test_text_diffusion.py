@@ -12,8 +12,8 @@ from multidiff.text.data.vocabulary import BLANK, END, PAD, WordVocabulary, with
 from multidiff.text.diffusion_lm.denoiser import TextDenoiser
 from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 from multidiff.text.diffusion_lm.model import TextDiffusion
-from multidiff.text.request import Control, TextOrder, batches_of, candidate_seeds, laid_out
-from multidiff.text.sampling_config import TextWalk
+from multidiff.text.request import Control, TextRequest, batches_of, candidate_seeds, laid_out
+from multidiff.text.sampling_config import TextSamplingConfig
 from multidiff.utils.errors import InputError
 
 SENTENCES = {
@@ -40,16 +40,18 @@ def small_model(vocabulary, clamp="soft", seed=0, **options):
             vocabulary, width=16, length=24, norm=4.0, clamp=clamp, anchor=1.0,
             meanings=MeaningTable({"which": tuple(SENTENCES)}),
         ),
-        GaussianProcess(BetaSchedule.sqrt(200), "clean", objective=objective),
+        GaussianProcess(BetaSchedule.sqrt(200), "x0", objective=objective),
         TextDenoiser(16, 64, 2, 4, 24, sources=5, source_length=1, embedding_width=32),
-        TextWalk(20),
+        TextSamplingConfig(20),
         **options,
     )  # fmt: skip
 
 
-def place_of_known(model, text):
+def position_of_known(model, text):
     found = with_blanks(model.domain.vocabulary, text)
-    return {place: number for place, number in enumerate(found) if number is not None}, len(found)
+    return {position: number for position, number in enumerate(found) if number is not None}, len(
+        found
+    )
 
 
 @pytest.mark.slow
@@ -65,65 +67,70 @@ def test_one_batch_is_learned_by_heart_and_said_when_asked(clamp, tmp_path):
     )
     model.eval()
     lengths = [len(model.domain.vocabulary.numbers(text)) for text in SENTENCES.values()]
-    orders = [
-        TextOrder({"which": name}, length=length)
+    requests = [
+        TextRequest({"which": name}, length=length)
         for name, length in zip(SENTENCES, lengths, strict=True)
     ]
-    assert model.generate(orders) == list(SENTENCES.values())
-    assert model.generate(orders, steps=200, solver="ddim") == list(SENTENCES.values())
+    assert model.generate(requests) == list(SENTENCES.values())
+    assert model.generate(requests, steps=200, sampler="ddim") == list(SENTENCES.values())
     # Infilling without being told the meaning: the words around it are enough.
-    known, length = place_of_known(model, f"the eagle is a {BLANK} pub near the {BLANK}.")
-    (text,) = model.generate([TextOrder(known=known, length=length)])
+    known, length = position_of_known(model, f"the eagle is a {BLANK} pub near the {BLANK}.")
+    (text,) = model.generate([TextRequest(known=known, length=length)])
     assert text == SENTENCES["a"]
 
 
 def test_sample_i_alone_is_sample_i_in_a_batch(small_restaurant):
     model = md.load(small_restaurant)
-    orders = [TextOrder(), TextOrder({"food": "Italian"}), TextOrder(length=3), TextOrder()]
-    together = model.generate(orders, seed=[5, 6, 7, 8])
-    assert together == model.generate(orders[::-1], seed=[8, 7, 6, 5], batch_size=2)[::-1]
-    for row, order in enumerate(orders):
-        assert model.generate([order], seed=[5 + row]) == [together[row]]
-    assert model.generate([TextOrder()] * 4) != model.generate([TextOrder()] * 4, seed=100)
+    requests = [
+        TextRequest(),
+        TextRequest({"food": "Italian"}),
+        TextRequest(length=3),
+        TextRequest(),
+    ]
+    together = model.generate(requests, seed=[5, 6, 7, 8])
+    assert together == model.generate(requests[::-1], seed=[8, 7, 6, 5], batch_size=2)[::-1]
+    for row, request in enumerate(requests):
+        assert model.generate([request], seed=[5 + row]) == [together[row]]
+    assert model.generate([TextRequest()] * 4) != model.generate([TextRequest()] * 4, seed=100)
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 15, 31])
 def test_lengths_are_exact(small_restaurant, length):
     model = md.load(small_restaurant)
-    for text in model.generate([TextOrder(length=length)] * 3):
+    for text in model.generate([TextRequest(length=length)] * 3):
         assert len(model.domain.vocabulary.numbers(text)) == length
 
 
 def test_known_tokens_are_kept_and_blanks_are_words(small_restaurant):
     model = md.load(small_restaurant)
     vocabulary = model.domain.vocabulary
-    known, length = place_of_known(model, f"The {BLANK} serves {BLANK} {BLANK} food.")
-    for solver in ("ddpm", "ddim", "dpm++"):
-        for text in model.generate([TextOrder(known=known, length=length)] * 5, solver=solver):
+    known, length = position_of_known(model, f"The {BLANK} serves {BLANK} {BLANK} food.")
+    for sampler in ("ddpm", "ddim", "dpm++"):
+        for text in model.generate([TextRequest(known=known, length=length)] * 5, sampler=sampler):
             numbers = vocabulary.numbers(text)
             assert len(numbers) == length
-            assert {place: numbers[place] for place in known} == known
+            assert {position: numbers[position] for position in known} == known
             assert min(numbers) > END
 
 
 def test_no_updates_of_control_change_nothing(small_restaurant, small_control):
     model, classifier = md.load(small_restaurant), md.load(small_control)
-    orders = [TextOrder()] * 6
-    free = model.generate(orders)
+    requests = [TextRequest()] * 6
+    free = model.generate(requests)
     still = Control(classifier, {"food": "Italian"}, updates=0)
-    assert model.generate(orders, control=still) == free
-    assert model.generate(orders, control=Control(classifier, {})) == free
+    assert model.generate(requests, control=still) == free
+    assert model.generate(requests, control=Control(classifier, {})) == free
     moved = Control(classifier, {"food": "Italian"}, updates=3, rate=50.0)
-    assert model.generate(orders, control=moved) != free
+    assert model.generate(requests, control=moved) != free
 
 
 def test_control_does_not_depend_on_the_batch(small_restaurant, small_control):
     model = md.load(small_restaurant)
     control = Control(md.load(small_control), {"area": "riverside"}, rate=20.0)
-    orders = [TextOrder(), TextOrder(length=9), TextOrder()]
-    together = model.generate(orders, control=control)
-    for row, order in enumerate(orders):
-        assert model.generate([order], control=control, seed=row) == [together[row]]
+    requests = [TextRequest(), TextRequest(length=9), TextRequest()]
+    together = model.generate(requests, control=control)
+    for row, request in enumerate(requests):
+        assert model.generate([request], control=control, seed=row) == [together[row]]
 
 
 def test_a_classifier_of_other_embeddings_is_refused(small_restaurant, small_control, tmp_path):
@@ -131,44 +138,44 @@ def test_a_classifier_of_other_embeddings_is_refused(small_restaurant, small_con
     with torch.no_grad():
         classifier.domain.table += 1
     with pytest.raises(InputError, match="embeddings of another model"):
-        model.generate([TextOrder()], control=Control(classifier, {"area": "riverside"}))
+        model.generate([TextRequest()], control=Control(classifier, {"area": "riverside"}))
 
 
 def test_guidance_changes_texts_that_are_told_something(small_restaurant):
     model = md.load(small_restaurant)
-    told, free = [TextOrder({"food": "Italian"})] * 6, [TextOrder()] * 6
-    assert model.generate(told, guidance=6.0) != model.generate(told)
-    assert model.generate(free, guidance=6.0) == model.generate(free)
+    reported, free = [TextRequest({"food": "Italian"})] * 6, [TextRequest()] * 6
+    assert model.generate(reported, guidance_scale=6.0) != model.generate(reported)
+    assert model.generate(free, guidance_scale=6.0) == model.generate(free)
 
 
 def test_of_several_candidates_the_first_seed_is_the_texts_own(small_restaurant):
     model = md.load(small_restaurant)
     assert candidate_seeds(7, 3)[0] == 7 and len(set(candidate_seeds(7, 30))) == 30
-    pool = model.generate([TextOrder()] * 5, seed=candidate_seeds(3, 5))
-    (chosen,) = model.generate([TextOrder()], seed=3, candidates=5)
+    pool = model.generate([TextRequest()] * 5, seed=candidate_seeds(3, 5))
+    (chosen,) = model.generate([TextRequest()], seed=3, num_candidates=5)
     assert chosen in pool
-    assert model.generate([TextOrder()], seed=3, candidates=1) == pool[:1]
+    assert model.generate([TextRequest()], seed=3, num_candidates=1) == pool[:1]
 
 
 def test_a_wrong_order_is_told(small_restaurant):
     model = md.load(small_restaurant)
     for length in (0, -1, 32):
         with pytest.raises(InputError, match=f"length of {length}: this model writes 1 to 31"):
-            model.generate([TextOrder(length=length)])
+            model.generate([TextRequest(length=length)])
     with pytest.raises(InputError, match="temperature 0"):
-        model.generate([TextOrder()], temperature=0)
-    with pytest.raises(InputError, match="--candidates 0"):
-        model.generate([TextOrder()], candidates=0)
-    with pytest.raises(InputError, match="no solver 'euler'"):
-        model.generate([TextOrder()], solver="euler")
+        model.generate([TextRequest()], temperature=0)
+    with pytest.raises(InputError, match="--num-candidates 0"):
+        model.generate([TextRequest()], num_candidates=0)
+    with pytest.raises(InputError, match="no sampler 'euler'"):
+        model.generate([TextRequest()], sampler="euler")
     with pytest.raises(InputError, match="--steps 0: from 1 to 10000"):
-        model.generate([TextOrder()], steps=0)
+        model.generate([TextRequest()], steps=0)
 
 
 def test_parts_that_do_not_fit_each_other(tmp_path):
     vocabulary = learned_vocabulary(tmp_path)
     domain = EmbeddedDomain(vocabulary, width=16, length=24)
-    process = GaussianProcess(BetaSchedule.sqrt(200), "clean")
+    process = GaussianProcess(BetaSchedule.sqrt(200), "x0")
     with pytest.raises(ValueError, match="state_width 8 is not the domain's width, 16"):
         TextDiffusion(domain, process, TextDenoiser(8, 16, 1, 2))
     with pytest.raises(ValueError, match="set sources: 0"):
@@ -178,6 +185,6 @@ def test_parts_that_do_not_fit_each_other(tmp_path):
 def test_canvases_hold_texts_of_like_lengths():
     lengths = [3, 8, 9, 16, 17, 5]
     assert batches_of(lengths, 2) == [[0, 1], [2, 3], [4], [5]]
-    tokens, known = laid_out([TextOrder(known={1: 9}), TextOrder()], [4, 2], 8)
+    tokens, known = laid_out([TextRequest(known={1: 9}), TextRequest()], [4, 2], 8)
     assert tokens.tolist() == [[PAD, 9, PAD, END] + [PAD] * 4, [PAD, END] + [PAD] * 6]
     assert known.sum(dim=1).tolist() == [2, 1]

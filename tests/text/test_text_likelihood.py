@@ -11,7 +11,7 @@ from torch import nn
 import multidiff as md
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule
-from multidiff.core.gaussian.timesteps import even_times
+from multidiff.core.gaussian.timesteps import uniform_timesteps
 from multidiff.text.diffusion_lm.denoiser import TextDenoiser
 from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 from multidiff.text.diffusion_lm.likelihood import nats_per_token, text_bound
@@ -31,29 +31,29 @@ class Exact(nn.Module):
         self.source = None
         texts = [" ".join(words) for words in joint]
         self.known = domain.embed(domain.tokens(texts)).detach()
-        self.logs = torch.tensor([math.log(share) for share in joint.values()])
+        self.logs = torch.tensor([math.log(ratio) for ratio in joint.values()])
 
-    def forward(self, noisy, level, condition=None):
+    def forward(self, xt, level, condition=None):
         alpha, sigma = (part[0].item() for part in (level.alpha, level.sigma))
-        own = self.domain.first_deviation**2
+        own = self.domain.first_std**2
         total = alpha**2 * own + sigma**2
-        distance = noisy[:, None] - alpha * self.known[None]
+        distance = xt[:, None] - alpha * self.known[None]
         logs = self.logs - distance.square().flatten(2).sum(dim=2) / (2 * total)
-        shares = logs.softmax(dim=1)[..., None, None]
+        ratios = logs.softmax(dim=1)[..., None, None]
         refined = self.known[None] + alpha * own / total * distance
-        return (shares * refined).sum(dim=1)
+        return (ratios * refined).sum(dim=1)
 
 
 def toy(joint=None, width=6, steps=1000):
     torch.manual_seed(1)
-    domain = EmbeddedDomain(Listed(WORDS), width=width, length=3, norm=3.0, first_deviation=0.1)
-    process = GaussianProcess(BetaSchedule.linear(steps), "clean")
+    domain = EmbeddedDomain(Listed(WORDS), width=width, length=3, norm=3.0, first_std=0.1)
+    process = GaussianProcess(BetaSchedule.linear(steps), "x0")
     exact = Exact(domain, JOINT if joint is None else joint)
     return TextDiffusion(domain, process, exact)
 
 
 def bound_of(model, texts, steps=1000):
-    found = text_bound(model, texts, [{}] * len(texts), range(len(texts)), even_times(steps))
+    found = text_bound(model, texts, [{}] * len(texts), range(len(texts)), uniform_timesteps(steps))
     words = found.pop("words")
     # All lengths are as likely in an untrained domain: 0 to 3.
     length = found.pop("length")
@@ -97,7 +97,7 @@ def test_a_wrong_model_has_more_nats_by_as_much_as_it_is_wrong(repeated):
     flat = toy(dict.fromkeys(itertools.product(WORDS, WORDS), 1 / 9))
     right, wrong = (bound_of(model, repeated, 200)[0] for model in (toy(), flat))
     mean, error = each(wrong - right)
-    truth = torch.tensor([math.log(9 * share) for share in JOINT.values()])
+    truth = torch.tensor([math.log(9 * ratio) for ratio in JOINT.values()])
     assert float(error.max()) < 0.05
     assert ((mean - truth).abs() < 4 * error + 0.03).all(), (mean, truth, error)
 
@@ -109,26 +109,24 @@ def test_an_estimate_that_is_clamped_is_completed(repeated):
     class Words(Exact):
         """Ten times the mean embedding's logits, which soft clamping turns into the mean."""
 
-        def forward(self, noisy, level, condition=None):
+        def forward(self, xt, level, condition=None):
             alpha, sigma = (part[0].item() for part in (level.alpha, level.sigma))
-            total = alpha**2 * self.domain.first_deviation**2 + sigma**2
-            distance = noisy[:, None] - alpha * self.known[None]
+            total = alpha**2 * self.domain.first_std**2 + sigma**2
+            distance = xt[:, None] - alpha * self.known[None]
             logs = self.logs - distance.square().flatten(2).sum(dim=2) / (2 * total)
-            shares = logs.softmax(dim=1)  # of the four texts
+            ratios = logs.softmax(dim=1)  # of the four texts
             table = self.domain.embeddings()
             tokens = self.domain.tokens([" ".join(words) for words in JOINT])
-            each = torch.zeros(len(noisy), 3, len(table))
+            each = torch.zeros(len(xt), 3, len(table))
             for row in range(len(JOINT)):
-                for place in range(3):
-                    each[:, place, tokens[row, place]] += shares[:, row]
+                for position in range(3):
+                    each[:, position, tokens[row, position]] += ratios[:, row]
             # The state whose logits are these log probabilities: least squares is exact here,
             # since there are as many dimensions as words.
             wanted = (each + 1e-30).log() - each.clamp(min=1e-30).log().mean(dim=-1, keepdim=True)
             return wanted @ torch.linalg.pinv(table).T
 
-    domain = EmbeddedDomain(
-        Listed(WORDS), width=6, length=3, norm=3.0, first_deviation=0.1, clamp="soft"
-    )
+    domain = EmbeddedDomain(Listed(WORDS), width=6, length=3, norm=3.0, first_std=0.1, clamp="soft")
     domain.table.data.copy_(plain.domain.table)
     clamped = TextDiffusion(domain, plain.process, Words(domain, JOINT))
     a, b = (float(bound_of(one, repeated, 100)[0].mean()) for one in (plain, clamped))
@@ -140,7 +138,7 @@ def test_terms_are_told_for_each_real_token(small_restaurant):
     texts = ["The Eagle is a pub.", "The Mill is cheap food."]
     found = nats_per_token(model, texts, [{}, {}], steps=5)
     assert found["total"] == pytest.approx(sum(v for k, v in found.items() if k != "total"))
-    alone = [text_bound(model, [t], [{}], [i], even_times(5)) for i, t in enumerate(texts)]
+    alone = [text_bound(model, [t], [{}], [i], uniform_timesteps(5)) for i, t in enumerate(texts)]
     words = sum(float(one.pop("words")) for one in alone)
     total = sum(float(v) for one in alone for v in one.values())
     assert found["total"] == pytest.approx(total / words, rel=1e-4)
@@ -149,10 +147,10 @@ def test_terms_are_told_for_each_real_token(small_restaurant):
 def test_what_a_text_is_made_from_is_told():
     torch.manual_seed(0)
     domain = EmbeddedDomain(Listed(WORDS), width=6, length=4, source_length=4)
-    process = GaussianProcess(BetaSchedule.linear(100), "clean")
+    process = GaussianProcess(BetaSchedule.linear(100), "x0")
     network = TextDenoiser(6, 16, 1, 2, 4, sources=domain.vocabulary.size, source_length=4)
     model = TextDiffusion(domain, process, network).requires_grad_(False)
     texts, nothing = ["red wine", "wine"], [{}, {}]
-    untold = model.nats_per_token(texts, nothing)
-    assert untold == model.nats_per_token(texts, nothing, sources=["", ""])
-    assert untold["steps"] != model.nats_per_token(texts, nothing, sources=["white", ""])["steps"]
+    uncond = model.nats_per_token(texts, nothing)
+    assert uncond == model.nats_per_token(texts, nothing, sources=["", ""])
+    assert uncond["steps"] != model.nats_per_token(texts, nothing, sources=["white", ""])["steps"]

@@ -79,7 +79,7 @@ def test_self_bleu_is_the_mean_over_sentences():
 # --------------------------------------------------------------------------------- BLEU
 
 
-def naive_bleu(candidates, references):
+def naive_bleu(num_candidates, references):
     """Papineni et al. 2002, section 2.3."""
 
     def counts(sentence, n):
@@ -88,33 +88,33 @@ def naive_bleu(candidates, references):
     logs = 0
     for n in (1, 2, 3, 4):
         hits = total = 0
-        for made, group in zip(candidates, references, strict=True):
+        for made, group in zip(num_candidates, references, strict=True):
             limits = Counter()
             for reference in group:
                 limits |= counts(reference, n)
             found = counts(made, n)
             hits, total = hits + (found & limits).total(), total + found.total()
         logs += math.log(hits / total) / 4
-    made = sum(map(len, candidates))
+    made = sum(map(len, num_candidates))
     wanted = sum(
         min(map(len, group), key=lambda length: (abs(length - len(one)), length))
-        for one, group in zip(candidates, references, strict=True)
+        for one, group in zip(num_candidates, references, strict=True)
     )
     return 100 * min(1, math.exp(1 - wanted / made)) * math.exp(logs)
 
 
 def test_bleu_is_the_papers_formula():
-    candidates = [CATS[0], CATS[3], ["a", "red", "cat", "sat", "on", "the", "mat"]]
+    num_candidates = [CATS[0], CATS[3], ["a", "red", "cat", "sat", "on", "the", "mat"]]
     references = [
         [CATS[1], CATS[2]],
         [["all", "dogs", "bark", "loudly"]],
         [CATS[2], CATS[0], CATS[1]],
     ]
-    truth = naive_bleu(candidates, references)
+    truth = naive_bleu(num_candidates, references)
     assert 10 < truth < 90
-    assert bleu(candidates, references) == pytest.approx(truth)
+    assert bleu(num_candidates, references) == pytest.approx(truth)
     swapped = [group[::-1] for group in references]
-    assert bleu(candidates, swapped) == pytest.approx(truth)
+    assert bleu(num_candidates, swapped) == pytest.approx(truth)
 
 
 def test_bleu_of_the_references_themselves():
@@ -342,9 +342,9 @@ def test_causal_nats_of_a_model_that_knows_nothing(tmp_path):
 
 
 def refused(match, path, texts=TEXTS):
-    with pytest.raises(InputError, match=match) as told:
+    with pytest.raises(InputError, match=match) as reported:
         causal_nats_per_token(texts, path)
-    assert str(path) in str(told.value) and "\n" not in str(told.value)
+    assert str(path) in str(reported.value) and "\n" not in str(reported.value)
 
 
 def test_folders_without_a_causal_model(tmp_path):

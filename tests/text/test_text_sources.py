@@ -70,15 +70,15 @@ def test_the_same_rows_from_every_kind_of_file(write, tmp_path):
     (tmp_path / "folder").mkdir()
     table.to_json(tmp_path / "folder" / "train.jsonl")
     csv, jsonl = write("a.csv", CSV), write("a.jsonl", "\n\n".join(map(json.dumps, ROWS)))
-    places = {
+    positions = {
         csv: [f"{csv}:{line}" for line in (2, 3, 6)],
         jsonl: [f"{jsonl}:{line}" for line in (1, 3, 5)],
     }
     for name in ("a.parquet", "saved", str(arrow), "splits", "folder"):
-        places[path] = (
+        positions[path] = (
             [f"{path}[{row}]" for row in range(3)] if (path := str(tmp_path / name)) else []
         )
-    for path, names in places.items():
+    for path, names in positions.items():
         found = by_meaning(path, split="dev" if path.endswith("splits") else "train").listing()
         assert found.texts == [row["ref"] for row in ROWS]
         assert found.names == names

@@ -12,7 +12,7 @@ from multidiff.core.discrete.schedules import LogLinearMasks
 from multidiff.core.random import generators
 from multidiff.core.task import DiffusionTask
 from multidiff.nn.token_denoiser import TokenDenoiser
-from multidiff.text.data.attributes import LEFT_OPEN, MeaningTable
+from multidiff.text.data.attributes import UNSPECIFIED, MeaningTable
 from multidiff.text.data.vocabulary import END, PAD, UNKNOWN
 from multidiff.text.diffusion_lm.denoiser import TextDenoiser
 from multidiff.text.domain import TextDomain
@@ -24,16 +24,16 @@ SIZE = Listed().size
 
 def test_a_state_is_its_tokens_and_only_words_count():
     encoded = TokenDomain(Listed(), 10).encode({"text": ["the eagle", "a zebra pub near"]}, None)
-    assert encoded.clean.tolist() == [[3, 4, END, PAD, PAD], [6, UNKNOWN, 7, 9, END]]
+    assert encoded.x0.tolist() == [[3, 4, END, PAD, PAD], [6, UNKNOWN, 7, 9, END]]
     assert encoded.mask.int().tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]]
-    assert torch.equal(encoded.condition["real"], encoded.clean != PAD)
+    assert torch.equal(encoded.condition["real"], encoded.x0 != PAD)
 
 
 def test_running_text_has_no_end_and_pays_for_no_length():
     domain = TokenDomain(Listed(), 10, ends=False)
     encoded = domain.encode({"text": ["the eagle", "a pub near"]}, None)
-    assert encoded.clean.tolist() == [[3, 4, PAD], [6, 7, 9]]
-    assert torch.equal(encoded.mask, encoded.clean != PAD)
+    assert encoded.x0.tolist() == [[3, 4, PAD], [6, 7, 9]]
+    assert torch.equal(encoded.mask, encoded.x0 != PAD)
     assert domain.length_nats(torch.tensor([2, 3])).tolist() == [0, 0]
     assert domain.extra_losses(encoded, None, None, None) == {}
 
@@ -55,9 +55,9 @@ def test_sources_end_and_what_is_behind_them_is_left_open():
     domain = TokenDomain(Listed(), 10, source_length=4)
     assert domain.sources == SIZE
     found = domain.source_tokens(["the eagle", "a pub near the river"])
-    assert found.tolist() == [[3, 4, END, LEFT_OPEN], [6, 7, 9, 3]]
-    told = domain.encode({"text": ["the", "a"], "source": ["the eagle", "a"]}, None).condition
-    assert told["source"].tolist() == [[3, 4, END], [6, END, LEFT_OPEN]]
+    assert found.tolist() == [[3, 4, END, UNSPECIFIED], [6, 7, 9, 3]]
+    reported = domain.encode({"text": ["the", "a"], "source": ["the eagle", "a"]}, None).condition
+    assert reported["source"].tolist() == [[3, 4, END], [6, END, UNSPECIFIED]]
 
 
 @pytest.mark.parametrize("words", [1, 3, 5])
@@ -75,9 +75,9 @@ def test_a_meaning_that_is_left_out_tells_no_length():
     domain = TokenDomain(Listed(), 10, TABLE)
     with torch.no_grad():
         domain.lengths_by_source[TABLE.number["food", "Italian"], 7] = 5.0
-    told = torch.tensor([TABLE.whole({"food": "Italian"}), [LEFT_OPEN]])
-    assert domain.length_logits(2, told).argmax(dim=1).tolist() == [7, 0]
-    assert torch.equal(domain.length_logits(2, told)[1], domain.length_logits(1, None)[0])
+    reported = torch.tensor([TABLE.whole({"food": "Italian"}), [UNSPECIFIED]])
+    assert domain.length_logits(2, reported).argmax(dim=1).tolist() == [7, 0]
+    assert torch.equal(domain.length_logits(2, reported)[1], domain.length_logits(1, None)[0])
 
 
 def test_what_is_read_in_a_text_does_not_depend_on_longer_neighbours():
@@ -87,10 +87,10 @@ def test_what_is_read_in_a_text_does_not_depend_on_longer_neighbours():
     short, long = "the eagle is a pub", "a cheap cafe near the river serves nice nice nice food"
     tokens = domain.tokens([short, long])
     masked = domain.counted(tokens) & (torch.arange(tokens.shape[1]) % 2 == 0)
-    noisy = tokens.masked_fill(masked, SIZE)
+    xt = tokens.masked_fill(masked, SIZE)
     level = process.schedule.at(torch.full((2,), 0.5))
-    together = denoiser(noisy, level, {"real": tokens != PAD})
-    alone = denoiser(noisy[:1, :6], level[:1], {"real": tokens[:1, :6] != PAD})
+    together = denoiser(xt, level, {"real": tokens != PAD})
+    alone = denoiser(xt[:1, :6], level[:1], {"real": tokens[:1, :6] != PAD})
     torch.testing.assert_close(together[:1, :6], alone, rtol=1e-5, atol=1e-6)
 
 

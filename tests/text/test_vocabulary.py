@@ -133,7 +133,7 @@ def characters(tmp_path_factory):
     content = {"pieces": ["a", " ", "\n", "🙂"], "counts": [4, 3, 2, 1]}
     (folder / "vocabulary.json").write_text(json.dumps(content))
     vocabulary = CharacterVocabulary(7)
-    vocabulary.settle(folder)
+    vocabulary.load_assets(folder)
     return vocabulary
 
 
@@ -194,21 +194,21 @@ def test_nothing_is_read_before_it_is_needed(tmp_path):
     there = WordVocabulary(4, source_of(tmp_path, ["word"]))
     gone = WordVocabulary(4, TextSource(str(tmp_path / "gone.txt")))
     assert gone.size == 4
-    gone.settle(tmp_path)  # holds no vocabulary either
+    gone.load_assets(tmp_path)  # holds no vocabulary either
     with pytest.raises(InputError, match=r"gone\.txt: no such file"):
         gone.numbers("word")
-    gone.settle(kept(there, tmp_path / "model"))
+    gone.load_assets(kept(there, tmp_path / "model"))
     assert gone.numbers("Word") == [3] and gone.counts == {"word": 1}
-    assert gone.files() == there.files()
+    assert gone.assets() == there.assets()
 
 
 @pytest.mark.parametrize("kind", [WordVocabulary, CharacterVocabulary])
 def test_a_model_brings_its_own(make, tmp_path, kind):
     trained = make(kind, *TEXTS)
-    (text,) = trained.files().values()
+    (text,) = trained.assets().values()
     assert text.isascii()
     again = kind(trained.size)
-    again.settle(kept(trained, tmp_path / "model"))
+    again.load_assets(kept(trained, tmp_path / "model"))
     for text in TEXTS:
         assert again.numbers(text) == trained.numbers(text)
         assert UNKNOWN not in again.numbers(text)
@@ -217,7 +217,7 @@ def test_a_model_brings_its_own(make, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [WordVocabulary, CharacterVocabulary])
 def test_no_source_and_no_file(kind):
-    for use in (lambda v: v.numbers("a"), lambda v: v.text([]), lambda v: v.files()):
+    for use in (lambda v: v.numbers("a"), lambda v: v.text([]), lambda v: v.assets()):
         with pytest.raises(InputError, match=r"vocabulary\.json: the model's folder holds none"):
             use(kind(9))
 
@@ -244,5 +244,5 @@ def test_a_size_without_tokens(size):
 def test_a_faulty_file(tmp_path, content, complaint):
     (tmp_path / "vocabulary.json").write_bytes(content)
     with pytest.raises(InputError, match=complaint) as caught:
-        WordVocabulary(5).settle(tmp_path)
+        WordVocabulary(5).load_assets(tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "vocabulary.json"))

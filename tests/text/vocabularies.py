@@ -21,6 +21,6 @@ def source_of(folder, texts, **more):
 def kept(vocabulary, folder):
     """A folder with a vocabulary's files in it."""
     folder.mkdir()
-    for name, text in vocabulary.files().items():
+    for name, text in vocabulary.assets().items():
         (folder / name).write_text(text, "utf-8")
     return folder

@@ -21,9 +21,9 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for():
 def test_shares_make_up_the_whole():
     batches = Batches(Ring(), 6)
     whole = batches.batch(5)
-    shares = [batches.batch(5, part, 3) for part in range(3)]
-    assert torch.equal(torch.cat([share["points"] for share in shares]), whole["points"])
-    assert [name for share in shares for name in share["name"]] == whole["name"]
+    ratios = [batches.batch(5, part, 3) for part in range(3)]
+    assert torch.equal(torch.cat([ratio["points"] for ratio in ratios]), whole["points"])
+    assert [name for ratio in ratios for name in ratio["name"]] == whole["name"]
     with pytest.raises(InputError, match="cannot be shared evenly by 4"):
         batches.batch(0, 0, 4)
 

@@ -17,7 +17,7 @@ from multidiff.models.weights import read_tensors
 from multidiff.training import signals
 from multidiff.training.logging import TrainingLog
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import folder_written_whole, written_whole
+from multidiff.utils.files import atomic_write, atomic_write_dir
 
 SMALL = [
     RECIPES / "smoke" / "speech.yaml",
@@ -169,14 +169,14 @@ def test_a_full_disk_is_told_and_spoils_nothing(tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["00000003"]
 
 
-@pytest.mark.parametrize("writer", [written_whole, folder_written_whole])
+@pytest.mark.parametrize("writer", [atomic_write, atomic_write_dir])
 def test_an_unfinished_write_leaves_what_was_there(tmp_path, writer):
     target = tmp_path / "thing"
     with writer(target) as partial:
-        (partial / "a" if writer is folder_written_whole else partial).write_text("old")
+        (partial / "a" if writer is atomic_write_dir else partial).write_text("old")
     with pytest.raises(InputError, match="the disk is full"), writer(target) as partial:
-        (partial / "a" if writer is folder_written_whole else partial).write_text("new")
+        (partial / "a" if writer is atomic_write_dir else partial).write_text("new")
         raise OSError(28, "No space left on device")
-    kept = target / "a" if writer is folder_written_whole else target
+    kept = target / "a" if writer is atomic_write_dir else target
     assert kept.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["thing"]

@@ -93,8 +93,8 @@ def test_dropout_is_a_function_of_the_step_alone():
 class Checkpointed(PointDenoiser):
     """Its forward pass is made again in the backward one, dropout too."""
 
-    def forward(self, noisy, level, condition=None):
-        return checkpoint(super().forward, noisy, level, condition, use_reentrant=False)
+    def forward(self, xt, level, condition=None):
+        return checkpoint(super().forward, xt, level, condition, use_reentrant=False)
 
 
 def test_checkpointed_dropout_drops_the_same_in_both_passes():
@@ -154,7 +154,7 @@ def test_a_loaded_model_is_trained_further_where_that_is_said(small_vocoder):
 def test_extra_losses_do_not_take_a_name_that_stands_for_something_else(name):
     class Extra(Points):
         def extra_losses(self, encoded, corrupted, estimate, process):
-            return {name: estimate.clean.mean(dim=1)}
+            return {name: estimate.x0.mean(dim=1)}
 
     process = md.GaussianProcess(md.BetaSchedule.linear(100))
     task = md.DiffusionTask(Extra(), process, PointDenoiser())

@@ -23,20 +23,20 @@ TRAINER = """
 trainer: {use: Trainer, steps: 2, learning_rate: 1e-3, log_every: 2, save_every: 2,
           validate_every: 2, validation_batches: 1}
 """
-PICTURES = """
+IMAGES = """
 model:
-  use: PictureDiffusion
+  use: ImageDiffusion
   domain: {use: PixelDomain, size: [8, 8], channels: 1}
   process:
     use: GaussianProcess
     schedule: {use: BetaSchedule.linear, steps: 1000}
-    predicts: noise
+    prediction: epsilon
   denoiser: {use: UNet, in_channels: 1, out_channels: 1, channels: [8, 8], layers: 1,
              attention: [none, none], heads: [1, 1], groups: 4}
 data:
   use: Batches
   batch_size: 2
-  examples: {use: Pictures, source: {path: FOLDER}, size: [8, 8], channels: 1}
+  examples: {use: Images, source: {path: FOLDER}, size: [8, 8], channels: 1}
 """
 TEXTS = """
 model:
@@ -55,7 +55,7 @@ data:
 
 
 def fill(folder):
-    """Four pictures and a text of six characters."""
+    """Four images and a text of six characters."""
     folder.mkdir()
     for number in range(4):
         levels = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
@@ -78,7 +78,7 @@ def begun(tmp_path_factory):
     """Runs of two steps, by the kind of their data."""
 
     homes = {}
-    for kind, recipe in {"pictures": PICTURES, "texts": TEXTS}.items():
+    for kind, recipe in {"images": IMAGES, "texts": TEXTS}.items():
         homes[kind] = tmp_path_factory.mktemp(kind)
         begin(homes[kind], recipe)
     return homes
@@ -88,9 +88,9 @@ def begun(tmp_path_factory):
 def home(request, begun, tmp_path):
     """A copy of one of them, so that the next test has it as it was; its data are moved."""
     copy = tmp_path / "home"
-    shutil.copytree(begun[getattr(request, "param", "pictures")], copy)
+    shutil.copytree(begun[getattr(request, "param", "images")], copy)
     text = (copy / "recipe.yaml").read_text()
-    old = str(begun[getattr(request, "param", "pictures")] / "data")
+    old = str(begun[getattr(request, "param", "images")] / "data")
     (copy / "recipe.yaml").write_text(text.replace(old, str(copy / "data")))
     return copy
 
@@ -106,13 +106,16 @@ def changed_text(home):
 
 
 RECIPE_CHANGES = {
-    "prediction": ("model.process.predicts=clean", "model.process.predicts was noise, is clean"),
+    "prediction": ("model.process.prediction=x0", "model.process.prediction was epsilon, is x0"),
     "schedule": ("model.process.schedule.steps=500", "schedule.steps was 1000, is 500"),
     "seed": ("trainer.seed=1", "trainer.seed was 0, is 1"),
     "batch size": ("data.batch_size=4", "data.batch_size was 2, is 4"),
     "network": ("model.denoiser.channels=[8,16]", "model.denoiser.channels.1 was 8, is 16"),
     "optimizer": ("trainer.learning_rate=0.1", "trainer.learning_rate was 0.001, is 0.1"),
-    "accumulation": ("trainer.accumulate=2", "trainer.accumulate was 1, is 2"),
+    "accumulation": (
+        "trainer.gradient_accumulation_steps=2",
+        "trainer.gradient_accumulation_steps was 1, is 2",
+    ),
 }
 DATA_CHANGES = {
     "file changed": (changed_file, "data.examples.source: 1.png changed"),
@@ -130,24 +133,28 @@ HARMLESS = {
     "workers": ("trainer.workers=1",),
     "threads": ("trainer.threads=1",),
     "more steps": (),  # the test asks for them
-    "what is written": ("trainer.save_every=1", "trainer.log_every=1", "trainer.keep=2"),
+    "what is written": (
+        "trainer.save_every=1",
+        "trainer.log_every=1",
+        "trainer.keep_checkpoints=2",
+    ),
 }  # and the number of processes: test_interruptions.py
 
 
 @pytest.mark.parametrize("change", RECIPE_CHANGES)
 def test_a_changed_recipe_is_refused_by_name(home, capsys, change):
-    override, told = RECIPE_CHANGES[change]
+    override, reported = RECIPE_CHANGES[change]
     line = complains(capsys, *words(home, override, "--resume"))
-    assert f"recipe: {told}" in line or f"recipe: model.process.{told}" in line
+    assert f"recipe: {reported}" in line or f"recipe: model.process.{reported}" in line
     assert "--allow-changed recipe" in line and "--allow-changed data" not in line
 
 
 @pytest.mark.parametrize("change", DATA_CHANGES)
 def test_changed_data_are_refused_by_name(home, capsys, change):
-    happens, told = DATA_CHANGES[change]
+    happens, reported = DATA_CHANGES[change]
     happens(home)
     line = complains(capsys, *words(home, "--resume"))
-    assert f"data: {told}" in line and "--allow-changed data" in line
+    assert f"data: {reported}" in line and "--allow-changed data" in line
 
 
 @pytest.mark.parametrize("change", HARMLESS)
@@ -162,8 +169,8 @@ def test_harmless_changes_are_accepted(home, capsys, change):
 
 @pytest.mark.parametrize("home", ["texts"], indirect=True)
 def test_a_changed_vocabulary_is_refused(home, capsys):
-    places = ("domain.vocabulary", "process", "denoiser")
-    sizes = [f"model.{place}.size=8" for place in places]
+    locations = ("domain.vocabulary", "process", "denoiser")
+    sizes = [f"model.{where}.size=8" for where in locations]
     line = complains(capsys, *words(home, *sizes, "--resume"))
     assert "recipe: model.domain.vocabulary.size was 9, is 8" in line
     changed_text(home)
@@ -233,7 +240,7 @@ def test_a_longer_decay_is_said(home, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "batch_size", "offset", "told"),
+    ("options", "batch_size", "offset", "reported"),
     [
         ({"seed": 1}, 2, 0.0, "recipe: trainer.seed was 0, is 1"),
         ({}, 4, 0.0, "data: data.batches: is other data"),
@@ -241,7 +248,7 @@ def test_a_longer_decay_is_said(home, capsys):
         ({"log_every": 3}, 2, 0.0, None),
     ],
 )
-def test_in_python_too(tmp_path, options, batch_size, offset, told):
+def test_in_python_too(tmp_path, options, batch_size, offset, reported):
     def fit(steps, size, extra, resume=False, **settings):
         points = torch.linspace(0, 1, 32).view(-1, size, 2) + extra
         trainer = Trainer(steps=steps, **settings)
@@ -249,10 +256,10 @@ def test_in_python_too(tmp_path, options, batch_size, offset, told):
         trainer.fit(ring_task(), batches, out=tmp_path, resume=resume)
 
     fit(1, 2, 0.0)
-    if told is None:
+    if reported is None:
         fit(2, batch_size, offset, resume=True, **options)
         return
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         fit(2, batch_size, offset, resume=True, **options)
 
 
@@ -264,13 +271,13 @@ def test_any_flipped_bit_of_any_file_is_found_and_named(home):
     found = sorted(path.name for path in newest.iterdir())
     assert found == ["ema.safetensors", "manifest.json", "model.safetensors",
                      "optimizer.safetensors", "recipe.yaml", "run.json", "state.json"]  # fmt: skip
-    places = random.Random(0)
+    locations = random.Random(0)
     for path in newest.iterdir():
         content = path.read_bytes()
         for _ in range(40):
-            place, bit = places.randrange(len(content)), 1 << places.randrange(8)
+            where, bit = locations.randrange(len(content)), 1 << locations.randrange(8)
             spoiled = bytearray(content)
-            spoiled[place] ^= bit
+            spoiled[where] ^= bit
             path.write_bytes(spoiled)
             with pytest.raises(InputError) as refused:
                 check(newest)
@@ -290,7 +297,7 @@ def test_a_run_of_an_older_layout(home, capsys):
     assert f"{newest}: was written by an older version of multidiff" in line
 
 
-@pytest.mark.parametrize("home", ["pictures", "texts"], indirect=True)
+@pytest.mark.parametrize("home", ["images", "texts"], indirect=True)
 def test_two_identical_runs_write_identical_bytes(home, begun, request):
     """Of checkpoints and models all, but for where the data lie."""
     kind = request.node.callspec.params["home"]
@@ -350,10 +357,10 @@ def test_fingerprints_of_large_files_are_sampled(tmp_path, monkeypatch):
         return of_files(paths, tmp_path)["content"]
 
     before, found = taken(), []
-    for place in range(200):
-        content[place] = 1
+    for where in range(200):
+        content[where] = 1
         found.append(taken() != before)
-        content[place] = 0
+        content[where] = 0
     # A block that begins in one file ends with it.
     assert 28 < sum(found) <= 32 and found[0] and found[-1]
 

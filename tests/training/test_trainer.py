@@ -82,7 +82,7 @@ def test_accumulated_batches_are_one_large_batch():
     """Two half batches for a step give the gradient of the whole one."""
     points = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     whole, halves = ring_task(dropout=0.0), ring_task(dropout=0.0)
-    halves_of = [{"points": points[:4]}, {"points": points[4:]}]
+    split_of = [{"points": points[:4]}, {"points": points[4:]}]
 
     class SameNoise:
         """Noise by row, as one batch of eight would draw it."""
@@ -98,7 +98,7 @@ def test_accumulated_batches_are_one_large_batch():
     whole.losses, halves.losses = SameNoise(whole), SameNoise(halves)
     options = {"steps": 1, "learning_rate": 1e-2, "max_gradient_norm": 100.0}
     Trainer(**options).fit(whole, [{"points": points}])
-    Trainer(**options, accumulate=2).fit(halves, halves_of)
+    Trainer(**options, gradient_accumulation_steps=2).fit(halves, split_of)
     torch.testing.assert_close(weights_of(whole), weights_of(halves), rtol=0, atol=1e-4)
 
 
@@ -126,7 +126,7 @@ def test_previews_see_averaged_weights(tmp_path):
 
 
 def test_only_the_last_checkpoints_stay(tmp_path):
-    fit(tmp_path, 20, save_every=2, keep=2)
+    fit(tmp_path, 20, save_every=2, keep_checkpoints=2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000018", "00000020"]
 
 
@@ -178,9 +178,11 @@ def test_a_loss_that_is_no_number_stops_before_anything_is_spoiled(tmp_path):
 
     task = ring_task()
     batches = Batches(Broken(), 4, shuffle=False)  # 13 is in the fourth batch
-    with pytest.raises(InputError, match=r"step 4: .*denoising.* not a finite .*point-13") as told:
+    with pytest.raises(
+        InputError, match=r"step 4: .*denoising.* not a finite .*point-13"
+    ) as reported:
         Trainer(steps=20, **{**QUICK, "save_every": 1}).fit(task, batches, out=tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
     saved = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert saved[-1] == "00000003"
     resumed = ring_task()
@@ -218,9 +220,9 @@ def test_the_condition_is_left_out_for_a_share_of_the_samples():
     seen = []
 
     class Recorder(torch.nn.Linear):
-        def forward(self, noisy, level, condition):
+        def forward(self, xt, level, condition):
             seen.append(condition)
-            return super().forward(noisy)
+            return super().forward(xt)
 
     process = md.GaussianProcess(md.BetaSchedule.linear(100))
     task = md.DiffusionTask(Labelled(), process, Recorder(2, 2), drop_condition=0.3)

@@ -41,17 +41,17 @@ from PIL import Image
 from program import RECIPES
 
 from multidiff.audio.data.mel_files import read_mel
-from multidiff.audio.data.segments import Source as Recordings
+from multidiff.audio.data.segments import AudioSource as Recordings
 from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
 from multidiff.audio.vocoder.inference_schedule import read_plans
 from multidiff.cli.main import run
 from multidiff.config.recipe import parse
-from multidiff.image.data.image_files import read_facts, read_picture
-from multidiff.image.data.listing import Source as Pictures
+from multidiff.image.data.image_files import read_facts, read_image
+from multidiff.image.data.listing import ImageSource as Images
 from multidiff.image.stable_diffusion.contents import names_in, tensors_in, weights_in
 from multidiff.image.tokenizers import ClipTokenizer
-from multidiff.models.converters import convert_foreign
+from multidiff.models.converters import convert_weights
 from multidiff.models.loading import load, shipped
 from multidiff.models.trial import try_recipe
 from multidiff.models.weights import read_pickle, read_tensors
@@ -85,7 +85,7 @@ def stored(kind):
     wave = np.sin(np.arange(2205) / 7).astype(np.float32) / 2
     levels = np.linspace(-11, 1.5, 80 * 30).reshape(80, 30).astype(np.float32)
     state = {"state_dict": {"a": torch.zeros(3), "b": torch.ones(2, 3)}, "step": 1}
-    picture = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
     if kind in ("wav", "flac", "ogg", "mp3"):
         soundfile.write(file, wave, 22050, format=kind)
     elif kind == "npy":
@@ -107,7 +107,7 @@ def stored(kind):
         table = pyarrow.table(columns)
         pyarrow.parquet.write_table(table, file)
     else:
-        picture.save(file, format=kind)
+        image.save(file, format=kind)
     return file.getvalue()
 
 
@@ -145,10 +145,10 @@ def zipped(members):
 
 
 @reader
-def pictures(rng, folder):
+def images(rng, folder):
     kind = rng.choice(("png", "jpeg", "webp", "bmp", "gif", "tiff", "ppm"))
     path = file_in(folder, rng, in_bytes(rng, stored(kind)), kind)
-    read_picture(path)
+    read_image(path)
     read_facts(path)
 
 
@@ -177,9 +177,9 @@ def parquet(rng, folder):
 @reader
 def tables_of_pictures(rng, folder):
     path = file_in(folder, rng, in_bytes(rng, stored("images")), "parquet")
-    found = Pictures(str(path), label_column="label", caption_column="text").listing()
+    found = Images(str(path), label_column="label", caption_column="text").listing()
     for content, name in zip(found.contents, found.names, strict=True):
-        read_picture(content, name)
+        read_image(content, name)
 
 
 @reader
@@ -191,7 +191,7 @@ def lists_of_pictures(rng, folder):
     else:
         content = b"file_name,text,label\na.png,a cat,cat\nb.png,a dog,dog\n"
         path = file_in(folder, rng, in_bytes(rng, content), "", "metadata.csv")
-    Pictures(str(path.parent), label_column="label", caption_column="text").listing()
+    Images(str(path.parent), label_column="label", caption_column="text").listing()
 
 
 @reader
@@ -199,8 +199,8 @@ def lists_of_recordings(rng, folder):
     content = in_bytes(rng, b"a|A cat.\nb|A dog.\nc.wav|A bird.\n")
     path = file_in(folder, rng, content, "csv")
     (folder / "wavs").mkdir()
-    for place in ("wavs/a.wav", "wavs/b.wav", "c.wav"):
-        (folder / place).write_bytes(stored("wav"))
+    for where in ("wavs/a.wav", "wavs/b.wav", "c.wav"):
+        (folder / where).write_bytes(stored("wav"))
     Recordings(str(path)).recordings()
 
 
@@ -234,7 +234,7 @@ def weights(rng, folder):
     for call in (read_tensors, read_pickle, names_in, tensors_in):
         with contextlib.suppress(InputError):
             call(path)
-    convert_foreign(path)
+    convert_weights(path)
 
 
 @reader
@@ -269,8 +269,8 @@ def vocabularies():
     with tempfile.TemporaryDirectory() as root:
         path = Path(root) / "a.txt"
         path.write_text("\n".join(texts))
-        words = WordVocabulary(12, TextSource(str(path))).files()
-        pieces = SentencePieceVocabulary(36, TextSource(str(path))).files()
+        words = WordVocabulary(12, TextSource(str(path))).assets()
+        pieces = SentencePieceVocabulary(36, TextSource(str(path))).assets()
     size = tokenizer.get_vocab_size() - 1 + 3
     return {
         "words": (lambda: WordVocabulary(12), *next(iter(words.items()))),
@@ -303,7 +303,7 @@ def tokenizers(rng, folder):
         changed = in_bytes(rng, content.encode())
     file_in(folder, rng, changed, "", name)
     vocabulary = make()
-    vocabulary.settle(folder)
+    vocabulary.load_assets(folder)
     vocabulary.text(vocabulary.numbers("A cat. 漢字"))
 
 
@@ -392,7 +392,7 @@ def foreign_folders(rng, folder):
     (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
     for part in ("unet", "vae", "text_encoder"):
         (folder / part / "model.safetensors").write_bytes(stored("safetensors"))
-    convert_foreign(folder)
+    convert_weights(folder)
 
 
 @reader
@@ -403,7 +403,7 @@ def names_of_models(rng, folder):
 @reader
 def names_of_sources(rng, folder):
     name = rng.choice((*NAMES, *PLACES))
-    kind = rng.choice((Pictures, Recordings, TextSource))
+    kind = rng.choice((Images, Recordings, TextSource))
     source = kind(name)
     source.recordings() if kind is Recordings else source.listing()
 
@@ -432,10 +432,10 @@ def _hang(*_):
     raise Hang
 
 
-def _is_named(name, told, folder):
+def _is_named(name, reported, folder):
     """Whether a message names the file it is about."""
     names = [printable(one.name) for one in folder.rglob("*")]
-    return name.startswith("names_of") or any(one in told for one in (*names, str(folder)))
+    return name.startswith("names_of") or any(one in reported for one in (*names, str(folder)))
 
 
 def outcome(name, rng, folder):
@@ -446,16 +446,16 @@ def outcome(name, rng, folder):
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     try:
         READERS[name](rng, folder)
-        result, told = "read", ""
+        result, reported = "read", ""
     except InputError as fault:
-        result, told = "refused", str(fault)
-        is_clean = told.strip() and told.replace("\n", "").isprintable()
-        if not is_clean or not _is_named(name, told, folder):
+        result, reported = "refused", str(fault)
+        is_clean = reported.strip() and reported.replace("\n", "").isprintable()
+        if not is_clean or not _is_named(name, reported, folder):
             result = "unclean"
     except Hang:
-        result, told = "hang", traceback.format_exc()
+        result, reported = "hang", traceback.format_exc()
     except BaseException:
-        result, told = "traceback", traceback.format_exc()
+        result, reported = "traceback", traceback.format_exc()
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -465,10 +465,10 @@ def outcome(name, rng, folder):
         result = "hang"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     if grown > MOST_BYTES:
-        result, told = "bomb", f"{grown:,} bytes more: {told}"
+        result, reported = "bomb", f"{grown:,} bytes more: {reported}"
     if left := [path for path in folder.rglob("*") if ".tmp" in path.name]:
-        result, told = "half-written", f"{left}: {told}"
-    return result, told
+        result, reported = "half-written", f"{left}: {reported}"
+    return result, reported
 
 
 def fuzz(seed, count, names=(), show=False):
@@ -479,12 +479,12 @@ def fuzz(seed, count, names=(), show=False):
         name = names[number % len(names)]
         rng = random.Random(f"{seed} {name} {number}")
         with tempfile.TemporaryDirectory() as root:
-            result, told = outcome(name, rng, Path(root))
+            result, reported = outcome(name, rng, Path(root))
         counts.setdefault(name, Counter())[result] += 1
         if result not in ("read", "refused"):
-            faults.append((name, number, result, told))
+            faults.append((name, number, result, reported))
         if show:
-            print(f"{name} {number} {result}: {told.replace(root, '')[:300]}", flush=True)
+            print(f"{name} {number} {result}: {reported.replace(root, '')[:300]}", flush=True)
     return counts, faults
 
 
@@ -511,8 +511,8 @@ def main():
         print(f"{name:<20}", *(f"{found[kind]:>12}" for kind in kinds))
     total = sum(counts.values(), Counter())
     print(f"{'all':<20}", *(f"{total[kind]:>12}" for kind in kinds))
-    for name, number, result, told in faults:
-        print(f"\n{name} {number}: {result}\n{told}")
+    for name, number, result, reported in faults:
+        print(f"\n{name} {number}: {result}\n{reported}")
     return 1 if faults else 0
 
 

@@ -31,7 +31,7 @@ VALUES = (
 NAMES = ("a\x1b[31mb", "a\nb", "a\u202eb", "a b", "-a", "é", "\udcff", "a\rb", "a%sb")
 
 
-def _place(random, content):
+def _where(random, content):
     """A place in the bytes, the beginning more often, where headers are."""
     last = max(len(content) - 1, 0)
     return random.randint(0, min(last, 64)) if random.random() < 0.5 else random.randint(0, last)
@@ -40,23 +40,23 @@ def _place(random, content):
 def _flipped(random, content):
     found = bytearray(content)
     for _ in range(random.randint(1, 8) if found else 0):
-        found[_place(random, content)] ^= 1 << random.randint(0, 7)
+        found[_where(random, content)] ^= 1 << random.randint(0, 7)
     return bytes(found)
 
 
 def _overwritten(random, content):
-    place, new = _place(random, content), random.choice(BYTES)
-    return content[:place] + new + content[place + len(new) :]
+    where, new = _where(random, content), random.choice(BYTES)
+    return content[:where] + new + content[where + len(new) :]
 
 
 def _inserted(random, content):
-    place = _place(random, content)
+    where = _where(random, content)
     new = random.choice((random.choice(BYTES), random.randbytes(random.randint(1, 9))))
-    return content[:place] + new + content[place:]
+    return content[:where] + new + content[where:]
 
 
 def _spliced(random, content):
-    first, last = sorted((_place(random, content), _place(random, content)))
+    first, last = sorted((_where(random, content), _where(random, content)))
     return (
         content[:last] + content[first:]
         if random.random() < 0.5
@@ -65,9 +65,9 @@ def _spliced(random, content):
 
 
 def _nested(random, content):
-    place, count = _place(random, content), random.choice((50, 2000, 100_000))
+    where, count = _where(random, content), random.choice((50, 2000, 100_000))
     opening = random.choice((b"[", b"{", b'{"a":', b"- ", b"(", b"? "))
-    return content[:place] + opening * count + content[place:]
+    return content[:where] + opening * count + content[where:]
 
 
 def in_bytes(random, content):
@@ -80,7 +80,7 @@ def in_bytes(random, content):
         way = random.choices(
             (_flipped, _overwritten, _inserted, _spliced, _nested, None), (4, 3, 2, 3, 1, 1)
         )[0]
-        content = content[: _place(random, content)] if way is None else way(random, content)
+        content = content[: _where(random, content)] if way is None else way(random, content)
     return content
 
 

@@ -18,7 +18,7 @@ from multidiff.audio.data.mel_files import read_mel
 from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
 from multidiff.config.recipe import read_recipe
-from multidiff.image.data.image_files import read_picture
+from multidiff.image.data.image_files import read_image
 from multidiff.image.stable_diffusion.contents import weights_in
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.subwords import HuggingFaceVocabulary, SentencePieceVocabulary
@@ -95,7 +95,7 @@ def test_a_sound_that_no_recorder_writes(tmp_path, rate, channels):
 def test_a_picture_of_a_hundred_million_pixels(tmp_path):
     file = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(file, format="PNG")
-    assert "declares 12000 x 12000 pixels" in refused(lambda: read_picture(file.getvalue(), "a"))
+    assert "declares 12000 x 12000 pixels" in refused(lambda: read_image(file.getvalue(), "a"))
 
 
 def test_a_parquet_file_that_inflates(tmp_path):
@@ -181,9 +181,9 @@ def test_pieces_that_are_not_utf_8(tmp_path):
     """The library reads such a model and fails of some texts later."""
     (tmp_path / "a.txt").write_text("\n".join(f"row {n} of many small ones" for n in range(40)))
     made = SentencePieceVocabulary(30, TextSource(str(tmp_path / "a.txt")))
-    content = base64.b64decode(made.files()["sentencepiece.txt"])
+    content = base64.b64decode(made.assets()["sentencepiece.txt"])
     assert content.count(b"\n\x03\xe2\x96\x81") == 1  # the piece that is a space
     spoiled = content.replace(b"\n\x03\xe2\x96\x81", b"\n\x03\xe2\xff\x81")
     (tmp_path / "sentencepiece.txt").write_bytes(base64.b64encode(spoiled))
-    line = refused(lambda: SentencePieceVocabulary(30).settle(tmp_path))
+    line = refused(lambda: SentencePieceVocabulary(30).load_assets(tmp_path))
     assert "sentencepiece.txt: is no SentencePiece model" in line

@@ -25,5 +25,5 @@ def quiet():
 def test_readers_read_or_refuse_in_a_line(name, monkeypatch, quiet):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     counts, faults = fuzz.fuzz(seed=20, count=10, names=[name])
-    assert not faults, "\n".join(ascii(told) for *_, told in faults)
+    assert not faults, "\n".join(ascii(reported) for *_, reported in faults)
     assert counts[name]["refused"]

@@ -14,7 +14,7 @@ import multidiff
 from multidiff.training import checkpoints as checkpoint_files
 from multidiff.training import logging as log
 from multidiff.training.checkpoints import CheckpointFolder
-from multidiff.utils.files import kept_to_itself
+from multidiff.utils.files import lock_dir
 
 QUICK = ["trainer.steps=40", "trainer.save_every=2", "trainer.log_every=1",
          "trainer.validate_every=20"]  # fmt: skip
@@ -25,10 +25,10 @@ def saved(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("wing", "times"), [("speech", 1), ("digits_pixels", 1), ("masked", 2)])
-def test_killed_at_random_moments_a_checkpoint_always_loads(wing, times, tmp_path):
-    moments = random.Random(wing)
-    words = ["train", RECIPES / "smoke" / f"{wing}.yaml", *QUICK, "--out", tmp_path]
+@pytest.mark.parametrize(("package", "times"), [("speech", 1), ("digits_pixels", 1), ("masked", 2)])
+def test_killed_at_random_moments_a_checkpoint_always_loads(package, times, tmp_path):
+    moments = random.Random(package)
+    words = ["train", RECIPES / "smoke" / f"{package}.yaml", *QUICK, "--out", tmp_path]
     for _ in range(times):
         before = saved(tmp_path)
         process = start(*words, *(["--resume"] if before else []))
@@ -58,8 +58,8 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint_files, "save_tensors", fills)
-    _, told = ended(*words, "trainer.steps=3")
-    assert "the disk is full" in told
+    _, reported = ended(*words, "trainer.steps=3")
+    assert "the disk is full" in reported
     assert saved(tmp_path / "run") == ["00000001"] and not left_behind(tmp_path)
     assert CheckpointFolder(tmp_path / "run").newest().step == 1
 
@@ -67,20 +67,20 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(tmp_path, monkeypatch):
 def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
     words = ["train", RECIPES / "smoke" / "masked.yaml", "trainer.steps=1", "trainer.log_every=1"]
     (tmp_path / "log.jsonl").mkdir()
-    _, told = ended(*words, "--out", tmp_path)
-    assert f"{tmp_path / 'log.jsonl'}: it is a folder" in told
+    _, reported = ended(*words, "--out", tmp_path)
+    assert f"{tmp_path / 'log.jsonl'}: it is a folder" in reported
     monkeypatch.setattr(log, "LINES", "/dev/full")
     monkeypatch.setattr(log, "_drop_lines_beyond", lambda path, step: None)  # it never ends
-    _, told = ended(*words, "--out", tmp_path)
-    assert "/dev/full: cannot be written: the disk is full" in told
+    _, reported = ended(*words, "--out", tmp_path)
+    assert "/dev/full: cannot be written: the disk is full" in reported
 
 
 def test_a_run_in_a_folder_where_another_is(tmp_path, capsys):
     recipe = RECIPES / "smoke" / "masked.yaml"
-    with kept_to_itself(tmp_path / "run"):
+    with lock_dir(tmp_path / "run"):
         for resume in ([], ["--resume"]):
-            told = complains(capsys, "train", recipe, "--out", tmp_path / "run", *resume)
-            assert str(tmp_path / "run") in told and "another run" in told
+            reported = complains(capsys, "train", recipe, "--out", tmp_path / "run", *resume)
+            assert str(tmp_path / "run") in reported and "another run" in reported
     assert not (tmp_path / "run").exists()
 
 

@@ -20,11 +20,11 @@ from multidiff.audio.data.mel_files import read_mel
 from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import PRESETS
 from multidiff.audio.vocoder.inference_schedule import read_plans
-from multidiff.image.data.image_files import read_facts, read_picture
-from multidiff.image.data.listing import Source
+from multidiff.image.data.image_files import read_facts, read_image
+from multidiff.image.data.listing import ImageSource
 from multidiff.image.stable_diffusion.contents import names_in, tensors_in
 from multidiff.image.tokenizers import ClipTokenizer
-from multidiff.models.converters import convert_foreign
+from multidiff.models.converters import convert_weights
 from multidiff.models.loading import check_recipe, load, shipped
 from multidiff.models.weights import read_tensors
 from multidiff.text.data.listing import TextSource
@@ -54,9 +54,9 @@ MELS = {
     "npz": stored(np.savez, mel=LEVELS, sample_rate_hz=22050),
     "safetensors": safetensors.torch.save({"mel": torch.from_numpy(LEVELS)}),
 }
-PICTURE = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
-PICTURES = {
-    ending: stored(PICTURE.save, format=kind)
+IMAGE = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+IMAGES = {
+    ending: stored(IMAGE.save, format=kind)
     for ending, kind in (
         ("png", "png"),
         ("jpg", "jpeg"),
@@ -90,11 +90,11 @@ def test_mels(tmp_path, data, ending):
     read_or_refused(lambda: read_mel(path, HIFIGAN).frames(0, 9), path)
 
 
-@given(data=st.data(), ending=st.sampled_from([*PICTURES]))
+@given(data=st.data(), ending=st.sampled_from([*IMAGES]))
 @cases(60)
 def test_pictures(tmp_path, data, ending):
-    path = after(tmp_path, data, f"a.{ending}", PICTURES[ending])
-    read_or_refused(lambda: read_picture(path), path)
+    path = after(tmp_path, data, f"a.{ending}", IMAGES[ending])
+    read_or_refused(lambda: read_image(path), path)
     read_or_refused(lambda: read_facts(path), path)
 
 
@@ -131,7 +131,7 @@ def test_lists_of_pictures(tmp_path, data, name):
     for old in LISTS:
         (tmp_path / old).unlink(missing_ok=True)
     after(tmp_path, data, name, LISTS[name])
-    source = Source(str(tmp_path), label_column="label", caption_column="text")
+    source = ImageSource(str(tmp_path), label_column="label", caption_column="text")
     read_or_refused(source.listing, tmp_path)
 
 
@@ -300,8 +300,8 @@ def test_json_that_is_strange(copied, two_checkpoints, tmp_path, text):
         (tmp_path / name).write_text(text)
     assert read_or_refused(lambda: read_plans(tmp_path), tmp_path) or text == "[]"
     assert read_or_refused(lambda: ClipTokenizer(str(tmp_path))(["a cat"]), "vocab.json")
-    assert read_or_refused(Source(str(tmp_path)).listing, tmp_path)
-    assert read_or_refused(lambda: convert_foreign(tmp_path), tmp_path)
+    assert read_or_refused(ImageSource(str(tmp_path)).listing, tmp_path)
+    assert read_or_refused(lambda: convert_weights(tmp_path), tmp_path)
     (tmp_path / "a.jsonl").write_text(text)
     assert read_or_refused(TextSource(str(tmp_path / "a.jsonl")).listing, tmp_path)
 
@@ -329,7 +329,7 @@ def vocabularies(tmp_path_factory):
         "tokens": (HuggingFaceVocabulary, {"size": tokenizer.get_vocab_size() - 1 + 3}, None),
     }
     texts = {
-        name: made.files() if made else {"tokenizer.json": (folder / "tokenizer.json").read_text()}
+        name: made.assets() if made else {"tokenizer.json": (folder / "tokenizer.json").read_text()}
         for name, (_, _, made) in kinds.items()
     }
     return {
@@ -344,7 +344,7 @@ def test_vocabularies(tmp_path, vocabularies, data, kind):
     make, options, name, content = vocabularies[kind]
     path = after(tmp_path, data, name, content.encode())
     vocabulary = make(**options)
-    if not read_or_refused(lambda: vocabulary.settle(tmp_path), path):
+    if not read_or_refused(lambda: vocabulary.load_assets(tmp_path), path):
         vocabulary.text(vocabulary.numbers("A cat. 漢字"))
 
 

@@ -21,10 +21,10 @@ from PIL import Image
 from program import RECIPES
 
 import multidiff.models.loading
-from multidiff.audio.vocoder.inference_schedule import EvenPlans
+from multidiff.audio.vocoder.inference_schedule import EvenSchedules
 from multidiff.cli import main as cli
 from multidiff.config.build import locate
-from multidiff.config.registry import VERBS
+from multidiff.config.registry import COMMANDS
 from multidiff.models.loading import shipped
 
 # As little work as each model can be asked for.
@@ -72,7 +72,7 @@ def options(verb):
     """Every option that a model's wing reads, and its type."""
     found = []
     for model in QUICK if verb == "sample" else MEASURED:
-        function = locate(VERBS[type(multidiff.models.loading.load(model)).__name__][verb])
+        function = locate(COMMANDS[type(multidiff.models.loading.load(model)).__name__][verb])
         hints = typing.get_type_hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in TAKEN:
@@ -89,7 +89,7 @@ def strange(draw, option, hint):
     else:
         value = draw(st.one_of(st.sampled_from(WORDS), st.text(max_size=8)))
     pulled = ["--control", "food=Italian", "--classifier", "restaurant-control"]
-    return [f"{option}={value}", *(pulled if option == "--pull" else [])]
+    return [f"{option}={value}", *(pulled if option == "--control-strength" else [])]
 
 
 def but(quick, option):
@@ -102,7 +102,7 @@ def test_options_of_sample(files, tmp_path, data):
     model, option, hint = data.draw(st.sampled_from(options("sample")))
     words = but(QUICK[model], option) + strange(data.draw, option, hint)
     words += ["--prompt", files / "a.wav"] if model == "speech" else []
-    words += ["--init", files / "a.png"] if option in ("--mask", "--strength") else []
+    words += ["--init-image", files / "a.png"] if option in ("--mask-image", "--strength") else []
     out = tmp_path / "out"
     status, _ = ended("sample", model, *words, "-o", out)
     assert out.exists() == (status == 0) and not left_behind(tmp_path)
@@ -124,7 +124,7 @@ def commands(word, files, out):
     return [
         ["synth", "-o", out, "--steps=1", "--", word],
         ["synth", "--model", word, "-o", out, files / "a.wav"],
-        ["synth", "--solver", word, "-o", out, files / "a.wav"],
+        ["synth", "--sampler", word, "-o", out, files / "a.wav"],
         ["synth", "--device", word, "-o", out, files / "a.wav"],
         ["sample", "-o", out, "--", word],
         ["sample", "masked", "--steps=1", "--prompt", word],
@@ -178,7 +178,7 @@ FIELDS = [
             "decay_from",
             "weight_decay",
             "max_gradient_norm",
-            "accumulate",
+            "gradient_accumulation_steps",
             "ema_decay",
             "seed",
             "log_every",
@@ -223,7 +223,7 @@ ODD = [
 @given(field=st.sampled_from(FIELDS), value=st.sampled_from(ODD))
 @cases(30)
 def test_numbers_of_recipes(tmp_path, field, value):
-    if field == "trainer.accumulate" and value.startswith("99"):
+    if field == "trainer.gradient_accumulation_steps" and value.startswith("99"):
         return  # it would do as it is told
     words = ["trainer.steps=1", "trainer.validation_batches=1", f"{field}={value}"]
     ended("train", RECIPES / "smoke" / "masked.yaml", *words, "--out", tmp_path / "run", lines=None)
@@ -240,10 +240,12 @@ def test_files_to_convert_or_to_add(tmp_path, data, ending):
         "first_conv.weight": torch.ones(1),
     }
     path.write_bytes(data.draw(spoiled(safetensors.torch.save(lora))))
-    status, told = ended("convert", path, out)
-    assert status == 2 and str(path) in told and not out.exists()
-    status, told = ended("sample", "digits", "--steps=1", "--prompt=1", "--lora", path, "-o", out)
-    assert status == 2 and str(path) in told and not out.exists()
+    status, reported = ended("convert", path, out)
+    assert status == 2 and str(path) in reported and not out.exists()
+    status, reported = ended(
+        "sample", "digits", "--steps=1", "--prompt=1", "--lora", path, "-o", out
+    )
+    assert status == 2 and str(path) in reported and not out.exists()
 
 
 @given(data=st.data(), name=st.sampled_from(["card.md", "vocabulary.json", "recipe.yaml"]))
@@ -264,15 +266,15 @@ def test_files_without_rights(files, tmp_path):
         locked = tmp_path / path.name
         locked.write_bytes(path.read_bytes())
         locked.chmod(0)
-        status, told = ended("synth", locked, "-o", tmp_path / "o.wav")
-        assert status == 2 and str(locked) in told
+        status, reported = ended("synth", locked, "-o", tmp_path / "o.wav")
+        assert status == 2 and str(locked) in reported
 
 
 @pytest.mark.parametrize("model", ["restaurant", "masked", "edits", "digits", "digit-tokens"])
 @pytest.mark.parametrize("name", ["", " "])
 def test_data_without_a_name(model, name):
-    status, told = ended("eval", model, name)
-    assert status == 2 and f"{name!r}: names no file" in told
+    status, reported = ended("eval", model, name)
+    assert status == 2 and f"{name!r}: names no file" in reported
 
 
 def test_folders_where_files_are_wanted(tmp_path):
@@ -286,17 +288,17 @@ def test_folders_where_files_are_wanted(tmp_path):
         ["eval", folder],
         ["eval", "speech", folder],
         ["eval", "masked", folder, "--num", "1"],
-        ["sample", "digits", "--init", folder],
+        ["sample", "digits", "--init-image", folder],
     ):
-        status, told = ended(*words)
-        assert status == 2 and str(folder) in told, words
+        status, reported = ended(*words)
+        assert status == 2 and str(folder) in reported, words
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 @pytest.mark.parametrize("ends", [(1e30, 8.0), (8.0, -6.0), (math.nan, 8.0), (-6.0, math.inf)])
 def test_levels_that_do_not_grow(ends):
     with pytest.raises(ValueError, match=r"lowest .* must be under highest"):
-        EvenPlans(*ends)
+        EvenSchedules(*ends)
 
 
 def test_names_that_a_terminal_cannot_show(monkeypatch):

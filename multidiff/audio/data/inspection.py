@@ -21,7 +21,7 @@ def inspect(model: Vocoder, data: Any, held_out: Any) -> list[str]:
         InputError: if the mels of the data are not those that the model reads.
     """
     segments = [getattr(batches, "examples", None) for batches in (data, held_out)]
-    for section, examples in zip(("data", "held_out"), segments, strict=True):
+    for section, examples in zip(("data", "validation"), segments, strict=True):
         made_by = getattr(examples, "preset", model.preset)
         if made_by != model.preset:
             raise InputError(
@@ -32,10 +32,12 @@ def inspect(model: Vocoder, data: Any, held_out: Any) -> list[str]:
     if not isinstance(trained, SpeechSegments) or not isinstance(kept, SpeechSegments):
         return []
     contents = {utterance.content for utterance in trained.utterances}
-    alike = [one.name for one in kept.utterances if one.content in contents]
-    if not alike:
+    group_by_length = [one.name for one in kept.utterances if one.content in contents]
+    if not group_by_length:
         return []
     return [
-        f"{len(alike)} of {len(kept.utterances)} held-out recordings are trained on as well, such "
-        f"as {alike[0]}: held-out losses flatter the model; use held_out_every, or remove copies"
+        f"{len(group_by_length)} of {len(kept.utterances)} held-out recordings are trained on "
+        f"as well, such "
+        f"as {group_by_length[0]}: held-out losses flatter the model; use held_out_every, or "
+        f"remove copies"
     ]

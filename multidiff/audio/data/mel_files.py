@@ -17,7 +17,7 @@ from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.models.weights import read_tensors, save_tensors
 from multidiff.utils.budgets import check_npz
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import written_whole
+from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import check_file_size, reading
 
 NO_ARRAY = "is not an array file that can be read"
@@ -112,7 +112,7 @@ def write_mel(path: Path, mel: Float[Tensor, "mels frames"], preset: MelPreset) 
     """
     about = {"preset": preset.name, "scale": "preset", **preset.description()}
     notes = {key: str(value) for key, value in about.items()}
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".npz":
             np.savez(partial, allow_pickle=False, mel=mel.detach().cpu().numpy(), **notes)
         elif path.suffix == ".safetensors":
@@ -123,10 +123,10 @@ def write_mel(path: Path, mel: Float[Tensor, "mels frames"], preset: MelPreset) 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     if path.suffix == ".safetensors":
-        tensors, told = read_tensors(path)
+        tensors, described = read_tensors(path)
         tensor = tensors[_the_one(tensors, path)]
         # numpy has no bfloat16, nor floats of 8 bits.
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy(), told
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy(), described
     if path.suffix == ".npy":
         check_file_size(path)
         with reading(path, NO_ARRAY, "copy or write it again"):
@@ -138,8 +138,8 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     ):
         arrays = [name for name, (shape, _) in kinds.items() if shape]
         floats = [name for name in arrays if kinds[name][1].kind == "f"]  # others are notes
-        told = {name: str(file[name]) for name, (shape, _) in kinds.items() if not shape}
-        return file[_the_one(floats or arrays, path)], told
+        described = {name: str(file[name]) for name, (shape, _) in kinds.items() if not shape}
+        return file[_the_one(floats or arrays, path)], described
 
 
 def _the_one(arrays: Collection[str], path: Path) -> str:

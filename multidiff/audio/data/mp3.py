@@ -57,17 +57,17 @@ def scan(content: Content) -> Mpeg | None:
         end = position + frame.size
         if end > len(content):
             break
-        told = _described(content, position, frame)
+        described = _described(content, position, frame)
         if not header:
             header, last = bytes(content[position : position + 4]), frame.kind
-        if told is None:
+        if described is None:
             samples += frame.samples
             if frames and frames[-1].stop == position:
                 frames[-1] = range(frames[-1].start, end)
             else:
                 frames.append(range(position, end))
         elif declared is None and samples == 0:
-            declared = told * frame.samples
+            declared = described * frame.samples
         position = end
     return Mpeg(header, samples, declared or None, frames, len(content)) if frames else None
 
@@ -104,13 +104,13 @@ def _frame(content: Content, position: int) -> _Frame | None:
 def _described(content: Content, position: int, frame: _Frame) -> int | None:
     """Return the frames that a describing frame declares, 0 if it does not say; None for sound."""
     start = position + 4 + frame.side
-    for place in (start, position + 36):
-        tag = bytes(content[place : place + 4])
-        if tag in TAGS[:2] and place == start:
-            has_count = int.from_bytes(content[place + 4 : place + 8], "big") & 1
-            return int.from_bytes(content[place + 8 : place + 12], "big") if has_count else 0
+    for where in (start, position + 36):
+        tag = bytes(content[where : where + 4])
+        if tag in TAGS[:2] and where == start:
+            has_count = int.from_bytes(content[where + 4 : where + 8], "big") & 1
+            return int.from_bytes(content[where + 8 : where + 12], "big") if has_count else 0
         if tag == TAGS[2]:
-            return int.from_bytes(content[place + 14 : place + 18], "big")
+            return int.from_bytes(content[where + 14 : where + 18], "big")
     return None
 
 

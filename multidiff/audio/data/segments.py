@@ -23,7 +23,7 @@ from multidiff.audio.data.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.utils.budgets import check_tables
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_files
 from multidiff.utils.leftovers import is_hidden
 from multidiff.utils.packages import PackageError, needs
@@ -37,7 +37,7 @@ QUIETEST_PEAK = 1e-4
 
 
 @dataclass(frozen=True)
-class Source:
+class AudioSource:
     """Where recordings come from.
 
     Attributes:
@@ -58,7 +58,7 @@ class Source:
     dataset_column: str = "audio"
     dataset_config: str | None = None
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Refuse a path that is neither here nor can be a data set on the hub.
 
         Raises:
@@ -86,12 +86,12 @@ class Source:
             )  # fmt: skip
         return opened
 
-    def _side(self, places: Sequence[Any], held_out: bool | None) -> Iterator[Any]:
+    def _side(self, locations: Sequence[Any], held_out: bool | None) -> Iterator[Any]:
         every = self.held_out_every
-        for number, place in enumerate(places):
+        for number, where in enumerate(locations):
             kept = every > 0 and number % every == every // 2
             if held_out is None or kept == held_out:
-                yield place
+                yield where
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of its recordings, or of its data set on the hub.
@@ -99,7 +99,7 @@ class Source:
         Raises:
             InputError: if the source cannot be found.
         """
-        path = place_of(self.path)
+        path = resolve_path(self.path)
         if path.is_dir():
             return of_files(_tables(path) or find_sounds(path), path)
         if path.is_file():
@@ -116,21 +116,21 @@ class Source:
         return _from_dataset(self)
 
 
-class _Noise(Source):
+class _Noise(AudioSource):
     """A source that holds one recording, a second of noise."""
 
     def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
-        """See :class:`Source`."""
+        """See :class:`AudioSource`."""
         content, rate_hz = io.BytesIO(), 24000
         noise = 0.1 * np.random.default_rng(0).standard_normal(rate_hz)
         soundfile.write(content, noise, rate_hz, format="WAV")
         return [SoundFile(content.getvalue(), "noise")]
 
 
-def _readable(places: Iterable[Any]) -> Iterator[SoundFile]:
-    for place in places:
+def _readable(locations: Iterable[Any]) -> Iterator[SoundFile]:
+    for where in locations:
         try:
-            yield SoundFile(*place) if isinstance(place, tuple) else SoundFile(place)
+            yield SoundFile(*where) if isinstance(where, tuple) else SoundFile(where)
         except InputError as fault:
             logger.warning("skipped: %s", fault)
 
@@ -165,7 +165,7 @@ def _place_of(folder: Path, name: str) -> Path:
     return next((path for path in by_id if os.path.isfile(path)), by_id[0])
 
 
-def _from_dataset(source: Source) -> _DatasetSounds:
+def _from_dataset(source: AudioSource) -> _DatasetSounds:
     with needs("datasets", "a data set of recordings"):
         import datasets  # seconds to import
 
@@ -192,7 +192,7 @@ def _from_dataset(source: Source) -> _DatasetSounds:
 class _DatasetSounds(Sequence):
     """(bytes, name) of each row, read when asked for."""
 
-    def __init__(self, table: Any, source: Source):
+    def __init__(self, table: Any, source: AudioSource):
         self.table, self.source = table, source
 
     def __len__(self) -> int:
@@ -229,7 +229,7 @@ class SpeechSegments:
 
     def __init__(
         self,
-        sources: list[Source],
+        sources: list[AudioSource],
         mel: str | MelPreset = "hifigan-22k",
         segment_frames: int = 64,
         gain_db: tuple[float, float] = (0.0, 0.0),
@@ -254,7 +254,7 @@ class SpeechSegments:
             logger.warning("%d of %d recordings were skipped", self._skipped, total)
 
     @classmethod
-    def synthetic(cls, sources: list[Source], **options: Any) -> SpeechSegments:
+    def synthetic(cls, sources: list[AudioSource], **options: Any) -> SpeechSegments:
         """Return segments of noise, which need no recordings, for dry runs."""
         return cls([_Noise(source.path, source.held_out_every) for source in sources], **options)
 

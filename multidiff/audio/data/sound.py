@@ -20,7 +20,7 @@ from torch import Tensor
 from multidiff.audio.data.containers import Content, Stream, View, mp3_stream, streams_of
 from multidiff.utils.budgets import check_sound
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import refused, written_whole
+from multidiff.utils.files import atomic_write, write_error
 from multidiff.utils.leftovers import visible_files
 from multidiff.utils.readers import reading
 
@@ -261,7 +261,7 @@ def write_sound(path: Path, blocks: Iterator[Any], rate_hz: int) -> int:
     if path.suffix.lower() not in WRITTEN:
         raise InputError(f"{path}: sound is written as {' or '.join(WRITTEN)}, not {path.suffix!r}")
     written = cut = 0
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         try:
             with soundfile.SoundFile(
                 partial, "w", rate_hz, 1, "PCM_16", format=WRITTEN[path.suffix.lower()]
@@ -274,8 +274,8 @@ def write_sound(path: Path, blocks: Iterator[Any], rate_hz: int) -> int:
         except soundfile.LibsndfileError as error:
             raise _cannot_write(path, error) from error
     if cut > MOST_CUT * written:
-        share = 100 * cut / written
-        logger.warning("%s: %.1f %% of its samples were beyond full scale and cut", path, share)
+        ratio = 100 * cut / written
+        logger.warning("%s: %.1f %% of its samples were beyond full scale and cut", path, ratio)
     return written
 
 
@@ -283,4 +283,4 @@ def _cannot_write(path: Path, error: soundfile.LibsndfileError) -> InputError:
     folder = path.parent
     if not folder.is_dir():
         return InputError(f"{path}: {folder} is not a folder; choose another place")
-    return refused(path, OSError(0, _reason(error)))
+    return write_error(path, OSError(0, _reason(error)))

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.audio.data.segments import Source
+from multidiff.audio.data.segments import AudioSource
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.metrics.pairs import compare, griffin_lim
-from multidiff.audio.vocoder.inference_schedule import Plan
+from multidiff.audio.vocoder.inference_schedule import InferenceSchedule
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.audio.vocoder.projection import MelProjection
-from multidiff.core.protocols import Solver
+from multidiff.core.protocols import Sampler
 from multidiff.core.random import placed_normal
 
 GRIFFIN_LIM_ITERATIONS = 32
@@ -53,14 +53,14 @@ def clips_of(data: str, preset: MelPreset, held_out_every: int = 0) -> list[Clip
     """The recordings of a source, cut to whole hops.
 
     Args:
-        data: see :class:`~multidiff.audio.data.segments.Source`.
+        data: see :class:`~multidiff.audio.data.segments.AudioSource`.
         preset: how their mels are made.
         held_out_every: only those that a recipe with this number keeps from training.
 
     Raises:
         InputError: if there are none.
     """
-    source = Source(data, held_out_every=held_out_every)
+    source = AudioSource(data, held_out_every=held_out_every)
     clips = []
     for recording in source.recordings(held_out=None if held_out_every == 0 else True):
         wave = recording.read(preset.sample_rate_hz)
@@ -70,19 +70,23 @@ def clips_of(data: str, preset: MelPreset, held_out_every: int = 0) -> list[Clip
 
 
 def evaluate(
-    vocoder: Vocoder, clips: Sequence[Clip], plan: Plan, solver: Solver | None = None, seed: int = 0
+    vocoder: Vocoder,
+    clips: Sequence[Clip],
+    plan: InferenceSchedule,
+    sampler: Sampler | None = None,
+    seed: int = 0,
 ) -> list[Scores]:
     """Scores of the vocoder; of its projection without the network; of Griffin-Lim."""
     preset = vocoder.preset
 
     def network(clip: Clip) -> Tensor:
         mel = clip.mel[None]
-        return vocoder.synthesize(mel, mel_scale="preset", plan=plan, solver=solver, seed=seed)[
+        return vocoder.synthesize(mel, mel_scale="preset", plan=plan, sampler=sampler, seed=seed)[
             0
         ].cpu()
 
     systems = [scored(f"{plan.num_steps} evaluations", clips, preset, network)]
-    iterations = sum(plan.projections) + plan.polish
+    iterations = sum(plan.projections) + plan.final_projections
     if iterations:
         name = f"projection alone, {iterations} iterations"
         systems.append(scored(name, clips, preset, projection_alone(vocoder, iterations, seed)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.audio.metrics.spectral import spectral_distance
 from multidiff.audio.vocoder.envelope import Envelope
-from multidiff.audio.vocoder.mdct import LappedTransform
+from multidiff.audio.vocoder.mdct import MDCT
 from multidiff.core.protocols import Corrupted, Domain, Encoded, Estimate, Process
 from multidiff.core.random import Rng
 
@@ -83,9 +83,9 @@ class SpeechDomain(Domain):
             return {}
         mask = 1.0 if encoded.mask is None else encoded.mask
         # What the recording does not hold is taken from it in both, so that it cannot differ.
-        found = encoded.clean + (estimate.clean - encoded.clean) * mask
+        found = encoded.x0 + (estimate.x0 - encoded.x0) * mask
         distance = spectral_distance(
-            self.to_wave(found, encoded.condition), self.to_wave(encoded.clean, encoded.condition)
+            self.to_wave(found, encoded.condition), self.to_wave(encoded.x0, encoded.condition)
         )
         signal = corrupted.level.alpha.to(distance).square()
         return {"spectral": self.spectral_weight * signal * distance}
@@ -111,7 +111,7 @@ class WaveformDomain(SpeechDomain):
         return state
 
 
-class WhitenedDomain(SpeechDomain):
+class SpectralDomain(SpeechDomain):
     """Lapped-transform coefficients over the deviation that the mel leads one to expect.
 
     Args:
@@ -128,7 +128,7 @@ class WhitenedDomain(SpeechDomain):
         self, mel: str | MelPreset = "hifigan-22k", hop: int = 128, spectral_weight: float = 0.0
     ):
         super().__init__(mel, spectral_weight)
-        self.transform = LappedTransform(hop)
+        self.transform = MDCT(hop)
         self.envelope = Envelope(self.preset, hop)
 
     def state_shape(self, batch: int, num_frames: int) -> tuple[int, ...]:

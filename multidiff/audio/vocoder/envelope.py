@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.audio.mel import MelPreset
-from multidiff.audio.vocoder.projection import bin_shares
+from multidiff.audio.vocoder.projection import bin_ratios
 
 # RMS over mean of a Rayleigh variable: what one bin of noise has more than the bands' mean.
 RMS_OVER_MEAN = math.sqrt(4 / math.pi)
@@ -54,16 +54,16 @@ class Envelope:
         power = smooth_bands(self.preset.mean_magnitude(mel)).square()
         top = power[:, -TOP_BANDS:].mean(dim=1, keepdim=True) * TOP_BOOST**2
         logs = torch.cat([power, top], dim=1).clamp(min=LEAST_MAGNITUDE**2).log() / 2
-        deviation = self._weights(mel) @ logs + math.log(RMS_OVER_MEAN)
-        deviation = deviation - self.preset.window_norm(mel).log()
-        return on_state_frames(deviation, self.preset, self.hop).exp()
+        std = self._weights(mel) @ logs + math.log(RMS_OVER_MEAN)
+        std = std - self.preset.window_norm(mel).log()
+        return on_state_frames(std, self.preset, self.hop).exp()
 
     def _weights(self, like: Tensor) -> Float[Tensor, "hop bands_and_top"]:
         """From log band magnitudes (and that of the top) to the coefficients."""
-        shares = bin_shares(self.preset, like)
-        covered = shares.sum(dim=1) > 0
+        ratios = bin_ratios(self.preset, like)
+        covered = ratios.sum(dim=1) > 0
         first, last = covered.nonzero()[[0, -1], 0].tolist()
-        weights = F.pad(shares, (0, 1))
+        weights = F.pad(ratios, (0, 1))
         weights[:first] = weights[first].clone()
         weights[last - 1 :] = F.one_hot(torch.tensor(weights.shape[1] - 1)).to(weights)
         per_coefficient = (self.preset.n_fft // 2) // self.hop
@@ -81,8 +81,8 @@ def on_state_frames(
 ) -> Tensor:
     """Values on mel frames, interpolated to the lapped transform's frames (``j * hop``)."""
     num_samples = preset.num_samples(values.shape[2])
-    place = torch.arange(num_samples // hop + 1, device=values.device) * (hop / preset.hop_length)
-    place = (place - (0.0 if preset.centred else 0.5)).clamp(0, values.shape[2] - 1)
-    left = place.floor().long().clamp(max=max(values.shape[2] - 2, 0))
+    where = torch.arange(num_samples // hop + 1, device=values.device) * (hop / preset.hop_length)
+    where = (where - (0.0 if preset.centred else 0.5)).clamp(0, values.shape[2] - 1)
+    left = where.floor().long().clamp(max=max(values.shape[2] - 2, 0))
     right = (left + 1).clamp(max=values.shape[2] - 1)
-    return torch.lerp(values[..., left], values[..., right], (place - left).to(values))
+    return torch.lerp(values[..., left], values[..., right], (where - left).to(values))

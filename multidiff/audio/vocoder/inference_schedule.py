@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.core.gaussian.timesteps import TimeGrid, explicit_log_snrs
+from multidiff.core.gaussian.timesteps import TimestepSchedule, explicit_log_snrs
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import written_whole
+from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import read_json, reading
 
 PLANS = "plans.json"
@@ -22,18 +22,18 @@ LOG_SNR_LIMIT = 100
 
 
 @dataclass(frozen=True)
-class Plan:
+class InferenceSchedule:
     """A walk of a few network evaluations.
 
     Attributes:
         log_snrs: levels visited, noisiest first.
         projections: iterations of the mel projection on each clean estimate.
-        polish: iterations on the finished waveform.
+        final_projections: iterations on the finished waveform.
     """
 
     log_snrs: Sequence[float]
     projections: Sequence[int]
-    polish: int = 0
+    final_projections: int = 0
 
     def __post_init__(self) -> None:
         if len(self.projections) != len(self.log_snrs):
@@ -45,11 +45,11 @@ class Plan:
 
     @property
     def num_steps(self) -> int:
-        """Network evaluations of a solver that makes one a step."""
+        """Network evaluations of a sampler that makes one a step."""
         return len(self.log_snrs)
 
     @property
-    def times(self) -> TimeGrid:
+    def times(self) -> TimestepSchedule:
         """The levels, as a grid for sampling."""
         return explicit_log_snrs(self.log_snrs)
 
@@ -61,21 +61,21 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class EvenPlans:
+class EvenSchedules:
     """Plans for any number of steps: levels evenly spaced in log SNR.
 
     Attributes:
         lowest: log SNR of the first visit.
         highest: log SNR of the last.
         projections: iterations of the mel projection at each visit.
-        polish: iterations on the finished waveform.
+        final_projections: iterations on the finished waveform.
         steps: how many where nobody says.
     """
 
     lowest: float = -6.0
     highest: float = 8.0
     projections: int = 0
-    polish: int = 0
+    final_projections: int = 0
     steps: int = 8
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class EvenPlans:
                 f"{LOG_SNR_LIMIT} of 0"
             )
 
-    def plan(self, num_steps: int) -> Plan:
+    def plan(self, num_steps: int) -> InferenceSchedule:
         """The plan for so many steps.
 
         Raises:
@@ -94,10 +94,12 @@ class EvenPlans:
         if not 1 <= num_steps <= MOST_STEPS:
             raise InputError(f"--steps {num_steps}: give a number from 1 to {MOST_STEPS}")
         levels = torch.linspace(self.lowest, self.highest, num_steps, dtype=torch.float64).tolist()
-        return Plan(tuple(levels), (self.projections,) * num_steps, self.polish)
+        return InferenceSchedule(
+            tuple(levels), (self.projections,) * num_steps, self.final_projections
+        )
 
 
-def read_plans(folder: Path) -> dict[int, Plan]:
+def read_plans(folder: Path) -> dict[int, InferenceSchedule]:
     """The searched plans beside a model's weights, by their number of steps.
 
     Raises:
@@ -108,15 +110,15 @@ def read_plans(folder: Path) -> dict[int, Plan]:
         return {}
     found = read_json(path)
     with reading(path, "is not a file of plans", "remove it"):
-        return {int(steps): Plan(**fields) for steps, fields in found.items()}
+        return {int(steps): InferenceSchedule(**fields) for steps, fields in found.items()}
 
 
-def write_plans(folder: Path, plans: Mapping[int, Plan]) -> None:
+def write_plans(folder: Path, plans: Mapping[int, InferenceSchedule]) -> None:
     """Keep searched plans beside a model's weights.
 
     Raises:
         InputError: if the system refuses.
     """
-    with written_whole(folder / PLANS) as partial:
+    with atomic_write(folder / PLANS) as partial:
         text = json.dumps({str(steps): asdict(plans[steps]) for steps in sorted(plans)}, indent=1)
         partial.write_text(text + "\n")

@@ -44,11 +44,11 @@ model:
   process:
     use: GaussianProcess
     schedule: {{use: BetaSchedule.linear, steps: 1000, first: 1.0e-6, last: 0.01}}
-    predicts: noise
+    prediction: epsilon
     objective: {{use: SimpleLoss, distance: l1}}
   denoiser: {{use: WaveGrad, mel: {mel}, embedding_scale: 1.0}}
   plans: {{steps: 50, lowest: -5.0, highest: 13.0}}
-  solver: ddpm
+  sampler: ddpm
 """
 
 

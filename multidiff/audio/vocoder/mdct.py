@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-class LappedTransform:
+class MDCT:
     """MDCT with frames of ``2 * hop`` samples; frame i is centred on sample ``i * hop``.
 
     Args:

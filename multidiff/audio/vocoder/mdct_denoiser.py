@@ -7,7 +7,7 @@ correction: for each coefficient it estimates how strong the clean one is, ``S``
     clean = alpha S / (alpha^2 S + sigma^2) noisy + ...
 
 is what that strength implies if nothing else were known. Written as a velocity the filter is
-``alpha sigma (1 - S) / (alpha^2 S + sigma^2) noisy``: bounded at every level, and nothing at
+``alpha sigma (1 - S) / (alpha^2 S + sigma^2) xt``: bounded at every level, and nothing at
 the clean end. A further output is added to it. Asked for the bare velocity, the same network
 is further from it after equal minutes of training (docs/audio.md has the table).
 """
@@ -31,7 +31,7 @@ from multidiff.nn.norms import AdaptiveNorm
 LOG_STRENGTH = (-12.0, 8.0)
 
 
-class FrameDenoiser(nn.Module):
+class MDCTDenoiser(nn.Module):
     """Velocity of whitened lapped-transform coefficients, conditioned on the mel.
 
     Args:
@@ -68,25 +68,25 @@ class FrameDenoiser(nn.Module):
 
     def forward(
         self,
-        noisy: Float[Tensor, "batch hop frames"],
+        xt: Float[Tensor, "batch hop frames"],
         level: NoiseLevel,
         condition: Float[Tensor, "batch mels frames"],
     ) -> Float[Tensor, "batch hop frames"]:
         """The velocity.
 
         Args:
-            noisy: whitened coefficients.
+            xt: whitened coefficients.
             level: noise level of each sample.
             condition: the mel.
         """
         mel = on_state_frames(self.preset.normalize(condition), self.preset, self.hop)
         embedding = self.level(level)
-        features = torch.cat([noisy, log_energy(noisy)], dim=1)
+        features = torch.cat([xt, log_energy(xt)], dim=1)
         hidden = (self.read(features) + self.read_mel(mel)).transpose(1, 2)
         for block in self.blocks:
             hidden = block(hidden, embedding)
         strength, rest = self.write(self.norm(hidden, embedding)).transpose(1, 2).chunk(2, dim=1)
-        return wiener_velocity(strength, noisy, level) + rest
+        return wiener_velocity(strength, xt, level) + rest
 
 
 def log_energy(coefficients: Float[Tensor, "batch hop frames"]) -> Tensor:
@@ -100,9 +100,9 @@ def log_energy(coefficients: Float[Tensor, "batch hop frames"]) -> Tensor:
     return 0.5 * torch.log(energy + 1e-2)
 
 
-def wiener_velocity(log_strength: Tensor, noisy: Tensor, level: NoiseLevel) -> Tensor:
+def wiener_velocity(log_strength: Tensor, xt: Tensor, level: NoiseLevel) -> Tensor:
     """Velocity of the Wiener estimate for clean coefficients of the given log power."""
     strength = log_strength.clamp(*LOG_STRENGTH).exp()
-    alpha, sigma = spread(level.alpha, noisy), spread(level.sigma, noisy)
+    alpha, sigma = spread(level.alpha, xt), spread(level.sigma, xt)
     gain = alpha * sigma * (1 - strength) / (alpha.square() * strength + sigma.square())
-    return gain.to(noisy.dtype) * noisy
+    return gain.to(xt.dtype) * xt

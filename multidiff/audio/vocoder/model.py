@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from multidiff.audio.data.mel_input import Array, mel_batch
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.vocoder.domains import SpeechDomain
-from multidiff.audio.vocoder.inference_schedule import EvenPlans, Plan, read_plans
+from multidiff.audio.vocoder.inference_schedule import EvenSchedules, InferenceSchedule, read_plans
 from multidiff.audio.vocoder.projection import MelProjection
-from multidiff.core.gaussian.predictions import with_clean
+from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.core.protocols import Estimate, Projection, Solver
+from multidiff.core.protocols import Estimate, Projection, Sampler
 from multidiff.core.random import generators, mixed_seed, placed_normal
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
 from multidiff.models.requests import Seed, checked_seeds
-from multidiff.models.sampling_config import solver_named
+from multidiff.models.sampling_config import sampler_named
 
 # Frames that a chunk sees beyond its ends; what it makes of them is thrown away, but for the
 # fade. Eight evaluations of the frame denoiser look 52 frames far, projections some more.
@@ -54,10 +54,10 @@ class Vocoder(nn.Module):
         process: what the denoiser is trained on.
         denoiser: the network; where it names a preset, it must be the domain's.
         plans: how to walk in any number of steps, where no searched plan is at hand.
-        solver: the name of the solver to walk with.
+        sampler: the name of the sampler to walk with.
 
     Raises:
-        ValueError: if the denoiser was made for another preset, or there is no such solver.
+        ValueError: if the denoiser was made for another preset, or there is no such sampler.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Vocoder(nn.Module):
         domain: SpeechDomain,
         process: GaussianProcess,
         denoiser: nn.Module,
-        plans: EvenPlans | None = None,
-        solver: str = "ddim",
+        plans: EvenSchedules | None = None,
+        sampler: str = "ddim",
     ):
         super().__init__()
         made_for = getattr(denoiser, "preset", domain.preset)
@@ -76,11 +76,11 @@ class Vocoder(nn.Module):
                 f"{domain.preset.name}: give both the same mel"
             )
         self.domain, self.process, self.denoiser = domain, process, denoiser
-        self.plans = EvenPlans() if plans is None else plans
-        self.solver = solver
-        self.searched: dict[int, Plan] = {}
+        self.plans = EvenSchedules() if plans is None else plans
+        self.sampler = sampler
+        self.searched: dict[int, InferenceSchedule] = {}
         self.projection = MelProjection(domain.preset)
-        solver_named(solver)
+        sampler_named(sampler)
 
     @property
     def preset(self) -> MelPreset:
@@ -96,7 +96,7 @@ class Vocoder(nn.Module):
         """What a trainer trains."""
         return DiffusionTask(self.domain, self.process, self.denoiser)
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What must agree between the weights and any mel, kept in the weights' file."""
         low, high = self.preset.level_range
         return {
@@ -107,15 +107,15 @@ class Vocoder(nn.Module):
             "embedding_scale": str(getattr(self.denoiser, "embedding_scale", "none")),
         }
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """None that must lie beside the weights."""
         return {}
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take up what lies beside the weights: searched plans."""
         self.searched = read_plans(folder)
 
-    def plan(self, num_steps: int | None = None) -> Plan:
+    def plan(self, num_steps: int | None = None) -> InferenceSchedule:
         """The best known plan for so many network evaluations.
 
         Raises:
@@ -137,8 +137,8 @@ class Vocoder(nn.Module):
         *,
         lengths: Sequence[int] | Tensor | None = None,
         mel_scale: str | None = None,
-        plan: Plan | None = None,
-        solver: Solver | None = None,
+        plan: InferenceSchedule | None = None,
+        sampler: Sampler | None = None,
         seed: Seed = 0,
         first_frame: int = 0,
         on_step: Callable[[Step], None] | None = None,
@@ -154,7 +154,7 @@ class Vocoder(nn.Module):
                 (:mod:`multidiff.audio.data.mel_scale`); ``preset`` takes them as they are. Where
                 it is not given, values that cannot be the preset's levels are refused.
             plan: how to walk; the default plan where not given.
-            solver: makes the steps; the model's own where not given.
+            sampler: makes the steps; the model's own where not given.
             seed: of the noise: sample ``i`` of the batch has ``seed + i``, or the i-th of
                 several; drawn where None.
             first_frame: where the piece begins in the whole. The noise belongs to the place,
@@ -175,7 +175,7 @@ class Vocoder(nn.Module):
                 torch.stack([mels[row] for row in rows]),
                 [seeds[row] for row in rows],
                 self.plan() if plan is None else plan,
-                solver,
+                sampler,
                 first_frame,
                 on_step,
             )
@@ -187,8 +187,8 @@ class Vocoder(nn.Module):
         self,
         mel: Float[Tensor, "batch mels frames"],
         seeds: Sequence[int],
-        plan: Plan,
-        solver: Solver | None = None,
+        plan: InferenceSchedule,
+        sampler: Sampler | None = None,
         first_frame: int = 0,
         on_step: Callable[[Step], None] | None = None,
     ) -> Float[Tensor, "batch samples"]:
@@ -199,7 +199,7 @@ class Vocoder(nn.Module):
         state = sample(
             self.process,
             self.denoiser,
-            solver_named(self.solver) if solver is None else solver,
+            sampler_named(self.sampler) if sampler is None else sampler,
             shape,
             plan.times,
             condition=mel,
@@ -209,15 +209,15 @@ class Vocoder(nn.Module):
             device=self.device,
             on_step=on_step,
         )
-        return self.projection(self.domain.to_wave(state, mel), mel, plan.polish)
+        return self.projection(self.domain.to_wave(state, mel), mel, plan.final_projections)
 
-    def _projection_on(self, mel: Tensor, plan: Plan) -> Projection:
-        def project(estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
+    def _projection_on(self, mel: Tensor, plan: InferenceSchedule) -> Projection:
+        def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
             iterations = plan.projections_at(level)
             if iterations == 0:
                 return estimate
-            wave = self.projection(self.domain.to_wave(estimate.clean, mel), mel, iterations)
-            return with_clean(estimate, self.domain.to_state(wave, mel), noisy, level)
+            wave = self.projection(self.domain.to_wave(estimate.x0, mel), mel, iterations)
+            return with_x0(estimate, self.domain.to_state(wave, mel), xt, level)
 
         return project
 
@@ -225,8 +225,8 @@ class Vocoder(nn.Module):
         self,
         source: MelSource,
         *,
-        plan: Plan | None = None,
-        solver: Solver | None = None,
+        plan: InferenceSchedule | None = None,
+        sampler: Sampler | None = None,
         seed: SupportsIndex | None = 0,
         chunk_frames: int = CHUNK_FRAMES,
     ) -> Iterator[Float[Tensor, " samples"]]:
@@ -244,7 +244,7 @@ class Vocoder(nn.Module):
             last = min(first + chunk_frames, hops)
             left, right = max(first - CONTEXT_FRAMES, 0), min(last + CONTEXT_FRAMES, hops)
             mel = source.frames(left, left + self.preset.num_frames((right - left) * hop))
-            wave = self._synthesized(mel, [seed], plan, solver, left)
+            wave = self._synthesized(mel, [seed], plan, sampler, left)
             piece = wave[0, (first - left) * hop :].cpu()
             end = (last - first) * hop
             yield faded_in(tail, piece[:end])
@@ -254,5 +254,5 @@ class Vocoder(nn.Module):
 def faded_in(tail: Float[Tensor, " fade"], piece: Tensor) -> Float[Tensor, " samples"]:
     """A piece whose beginning grows out of what the piece before made of the same samples."""
     length = min(len(tail), len(piece))
-    share = torch.linspace(0, 1, length + 2)[1:-1]
-    return torch.cat([torch.lerp(tail[:length], piece[:length], share), piece[length:]])
+    ratio = torch.linspace(0, 1, length + 2)[1:-1]
+    return torch.cat([torch.lerp(tail[:length], piece[:length], ratio), piece[length:]])

@@ -36,5 +36,5 @@ def preview(model: Vocoder, batch: dict[str, Any] | None) -> Callable[[Any, int]
 def _write(writer: Any, tag: str, wave: Tensor, mel: Tensor, step: int, model: Vocoder) -> None:
     writer.add_audio(tag, wave[None], step, model.preset.sample_rate_hz)
     low, high = model.preset.level_range
-    picture = ((mel - low) / (high - low)).clamp(0, 1).flip(0)
-    writer.add_image(tag, picture[None], step)
+    image = ((mel - low) / (high - low)).clamp(0, 1).flip(0)
+    writer.add_image(tag, image[None], step)

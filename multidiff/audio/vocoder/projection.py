@@ -42,24 +42,24 @@ class MelProjection:
     ) -> Float[Tensor, "batch samples"]:
         """The waveforms after so many iterations; unchanged after none."""
         wanted = self.preset.expand(mel).clamp(min=max(self.preset.floor, SILENCE)).log()
-        share = bin_shares(self.preset, wave)
+        ratio = bin_ratios(self.preset, wave)
         last = None
         for _ in range(iterations):
             spectrum = self.preset.spectrum(wave)
             ahead = spectrum if last is None else spectrum + self.momentum * (spectrum - last)
             last = spectrum
-            wave = self.preset.waveform(self._scaled(ahead, wanted, share), wave.shape[1])
+            wave = self.preset.waveform(self._scaled(ahead, wanted, ratio), wave.shape[1])
         return wave
 
-    def _scaled(self, spectrum: Tensor, wanted: Tensor, share: Tensor) -> Tensor:
+    def _scaled(self, spectrum: Tensor, wanted: Tensor, ratio: Tensor) -> Tensor:
         present = self.preset.bands(spectrum.abs())
         present = present.clamp(min=max(self.preset.floor, SILENCE)).log()
         # Powers are squares of what is scaled.
-        gain = torch.exp(share @ (wanted - present) / self.preset.power)
+        gain = torch.exp(ratio @ (wanted - present) / self.preset.power)
         return spectrum * gain
 
 
-def bin_shares(preset: MelPreset, like: Tensor) -> Float[Tensor, "bins mels"]:
+def bin_ratios(preset: MelPreset, like: Tensor) -> Float[Tensor, "bins mels"]:
     """How much each band says about a bin: rows add up to 1, or to 0 where none covers it."""
     filters = preset.filters(like)
     return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-12)

@@ -14,16 +14,16 @@ from dataclasses import replace
 from multidiff.audio.metrics.evaluation import Clip, means
 from multidiff.audio.metrics.pairs import log_mel_l1
 from multidiff.audio.metrics.spectral import spectral_distance
-from multidiff.audio.vocoder.inference_schedule import Plan
+from multidiff.audio.vocoder.inference_schedule import InferenceSchedule
 from multidiff.audio.vocoder.model import Vocoder
 
-Objective = Callable[[Plan], float]
+Objective = Callable[[InferenceSchedule], float]
 
 
 def distance_on(vocoder: Vocoder, clips: Sequence[Clip], seed: int = 0) -> Objective:
     """Spectral distance plus log-mel difference of what a plan makes of the clips."""
 
-    def objective(plan: Plan) -> float:
+    def objective(plan: InferenceSchedule) -> float:
         rows = []
         for clip in clips:
             made = vocoder.synthesize(clip.mel, mel_scale="preset", plan=plan, seed=seed)[0].cpu()
@@ -36,12 +36,12 @@ def distance_on(vocoder: Vocoder, clips: Sequence[Clip], seed: int = 0) -> Objec
 
 def search(
     objective: Objective,
-    start: Plan,
+    start: InferenceSchedule,
     *,
     bounds: tuple[float, float],
     rounds: int = 2,
     report: Callable[[str], None] = lambda line: None,
-) -> tuple[Plan, float]:
+) -> tuple[InferenceSchedule, float]:
     """The best plan found from a start, at the same number of evaluations and projections.
 
     Args:
@@ -65,46 +65,48 @@ def search(
     return best, least
 
 
-Move = Callable[[Plan], "Plan | None"]
+Move = Callable[[InferenceSchedule], "InferenceSchedule | None"]
 
 
-def moves(plan: Plan, shift: float, count: int) -> Iterator[Move]:
+def moves(plan: InferenceSchedule, shift: float, count: int) -> Iterator[Move]:
     """Every small change of a plan: a level, or projections given to another step."""
     steps = range(plan.num_steps)
-    for place in steps:
+    for where in steps:
         for change in (-shift, shift):
-            yield lambda now, p=place, c=change: _with_level(now, p, now.log_snrs[p] + c)
+            yield lambda now, p=where, c=change: _with_level(now, p, now.log_snrs[p] + c)
     for giver in [*steps, None]:
         for taker in [*steps, None]:
             if giver != taker and (giver is None or taker is None or abs(giver - taker) == 1):
                 yield lambda now, g=giver, t=taker: _with_projections(now, g, t, count)
 
 
-def _with_level(plan: Plan, place: int, level: float) -> Plan | None:
+def _with_level(plan: InferenceSchedule, where: int, level: float) -> InferenceSchedule | None:
     levels = list(plan.log_snrs)
-    levels[place] = level
+    levels[where] = level
     grows = all(a < b for a, b in itertools.pairwise(levels))
     return replace(plan, log_snrs=tuple(levels)) if grows else None
 
 
-def _with_projections(plan: Plan, giver: int | None, taker: int | None, count: int) -> Plan | None:
+def _with_projections(
+    plan: InferenceSchedule, giver: int | None, taker: int | None, count: int
+) -> InferenceSchedule | None:
     """The plan with projections moved from one step (None: the polish) to another."""
-    projections, polish = list(plan.projections), plan.polish
-    has = polish if giver is None else projections[giver]
+    projections, final_projections = list(plan.projections), plan.final_projections
+    has = final_projections if giver is None else projections[giver]
     moved = min(count, has)
     if moved == 0:
         return None
     if giver is None:
-        polish -= moved
+        final_projections -= moved
     else:
         projections[giver] -= moved
     if taker is None:
-        polish += moved
+        final_projections += moved
     else:
         projections[taker] += moved
-    return replace(plan, projections=tuple(projections), polish=polish)
+    return replace(plan, projections=tuple(projections), final_projections=final_projections)
 
 
-def _told(plan: Plan) -> str:
+def _told(plan: InferenceSchedule) -> str:
     levels = " ".join(f"{level:.2f}" for level in plan.log_snrs)
-    return f"levels {levels} projections {list(plan.projections)} + {plan.polish}"
+    return f"levels {levels} projections {list(plan.projections)} + {plan.final_projections}"

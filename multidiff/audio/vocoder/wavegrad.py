@@ -77,20 +77,20 @@ class WaveGrad(nn.Module):
 
     def forward(
         self,
-        noisy: Float[Tensor, "batch samples"],
+        xt: Float[Tensor, "batch samples"],
         level: NoiseLevel,
         condition: Float[Tensor, "batch mels frames"],
     ) -> Float[Tensor, "batch samples"]:
         """The noise in the samples.
 
         Args:
-            noisy: waveforms.
+            xt: waveforms.
             level: noise level of each.
             condition: the mel; a centred preset's last frame is left out.
         """
-        frames = noisy.shape[1] // self.preset.hop_length
-        alpha = level.alpha.to(noisy.device)
-        hidden = self.read(in_channels_last(noisy[:, None]))
+        frames = xt.shape[1] // self.preset.hop_length
+        alpha = level.alpha.to(xt.device)
+        hidden = self.read(in_channels_last(xt[:, None]))
         modulations = [self.film[0](hidden, alpha, self.embedding_scale)]
         for block, film in zip(self.down, list(self.film)[1:], strict=True):
             hidden = block(hidden)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from multidiff.core.devices import in_float64, moved
 from multidiff.core.discrete.schedules import MaskLevel, MaskSchedule, reveal_chance
-from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.protocols import Condition, Denoiser
 from multidiff.core.random import Rng, device_of, uniform
 
@@ -42,20 +42,20 @@ TOLERANCE = 1e-9
 class MaskedTokens:
     """Tokens some of which are masked, and what they were."""
 
-    noisy: Int[Tensor, "batch length"]
-    clean: Int[Tensor, "batch length"]
+    xt: Int[Tensor, "batch length"]
+    x0: Int[Tensor, "batch length"]
     masked: Bool[Tensor, "batch length"]
     level: MaskLevel
 
     @property
-    def counts(self) -> Float[Tensor, "batch places"]:
+    def counts(self) -> Float[Tensor, "batch length"]:
         """What the cross-entropy of each place, or of all of a sequence, counts in the bound."""
         return self.level.weight[:, None]
 
 
 def lowest(
     scores: Float[Tensor, "batch length"],
-    places: Bool[Tensor, "batch length"],
+    positions: Bool[Tensor, "batch length"],
     counts: Int[Tensor, " batch"],
 ) -> Bool[Tensor, "batch length"]:
     """Exactly ``counts`` of each row's places, those of the lowest scores.
@@ -63,9 +63,9 @@ def lowest(
     Of equal scores the first counts as lower. All the places where there are fewer.
     """
     by_score = scores.argsort(dim=1, stable=True)
-    last = (~places).gather(1, by_score).to(torch.int8).argsort(dim=1, stable=True)
+    last = (~positions).gather(1, by_score).to(torch.int8).argsort(dim=1, stable=True)
     rank = by_score.gather(1, last).argsort(dim=1)
-    return (rank < counts[:, None]) & places
+    return (rank < counts[:, None]) & positions
 
 
 def all_real(tokens: Tensor, real: Tensor | None) -> Tensor:
@@ -74,7 +74,7 @@ def all_real(tokens: Tensor, real: Tensor | None) -> Tensor:
 
 
 class MaskProcess:
-    """Absorbing diffusion of tokens ``(batch, length)``; pictures of tokens are flattened.
+    """Absorbing diffusion of tokens ``(batch, length)``; images of tokens are flattened.
 
     The network reads numbers up to ``size`` (a table of ``size + 1`` rows) and returns ``size``
     logits for each place: the mask cannot be predicted.
@@ -141,34 +141,34 @@ class MaskProcess:
 
     def corrupt(
         self,
-        clean: Int[Tensor, "batch length"],
+        x0: Int[Tensor, "batch length"],
         level: MaskLevel,
         rng: Rng | None,
         mask: Tensor | None = None,
     ) -> MaskedTokens:
         """A draw from q(z_t | x), eq. (1), or with exact counts; only real places are masked."""
-        places = all_real(clean, mask)
-        share = 1 - level.alpha
+        positions = all_real(x0, mask)
+        ratio = 1 - level.alpha
         if self.masking == "independent":
-            return self.mask_each(clean, level, share, places, rng)
-        counts = torch.ceil(share * places.sum(dim=1) - TOLERANCE).long().clamp(min=1)
-        return self.mask_exactly(clean, level, counts, places, rng)
+            return self.mask_each(x0, level, ratio, positions, rng)
+        counts = torch.ceil(ratio * positions.sum(dim=1) - TOLERANCE).long().clamp(min=1)
+        return self.mask_exactly(x0, level, counts, positions, rng)
 
     def mask_each(
-        self, clean: Tensor, level: MaskLevel, share: Tensor, places: Tensor, rng: Rng | None
+        self, x0: Tensor, level: MaskLevel, ratio: Tensor, positions: Tensor, rng: Rng | None
     ) -> MaskedTokens:
         """Each of the places masked with that probability."""
-        level, share = level.to(clean.device), moved(share, clean.device)
-        masked = (moved(uniform(clean.shape, rng), clean.device) < share[:, None]) & places
-        return MaskedTokens(clean.masked_fill(masked, self.size), clean, masked, level)
+        level, ratio = level.to(x0.device), moved(ratio, x0.device)
+        masked = (moved(uniform(x0.shape, rng), x0.device) < ratio[:, None]) & positions
+        return MaskedTokens(x0.masked_fill(masked, self.size), x0, masked, level)
 
     def mask_exactly(
-        self, clean: Tensor, level: MaskLevel, counts: Tensor, places: Tensor, rng: Rng | None
+        self, x0: Tensor, level: MaskLevel, counts: Tensor, positions: Tensor, rng: Rng | None
     ) -> MaskedTokens:
         """So many of the places masked, all choices equally likely."""
-        masked = lowest(moved(uniform(clean.shape, rng), clean.device), places, counts)
-        level = level.to(clean.device)
-        return MaskedTokens(clean.masked_fill(masked, self.size), clean, masked, level)
+        masked = lowest(moved(uniform(x0.shape, rng), x0.device), positions, counts)
+        level = level.to(x0.device)
+        return MaskedTokens(x0.masked_fill(masked, self.size), x0, masked, level)
 
     def errors(
         self,
@@ -178,12 +178,12 @@ class MaskProcess:
     ) -> Float[Tensor, "batch length"]:
         """The cross-entropy of each masked token in nats, 0 at the others."""
         self._check_width(logits)
-        by_place = logits.to(_at_least_single(logits)).flatten(0, 1)
+        by_position = logits.to(_at_least_single(logits)).flatten(0, 1)
         # What is not masked may be padding, whose number need not be a token's.
-        target = corrupted.clean.masked_fill(~corrupted.masked, 0).flatten()
+        target = corrupted.x0.masked_fill(~corrupted.masked, 0).flatten()
         found = F.cross_entropy(
-            by_place, target, reduction="none", label_smoothing=label_smoothing
-        ).view_as(corrupted.clean)
+            by_position, target, reduction="none", label_smoothing=label_smoothing
+        ).view_as(corrupted.x0)
         return torch.where(corrupted.masked, found, torch.zeros_like(found))
 
     def loss(
@@ -193,36 +193,36 @@ class MaskProcess:
         mask: Tensor | None = None,
     ) -> Float[Tensor, " batch"]:
         """The objective for each sample in nats, a mean over its real (or its masked) tokens."""
-        places = all_real(corrupted.clean, mask)
-        errors = self.errors(output, corrupted, self.label_smoothing).masked_fill(~places, 0.0)
+        positions = all_real(corrupted.x0, mask)
+        errors = self.errors(output, corrupted, self.label_smoothing).masked_fill(~positions, 0.0)
         if self.objective == "mean":
-            return errors.sum(dim=1) / (corrupted.masked & places).sum(dim=1).clamp(min=1)
-        return (errors * corrupted.counts.to(errors)).sum(dim=1) / places.sum(dim=1).clamp(min=1)
+            return errors.sum(dim=1) / (corrupted.masked & positions).sum(dim=1).clamp(min=1)
+        return (errors * corrupted.counts.to(errors)).sum(dim=1) / positions.sum(dim=1).clamp(min=1)
 
     def estimate(
         self,
         output: Float[Tensor, "batch length size"],
-        noisy: Int[Tensor, "batch length"],
+        xt: Int[Tensor, "batch length"],
         level: MaskLevel,
     ) -> Float[Tensor, "batch length size"]:
         """Log probabilities of the clean tokens; what is not masked is sure to be itself."""
         self._check_width(output)
         found = torch.log_softmax(output, dim=-1, dtype=_at_least_single(output))
-        own = noisy.clamp(max=self.size - 1)[..., None]
+        own = xt.clamp(max=self.size - 1)[..., None]
         copied = torch.full_like(found, -math.inf).scatter(-1, own, 0.0)
-        return torch.where((noisy == self.size)[..., None], found, copied)
+        return torch.where((xt == self.size)[..., None], found, copied)
 
     def prior(self, shape: Sequence[int], rng: Rng | None) -> Int[Tensor, "batch length"]:
         """All masked: where a walk back starts."""
         return torch.full(tuple(shape), self.size, device=device_of(rng))
 
-    def levels(self, times: TimeGrid) -> list[MaskLevel]:
+    def levels(self, times: TimestepSchedule) -> list[MaskLevel]:
         """The levels a walk over these times visits, and the clean one where it ends."""
         visits = self.schedule.at(times.times(cast(Any, self.schedule)))
-        clean = self.schedule.at(torch.zeros(1, dtype=torch.float64))
-        return [visits[i : i + 1] for i in range(times.num_steps)] + [clean]
+        x0 = self.schedule.at(torch.zeros(1, dtype=torch.float64))
+        return [visits[i : i + 1] for i in range(times.num_steps)] + [x0]
 
-    def masked_share(self, level: MaskLevel) -> Float[Tensor, " batch"]:
+    def mask_ratio(self, level: MaskLevel) -> Float[Tensor, " batch"]:
         """The share masked at a level of a walk back, which starts with all masked."""
         last = self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha
         return (1 - level.alpha) / (1 - moved(last, level.alpha.device))
@@ -247,18 +247,18 @@ BoundForm = Callable[[MaskProcess, Tensor, Tensor, Tensor, Rng | None], tuple[Ma
 
 
 def continuous_time(
-    process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+    process: MaskProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
 ) -> tuple[MaskedTokens, Float[Tensor, " batch"]]:
     """Eq. (3), at times in [first, 1] of the process.
 
     What lies before ``first`` is given the mean of the rest. That is more than its due where
     tokens cost less the more of the others are known, so the bound stays one.
     """
-    first = torch.full_like(place, process.first)
-    level = process.schedule.at(first + (1 - first) * place)
-    covered = 1 - process.masked_share(process.schedule.at(first))
-    corrupted = process.mask_each(clean, level, process.masked_share(level), real, rng)
-    return corrupted, moved(level.weight * (1 - first) / covered, clean.device)
+    first = torch.full_like(position, process.first)
+    level = process.schedule.at(first + (1 - first) * position)
+    covered = 1 - process.mask_ratio(process.schedule.at(first))
+    corrupted = process.mask_each(x0, level, process.mask_ratio(level), real, rng)
+    return corrupted, moved(level.weight * (1 - first) / covered, x0.device)
 
 
 def discrete_time(steps: int) -> BoundForm:
@@ -267,27 +267,27 @@ def discrete_time(steps: int) -> BoundForm:
         raise ValueError(f"{steps} steps: at least one is needed")
 
     def draw(
-        process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+        process: MaskProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
     ) -> tuple[MaskedTokens, Tensor]:
-        number = torch.ceil(place * steps)
+        number = torch.ceil(position * steps)
         level = process.schedule.at(number / steps)
         earlier = process.schedule.at((number - 1) / steps)
-        corrupted = process.mask_each(clean, level, process.masked_share(level), real, rng)
-        return corrupted, moved(steps * reveal_chance(level, earlier), clean.device)
+        corrupted = process.mask_each(x0, level, process.mask_ratio(level), real, rng)
+        return corrupted, moved(steps * reveal_chance(level, earlier), x0.device)
 
     return draw
 
 
 def exact_counts(
-    process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+    process: MaskProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
 ) -> tuple[MaskedTokens, Float[Tensor, " batch"]]:
     """Eq. (5): the value of (3) with less variance, as no draw of the count adds to it."""
     total = in_float64(real.sum(dim=1))
-    counts = torch.ceil(place.to(total.device) * total).clamp(min=1)
-    share = counts / total.clamp(min=1)
-    level = process.schedule.at(process.schedule.time_at(1 - share))
-    corrupted = process.mask_exactly(clean, level, counts.long().to(clean.device), real, rng)
-    return corrupted, moved(1 / share, clean.device)
+    counts = torch.ceil(position.to(total.device) * total).clamp(min=1)
+    ratio = counts / total.clamp(min=1)
+    level = process.schedule.at(process.schedule.time_at(1 - ratio))
+    corrupted = process.mask_exactly(x0, level, counts.long().to(x0.device), real, rng)
+    return corrupted, moved(1 / ratio, x0.device)
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ class MaskBound:
 
 
 @torch.no_grad()
-def mask_bound(
+def nelbo(
     process: MaskProcess,
     denoiser: Denoiser,
     tokens: Int[Tensor, "batch length"],
@@ -344,11 +344,11 @@ def mask_bound(
     """
     if num_times < 1:
         raise ValueError(f"{num_times} draws: at least one is needed")
-    places, draws = all_real(tokens, real), []
+    positions, draws = all_real(tokens, real), []
     for number in range(num_times):
-        place = 1 - (number + uniform((len(tokens),), rng)) / num_times
-        corrupted, weight = (form or process.bound_form)(process, tokens, places, place, rng)
-        logits = denoiser(corrupted.noisy, corrupted.level, condition)
+        position = 1 - (number + uniform((len(tokens),), rng)) / num_times
+        corrupted, weight = (form or process.bound_form)(process, tokens, positions, position, rng)
+        logits = denoiser(corrupted.xt, corrupted.level, condition)
         errors = process.errors(logits, corrupted)
         draws.append((errors * weight.view(len(tokens), -1)).sum(dim=1))
-    return MaskBound(torch.stack(draws, dim=1), places.sum(dim=1))
+    return MaskBound(torch.stack(draws, dim=1), positions.sum(dim=1))

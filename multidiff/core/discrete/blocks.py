@@ -37,7 +37,7 @@ class MaskedBlocks(MaskedTokens):
     weight: Float[Tensor, "batch length"]
 
     @property
-    def counts(self) -> Float[Tensor, "batch places"]:
+    def counts(self) -> Float[Tensor, "batch length"]:
         """See :class:`~multidiff.core.discrete.absorbing.MaskedTokens`."""
         return self.weight
 
@@ -71,44 +71,45 @@ class BlockMaskProcess(MaskProcess):
         return _block_counts
 
     def corrupt(
-        self, clean: Tensor, level: MaskLevel, rng: Rng | None, mask: Tensor | None = None
+        self, x0: Tensor, level: MaskLevel, rng: Rng | None, mask: Tensor | None = None
     ) -> MaskedBlocks:
         """So many masks in each block; the level's time is where on its walk the first one is."""
-        return self.mask_blocks(clean, all_real(clean, mask), level.time, rng)
+        return self.mask_blocks(x0, all_real(x0, mask), level.time, rng)
 
     def mask_blocks(
-        self, clean: Tensor, real: Tensor, place: Float[Tensor, " batch"], rng: Rng | None
+        self, x0: Tensor, real: Tensor, position: Float[Tensor, " batch"], rng: Rng | None
     ) -> MaskedBlocks:
         """Each block seen at a place of its own on its walk.
 
-        The blocks of a sequence stand evenly over the walk, ``place`` in (0, 1] being that of the
+        The blocks of a sequence stand evenly over the walk, ``position`` in (0, 1] being that of
+        the
         first: each one's is as uniform as that, and a sequence sees all counts of masks.
         """
-        blocks = -(-clean.shape[1] // self.block)
-        ahead = torch.arange(blocks, device=clean.device) / blocks
-        places = 1 - (1 - moved(place, clean.device)[:, None] + ahead) % 1
+        blocks = -(-x0.shape[1] // self.block)
+        ahead = torch.arange(blocks, device=x0.device) / blocks
+        positions = 1 - (1 - moved(position, x0.device)[:, None] + ahead) % 1
         there = self._in_blocks(real, blocks)
-        counts = torch.ceil(places.flatten() * there.sum(dim=1)).long().clamp(min=1)
+        counts = torch.ceil(positions.flatten() * there.sum(dim=1)).long().clamp(min=1)
         # Draws beyond the sequence's end would make what is drawn depend on the block's size.
-        order = self._in_blocks(moved(uniform(clean.shape, rng), clean.device), blocks)
-        masked = self._in_rows(lowest(order, there, counts), clean)
-        weight = self._in_rows((there.sum(dim=1) / counts)[:, None].expand_as(there), clean)
-        level = self.schedule.at(place).to(clean.device)
-        noisy = clean.masked_fill(masked, self.size)
-        return MaskedBlocks(noisy, clean, masked, level, weight)
+        order = self._in_blocks(moved(uniform(x0.shape, rng), x0.device), blocks)
+        masked = self._in_rows(lowest(order, there, counts), x0)
+        weight = self._in_rows((there.sum(dim=1) / counts)[:, None].expand_as(there), x0)
+        level = self.schedule.at(position).to(x0.device)
+        xt = x0.masked_fill(masked, self.size)
+        return MaskedBlocks(xt, x0, masked, level, weight)
 
     def _in_blocks(self, rows: Tensor, blocks: int) -> Tensor:
         """``(batch, length)`` as ``(batch * blocks, block)``, zeros behind the end."""
         return F.pad(rows, (0, blocks * self.block - rows.shape[1])).view(-1, self.block)
 
-    def _in_rows(self, blocks: Tensor, clean: Tensor) -> Tensor:
-        return blocks.reshape(len(clean), -1)[:, : clean.shape[1]]
+    def _in_rows(self, blocks: Tensor, x0: Tensor) -> Tensor:
+        return blocks.reshape(len(x0), -1)[:, : x0.shape[1]]
 
 
 def _block_counts(
-    process: MaskProcess, clean: Tensor, real: Tensor, place: Tensor, rng: Rng | None
+    process: MaskProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
 ) -> tuple[MaskedTokens, Float[Tensor, "batch length"]]:
     """The module's bound, whose weights are each block's own."""
     assert isinstance(process, BlockMaskProcess)
-    corrupted = process.mask_blocks(clean, real, place, rng)
+    corrupted = process.mask_blocks(x0, real, position, rng)
     return corrupted, corrupted.weight

@@ -52,30 +52,30 @@ class TokenDraw:
 
     Attributes:
         temperature: divides them; 0 takes the likeliest token.
-        nucleus: the likeliest tokens up to this probability may be drawn, the one that
+        top_p: the likeliest tokens up to this probability may be drawn, the one that
             crosses it among them (Holtzman et al. 2020); 1 is all.
     """
 
     temperature: float = 1.0
-    nucleus: float = 1.0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.nucleus <= 1:
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(
-                f"temperature {self.temperature:g} is under 0 or nucleus {self.nucleus:g} is not "
+                f"temperature {self.temperature:g} is under 0 or nucleus {self.top_p:g} is not "
                 "in (0, 1]"
             )
 
     def __call__(
         self,
         log_probs: Float[Tensor, "batch length size"],
-        places: Bool[Tensor, "batch length"],
+        positions: Bool[Tensor, "batch length"],
         rng: Rng | None,
     ) -> Int[Tensor, "batch length"]:
         """A token for each of the places, 0 elsewhere."""
         if self.temperature == 0:
-            return log_probs.argmax(dim=-1).masked_fill(~places, 0)
-        tokens = torch.zeros_like(places, dtype=torch.long)
+            return log_probs.argmax(dim=-1).masked_fill(~positions, 0)
+        tokens = torch.zeros_like(positions, dtype=torch.long)
         batch, length, size = log_probs.shape
         if rng is None or isinstance(rng, torch.Generator):
             groups: list[tuple[slice, Sequence[torch.Generator | None]]] = [(slice(None), [rng])]
@@ -83,18 +83,18 @@ class TokenDraw:
             count = max(1, AT_ONCE // max(1, length * size))
             groups = [(slice(n, n + count), rng[n : n + count]) for n in range(0, batch, count)]
         for rows, each in groups:
-            wanted = log_probs[rows][places[rows]]
+            wanted = log_probs[rows][positions[rows]]
             if len(wanted):
-                counts = places[rows].sum(dim=1).tolist()
-                tokens[rows][places[rows]] = self._drawn(wanted, counts, each)
+                counts = positions[rows].sum(dim=1).tolist()
+                tokens[rows][positions[rows]] = self._drawn(wanted, counts, each)
         return tokens
 
     def _drawn(
         self,
-        log_probs: Float[Tensor, "places size"],
+        log_probs: Float[Tensor, "length size"],
         counts: Sequence[int],
         each: Sequence[torch.Generator | None],
-    ) -> Int[Tensor, " places"]:
+    ) -> Int[Tensor, " length"]:
         """Tokens for so many places of each row, which has its own source unless all share one."""
         size = log_probs.shape[-1]
         if len(each) > 1:
@@ -105,10 +105,10 @@ class TokenDraw:
         return torch.cat([self._draw(part, uniform(part.shape, each[0])) for part in parts])
 
     def _draw(
-        self, log_probs: Float[Tensor, "places size"], draws: Float[Tensor, "places size"]
-    ) -> Int[Tensor, " places"]:
+        self, log_probs: Float[Tensor, "length size"], draws: Float[Tensor, "length size"]
+    ) -> Int[Tensor, " length"]:
         scaled = torch.log_softmax(in_float64(log_probs) / self.temperature, dim=-1)
-        if self.nucleus < 1:
+        if self.top_p < 1:
             scaled = scaled.masked_fill(~self._in_nucleus(scaled), -math.inf)
         return (scaled + gumbel(draws).to(scaled.device)).argmax(dim=-1).to(log_probs.device)
 
@@ -116,13 +116,13 @@ class TokenDraw:
         ordered, number = log_probs.exp().sort(dim=-1, descending=True)
         likelier = ordered.cumsum(dim=-1) - ordered
         return torch.zeros_like(log_probs, dtype=torch.bool).scatter(
-            -1, number, likelier < self.nucleus - TOLERANCE
+            -1, number, likelier < self.top_p - TOLERANCE
         )
 
 
 @dataclass(frozen=True)
-class Walk:
-    """What a solver is told of the walk it makes steps of.
+class UnmaskingState:
+    """What a sampler is told of the walk it makes steps of.
 
     Attributes:
         process: whose walk it is.
@@ -140,55 +140,60 @@ class Walk:
     open: Bool[Tensor, "batch length"]
     rng: Rng | None
 
-    def masked(self, noisy: Tensor) -> Bool[Tensor, "batch length"]:
+    def masked(self, xt: Tensor) -> Bool[Tensor, "batch length"]:
         """The places that are masked now."""
-        return noisy == self.process.size
+        return xt == self.process.size
 
-    def estimate(self, noisy: Tensor, level: MaskLevel) -> Float[Tensor, "batch length size"]:
+    def estimate(self, xt: Tensor, level: MaskLevel) -> Float[Tensor, "batch length size"]:
         """Log probabilities of the clean tokens."""
-        logits = self.denoiser(noisy, level, self.condition)
+        logits = self.denoiser(xt, level, self.condition)
         if self.forbidden:
             never = torch.tensor(self.forbidden, device=logits.device)
             logits = logits.index_fill(-1, never, -math.inf)
-        return self.process.estimate(logits, noisy, level)
+        return self.process.estimate(logits, xt, level)
 
     def fill(
-        self, noisy: Tensor, level: MaskLevel, places: Tensor, draw: TokenDraw
+        self, xt: Tensor, level: MaskLevel, positions: Tensor, draw: TokenDraw
     ) -> Int[Tensor, "batch length"]:
         """The state with tokens drawn for the places."""
-        if not bool(places.any()):
-            return noisy
-        return torch.where(places, draw(self.estimate(noisy, level), places, self.rng), noisy)
+        if not bool(positions.any()):
+            return xt
+        return torch.where(positions, draw(self.estimate(xt, level), positions, self.rng), xt)
 
     def left(self, level: MaskLevel, pace: Pace) -> Int[Tensor, " batch"]:
         """How many masks of each row are left at a level, eq. (2)."""
-        share = self.process.masked_share(level) if pace == "schedule" else level.time
-        return torch.floor(share * self.open.sum(dim=1) + TOLERANCE).long()
+        ratio = self.process.mask_ratio(level) if pace == "schedule" else level.time
+        return torch.floor(ratio * self.open.sum(dim=1) + TOLERANCE).long()
 
-    def due(self, noisy: Tensor, next_level: MaskLevel, pace: Pace) -> Int[Tensor, " batch"]:
+    def due(self, xt: Tensor, next_level: MaskLevel, pace: Pace) -> Int[Tensor, " batch"]:
         """How many masks of each row are to be lifted to reach the next level."""
-        return self.masked(noisy).sum(dim=1) - self.left(next_level, pace)
+        return self.masked(xt).sum(dim=1) - self.left(next_level, pace)
 
-    def uniform(self, noisy: Tensor) -> Float[Tensor, "batch length"]:
+    def uniform(self, xt: Tensor) -> Float[Tensor, "batch length"]:
         """A draw from [0, 1) for each place, in float64 where the device has it."""
-        return moved(uniform(noisy.shape, self.rng), noisy.device)
+        return moved(uniform(xt.shape, self.rng), xt.device)
 
 
-# --------------------------------------------------------------------------- solvers
+# --------------------------------------------------------------------------- samplers
 
 
 @runtime_checkable
-class UnmaskingSolver(Protocol):
+class UnmaskingSampler(Protocol):
     """One step backwards. What it remembers between steps travels through ``memory``."""
 
     def step(
-        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+        self,
+        context: UnmaskingState,
+        xt: Tensor,
+        level: MaskLevel,
+        next_level: MaskLevel,
+        memory: Any,
     ) -> tuple[Tensor, Any]:
         """The state at ``next_level`` and the memory for the next step (None at the first)."""
         ...
 
 
-class Ancestral:
+class AncestralSampler:
     """A draw from q(z_s | z_t, x) with the estimated x, eq. (1).
 
     The network is asked at steps that lift a mask alone: as seldom as by a sampler that uses
@@ -206,20 +211,25 @@ class Ancestral:
         self.draw, self.remasking = draw or TokenDraw(), remasking
 
     def step(
-        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+        self,
+        context: UnmaskingState,
+        xt: Tensor,
+        level: MaskLevel,
+        next_level: MaskLevel,
+        memory: Any,
     ) -> tuple[Tensor, Any]:
-        """See :class:`UnmaskingSolver`."""
+        """See :class:`UnmaskingSampler`."""
         kept, then = level.alpha, next_level.alpha
         most = ((1 - then) / kept.clamp(min=torch.finfo(kept.dtype).tiny)).clamp(max=1)
         back = self.remasking * most
         lift = (then - (1 - back) * kept) / (1 - kept)
-        draws, masked = walk.uniform(noisy), walk.masked(noisy)
-        filled = walk.fill(noisy, level, masked & (draws < lift[:, None]), self.draw)
-        again = walk.open & ~masked & (draws < back[:, None])
-        return filled.masked_fill(again, walk.process.size), None
+        draws, masked = context.uniform(xt), context.masked(xt)
+        filled = context.fill(xt, level, masked & (draws < lift[:, None]), self.draw)
+        again = context.open & ~masked & (draws < back[:, None])
+        return filled.masked_fill(again, context.process.size), None
 
 
-class Confidence:
+class MaskGITSampler:
     """Exact counts, the surest tokens first, eq. (3); none is taken back.
 
     Padding is what networks are surest of: mask real places only and forbid it, or it fills
@@ -238,22 +248,27 @@ class Confidence:
         self.pace: Pace = pace
 
     def step(
-        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+        self,
+        context: UnmaskingState,
+        xt: Tensor,
+        level: MaskLevel,
+        next_level: MaskLevel,
+        memory: Any,
     ) -> tuple[Tensor, Any]:
-        """See :class:`UnmaskingSolver`."""
+        """See :class:`UnmaskingSampler`."""
         # Drawn at every step, so that a row's draws do not hang on what others have left.
-        noise = gumbel(walk.uniform(noisy)) * self.noise * next_level.time[:, None]
-        count = walk.due(noisy, next_level, self.pace)
-        places = walk.masked(noisy) & (count > 0)[:, None]
-        if not bool(places.any()):
-            return noisy, None
-        log_probs = walk.estimate(noisy, level)
-        tokens = self.draw(log_probs, places, walk.rng)
-        surest = lowest(-(_at(log_probs, tokens) + noise), places, count)
-        return torch.where(surest, tokens, noisy), None
+        noise = gumbel(context.uniform(xt)) * self.noise * next_level.time[:, None]
+        count = context.due(xt, next_level, self.pace)
+        positions = context.masked(xt) & (count > 0)[:, None]
+        if not bool(positions.any()):
+            return xt, None
+        log_probs = context.estimate(xt, level)
+        tokens = self.draw(log_probs, positions, context.rng)
+        surest = lowest(-(_at(log_probs, tokens) + noise), positions, count)
+        return torch.where(surest, tokens, xt), None
 
 
-class RandomOrder:
+class RandomOrderSampler:
     """Exact counts, eq. (2), of places drawn evenly.
 
     Args:
@@ -265,25 +280,30 @@ class RandomOrder:
         self.draw = draw or TokenDraw()
         self.pace: Pace = pace
 
-    def ranks(self, walk: Walk, noisy: Tensor) -> Tensor:
+    def ranks(self, context: UnmaskingState, xt: Tensor) -> Tensor:
         """A number for each place: the lowest are filled first."""
-        return walk.uniform(noisy)
+        return context.uniform(xt)
 
     def step(
-        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+        self,
+        context: UnmaskingState,
+        xt: Tensor,
+        level: MaskLevel,
+        next_level: MaskLevel,
+        memory: Any,
     ) -> tuple[Tensor, Any]:
-        """See :class:`UnmaskingSolver`."""
-        count = walk.due(noisy, next_level, self.pace)
-        places = lowest(self.ranks(walk, noisy), walk.masked(noisy), count)
-        return walk.fill(noisy, level, places, self.draw), None
+        """See :class:`UnmaskingSampler`."""
+        count = context.due(xt, next_level, self.pace)
+        positions = lowest(self.ranks(context, xt), context.masked(xt), count)
+        return context.fill(xt, level, positions, self.draw), None
 
 
-class GivenOrder(RandomOrder):
+class FixedOrderSampler(RandomOrderSampler):
     """Exact counts, eq. (2), the places in a given order.
 
     Args:
         order: numbers of the places, first the one that is filled first, such as a Halton
-            sequence over a picture.
+            sequence over an image.
         pace: how many masks are left after each step: the schedule's share, or evenly fewer.
         draw: of the tokens.
 
@@ -295,24 +315,24 @@ class GivenOrder(RandomOrder):
         self, order: Sequence[int] | Tensor, pace: Pace = "schedule", draw: TokenDraw | None = None
     ):
         super().__init__(pace, draw)
-        places = torch.as_tensor(order)
-        if sorted(places.tolist()) != list(range(len(places))):
-            raise ValueError(f"an order of {len(places)} places: each from 0 must be there once")
-        self.order = places
+        positions = torch.as_tensor(order)
+        if sorted(positions.tolist()) != list(range(len(positions))):
+            raise ValueError(f"an order of {len(positions)} places: each from 0 must be there once")
+        self.order = positions
 
-    def ranks(self, walk: Walk, noisy: Tensor) -> Tensor:
-        """See :class:`RandomOrder`.
+    def ranks(self, context: UnmaskingState, xt: Tensor) -> Tensor:
+        """See :class:`RandomOrderSampler`.
 
         Raises:
             ValueError: if the sequences are of another length than the order.
         """
-        if noisy.shape[1] != len(self.order):
-            raise ValueError(f"an order of {len(self.order)} places for {noisy.shape[1]} tokens")
-        ranks = self.order.argsort().to(noisy.device, finest_dtype(noisy.device))
-        return ranks.expand(noisy.shape)
+        if xt.shape[1] != len(self.order):
+            raise ValueError(f"an order of {len(self.order)} places for {xt.shape[1]} tokens")
+        ranks = self.order.argsort().to(xt.device, finest_dtype(xt.device))
+        return ranks.expand(xt.shape)
 
 
-class Remasking:
+class MaskPredictSampler:
     """Mask-Predict, eq. (4): all is predicted at each step, the least sure is masked again.
 
     A token keeps the probability it was given when it was set. At least one token is
@@ -328,22 +348,27 @@ class Remasking:
         self.pace: Pace = pace
 
     def step(
-        self, walk: Walk, noisy: Tensor, level: MaskLevel, next_level: MaskLevel, memory: Any
+        self,
+        context: UnmaskingState,
+        xt: Tensor,
+        level: MaskLevel,
+        next_level: MaskLevel,
+        memory: Any,
     ) -> tuple[Tensor, Any]:
-        """See :class:`UnmaskingSolver`; memory is the log probability of each token."""
-        masked = walk.masked(noisy)
+        """See :class:`UnmaskingSampler`; memory is the log probability of each token."""
+        masked = context.masked(xt)
         if not bool(masked.any()):
-            return noisy, memory
-        log_probs = walk.estimate(noisy, level)
-        tokens = torch.where(masked, self.draw(log_probs, masked, walk.rng), noisy)
+            return xt, memory
+        log_probs = context.estimate(xt, level)
+        tokens = torch.where(masked, self.draw(log_probs, masked, context.rng), xt)
         surety = _at(log_probs, tokens)
         if memory is not None:
             surety = torch.where(masked, surety, memory)
-        count = walk.left(next_level, self.pace)
+        count = context.left(next_level, self.pace)
         if bool(next_level.time[0] > 0):
             count = count.clamp(min=1)
-        again = lowest(surety, walk.open, count)
-        return tokens.masked_fill(again, walk.process.size), surety
+        again = lowest(surety, context.open, count)
+        return tokens.masked_fill(again, context.process.size), surety
 
 
 def _at(log_probs: Tensor, tokens: Tensor) -> Float[Tensor, "batch length"]:

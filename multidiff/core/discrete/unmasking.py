@@ -10,9 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from multidiff.core.discrete.absorbing import MaskProcess, all_real
-from multidiff.core.discrete.samplers import UnmaskingSolver, Walk
-from multidiff.core.gaussian.timesteps import even_times
-from multidiff.core.protocols import Condition, Denoiser, check_solver
+from multidiff.core.discrete.samplers import UnmaskingSampler, UnmaskingState
+from multidiff.core.gaussian.timesteps import uniform_timesteps
+from multidiff.core.protocols import Condition, Denoiser, check_sampler
 from multidiff.core.random import Rng, device_of
 
 
@@ -36,24 +36,24 @@ def canvas(
         ValueError: if a shape or a number does not fit.
     """
     tokens = process.prior(shape, None) if known is None else known
-    places = all_real(tokens, real).to(tokens.device)
-    if tokens.shape != tuple(shape) or places.shape != tuple(shape):
+    positions = all_real(tokens, real).to(tokens.device)
+    if tokens.shape != tuple(shape) or positions.shape != tuple(shape):
         raise ValueError(
-            f"known {tuple(tokens.shape)} or real {tuple(places.shape)} is not of the shape "
+            f"known {tuple(tokens.shape)} or real {tuple(positions.shape)} is not of the shape "
             f"{tuple(shape)}"
         )
     if bool(((tokens < 0) | (tokens > process.size)).any()) or not 0 <= pad < process.size:
         raise ValueError(
             f"known tokens are 0 .. {process.size} (the mask), pad {pad} is 0 .. {process.size - 1}"
         )
-    return torch.where(places | (tokens != process.size), tokens, pad)
+    return torch.where(positions | (tokens != process.size), tokens, pad)
 
 
 @torch.no_grad()
 def unmask(
     process: MaskProcess,
     denoiser: Denoiser,
-    solver: UnmaskingSolver,
+    sampler: UnmaskingSampler,
     shape: Sequence[int],
     steps: int,
     *,
@@ -71,7 +71,7 @@ def unmask(
     Args:
         process: what the denoiser was trained on.
         denoiser: the network, perhaps guided.
-        solver: makes each step.
+        sampler: makes each step.
         shape: of the tokens, ``(batch, length)``.
         steps: of the walk.
         condition: what the denoiser is told.
@@ -85,10 +85,10 @@ def unmask(
         on_step: told the steps done and the state after each.
 
     Raises:
-        TypeError: if the solver is a class.
+        TypeError: if the sampler is a class.
         ValueError: if a shape or a number does not fit, or every token is forbidden.
     """
-    check_solver(solver)
+    check_sampler(sampler)
     if not set(forbidden) < set(range(process.size)):
         raise ValueError(
             f"forbidden {sorted(set(forbidden))}: numbers of tokens, 0 .. {process.size - 1}, and "
@@ -96,13 +96,17 @@ def unmask(
         )
     if isinstance(rng, Sequence) and len(rng) != shape[0]:
         raise ValueError(f"{len(rng)} generators for a batch of {shape[0]}: give one each")
-    place = device_of(rng) if device is None else torch.device(device)
-    state = canvas(process, shape, known, real, pad).to(place)
-    walk = Walk(process, denoiser, condition, tuple(forbidden), state == process.size, rng)
-    levels = [level.to(place).expand(shape[0]) for level in process.levels(even_times(steps))]
+    device = device_of(rng) if device is None else torch.device(device)
+    state = canvas(process, shape, known, real, pad).to(device)
+    context = UnmaskingState(
+        process, denoiser, condition, tuple(forbidden), state == process.size, rng
+    )
+    levels = [
+        level.to(device).expand(shape[0]) for level in process.levels(uniform_timesteps(steps))
+    ]
     memory = None
     for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
-        state, memory = solver.step(walk, state, level, next_level, memory)
+        state, memory = sampler.step(context, state, level, next_level, memory)
         if on_step is not None:
             on_step(number, state)
     return state

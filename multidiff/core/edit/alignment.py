@@ -158,15 +158,15 @@ def find_spans(tags: Sequence[Edit], gaps: Sequence[bool]) -> tuple[Span, ...]:
     if len(gaps) != len(tags) + 1:
         raise ValueError(f"{len(tags)} tags need {len(tags) + 1} gaps, not {len(gaps)}")
     spans: list[Span] = []
-    for place, written in enumerate(gaps):
+    for position, written in enumerate(gaps):
         if written:
-            spans.append(Span(INSERT, place, place))
-        if place == len(tags) or tags[place] == KEEP:
+            spans.append(Span(INSERT, position, position))
+        if position == len(tags) or tags[position] == KEEP:
             continue
-        start = place
-        if spans and spans[-1].edit == tags[place] and spans[-1].stop == place:
+        start = position
+        if spans and spans[-1].edit == tags[position] and spans[-1].stop == position:
             start = spans.pop().start
-        spans.append(Span(tags[place], start, place + 1))
+        spans.append(Span(tags[position], start, position + 1))
     return tuple(spans)
 
 
@@ -177,16 +177,16 @@ def rewrite(before: Sequence[int], spans: Iterable[Span]) -> tuple[int, ...]:
         ValueError: if the spans overlap, are not in order or reach past the sequence.
     """
     after: list[int] = []
-    place = 0
+    position = 0
     for span in spans:
-        if not place <= span.start <= span.stop <= len(before):
+        if not position <= span.start <= span.stop <= len(before):
             raise ValueError(
-                f"a span from {span.start} to {span.stop} after one up to {place}, in "
+                f"a span from {span.start} to {span.stop} after one up to {position}, in "
                 f"{len(before)} tokens: give spans from the left, without overlap"
             )
-        after += [*before[place : span.start], *span.tokens]
-        place = span.stop
-    return (*after, *before[place:])
+        after += [*before[position : span.start], *span.tokens]
+        position = span.stop
+    return (*after, *before[position:])
 
 
 def align(before: Sequence[int], after: Sequence[int]) -> Alignment:
@@ -250,30 +250,30 @@ def _walk(
     _, batch, width = choices.shape
     row, column = batch * width, 1
     moves = torch.tensor([row + column, row + column, row, column, 0])
-    place = torch.tensor(rows) * row + torch.arange(batch) * width + torch.tensor(columns)
+    position = torch.tensor(rows) * row + torch.arange(batch) * width + torch.tensor(columns)
     flat, met = choices.flatten(), []
     while True:
-        choice = flat[place].long()
+        choice = flat[position].long()
         met.append(choice)
         if bool((choice == _END).all()):
             return torch.stack(met, dim=1).tolist()
-        place = place - moves[choice]
+        position = position - moves[choice]
 
 
 def _read(script: Iterable[int], after: Sequence[int]) -> Alignment:
     tags: list[Edit] = []
     replacements: list[int | None] = []
     inserts: list[tuple[int, ...]] = [()]
-    place = 0
+    position = 0
     for edit in script:
         if edit == _END:
             break
         if edit == INSERT:
-            inserts[-1] += (after[place],)
+            inserts[-1] += (after[position],)
         else:
             tags.append(EDITS[edit])
-            replacements.append(after[place] if edit == REPLACE else None)
+            replacements.append(after[position] if edit == REPLACE else None)
             inserts.append(())
         if edit != DELETE:
-            place += 1
+            position += 1
     return Alignment(tuple(tags), tuple(replacements), tuple(inserts))

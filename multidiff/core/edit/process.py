@@ -105,7 +105,7 @@ class EditProcess:
         intensity: factor of all shares but KEEP's, one for every step or one for each.
 
     Attributes:
-        shares: for each step the shares of KEEP, REPLACE, INSERT and DELETE at its intensity.
+        ratios: for each step the shares of KEEP, REPLACE, INSERT and DELETE at its intensity.
 
     Raises:
         ValueError: if these are out of range or do not fit each other.
@@ -125,10 +125,10 @@ class EditProcess:
                 f"size {size}, steps {steps} and span {span:g} must be at least 1, and finite"
             )
         self.size, self.steps, self.span = size, steps, span
-        self.shares = tuple(
+        self.ratios = tuple(
             _scaled(probabilities, factor) for factor in _intensities(intensity, steps)
         )
-        self._edits = [_cumulated(shares) for shares in self.shares]
+        self._edits = [_cumulated(ratios) for ratios in self.ratios]
         self._lengths = _cumulated(_poisson(span - 1))
         self.write(noise_tokens)
 
@@ -198,17 +198,17 @@ class EditProcess:
     def _walk(
         self, tokens: tuple[int, ...], step: int, draws: Iterator[float]
     ) -> Iterator[Operation]:
-        place = 0
+        position = 0
         while True:
             edit = _DRAWN[bisect(self._edits[step - 1], next(draws))]
             length = 1 + bisect(self._lengths, next(draws))
             if edit == INSERT:
                 yield Operation(edit, (), self._noise(length, draws))
                 continue
-            span = tokens[place : place + length]
+            span = tokens[position : position + length]
             if not span:
                 return
-            place += len(span)
+            position += len(span)
             if edit == KEEP:
                 yield Operation(edit, span, span)
             elif edit == REPLACE:
@@ -267,12 +267,12 @@ def tag_disagreement(edited: Sequence[Edited]) -> Disagreement:
     minimal = align_many([one.tokens for one in edited], [one.source for one in edited])
     pairs = list(zip(histories, minimal, strict=True))
     return Disagreement(
-        _share_unequal((one.tags, other.tags) for one, other in pairs),
-        _share_unequal((one.gaps, other.gaps) for one, other in pairs),
+        _ratio_unequal((one.tags, other.tags) for one, other in pairs),
+        _ratio_unequal((one.gaps, other.gaps) for one, other in pairs),
     )
 
 
-def _share_unequal(pairs: Iterable[tuple[Sequence, Sequence]]) -> float:
+def _ratio_unequal(pairs: Iterable[tuple[Sequence, Sequence]]) -> float:
     differ = [a != b for one, other in pairs for a, b in zip(one, other, strict=True)]
     return sum(differ) / max(1, len(differ))
 
@@ -334,7 +334,7 @@ def _scaled(probabilities: Sequence[float], intensity: float) -> tuple[float, ..
         raise ValueError(
             f"probabilities {given}: give shares of KEEP, REPLACE, INSERT and DELETE, sum 1"
         )
-    replace, insert, delete = (share * intensity for share in given[1:])
+    replace, insert, delete = (ratio * intensity for ratio in given[1:])
     keep = 1 - replace - insert - delete
     if not (intensity >= 0 and keep >= -1e-9 and insert < 1):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Plug-and-play control: a solver around a solver (Li et al. 2022, section 5.1).
+"""Plug-and-play control: a sampler around a sampler (Li et al. 2022, section 5.1).
 
 After each step the new state is pulled where what is wanted of it is more likely:
 
@@ -21,28 +21,28 @@ from torch import Tensor
 from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.samplers import is_clean
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.core.protocols import EstimateAt, Solver
+from multidiff.core.protocols import EstimateAt, Sampler
 from multidiff.core.random import Rng
 
 LogLikelihood = Callable[[Tensor, NoiseLevel], Float[Tensor, " batch"]]
 
 
 @dataclass(frozen=True)
-class Controlled:
-    """A solver whose states are pulled towards what is wanted of them.
+class ClassifierGuidance:
+    """A sampler whose states are pulled towards what is wanted of them.
 
     Attributes:
-        solver: makes each step.
+        sampler: makes each step.
         wanted: log likelihood of what is wanted, given noisy states and their level.
-        updates: of the state after each step; 0 leaves the solver as it is, to the bit.
+        updates: of the state after each step; 0 leaves the sampler as it is, to the bit.
         rate: of each update; 1 is the scale of classifier guidance for one update.
-        fluency: how strongly the state is held where the solver put it.
+        fluency: how strongly the state is held where the sampler put it.
 
     Raises:
         ValueError: if a number is negative.
     """
 
-    solver: Solver
+    sampler: Sampler
     wanted: LogLikelihood
     updates: int = 3
     rate: float = 1.0
@@ -57,20 +57,20 @@ class Controlled:
     def step(
         self,
         estimate_at: EstimateAt,
-        noisy: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         next_level: NoiseLevel,
         memory: Any,
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
-        """See :class:`~multidiff.core.protocols.Solver`; the last step is left alone."""
-        state, memory = self.solver.step(estimate_at, noisy, level, next_level, memory, rng)
+        """See :class:`~multidiff.core.protocols.Sampler`; the last step is left alone."""
+        state, memory = self.sampler.step(estimate_at, xt, level, next_level, memory, rng)
         if is_clean(next_level):
             return state, memory
         come_to, variance = state, spread(next_level.sigma**2, state)
         for _ in range(self.updates):
-            pull = variance * self._gradient(state, next_level)
-            state = state + self.rate * (pull - self.fluency * (state - come_to))
+            control_strength = variance * self._gradient(state, next_level)
+            state = state + self.rate * (control_strength - self.fluency * (state - come_to))
         return state, memory
 
     @torch.enable_grad()

@@ -24,7 +24,7 @@ from multidiff.core.devices import in_float64
 from multidiff.core.gaussian.posterior import ReverseVariance, Transition, check_variance
 from multidiff.core.gaussian.predictions import mean_over_state, spread
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
-from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.protocols import (
     Condition,
     Corrupted,
@@ -50,7 +50,7 @@ def gaussian_kl(mean_q: Tensor, log_var_q: Tensor, mean_p: Tensor, log_var_p: Te
 
 
 @runtime_checkable
-class Decoder(Protocol):
+class LikelihoodDecoder(Protocol):
     """The likelihood of the clean state under the last Gaussian of the walk."""
 
     def last_variance(self, before: Transition, last: Transition) -> Tensor:
@@ -62,7 +62,7 @@ class Decoder(Protocol):
         """
         ...
 
-    def nll(self, clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
         """Negative log likelihood at every place, in nats."""
         ...
 
@@ -71,12 +71,12 @@ class ContinuousDecoder:
     """The Gaussian's density, for states that are real numbers."""
 
     def last_variance(self, before: Transition, last: Transition) -> Tensor:
-        """The largest admissible one, that of the noise removed (see :class:`Decoder`)."""
+        """The largest admissible one, that of the noise removed (see ``LikelihoodDecoder``)."""
         return last.variance_step
 
-    def nll(self, clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """See :class:`Decoder`."""
-        squared = (clean - mean) ** 2 * torch.exp(-log_variance)
+    def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """See :class:`LikelihoodDecoder`."""
+        squared = (x0 - mean) ** 2 * torch.exp(-log_variance)
         return 0.5 * (math.log(2 * math.pi) + log_variance + squared)
 
 
@@ -87,7 +87,7 @@ class DiscretisedDecoder:
     The normal's distribution function is the exact one, not its tanh approximation.
 
     Args:
-        bins: how many values there are; 256 for 8-bit pictures.
+        bins: how many values there are; 256 for 8-bit images.
     """
 
     def __init__(self, bins: int = 256):
@@ -95,27 +95,27 @@ class DiscretisedDecoder:
             raise ValueError(f"{bins} bins: at least 2 are needed")
         self.half_width = 1 / (bins - 1)
 
-    def check_range(self, clean: Tensor, mask: Tensor | None = None) -> None:
+    def check_range(self, x0: Tensor, mask: Tensor | None = None) -> None:
         """Refuse states outside the grid.
 
         Raises:
             ValueError: if a state that counts lies outside [-1, 1] by more than rounding.
         """
-        furthest = float(_counted(clean, mask).abs().max())
+        furthest = float(_counted(x0, mask).abs().max())
         if not furthest <= 1 + self.half_width / 2:
             raise ValueError(
                 f"states reach {furthest:.3g}, outside the grid in [-1, 1] of this decoder: use "
                 "decoder=ContinuousDecoder() for states that are real numbers"
             )
 
-    def check_grid(self, clean: Tensor, mask: Tensor | None = None) -> None:
+    def check_grid(self, x0: Tensor, mask: Tensor | None = None) -> None:
         """Refuse states that are not values of the grid.
 
         Raises:
             ValueError: if one that counts lies outside [-1, 1], or most lie between two values.
         """
-        self.check_range(clean, mask)
-        position = (_counted(clean, mask) + 1) / (2 * self.half_width)
+        self.check_range(x0, mask)
+        position = (_counted(x0, mask) + 1) / (2 * self.half_width)
         off = in_float64((position - position.round()).abs() > OFF_GRID).mean()
         if float(off) > 0.5:
             raise ValueError(
@@ -124,21 +124,22 @@ class DiscretisedDecoder:
             )
 
     def last_variance(self, before: Transition, last: Transition) -> Tensor:
-        """The posterior's of the step before, as in the published code (see :class:`Decoder`).
+        """Return the variance of the step before's posterior, as in the published code.
 
-        Bins are wider than that; a tiny constant would wreck the interpolation of learned
+        See :class:`LikelihoodDecoder`. Bins are wider than that; a tiny constant would wreck the
+        interpolation of learned
         variances.
         """
         return before.posterior_variance
 
-    def nll(self, clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """See :class:`Decoder`."""
+    def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """See :class:`LikelihoodDecoder`."""
         scale = torch.exp(-0.5 * log_variance)
-        upper = (clean - mean + self.half_width) * scale
-        lower = (clean - mean - self.half_width) * scale
+        upper = (x0 - mean + self.half_width) * scale
+        lower = (x0 - mean - self.half_width) * scale
         edge = 1 - self.half_width / 2
-        upper = torch.where(clean > edge, torch.inf, upper)
-        lower = torch.where(clean < -edge, -torch.inf, lower)
+        upper = torch.where(x0 > edge, torch.inf, upper)
+        lower = torch.where(x0 < -edge, -torch.inf, lower)
         # Both on the left of the mean, where tails keep their digits: P(l < z < u) =
         # P(-u < z < -l); then log(e^a - e^b) = a + log1p(-e^(b - a)).
         flip = lower > 0
@@ -148,11 +149,11 @@ class DiscretisedDecoder:
         return -(log_right + inside.log())
 
 
-def _counted(clean: Tensor, mask: Tensor | None) -> Tensor:
-    return clean if mask is None else clean[mask.to(torch.bool).expand_as(clean)]
+def _counted(x0: Tensor, mask: Tensor | None) -> Tensor:
+    return x0 if mask is None else x0[mask.to(torch.bool).expand_as(x0)]
 
 
-def last_variance_of(schedule: NoiseSchedule, decoder: Decoder) -> Float[Tensor, " 1"]:
+def last_variance_of(schedule: NoiseSchedule, decoder: LikelihoodDecoder) -> Float[Tensor, " 1"]:
     """The decoder's variance for a walk over every step of a table.
 
     Raises:
@@ -161,8 +162,8 @@ def last_variance_of(schedule: NoiseSchedule, decoder: Decoder) -> Float[Tensor,
     if schedule.num_steps is None or schedule.num_steps < 2:
         raise ValueError("a bound over a table needs one with at least two steps")
     times = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64) / schedule.num_steps
-    clean, first, second = (schedule.at(time) for time in times)
-    return decoder.last_variance(Transition(second, first), Transition(first, clean))
+    x0, first, second = (schedule.at(time) for time in times)
+    return decoder.last_variance(Transition(second, first), Transition(first, x0))
 
 
 def bound_term(
@@ -171,7 +172,7 @@ def bound_term(
     estimate: Estimate,
     variance: ReverseVariance,
     floor: Float[Tensor, " one"],
-    decoder: Decoder,
+    decoder: LikelihoodDecoder,
     residual: Float[Tensor, " batch"] | None = None,
 ) -> Tensor:
     """One term of the bound at every place, in nats.
@@ -180,16 +181,16 @@ def bound_term(
     variance of a step to the clean level, ``residual`` that of the clean state itself, where
     it is known; it then settles the variance of every step.
     """
-    mean = step.posterior_mean(estimate.clean, corrupted.noisy)
+    mean = step.posterior_mean(estimate.x0, corrupted.xt)
     if residual is None:
         log_variance = step.log_variance(variance, estimate, floor.to(step.level.alpha.device))
     else:
         log_variance = spread(step.blurred_variance(residual), mean).log()
-    true_mean = step.posterior_mean(corrupted.clean, corrupted.noisy)
+    true_mean = step.posterior_mean(corrupted.x0, corrupted.xt)
     # At the clean end the posterior has no width; its row is replaced just below.
     true_variance = step.posterior_variance.clamp(min=1e-300)
     kl = gaussian_kl(true_mean, spread(true_variance, mean).log(), mean, log_variance)
-    nll = decoder.nll(corrupted.clean, mean, log_variance)
+    nll = decoder.nll(corrupted.x0, mean, log_variance)
     return torch.where(spread(step.earlier.sigma, mean) == 0, nll, kl)
 
 
@@ -221,38 +222,38 @@ class Bound:
         return self.total / math.log(2)
 
 
-def prior_kl(
-    clean: Tensor, level: NoiseLevel, mask: Tensor | None = None
-) -> Float[Tensor, " batch"]:
+def prior_kl(x0: Tensor, level: NoiseLevel, mask: Tensor | None = None) -> Float[Tensor, " batch"]:
     """KL(q(x_T | x_0) || N(0, I)) for each dimension, in nats."""
-    mean = spread(level.alpha, clean) * clean
+    mean = spread(level.alpha, x0) * x0
     zero = torch.zeros_like(mean)
-    log_variance = 2 * spread(level.sigma, clean).log()
+    log_variance = 2 * spread(level.sigma, x0).log()
     return mean_over_state(gaussian_kl(mean, log_variance, zero, zero), mask)
 
 
-def _decoder_of(clean: Tensor, mask: Tensor | None, decoder: Decoder | None) -> Decoder:
-    """Return the decoder, or that of 8-bit pictures; it must fit the states."""
+def _decoder_of(
+    x0: Tensor, mask: Tensor | None, decoder: LikelihoodDecoder | None
+) -> LikelihoodDecoder:
+    """Return the decoder, or that of 8-bit images; it must fit the states."""
     if decoder is None:
-        pictures = DiscretisedDecoder()
-        pictures.check_grid(clean, mask)
-        return pictures
+        images = DiscretisedDecoder()
+        images.check_grid(x0, mask)
+        return images
     if isinstance(decoder, DiscretisedDecoder):
-        decoder.check_range(clean, mask)
+        decoder.check_range(x0, mask)
     return decoder
 
 
 @torch.no_grad()
-def variational_bound(
+def vlb(
     process: GaussianProcess,
     denoiser: Denoiser,
-    clean: Float[Tensor, " batch *state"],
+    x0: Float[Tensor, " batch *state"],
     condition: Condition = None,
     *,
-    times: TimeGrid,
+    times: TimestepSchedule,
     rng: Rng | None = None,
     variance: ReverseVariance = "small",
-    decoder: Decoder | None = None,
+    decoder: LikelihoodDecoder | None = None,
     project: Projection | None = None,
     mask: Tensor | None = None,
     residual: Callable[[NoiseLevel], Tensor] | None = None,
@@ -262,7 +263,7 @@ def variational_bound(
     Args:
         process: whose walk it is.
         denoiser: any denoiser of it.
-        clean: states to measure.
+        x0: states to measure.
         condition: what the denoiser is told.
         times: the walk; every step of the table is the bound that papers report.
         rng: source of the draws.
@@ -285,20 +286,20 @@ def variational_bound(
     check_variance(variance)
     if times.num_steps < 2:
         raise ValueError("a bound needs a walk of at least two steps")
-    decoder = _decoder_of(clean, mask, decoder)
-    batch = clean.shape[0]
-    levels = [level.to(clean.device).expand(batch) for level in process.levels(times)]
+    decoder = _decoder_of(x0, mask, decoder)
+    batch = x0.shape[0]
+    levels = [level.to(x0.device).expand(batch) for level in process.levels(times)]
     before, last = Transition(levels[-3], levels[-2]), Transition(levels[-2], levels[-1])
     floor = decoder.last_variance(before, last)
     terms = []
     for level, earlier in itertools.pairwise(levels):
-        corrupted = process.corrupt(clean, level, rng)
-        output = denoiser(corrupted.noisy, level, condition)
-        estimate = process.estimate(output, corrupted.noisy, level)
+        corrupted = process.corrupt(x0, level, rng)
+        output = denoiser(corrupted.xt, level, condition)
+        estimate = process.estimate(output, corrupted.xt, level)
         if project is not None:
-            estimate = project(estimate, corrupted.noisy, level)
+            estimate = project(estimate, corrupted.xt, level)
         step = Transition(level, earlier)
         left = None if residual is None else residual(level)
         term = bound_term(step, corrupted, estimate, variance, floor, decoder, left)
         terms.append(mean_over_state(term, mask))
-    return Bound(prior_kl(clean, levels[0], mask), torch.stack(terms, dim=1))
+    return Bound(prior_kl(x0, levels[0], mask), torch.stack(terms, dim=1))

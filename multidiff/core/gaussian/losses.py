@@ -11,8 +11,8 @@ from torch import Tensor
 
 from multidiff.core.devices import in_float64, moved
 from multidiff.core.gaussian.likelihood import (
-    Decoder,
     DiscretisedDecoder,
+    LikelihoodDecoder,
     bound_term,
     last_variance_of,
 )
@@ -61,7 +61,7 @@ class MinSNR:
     def __call__(self, process: GaussianProcess, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Weight`; finite at zero and at infinite SNR."""
         snr = (level.alpha / level.sigma) ** 2
-        unit = process.prediction.squared_error_per_clean(level)
+        unit = process.prediction.squared_error_per_x0(level)
         weight = snr.clamp(max=self.gamma) / unit
         # SNR 0 under noise prediction is 0 / 0; its limit is 1.
         return torch.where(unit == 0, torch.ones_like(weight), weight)
@@ -130,7 +130,7 @@ class HybridLoss:
         self,
         simple: SimpleLoss | None = None,
         bound_weight: float = 0.001,
-        decoder: Decoder | None = None,
+        decoder: LikelihoodDecoder | None = None,
     ):
         self.simple = SimpleLoss() if simple is None else simple
         self.bound_weight = bound_weight
@@ -152,11 +152,11 @@ class HybridLoss:
             raise ValueError("the hybrid loss needs times of the table: times=DiscreteTimes()")
         prediction, raw = output.chunk(2, dim=1)
         frozen = torch.cat([prediction.detach(), raw], dim=1)
-        estimate = process.estimate(frozen, corrupted.noisy, corrupted.level)
+        estimate = process.estimate(frozen, corrupted.xt, corrupted.level)
         time = in_float64(corrupted.level.time)
-        earlier = schedule.at(time - 1 / schedule.num_steps).to(corrupted.noisy.device)
+        earlier = schedule.at(time - 1 / schedule.num_steps).to(corrupted.xt.device)
         step = Transition(corrupted.level, earlier)
-        floor = moved(last_variance_of(schedule, self.decoder), corrupted.noisy.device)
+        floor = moved(last_variance_of(schedule, self.decoder), corrupted.xt.device)
         term = bound_term(step, corrupted, estimate, "learned", floor, self.decoder)
         bound = mean_over_state(term, mask) * schedule.num_steps * self.bound_weight
         return self.simple(process, output, corrupted, mask) + bound

@@ -68,10 +68,10 @@ class Transition:
         """Weight of the clean state in the mean of q(x_t' | x_t, x_0), eq. (2)."""
         return self.earlier.alpha * self.variance_step / self.level.sigma**2
 
-    def posterior_mean(self, clean: Tensor, noisy: Tensor) -> Tensor:
+    def posterior_mean(self, x0: Tensor, xt: Tensor) -> Tensor:
         """Mean of q(x_t' | x_t, x_0), eq. (2)."""
         from_noisy = self.alpha_step * (self.earlier.sigma / self.level.sigma) ** 2
-        return combine(from_noisy, noisy, self.clean_weight, clean)
+        return combine(from_noisy, xt, self.clean_weight, x0)
 
     def blurred_variance(self, residual: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Variance of q(x_t' | x_t) where x_0 given x_t is Gaussian with the residual variance."""
@@ -106,8 +106,8 @@ class Transition:
             small = torch.where(last, floor, small)
             large = torch.where(last, floor, large) if kind == "large" else large
         if kind != "learned":
-            return spread(small if kind == "small" else large, estimate.clean).log()
+            return spread(small if kind == "small" else large, estimate.x0).log()
         if estimate.variance_fraction is None:
             raise ValueError("the variance is not learned by this network: use small or large")
-        low, high = spread(small, estimate.clean).log(), spread(large, estimate.clean).log()
+        low, high = spread(small, estimate.x0).log(), spread(large, estimate.x0).log()
         return low + (high - low) * estimate.variance_fraction

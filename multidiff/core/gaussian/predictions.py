@@ -1,7 +1,7 @@
 """Predictions: what a network returns, read as the pair (clean, noise).
 
 A network may predict the noise, the clean state, or the velocity
-``alpha noise - sigma clean`` (Salimans & Ho 2022). ``noisy = alpha clean + sigma noise``
+``alpha noise - sigma x0`` (Salimans & Ho 2022). ``xt = alpha x0 + sigma noise``
 turns each into the pair, and everything downstream knows only the pair: three conversions
 instead of a table of them.
 """
@@ -43,8 +43,8 @@ def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor,
     return (flat * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
 
 
-class CleanEstimate(Estimate):
-    """An estimate of the clean state, whose noise is worked out when a solver asks for it.
+class X0Estimate(Estimate):
+    """An estimate of the clean state, whose noise is worked out when a sampler asks for it.
 
     Ancestral steps never do, and a chain of projections asks at its end at most.
     """
@@ -54,18 +54,18 @@ class CleanEstimate(Estimate):
 
     def __init__(
         self,
-        clean: Tensor,
-        noisy: Tensor,
+        x0: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         variance_fraction: Tensor | None = None,
     ):
-        vars(self).update(clean=clean, variance_fraction=variance_fraction)
-        vars(self).update(_noisy=noisy, _level=level)
+        vars(self).update(x0=x0, variance_fraction=variance_fraction)
+        vars(self).update(_noisy=xt, _level=level)
 
     @cached_property
     def noise(self) -> Tensor:
         """The noise that makes the noisy state out of the clean one."""
-        return noise_between(self._noisy, self.clean, self._level)
+        return noise_between(self._noisy, self.x0, self._level)
 
 
 @runtime_checkable
@@ -77,17 +77,17 @@ class Prediction(Protocol):
         ...
 
     def estimate(
-        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+        self, output: Tensor, xt: Tensor, level: NoiseLevel, fraction: Tensor | None = None
     ) -> Estimate:
         """The output read as (clean, noise), with the fraction of a learned variance."""
         ...
 
-    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+    def squared_error_per_x0(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """Squared error of the prediction for a squared error of 1 in the clean estimate."""
         ...
 
 
-class NoisePrediction:
+class EpsilonPrediction:
     """The network returns the noise (Ho et al. 2020)."""
 
     def target(self, corrupted: Corrupted) -> Tensor:
@@ -95,73 +95,73 @@ class NoisePrediction:
         return corrupted.noise
 
     def estimate(
-        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+        self, output: Tensor, xt: Tensor, level: NoiseLevel, fraction: Tensor | None = None
     ) -> Estimate:
         """See :class:`Prediction`."""
-        clean = combine(1 / level.alpha, noisy, -level.sigma / level.alpha, output)
-        return Estimate(clean, output, fraction)
+        x0 = combine(1 / level.alpha, xt, -level.sigma / level.alpha, output)
+        return Estimate(x0, output, fraction)
 
-    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+    def squared_error_per_x0(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Prediction`."""
         return (level.alpha / level.sigma) ** 2
 
 
-class CleanPrediction:
+class X0Prediction:
     """The network returns the clean state."""
 
     def target(self, corrupted: Corrupted) -> Tensor:
         """See :class:`Prediction`."""
-        return corrupted.clean
+        return corrupted.x0
 
     def estimate(
-        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+        self, output: Tensor, xt: Tensor, level: NoiseLevel, fraction: Tensor | None = None
     ) -> Estimate:
         """See :class:`Prediction`."""
-        return CleanEstimate(output, noisy, level, fraction)
+        return X0Estimate(output, xt, level, fraction)
 
-    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+    def squared_error_per_x0(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Prediction`."""
         return torch.ones_like(level.alpha)
 
 
-class VelocityPrediction:
-    """The network returns ``alpha noise - sigma clean`` (Salimans & Ho 2022, appendix D)."""
+class VPrediction:
+    """The network returns ``alpha noise - sigma x0`` (Salimans & Ho 2022, appendix D)."""
 
     def target(self, corrupted: Corrupted) -> Tensor:
         """See :class:`Prediction`."""
         level = corrupted.level
-        return combine(level.alpha, corrupted.noise, -level.sigma, corrupted.clean)
+        return combine(level.alpha, corrupted.noise, -level.sigma, corrupted.x0)
 
     def estimate(
-        self, output: Tensor, noisy: Tensor, level: NoiseLevel, fraction: Tensor | None = None
+        self, output: Tensor, xt: Tensor, level: NoiseLevel, fraction: Tensor | None = None
     ) -> Estimate:
         """See :class:`Prediction`."""
-        clean = combine(level.alpha, noisy, -level.sigma, output)
-        return Estimate(clean, combine(level.sigma, noisy, level.alpha, output), fraction)
+        x0 = combine(level.alpha, xt, -level.sigma, output)
+        return Estimate(x0, combine(level.sigma, xt, level.alpha, output), fraction)
 
-    def squared_error_per_clean(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
+    def squared_error_per_x0(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Prediction`."""
         return 1 / level.sigma**2
 
 
 PREDICTIONS: dict[str, type[Prediction]] = {
-    "noise": NoisePrediction,
-    "clean": CleanPrediction,
-    "velocity": VelocityPrediction,
+    "epsilon": EpsilonPrediction,
+    "x0": X0Prediction,
+    "v": VPrediction,
 }
-Predicts = Literal["noise", "clean", "velocity"]
+PredictionName = Literal["epsilon", "x0", "v"]
 
 
-def noise_between(noisy: Tensor, clean: Tensor, level: NoiseLevel) -> Tensor:
-    """The noise that makes ``noisy`` out of ``clean``; 0 at a level without noise."""
+def noise_between(xt: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
+    """The noise that makes ``xt`` out of ``x0``; 0 at a level without noise."""
     inverse = torch.where(level.sigma > 0, 1 / level.sigma, 0.0)
-    return combine(inverse, noisy, -level.alpha * inverse, clean)
+    return combine(inverse, xt, -level.alpha * inverse, x0)
 
 
-def with_clean(estimate: Estimate, clean: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
+def with_x0(estimate: Estimate, x0: Tensor, xt: Tensor, level: NoiseLevel) -> Estimate:
     """The estimate with another clean state, its noise derived again so that the pair fits.
 
     Clipping changes samples depending on whether the noise is derived again (guided-diffusion
     does, diffusers by default does not); here it always is.
     """
-    return CleanEstimate(clean, noisy, level, estimate.variance_fraction)
+    return X0Estimate(x0, xt, level, estimate.variance_fraction)

@@ -1,4 +1,4 @@
-"""The Gaussian process: ``noisy = alpha clean + sigma noise``, learned and undone."""
+"""The Gaussian process: ``xt = alpha x0 + sigma noise``, learned and undone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.gaussian.losses import Objective, SimpleLoss
-from multidiff.core.gaussian.predictions import PREDICTIONS, NoisePrediction, Predicts, combine
+from multidiff.core.gaussian.predictions import (
+    PREDICTIONS,
+    EpsilonPrediction,
+    PredictionName,
+    combine,
+)
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
-from multidiff.core.gaussian.timesteps import TimeGrid, TimeSampler, UniformTimes
+from multidiff.core.gaussian.timesteps import TimeSampler, TimestepSchedule, UniformTimes
 from multidiff.core.protocols import Corrupted, Estimate
 from multidiff.core.random import Rng, normal
 
@@ -32,14 +37,14 @@ class GaussianProcess:
 
     Args:
         schedule: how much noise at which time.
-        predicts: what the network returns.
+        prediction: what the network returns.
         objective: the training loss; mean squared error of the prediction where not given.
         times: how training draws times; uniform where not given.
         learns_variance: the network returns twice the channels (dimension 1), the second
             half saying where the reverse variance lies (Nichol & Dhariwal 2021, eq. 15).
         offset_noise: deviation of a further noise that is the same all over a channel
             (dimension 1). A network trained with some (0.1 is usual) learns to move a whole
-            picture's brightness, which plain noise never hides. Sampling has none.
+            image's brightness, which plain noise never hides. Sampling has none.
 
     Raises:
         TypeError: if the schedule is none, such as the name of one.
@@ -60,21 +65,21 @@ class GaussianProcess:
     def __init__(
         self,
         schedule: NoiseSchedule,
-        predicts: Predicts = "noise",
+        prediction: PredictionName = "epsilon",
         *,
         objective: Objective | None = None,
         times: TimeSampler | None = None,
         learns_variance: bool = False,
         offset_noise: float = 0.0,
     ):
-        if predicts not in PREDICTIONS:
-            raise ValueError(f"predicts {predicts!r}: one of {', '.join(PREDICTIONS)}")
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction {prediction!r}: one of {', '.join(PREDICTIONS)}")
         _check_schedule(schedule)
         last_alpha = float(schedule.at(torch.ones(1)).alpha)
-        if predicts == "noise" and last_alpha == 0:
+        if prediction == "epsilon" and last_alpha == 0:
             raise ValueError(
                 "the schedule ends with zero terminal SNR, where noise prediction says nothing "
-                'about the clean state: use predicts="velocity" or "clean"'
+                'about the clean state: use prediction="v" or "x0"'
             )
         if last_alpha > LARGEST_FINAL_ALPHA:
             warnings.warn(
@@ -83,7 +88,7 @@ class GaussianProcess:
                 stacklevel=2,
             )
         self.schedule = schedule
-        self.prediction = PREDICTIONS[predicts]()
+        self.prediction = PREDICTIONS[prediction]()
         self.objective = SimpleLoss() if objective is None else objective
         if learns_variance and isinstance(self.objective, SimpleLoss):
             raise ValueError(
@@ -99,7 +104,7 @@ class GaussianProcess:
 
     def corrupt(
         self,
-        clean: Float[Tensor, " batch *state"],
+        x0: Float[Tensor, " batch *state"],
         level: NoiseLevel,
         rng: Rng | None,
         mask: Tensor | None = None,
@@ -109,12 +114,12 @@ class GaussianProcess:
         Raises:
             TypeError: if the states are no floating-point numbers.
         """
-        check_states(clean)
-        noise = self.noise(clean.shape, rng).to(clean.device, clean.dtype)
+        check_states(x0)
+        noise = self.noise(x0.shape, rng).to(x0.device, x0.dtype)
         if self.offset_noise:
-            one_each = (*clean.shape[:2], *[1] * (clean.ndim - 2))
+            one_each = (*x0.shape[:2], *[1] * (x0.ndim - 2))
             noise = noise + self.offset_noise * normal(one_each, rng).to(noise)
-        return Corrupted(combine(level.alpha, clean, level.sigma, noise), clean, noise, level)
+        return Corrupted(combine(level.alpha, x0, level.sigma, noise), x0, noise, level)
 
     def loss(
         self, output: Tensor, corrupted: Corrupted, mask: Tensor | None = None
@@ -126,7 +131,7 @@ class GaussianProcess:
         Raises:
             ValueError: if the output does not have the shape that the state asks for.
         """
-        self._check_shape(output, corrupted.noisy)
+        self._check_shape(output, corrupted.xt)
         loss = self.objective(self, output, corrupted, mask)
         time = corrupted.level.time
         weight = self.times.weight(time).to(loss)
@@ -134,25 +139,25 @@ class GaussianProcess:
             self.times.observe(time, loss)
         return loss * weight
 
-    def estimate(self, output: Tensor, noisy: Tensor, level: NoiseLevel) -> Estimate:
+    def estimate(self, output: Tensor, xt: Tensor, level: NoiseLevel) -> Estimate:
         """The denoiser's output read as (clean, noise).
 
         Raises:
             ValueError: if the output does not have the shape that the state asks for.
         """
-        self._check_shape(output, noisy)
+        self._check_shape(output, xt)
         prediction, fraction = self.split(output)
-        return self.prediction.estimate(prediction, noisy, level, fraction)
+        return self.prediction.estimate(prediction, xt, level, fraction)
 
-    def _check_shape(self, output: Tensor, noisy: Tensor) -> None:
+    def _check_shape(self, output: Tensor, xt: Tensor) -> None:
         """An output that would only broadcast to the state trains and samples, but wrongly."""
-        batch, *state = noisy.shape
+        batch, *state = xt.shape
         if self.learns_variance:
             state[0] *= 2
         if output.shape != (batch, *state):
             raise ValueError(
                 f"the denoiser returned {tuple(output.shape)}, but states of "
-                f"{tuple(noisy.shape)} ask for {(batch, *state)}"
+                f"{tuple(xt.shape)} ask for {(batch, *state)}"
             )
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -163,7 +168,7 @@ class GaussianProcess:
         return prediction, (raw + 1) / 2
 
     def noise(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
-        """Draw standard normal noise, for training, the prior and the steps of solvers alike.
+        """Draw standard normal noise, for training, the prior and the steps of samplers alike.
 
         A process whose states lie in a subspace, such as points with their centre of mass at
         zero, overrides this alone.
@@ -174,14 +179,14 @@ class GaussianProcess:
         """Draw the noise where sampling starts."""
         return self.noise(shape, rng)
 
-    def levels(self, times: TimeGrid) -> list[NoiseLevel]:
+    def levels(self, times: TimestepSchedule) -> list[NoiseLevel]:
         """The levels a walk over these times visits, and the one where it ends."""
         return times.levels(self.schedule)
 
-    def check_walk(self, levels: Sequence[NoiseLevel]) -> None:
+    def check_levels(self, levels: Sequence[NoiseLevel]) -> None:
         """Refuse a walk from pure noise whose first step drowns the state in the network's error.
 
-        From the predicted noise the clean state is ``(noisy - sigma noise) / alpha``. A step
+        From the predicted noise the clean state is ``(xt - sigma noise) / alpha``. A step
         from alpha near 0 to a much larger one multiplies the network's error by their ratio. A
         projection that clips the clean state keeps it in bounds.
 
@@ -190,17 +195,18 @@ class GaussianProcess:
         """
         first, second = levels[0], levels[1]
         gain = float((second.alpha / first.alpha).flatten()[0])
-        if gain <= LARGE_GAIN or not isinstance(self.prediction, NoisePrediction):
+        if gain <= LARGE_GAIN or not isinstance(self.prediction, EpsilonPrediction):
             return
-        told = (
+        cond = (
             f"the first step, from alpha {float(first.alpha[0]):.2g} to "
             f"{float(second.alpha[0]):.2g}, multiplies the error of a noise prediction by "
-            f"{gain:.0f}: start later (log_snr_times(n), leading_times(n)), clip the clean state "
-            '(project=clip()), or train with predicts="velocity"'
+            f"{gain:.0f}: start later (log_snr_timesteps(n), leading_timesteps(n)), clip the "
+            f"clean state "
+            '(project=clip()), or train with prediction="v"'
         )
         if gain > LARGEST_GAIN:
-            raise ValueError(told)
-        warnings.warn(told, stacklevel=3)
+            raise ValueError(cond)
+        warnings.warn(cond, stacklevel=3)
 
 
 def check_states(states: Tensor) -> None:

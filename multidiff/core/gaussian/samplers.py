@@ -1,9 +1,9 @@
 """One reverse step: DDPM, DDIM, Heun, DPM-Solver++(2M).
 
-A solver asks for an estimate at a state and level, as often as it needs, and moves the
+A sampler asks for an estimate at a state and level, as often as it needs, and moves the
 state to the next level. What it keeps between steps travels through ``memory``, so a
-solver object has no state and serves any number of walks. At a next level without noise
-every solver returns the clean estimate.
+sampler object has no state and serves any number of walks. At a next level without noise
+every sampler returns the clean estimate.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ class DDPM:
     def step(
         self,
         estimate_at: EstimateAt,
-        noisy: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         next_level: NoiseLevel,
         memory: Any,
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
-        """See :class:`~multidiff.core.protocols.Solver`."""
-        estimate = estimate_at(noisy, level)
+        """See :class:`~multidiff.core.protocols.Sampler`."""
+        estimate = estimate_at(xt, level)
         if is_clean(next_level):
-            return estimate.clean, None
+            return estimate.x0, None
         step = Transition(level, next_level)
-        mean = step.posterior_mean(estimate.clean, noisy)
-        deviation = torch.exp(0.5 * step.log_variance(self.variance, estimate))
-        return mean + (deviation * step_noise(estimate_at, noisy, rng)).to(mean.dtype), None
+        mean = step.posterior_mean(estimate.x0, xt)
+        std = torch.exp(0.5 * step.log_variance(self.variance, estimate))
+        return mean + (std * step_noise(estimate_at, xt, rng)).to(mean.dtype), None
 
 
 class DDIM:
@@ -66,22 +66,22 @@ class DDIM:
     def step(
         self,
         estimate_at: EstimateAt,
-        noisy: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         next_level: NoiseLevel,
         memory: Any,
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
-        """See :class:`~multidiff.core.protocols.Solver`."""
-        estimate = estimate_at(noisy, level)
+        """See :class:`~multidiff.core.protocols.Sampler`."""
+        estimate = estimate_at(xt, level)
         if is_clean(next_level):
-            return estimate.clean, None
+            return estimate.x0, None
         if self.eta == 0:
             return deterministic_step(estimate, next_level), None
         variance = self.eta**2 * Transition(level, next_level).posterior_variance
         direction = (next_level.sigma**2 - variance).clamp(min=0).sqrt()
-        mean = combine(next_level.alpha, estimate.clean, direction, estimate.noise)
-        return mean + (spread(variance.sqrt(), mean) * step_noise(estimate_at, noisy, rng)).to(
+        mean = combine(next_level.alpha, estimate.x0, direction, estimate.noise)
+        return mean + (spread(variance.sqrt(), mean) * step_noise(estimate_at, xt, rng)).to(
             mean.dtype
         ), None
 
@@ -98,18 +98,18 @@ class Heun:
     def step(
         self,
         estimate_at: EstimateAt,
-        noisy: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         next_level: NoiseLevel,
         memory: Any,
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
-        """See :class:`~multidiff.core.protocols.Solver`."""
-        estimate = estimate_at(noisy, level)
+        """See :class:`~multidiff.core.protocols.Sampler`."""
+        estimate = estimate_at(xt, level)
         if is_clean(next_level):
-            return estimate.clean, None
+            return estimate.x0, None
         euler = deterministic_step(estimate, next_level)
-        change = estimate_at(euler, next_level).clean - estimate.clean
+        change = estimate_at(euler, next_level).x0 - estimate.x0
         pull = next_level.alpha - level.alpha * next_level.sigma / level.sigma
         return euler + (spread(pull, euler) * change / 2).to(euler.dtype), None
 
@@ -123,34 +123,34 @@ class DPMSolverPP:
     def step(
         self,
         estimate_at: EstimateAt,
-        noisy: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         next_level: NoiseLevel,
         memory: Any,
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
-        """See :class:`~multidiff.core.protocols.Solver`; memory is the last (clean, level)."""
-        clean = estimate_at(noisy, level).clean
+        """See :class:`~multidiff.core.protocols.Sampler`; memory is the last (clean, level)."""
+        x0 = estimate_at(xt, level).x0
         if is_clean(next_level):
-            return clean, None
+            return x0, None
         # Half log SNRs, and the step between two of them.
         now, then = level.log_snr / 2, next_level.log_snr / 2
-        slope = clean
+        slope = x0
         if memory is not None:
             last_clean, last_level = memory
             ratio = (then - now) / (now - last_level.log_snr / 2)  # 1 / r of the paper
-            slope = combine(1 + ratio / 2, clean, -ratio / 2, last_clean)
+            slope = combine(1 + ratio / 2, x0, -ratio / 2, last_clean)
         keep = next_level.sigma / level.sigma
         pull = -next_level.alpha * torch.expm1(now - then)
-        return combine(keep, noisy, pull, slope), (clean, level)
+        return combine(keep, xt, pull, slope), (x0, level)
 
 
-SOLVERS = {"ddpm": DDPM, "ddim": DDIM, "heun": Heun, "dpm++": DPMSolverPP}
+SAMPLERS = {"ddpm": DDPM, "ddim": DDIM, "heun": Heun, "dpm++": DPMSolverPP}
 
 
 def deterministic_step(estimate: Estimate, next_level: NoiseLevel) -> Tensor:
     """The estimated pair, mixed again at another level: DDIM with eta 0."""
-    return combine(next_level.alpha, estimate.clean, next_level.sigma, estimate.noise)
+    return combine(next_level.alpha, estimate.x0, next_level.sigma, estimate.noise)
 
 
 def is_clean(level: NoiseLevel) -> bool:
@@ -159,12 +159,12 @@ def is_clean(level: NoiseLevel) -> bool:
     Raises:
         ValueError: if some rows have noise and others none: a walk visits one level at a time.
     """
-    clean = level.sigma == 0
-    count = int(clean.sum())
-    if count not in (0, len(clean)):
+    x0 = level.sigma == 0
+    count = int(x0.sum())
+    if count not in (0, len(x0)):
         raise ValueError(
-            f"{count} of {len(clean)} rows are at the clean level and the others are not: "
-            "a solver's step takes the whole batch to one level"
+            f"{count} of {len(x0)} rows are at the clean level and the others are not: "
+            "a sampler's step takes the whole batch to one level"
         )
     return count > 0
 

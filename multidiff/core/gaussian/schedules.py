@@ -1,6 +1,6 @@
 """Noise schedules: from a time in [0, 1] to how much signal and how much noise is left.
 
-The state at time ``t`` is ``noisy = alpha(t) * clean + sigma(t) * noise`` with
+The state at time ``t`` is ``xt = alpha(t) * x0 + sigma(t) * noise`` with
 ``alpha^2 + sigma^2 = 1`` (variance preserving; Ho et al. 2020, eq. 4, where
 ``alpha^2`` is written as alpha-bar). Time 0 is the clean end, time 1 the noisiest.
 

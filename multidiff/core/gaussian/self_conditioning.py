@@ -23,7 +23,7 @@ class SelfConditioning:
     """How a network is told its last estimate.
 
     Attributes:
-        share: of the samples that training tells one.
+        ratio: of the samples that training tells one.
         axis: of the state, along which it stands beside it.
         known: share of the samples of which training tells a part as it is. How large a part
             is uniform, and its places are independent.
@@ -32,32 +32,32 @@ class SelfConditioning:
         ValueError: if a share is none.
     """
 
-    share: float = 0.5
+    ratio: float = 0.5
     axis: int = -1
     known: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share {self.share:g} is not in (0, 1]")
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"share {self.ratio:g} is not in (0, 1]")
         if not 0 <= self.known <= 1:
             raise ValueError(f"known {self.known:g} is not in [0, 1]")
 
-    def known_places(self, noisy: Tensor, rng: Rng | None) -> Tensor | None:
+    def known_positions(self, xt: Tensor, rng: Rng | None) -> Tensor | None:
         """Which places training tells as they are, broadcastable to the state; None for none."""
         if self.known == 0:
             return None
-        places = [*noisy.shape]
-        places[self.axis] = 1
-        chance = uniform((len(noisy), 2), rng).reshape(-1, 2, *[1] * (noisy.ndim - 1))
+        positions = [*xt.shape]
+        positions[self.axis] = 1
+        chance = uniform((len(xt), 2), rng).reshape(-1, 2, *[1] * (xt.ndim - 1))
         part = torch.where(chance[:, 0] < self.known, chance[:, 1], 0.0)
-        return (uniform(places, rng) < part).to(noisy.device)
+        return (uniform(positions, rng) < part).to(xt.device)
 
-    def beside(self, noisy: Tensor, last: Tensor) -> Tensor:
+    def concat(self, xt: Tensor, last: Tensor) -> Tensor:
         """What the network reads."""
-        return torch.cat([noisy, last], dim=self.axis)
+        return torch.cat([xt, last], dim=self.axis)
 
 
-class Remembering:
+class SelfConditionedDenoiser:
     """A denoiser and a projection that remember the last estimate of a walk.
 
     One object serves one walk: pass it to :func:`~multidiff.core.sample.sample` as the
@@ -80,14 +80,14 @@ class Remembering:
     ):
         self.denoiser, self.how, self.inner, self.last = denoiser, how, project, first
 
-    def __call__(self, noisy: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
+    def __call__(self, xt: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
         """The denoiser's output, told the last estimate."""
-        last = torch.zeros_like(noisy) if self.last is None else self.last.to(noisy)
-        return self.denoiser(self.how.beside(noisy, last), level, condition)
+        last = torch.zeros_like(xt) if self.last is None else self.last.to(xt)
+        return self.denoiser(self.how.concat(xt, last), level, condition)
 
-    def project(self, estimate: Estimate, noisy: Tensor, level: NoiseLevel) -> Estimate:
+    def project(self, estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
         """The projected estimate, which is remembered."""
         if self.inner is not None:
-            estimate = self.inner(estimate, noisy, level)
-        self.last = estimate.clean
+            estimate = self.inner(estimate, xt, level)
+        self.last = estimate.x0
         return estimate

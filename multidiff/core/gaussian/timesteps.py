@@ -1,7 +1,7 @@
 """When training looks, and which times sampling visits.
 
 Training draws one time for each sample: a :class:`TimeSampler`. Sampling walks from the
-noisiest time back to the clean end: a :class:`TimeGrid`, which knows how many steps it
+noisiest time back to the clean end: a :class:`TimestepSchedule`, which knows how many steps it
 takes and finds its times once it is told the schedule.
 """
 
@@ -93,14 +93,14 @@ class ImportanceTimes(nn.Module):
     Args:
         steps: length of the schedule's table.
         history: losses remembered for each step.
-        uniform_share: share of the probability spread evenly, so that none dies out.
+        uniform_ratio: share of the probability spread evenly, so that none dies out.
     """
 
-    def __init__(self, steps: int, history: int = 10, uniform_share: float = 0.001):
-        if steps < 1 or history < 1 or not 0 < uniform_share <= 1:
+    def __init__(self, steps: int, history: int = 10, uniform_ratio: float = 0.001):
+        if steps < 1 or history < 1 or not 0 < uniform_ratio <= 1:
             raise ValueError("importance times need steps >= 1, history >= 1, 0 < share <= 1")
         super().__init__()
-        self.steps, self.history, self.uniform_share = steps, history, uniform_share
+        self.steps, self.history, self.uniform_ratio = steps, history, uniform_ratio
         self.losses: Tensor
         self.counts: Tensor
         self.register_buffer("losses", torch.zeros(steps, history, dtype=torch.float64))
@@ -118,7 +118,7 @@ class ImportanceTimes(nn.Module):
         if (self.counts < self.history).any():
             return flat
         root = self.losses.square().mean(dim=1).sqrt()
-        return (1 - self.uniform_share) * root / root.sum() + self.uniform_share * flat
+        return (1 - self.uniform_ratio) * root / root.sum() + self.uniform_ratio * flat
 
     def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
         """See :class:`TimeSampler`."""
@@ -159,7 +159,7 @@ def _from_every_process(pairs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TimeGrid:
+class TimestepSchedule:
     """The times that sampling visits, found once the schedule is known.
 
     Attributes:
@@ -195,7 +195,7 @@ class TimeGrid:
             last = schedule.at(torch.tensor([self.end(schedule)], dtype=torch.float64))
         return [visits[i : i + 1] for i in range(self.num_steps)] + [last]
 
-    def tail(self, num_steps: int) -> TimeGrid:
+    def tail(self, num_steps: int) -> TimestepSchedule:
         """The last steps of the grid alone, for a walk that starts at a middle level.
 
         Raises:
@@ -203,17 +203,21 @@ class TimeGrid:
         """
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"the last {num_steps} of {self.num_steps} steps do not exist")
-        return TimeGrid(num_steps, lambda schedule: self.times(schedule)[-num_steps:], self.end)
+        return TimestepSchedule(
+            num_steps, lambda schedule: self.times(schedule)[-num_steps:], self.end
+        )
 
 
-def even_times(num_steps: int) -> TimeGrid:
+def uniform_timesteps(num_steps: int) -> TimestepSchedule:
     """Evenly spaced times from 1 down, between the table's places where need be."""
     _at_least_one(num_steps)
     visits = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)[:-1]
-    return TimeGrid(num_steps, lambda _: visits)
+    return TimestepSchedule(num_steps, lambda _: visits)
 
 
-def leading_times(num_steps: int, offset: int = 0, stop_short: bool = False) -> TimeGrid:
+def leading_timesteps(
+    num_steps: int, offset: int = 0, stop_short: bool = False
+) -> TimestepSchedule:
     """Every ``T // n``-th step of the table from its clean end: 900, 800 .. 0 for 10 of 1000.
 
     It leaves out the noisiest steps. Released Stable Diffusion 1.x samples with ``offset=1``
@@ -235,32 +239,32 @@ def leading_times(num_steps: int, offset: int = 0, stop_short: bool = False) -> 
     def first_step(schedule: NoiseSchedule) -> float:
         return 1 / _table_length(schedule) if shift(schedule) == offset else 0.0
 
-    return TimeGrid(num_steps, find, first_step if stop_short else None)
+    return TimestepSchedule(num_steps, find, first_step if stop_short else None)
 
 
-def trailing_times(num_steps: int) -> TimeGrid:
+def trailing_timesteps(num_steps: int) -> TimestepSchedule:
     """Steps of the table spaced evenly from its noisy end: 999, 899 .. 99 for 10 of 1000.
 
     The grid for zero terminal SNR (Lin et al. 2023, table 2).
     """
     down = torch.arange(num_steps, dtype=torch.float64) / num_steps
-    return TimeGrid(
+    return TimestepSchedule(
         num_steps, _on_table("trailing times", num_steps, lambda steps: steps * (1 - down) - 1)
     )
 
 
-def linspace_times(num_steps: int) -> TimeGrid:
+def linspace_timesteps(num_steps: int) -> TimestepSchedule:
     """Both ends of the table and even steps between: 999, 888 .. 0 for 10 of 1000."""
 
-    def places(steps: int) -> Tensor:
+    def positions(steps: int) -> Tensor:
         return torch.linspace(steps - 1, 0, num_steps, dtype=torch.float64)
 
-    return TimeGrid(num_steps, _on_table("linspace times", num_steps, places))
+    return TimestepSchedule(num_steps, _on_table("linspace times", num_steps, positions))
 
 
-def log_snr_times(
+def log_snr_timesteps(
     num_steps: int, lowest: float | None = None, highest: float | None = None
-) -> TimeGrid:
+) -> TimestepSchedule:
     """Times at evenly spaced log signal-to-noise ratios.
 
     Args:
@@ -277,17 +281,17 @@ def log_snr_times(
         last = last if highest is None else highest
         return schedule.time_at(torch.linspace(first, last, num_steps, dtype=torch.float64))
 
-    return TimeGrid(num_steps, find)
+    return TimestepSchedule(num_steps, find)
 
 
-def explicit_log_snrs(log_snrs: Sequence[float]) -> TimeGrid:
+def explicit_log_snrs(log_snrs: Sequence[float]) -> TimestepSchedule:
     """Visits to the given log signal-to-noise ratios, noisiest first."""
     _at_least_one(len(log_snrs))
     wanted = torch.tensor(log_snrs, dtype=torch.float64)
-    return TimeGrid(len(log_snrs), lambda schedule: schedule.time_at(wanted))
+    return TimestepSchedule(len(log_snrs), lambda schedule: schedule.time_at(wanted))
 
 
-def betas_as_times(betas: Sequence[float]) -> TimeGrid:
+def betas_as_times(betas: Sequence[float]) -> TimestepSchedule:
     """The levels of a short table of betas, found on a longer schedule.
 
     The published few-step schedules of WaveGrad and DiffWave are written so. Many begin far
@@ -298,7 +302,7 @@ def betas_as_times(betas: Sequence[float]) -> TimeGrid:
 
 
 def _on_table(
-    what: str, num_steps: int, places: Callable[[int], Tensor]
+    what: str, num_steps: int, positions: Callable[[int], Tensor]
 ) -> Callable[[NoiseSchedule], Tensor]:
     """From places counted 0 .. T-1, possibly between two, to the times of the nearest steps."""
     _at_least_one(num_steps)
@@ -307,7 +311,7 @@ def _on_table(
         steps = _table_length(schedule, what)
         if num_steps > steps:
             raise ValueError(f"{num_steps} steps asked of a schedule that has {steps}")
-        return (places(steps).double().round() + 1) / steps
+        return (positions(steps).double().round() + 1) / steps
 
     return find
 
@@ -326,7 +330,9 @@ def _log_snr_ends(schedule: NoiseSchedule) -> tuple[float, float]:
 
 def _table_length(schedule: NoiseSchedule, what: str = "table times") -> int:
     if schedule.num_steps is None:
-        raise ValueError(f"{what} need a schedule with a table: use even_times or log_snr_times")
+        raise ValueError(
+            f"{what} need a schedule with a table: use uniform_timesteps or log_snr_timesteps"
+        )
     return schedule.num_steps
 
 

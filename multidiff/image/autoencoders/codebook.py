@@ -9,10 +9,10 @@ from torch import Tensor, distributed, nn
 
 from multidiff.core.devices import moved
 from multidiff.core.random import Rng, uniform
-from multidiff.image.autoencoders.quantizers import Quantised, counted, straight_through
+from multidiff.image.autoencoders.quantizers import Quantized, counted, straight_through
 
 
-class EmaCodebook(nn.Module):
+class VectorQuantizerEMA(nn.Module):
     """The nearest of some codes, each a moving mean of the latents that chose it.
 
     Van den Oord et al. 2017, equations 1 to 3 and appendix A.1. Codes that hardly any latent
@@ -66,8 +66,8 @@ class EmaCodebook(nn.Module):
         latents: Float[Tensor, "batch width rows columns"],
         training: bool = False,
         rng: Rng | None = None,
-    ) -> Quantised:
-        """See ``Quantiser``; the loss is the commitment."""
+    ) -> Quantized:
+        """See ``Quantizer``; the loss is the commitment."""
         with torch.autocast(latents.device.type, enabled=False):
             last = latents.permute(0, 2, 3, 1).float()
             last = F.normalize(last, dim=-1) if self.unit else last
@@ -79,14 +79,14 @@ class EmaCodebook(nn.Module):
             apart = (last - codes).square().flatten(1).mean(dim=1)
             if training:
                 self._follow(seen, tokens)
-            return Quantised(
+            return Quantized(
                 straight_through(last, codes).permute(0, 3, 1, 2),
                 tokens.reshape(last.shape[:-1]),
                 {"commitment": self.commitment_weight * apart},
             )
 
     @torch.no_grad()
-    def nearest(self, latents: Float[Tensor, "places width"]) -> Int[Tensor, " places"]:
+    def nearest(self, latents: Float[Tensor, "length width"]) -> Int[Tensor, " length"]:
         """The nearest code of each latent.
 
         Distances are differences: as products they would be rounded, on a GPU to ten bits.
@@ -97,7 +97,7 @@ class EmaCodebook(nn.Module):
     def lookup(
         self, tokens: Int[Tensor, "batch rows columns"]
     ) -> Float[Tensor, "batch width rows columns"]:
-        """See :class:`~multidiff.image.autoencoders.quantizers.Quantiser`."""
+        """See :class:`~multidiff.image.autoencoders.quantizers.Quantizer`."""
         return F.embedding(tokens, self.codes).permute(0, 3, 1, 2)
 
     @torch.no_grad()
@@ -136,8 +136,8 @@ class EmaCodebook(nn.Module):
 
 
 def _largest(lots: Tensor, latents: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    lots, places = lots.topk(min(count, len(lots)))
-    return lots, latents[places]
+    lots, positions = lots.topk(min(count, len(lots)))
+    return lots, latents[positions]
 
 
 def _processes() -> int:

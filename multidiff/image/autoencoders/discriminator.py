@@ -10,20 +10,20 @@ from torch.func import functional_call
 
 
 class PatchDiscriminator(nn.Module):
-    """A score for each patch of a picture (Isola et al. 2017), high where it looks real.
+    """A score for each patch of an image (Isola et al. 2017), high where it looks real.
 
     Group norms stand where the original has batch norms: a score then does not depend on the
-    other pictures of the batch.
+    other images of the batch.
 
     Args:
-        picture_channels: 3 for colour.
+        image_channels: 3 for colour.
         width: channels of the first layer.
         layers: how often the size is halved.
     """
 
-    def __init__(self, picture_channels: int = 3, width: int = 64, layers: int = 3):
+    def __init__(self, image_channels: int = 3, width: int = 64, layers: int = 3):
         super().__init__()
-        stages: list[nn.Module] = [nn.Conv2d(picture_channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        stages: list[nn.Module] = [nn.Conv2d(image_channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         wide = width
         for number in range(1, layers + 1):
             stride, to = (2 if number < layers else 1), min(2**number, 8) * width
@@ -35,17 +35,17 @@ class PatchDiscriminator(nn.Module):
             wide = to
         self.layers = nn.Sequential(*stages, nn.Conv2d(wide, 1, 4, 1, 1))
 
-    def forward(self, picture: Float[Tensor, "batch colours height width"]) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch channels height width"]) -> Tensor:
         """Scores ``(batch, 1, patches, patches)``."""
-        return self.layers(picture)
+        return self.layers(image)
 
     def loss(self, real: Tensor, made: Tensor) -> Float[Tensor, " batch"]:
         """The hinge loss that the discriminator's own weights learn from."""
         wrong_real, wrong_made = F.relu(1 - self(real)), F.relu(1 + self(made.detach()))
         return 0.5 * (wrong_real.flatten(1).mean(dim=1) + wrong_made.flatten(1).mean(dim=1))
 
-    def fooled(self, made: Tensor) -> Float[Tensor, " batch"]:
-        """The loss that the maker of pictures learns from; the weights here do not."""
+    def generator_loss(self, made: Tensor) -> Float[Tensor, " batch"]:
+        """The loss that the maker of images learns from; the weights here do not."""
         frozen = {name: weight.detach() for name, weight in self.named_parameters()}
         return -functional_call(self, frozen, (made,)).flatten(1).mean(dim=1)
 

@@ -1,4 +1,4 @@
-"""How much of pictures an autoencoder keeps."""
+"""How much of images an autoencoder keeps."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from multidiff.image.autoencoders.quantizers import perplexity, usage
-from multidiff.image.autoencoders.training import PictureAutoencoder, Restoring
+from multidiff.image.autoencoders.training import AutoencoderTrainer, ImageAutoencoder
 from multidiff.image.autoencoders.vq import TokenAutoencoder
 from multidiff.image.diffusion.evaluation import DATA, describes_by
-from multidiff.image.metrics.classifier import PictureClassifier
+from multidiff.image.metrics.classifier import ImageClassifier
 from multidiff.image.metrics.feature_distance import batches_of, compare_sets, labelled
 from multidiff.image.metrics.sets import Describe, describe_all, psnr, ssim
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
 
-Batches = list[UInt8[Tensor, "batch colours height width"]]
+Batches = list[UInt8[Tensor, "batch channels height width"]]
 
 
 def measure(
-    model: PictureAutoencoder | TokenAutoencoder,
+    model: ImageAutoencoder | TokenAutoencoder,
     data: str | None,
     folder: Path,
     *,
     steps: int | None = None,
-    solver: str | None = None,
+    sampler: str | None = None,
     seed: int = 0,
-    judge: PictureClassifier | None = None,
+    classifier: ImageClassifier | None = None,
     inception: Path | None = None,
     most: int = 5000,
     split: str = "train",
@@ -39,29 +39,29 @@ def measure(
 
     Args:
         model: the autoencoder.
-        data: held-out pictures.
+        data: held-out images.
         folder: of the model; nothing in it is needed.
         steps: an autoencoder takes none.
-        solver: nor this.
+        sampler: nor this.
         seed: of the kernel distance's subsets.
-        judge: a classifier, for the feature distance.
+        classifier: a classifier, for the feature distance.
         inception: a file of Inception's weights, for FID.
-        most: pictures.
+        most: images.
         split: of the data set.
 
     Raises:
-        InputError: if steps or a solver are asked for.
+        InputError: if steps or a sampler are asked for.
     """
-    _refuse(steps, solver)
-    real = _batches(data, model.autoencoder.picture_channels, split, most)
-    report = compared(model, real, describes_by(model, judge, inception), seed)
+    _refuse(steps, sampler)
+    real = _batches(data, model.autoencoder.image_channels, split, most)
+    report = compared(model, real, describes_by(model, classifier, inception), seed)
     if isinstance(model, TokenAutoencoder):
         _codes_used(model, real, report)
     return report
 
 
 def _codes_used(model: TokenAutoencoder, real: Batches, report: Report) -> None:
-    """How many of the codes pictures need, and how evenly."""
+    """How many of the codes images need, and how evenly."""
     tokens = torch.cat([model.encode(batch).cpu() for batch in real])
     used, even = (float(of(tokens, model.size)) for of in (usage, perplexity))
     rows, columns = tokens.shape[1:]
@@ -80,13 +80,13 @@ def _codes_used(model: TokenAutoencoder, real: Batches, report: Report) -> None:
 
 
 def compared(
-    model: Restoring, real: Batches, describes: dict[str, Describe], seed: int = 0
+    model: AutoencoderTrainer, real: Batches, describes: dict[str, Describe], seed: int = 0
 ) -> Report:
-    """Pictures against what a model makes of them: one by one, and as sets of features.
+    """Images against what a model makes of them: one by one, and as sets of features.
 
     Args:
         model: the autoencoder.
-        real: pictures.
+        real: images.
         describes: what sets are compared by, by name.
         seed: of the kernel distance's subsets.
     """
@@ -94,11 +94,11 @@ def compared(
     noise = torch.cat([psnr(one, other) for one, other in pairs])
     likeness = torch.cat([ssim(one, other) for one, other in pairs])
     facts: dict[str, Any] = {
-        "pictures": len(noise),
+        "images": len(noise),
         "psnr_db": round(float(noise.mean()), 4),
         "ssim": round(float(likeness.mean()), 5),
     }
-    lines = [f"{len(noise)} pictures: PSNR {noise.mean():.2f} dB, SSIM {likeness.mean():.4f}"]
+    lines = [f"{len(noise)} images: PSNR {noise.mean():.2f} dB, SSIM {likeness.mean():.4f}"]
     for name, describe in describes.items():
         originals = describe_all((one for one, _ in pairs), describe)
         distance = compare_sets(originals, describe_all((o for _, o in pairs), describe), seed)
@@ -107,11 +107,11 @@ def compared(
     return Report(lines, facts)
 
 
-def _refuse(steps: int | None, solver: str | None) -> None:
-    if steps is not None or solver is not None:
-        raise InputError("--steps, --solver: an autoencoder takes no steps; leave them out")
+def _refuse(steps: int | None, sampler: str | None) -> None:
+    if steps is not None or sampler is not None:
+        raise InputError("--steps, --sampler: an autoencoder takes no steps; leave them out")
 
 
 def _batches(data: str | None, channels: Literal[1, 3], split: str, most: int) -> Batches:
-    pictures = labelled(DATA if data is None else data, None, channels, split)
-    return list(batches_of(pictures, list(range(min(most, len(pictures))))))
+    images = labelled(DATA if data is None else data, None, channels, split)
+    return list(batches_of(images, list(range(min(most, len(images))))))

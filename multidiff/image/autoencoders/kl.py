@@ -1,4 +1,4 @@
-"""The KL autoencoder of Stable Diffusion: pictures to latents, an eighth as high and wide.
+"""The KL autoencoder of Stable Diffusion: images to latents, an eighth as high and wide.
 
 Rombach et al. 2022, section 3.1. Parameters are called as in the published weights. The study
 notes that this follows give the group norms an epsilon of 1e-5; the published weights were
@@ -25,7 +25,7 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 @dataclass(frozen=True)
 class LatentGaussian:
-    """What the encoder says about a picture: a Gaussian over latents, not yet scaled."""
+    """What the encoder says about an image: a Gaussian over latents, not yet scaled."""
 
     mean: Float[Tensor, "batch channels height width"]
     log_variance: Float[Tensor, "batch channels height width"]
@@ -41,24 +41,24 @@ class LatentGaussian:
         return 0.5 * terms.flatten(1).sum(dim=1)
 
 
-class Autoencoder(nn.Module):
-    """Pictures to latents and back.
+class AutoencoderKL(nn.Module):
+    """Images to latents and back.
 
     Args:
-        picture_channels: 3 for colour.
+        image_channels: 3 for colour.
         channels: of the levels, finest first; each but the last halves the size.
         layers: residual blocks of each level of the encoder; the decoder has one more.
         latent_channels: of the latents.
         scaling: what latents are multiplied by, so that they have about unit variance.
         groups: of the group norms.
         norm_eps: of the group norms.
-        tile: pictures larger than this are encoded and decoded in overlapping tiles of this
+        tile: images larger than this are encoded and decoded in overlapping tiles of this
             height and width, in pixels; 0 for never.
     """
 
     def __init__(
         self,
-        picture_channels: Literal[1, 3] = 3,
+        image_channels: Literal[1, 3] = 3,
         channels: tuple[int, ...] = (128, 256, 512, 512),
         layers: int = 2,
         latent_channels: int = 4,
@@ -68,38 +68,36 @@ class Autoencoder(nn.Module):
         tile: int = 0,
     ):
         super().__init__()
-        self.picture_channels: Literal[1, 3] = picture_channels
+        self.image_channels: Literal[1, 3] = image_channels
         self.latent_channels = latent_channels
         self.scaling = scaling
         self.factor = 2 ** (len(channels) - 1)
         self.tiles = Tiles(tile, self.factor)
         self.encoder = Encoder(
-            picture_channels, channels, layers, 2 * latent_channels, groups, norm_eps
+            image_channels, channels, layers, 2 * latent_channels, groups, norm_eps
         )
-        self.decoder = Decoder(
-            latent_channels, channels, layers, picture_channels, groups, norm_eps
-        )
+        self.decoder = Decoder(latent_channels, channels, layers, image_channels, groups, norm_eps)
         self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def encode(self, picture: Float[Tensor, "batch colours height width"]) -> LatentGaussian:
-        """The Gaussian over latents of pictures in [-1, 1].
+    def encode(self, image: Float[Tensor, "batch channels height width"]) -> LatentGaussian:
+        """The Gaussian over latents of images in [-1, 1].
 
         Raises:
             ValueError: if the height or width is no multiple of the reduction.
         """
-        height, width = picture.shape[2:]
+        height, width = image.shape[2:]
         if height % self.factor or width % self.factor:
             raise ValueError(
-                f"a picture of {width}x{height}: width and height must be multiples of "
+                f"an image of {width}x{height}: width and height must be multiples of "
                 f"{self.factor}; pad or crop it"
             )
-        mean, log_variance = self.tiles.encoded(self._moments, picture).chunk(2, dim=1)
+        mean, log_variance = self.tiles.encoded(self._moments, image).chunk(2, dim=1)
         return LatentGaussian(mean, log_variance.clamp(*LOG_VARIANCE_RANGE))
 
     def decode(self, latent: Float[Tensor, "batch channels h w"]) -> Tensor:
-        """Pictures near [-1, 1] of unscaled latents, one after the other to save memory.
+        """Images near [-1, 1] of unscaled latents, one after the other to save memory.
 
         Half precision overflows in some published weights; what comes out of it with values
         that are not finite is computed again in float32.
@@ -108,26 +106,26 @@ class Autoencoder(nn.Module):
             FloatingPointError: if float32 is not enough either.
         """
         if torch.is_grad_enabled():  # training: together, and no look at the values
-            return self._pictures(latent)
+            return self._images(latent)
         return torch.cat([self._finite(one) for one in latent.split(1)])
 
     def _finite(self, latent: Tensor) -> Tensor:
-        picture = self.tiles.decoded(self._pictures, latent)
-        if bool(picture.isfinite().all()):
-            return picture
-        if picture.dtype != torch.float32 or torch.is_autocast_enabled(latent.device.type):
+        image = self.tiles.decoded(self._images, latent)
+        if bool(image.isfinite().all()):
+            return image
+        if image.dtype != torch.float32 or torch.is_autocast_enabled(latent.device.type):
             own = next(self.parameters()).dtype
             with torch.autocast(latent.device.type, enabled=False):
-                picture = self.tiles.decoded(self.float()._pictures, latent.float())
+                image = self.tiles.decoded(self.float()._images, latent.float())
             self.to(own)
-        if not bool(picture.isfinite().all()):
-            raise FloatingPointError("the autoencoder's picture has values that are not finite")
-        return picture
+        if not bool(image.isfinite().all()):
+            raise FloatingPointError("the autoencoder's image has values that are not finite")
+        return image
 
-    def _moments(self, picture: Tensor) -> Tensor:
-        return self.quant_conv(self.encoder(picture.contiguous(memory_format=torch.channels_last)))
+    def _moments(self, image: Tensor) -> Tensor:
+        return self.quant_conv(self.encoder(image.contiguous(memory_format=torch.channels_last)))
 
-    def _pictures(self, latent: Tensor) -> Tensor:
+    def _images(self, latent: Tensor) -> Tensor:
         latent = latent.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.post_quant_conv(latent))
 
@@ -164,9 +162,9 @@ class Encoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, wide, norm_eps)
         self.conv_out = nn.Conv2d(wide, out_channels, 3, padding=1)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Mean and log variance of the latents, as channels."""
-        h = self.conv_in(picture)
+        h = self.conv_in(image)
         for stage in self.down_blocks:
             h = stage(h)
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(h))))
@@ -198,7 +196,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(wide, out_channels, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Pictures."""
+        """Images."""
         h = self.mid_block(self.conv_in(latent))
         for stage in self.up_blocks:
             h = stage(h)

@@ -14,7 +14,7 @@ from multidiff.utils.errors import InputError
 
 # VGG-16 (Simonyan & Zisserman 2015): convolutions of each stage and their channels.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-# Mean and deviation of ImageNet's colours, for pictures in [0, 1].
+# Mean and deviation of ImageNet's colours, for images in [0, 1].
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -37,22 +37,24 @@ class PerceptualDistance:
     @classmethod
     def synthetic(cls, weights: str) -> PerceptualDistance:
         """Return a distance by weights that are not read and have no values, for dry runs."""
-        made, tensors, place, wide = cls(weights), {}, 0, 3
+        made, tensors, position, wide = cls(weights), {}, 0, 3
         for number, (count, width) in enumerate(STAGES):
-            place += number > 0
+            position += number > 0
             for _ in range(count):
-                tensors[f"features.{place}.weight"] = torch.empty(width, wide, 3, 3, device="meta")
-                tensors[f"features.{place}.bias"] = torch.empty(width, device="meta")
-                place, wide = place + 2, width
+                tensors[f"features.{position}.weight"] = torch.empty(
+                    width, wide, 3, 3, device="meta"
+                )
+                tensors[f"features.{position}.bias"] = torch.empty(width, device="meta")
+                position, wide = position + 2, width
         with without_values():
             made._network = FeatureStages(tensors, made.weights)
         made.assumed = f"{weights}: any weights of VGG-16"
         return made
 
     def __call__(
-        self, one: Float[Tensor, "batch colours h w"], other: Float[Tensor, "batch colours h w"]
+        self, one: Float[Tensor, "batch channels h w"], other: Float[Tensor, "batch channels h w"]
     ) -> Float[Tensor, " batch"]:
-        """The distance of pictures in [-1, 1], grey ones as three equal colours.
+        """The distance of images in [-1, 1], grey ones as three equal colours.
 
         Raises:
             InputError: if the file of weights is missing or of another network.
@@ -73,17 +75,17 @@ class FeatureStages(nn.Module):
     def __init__(self, tensors: dict[str, Tensor], path: Path):
         super().__init__()
         self.stages = nn.ModuleList()
-        place, wide = 0, 3
+        position, wide = 0, 3
         for number, (count, width) in enumerate(STAGES):
             stage = nn.Sequential()
             if number:
                 stage.append(nn.MaxPool2d(2))
-                place += 1
+                position += 1
             for _ in range(count):
                 layer = nn.Conv2d(wide, width, 3, padding=1)
-                _copy(tensors, f"features.{place}", layer, path)
+                _copy(tensors, f"features.{position}", layer, path)
                 stage.extend([layer, nn.ReLU()])
-                place, wide = place + 2, width
+                position, wide = position + 2, width
             self.stages.append(stage)
         scales = [
             tensors.get(f"lin{n}.model.1.weight", torch.ones(1, width, 1, 1) / width)
@@ -92,11 +94,11 @@ class FeatureStages(nn.Module):
         self.scales = nn.ParameterList(scales)
         self.requires_grad_(False)
 
-    def forward(self, picture: Float[Tensor, "batch colours h w"]) -> list[Tensor]:
-        """The maps of pictures in [-1, 1]."""
-        colour = picture.expand(-1, 3, -1, -1)
-        mean, deviation = (colour.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
-        maps = [((colour + 1) / 2 - mean) / deviation]
+    def forward(self, image: Float[Tensor, "batch channels h w"]) -> list[Tensor]:
+        """The maps of images in [-1, 1]."""
+        color = image.expand(-1, 3, -1, -1)
+        mean, std = (color.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
+        maps = [((color + 1) / 2 - mean) / std]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         return maps[1:]

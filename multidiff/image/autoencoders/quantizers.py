@@ -19,7 +19,7 @@ MOST_BITS = 30
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """Latents after rounding.
 
     Attributes:
@@ -33,7 +33,7 @@ class Quantised:
     losses: dict[str, Float[Tensor, " batch"]] = field(default_factory=dict)
 
 
-class Quantiser(Protocol):
+class Quantizer(Protocol):
     """A finite set of codes, and a rule which of them stands for a latent.
 
     Attributes:
@@ -49,7 +49,7 @@ class Quantiser(Protocol):
         latents: Float[Tensor, "batch width rows columns"],
         training: bool = False,
         rng: Rng | None = None,
-    ) -> Quantised:
+    ) -> Quantized:
         """Latents rounded to codes.
 
         Args:
@@ -66,7 +66,7 @@ class Quantiser(Protocol):
         ...
 
 
-class FiniteScalar(nn.Module):
+class FSQ(nn.Module):
     """Each channel rounded to a few levels; the codebook is their grid (Mentzer et al. 2024).
 
     There is nothing to learn, and so nothing to collapse. Tokens count in mixed radix, the first
@@ -78,7 +78,7 @@ class FiniteScalar(nn.Module):
 
     Raises:
         ValueError: if there are no levels, or fewer than 3: two of them leave no room for the
-            bound, see :class:`LookupFree`.
+            bound, see :class:`LFQ`.
     """
 
     def __init__(self, levels: tuple[int, ...] = (8, 6, 5)):
@@ -86,24 +86,24 @@ class FiniteScalar(nn.Module):
         if not levels or min(levels) < 3 or math.prod(levels) > 2**MOST_BITS:
             raise ValueError(
                 f"levels {list(levels)}: each channel has 3 or more, and all together at most "
-                f"2^{MOST_BITS} codes; for 2 take LookupFree"
+                f"2^{MOST_BITS} codes; for 2 take LFQ"
             )
         self.levels, self.width, self.size = levels, len(levels), math.prod(levels)
-        radix = [math.prod(levels[:place]) for place in range(len(levels))]
+        radix = [math.prod(levels[:position]) for position in range(len(levels))]
         self.bases: Tensor
         self.counts: Tensor
         self.register_buffer("bases", torch.tensor(radix), persistent=False)
         self.register_buffer("counts", torch.tensor(levels), persistent=False)
 
-    def forward(self, latents: Tensor, training: bool = False, rng: Rng | None = None) -> Quantised:
-        """See :class:`Quantiser`; there are no losses."""
+    def forward(self, latents: Tensor, training: bool = False, rng: Rng | None = None) -> Quantized:
+        """See :class:`Quantizer`; there are no losses."""
         with torch.autocast(latents.device.type, enabled=False):
             bounded = self.bound(_channels_last(latents).float())
             nearest, half = bounded.round(), self.counts // 2
             tokens = ((nearest.long() + half) * self.bases).sum(dim=-1)
-            return Quantised(_channels_first(straight_through(bounded, nearest) / half), tokens)
+            return Quantized(_channels_first(straight_through(bounded, nearest) / half), tokens)
 
-    def bound(self, latents: Float[Tensor, "*places width"]) -> Float[Tensor, "*places width"]:
+    def bound(self, latents: Float[Tensor, "*length width"]) -> Float[Tensor, "*length width"]:
         """Latents squeezed to where as many whole numbers are nearest as there are levels.
 
         The paper's listing, shifted by the inverse of its tanh: 0 stays 0, a level for even
@@ -114,13 +114,13 @@ class FiniteScalar(nn.Module):
         return torch.tanh(latents + torch.atanh(offset / half)) * half - offset
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        """See :class:`Quantiser`; levels lie in [-1, 1]."""
+        """See :class:`Quantizer`; levels lie in [-1, 1]."""
         half = self.counts // 2
         digits = tokens[..., None] // self.bases % self.counts
         return _channels_first((digits - half) / half)
 
 
-class LookupFree(nn.Module):
+class LFQ(nn.Module):
     """The signs of the channels (Yu et al. 2024, section 3.1).
 
     Args:
@@ -131,8 +131,8 @@ class LookupFree(nn.Module):
         diversity: of the latter within that.
         temperature: of the distribution over codes, by squared distance.
         group: bits whose codes are counted together for the entropy of all places. Fewer than
-            there are bound it from above, by the sum over groups, and cost ``places * 2^group``
-            numbers instead of ``places * 2^bits``.
+            there are bound it from above, by the sum over groups, and cost ``positions * 2^group``
+            numbers instead of ``positions * 2^bits``.
 
     Raises:
         ValueError: if the number of bits or of a group's is none.
@@ -156,22 +156,22 @@ class LookupFree(nn.Module):
         self.width, self.size, self.group, self.temperature = bits, 2**bits, group, temperature
         self.commitment_weight, self.entropy_weight = commitment_weight, entropy_weight
         self.diversity = diversity
-        self.places: Tensor
-        self.register_buffer("places", torch.arange(bits), persistent=False)
+        self.positions: Tensor
+        self.register_buffer("positions", torch.arange(bits), persistent=False)
 
-    def forward(self, latents: Tensor, training: bool = False, rng: Rng | None = None) -> Quantised:
-        """See :class:`Quantiser`; the losses are the commitment and the entropies."""
+    def forward(self, latents: Tensor, training: bool = False, rng: Rng | None = None) -> Quantized:
+        """See :class:`Quantizer`; the losses are the commitment and the entropies."""
         with torch.autocast(latents.device.type, enabled=False):
             last = _channels_last(latents).float()
             signs = torch.where(last > 0, 1.0, -1.0)
-            tokens = ((last > 0).long() << self.places).sum(dim=-1)
+            tokens = ((last > 0).long() << self.positions).sum(dim=-1)
             apart = (last - signs).square().flatten(1).mean(dim=1)
             entropy = self.own_entropy(last) - self.diversity * self.shared_entropy(last)
             losses = {
                 "commitment": self.commitment_weight * apart,
                 "entropy": self.entropy_weight * entropy,
             }
-            return Quantised(_channels_first(straight_through(last, signs)), tokens, losses)
+            return Quantized(_channels_first(straight_through(last, signs)), tokens, losses)
 
     def _logits(self, latents: Tensor) -> Tensor:
         """Of bits being set: squared distances from -1 and 1 differ by four times the latent."""
@@ -195,34 +195,34 @@ class LookupFree(nn.Module):
         set_ = self._logits(latents).sigmoid().flatten(0, -2)
         total = latents.new_zeros(())
         for part in set_.split(self.group, dim=1):
-            shares = _mean_everywhere(_joint(part).mean(dim=0))
+            ratios = _mean_everywhere(_joint(part).mean(dim=0))
             # Where a share rounds to 0 its logarithm's slope is infinite.
-            total = total + torch.special.entr(shares.clamp(min=1e-20)).sum()
+            total = total + torch.special.entr(ratios.clamp(min=1e-20)).sum()
         return total
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        """See :class:`Quantiser`; codes are of -1 and 1."""
-        return _channels_first((tokens[..., None] >> self.places & 1) * 2.0 - 1.0)
+        """See :class:`Quantizer`; codes are of -1 and 1."""
+        return _channels_first((tokens[..., None] >> self.positions & 1) * 2.0 - 1.0)
 
 
 # ------------------------------------------------------------------------------- measures
 
 
-def counted(tokens: Int[Tensor, "*places"], size: int) -> Float[Tensor, " size"]:
+def counted(tokens: Int[Tensor, "*length"], size: int) -> Float[Tensor, " size"]:
     """How often each code stands among tokens."""
     flat = tokens.flatten()
     return torch.zeros(size, device=flat.device).index_add_(0, flat, torch.ones_like(flat).float())
 
 
-def usage(tokens: Int[Tensor, "*places"], size: int) -> Float[Tensor, ""]:
+def usage(tokens: Int[Tensor, "*length"], size: int) -> Float[Tensor, ""]:
     """The share of the codes that stand among tokens at all."""
     return (counted(tokens, size) > 0).float().mean()
 
 
-def perplexity(tokens: Int[Tensor, "*places"], size: int) -> Float[Tensor, ""]:
+def perplexity(tokens: Int[Tensor, "*length"], size: int) -> Float[Tensor, ""]:
     """The exponential of the entropy of tokens: as many codes used evenly have it."""
-    shares = in_float64(counted(tokens, size)) / tokens.numel()
-    return torch.special.entr(shares).sum().exp().float()
+    ratios = in_float64(counted(tokens, size)) / tokens.numel()
+    return torch.special.entr(ratios).sum().exp().float()
 
 
 # ---------------------------------------------------------------------------- small parts
@@ -235,7 +235,7 @@ def straight_through(
     return latents + (rounded - latents).detach()
 
 
-def _joint(set_: Float[Tensor, "places bits"]) -> Float[Tensor, "places codes"]:
+def _joint(set_: Float[Tensor, "length bits"]) -> Float[Tensor, "length codes"]:
     """The chance of each code, of those that independent bits are set."""
     codes = torch.ones_like(set_[:, :1])
     for one in set_.split(1, dim=1):

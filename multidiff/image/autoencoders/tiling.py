@@ -1,6 +1,6 @@
-"""Large pictures through an autoencoder in overlapping tiles.
+"""Large images through an autoencoder in overlapping tiles.
 
-Memory then grows with the tile, not with the picture. Attention and group norms see a tile
+Memory then grows with the tile, not with the image. Attention and group norms see a tile
 where they would have seen the whole, so the outcome is close to the whole's but not equal.
 """
 
@@ -18,7 +18,7 @@ OVERLAP = 0.25
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a picture is cut.
+    """How an image is cut.
 
     Attributes:
         size: height and width of a tile in pixels; 0 for none.
@@ -34,12 +34,12 @@ class Tiles:
                 f"tile {self.size}: a multiple of {self.factor}, at least {4 * self.factor}, or 0"
             )
 
-    def encoded(self, encode: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
-        """The latents of a picture, in tiles where it is larger than one."""
-        return self._through(encode, picture, self.size, 1 / self.factor)
+    def encoded(self, encode: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """The latents of an image, in tiles where it is larger than one."""
+        return self._through(encode, image, self.size, 1 / self.factor)
 
     def decoded(self, decode: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
-        """The picture of latents, in tiles where it is larger than one."""
+        """The image of latents, in tiles where it is larger than one."""
         return self._through(decode, latent, self.size // self.factor, self.factor)
 
     def _through(
@@ -58,21 +58,21 @@ class Tiles:
                     height, width = (round(n * ratio) for n in x.shape[2:])
                     total = made.new_zeros(len(x), made.shape[1], height, width)
                     weights = made.new_zeros(height, width)
-                place = _place(made, top, left, ratio)
+                position = _position(made, top, left, ratio)
                 fade = _fade(made)
-                total[place] += made * fade
-                weights[place[2:]] += fade
+                total[position] += made * fade
+                weights[position[2:]] += fade
         assert total is not None and weights is not None
         return total / weights
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
-    """Where tiles begin; the last ends with the picture."""
+    """Where tiles begin; the last ends with the image."""
     last = max(length - size, 0)
     return [*range(0, last, stride), last]
 
 
-def _place(made: Tensor, top: int, left: int, ratio: float) -> tuple[slice, ...]:
+def _position(made: Tensor, top: int, left: int, ratio: float) -> tuple[slice, ...]:
     first, second = round(top * ratio), round(left * ratio)
     height, width = made.shape[2:]
     whole = slice(None)
@@ -84,8 +84,8 @@ def _fade(made: Tensor) -> Tensor:
 
     def ramp(length: int) -> Tensor:
         edge = max(int(length * OVERLAP), 1)
-        place = torch.arange(length, device=made.device, dtype=made.dtype)
-        nearest = torch.minimum(place, length - 1 - place)
+        position = torch.arange(length, device=made.device, dtype=made.dtype)
+        nearest = torch.minimum(position, length - 1 - position)
         return ((nearest + 1) / (edge + 1)).clamp(max=1)
 
     return ramp(made.shape[2])[:, None] * ramp(made.shape[3])

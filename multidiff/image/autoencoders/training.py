@@ -1,4 +1,4 @@
-"""Training an autoencoder of pictures."""
+"""Training an autoencoder of images."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from multidiff.core.random import Rng
 from multidiff.image.autoencoders.discriminator import PatchDiscriminator, balance
-from multidiff.image.autoencoders.kl import Autoencoder, Decoder, Encoder
+from multidiff.image.autoencoders.kl import AutoencoderKL, Decoder, Encoder
 from multidiff.image.autoencoders.perceptual import PerceptualDistance
 from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple, to_unit
 
 BLACK = -1.0
 
 
-class Coder(Protocol):
-    """A network from pictures to something smaller and back."""
+class Autoencoder(Protocol):
+    """A network from images to something smaller and back."""
 
-    picture_channels: Literal[1, 3]
+    image_channels: Literal[1, 3]
     encoder: Encoder
     decoder: Decoder
 
 
-class Restoring(nn.Module):
-    """A network that gives pictures back, and what judges them (Esser et al. 2021).
+class AutoencoderTrainer(nn.Module):
+    """A network that gives images back, and what judges them (Esser et al. 2021).
 
     Both players of the adversarial game step at once: the discriminator's loss does not reach
     the autoencoder, nor the other way round, so one sum of losses trains both.
@@ -38,12 +38,12 @@ class Restoring(nn.Module):
         adversarial_weight: of its judgement, after both pulls are made equally strong.
         adversarial_from: batches before it begins.
         perceptual: a distance of features beside that of pixels, and as heavy.
-        pad_to: pictures are padded to multiples of this; 0 takes them as they are.
+        pad_to: images are padded to multiples of this; 0 takes them as they are.
     """
 
     def __init__(
         self,
-        autoencoder: Coder,
+        autoencoder: Autoencoder,
         discriminator: PatchDiscriminator | None,
         adversarial_weight: float,
         adversarial_from: int,
@@ -66,11 +66,11 @@ class Restoring(nn.Module):
         """See :class:`~multidiff.training.trainer.Task`: the discriminator judges from now on."""
         self.batches.fill_(self.adversarial_from)
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """None that must lie beside the weights."""
         return {}
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Nothing lies beside the weights."""
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -79,68 +79,71 @@ class Restoring(nn.Module):
         self.autoencoder.decoder.compile(*args, **kwargs)
 
     def reconstruct(
-        self, picture: UInt8[Tensor, "batch colours height width"]
-    ) -> UInt8[Tensor, "batch colours height width"]:
-        """What is left of pictures."""
+        self, image: UInt8[Tensor, "batch channels height width"]
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """What is left of images."""
         raise NotImplementedError
 
-    def judged(self, picture: Tensor, made: Tensor) -> dict[str, Float[Tensor, " batch"]]:
-        """Errors of pictures that were made of others, and the game's two losses, by name."""
-        error = (made - picture).abs().flatten(1).mean(dim=1)
+    def judged(self, image: Tensor, made: Tensor) -> dict[str, Float[Tensor, " batch"]]:
+        """Errors of images that were made of others, and the game's two losses, by name."""
+        error = (made - image).abs().flatten(1).mean(dim=1)
         losses = {"reconstruction": error}
         if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual(made, picture)
+            losses["perceptual"] = self.perceptual(made, image)
         if self.discriminator is not None:
             quality = error + losses.get("perceptual", 0)
-            losses |= self._game(self.discriminator, picture, made, quality)
+            losses |= self._game(self.discriminator, image, made, quality)
         return losses
 
     def _game(
-        self, discriminator: PatchDiscriminator, picture: Tensor, made: Tensor, quality: Tensor
+        self, discriminator: PatchDiscriminator, image: Tensor, made: Tensor, quality: Tensor
     ) -> dict[str, Float[Tensor, " batch"]]:
         if not self._game_is_on():
             # Several processes wait for the gradient of every weight: it is none, but there.
             idle = torch.stack([weight.sum() for weight in discriminator.parameters()]).sum()
-            return {"discriminator": (0 * idle).expand(len(picture))}
-        fooled = discriminator.fooled(made)
-        weight = self.adversarial_weight * self._balance(quality, fooled)
-        return {"adversarial": weight * fooled, "discriminator": discriminator.loss(picture, made)}
+            return {"discriminator": (0 * idle).expand(len(image))}
+        generator_loss = discriminator.generator_loss(made)
+        weight = self.adversarial_weight * self._balance(quality, generator_loss)
+        return {
+            "adversarial": weight * generator_loss,
+            "discriminator": discriminator.loss(image, made),
+        }
 
     def _game_is_on(self) -> bool:
         if torch.is_grad_enabled():
             self.batches += 1
         return int(self.batches) > self.adversarial_from
 
-    def _balance(self, quality: Tensor, fooled: Tensor) -> Tensor:
+    def _balance(self, quality: Tensor, generator_loss: Tensor) -> Tensor:
         if not quality.requires_grad:
             return quality.new_ones(())
-        return balance(quality, fooled, self.autoencoder.decoder.conv_out.weight)
+        return balance(quality, generator_loss, self.autoencoder.decoder.conv_out.weight)
 
-    def _padded(self, picture: Tensor) -> Tensor:
+    def _padded(self, image: Tensor) -> Tensor:
         own = next(self.parameters())
-        unit = to_unit(picture).to(own.device)
+        unit = to_unit(image).to(own.device)
         return pad_to_multiple(unit, self.pad_to, BLACK) if self.pad_to else unit
 
 
-class PictureAutoencoder(Restoring):
+class ImageAutoencoder(AutoencoderTrainer):
     """An autoencoder with Gaussian latents in training (Rombach et al. 2022, section 3.1).
 
     Args:
         autoencoder: what is wanted.
-        kl_weight: of the latents' KL from a normal, in nats for each picture, beside
-            errors that are means over a picture.
-        discriminator: judges patches; see :class:`Restoring` for it and all that follows.
+        kl_weight: of the latents' KL from a normal, in nats for each image, beside
+            errors that are means over an image.
+        discriminator: judges patches; see :class:`AutoencoderTrainer` for it and all that follows.
         adversarial_weight: of its judgement.
         adversarial_from: batches before it begins.
         perceptual: a distance of features.
-        pad_to: pictures are padded to multiples of this.
+        pad_to: images are padded to multiples of this.
     """
 
-    autoencoder: Autoencoder
+    autoencoder: AutoencoderKL
 
     def __init__(
         self,
-        autoencoder: Autoencoder,
+        autoencoder: AutoencoderKL,
         kl_weight: float = 1e-6,
         discriminator: PatchDiscriminator | None = None,
         adversarial_weight: float = 0.5,
@@ -153,22 +156,22 @@ class PictureAutoencoder(Restoring):
         )
         self.kl_weight = kl_weight
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What the weights were made for."""
         return {"kind": "autoencoder", "scaling": f"{self.autoencoder.scaling:g}"}
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Errors of the reconstruction, the game's two losses, and the KL, by name."""
-        picture = self._padded(batch["picture"])
-        latents = self.autoencoder.encode(picture)
+        image = self._padded(batch["image"])
+        latents = self.autoencoder.encode(image)
         made = self.autoencoder.decode(latents.sample(rng)).float()
-        return {**self.judged(picture, made), "kl": self.kl_weight * latents.kl().float()}
+        return {**self.judged(image, made), "kl": self.kl_weight * latents.kl().float()}
 
     @torch.no_grad()
     def reconstruct(
-        self, picture: UInt8[Tensor, "batch colours height width"]
-    ) -> UInt8[Tensor, "batch colours height width"]:
-        """What is left of pictures after the latents' means."""
-        height, width = picture.shape[2:]
-        latents = self.autoencoder.encode(self._padded(picture))
+        self, image: UInt8[Tensor, "batch channels height width"]
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """What is left of images after the latents' means."""
+        height, width = image.shape[2:]
+        latents = self.autoencoder.encode(self._padded(image))
         return from_unit(crop_to(self.autoencoder.decode(latents.mean), width, height))

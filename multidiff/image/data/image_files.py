@@ -1,4 +1,4 @@
-"""Pictures: files to tensors of bytes and back, what a file says of itself, sizes, grids."""
+"""Images: files to tensors of bytes and back, what a file says of itself, sizes, grids."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from multidiff.utils.budgets import check_pixels
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import written_whole
+from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import reading, reason_of
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,13 @@ TURNS = {
 }
 
 
-def read_picture(
+def read_image(
     source: Path | str | bytes,
     name: str | None = None,
     channels: int = 3,
     background: Literal["white", "black"] = "white",
 ) -> UInt8[Tensor, "channels height width"]:
-    """Return a picture as bytes: upright, nothing transparent, 16 bits brought to 8.
+    """Return an image as bytes: upright, nothing transparent, 16 bits brought to 8.
 
     Grey is the luminance of colour (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B). Of several frames
     the first is taken, with a warning. Colour profiles are not applied.
@@ -59,13 +59,13 @@ def read_picture(
 
     Raises:
         ValueError: for another number of channels.
-        InputError: if it is no picture, is cut short or broken, is larger than Pillow's guard
+        InputError: if it is no image, is cut short or broken, is larger than Pillow's guard
             against decompression bombs lets pass, or its levels have no known range.
     """
-    picture, frames = read_first_frame(source, name, channels, background)
+    image, frames = read_first_frame(source, name, channels, background)
     if frames > 1:
         logger.warning("%s: has %d frames; the first is taken", name or source, frames)
-    return picture
+    return image
 
 
 def read_first_frame(
@@ -74,10 +74,10 @@ def read_first_frame(
     channels: int = 3,
     background: Literal["white", "black"] = "white",
 ) -> tuple[UInt8[Tensor, "channels height width"], int]:
-    """Return a picture as :func:`read_picture` does, and how many frames its file has."""
+    """Return an image as :func:`read_image` does, and how many frames its file has."""
     if channels not in MODES:
-        raise ValueError(f"{channels} channels: a picture has 1 (grey) or 3 (colour)")
-    name = name or ("a picture" if isinstance(source, bytes) else str(source))
+        raise ValueError(f"{channels} channels: an image has 1 (grey) or 3 (colour)")
+    name = name or ("an image" if isinstance(source, bytes) else str(source))
     with _loaded(source, name) as image:
         plain = _in_bytes(image, name, background).convert(MODES[channels])
         turn = _turn(image)
@@ -108,9 +108,9 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
     else:
         source = Path(source)
         if source.is_dir():
-            raise InputError(f"{name}: is a folder; name one picture")
+            raise InputError(f"{name}: is a folder; name one image")
         if not os.path.isfile(source):
-            raise InputError(f"{name}: no such picture; check the path")
+            raise InputError(f"{name}: no such image; check the path")
         size = source.stat().st_size
     if size == 0:
         raise InputError(f"{name}: is empty; fetch or export it again")
@@ -121,7 +121,7 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
                 image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         except Image.UnidentifiedImageError as error:
             raise InputError(
-                f"{name}: is not a picture that can be read; PNG, JPEG, WebP and the like are"
+                f"{name}: is not an image that can be read; PNG, JPEG, WebP and the like are"
             ) from error
         except Image.DecompressionBombError as error:
             raise InputError(
@@ -151,20 +151,20 @@ def _in_bytes(image: Image.Image, name: str, background: str) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    with suppress(Exception):  # a picture is not lost for what its camera noted badly
+    with suppress(Exception):  # an image is not lost for what its camera noted badly
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return None
 
 
-def write_picture(
-    picture: UInt8[Tensor, "channels height width"],
+def write_image(
+    image: UInt8[Tensor, "channels height width"],
     path: Path,
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write a PNG, whole or not at all, with facts as its text.
 
     Args:
-        picture: 1 or 3 channels.
+        image: 1 or 3 channels.
         path: ends in ``.png``.
         facts: text by keyword; keywords have 1 to 79 Latin characters, as PNG demands.
 
@@ -174,7 +174,7 @@ def write_picture(
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: pictures are written as .png; change the name's end")
+        raise InputError(f"{path}: images are written as .png; change the name's end")
     text = PngImagePlugin.PngInfo()
     for key, value in (facts or {}).items():
         if not 1 <= len(key) <= 79 or not key.isascii() or not key.isprintable():
@@ -184,115 +184,115 @@ def write_picture(
         value = value.encode("utf-8", "replace").decode("utf-8")
         add = text.add_itxt if "\0" in value or not value.isascii() else text.add_text
         add(key, value)
-    image = _as_image(picture)
-    with written_whole(path) as partial:
-        image.save(partial, format="PNG", pnginfo=text)
+    drawn = _as_image(image)
+    with atomic_write(path) as partial:
+        drawn.save(partial, format="PNG", pnginfo=text)
 
 
 def read_facts(path: Path | str) -> dict[str, str]:
-    """The text that a PNG carries, by keyword; nothing of other pictures.
+    """The text that a PNG carries, by keyword; nothing of other images.
 
     Raises:
-        InputError: if it is no picture, or broken.
+        InputError: if it is no image, or broken.
     """
     with _loaded(path, str(path)) as image:  # text may stand after the pixels
         return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
 
 
-def _as_image(picture: UInt8[Tensor, "channels height width"]) -> Image.Image:
-    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] not in MODES:
-        raise ValueError(f"{picture.dtype} {tuple(picture.shape)}: no picture of bytes")
-    levels = picture.detach().cpu().permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(levels[:, :, 0] if picture.shape[0] == 1 else levels)
+def _as_image(image: UInt8[Tensor, "channels height width"]) -> Image.Image:
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in MODES:
+        raise ValueError(f"{image.dtype} {tuple(image.shape)}: no image of bytes")
+    levels = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(levels[:, :, 0] if image.shape[0] == 1 else levels)
 
 
 def resized(
-    picture: UInt8[Tensor, "channels height width"], width: int, height: int
+    image: UInt8[Tensor, "channels height width"], width: int, height: int
 ) -> UInt8[Tensor, "channels new_height new_width"]:
-    """The middle of a picture at another size: cut to the shape, then Lanczos.
+    """The middle of an image at another size: cut to the shape, then Lanczos.
 
     The cut is the largest one in the middle with the shape asked for, to parts of a pixel; the
     filter is as wide as a new pixel, so that nothing finer folds back.
     """
-    _, rows, columns = picture.shape
+    _, rows, columns = image.shape
     if (columns, rows) == (width, height):
-        return picture
+        return image
     scale = min(columns / width, rows / height)
     left, top = (columns - width * scale) / 2, (rows - height * scale) / 2
     box = (max(left, 0.0), max(top, 0.0), min(columns - left, columns), min(rows - top, rows))
-    image = _as_image(picture).resize((width, height), Image.Resampling.LANCZOS, box)
-    return _channels_first(np.array(image))
+    cut = _as_image(image).resize((width, height), Image.Resampling.LANCZOS, box)
+    return _channels_first(np.array(cut))
 
 
-def to_unit(picture: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def to_unit(image: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Bytes 0 to 255 as numbers from -1 to 1."""
-    return picture.float() / 127.5 - 1
+    return image.float() / 127.5 - 1
 
 
-def from_unit(picture: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+def from_unit(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     """Numbers from -1 to 1 as bytes, rounded; what lies beyond is clipped.
 
     Raises:
         InputError: if a value is no number, which bytes would show as black.
     """
-    levels = picture.detach().float()
+    levels = image.detach().float()
     if not bool(torch.isfinite(levels).all()):
         raise InputError(
-            "a picture came out with values that are no numbers (NaN or infinite); "
+            "an image came out with values that are no numbers (NaN or infinite); "
             "compute in float32, or take weights that have not diverged"
         )
     return ((levels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def pad_to_multiple(
-    picture: Float[Tensor, "batch channels height width"], multiple: int, value: float = 0.0
+    image: Float[Tensor, "batch channels height width"], multiple: int, value: float = 0.0
 ) -> Float[Tensor, "batch channels padded_height padded_width"]:
     """Both sides padded to the next multiple; an odd pixel goes to the right and the bottom."""
-    rows, columns = (-length % multiple for length in picture.shape[-2:])
+    rows, columns = (-length % multiple for length in image.shape[-2:])
     left, top = columns // 2, rows // 2
-    return F.pad(picture, (left, columns - left, top, rows - top), value=value)
+    return F.pad(image, (left, columns - left, top, rows - top), value=value)
 
 
 def crop_to(
-    picture: Float[Tensor, "batch channels padded_height padded_width"], width: int, height: int
+    image: Float[Tensor, "batch channels padded_height padded_width"], width: int, height: int
 ) -> Float[Tensor, "batch channels height width"]:
     """Undo :func:`pad_to_multiple`.
 
     Raises:
-        ValueError: if the picture is smaller.
+        ValueError: if the image is smaller.
     """
-    rows, columns = picture.shape[-2] - height, picture.shape[-1] - width
+    rows, columns = image.shape[-2] - height, image.shape[-1] - width
     if rows < 0 or columns < 0:
-        raise ValueError(f"{tuple(picture.shape)} cannot be cut to {width}x{height}")
+        raise ValueError(f"{tuple(image.shape)} cannot be cut to {width}x{height}")
     top, left = rows // 2, columns // 2
-    return picture[..., top : top + height, left : left + width]
+    return image[..., top : top + height, left : left + width]
 
 
 def grid(
-    pictures: UInt8[Tensor, "count channels height width"],
+    images: UInt8[Tensor, "count channels height width"],
     columns: int | None = None,
     gap: int = 2,
     background: int = 255,
 ) -> UInt8[Tensor, "channels grid_height grid_width"]:
-    """Pictures in rows, in reading order.
+    """Images in rows, in reading order.
 
     Args:
-        pictures: at least one.
-        columns: pictures in a row; by default as many as make it about square.
+        images: at least one.
+        columns: images in a row; by default as many as make it about square.
         gap: pixels between them; there is none around.
         background: level of gaps and of places left over.
 
     Raises:
-        ValueError: if there are no pictures or no columns.
+        ValueError: if there are no images or no columns.
     """
-    count, channels, height, width = pictures.shape
+    count, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(count)) if columns is None else min(columns, count)
     if count == 0 or columns < 1:
-        raise ValueError(f"{count} pictures in {columns} columns: nothing to show")
+        raise ValueError(f"{count} images in {columns} columns: nothing to show")
     rows = math.ceil(count / columns)
     size = (channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
     sheet = torch.full(size, background, dtype=torch.uint8)
-    for number, picture in enumerate(pictures.cpu()):
+    for number, image in enumerate(images.cpu()):
         top, left = number // columns * (height + gap), number % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = picture
+        sheet[:, top : top + height, left : left + width] = image
     return sheet

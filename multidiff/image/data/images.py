@@ -1,4 +1,4 @@
-"""Pictures to train on, with captions and labels."""
+"""Images to train on, with captions and labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from multidiff.image.data.image_files import read_first_frame, resized
-from multidiff.image.data.listing import ALTERNATIVE, Listing, Source
+from multidiff.image.data.listing import ALTERNATIVE, ImageSource, Listing
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint
 
-__all__ = ["Pictures", "Source"]
+__all__ = ["ImageSource", "Images"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,44 +29,44 @@ BYTES_KEPT = 2**30
 FINGERPRINTED = 64
 
 
-class Black(Source):
-    """A source that holds one black picture with a label and no caption."""
+class Black(ImageSource):
+    """A source that holds one black image with a label and no caption."""
 
     def listing(self) -> Listing:
-        """See :class:`~multidiff.image.data.listing.Source`."""
+        """See :class:`~multidiff.image.data.listing.ImageSource`."""
         content = io.BytesIO()
         Image.new("L", (1, 1)).save(content, "PNG")
-        return Listing([content.getvalue()], ["a black picture"], labels=[0])
+        return Listing([content.getvalue()], ["a black image"], labels=[0])
 
     def rows(self, count: int, held_out: bool) -> list[int]:
         """Return the one row."""
         return [0]
 
 
-class Pictures:
-    """Pictures of one size, beside their captions and labels.
+class Images:
+    """Images of one size, beside their captions and labels.
 
-    Small sets are read once and kept in memory; of large ones each picture is read when it is
+    Small sets are read once and kept in memory; of large ones each image is read when it is
     asked for. What cannot be read is told by name, once, and left out; where the set is too
-    large to know beforehand, the next readable picture stands in for it.
+    large to know beforehand, the next readable image stands in for it.
 
     Args:
         source: where they come from.
-        size: width and height in pixels: pictures are cut to that shape in the middle and
+        size: width and height in pixels: images are cut to that shape in the middle and
             resized. None takes them as they are and demands that all have one size.
         channels: 1 for grey, 3 for colour.
-        flip: mirror every other picture, by chance, left to right.
-        held_out: take the pictures that training does not see.
+        flip: mirror every other image, by chance, left to right.
+        held_out: take the images that training does not see.
 
     Raises:
         ValueError: if the size is none.
-        InputError: if the source cannot be found or has no readable pictures, or if they
+        InputError: if the source cannot be found or has no readable images, or if they
             differ in size and none is given.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: ImageSource,
         size: tuple[int, int] | None = None,
         channels: Literal[1, 3] = 3,
         flip: bool = False,
@@ -89,22 +89,22 @@ class Pictures:
 
     @classmethod
     def synthetic(
-        cls, source: Source, size: tuple[int, int] | None = None, **options: Any
-    ) -> Pictures:
-        """Return one black picture of a stated size, which is read from nowhere, for dry runs.
+        cls, source: ImageSource, size: tuple[int, int] | None = None, **options: Any
+    ) -> Images:
+        """Return one black image of a stated size, which is read from nowhere, for dry runs.
 
         Raises:
             InputError: if no size is stated.
         """
         if size is None:
-            raise InputError(f"{source.path}: a dry run needs the pictures' size; set size")
+            raise InputError(f"{source.path}: a dry run needs the images' size; set size")
         return cls(Black(source.path), size, **options)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
-    def labels(self) -> Int64[Tensor, " pictures"] | None:
+    def labels(self) -> Int64[Tensor, " images"] | None:
         """The label of each, if all have one."""
         labels = self._listing.labels
         return None if labels is None else torch.tensor([labels[row] for row in self._rows])
@@ -112,27 +112,27 @@ class Pictures:
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.training.batches.Examples`.
 
-        ``picture`` has bytes "channels height width"; ``label`` is there if all have one.
+        ``image`` has bytes "channels height width"; ``label`` is there if all have one.
         """
-        index, picture = self._at(index)
+        index, image = self._at(index)
         row = self._rows[index]
         example = {
-            "picture": picture,
+            "image": image,
             "caption": self.caption_of(index, rng),
             "name": self._listing.names[row],
         }
         if self._listing.labels is not None:
             example["label"] = self._listing.labels[row]
         if self.flip and rng.random() < 0.5:
-            example["picture"] = picture.flip(-1)
+            example["image"] = image.flip(-1)
         return example
 
-    def picture(self, index: int) -> UInt8[Tensor, "channels height width"]:
+    def image(self, index: int) -> UInt8[Tensor, "channels height width"]:
         """One as it is, or the one that stands in for it; never mirrored."""
         return self._at(index)[1]
 
     def stand_in(self, index: int) -> int:
-        """Whose picture, caption and label count for an index: its own, if it is readable."""
+        """Whose image, caption and label count for an index: its own, if it is readable."""
         return self._at(index)[0]
 
     def caption_of(self, index: int, rng: np.random.Generator) -> str:
@@ -149,38 +149,38 @@ class Pictures:
 
     @property
     def in_memory(self) -> bool:
-        """Whether all pictures are read and kept."""
+        """Whether all images are read and kept."""
         return self._kept is not None
 
     def pixel_digest(self, index: int) -> bytes:
-        """Return a hash of a picture as training sees it."""
-        return hashlib.sha256(self.picture(index).numpy().tobytes()).digest()
+        """Return a hash of an image as training sees it."""
+        return hashlib.sha256(self.image(index).numpy().tobytes()).digest()
 
     def file_size(self, index: int) -> int:
-        """Return the size of a picture's file in bytes; 0 where it cannot be found."""
+        """Return the size of an image's file in bytes; 0 where it cannot be found."""
         content = self._listing.contents[self._rows[index]]
         if isinstance(content, bytes):
             return len(content)
         return content.stat().st_size if content.is_file() else 0
 
     def file_content(self, index: int) -> bytes:
-        """Return a picture's file; empty where it cannot be found."""
+        """Return an image's file; empty where it cannot be found."""
         content = self._listing.contents[self._rows[index]]
         if isinstance(content, bytes):
             return content
         return content.read_bytes() if content.is_file() else b""
 
     def fingerprint(self) -> str:
-        """A hash that changes with the pictures: their source, names, size, and some pixels."""
+        """A hash that changes with the images: their source, names, size, and some pixels."""
         source = self.source
-        told = {
+        described = {
             "source": [source.path, source.split, source.config, source.column],
             "size": [*self.size, self.channels],
             "names": [self._listing.names[row] for row in self._rows],
         }
-        digest = hashlib.sha256(json.dumps(told).encode())
+        digest = hashlib.sha256(json.dumps(described).encode())
         for index in np.linspace(0, len(self) - 1, min(len(self), FINGERPRINTED)).round():
-            digest.update(self.picture(int(index)).numpy().tobytes())
+            digest.update(self.image(int(index)).numpy().tobytes())
         return digest.hexdigest()
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
@@ -189,33 +189,33 @@ class Pictures:
 
     def _first(self) -> UInt8[Tensor, "channels height width"]:
         for index in range(len(self)):
-            picture = self._read(index)
-            if picture is not None:
-                return picture
-        raise InputError(f"{self.source.path}: no readable pictures on this side of the split")
+            image = self._read(index)
+            if image is not None:
+                return image
+        raise InputError(f"{self.source.path}: no readable images on this side of the split")
 
     def _keep_all(self) -> None:
         width, height = self.size
         kept = torch.empty(len(self), self.channels, height, width, dtype=torch.uint8)
         rows: list[int] = []
         for index, row in enumerate(self._rows):
-            picture = self._read(index)
-            if picture is not None:
-                kept[len(rows)] = self._sized(index, picture)
+            image = self._read(index)
+            if image is not None:
+                kept[len(rows)] = self._sized(index, image)
                 rows.append(row)
         self._kept, self._rows = kept[: len(rows)], rows
 
     def _at(self, index: int) -> tuple[int, UInt8[Tensor, "channels height width"]]:
         if not 0 <= index < len(self):
-            raise IndexError(f"{index}: there are {len(self)} pictures")
+            raise IndexError(f"{index}: there are {len(self)} images")
         if self._kept is not None:
             return index, self._kept[index].clone()
         for step in range(len(self)):
-            place = (index + step) % len(self)
-            picture = self._read(place)
-            if picture is not None:
-                return place, self._sized(place, picture)
-        raise InputError(f"{self.source.path}: no picture can be read any more")
+            position = (index + step) % len(self)
+            image = self._read(position)
+            if image is not None:
+                return position, self._sized(position, image)
+        raise InputError(f"{self.source.path}: no image can be read any more")
 
     def _read(self, index: int) -> UInt8[Tensor, "channels height width"] | None:
         if index in self._broken:
@@ -223,7 +223,7 @@ class Pictures:
         row = self._rows[index]
         name = self._listing.names[row]
         try:
-            picture, frames = read_first_frame(self._listing.contents[row], name, self.channels)
+            image, frames = read_first_frame(self._listing.contents[row], name, self.channels)
         except InputError as fault:
             logger.warning("skipped: %s", fault)
             self._broken.add(index)
@@ -231,15 +231,15 @@ class Pictures:
         if frames > 1 and not self._warned_of_frames:
             self._warned_of_frames = True
             logger.warning("%s: has %d frames; of all such files the first is taken", name, frames)
-        return picture
+        return image
 
     def _sized(
-        self, index: int, picture: UInt8[Tensor, "channels height width"]
+        self, index: int, image: UInt8[Tensor, "channels height width"]
     ) -> UInt8[Tensor, "channels new_height new_width"]:
-        (width, height), (rows, columns) = self.size, picture.shape[1:]
+        (width, height), (rows, columns) = self.size, image.shape[1:]
         if not self._is_resized and (columns, rows) != (width, height):
             raise InputError(
                 f"{self._listing.names[self._rows[index]]}: is {columns}x{rows} where others are "
                 f"{width}x{height}; give a size that all are brought to"
             )
-        return resized(picture, width, height)
+        return resized(image, width, height)

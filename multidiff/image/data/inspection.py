@@ -1,6 +1,6 @@
-"""What is wrong with pictures before a model is trained on them.
+"""What is wrong with images before a model is trained on them.
 
-Held-out pictures that stand in the training data too are remembered, not predicted, and no loss
+Held-out images that stand in the training data too are remembered, not predicted, and no loss
 shows it.
 """
 
@@ -11,47 +11,47 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from multidiff.image.data.images import Pictures
+from multidiff.image.data.images import Images
 
 logger = logging.getLogger(__name__)
 
-# Held-out pictures that are looked for, evenly spread, and training pictures looked through, where
+# Held-out images that are looked for, evenly spread, and training images looked through, where
 # files have to be read for it: seconds, not an hour of an hour's training.
 LOOKS, MOST_FILES = 2_000, 200_000
 
 
 def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
-    """Warn of held-out pictures that stand in the training data too.
+    """Warn of held-out images that stand in the training data too.
 
     Args:
-        model: of pictures.
+        model: of images.
         data: batches to train on.
         held_out: batches to validate by, or None.
 
     Returns:
         Nothing besides.
     """
-    trained, kept = _pictures(data), _pictures(held_out)
+    trained, kept = _images(data), _images(held_out)
     if trained is None or kept is None:
         return []
     count, total = repeated(kept, trained)
     if count:
         logger.warning(
-            "%s: %d of %d held-out pictures stand in the training data too (%s), which flatters "
+            "%s: %d of %d held-out images stand in the training data too (%s), which flatters "
             "the held-out figures; remove them from either",
             kept.source.path, count, total, trained.source.path,
         )  # fmt: skip
     return []
 
 
-def _pictures(batches: Any) -> Pictures | None:
+def _images(batches: Any) -> Images | None:
     examples = getattr(batches, "examples", None)
-    examples = getattr(examples, "pictures", examples)  # behind what a first pass kept of them
-    return examples if isinstance(examples, Pictures) else None
+    examples = getattr(examples, "images", examples)  # behind what a first pass kept of them
+    return examples if isinstance(examples, Images) else None
 
 
-def repeated(held_out: Pictures, trained: Pictures) -> tuple[int, int]:
-    """Return how many held-out pictures stand in the training data, and of how many.
+def repeated(held_out: Images, trained: Images) -> tuple[int, int]:
+    """Return how many held-out images stand in the training data, and of how many.
 
     Sets in memory are compared by their pixels, whatever files these came from; larger ones by the
     content of files of equal size, a part of the held-out ones where there are many.
@@ -72,9 +72,9 @@ def repeated(held_out: Pictures, trained: Pictures) -> tuple[int, int]:
     return sum(one in there for one in found), len(sizes)
 
 
-def _form(pictures: Pictures) -> tuple[Any, ...]:
-    return pictures.size, pictures.channels
+def _form(images: Images) -> tuple[Any, ...]:
+    return images.size, images.channels
 
 
-def _digests(pictures: Pictures, rows: Iterable[int]) -> list[bytes]:
-    return [hashlib.sha256(pictures.file_content(row)).digest() for row in rows]
+def _digests(images: Images, rows: Iterable[int]) -> list[bytes]:
+    return [hashlib.sha256(images.file_content(row)).digest() for row in rows]

@@ -1,4 +1,4 @@
-"""A first pass over pictures: their latents or tokens, kept on disk; training encodes none."""
+"""A first pass over images: their latents or tokens, kept on disk; training encodes none."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multidiff.image.data.images import Pictures
+from multidiff.image.data.images import Images
 from multidiff.image.diffusion.domains import LatentDomain
-from multidiff.image.diffusion.model import PictureDiffusion
-from multidiff.image.maskgit.domain import PictureTokens
-from multidiff.image.maskgit.model import TokenImages
+from multidiff.image.diffusion.model import ImageDiffusion
+from multidiff.image.maskgit.domain import ImageTokenDomain
+from multidiff.image.maskgit.model import MaskGIT
 from multidiff.models.weights import read_tensors, save_tensors
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import written_whole
+from multidiff.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +33,21 @@ class Shuffled(Protocol):
         ...
 
 
-# Domains with an autoencoder; ``kept`` says what of pictures a batch may have in their place.
-Encoding = LatentDomain | PictureTokens
+# Domains with an autoencoder; ``kept`` says what of images a batch may have in their place.
+Encoding = LatentDomain | ImageTokenDomain
 
 
 class LatentCache:
-    """Encodes every picture once and trains on what was kept.
+    """Encodes every image once and trains on what was kept.
 
     The Gaussian of an autoencoder's encoder is kept, not a draw from it, so training sees new
     draws in every epoch as it would without the cache; of a quantised one the tokens are. The
-    file is named after the pictures and the autoencoder's weights: when either changes, another
+    file is named after the images and the autoencoder's weights: when either changes, another
     one is made.
 
     Args:
         folder: where it is kept; in memory only where not given.
-        batch_size: pictures encoded at a time.
+        batch_size: images encoded at a time.
     """
 
     def __init__(self, folder: str | None = None, batch_size: int = 64):
@@ -59,73 +59,73 @@ class LatentCache:
         """Return a cache that keeps nothing on disk, for dry runs."""
         return cls(None, batch_size)
 
-    def __call__(self, model: PictureDiffusion | TokenImages, batches: Shuffled) -> Any:
+    def __call__(self, model: ImageDiffusion | MaskGIT, batches: Shuffled) -> Any:
         """The same batches, of what was kept.
 
         Raises:
-            InputError: if the model has no autoencoder, or the pictures are changed at each
+            InputError: if the model has no autoencoder, or the images are changed at each
                 visit.
         """
-        domain, pictures = model.domain, batches.examples
-        if not isinstance(domain, Encoding) or not isinstance(pictures, Pictures):
+        domain, images = model.domain, batches.examples
+        if not isinstance(domain, Encoding) or not isinstance(images, Images):
             raise InputError(
-                "LatentCache: keeps what a LatentDomain or PictureTokens makes of Pictures"
+                "LatentCache: keeps what a LatentDomain or ImageTokenDomain makes of Images"
             )
-        if pictures.flip:
+        if images.flip:
             raise InputError("LatentCache: what is kept cannot be flipped; set flip: false")
-        return batches.over(Kept(pictures, self._kept(domain, pictures)))
+        return batches.over(CachedLatents(images, self._kept(domain, images)))
 
-    def _kept(self, domain: Encoding, pictures: Pictures) -> dict[str, Tensor]:
-        """What is kept of every picture, from the file if there is one."""
+    def _kept(self, domain: Encoding, images: Images) -> dict[str, Tensor]:
+        """What is kept of every image, from the file if there is one."""
         if self.folder is None:
-            return self._encoded(domain, pictures)
-        path = self.folder / f"latents-{_name(domain, pictures)}.safetensors"
+            return self._encoded(domain, images)
+        path = self.folder / f"latents-{_name(domain, images)}.safetensors"
         if not path.is_file():
-            logger.warning("first pass: %d pictures encoded into %s", len(pictures), path)
-            found = self._encoded(domain, pictures)
-            with written_whole(path) as partial:
+            logger.warning("first pass: %d images encoded into %s", len(images), path)
+            found = self._encoded(domain, images)
+            with atomic_write(path) as partial:
                 save_tensors(found, partial)
         return read_tensors(path)[0]
 
     @torch.no_grad()
-    def _encoded(self, domain: Encoding, pictures: Pictures) -> dict[str, Tensor]:
+    def _encoded(self, domain: Encoding, images: Images) -> dict[str, Tensor]:
         found: list[dict[str, Tensor]] = []
-        for first in range(0, len(pictures), self.batch_size):
-            numbers = range(first, min(first + self.batch_size, len(pictures)))
-            batch = torch.stack([pictures.picture(number) for number in numbers])
+        for first in range(0, len(images), self.batch_size):
+            numbers = range(first, min(first + self.batch_size, len(images)))
+            batch = torch.stack([images.image(number) for number in numbers])
             found.append({name: value.cpu() for name, value in domain.kept(batch).items()})
         return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
 
-class Kept:
-    """Examples with what was kept where the pictures were.
+class CachedLatents:
+    """Examples with what was kept where the images were.
 
     Args:
-        pictures: whose captions and labels they keep.
-        kept: of each picture, one a row.
+        images: whose captions and labels they keep.
+        kept: of each image, one a row.
     """
 
-    def __init__(self, pictures: Pictures, kept: dict[str, Tensor]):
-        self.pictures, self.kept, self.labels = pictures, kept, pictures.labels
+    def __init__(self, images: Images, kept: dict[str, Tensor]):
+        self.images, self.kept, self.labels = images, kept, images.labels
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.training.batches.Examples`."""
-        index = self.pictures.stand_in(index)
+        index = self.images.stand_in(index)
         example = {
             **{name: value[index] for name, value in self.kept.items()},
-            "caption": self.pictures.caption_of(index, rng),
-            "name": f"{self.pictures.source.path}[{index}]",
+            "caption": self.images.caption_of(index, rng),
+            "name": f"{self.images.source.path}[{index}]",
         }
         if self.labels is not None:
             example["label"] = int(self.labels[index])
         return example
 
 
-def _name(domain: Encoding, pictures: Pictures) -> str:
-    found = hashlib.sha256(f"{pictures.fingerprint()} {domain.pad_to}".encode())
+def _name(domain: Encoding, images: Images) -> str:
+    found = hashlib.sha256(f"{images.fingerprint()} {domain.pad_to}".encode())
     for name, tensor in domain.autoencoder.state_dict().items():
         found.update(name.encode())
         found.update(tensor.detach().float().cpu().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What a source of pictures holds: where each lies, how it is called, captions and labels."""
+"""What a source of images holds: where each lies, how it is called, captions and labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from multidiff.image.data.image_files import EXTENSIONS
 from multidiff.image.data.tables import TABLE_ENDINGS, open_table, table_files
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_files, of_path
 from multidiff.utils.leftovers import is_hidden, visible_files
 from multidiff.utils.packages import needs
@@ -31,27 +31,27 @@ SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where pictures come from.
+class ImageSource:
+    """Where images come from.
 
-    In a folder, text files beside pictures, with the same stem, are their captions;
-    ``metadata.csv`` or ``metadata.jsonl`` with a column ``file_name`` tells which pictures
-    count, and its column ``text`` is their captions. Where all pictures lie in two folders or
+    In a folder, text files beside images, with the same stem, are their captions;
+    ``metadata.csv`` or ``metadata.jsonl`` with a column ``file_name`` tells which images
+    count, and its column ``text`` is their captions. Where all images lie in two folders or
     more, these, sorted, are the classes.
 
     Attributes:
-        path: a folder of pictures, or one picture; a parquet or arrow file, or a folder of
+        path: a folder of images, or one image; a parquet or arrow file, or a folder of
             them; the name of a data set of the ``datasets`` library; or ``starter:digits``,
             which comes with the package.
-        held_out_every: every so many-th picture is kept for validation; 0 keeps none.
+        held_out_every: every so many-th image is kept for validation; 0 keeps none.
         split: split of a data set, or folder of that name where all folders are splits.
-        column: column of pictures of a data set.
+        column: column of images of a data set.
         caption_column: column of captions, each a text or a list of them to draw from.
         label_column: column of labels: numbers from 0, or words.
         config: configuration of a data set, if it has several.
         names: what the labels mean, in their order, alternatives with ``|`` between; by default
             what the data set says, or the names of the class folders.
-        templates: captions of pictures that have a label and no caption, with ``{}`` for its
+        templates: captions of images that have a label and no caption, with ``{}`` for its
             name; one is drawn at each visit.
 
     Raises:
@@ -81,7 +81,7 @@ class Source:
                 ) from error
 
     def rows(self, count: int, held_out: bool) -> list[int]:
-        """Which of so many pictures are kept for validation, or are not.
+        """Which of so many images are kept for validation, or are not.
 
         Raises:
             InputError: if none are.
@@ -89,34 +89,34 @@ class Source:
         every = self.held_out_every
         if held_out and every < 1:
             raise InputError(
-                f"{self.path}: held_out_every is {every}, so no pictures are held out; "
+                f"{self.path}: held_out_every is {every}, so no images are held out; "
                 "set it, or take another source"
             )
         kept = [every > 0 and row % every == every // 2 for row in range(count)]
         rows = [row for row in range(count) if kept[row] == held_out]
         if not rows:
             raise InputError(
-                f"{self.path}: of {count} pictures none are on this side of the split; "
+                f"{self.path}: of {count} images none are on this side of the split; "
                 f"held_out_every is {every}"
             )
         return rows
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Refuse a path that is neither here nor can be a data set on the hub, or is no such file.
 
         Raises:
             InputError: if it is so.
         """
-        check_source(self.path, "pictures")
-        _check_ending(self.path, place_of(self.path))
+        check_source(self.path, "images")
+        _check_ending(self.path, resolve_path(self.path))
 
     def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of its pictures and captions, or of its data set on the hub.
+        """Return the fingerprint of its images and captions, or of its data set on the hub.
 
         Raises:
             InputError: if the source cannot be found.
         """
-        path = place_of(self.path)
+        path = resolve_path(self.path)
         if not path.exists():
             return of_dataset(_opened(self), self.path, self.config, self.split)
         if path.is_file() or table_files(path):
@@ -131,7 +131,7 @@ class Source:
         Raises:
             InputError: if it cannot be found, is empty, or lacks what is asked of it.
         """
-        path = open_source(self.path, "pictures")
+        path = open_source(self.path, "images")
         _check_ending(self.path, path)
         if path.is_dir() and not table_files(path):
             found = _from_folder(self, _split_of(self, path))
@@ -146,7 +146,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures in the order of their source.
+    """Images in the order of their source.
 
     Attributes:
         contents: paths or bytes of files, read when asked for.
@@ -163,7 +163,7 @@ class Listing:
     words: tuple[str, ...] = ()
 
 
-def _split_of(source: Source, path: Path) -> Path:
+def _split_of(source: ImageSource, path: Path) -> Path:
     folders = {one.name for one in path.iterdir() if one.is_dir() and not is_hidden(one.name)}
     if not folders or not folders <= SPLITS:
         return path
@@ -172,42 +172,42 @@ def _split_of(source: Source, path: Path) -> Path:
     return path / source.split
 
 
-def _from_folder(source: Source, folder: Path) -> Listing:
+def _from_folder(source: ImageSource, folder: Path) -> Listing:
     for name in METADATA:
         if (folder / name).is_file():
             return _from_metadata(source, folder, folder / name)
     files = sorted(visible_files(folder))
-    pictures = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    if not pictures:
-        raise InputError(f"{folder}: holds no pictures ({', '.join(EXTENSIONS)})")
+    images = [path for path in files if path.suffix.lower() in EXTENSIONS]
+    if not images:
+        raise InputError(f"{folder}: holds no images ({', '.join(EXTENSIONS)})")
     for column in (source.caption_column, source.label_column):
         if column is not None:
             raise InputError(
-                f"{folder}: pictures in a folder have no column {column!r}; "
+                f"{folder}: images in a folder have no column {column!r}; "
                 f"leave it out, or write it into {METADATA[1]} there"
             )
     texts = {path for path in files if path.suffix == ".txt"}
     captions = None
-    if any(path.with_suffix(".txt") in texts for path in pictures):
-        captions = _captions(source, [_beside(path, texts) for path in pictures])
-    labels, words = _classes(source, folder, pictures)
-    return Listing(pictures, [str(path) for path in pictures], captions, labels, words)
+    if any(path.with_suffix(".txt") in texts for path in images):
+        captions = _captions(source, [_beside(path, texts) for path in images])
+    labels, words = _classes(source, folder, images)
+    return Listing(images, [str(path) for path in images], captions, labels, words)
 
 
 def _counts(file: Path) -> bool:
-    """Whether a file of a folder of pictures is a part of it: a picture, caption or list."""
+    """Whether a file of a folder of images is a part of it: an image, caption or list."""
     return file.suffix.lower() in EXTENSIONS or file.suffix == ".txt" or file.name in METADATA
 
 
-def _beside(picture: Path, texts: set[Path]) -> str | None:
-    path = picture.with_suffix(".txt")
+def _beside(image: Path, texts: set[Path]) -> str | None:
+    path = image.with_suffix(".txt")
     if path not in texts:
         return None
     return read_text(path)
 
 
-def _classes(source: Source, folder: Path, pictures: Sequence[Path]) -> tuple[Any, Any]:
-    ways = [path.relative_to(folder).parts for path in pictures]
+def _classes(source: ImageSource, folder: Path, images: Sequence[Path]) -> tuple[Any, Any]:
+    ways = [path.relative_to(folder).parts for path in images]
     words = sorted({way[0] for way in ways})
     if any(len(way) == 1 for way in ways) or len(words) == 1:
         return None, ()
@@ -215,7 +215,7 @@ def _classes(source: Source, folder: Path, pictures: Sequence[Path]) -> tuple[An
     return _numbered(source, [number[way[0]] for way in ways], tuple(words))
 
 
-def _from_metadata(source: Source, folder: Path, path: Path) -> Listing:
+def _from_metadata(source: ImageSource, folder: Path, path: Path) -> Listing:
     rows = list(_rows(path))
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in ("file_name", source.caption_column, source.label_column):
@@ -232,7 +232,7 @@ def _from_metadata(source: Source, folder: Path, path: Path) -> Listing:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a list of pictures by column."""
+    """The rows of a list of images by column."""
     file = io.StringIO(read_text(path, MOST_LISTED_BYTES), newline="")
     lines = csv.DictReader(file) if path.suffix == ".csv" else filter(str.strip, file)
     for number in itertools.count(1):
@@ -246,7 +246,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _from_table(source: Source, path: Path) -> Listing:
+def _from_table(source: ImageSource, path: Path) -> Listing:
     with needs("datasets", "a table of images"):
         import datasets  # seconds to import
 
@@ -264,29 +264,29 @@ def _from_table(source: Source, path: Path) -> Listing:
     try:
         cells = cells.cast_column(source.column, datasets.Image(decode=False))
     except Exception as error:
-        raise InputError(f"{source.path}: column {source.column!r} holds no pictures") from error
+        raise InputError(f"{source.path}: column {source.column!r} holds no images") from error
     names = [f"{source.path}[{row}]" for row in range(len(cells))]
     return Listing(_Cells(cells, source.column, source.path), names, captions, labels, words)
 
 
 def _check_ending(name: str, path: Path) -> None:
-    """Refuse a file that is neither a picture nor a table, before it is looked for on the hub."""
+    """Refuse a file that is neither an image nor a table, before it is looked for on the hub."""
     ending = path.suffix.lower()
     if not path.is_file() or ending in EXTENSIONS or path.suffix in TABLE_ENDINGS:
         return
     if ending in ARCHIVES:
         raise InputError(f"{name}: is an archive, which is not read: unpack it and name the folder")
-    kinds = f"a picture ({', '.join(EXTENSIONS)}) or a table ({', '.join(TABLE_ENDINGS)})"
-    raise InputError(f"{name}: is no file of pictures: name a folder, {kinds}")
+    kinds = f"an image ({', '.join(EXTENSIONS)}) or a table ({', '.join(TABLE_ENDINGS)})"
+    raise InputError(f"{name}: is no file of images: name a folder, {kinds}")
 
 
-def _column(source: Source, table: Any, name: str) -> Sequence[Any]:
+def _column(source: ImageSource, table: Any, name: str) -> Sequence[Any]:
     """Return all values of a column; a damaged table shows only now that it is one."""
     with reading(source.path, f"column {name!r} cannot be read"):
         return table[name][:]
 
 
-def _opened(source: Source) -> Any:
+def _opened(source: ImageSource) -> Any:
     return open_table(source.path, source.split, source.config)
 
 
@@ -309,7 +309,7 @@ class _Cells(Sequence):
         return content if content is not None else Path(path) if path else b""
 
 
-def _captions(source: Source, values: Sequence[Any]) -> list[tuple[str, ...]]:
+def _captions(source: ImageSource, values: Sequence[Any]) -> list[tuple[str, ...]]:
     captions = []
     for value in values:
         texts = list(value) if isinstance(value, list | tuple) else [value]
@@ -319,14 +319,14 @@ def _captions(source: Source, values: Sequence[Any]) -> list[tuple[str, ...]]:
     missing = sum(not texts for texts in captions)
     if missing:
         logger.warning(
-            "%s: %d of %d pictures have no caption; theirs is empty",
+            "%s: %d of %d images have no caption; theirs is empty",
             source.path, missing, len(captions),
         )  # fmt: skip
     return captions
 
 
 def _numbered(
-    source: Source, values: Sequence[Any], words: tuple[str, ...]
+    source: ImageSource, values: Sequence[Any], words: tuple[str, ...]
 ) -> tuple[list[int] | None, tuple[str, ...]]:
     """Labels as numbers, and what they mean."""
     words = source.names or words
@@ -334,7 +334,7 @@ def _numbered(
     missing = sum(value is None for value in values)
     if missing:
         logger.warning(
-            "%s: %d of %d pictures have no label; labels are left out",
+            "%s: %d of %d images have no label; labels are left out",
             source.path, missing, len(values),
         )  # fmt: skip
         return None, ()

@@ -1,4 +1,4 @@
-"""What a picture's file says of its making, complete enough to make the picture again.
+"""What an image's file says of its making, complete enough to make the image again.
 
 Files are named by their sha256, as ``sha256sum`` prints it, so that another file of the same name
 is not taken for them.
@@ -81,7 +81,7 @@ def file_digest(path: Path) -> str:
 
 
 def source_facts(**files: Path | None) -> Facts:
-    """Return name and hash of files that a picture was made from, under their keywords."""
+    """Return name and hash of files that an image was made from, under their keywords."""
     facts: Facts = {}
     for key, path in files.items():
         if path is not None:

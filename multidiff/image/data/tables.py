@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.utils.budgets import check_tables
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 from multidiff.utils.leftovers import is_hidden
 from multidiff.utils.packages import needs
 from multidiff.utils.readers import reading
@@ -34,7 +34,7 @@ def open_table(source: str, split: str, config: str | None) -> Any:
     """
     with needs("datasets", "a table of images"):
         import datasets  # noqa: F401  # seconds to import
-    problem = "is no folder of pictures and no data set that can be loaded"
+    problem = "is no folder of images and no data set that can be loaded"
     with reading(source, problem, "check the path"):
         return _table(source, split, config)
 
@@ -42,7 +42,7 @@ def open_table(source: str, split: str, config: str | None) -> Any:
 def _table(source: str, split: str, config: str | None) -> Any:
     import datasets
 
-    path = place_of(source)
+    path = resolve_path(source)
     check_tables(path)
     if path.is_file() and path.suffix in TABLE_ENDINGS:
         kind = path.suffix.removeprefix(".")

@@ -1,4 +1,4 @@
-"""Pictures as states: their pixels, or the latents of an autoencoder with a caption's tokens."""
+"""Images as states: their pixels, or the latents of an autoencoder with a caption's tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Domain, Encoded
 from multidiff.core.random import Rng, uniform
-from multidiff.image.autoencoders.kl import Autoencoder, LatentGaussian
+from multidiff.image.autoencoders.kl import AutoencoderKL, LatentGaussian
 from multidiff.image.data.image_files import crop_to, pad_to_multiple, to_unit
 from multidiff.image.diffusion.text_encoder import TextEncoder
 from multidiff.image.tokenizers import Captioned, Tokenizer
@@ -26,8 +26,8 @@ class PixelDomain(Domain):
     Args:
         size: width and height.
         channels: 1 for grey, 3 for colour.
-        pad_to: pictures are padded with black to multiples of this for the network.
-        classes: names of the classes that pictures are drawn by; none where empty.
+        pad_to: images are padded with black to multiples of this for the network.
+        classes: names of the classes that images are drawn by; none where empty.
     """
 
     def __init__(
@@ -45,24 +45,24 @@ class PixelDomain(Domain):
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
         """Pixels, and labels where there are classes."""
         return Encoded(
-            self.to_state(to_unit(batch["picture"])), batch.get("label") if self.classes else None
+            self.to_state(to_unit(batch["image"])), batch.get("label") if self.classes else None
         )
 
     def decode(self, state: Tensor, condition: Condition = None) -> Tensor:
-        """Pictures near [-1, 1] of the domain's size."""
-        return self.to_picture(state, self.size)
+        """Images near [-1, 1] of the domain's size."""
+        return self.to_image(state, self.size)
 
     def state_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
-        """Of the states of so many pictures of a width and height."""
+        """Of the states of so many images of a width and height."""
         width, height = (length + -length % self.pad_to for length in size)
         return count, self.channels, height, width
 
-    def to_state(self, picture: Tensor) -> Tensor:
-        """Pictures in [-1, 1], padded where need be."""
-        return pad_to_multiple(picture, self.pad_to, BLACK)
+    def to_state(self, image: Tensor) -> Tensor:
+        """Images in [-1, 1], padded where need be."""
+        return pad_to_multiple(image, self.pad_to, BLACK)
 
-    def to_picture(self, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """The part of the states that is a picture of a width and height."""
+    def to_image(self, state: Tensor, size: tuple[int, int]) -> Tensor:
+        """The part of the states that is an image of a width and height."""
         return crop_to(state, *size)
 
     def condition(self, names: list[str]) -> Tensor | None:
@@ -73,10 +73,10 @@ class PixelDomain(Domain):
         """
         for name in names:
             if name and name not in self.classes:
-                told = (
+                described = (
                     f"one of {', '.join(self.classes)}" if self.classes else "this model has none"
                 )
-                raise InputError(f"no class {name!r}: {told}")
+                raise InputError(f"no class {name!r}: {described}")
         if not self.classes:
             return None
         return torch.tensor([self.classes.index(name) if name else -1 for name in names])
@@ -85,11 +85,11 @@ class PixelDomain(Domain):
         """Nothing: a class is known or it is an error."""
         return None
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """Nothing lies beside the weights."""
         return {}
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Nothing to take up."""
 
 
@@ -97,13 +97,13 @@ class LatentDomain(nn.Module, Captioned, Domain):
     """Latents of an autoencoder and a caption (Rombach et al. 2022).
 
     Args:
-        autoencoder: pictures to latents; training leaves it as it is.
+        autoencoder: images to latents; training leaves it as it is.
         text_encoder: captions' tokens to a condition; None without captions.
         tokenizer: captions to tokens.
         drop_caption: share of the captions that training empties, for guidance. The empty
             caption stands for "none", as in the published models, not zeros.
-        size: width and height of pictures where none are asked for.
-        pad_to: pictures are padded with black to multiples of this for the network.
+        size: width and height of images where none are asked for.
+        pad_to: images are padded with black to multiples of this for the network.
 
     Raises:
         ValueError: if a text encoder comes without a tokenizer or the other way round.
@@ -111,7 +111,7 @@ class LatentDomain(nn.Module, Captioned, Domain):
 
     def __init__(
         self,
-        autoencoder: Autoencoder,
+        autoencoder: AutoencoderKL,
         text_encoder: TextEncoder | None = None,
         tokenizer: Tokenizer | None = None,
         drop_caption: float = 0.1,
@@ -126,7 +126,7 @@ class LatentDomain(nn.Module, Captioned, Domain):
         self.autoencoder = autoencoder.requires_grad_(False)
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.drop_caption, self.size = drop_caption, size
-        self.channels: Literal[1, 3] = autoencoder.picture_channels
+        self.channels: Literal[1, 3] = autoencoder.image_channels
         self.multiple = autoencoder.factor if pad_to is None else 1
         self.pad_to = autoencoder.factor if pad_to is None else pad_to
         self.reads: Literal["prompt", "class", "nothing"] = "prompt" if tokenizer else "nothing"
@@ -134,31 +134,31 @@ class LatentDomain(nn.Module, Captioned, Domain):
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
         """A draw of the latents, and the captions' tokens, some of them emptied.
 
-        A batch has pictures, or the latents' ``latent_mean`` and ``latent_log_variance`` from
+        A batch has images, or the latents' ``latent_mean`` and ``latent_log_variance`` from
         a first pass over them.
         """
         with torch.no_grad():
-            clean = self.autoencoder.to_state(self._latents(batch).sample(rng))
+            x0 = self.autoencoder.to_state(self._latents(batch).sample(rng))
         if self.text_encoder is None:
-            return Encoded(clean)
-        empty = uniform((len(clean),), rng) < self.drop_caption
+            return Encoded(x0)
+        empty = uniform((len(x0),), rng) < self.drop_caption
         captions = ["" if e else c for c, e in zip(batch["caption"], empty.tolist(), strict=True)]
-        return Encoded(clean, self.condition(captions))
+        return Encoded(x0, self.condition(captions))
 
     def _latents(self, batch: Any) -> LatentGaussian:
         if "latent_mean" in batch:
             return LatentGaussian(batch["latent_mean"], batch["latent_log_variance"])
-        return self.gaussian(to_unit(batch["picture"]))
+        return self.gaussian(to_unit(batch["image"]))
 
-    def kept(self, picture: UInt8[Tensor, "batch colours height width"]) -> dict[str, Tensor]:
-        """What a first pass keeps of pictures."""
-        found = self.gaussian(to_unit(picture))
+    def kept(self, image: UInt8[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
+        """What a first pass keeps of images."""
+        found = self.gaussian(to_unit(image))
         return {"latent_mean": found.mean, "latent_log_variance": found.log_variance}
 
-    def gaussian(self, picture: Float[Tensor, "batch colours height width"]) -> LatentGaussian:
-        """The encoder's word on pictures in [-1, 1], padded first where need be."""
+    def gaussian(self, image: Float[Tensor, "batch channels height width"]) -> LatentGaussian:
+        """The encoder's word on images in [-1, 1], padded first where need be."""
         own = next(self.autoencoder.parameters())
-        padded = pad_to_multiple(picture.to(own.device, own.dtype), self.pad_to, BLACK)
+        padded = pad_to_multiple(image.to(own.device, own.dtype), self.pad_to, BLACK)
         found = self.autoencoder.encode(padded)
         return LatentGaussian(found.mean.float(), found.log_variance.float())
 
@@ -169,21 +169,21 @@ class LatentDomain(nn.Module, Captioned, Domain):
         return self.text_encoder(self.tokenizer(captions))
 
     def decode(self, state: Tensor, condition: Condition = None) -> Tensor:
-        """Pictures near [-1, 1] of the domain's size."""
-        return self.to_picture(state, self.size)
+        """Images near [-1, 1] of the domain's size."""
+        return self.to_image(state, self.size)
 
     def state_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
-        """Of the states of so many pictures of a width and height."""
+        """Of the states of so many images of a width and height."""
         factor = self.autoencoder.factor
         width, height = ((length + -length % self.pad_to) // factor for length in size)
         return count, self.autoencoder.latent_channels, height, width
 
-    def to_state(self, picture: Tensor) -> Tensor:
-        """Pictures in [-1, 1] as the latents' scaled means."""
-        return self.autoencoder.to_state(self.gaussian(picture).mean)
+    def to_state(self, image: Tensor) -> Tensor:
+        """Images in [-1, 1] as the latents' scaled means."""
+        return self.autoencoder.to_state(self.gaussian(image).mean)
 
-    def to_picture(self, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """States as pictures near [-1, 1] of a width and height."""
+    def to_image(self, state: Tensor, size: tuple[int, int]) -> Tensor:
+        """States as images near [-1, 1] of a width and height."""
         own = next(self.autoencoder.parameters())
         latent = self.autoencoder.to_latent(state).to(own.device, own.dtype)
         return crop_to(self.autoencoder.decode(latent).float(), *size)

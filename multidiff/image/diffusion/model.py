@@ -1,4 +1,4 @@
-"""Picture models: diffusion in pixels or in latents, and what people do with it."""
+"""Image models: diffusion in pixels or in latents, and what people do with it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from multidiff.core.gaussian.process import GaussianProcess
-from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.guidance import ClassifierFreeGuidance, map_condition
-from multidiff.core.projections import clip, in_turn, keep_known
-from multidiff.core.protocols import Condition, Denoiser, Projection, Solver
+from multidiff.core.projections import clip, compose, inpaint
+from multidiff.core.protocols import Condition, Denoiser, Projection, Sampler
 from multidiff.core.random import generators
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
 from multidiff.image.canvas import STRENGTH, Canvas
 from multidiff.image.data.image_files import from_unit, pad_to_multiple, to_unit
 from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
-from multidiff.image.diffusion.sampling_config import PictureWalk
+from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.diffusion.unet import UNet
 from multidiff.image.generation import (
     OnBatch,
@@ -37,32 +37,32 @@ from multidiff.models.base import DomainModel
 from multidiff.models.requests import one_each
 from multidiff.utils.errors import InputError
 
-__all__ = ["STRENGTH", "Canvas", "PictureDiffusion", "Size"]
+__all__ = ["STRENGTH", "Canvas", "ImageDiffusion", "Size"]
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Order:
-    """How the pictures of one call are made, once it is checked."""
+class _Request:
+    """How the images of one call are made, once it is checked."""
 
     size: Size
-    times: TimeGrid
-    solver: Solver
-    guidance: float
+    times: TimestepSchedule
+    sampler: Sampler
+    guidance_scale: float
     rescale: float
-    negative: str
+    negative_prompt: str
     canvas: Canvas | None
 
 
-class PictureDiffusion(DomainModel):
-    """A model of pictures.
+class ImageDiffusion(DomainModel):
+    """A model of images.
 
     Args:
-        domain: pictures as states, and captions or classes as conditions.
+        domain: images as states, and captions or classes as conditions.
         process: what the denoiser is trained on.
         denoiser: the network.
-        walk: how to sample where nobody says otherwise.
+        sampling: how to sample where nobody says otherwise.
         drop_condition: share of the classes that training leaves out, for guidance. (Captions
             are dropped by the domain.)
         subjects: a prompt for each label of the data, by which the model is measured; the
@@ -80,7 +80,7 @@ class PictureDiffusion(DomainModel):
         domain: PixelDomain | LatentDomain,
         process: GaussianProcess,
         denoiser: UNet,
-        walk: PictureWalk | None = None,
+        sampling: ImageSamplingConfig | None = None,
         drop_condition: float = 0.0,
         subjects: tuple[str, ...] = (),
     ):
@@ -88,55 +88,55 @@ class PictureDiffusion(DomainModel):
         super().__init__(domain)
         self.subjects = subjects or getattr(domain, "classes", ())
         self.process, self.denoiser = process, denoiser
-        self.walk = PictureWalk() if walk is None else walk
+        self.sampling = ImageSamplingConfig() if sampling is None else sampling
         self.drop_condition = drop_condition
-        self.walk.solver_named(None)
+        self.sampling.sampler_named(None)
 
     def task(self) -> DiffusionTask:
         """What a trainer trains."""
         return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What the weights were made for."""
-        return {"kind": "pictures", "channels": str(self.domain.channels)}
+        return {"kind": "images", "channels": str(self.domain.channels)}
 
     @torch.no_grad()
     def generate(
         self,
         prompts: str | Sequence[str],
         *,
-        negative: str = "",
+        negative_prompt: str = "",
         size: Size | None = None,
         steps: int | None = None,
-        solver: str | None = None,
-        guidance: float | None = None,
+        sampler: str | None = None,
+        guidance_scale: float | None = None,
         rescale: float | None = None,
         seed: Seed = 0,
         canvas: Canvas | None = None,
         batch_size: int = 16,
         on_step: Callable[[Step], None] | None = None,
         on_batch: OnBatch | None = None,
-    ) -> UInt8[Tensor, "count colours height width"]:
-        """Pictures, one for each prompt.
+    ) -> UInt8[Tensor, "count channels height width"]:
+        """Images, one for each prompt.
 
         Args:
             prompts: captions, or names of classes; empty texts for a model without either. One
                 text is one prompt.
-            negative: a caption to stay away from.
+            negative_prompt: a caption to stay away from.
             size: width and height; the canvas's or the model's where not given.
-            steps: of the solver, all of which are made.
-            solver: its name.
-            guidance: scale; 1 is off.
+            steps: of the sampler, all of which are made.
+            sampler: its name.
+            guidance_scale: scale; 1 is off.
             rescale: of the guidance, see
-                :class:`~multidiff.image.diffusion.sampling_config.PictureWalk`.
-            seed: of the noise: picture ``i`` has ``seed + i``, or the i-th of several; drawn from
-                the system where None. A picture depends on its own alone, whatever is made beside
+                :class:`~multidiff.image.diffusion.sampling_config.ImageSamplingConfig`.
+            seed: of the noise: image ``i`` has ``seed + i``, or the i-th of several; drawn from
+                the system where None. An image depends on its own alone, whatever is made beside
                 it.
-            canvas: a picture to begin from, or one for each prompt, and the part of it to repaint.
+            canvas: an image to begin from, or one for each prompt, and the part of it to repaint.
                 What lies outside the mask comes back to the bit.
-            batch_size: pictures at a time.
+            batch_size: images at a time.
             on_step: called after each step of each batch.
-            on_batch: called after each batch with the number of its first picture and the pictures.
+            on_batch: called after each batch with the number of its first image and the images.
 
         Raises:
             InputError: if the model cannot do what is asked.
@@ -149,33 +149,33 @@ class PictureDiffusion(DomainModel):
         if canvas is not None:
             canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
-        order = _Order(
+        request = _Request(
             size,
-            self.walk.times_from(strength or 1.0, steps, self.process.schedule.num_steps),
-            self.walk.solver_named(solver),
-            guidance_for(self.walk, self.domain.reads, guidance),
+            self.sampling.times_from(strength or 1.0, steps, self.process.schedule.num_steps),
+            self.sampling.sampler_named(sampler),
+            guidance_for(self.sampling, self.domain.reads, guidance_scale),
             self._checked_rescale(rescale),
-            negative,
+            negative_prompt,
             canvas,
         )
-        make = partial(self._made, order=order, on_step=on_step)
+        make = partial(self._made, request=request, on_step=on_step)
         return in_batches(make, prompts, seed, batch_size, on_batch)
 
     def _made(
-        self, part: Part, order: _Order, on_step: Callable[[Step], None] | None
-    ) -> UInt8[Tensor, "batch colours height width"]:
-        """One batch of pictures."""
-        canvas = None if order.canvas is None else order.canvas.rows(part.rows)
+        self, part: Part, request: _Request, on_step: Callable[[Step], None] | None
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """One batch of images."""
+        canvas = None if request.canvas is None else request.canvas.rows(part.rows)
         if canvas is not None and canvas.strength == 0:
-            return canvas.picture.expand(len(part.prompts), -1, -1, -1).clone()
-        shape = self.domain.state_shape(len(part.prompts), order.size)
+            return canvas.image.expand(len(part.prompts), -1, -1, -1).clone()
+        shape = self.domain.state_shape(len(part.prompts), request.size)
         rng = generators(part.seeds)
         state = sample(
             self.process,
-            self._guided(order, len(part.prompts)),
-            order.solver,
+            self._guided(request, len(part.prompts)),
+            request.sampler,
             shape,
-            order.times,
+            request.times,
             condition=self._condition(part.prompts),
             project=self._projection(canvas, shape),
             rng=rng,
@@ -183,25 +183,30 @@ class PictureDiffusion(DomainModel):
             device=self.device,
             on_step=on_step,
         )
-        made = from_unit(self.domain.to_picture(state, order.size)).cpu()
+        made = from_unit(self.domain.to_image(state, request.size)).cpu()
         if canvas is None or canvas.mask is None:
             return made
-        return torch.where(canvas.mask.cpu(), made, canvas.picture.cpu())
+        return torch.where(canvas.mask.cpu(), made, canvas.image.cpu())
 
     def _condition(self, prompts: list[str]) -> Condition:
         return map_condition(lambda one: one.to(self.device), self.domain.condition(prompts))
 
-    def _guided(self, order: _Order, count: int) -> Denoiser:
-        if order.guidance == 1:
+    def _guided(self, request: _Request, count: int) -> Denoiser:
+        if request.guidance_scale == 1:
             return self.denoiser
         away = None
         if self.domain.reads == "prompt":
             away = map_condition(
-                lambda one: one.expand(count, *one.shape[1:]), self._condition([order.negative])
+                lambda one: one.expand(count, *one.shape[1:]),
+                self._condition([request.negative_prompt]),
             )
         channels = self.denoiser.conv_in.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(
-            self.denoiser, order.guidance, rescale=order.rescale, negative=away, channels=channels
+            self.denoiser,
+            request.guidance_scale,
+            rescale=request.rescale,
+            negative=away,
+            channels=channels,
         )
 
     def _begun(
@@ -210,44 +215,44 @@ class PictureDiffusion(DomainModel):
         """A canvas as noisy states; nothing without one, for then the prior is drawn."""
         if canvas is None or canvas.strength == 1:
             return None
-        clean = self._state_of(canvas).expand(shape)
+        x0 = self._state_of(canvas).expand(shape)
         time = torch.full((shape[0],), canvas.strength, dtype=torch.float64)
         level = self.process.schedule.at(time).to(self.device)
-        return self.process.corrupt(clean, level, rng).noisy
+        return self.process.corrupt(x0, level, rng).xt
 
     def _state_of(self, canvas: Canvas) -> Tensor:
-        return self.domain.to_state(to_unit(canvas.picture).to(self.device)).float()
+        return self.domain.to_state(to_unit(canvas.image).to(self.device)).float()
 
     def _projection(self, canvas: Canvas | None, shape: tuple[int, ...]) -> Projection | None:
         projections = [clip()] if isinstance(self.domain, PixelDomain) else []
         if canvas is not None and canvas.mask is not None:
             free = pad_to_multiple(canvas.mask[None, None].float(), self.domain.pad_to)
             kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only where all pixels are
-            projections.append(keep_known(self._state_of(canvas), kept))
-        return in_turn(*projections) if projections else None
+            projections.append(inpaint(self._state_of(canvas), kept))
+        return compose(*projections) if projections else None
 
     def _checked_rescale(self, rescale: float | None) -> float:
-        rescale = self.walk.rescale if rescale is None else rescale
+        rescale = self.sampling.rescale if rescale is None else rescale
         if not 0 <= rescale <= 1:
             raise InputError(f"--rescale {rescale:g}: from 0 (off) to 1")
         return rescale
 
     def _checked_size(self, size: Size | None, canvas: Canvas | None) -> Size:
         if canvas is not None:
-            channels, height, width = canvas.picture.shape[1:]
+            channels, height, width = canvas.image.shape[1:]
             if channels != self.domain.channels:
                 raise InputError(
-                    f"the initial picture has {channels} channels, not {self.domain.channels}"
+                    f"the initial image has {channels} channels, not {self.domain.channels}"
                 )
             if size is not None and size != (width, height):
                 raise InputError(
-                    f"--size {size[0]}x{size[1]}: the initial picture has {width}x{height}; "
-                    "leave the size out, or resize the picture"
+                    f"--size {size[0]}x{size[1]}: the initial image has {width}x{height}; "
+                    "leave the size out, or resize the image"
                 )
             size = (width, height)
         size = self.domain.size if size is None else size
         multiple = self.domain.multiple
-        of = "" if canvas is None else " of the initial picture"
+        of = "" if canvas is None else " of the initial image"
         if min(size) < 1 or any(length % multiple for length in size):
             near = "x".join(str(max(round(n / multiple), 1) * multiple) for n in size)
             raise InputError(
@@ -265,18 +270,18 @@ def _check_fit(domain: PixelDomain | LatentDomain, denoiser: UNet) -> None:
         ValueError: if it does not.
     """
     states = domain.state_shape(1, domain.size)[1]
-    reads, predicts = denoiser.conv_in.in_channels, denoiser.conv_out.out_channels
-    if {reads, predicts} != {states}:
+    reads, prediction = denoiser.conv_in.in_channels, denoiser.conv_out.out_channels
+    if {reads, prediction} != {states}:
         raise ValueError(
-            f"a denoiser of in_channels {reads} and out_channels {predicts} for states of "
+            f"a denoiser of in_channels {reads} and out_channels {prediction} for states of "
             f"{states} channels: make them alike"
         )
     encoder = domain.text_encoder if isinstance(domain, LatentDomain) else None
-    told = None if encoder is None else encoder.width
-    if denoiser.condition_width != told:
+    described = None if encoder is None else encoder.width
+    if denoiser.condition_width != described:
         raise ValueError(
             f"a denoiser of condition_width {denoiser.condition_width} for conditions of width "
-            f"{told}: make them alike"
+            f"{described}: make them alike"
         )
     classes = len(domain.classes) if isinstance(domain, PixelDomain) else 0
     if denoiser.classes != classes:

@@ -51,7 +51,7 @@ class CrossAttention(nn.Module):
         return self.to_out[0](gathered.to(x.dtype))
 
 
-class GatedGELU(nn.Module):
+class GEGLU(nn.Module):
     """``value * gelu(gate)``, both linear in the input, with the exact gelu (Shazeer 2020)."""
 
     def __init__(self, width: int, inner: int):
@@ -70,7 +70,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         inner = 4 * width
-        self.net = nn.ModuleList([GatedGELU(width, inner), nn.Identity(), nn.Linear(inner, width)])
+        self.net = nn.ModuleList([GEGLU(width, inner), nn.Identity(), nn.Linear(inner, width)])
 
     def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """The layer's output."""
@@ -147,8 +147,8 @@ class PlaceConv(nn.Conv2d):
         super().__init__(channels, channels, 1)
 
     def forward(
-        self, x: Float[Tensor, "batch places channels"]
-    ) -> Float[Tensor, "batch places channels"]:
+        self, x: Float[Tensor, "batch length channels"]
+    ) -> Float[Tensor, "batch length channels"]:
         """The layer's output."""
         return F.linear(x, self.weight.flatten(1), self.bias)
 

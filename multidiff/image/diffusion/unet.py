@@ -27,7 +27,7 @@ Attention = Literal["none", "self", "cross"]
 
 
 class UNet(nn.Module):
-    """A denoiser of pictures or of latents.
+    """A denoiser of images or of latents.
 
     Args:
         in_channels: of the noisy state.
@@ -114,14 +114,14 @@ class UNet(nn.Module):
 
     def forward(
         self,
-        noisy: Float[Tensor, "batch channels height width"],
+        xt: Float[Tensor, "batch channels height width"],
         level: NoiseLevel,
         condition: Tensor | None = None,
     ) -> Float[Tensor, "batch out_channels height width"]:
         """The prediction.
 
         Args:
-            noisy: states at ``level``.
+            xt: states at ``level``.
             level: of the noise; its time is embedded as an index of the table, between two
                 entries where need be.
             condition: tokens ``(batch, words, condition_width)``, or class labels ``(batch,)``
@@ -129,7 +129,7 @@ class UNet(nn.Module):
         """
         words = None if self.condition_width is None else condition
         time = self._time(level, condition)
-        h = self.conv_in(noisy.contiguous(memory_format=self.layout))
+        h = self.conv_in(xt.contiguous(memory_format=self.layout))
         skips = [h]
         for block in self.down_blocks:
             for resnet, attend in block.pairs():

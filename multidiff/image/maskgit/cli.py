@@ -1,4 +1,4 @@
-"""What the command line does with a model of picture tokens."""
+"""What the command line does with a model of image tokens."""
 
 from __future__ import annotations
 
@@ -11,76 +11,84 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidiff.image.data.image_files import grid, read_picture, write_picture
+from multidiff.image.data.image_files import grid, read_image, write_image
 from multidiff.image.data.provenance import model_facts, source_facts
-from multidiff.image.maskgit.model import Draft, TokenImages
+from multidiff.image.maskgit.model import MaskGIT, TokenDraft
 from multidiff.image.outputs import (
     SAMPLES,
-    PictureWriter,
+    ImageWriter,
     checked_folder,
     checked_prompts,
     painted,
 )
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import kept_to_itself
+from multidiff.utils.files import lock_dir
 from multidiff.utils.report import OnLine, Report, progress
 
 STEPS = "steps"
 
 
 def sample(
-    model: TokenImages,
+    model: MaskGIT,
     *,
     num: int,
     prompts: Sequence[str],
     out: Path | None,
     steps: int | None = None,
-    solver: str | None = None,
-    guidance: float | None = None,
+    sampler: str | None = None,
+    guidance_scale: float | None = None,
     seed: int = 0,
     order: str | None = None,
     temperature: float | None = None,
     noise: float | None = None,
-    init: Path | None = None,
-    mask: Path | None = None,
+    init_image: Path | None = None,
+    mask_image: Path | None = None,
     show_steps: bool = False,
     on_line: OnLine | None = None,
 ) -> Report:
-    """Pictures of each prompt, a PNG each as soon as it is made, and a grid of all.
+    """Images of each prompt, a PNG each as soon as it is made, and a grid of all.
 
     Args:
         model: the model.
-        num: pictures of each prompt; picture ``i`` of each has seed ``seed + i``.
+        num: images of each prompt; image ``i`` of each has seed ``seed + i``.
         prompts: classes or captions; none for a model without either.
         out: folder.
-        steps: of the walk, from 1 to the tokens of a picture.
-        solver: the order in which masks are lifted: confidence, random, halton, remasking or
+        steps: of the walk, from 1 to the tokens of an image.
+        sampler: the order in which masks are lifted: confidence, random, halton, remasking or
             ancestral.
-        guidance: scale; 1 is off.
+        guidance_scale: scale; 1 is off.
         seed: of the draws.
-        order: another name of the solver.
+        order: another name of the sampler.
         temperature: of the tokens; 0 takes the likeliest.
         noise: of the confidence, annealed to 0.
-        init: a picture of which some is repainted.
-        mask: a picture, white there.
-        show_steps: write the canvas after each step, a row for each picture, masks in grey.
+        init_image: an image of which some is repainted.
+        mask_image: an image, white there.
+        show_steps: write the canvas after each step, a row for each image, masks in grey.
         on_line: called with each line of the report as soon as it is known.
 
     Raises:
         InputError: if an option is wrong.
     """
-    if order is not None and solver not in (None, order):
-        raise InputError(f"--order {order} and --solver {solver}: are one option; keep either")
+    if order is not None and sampler not in (None, order):
+        raise InputError(f"--order {order} and --sampler {sampler}: are one option; keep either")
     folder = checked_folder(SAMPLES if out is None else out)
-    draft = draft_of(init, mask, model.domain.channels)
+    draft = draft_of(init_image, mask_image, model.domain.channels)
     wanted = list(itertools.product(checked_prompts(model, prompts), range(seed, seed + num)))
-    how: dict[str, Any] = {"steps": steps, "solver": order or solver, "guidance": guidance}
+    how: dict[str, Any] = {
+        "steps": steps,
+        "sampler": order or sampler,
+        "guidance_scale": guidance_scale,
+    }
     how |= {"temperature": temperature, "noise": noise}
-    with kept_to_itself(folder), model_facts(model) as facts_of_model:
-        writer = PictureWriter(
+    with lock_dir(folder), model_facts(model) as facts_of_model:
+        writer = ImageWriter(
             folder,
             wanted,
-            lambda: facts_of_model() | _facts(model, how) | source_facts(init=init, mask=mask),
+            lambda: (
+                facts_of_model()
+                | _facts(model, how)
+                | source_facts(init_image=init_image, mask_image=mask_image)
+            ),
             on_line,
         )
         canvases = _watched(model, wanted, {**how, "draft": draft, "on_batch": writer.write})
@@ -90,37 +98,38 @@ def sample(
     return report
 
 
-def _write_steps(model: TokenImages, canvases: Sequence[Tensor], writer: PictureWriter) -> Path:
-    """Write the canvases after each step, a row for each picture."""
+def _write_steps(model: MaskGIT, canvases: Sequence[Tensor], writer: ImageWriter) -> Path:
+    """Write the canvases after each step, a row for each image."""
     rows = torch.stack(list(canvases), dim=1).flatten(0, 1)
-    strip = torch.cat([model.domain.pictures(some).cpu() for some in rows.split(64)])
+    strip = torch.cat([model.domain.images(some).cpu() for some in rows.split(64)])
     path = writer.free(STEPS)
-    write_picture(grid(strip, columns=len(canvases)), path, writer.facts)
+    write_image(grid(strip, columns=len(canvases)), path, writer.facts)
     writer.say(f"{path}: each canvas after each step")
     return path
 
 
-def draft_of(init: Path | None, mask: Path | None, channels: int) -> Draft | None:
+def draft_of(init_image: Path | None, mask_image: Path | None, channels: int) -> TokenDraft | None:
     """The draft that files describe; none without one.
 
     Raises:
         InputError: if one of them comes alone, or they do not fit.
     """
-    if init is None and mask is None:
+    if init_image is None and mask_image is None:
         return None
-    if init is None or mask is None:
+    if init_image is None or mask_image is None:
         raise InputError(
-            "--init and --mask go together: a picture, and one that is white where it is to be "
+            "--init-image and --mask-image go together: an image, and one that is white where "
+            "it is to be "
             "repainted"
         )
-    picture = read_picture(init, channels=channels)[None]
-    return Draft(picture, painted(mask, init, picture))
+    image = read_image(init_image, channels=channels)[None]
+    return TokenDraft(image, painted(mask_image, init_image, image))
 
 
 def _watched(
-    model: TokenImages, wanted: Sequence[tuple[str, int]], how: dict[str, Any]
+    model: MaskGIT, wanted: Sequence[tuple[str, int]], how: dict[str, Any]
 ) -> list[Tensor]:
-    """Make the pictures, and return the tokens of all after each step."""
+    """Make the images, and return the tokens of all after each step."""
     total = _steps(model, how)
     prompts, seeds = zip(*wanted, strict=True)
     seen: dict[int, list[Tensor]] = {}
@@ -135,17 +144,21 @@ def _watched(
     return [torch.cat(parts) for parts in seen.values()]
 
 
-def _steps(model: TokenImages, how: dict[str, Any]) -> int:
+def _steps(model: MaskGIT, how: dict[str, Any]) -> int:
     """How many are made, once they are checked."""
-    return min(how["steps"] or model.walk.steps, model.domain.length)
+    return min(how["steps"] or model.sampling.steps, model.domain.length)
 
 
-def _facts(model: TokenImages, how: dict[str, Any]) -> dict[str, str]:
-    """What every picture's file says about how it was made, beside model and files."""
-    walk = model.walk
-    own = walk.guidance if model.domain.reads != "nothing" else 1.0
-    usual = {"solver": walk.solver, "guidance": own, "temperature": walk.temperature}
-    usual |= {"noise": walk.noise}
+def _facts(model: MaskGIT, how: dict[str, Any]) -> dict[str, str]:
+    """What every image's file says about how it was made, beside model and files."""
+    sampling = model.sampling
+    own = sampling.guidance_scale if model.domain.reads != "nothing" else 1.0
+    usual = {
+        "sampler": sampling.sampler,
+        "guidance_scale": own,
+        "temperature": sampling.temperature,
+    }
+    usual |= {"noise": sampling.noise}
     given = {name: how[name] if how[name] is not None else value for name, value in usual.items()}
     return {
         "steps": str(_steps(model, how)),

@@ -1,4 +1,4 @@
-"""Pictures as the tokens of a quantised autoencoder, with a class or a caption."""
+"""Images as the tokens of a quantised autoencoder, with a class or a caption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Domain, Encoded
 from multidiff.core.random import Rng
-from multidiff.image.autoencoders.vq import QuantisedAutoencoder
+from multidiff.image.autoencoders.vq import VQAutoencoder
 from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple, to_unit
 from multidiff.image.diffusion.domains import BLACK
 from multidiff.image.tokenizers import Captioned, Tokenizer
@@ -20,19 +20,19 @@ Size = tuple[int, int]
 SHOWN = 20  # classes that a message names
 
 
-class PictureTokens(nn.Module, Captioned, Domain):
-    """Pictures as rows of tokens, row by row from the top (Esser et al. 2021; Chang et al. 2022).
+class ImageTokenDomain(nn.Module, Captioned, Domain):
+    """Images as rows of tokens, row by row from the top (Esser et al. 2021; Chang et al. 2022).
 
     The condition is a dict with ``source`` (batch, places): the class's number, or the tokens of
     a caption; -1 where it is left out.
 
     Args:
-        autoencoder: pictures to tokens; training leaves it as it is.
-        classes: names of the classes that pictures are drawn by; none where empty. A number
+        autoencoder: images to tokens; training leaves it as it is.
+        classes: names of the classes that images are drawn by; none where empty. A number
             stands for as many, named "0", "1" and so on.
         tokenizer: captions to tokens; None without captions.
-        size: width and height of pictures.
-        pad_to: pictures are padded with black to multiples of this; of the autoencoder's
+        size: width and height of images.
+        pad_to: images are padded with black to multiples of this; of the autoencoder's
             reduction where not given.
 
     Raises:
@@ -42,7 +42,7 @@ class PictureTokens(nn.Module, Captioned, Domain):
 
     def __init__(
         self,
-        autoencoder: QuantisedAutoencoder,
+        autoencoder: VQAutoencoder,
         classes: tuple[str, ...] | int = (),
         tokenizer: Tokenizer | None = None,
         size: Size = (256, 256),
@@ -53,7 +53,7 @@ class PictureTokens(nn.Module, Captioned, Domain):
                 raise ValueError(f"classes {classes}: a number of classes, or their names")
             classes = tuple(map(str, range(classes)))
         if classes and tokenizer is not None:
-            raise ValueError("classes and a tokenizer: pictures are drawn by either, not by both")
+            raise ValueError("classes and a tokenizer: images are drawn by either, not by both")
         factor = autoencoder.factor
         multiple = factor if pad_to is None else pad_to
         if multiple < 1 or multiple % factor:
@@ -62,7 +62,7 @@ class PictureTokens(nn.Module, Captioned, Domain):
         self.autoencoder = autoencoder.requires_grad_(False)
         self.classes, self.tokenizer = tuple(classes), tokenizer
         self.size, self.pad_to = size, multiple
-        self.channels: Literal[1, 3] = autoencoder.picture_channels
+        self.channels: Literal[1, 3] = autoencoder.image_channels
         self.reads: Literal["prompt", "class", "nothing"] = (
             "class" if classes else "nothing" if tokenizer is None else "prompt"
         )
@@ -70,26 +70,26 @@ class PictureTokens(nn.Module, Captioned, Domain):
     @property
     def codes(self) -> int:
         """How many tokens there are."""
-        return self.autoencoder.quantiser.size
+        return self.autoencoder.quantizer.size
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of tokens of a picture."""
+        """Rows and columns of tokens of an image."""
         width, height = ((n + -n % self.pad_to) // self.autoencoder.factor for n in self.size)
         return height, width
 
     @property
     def length(self) -> int:
-        """Tokens of a picture."""
+        """Tokens of an image."""
         rows, columns = self.grid
         return rows * columns
 
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
         """Tokens, and what they are drawn by.
 
-        A batch has pictures, or the ``tokens`` from a first pass over them.
+        A batch has images, or the ``tokens`` from a first pass over them.
         """
-        tokens = batch["tokens"].long() if "tokens" in batch else self.tokens(batch["picture"])
+        tokens = batch["tokens"].long() if "tokens" in batch else self.tokens(batch["image"])
         return Encoded(tokens.to(self.device), self._told(batch))
 
     @property
@@ -102,40 +102,40 @@ class PictureTokens(nn.Module, Captioned, Domain):
             return {"source": batch["label"].long()[:, None].to(self.device)}
         return self.condition(batch["caption"]) if self.reads == "prompt" else None
 
-    def kept(self, picture: UInt8[Tensor, "batch colours height width"]) -> dict[str, Tensor]:
-        """What a first pass keeps of pictures."""
-        return {"tokens": self.tokens(picture).to(torch.int32)}
+    def kept(self, image: UInt8[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
+        """What a first pass keeps of images."""
+        return {"tokens": self.tokens(image).to(torch.int32)}
 
     @torch.no_grad()
     def tokens(
-        self, picture: UInt8[Tensor, "batch colours height width"]
+        self, image: UInt8[Tensor, "batch channels height width"]
     ) -> Int[Tensor, "batch length"]:
-        """The tokens of pictures of the domain's size.
+        """The tokens of images of the domain's size.
 
         Raises:
             ValueError: if they have another size.
         """
-        height, width = picture.shape[2:]
+        height, width = image.shape[2:]
         if (width, height) != tuple(self.size):
             wanted = "x".join(map(str, self.size))
-            raise ValueError(f"pictures of {width}x{height}: this domain's have {wanted}")
+            raise ValueError(f"images of {width}x{height}: this domain's have {wanted}")
         own = next(self.autoencoder.parameters())
-        padded = pad_to_multiple(to_unit(picture.to(own.device)).to(own.dtype), self.pad_to, BLACK)
+        padded = pad_to_multiple(to_unit(image.to(own.device)).to(own.dtype), self.pad_to, BLACK)
         return self.autoencoder.encode(padded).tokens.flatten(1)
 
     def decode(
         self, state: Int[Tensor, "batch length"], condition: Condition = None
-    ) -> Float[Tensor, "batch colours height width"]:
-        """Pictures near [-1, 1] of the domain's size."""
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Images near [-1, 1] of the domain's size."""
         own = next(self.autoencoder.parameters())
         tokens = state.to(own.device).unflatten(1, self.grid)
         return crop_to(self.autoencoder.decode(self.autoencoder.lookup(tokens)).float(), *self.size)
 
     @torch.no_grad()
-    def pictures(
+    def images(
         self, tokens: Int[Tensor, "batch length"]
-    ) -> UInt8[Tensor, "batch colours height width"]:
-        """Tokens as pictures; the mask, number ``codes``, is seen as grey."""
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """Tokens as images; the mask, number ``codes``, is seen as grey."""
         hidden = tokens == self.codes
         made = self.decode(tokens.masked_fill(hidden, 0))
         rows, columns = self.grid

@@ -1,4 +1,4 @@
-"""Pictures by masked tokens: all masked at first, and a few parallel steps (Chang et al. 2022)."""
+"""Images by masked tokens: all masked at first, and a few parallel steps (Chang et al. 2022)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from multidiff.core.discrete.absorbing import MaskProcess, mask_bound
-from multidiff.core.discrete.samplers import UnmaskingSolver
+from multidiff.core.discrete.absorbing import MaskProcess, nelbo
+from multidiff.core.discrete.samplers import UnmaskingSampler
 from multidiff.core.discrete.unmasking import unmask
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.protocols import Denoiser
 from multidiff.core.random import generators
 from multidiff.core.task import DiffusionTask
-from multidiff.image.canvas import checked_mask, checked_picture
+from multidiff.image.canvas import checked_image, checked_mask
 from multidiff.image.data.image_files import pad_to_multiple
 from multidiff.image.generation import (
     OnBatch,
@@ -28,58 +28,58 @@ from multidiff.image.generation import (
     guidance_for,
     in_batches,
 )
-from multidiff.image.maskgit.domain import PictureTokens
-from multidiff.image.maskgit.sampling_config import TokenWalk
+from multidiff.image.maskgit.domain import ImageTokenDomain
+from multidiff.image.maskgit.sampling_config import MaskGITSamplingConfig
 from multidiff.models.base import DomainModel
 from multidiff.nn.token_denoiser import SourceEncoder, TokenDenoiser
 from multidiff.utils.errors import InputError
 
-# Draws of the masks for each picture whose likelihood is bounded.
+# Draws of the masks for each image whose likelihood is bounded.
 LOOKS = 32
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A picture of which some is repainted.
+class TokenDraft:
+    """An image of which some is repainted.
 
     Attributes:
-        picture: bytes ``(1, colours, height, width)``.
+        image: bytes ``(1, channels, height, width)``.
         mask: ``(height, width)``, true where it is repainted; numbers are converted as
             :func:`~multidiff.image.canvas.checked_mask` says.
 
     Raises:
-        InputError: if these are no picture and mask, or do not fit each other.
+        InputError: if these are no image and mask, or do not fit each other.
     """
 
-    picture: UInt8[Tensor, "one colours height width"]
+    image: UInt8[Tensor, "one channels height width"]
     mask: Bool[Tensor, "height width"]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "picture", checked_picture(self.picture))
-        if len(self.picture) != 1:
-            raise InputError(f"a draft of {len(self.picture)} pictures: give one, which serves all")
-        object.__setattr__(self, "mask", checked_mask(self.mask, self.picture))
+        object.__setattr__(self, "image", checked_image(self.image))
+        if len(self.image) != 1:
+            raise InputError(f"a draft of {len(self.image)} images: give one, which serves all")
+        object.__setattr__(self, "mask", checked_mask(self.mask, self.image))
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How the pictures of one call are made, once it is checked."""
+class _TokenPlan:
+    """How the images of one call are made, once it is checked."""
 
     steps: int
-    solver: UnmaskingSolver
-    guidance: float
+    sampler: UnmaskingSampler
+    guidance_scale: float
     known: Int[Tensor, "one length"] | None
-    draft: Draft | None
+    draft: TokenDraft | None
 
 
-class TokenImages(DomainModel):
-    """A model of pictures by masked diffusion of their tokens.
+class MaskGIT(DomainModel):
+    """A model of images by masked diffusion of their tokens.
 
     Args:
-        domain: pictures as tokens.
+        domain: images as tokens.
         process: what the denoiser is trained on.
         denoiser: the network.
-        walk: how to sample where nobody says otherwise.
+        sampling: how to sample where nobody says otherwise.
         drop_condition: share of the conditions that training leaves out, for guidance.
         subjects: a prompt for each label of the data, by which the model is measured; the
             classes where it has some.
@@ -88,15 +88,15 @@ class TokenImages(DomainModel):
         ValueError: if these do not fit each other.
     """
 
-    domain: PictureTokens
+    domain: ImageTokenDomain
     writes_files = True  # whether or not anybody reads the lines about them
 
     def __init__(
         self,
-        domain: PictureTokens,
+        domain: ImageTokenDomain,
         process: MaskProcess,
         denoiser: TokenDenoiser,
-        walk: TokenWalk | None = None,
+        sampling: MaskGITSamplingConfig | None = None,
         drop_condition: float = 0.0,
         subjects: tuple[str, ...] = (),
     ):
@@ -105,15 +105,15 @@ class TokenImages(DomainModel):
                 f"a codebook of {domain.codes} for a process of size {process.size} and a denoiser "
                 f"of size {denoiser.size}: make them alike"
             )
-        if denoiser.places.num_embeddings != domain.length:
+        if denoiser.positions.num_embeddings != domain.length:
             raise ValueError(
-                f"a denoiser of length {denoiser.places.num_embeddings} for pictures of "
+                f"a denoiser of length {denoiser.positions.num_embeddings} for images of "
                 f"{domain.length} tokens ({domain.grid[0]} rows): make them alike"
             )
         _check_reader(domain, denoiser.source)
         super().__init__(domain)
         self.process, self.denoiser = process, denoiser
-        self.walk = TokenWalk() if walk is None else walk
+        self.sampling = MaskGITSamplingConfig() if sampling is None else sampling
         self.drop_condition = drop_condition
         self.subjects = subjects or domain.classes
 
@@ -121,9 +121,9 @@ class TokenImages(DomainModel):
         """What a trainer trains."""
         return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What the weights were made for."""
-        return {"kind": "picture tokens", "codes": str(self.domain.codes)}
+        return {"kind": "image tokens", "codes": str(self.domain.codes)}
 
     @torch.no_grad()
     def generate(
@@ -131,44 +131,44 @@ class TokenImages(DomainModel):
         prompts: str | Sequence[str],
         *,
         steps: int | None = None,
-        solver: str | None = None,
-        guidance: float | None = None,
+        sampler: str | None = None,
+        guidance_scale: float | None = None,
         temperature: float | None = None,
         noise: float | None = None,
         seed: Seed = 0,
-        draft: Draft | None = None,
+        draft: TokenDraft | None = None,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,
         on_batch: OnBatch | None = None,
-    ) -> UInt8[Tensor, "count colours height width"]:
-        """Pictures, one for each prompt.
+    ) -> UInt8[Tensor, "count channels height width"]:
+        """Images, one for each prompt.
 
         Args:
             prompts: classes or captions; empty texts for a model without either. One text is
                 one prompt.
             steps: of the walk.
-            solver: the order, one of confidence, random, halton, remasking and ancestral.
-            guidance: scale; 1 is off.
+            sampler: the order, one of confidence, random, halton, remasking and ancestral.
+            guidance_scale: scale; 1 is off.
             temperature: of the tokens; 0 takes the likeliest.
             noise: of the confidence; see
-                :class:`~multidiff.image.maskgit.sampling_config.TokenWalk`.
-            seed: of the draws: picture ``i`` has ``seed + i``, or the i-th of several; drawn from
-                the system where None. A picture depends on its own alone, whatever is made beside
+                :class:`~multidiff.image.maskgit.sampling_config.MaskGITSamplingConfig`.
+            seed: of the draws: image ``i`` has ``seed + i``, or the i-th of several; drawn from
+                the system where None. An image depends on its own alone, whatever is made beside
                 it.
-            draft: a picture of which some is repainted. What lies outside the mask comes
+            draft: an image of which some is repainted. What lies outside the mask comes
                 back to the bit, and the tokens that lie there whole are known.
-            batch_size: pictures at a time.
+            batch_size: images at a time.
             on_step: called with the steps done and the tokens after each step of each batch.
-            on_batch: called after each batch with the number of its first picture and the pictures.
+            on_batch: called after each batch with the number of its first image and the images.
 
         Raises:
             InputError: if the model cannot do what is asked.
         """
         check_precision(self)
-        plan = _Plan(
-            self.walk.token_steps(steps, self.domain.length),
-            self.walk.token_solver(solver, temperature, noise, self.domain.grid),
-            guidance_for(self.walk, self.domain.reads, guidance),
+        plan = _TokenPlan(
+            self.sampling.token_steps(steps, self.domain.length),
+            self.sampling.token_sampler(sampler, temperature, noise, self.domain.grid),
+            guidance_for(self.sampling, self.domain.reads, guidance_scale),
             None if draft is None else self.known(draft),
             draft,
         )
@@ -176,17 +176,17 @@ class TokenImages(DomainModel):
         return in_batches(make, prompts, seed, batch_size, on_batch)
 
     def _made(
-        self, part: Part, plan: _Plan, on_step: Callable[[int, Tensor], None] | None
-    ) -> UInt8[Tensor, "batch colours height width"]:
-        """One batch of pictures."""
+        self, part: Part, plan: _TokenPlan, on_step: Callable[[int, Tensor], None] | None
+    ) -> UInt8[Tensor, "batch channels height width"]:
+        """One batch of images."""
         shape = (len(part.prompts), self.domain.length)
         denoiser: Denoiser = self.denoiser
-        if plan.guidance != 1 and any(part.prompts):
-            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance)
+        if plan.guidance_scale != 1 and any(part.prompts):
+            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance_scale)
         tokens = unmask(
             self.process,
             denoiser,
-            plan.solver,
+            plan.sampler,
             shape,
             plan.steps,
             condition=self.domain.condition(part.prompts),
@@ -195,59 +195,59 @@ class TokenImages(DomainModel):
             device=self.device,
             on_step=on_step,
         )
-        made = self.domain.pictures(tokens).cpu()
+        made = self.domain.images(tokens).cpu()
         if plan.draft is None:
             return made
-        return torch.where(plan.draft.mask.cpu(), made, plan.draft.picture.cpu())
+        return torch.where(plan.draft.mask.cpu(), made, plan.draft.image.cpu())
 
-    def known(self, draft: Draft) -> Int[Tensor, "one length"]:
+    def known(self, draft: TokenDraft) -> Int[Tensor, "one length"]:
         """The tokens of a draft, the mask's number where any of a token's pixels is painted.
 
         Raises:
-            InputError: if the picture is not of the model's kind.
+            InputError: if the image is not of the model's kind.
         """
-        channels, height, width = draft.picture.shape[1:]
+        channels, height, width = draft.image.shape[1:]
         if (width, height) != tuple(self.domain.size) or channels != self.domain.channels:
             wanted = "x".join(map(str, self.domain.size))
             raise InputError(
-                f"a picture of {width}x{height} with {channels} channels: this model paints "
+                f"an image of {width}x{height} with {channels} channels: this model paints "
                 f"{wanted} with {self.domain.channels}; resize it"
             )
         painted = pad_to_multiple(draft.mask[None, None].float(), self.domain.pad_to)
         cells = nn.functional.max_pool2d(painted, self.domain.autoencoder.factor)
-        tokens = self.domain.tokens(draft.picture)
+        tokens = self.domain.tokens(draft.image)
         return tokens.masked_fill(cells.flatten(1).to(tokens.device) > 0, self.process.size)
 
     @torch.no_grad()
     def nats_per_token(
         self,
-        picture: UInt8[Tensor, "batch colours height width"],
+        image: UInt8[Tensor, "batch channels height width"],
         prompts: Sequence[str],
         *,
         seed: int = 0,
         looks: int = LOOKS,
     ) -> Float[Tensor, " batch"]:
-        """What each token of pictures costs at most, in nats, told their prompts.
+        """What each token of images costs at most, in nats, told their prompts.
 
         Args:
-            picture: of the domain's size.
+            image: of the domain's size.
             prompts: one for each, empty where nothing is told.
-            seed: of the masks: picture ``i`` has ``seed + i``.
-            looks: evaluations for each picture.
+            seed: of the masks: image ``i`` has ``seed + i``.
+            looks: evaluations for each image.
         """
-        bound: Any = mask_bound(
+        bound: Any = nelbo(
             self.process,
             self.denoiser,
-            self.domain.tokens(picture),
+            self.domain.tokens(image),
             self.domain.condition(list(prompts)),
             num_times=looks,
-            rng=generators([seed + row for row in range(len(picture))]),
+            rng=generators([seed + row for row in range(len(image))]),
         )
         return bound.per_token
 
 
-def _check_reader(domain: PictureTokens, reader: SourceEncoder | None) -> None:
-    """See whether a network reads what pictures are drawn by.
+def _check_reader(domain: ImageTokenDomain, reader: SourceEncoder | None) -> None:
+    """See whether a network reads what images are drawn by.
 
     Raises:
         ValueError: if it does not.

@@ -1,4 +1,4 @@
-"""How a model of picture tokens walks from masks to a picture, where nobody says otherwise."""
+"""How a model of image tokens walks from masks to an image, where nobody says otherwise."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multidiff.core.discrete.samplers import (
-    Ancestral,
-    Confidence,
-    GivenOrder,
-    RandomOrder,
-    Remasking,
+    AncestralSampler,
+    FixedOrderSampler,
+    MaskGITSampler,
+    MaskPredictSampler,
+    RandomOrderSampler,
     TokenDraw,
-    UnmaskingSolver,
+    UnmaskingSampler,
 )
-from multidiff.models.sampling_config import Walk, named, token_temperature
+from multidiff.models.sampling_config import SamplingConfig, named, token_temperature
 from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 Grid = tuple[int, int]
 # What the name of an order stands for: from draw, noise of the confidence and grid.
-ORDERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSolver]] = {
-    "confidence": lambda draw, noise, grid: Confidence(noise=noise, draw=draw),
-    "random": lambda draw, noise, grid: RandomOrder(draw=draw),
-    "halton": lambda draw, noise, grid: GivenOrder(halton_order(*grid), draw=draw),
-    "remasking": lambda draw, noise, grid: Remasking(pace="schedule", draw=draw),
-    "ancestral": lambda draw, noise, grid: Ancestral(draw=draw),
+ORDERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSampler]] = {
+    "confidence": lambda draw, noise, grid: MaskGITSampler(noise=noise, draw=draw),
+    "random": lambda draw, noise, grid: RandomOrderSampler(draw=draw),
+    "halton": lambda draw, noise, grid: FixedOrderSampler(halton_order(*grid), draw=draw),
+    "remasking": lambda draw, noise, grid: MaskPredictSampler(pace="schedule", draw=draw),
+    "ancestral": lambda draw, noise, grid: AncestralSampler(draw=draw),
 }
 
 
 @dataclass(frozen=True)
-class TokenWalk(Walk):
+class MaskGITSamplingConfig(SamplingConfig):
     """The walk's defaults.
 
     Attributes:
         steps: of the walk.
         grid: unused: its times are even.
-        solver: the order in which masks are lifted: one of confidence (MaskGIT), random, halton
-            (Besnier et al. 2025: every few of the first cover the picture), remasking
+        sampler: the order in which masks are lifted: one of confidence (MaskGIT), random, halton
+            (Besnier et al. 2025: every few of the first cover the image), remasking
             (Mask-Predict) and ancestral.
-        guidance: see :class:`~multidiff.models.sampling_config.Walk`.
+        guidance_scale: see :class:`~multidiff.models.sampling_config.SamplingConfig`.
         temperature: of the tokens; 0 takes the likeliest.
         noise: Gumbel noise on the confidence, annealed to 0; 4.5 in MaskGIT. With none the
-            easiest tokens come first, and pictures lose variety.
+            easiest tokens come first, and images lose variety.
     """
 
     steps: int = 8
-    solver: str = "confidence"
+    sampler: str = "confidence"
     temperature: float = 1.0
     noise: float = 4.5
 
@@ -62,14 +62,14 @@ class TokenWalk(Walk):
         count = self.count(steps, None)
         if count > tokens:
             logger.warning(
-                "--steps %d: a picture has %d tokens, so %d steps are made", count, tokens, tokens
+                "--steps %d: an image has %d tokens, so %d steps are made", count, tokens, tokens
             )
         return min(count, tokens)
 
-    def token_solver(
+    def token_sampler(
         self, name: str | None, temperature: float | None, noise: float | None, grid: Grid
-    ) -> UnmaskingSolver:
-        """A solver; each of these the default where None.
+    ) -> UnmaskingSampler:
+        """A sampler; each of these the default where None.
 
         Args:
             name: of the order.
@@ -80,7 +80,7 @@ class TokenWalk(Walk):
         Raises:
             InputError: if there is none of that name, or tokens cannot be drawn so.
         """
-        order = named(ORDERS, self.solver if name is None else name, "order")
+        order = named(ORDERS, self.sampler if name is None else name, "order")
         draw = TokenDraw(
             token_temperature(self.temperature if temperature is None else temperature)
         )
@@ -94,7 +94,7 @@ def halton_order(rows: int, columns: int) -> list[int]:
     """The cells of a grid in the order in which a Halton sequence first meets them.
 
     The sequence of bases 2 (down) and 3 (across) spreads any number of its first points evenly
-    over the picture (Halton 1964; Besnier et al. 2025, section 4).
+    over the image (Halton 1964; Besnier et al. 2025, section 4).
 
     Args:
         rows: of the grid.
@@ -114,9 +114,9 @@ def halton_order(rows: int, columns: int) -> list[int]:
 
 def _radical(number: int, base: int) -> float:
     """The digits of a number in a base, mirrored at the point."""
-    value, share = 0.0, 1.0
+    value, ratio = 0.0, 1.0
     while number:
         number, digit = divmod(number, base)
-        share /= base
-        value += digit * share
+        ratio /= base
+        value += digit * ratio
     return value

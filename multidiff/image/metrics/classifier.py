@@ -1,7 +1,7 @@
-"""A small classifier of pictures, whose last hidden layer is a space to compare them in.
+"""A small classifier of images, whose last hidden layer is a space to compare them in.
 
 What Inception is to photographs (Heusel et al. 2017), a network like this is to small
-pictures of one kind: the Frechet distance on its features is what we call feature distance.
+images of one kind: the Frechet distance on its features is what we call feature distance.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from multidiff.utils.errors import InputError
 GROUP = 8
 
 
-class PictureClassifier(nn.Module):
+class ImageClassifier(nn.Module):
     """Residual convolutions at a half, a quarter ... of the size, their mean, a linear layer.
 
-    Normalised by groups of channels, so a picture's features depend on no other picture.
+    Normalised by groups of channels, so an image's features depend on no other image.
 
     Args:
         channels: 1 for grey, 3 for colour.
-        size: width and height of the pictures.
+        size: width and height of the images.
         classes: how many there are.
         widths: channels at each size, multiples of 8; the last is the number of features.
         dropout: share of the features left out in training.
-        shift_pixels: training moves pictures at most so far along both axes,
+        shift_pixels: training moves images at most so far along both axes,
         turn_degrees: and turns them at most so far to either side.
 
     Raises:
@@ -69,83 +69,83 @@ class PictureClassifier(nn.Module):
         self.last = nn.Linear(widths[-1], classes)
 
     def features(
-        self, picture: Float[Tensor, "batch channels height width"]
+        self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch features"]:
         """What the last layer reads.
 
         Args:
-            picture: from -1 to 1.
+            image: from -1 to 1.
 
         Raises:
-            InputError: if the pictures have another size or other channels than ours.
+            InputError: if the images have another size or other channels than ours.
         """
         width, height = self.size
-        if picture.shape[1:] != (self.channels, height, width):
-            found, ours = _shape(*picture.shape[1:]), _shape(self.channels, height, width)
-            raise InputError(f"pictures of {found}: the classifier reads {ours}; resize them")
-        return self.stages(picture).mean(dim=(2, 3))
+        if image.shape[1:] != (self.channels, height, width):
+            found, ours = _shape(*image.shape[1:]), _shape(self.channels, height, width)
+            raise InputError(f"images of {found}: the classifier reads {ours}; resize them")
+        return self.stages(image).mean(dim=(2, 3))
 
     def forward(
-        self, picture: Float[Tensor, "batch channels height width"]
+        self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """The logits of the classes of pictures from -1 to 1."""
-        return self.last(self.dropout(self.features(picture)))
+        """The logits of the classes of images from -1 to 1."""
+        return self.last(self.dropout(self.features(image)))
 
     @torch.no_grad()
     def describe(
-        self, picture: UInt8[Tensor, "batch channels height width"]
+        self, image: UInt8[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch features"]:
-        """The features of pictures in bytes, on the CPU; see ``sets``."""
-        return self.features(to_unit(picture.to(self.last.weight.device))).float().cpu()
+        """The features of images in bytes, on the CPU; see ``sets``."""
+        return self.features(to_unit(image.to(self.last.weight.device))).float().cpu()
 
     # ------------------------------------------------------------- what a model offers
 
-    def task(self) -> PictureClassifier:
+    def task(self) -> ImageClassifier:
         """What a trainer trains."""
         return self
 
     def losses(self, batch: dict[str, Any], rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Cross-entropy in nats; in training of pictures moved and turned at random.
+        """Cross-entropy in nats; in training of images moved and turned at random.
 
         Args:
-            batch: ``picture`` in bytes and ``label``.
-            rng: of shifts and turns, one for each picture or one for all.
+            batch: ``image`` in bytes and ``label``.
+            rng: of shifts and turns, one for each image or one for all.
 
         Raises:
             InputError: if there are no labels, or some are of no class of ours.
         """
         label = self._labels(batch)
-        picture = to_unit(batch["picture"])
+        image = to_unit(batch["image"])
         if self.training:
-            draw = (2 * uniform((len(picture), 3), rng) - 1).to(picture)
+            draw = (2 * uniform((len(image), 3), rng) - 1).to(image)
             turn = draw[:, 2] * math.radians(self.turn_degrees)
-            picture = moved(picture, draw[:, :2] * self.shift_pixels, turn)
-        return {"cross_entropy": F.cross_entropy(self(picture).float(), label, reduction="none")}
+            image = moved(image, draw[:, :2] * self.shift_pixels, turn)
+        return {"cross_entropy": F.cross_entropy(self(image).float(), label, reduction="none")}
 
     def _labels(self, batch: dict[str, Any]) -> Tensor:
         if "label" not in batch:
-            raise InputError("the pictures have no labels to learn: name their column or file")
+            raise InputError("the images have no labels to learn: name their column or file")
         label = batch["label"]
         beyond = ((label < 0) | (label >= self.classes)).nonzero().flatten().tolist()
         if beyond:
-            name = batch["name"][beyond[0]] if "name" in batch else "a picture"
+            name = batch["name"][beyond[0]] if "name" in batch else "an image"
             raise InputError(
                 f"{name}: has label {int(label[beyond[0]])}, but the classifier has "
                 f"{self.classes} classes, from 0; give it more, or mend the label"
             )
         return label
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What the weights were made for."""
         width, height = self.size
         size = _shape(self.channels, height, width)
-        return {"kind": "classifier", "classes": str(self.classes), "pictures": size}
+        return {"kind": "classifier", "classes": str(self.classes), "images": size}
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """None that must lie beside the weights."""
         return {}
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Nothing to take up."""
 
 
@@ -172,18 +172,18 @@ class Residual(nn.Module):
 
 
 def moved(
-    picture: Float[Tensor, "batch channels height width"],
+    image: Float[Tensor, "batch channels height width"],
     shift: Float[Tensor, "batch 2"],
     turn: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels height width"]:
-    """Pictures turned about their middle, then shifted; their edge goes on beyond it.
+    """Images turned about their middle, then shifted; their edge goes on beyond it.
 
     Args:
-        picture: any levels; those between pixels are bilinear.
+        image: any levels; those between pixels are bilinear.
         shift: pixels to the right and down.
         turn: radians, clockwise as seen.
     """
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     cos, sin = turn.cos(), turn.sin()
     right, down = 2 * shift[:, 0] / width, 2 * shift[:, 1] / height
     # The grid says where each pixel comes from: the way back, in halves of the sides.
@@ -192,8 +192,8 @@ def moved(
         torch.stack([cos, across, -(cos * right + across * down)], dim=1),
         torch.stack([-along, cos, along * right - cos * down], dim=1),
     ]
-    places = F.affine_grid(torch.stack(rows, dim=1), list(picture.shape), align_corners=False)
-    return F.grid_sample(picture, places, padding_mode="border", align_corners=False)
+    positions = F.affine_grid(torch.stack(rows, dim=1), list(image.shape), align_corners=False)
+    return F.grid_sample(image, positions, padding_mode="border", align_corners=False)
 
 
 def _shape(channels: int, height: int, width: int) -> str:

@@ -1,4 +1,4 @@
-"""How good a classifier is, and how far apart two sets of pictures are on its features."""
+"""How good a classifier is, and how far apart two sets of images are on its features."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from multidiff.core.random import mixed_seed
 from multidiff.image.data.image_files import to_unit
-from multidiff.image.data.images import Pictures, Source
-from multidiff.image.metrics.classifier import PictureClassifier
+from multidiff.image.data.images import Images, ImageSource
+from multidiff.image.metrics.classifier import ImageClassifier
 from multidiff.image.metrics.sets import (
     FeatureStatistics,
     accuracy,
@@ -32,10 +32,10 @@ AT_ONCE = 250
 
 @dataclass(frozen=True)
 class SetDistance:
-    """How far made pictures are from real ones, as sets.
+    """How far made images are from real ones, as sets.
 
     Attributes:
-        real_count: real pictures.
+        real_count: real images.
         made_count: made ones.
         frechet: distance of their Gaussians, squared as it is printed everywhere.
         kernel: the mean of KID's subsets,
@@ -55,7 +55,7 @@ class SetDistance:
     def lines(self) -> list[str]:
         """It as text."""
         return [
-            f"{self.made_count} pictures against {self.real_count} real ones: "
+            f"{self.made_count} images against {self.real_count} real ones: "
             f"feature distance {self.frechet:.4f}, "
             f"kernel distance {self.kernel:.5f} (+- {self.kernel_spread:.5f}), "
             f"precision {self.precision:.3f}, recall {self.recall:.3f}"
@@ -72,7 +72,7 @@ def compare_sets(
     """All distances of two sets of features.
 
     Args:
-        real: features of real pictures,
+        real: features of real images,
         made: and of made ones, of the same network.
         seed: draws the subsets of the kernel distance.
     """
@@ -90,49 +90,49 @@ def compare_sets(
 
 
 def measure(
-    model: PictureClassifier,
+    model: ImageClassifier,
     data: str | None,
     folder: Path,
     *,
     steps: int | None = None,
-    solver: str | None = None,
+    sampler: str | None = None,
     seed: int = 0,
     against: str | None = None,
     most: int = 0,
     split: str = "train",
     label_column: str | None = None,
 ) -> Report:
-    """Accuracy on labelled pictures; with a second set, how far that is from the first.
+    """Accuracy on labelled images; with a second set, how far that is from the first.
 
     Args:
         model: the classifier.
-        data: a source of pictures, real ones where there are two.
+        data: a source of images, real ones where there are two.
         folder: of the model; nothing in it is needed.
         steps: no classifier takes any.
-        solver: nor this.
-        seed: of the choice of pictures.
-        against: a source of pictures to compare with the first; these need no labels.
-        most: take so many pictures of a source by chance; 0 takes all.
+        sampler: nor this.
+        seed: of the choice of images.
+        against: a source of images to compare with the first; these need no labels.
+        most: take so many images of a source by chance; 0 takes all.
         split: of both sources, where they have several.
         label_column: labels of a data set; ``label`` where there is one.
 
     Raises:
-        InputError: if there are no pictures, or nothing to measure them by.
+        InputError: if there are no images, or nothing to measure them by.
     """
-    if steps is not None or solver is not None:
-        raise InputError("--steps, --solver: a classifier takes no steps; leave them out")
+    if steps is not None or sampler is not None:
+        raise InputError("--steps, --sampler: a classifier takes no steps; leave them out")
     if data is None:
-        raise InputError("DATA: name a folder, file or data set of labelled pictures")
+        raise InputError("DATA: name a folder, file or data set of labelled images")
     first = labelled(data, model.size, model.channels, split, label_column)
     chosen = _chosen(len(first), most, seed)
     lines: list[str] = []
     facts: dict[str, Any] = {"count": len(chosen)}
     if first.labels is not None:
-        share = _accuracy_on(model, first, chosen)
-        lines.append(f"{len(chosen)} pictures: accuracy {100 * share:.2f} %")
-        facts["accuracy"] = round(share, 6)
+        ratio = _accuracy_on(model, first, chosen)
+        lines.append(f"{len(chosen)} images: accuracy {100 * ratio:.2f} %")
+        facts["accuracy"] = round(ratio, 6)
     elif against is None:
-        raise InputError(f"{data}: has no labels; --label-column, or --against other pictures")
+        raise InputError(f"{data}: has no labels; --label-column, or --against other images")
     if against is not None:
         other = labelled(against, model.size, model.channels, split, label_column)
         real = describe_all(batches_of(first, chosen), model.describe)
@@ -144,11 +144,11 @@ def measure(
 
 
 def batches_of(
-    pictures: Pictures, chosen: list[int]
+    images: Images, chosen: list[int]
 ) -> Iterator[UInt8[Tensor, "batch channels height width"]]:
-    """Some of the pictures as bytes, a few hundred at a time."""
+    """Some of the images as bytes, a few hundred at a time."""
     for first in range(0, len(chosen), AT_ONCE):
-        yield torch.stack([pictures.picture(i) for i in chosen[first : first + AT_ONCE]])
+        yield torch.stack([images.image(i) for i in chosen[first : first + AT_ONCE]])
 
 
 def _chosen(count: int, most: int, seed: int) -> list[int]:
@@ -165,8 +165,8 @@ def labelled(
     split: str,
     label_column: str | None = None,
     caption_column: str | None = None,
-) -> Pictures:
-    """The pictures of a source, with labels if it has them.
+) -> Images:
+    """The images of a source, with labels if it has them.
 
     Args:
         path: of the source.
@@ -179,15 +179,17 @@ def labelled(
     if label_column is None:
         with suppress(InputError):
             return labelled(path, size, channels, split, "label", caption_column)
-    source = Source(path, split=split, label_column=label_column, caption_column=caption_column)
-    return Pictures(source, size, channels)
+    source = ImageSource(
+        path, split=split, label_column=label_column, caption_column=caption_column
+    )
+    return Images(source, size, channels)
 
 
-def _accuracy_on(model: PictureClassifier, pictures: Pictures, chosen: list[int]) -> float:
-    labels = pictures.labels
+def _accuracy_on(model: ImageClassifier, images: Images, chosen: list[int]) -> float:
+    labels = images.labels
     assert labels is not None
     right = 0.0
-    for number, batch in enumerate(batches_of(pictures, chosen)):
+    for number, batch in enumerate(batches_of(images, chosen)):
         some = chosen[number * AT_ONCE : (number + 1) * AT_ONCE]
         with torch.no_grad():
             logits = model(to_unit(batch.to(model.last.weight.device))).cpu()

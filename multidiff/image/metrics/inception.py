@@ -21,7 +21,7 @@ def inception_features(weights: Path, device: str | torch.device = "cpu") -> Des
     """The 2048 features of FID and KID (Heusel et al. 2017, Binkowski et al. 2018).
 
     The network and its way of resizing are those of the package torch-fidelity, which equal
-    the original in TensorFlow; grey pictures get three equal channels.
+    the original in TensorFlow; grey images get three equal channels.
 
     Args:
         weights: ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity's releases, or
@@ -35,8 +35,8 @@ def inception_features(weights: Path, device: str | torch.device = "cpu") -> Des
     network = _network_with(state, Path(weights)).to(device)
 
     @torch.no_grad()
-    def describe(picture: Tensor) -> Tensor:
-        return network(picture.expand(-1, 3, -1, -1).to(device))[0].float().cpu()
+    def describe(image: Tensor) -> Tensor:
+        return network(image.expand(-1, 3, -1, -1).to(device))[0].float().cpu()
 
     return describe
 

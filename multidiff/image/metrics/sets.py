@@ -1,9 +1,9 @@
-"""How near made pictures are to real ones, as sets and one by one.
+"""How near made images are to real ones, as sets and one by one.
 
 Sets are compared by features: of a small classifier of our own
-(:class:`~multidiff.image.metrics.classifier.PictureClassifier`), or of Inception for the FID and
+(:class:`~multidiff.image.metrics.classifier.ImageClassifier`), or of Inception for the FID and
 KID that papers print (:mod:`multidiff.image.metrics.inception`). A Frechet distance falls as the
-sets grow, even of real pictures from real ones, so it is told with the number of pictures.
+sets grow, even of real images from real ones, so it is told with the number of images.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor
 
 from multidiff.core.devices import in_float64
 
-# Pictures in bytes to their features, a row each, on the CPU.
+# Images in bytes to their features, a row each, on the CPU.
 Describe = Callable[[UInt8[Tensor, "batch channels height width"]], Float[Tensor, "batch features"]]
 
 BLOCK = 1024
 
 
 def describe_all(batches: Iterable[Tensor], describe: Describe) -> Float[Tensor, "count features"]:
-    """The features of all pictures of some batches of bytes.
+    """The features of all images of some batches of bytes.
 
     Raises:
         ValueError: if there are no batches.
     """
     rows = [describe(batch) for batch in batches]
     if not rows:
-        raise ValueError("no pictures to describe")
+        raise ValueError("no images to describe")
     return torch.cat(rows)
 
 
@@ -46,7 +46,7 @@ class FeatureStatistics:
     Attributes:
         mean: of the features.
         covariance: without bias, divided by ``count - 1``.
-        count: how many pictures it is of.
+        count: how many images it is of.
     """
 
     mean: Float[Tensor, " features"]
@@ -87,10 +87,10 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
 
     The trace of the root of a product that is not symmetric equals that of the symmetric
     ``A^(1/2) B A^(1/2)``, whose eigenvalues are real and at least 0, so no complex root has to
-    be cut, even where there are fewer pictures than features.
+    be cut, even where there are fewer images than features.
 
     Raises:
-        ValueError: if a set has fewer than two pictures: its covariance is not known.
+        ValueError: if a set has fewer than two images: its covariance is not known.
     """
     if min(one.count, other.count) < 2:
         raise ValueError(f"sets of {one.count} and {other.count}: a covariance takes at least 2")
@@ -125,18 +125,18 @@ def kernel_distance(
         real: features of one set,
         made: and of the other.
         subsets: how many are drawn.
-        subset_size: pictures of each set in a subset; all of the smaller set at most.
+        subset_size: images of each set in a subset; all of the smaller set at most.
         rng: draws them; with seed 0 where not given.
 
     Returns:
         Mean and standard deviation over the subsets, the latter with division by ``subsets``.
 
     Raises:
-        ValueError: if a subset would have fewer than two pictures, or there are none.
+        ValueError: if a subset would have fewer than two images, or there are none.
     """
     size = min(subset_size, len(real), len(made))
     if size < 2 or subsets < 1:
-        raise ValueError(f"{subsets} subsets of {size} pictures: at least 1 of 2 is needed")
+        raise ValueError(f"{subsets} subsets of {size} images: at least 1 of 2 is needed")
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     values = torch.stack([
         _discrepancy(_drawn(real, size, rng), _drawn(made, size, rng)) for _ in range(subsets)
@@ -166,20 +166,20 @@ def precision_recall(
     made: Float[Tensor, "others features"],
     neighbours: int = 3,
 ) -> tuple[float, float]:
-    """How many made pictures lie among real ones, and real ones among made ones.
+    """How many made images lie among real ones, and real ones among made ones.
 
     A set's manifold is all that lies as near to one of its members as that member's k-th
     neighbour in the set (Kynkaanniemi et al. 2019, eq. 1 and 2).
 
     Raises:
-        ValueError: if a set has no more pictures than neighbours.
+        ValueError: if a set has no more images than neighbours.
     """
     if not 1 <= neighbours < min(len(real), len(made)):
         raise ValueError(f"{neighbours} neighbours in sets of {len(real)} and {len(made)}")
-    return _share_within(made, real, neighbours), _share_within(real, made, neighbours)
+    return _ratio_within(made, real, neighbours), _ratio_within(real, made, neighbours)
 
 
-def _share_within(asked: Tensor, members: Tensor, neighbours: int) -> float:
+def _ratio_within(asked: Tensor, members: Tensor, neighbours: int) -> float:
     """The share of the asked that lie on the manifold of the members."""
     asked, members = in_float64(asked), in_float64(members)
     # Each is its own nearest neighbour, at distance 0.
@@ -195,7 +195,7 @@ def _share_within(asked: Tensor, members: Tensor, neighbours: int) -> float:
 
 
 def accuracy(logits: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"]) -> float:
-    """The share of the pictures whose likeliest class is theirs."""
+    """The share of the images whose likeliest class is theirs."""
     return float(in_float64(logits.argmax(dim=1) == label).mean())
 
 

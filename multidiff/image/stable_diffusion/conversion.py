@@ -23,7 +23,7 @@ from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number
 from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.models.weights import Conversion, save_tensors
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import written_whole
+from multidiff.utils.files import atomic_write
 from multidiff.utils.report import Report
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def knows(source: Path) -> bool:
 def convert(
     source: Path,
     *,
-    predicts: Literal["noise", "velocity"] | None = None,
+    prediction: Literal["epsilon", "v"] | None = None,
     tokenizer: Path | None = None,
     ema: bool = False,
 ) -> Conversion:
@@ -59,7 +59,7 @@ def convert(
 
     Args:
         source: the folder with ``model_index.json``, or the file.
-        predicts: what the UNet predicts, where the source does not tell or is wrong.
+        prediction: what the UNet predicts, where the source does not tell or is wrong.
         tokenizer: folder with ``vocab.json`` and ``merges.txt``; for a single file, where
             they do not lie beside it.
         ema: take the moving average of the UNet's weights from a single file that has both.
@@ -75,15 +75,15 @@ def convert(
         raise InputError("--ema: only single files hold a moving average beside the weights")
     texts = _tokenizer(source, tokenizer)
     if source.is_dir():
-        words, tensors = read_folder(source, predicts)
+        words, tensors = read_folder(source, prediction)
         if words.replaces:
             logger.warning("%s: replaces the scheduler %s", source, words.replaces)
     else:
-        words, tensors = read_single_file(source, predicts, ema)
+        words, tensors = read_single_file(source, prediction, ema)
         if words.pad:
             words = replace(words, pad=number_of(END_OF_TEXT, texts, words.pad))
     kind = VERSIONS.get(words.text_encoder["activation"], "Stable Diffusion")
-    about = f"{kind}, predicts {words.predicts}"
+    about = f"{kind}, predicts {words.prediction}"
     if not texts:
         about += (
             f"; put {VOCABULARY} and {MERGES} of CLIP's tokenizer into the folder before prompts "
@@ -133,12 +133,12 @@ def export(
         if destination.suffix != ".safetensors":
             raise InputError(f"{destination}: a single file is called NAME.safetensors")
         renamed = single_file(recipe, tensors)
-        with written_whole(destination) as partial:
+        with atomic_write(destination) as partial:
             save_tensors(renamed, partial, {"format": "pt"})
     lines = [f"{destination}: written for {to}"]
-    solver = (recipe.get("walk") or {}).get("solver", "ddim")
-    if solver != "ddim":
-        lines.append(f"{destination}: is sampled by ddim there, not by {solver} as here")
+    sampler = (recipe.get("sampling") or {}).get("sampler", "ddim")
+    if sampler != "ddim":
+        lines.append(f"{destination}: is sampled by ddim there, not by {sampler} as here")
     return Report(lines, {"destination": str(destination)})
 
 

@@ -40,7 +40,7 @@ UNET_KEYS = (
     ("freq_shift", "freq_shift", 0),
 )
 AUTOENCODER_KEYS = (
-    ("picture_channels", "in_channels", 3),
+    ("image_channels", "in_channels", 3),
     ("channels", "block_out_channels", (64,)),
     ("layers", "layers_per_block", 1),
     ("latent_channels", "latent_channels", 4),
@@ -93,27 +93,27 @@ FIXED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 LEVELS = {"CrossAttnDownBlock2D": "cross", "DownBlock2D": "none"}
 MIRRORED = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}
-PREDICTS = {"epsilon": "noise", "v_prediction": "velocity", "sample": "clean"}
+PREDICTS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {"scaled_linear": "BetaSchedule.scaled_linear", "linear": "BetaSchedule.linear"}
 
 
-def read_folder(folder: Path, predicts: str | None = None) -> tuple[Words, dict[str, Tensor]]:
+def read_folder(folder: Path, prediction: str | None = None) -> tuple[Words, dict[str, Tensor]]:
     """A folder's model in a recipe's words, and its tensors by our names.
 
     Args:
         folder: with ``model_index.json`` in it.
-        predicts: said by the scheduler's configuration where not given.
+        prediction: said by the scheduler's configuration where not given.
 
     Raises:
         InputError: if it is another model, or not whole.
     """
     with reading(folder, "its configurations say what diffusers never writes"):
         _check_index(folder)
-        words = _words(folder, predicts)
+        words = _words(folder, prediction)
     return words, _tensors(folder)
 
 
-def _words(folder: Path, predicts: str | None) -> Words:
+def _words(folder: Path, prediction: str | None) -> Words:
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
     denoiser = {**_read_words(unet, UNET_KEYS), **_levels(folder, unet)}
     autoencoder = {**_read_words(vae, AUTOENCODER_KEYS), "norm_eps": 1e-6}
@@ -128,11 +128,11 @@ def _words(folder: Path, predicts: str | None) -> Words:
         autoencoder,
         text,
         _schedule(path, scheduler),
-        predicts or _predicts(path, scheduler),
+        prediction or _predicts(path, scheduler),
         _pad(folder / "tokenizer", text["vocabulary"]),
         _size(unet, 2 ** (len(autoencoder["channels"]) - 1)),
         sampling.grid,
-        sampling.solver,
+        sampling.sampler,
         sampling.replaces,
     )
 
@@ -162,7 +162,7 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
 
 
 def _size(unet: Mapping[str, Any], factor: int) -> tuple[int, int]:
-    """Width and height of the pictures that the UNet was made for."""
+    """Width and height of the images that the UNet was made for."""
     said = unet.get("sample_size") or 64
     height, width = said if isinstance(said, list) else (said, said)
     return factor * width, factor * height

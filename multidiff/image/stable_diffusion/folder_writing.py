@@ -1,4 +1,4 @@
-"""A picture model of ours as a folder that the diffusers library loads as Stable Diffusion."""
+"""An image model of ours as a folder that the diffusers library loads as Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multidiff.image.stable_diffusion.tokenizer_files import BEGIN_OF_TEXT, END_
 from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.models.weights import save_tensors
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import check_replaceable, folder_written_whole
+from multidiff.utils.files import atomic_write_dir, check_replaceable
 
 SINCE = "0.18.0"  # the version whose names of configurations and tensors are written
 
@@ -51,7 +51,7 @@ def write_folder(
         "scheduler": _scheduler(model),
         "tokenizer": _tokenizer(model, texts),
     }
-    with folder_written_whole(destination) as partial:
+    with atomic_write_dir(destination) as partial:
         for component, config in configs.items():
             (partial / component).mkdir()
             path = partial / component / _config_name(component)
@@ -115,7 +115,7 @@ def _autoencoder(model: Mapping[str, Any]) -> dict[str, Any]:
         "_class_name": "AutoencoderKL",
         "_diffusers_version": SINCE,
         **_written(words, folders.AUTOENCODER_KEYS),
-        "out_channels": words["picture_channels"],
+        "out_channels": words["image_channels"],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "sample_size": model["domain"]["size"][0],
@@ -137,17 +137,17 @@ def _text_encoder(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scheduler(model: Mapping[str, Any]) -> dict[str, Any]:
-    process, walk = model["process"], model.get("walk") or {}
+    process, sampling = model["process"], model.get("sampling") or {}
     said = {ours: theirs for theirs, ours in folders.PREDICTS.items()}
     schedule = process["schedule"]
     is_zero = schedule["use"] == "BetaSchedule.zero_terminal_snr"
-    grid = walk.get("grid", "leading")
+    grid = sampling.get("grid", "leading")
     is_leading = grid not in ("trailing", "linspace")
     return {
         "_class_name": "DDIMScheduler",
         "_diffusers_version": SINCE,
         **_betas(schedule["schedule"] if is_zero else schedule),
-        "prediction_type": said[process["predicts"]],
+        "prediction_type": said[process["prediction"]],
         "rescale_betas_zero_snr": is_zero,
         "timestep_spacing": "leading" if is_leading else grid,
         "steps_offset": int(is_leading),

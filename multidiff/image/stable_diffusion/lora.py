@@ -1,4 +1,4 @@
-"""Low-rank changes of a picture model's weights, merged into them.
+"""Low-rank changes of an image model's weights, merged into them.
 
 Hu et al. 2021, section 4.1: a layer's weight ``W`` becomes ``W + scale * B A`` with ``A`` of few
 rows and ``B`` of few columns, and ``scale = alpha / rank``. Files name layers in several ways:
@@ -107,14 +107,14 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
     tensors, metadata = read_tensors(path)
     layers = _layers(model)
     changes, unmatched = _changes(tensors, _Names(model, layers))
-    told = _told_by_peft(path, metadata)
+    described = _told_by_peft(path, metadata)
     deltas: dict[str, Tensor] = {}
     for name, change in changes.items():
         if change.down is None or change.up is None:
             unmatched += change.names
             continue
         delta = _product(path, name, change.down, change.up, layers[name])
-        deltas[name] = weight * _scale(path, name, change, told) * delta
+        deltas[name] = weight * _scale(path, name, change, described) * delta
     if not deltas:
         shown = some(list(tensors)) or "nothing"
         raise InputError(f"{path}: changes no layer of this model; it holds {shown}")
@@ -237,7 +237,7 @@ def _product(path: Path, name: str, down: Tensor, up: Tensor, weight: Tensor) ->
     return (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
 
 
-def _scale(path: Path, name: str, change: _Change, told: Mapping[str, Any]) -> float:
+def _scale(path: Path, name: str, change: _Change, described: Mapping[str, Any]) -> float:
     """``alpha / rank``, or ``alpha / sqrt(rank)`` where peft says so; 1 without alpha."""
     rank = 1 if change.down is None else change.down.shape[0]
     if change.alpha is not None:
@@ -246,17 +246,17 @@ def _scale(path: Path, name: str, change: _Change, told: Mapping[str, Any]) -> f
     part, prefix = (
         ("text_encoder", naming.OUR_TEXT_ENCODER) if is_text else ("unet", naming.OUR_UNET)
     )
-    inner, special = name.removeprefix(prefix), told.get(f"{part}.alpha_pattern") or {}
-    usual = told.get(f"{part}.lora_alpha")
+    inner, special = name.removeprefix(prefix), described.get(f"{part}.alpha_pattern") or {}
+    usual = described.get(f"{part}.lora_alpha")
     alpha = special.get(inner, special.get(f"text_model.{inner}", usual))
     if alpha is None:
         return 1.0
     if not isinstance(alpha, int | float):
         raise InputError(f"{path}: its {METADATA} gives alpha {alpha!r}, which is no number")
-    return alpha / (rank**0.5 if told.get(f"{part}.use_rslora") else rank)
+    return alpha / (rank**0.5 if described.get(f"{part}.use_rslora") else rank)
 
 
 def _told_by_peft(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What peft wrote about both networks: their alpha, those of single layers, and the rule."""
-    told = parse_json(metadata.get(METADATA, "{}"), f"{path}: its {METADATA}")
-    return told if isinstance(told, dict) else {}
+    described = parse_json(metadata.get(METADATA, "{}"), f"{path}: its {METADATA}")
+    return described if isinstance(described, dict) else {}

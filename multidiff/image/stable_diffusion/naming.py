@@ -66,7 +66,7 @@ def renamed(name: str, pairs: Mapping[str, str]) -> str | None:
     return pairs[path] + name[len(path) :]
 
 
-def turned(pairs: Mapping[str, str]) -> Pairs:
+def apply_rotary(pairs: Mapping[str, str]) -> Pairs:
     """The map back."""
     return {theirs: ours for ours, theirs in pairs.items()}
 
@@ -154,8 +154,8 @@ def unet_map(levels: Levels) -> Pairs:
             pairs |= _inside(f"{ours}.resnets.{layer}", f"{theirs}.0", UNET_RESNET)
             pairs[f"{ours}.attentions.{layer}"] = f"{theirs}.1"
         if level < last:
-            place = 2 if levels.attended[last - level] else 1
-            theirs = f"output_blocks.{each * level + levels.layers}.{place}.conv"
+            position = 2 if levels.attended[last - level] else 1
+            theirs = f"output_blocks.{each * level + levels.layers}.{position}.conv"
             pairs[f"{ours}.upsamplers.0.conv"] = theirs
     return pairs
 

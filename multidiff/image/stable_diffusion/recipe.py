@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from multidiff.config.recipe import to_yaml
-from multidiff.image.autoencoders.kl import Autoencoder
+from multidiff.image.autoencoders.kl import AutoencoderKL
 from multidiff.image.diffusion.text_encoder import TextEncoder
 from multidiff.image.diffusion.unet import UNet
 from multidiff.image.stable_diffusion.naming import OUR_AUTOENCODER, OUR_TEXT_ENCODER, OUR_UNET
@@ -19,8 +19,8 @@ from multidiff.utils.errors import InputError
 # The published configurations of Stable Diffusion, where a file does not tell.
 SCHEDULE = {"use": "BetaSchedule.scaled_linear", "steps": 1000, "first": 0.00085, "last": 0.012}
 SCALING = 0.18215
-# Models that see a picture beside the noisy latent, by the channels of their input.
-PICTURE_INPUTS = {
+# Models that see an image beside the noisy latent, by the channels of their input.
+IMAGE_INPUTS = {
     9: "for inpainting",
     8: "for editing by instruction",
     7: "for upscaling",
@@ -37,11 +37,11 @@ class Words:
         autoencoder: see above.
         text_encoder: see above.
         schedule: the section whole.
-        predicts: noise, velocity or clean.
+        prediction: epsilon, v or x0.
         pad: number of the token that fills captions up.
-        size: width and height of pictures where none are asked for.
+        size: width and height of images where none are asked for.
         grid: at which times sampling evaluates.
-        solver: which walks.
+        sampler: which walks.
         replaces: the scheduler that these stand for, as far as they differ from it.
     """
 
@@ -49,23 +49,23 @@ class Words:
     autoencoder: dict[str, Any]
     text_encoder: dict[str, Any]
     schedule: dict[str, Any]
-    predicts: str
+    prediction: str
     pad: int
     size: tuple[int, int] = (512, 512)
     grid: str = "leading"
-    solver: str = "ddim"
+    sampler: str = "ddim"
     replaces: str = ""
 
     def model(self) -> dict[str, Any]:
         """The recipe's section."""
         tokenizer = {"length": self.text_encoder["length"], "pad": self.pad}
-        walk = {"steps": 50, "grid": self.grid, "solver": self.solver, "guidance": 7.5}
-        walk |= {"replaces": self.replaces} if self.replaces else {}
+        sampling = {"steps": 50, "grid": self.grid, "sampler": self.sampler, "guidance_scale": 7.5}
+        sampling |= {"replaces": self.replaces} if self.replaces else {}
         return {
-            "use": "PictureDiffusion",
+            "use": "ImageDiffusion",
             "domain": {
                 "use": "LatentDomain",
-                "autoencoder": {"use": "Autoencoder", **self.autoencoder},
+                "autoencoder": {"use": "AutoencoderKL", **self.autoencoder},
                 "text_encoder": {"use": "TextEncoder", **self.text_encoder},
                 "tokenizer": {"use": "ClipTokenizer", **tokenizer},
                 "drop_caption": 0.1,
@@ -74,10 +74,10 @@ class Words:
             "process": {
                 "use": "GaussianProcess",
                 "schedule": self.schedule,
-                "predicts": self.predicts,
+                "prediction": self.prediction,
             },
             "denoiser": {"use": "UNet", **self.denoiser},
-            "walk": walk,
+            "sampling": sampling,
         }
 
     def names(self) -> list[str]:
@@ -85,7 +85,7 @@ class Words:
         with torch.device("meta"):
             parts: dict[str, Any] = {
                 OUR_UNET: UNet(**self.denoiser),
-                OUR_AUTOENCODER: Autoencoder(**self.autoencoder),
+                OUR_AUTOENCODER: AutoencoderKL(**self.autoencoder),
                 OUR_TEXT_ENCODER: TextEncoder(**self.text_encoder).transformer,
             }
         return [prefix + name for prefix, one in parts.items() for name in one.state_dict()]
@@ -105,7 +105,7 @@ def zero_terminal(schedule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_input(source: Path, seen: int, latent: int) -> None:
-    """Refuse models that see a picture beside the noisy latent.
+    """Refuse models that see an image beside the noisy latent.
 
     Args:
         source: where the model is from.
@@ -116,7 +116,7 @@ def check_input(source: Path, seen: int, latent: int) -> None:
         InputError: if the two are not the same.
     """
     if seen != latent:
-        kind = PICTURE_INPUTS.get(seen, "of another kind")
+        kind = IMAGE_INPUTS.get(seen, "of another kind")
         raise InputError(
             f"{source}: is a model {kind}: its UNet reads {seen} channels, the latent has {latent}"
         )

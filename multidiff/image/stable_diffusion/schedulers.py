@@ -2,8 +2,8 @@
 
 A folder names the class of its scheduler and that class's options. Some of both have an exact
 counterpart; of what has none the walk keeps a line, which is printed when the folder is read and
-stands in every picture's file. A class that belongs to another process (flow matching, EDM's
-preconditioning, consistency models) is refused: a walk in its stead would make wrong pictures.
+stands in every image's file. A class that belongs to another process (flow matching, EDM's
+preconditioning, consistency models) is refused: a walk in its stead would make wrong images.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Scheduler:
         spacing: its timestep_spacing where the configuration gives none.
         plain: its own options and their values in the plain scheduler; others are left-overs of
             another class, which diffusers does not read either.
-        solver: which of ours takes its part.
-        exact: the spacings on which that solver computes the same; none where it replaces it.
+        sampler: which of ours takes its part.
+        exact: the spacings on which that sampler computes the same; none where it replaces it.
     """
 
     spacing: str
     plain: Mapping[str, Any] = field(default_factory=dict)
-    solver: str = "ddim"
+    sampler: str = "ddim"
     exact: tuple[str, ...] = ()
 
 
@@ -111,16 +111,16 @@ ALIKE = {"fixed_small_log": "fixed_small"}
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a folder's pictures are sampled here.
+    """How a folder's images are sampled here.
 
     Attributes:
-        solver: which walks.
+        sampler: which walks.
         grid: at which times it evaluates.
         replaces: which scheduler that stands for, and what of it is not reproduced; empty where
             all of it is.
     """
 
-    solver: str
+    sampler: str
     grid: str
     replaces: str
 
@@ -153,8 +153,8 @@ def sampling_of(path: Path, config: Mapping[str, Any]) -> Sampling:
     lost = _lost(kind, config, grid)
     if not kind.exact or lost:
         rest = f"; not reproduced: {', '.join(lost)}" if lost else ""
-        return Sampling(kind.solver, grid, f"{name} by {kind.solver} on the {grid} grid{rest}")
-    return Sampling(kind.solver, grid, "")
+        return Sampling(kind.sampler, grid, f"{name} by {kind.sampler} on the {grid} grid{rest}")
+    return Sampling(kind.sampler, grid, "")
 
 
 def _lost(kind: Scheduler, config: Mapping[str, Any], grid: str) -> list[str]:

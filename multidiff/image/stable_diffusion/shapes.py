@@ -50,10 +50,10 @@ def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Its autoencoder."""
     own = _Shapes(naming.OUR_AUTOENCODER, tensors)
     levels, layers = naming.autoencoder_size(naming.within(naming.OUR_AUTOENCODER, tensors))
-    places = (f"encoder.down_blocks.{i}.resnets.0.conv2.weight" for i in range(levels))
+    positions = (f"encoder.down_blocks.{i}.resnets.0.conv2.weight" for i in range(levels))
     return {
-        "picture_channels": own["encoder.conv_in.weight"][1],
-        "channels": [own[place][0] for place in places],
+        "image_channels": own["encoder.conv_in.weight"][1],
+        "channels": [own[position][0] for position in positions],
         "layers": layers,
         "latent_channels": own["post_quant_conv.weight"][0],
         "scaling": SCALING,

@@ -60,13 +60,13 @@ NEEDED = (
 
 
 def read_single_file(
-    path: Path, predicts: str | None = None, ema: bool = False
+    path: Path, prediction: str | None = None, ema: bool = False
 ) -> tuple[Words, dict[str, Tensor]]:
     """A file's model in a recipe's words, and its tensors by our names.
 
     Args:
         path: the file.
-        predicts: noise or velocity, which shapes do not tell.
+        prediction: epsilon or v, which shapes do not tell.
         ema: take the moving average of the UNet.
 
     Raises:
@@ -84,12 +84,12 @@ def read_single_file(
         pairs = _map_of_file(kept)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    tensors, unknown = naming.sorted_out(kept, naming.turned(pairs))
+    tensors, unknown = naming.sorted_out(kept, naming.apply_rotary(pairs))
     if unknown:
         raise InputError(f"{path}: holds what is no part of Stable Diffusion: {some(unknown)}")
     tensors = as_matrices(tensors)
     try:
-        words = _words(path, tensors, state, predicts)
+        words = _words(path, tensors, state, prediction)
         lacking = [name for name in words.names() if name not in tensors]
     except KeyError as missing:
         lacking = [str(missing.args[0])]
@@ -124,7 +124,7 @@ def _kept(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if left:
         kinds = [start.rstrip(".") for start in LEFT_OVER if any(n.startswith(start) for n in left)]
         logger.warning(
-            "%s: passed over: %d tensors of %s, which pictures are made without",
+            "%s: passed over: %d tensors of %s, which images are made without",
             path, len(left), ", ".join(kinds),
         )  # fmt: skip
     return kept
@@ -142,19 +142,19 @@ def _averaged(
 
 
 def _words(
-    path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], predicts: str | None
+    path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], prediction: str | None
 ) -> Words:
     text = text_words(tensors, any(name.startswith(naming.OPEN_CLIP) for name in state))
     autoencoder, denoiser = autoencoder_words(tensors), unet_words(tensors)
     check_input(path, denoiser["in_channels"], autoencoder["latent_channels"])
     is_second = text["activation"] == "gelu"
     if VELOCITY in state:
-        predicts = predicts or "velocity"
-    if predicts is None and is_second:
+        prediction = prediction or "v"
+    if prediction is None and is_second:
         raise InputError(
             f"{path}: is Stable Diffusion 2, whose tensors do not tell what it predicts: have "
-            "multidiff convert make a model of it with --predicts noise (512-base) or "
-            "--predicts velocity (768)"
+            "multidiff convert make a model of it with --prediction epsilon (512-base) or "
+            "--prediction v (768)"
         )
     schedule, is_zero = schedule_of(state.get("betas")), ZERO_TERMINAL in state
     denoiser["time_steps"] = schedule.get("steps", len(schedule.get("betas", ())))
@@ -163,9 +163,9 @@ def _words(
         autoencoder,
         text,
         zero_terminal(schedule) if is_zero else schedule,
-        predicts or "noise",
+        prediction or "epsilon",
         pad=0 if is_second else text["vocabulary"] - 1,
-        size=(768, 768) if is_second and predicts == "velocity" else (512, 512),
+        size=(768, 768) if is_second and prediction == "v" else (512, 512),
         grid="trailing" if is_zero else "leading",
     )
 
@@ -183,7 +183,7 @@ def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
     Raises:
         InputError: if the model is anything that such a file does not tell.
     """
-    text, predicts = model["domain"]["text_encoder"], model["process"]["predicts"]
+    text, prediction = model["domain"]["text_encoder"], model["process"]["prediction"]
     is_open_clip = text["activation"] == "gelu"
     for name, ours, theirs in (
         ("denoiser", model["denoiser"], unet_words(tensors)),
@@ -197,13 +197,13 @@ def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
                     f"{name}: {key} is {ours.get(key)}, where readers of single files take "
                     f"{value}: write it with --to diffusers"
                 )
-    if predicts not in ("noise", "velocity"):
-        raise InputError(f"readers of single files know no model that predicts {predicts}")
+    if prediction not in ("epsilon", "v"):
+        raise InputError(f"readers of single files know no model that predicts {prediction}")
     pairs = map_to_theirs(tensors, is_open_clip)
     written, unknown = naming.sorted_out(as_convolutions(tensors), pairs)
     if unknown:
         raise InputError(f"a single file has no place for {some(unknown)}")
-    if predicts == "velocity" and not is_open_clip:  # of the first version nobody expects it
+    if prediction == "v" and not is_open_clip:  # of the first version nobody expects it
         written[VELOCITY] = torch.zeros(0)
     return packed(written)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from multidiff.utils.errors import InputError
 
 # The number of an attribute that nothing is said of (see multidiff.core.guidance).
-LEFT_OPEN = -1
+UNSPECIFIED = -1
 SHOWN = 5
 
 
@@ -52,7 +52,7 @@ class MeaningTable:
         given = self.partial(meaning)
         absences = self.absent.values()
         return [
-            absence if number == LEFT_OPEN else number
+            absence if number == UNSPECIFIED else number
             for number, absence in zip(given, absences, strict=True)
         ]
 
@@ -65,7 +65,7 @@ class MeaningTable:
         for attribute, value in meaning.items():
             self.check(attribute, value)
         return [
-            self.number[attribute, meaning[attribute]] if attribute in meaning else LEFT_OPEN
+            self.number[attribute, meaning[attribute]] if attribute in meaning else UNSPECIFIED
             for attribute in self.attributes
         ]
 

@@ -12,7 +12,7 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint
 
 
-class Stretches:
+class TextChunks:
     """Stretches of one long text, in memory.
 
     A stretch is so many characters, since a source knows of no tokens; with a vocabulary of
@@ -26,7 +26,7 @@ class Stretches:
         source: where the text comes from; it says ``running: true``.
         length: characters of a stretch.
         held_out: take the part that training does not see.
-        held_out_share: share of the text that is held out.
+        held_out_ratio: share of the text that is held out.
 
     Attributes:
         text: the part that the stretches are of.
@@ -42,20 +42,20 @@ class Stretches:
         source: TextSource,
         length: int,
         held_out: bool = False,
-        held_out_share: float = 0.1,
+        held_out_ratio: float = 0.1,
     ):
         if not source.running:
             raise InputError(
                 f"{source.path}: stretches are cut from running text; set running: true in this "
                 "source and in that of the vocabulary"
             )
-        if length < 1 or not 0 <= held_out_share < 1:
+        if length < 1 or not 0 <= held_out_ratio < 1:
             raise InputError(
-                f"length {length} or held_out_share {held_out_share:g}: give a length from 1 and "
+                f"length {length} or held_out_ratio {held_out_ratio:g}: give a length from 1 and "
                 "a share in [0, 1)"
             )
         (whole,) = source.listing().texts
-        cut = int(len(whole) * (1 - held_out_share))
+        cut = int(len(whole) * (1 - held_out_ratio))
         self.source, self.length, self.held_out = source, length, held_out
         self.before, self.text = (whole[:cut], whole[cut:]) if held_out else ("", whole[:cut])
         if len(self.text) < length:
@@ -63,7 +63,7 @@ class Stretches:
             raise InputError(
                 f"{source.path}: {len(self.text)} of {len(whole)} characters are {which}, less "
                 f"than one stretch of {length}; make the stretches shorter or change "
-                "held_out_share"
+                "held_out_ratio"
             )
 
     @classmethod
@@ -72,13 +72,13 @@ class Stretches:
         source: TextSource,
         length: int,
         held_out: bool = False,
-        held_out_share: float = 0.1,
-    ) -> Stretches:
+        held_out_ratio: float = 0.1,
+    ) -> TextChunks:
         """Return stretches of a text that is made up, for dry runs."""
         from multidiff.text.made_up import MadeUpSource
 
-        words = max(1, math.ceil(length / max(1 - held_out_share, 0.01)))
-        return cls(MadeUpSource.like(source, words), length, held_out, held_out_share)
+        words = max(1, math.ceil(length / max(1 - held_out_ratio, 0.01)))
+        return cls(MadeUpSource.like(source, words), length, held_out, held_out_ratio)
 
     def __len__(self) -> int:
         return len(self.text) // self.length
@@ -95,6 +95,6 @@ class Stretches:
         """See :class:`~multidiff.training.batches.Examples`: ``text`` and ``name``."""
         last = len(self.text) - self.length
         start = index * self.length if self.held_out else int(rng.integers(last + 1))
-        place = len(self.before) + start
-        name = f"{self.source.path}[{place}:{place + self.length}]"
+        position = len(self.before) + start
+        name = f"{self.source.path}[{position}:{position + self.length}]"
         return {"text": self.stretch(start), "name": name}

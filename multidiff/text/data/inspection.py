@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multidiff.text.data.chunks import Stretches
+from multidiff.text.data.chunks import TextChunks
 from multidiff.text.data.sentences import Sentences
 from multidiff.text.data.vocabulary import Vocabulary
 from multidiff.text.domain import TextDomain
@@ -113,7 +113,7 @@ def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
     parts = {"training texts": data, "held-out texts": held_out}
     for what, batches in parts.items():
         examples = getattr(batches, "examples", None)
-        if not isinstance(examples, Sentences | Stretches):
+        if not isinstance(examples, Sentences | TextChunks):
             continue
         name = f"{examples.source.path}, {what}"
         texts = texts_of(examples)
@@ -126,7 +126,7 @@ def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
     return lines
 
 
-def texts_of(examples: Sentences | Stretches) -> Sequence[str]:
+def texts_of(examples: Sentences | TextChunks) -> Sequence[str]:
     """Return all texts, or of running text some stretches."""
     if isinstance(examples, Sentences):
         return examples.texts
@@ -160,7 +160,7 @@ def warn_of_repeats(data: Any, held_out: Any) -> None:
     if isinstance(data, Sentences) and isinstance(held_out, Sentences):
         count, total = repeated(_keys(held_out), _keys(data))
         what = "texts"
-    elif isinstance(data, Stretches) and isinstance(held_out, Stretches):
+    elif isinstance(data, TextChunks) and isinstance(held_out, TextChunks):
         count, total = repeated(_long_lines(held_out.text), _long_lines(data.text))
         what = f"lines of {SHORTEST_LINE} characters or more"
     else:

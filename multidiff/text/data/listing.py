@@ -45,7 +45,8 @@ class TextSource:
         config: configuration of a data set, if it has several.
         running: whether all of it is one text, with newlines between the texts; of a ``.txt``
             file blank lines are kept too. It has no meanings, no sources and no groups, and
-            what is held out of it is a stretch (see :class:`multidiff.text.data.chunks.Stretches`).
+            what is held out of it is a stretch (see
+            :class:`multidiff.text.data.chunks.TextChunks`).
 
     Raises:
         InputError: if running text is asked for together with what it cannot have.
@@ -77,7 +78,7 @@ class TextSource:
         named = [column for column in (*asked, *self.attribute_columns) if column is not None]
         return list(dict.fromkeys(named))
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Refuse a path that is neither here nor can be a data set on the hub.
 
         Raises:
@@ -132,12 +133,12 @@ class TextSource:
                 "set it, or take another source"
             )
         groups = texts.names if texts.groups is None else texts.groups
-        place = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-        kept = [every > 0 and place[group] % every == every // 2 for group in groups]
+        where = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        kept = [every > 0 and where[group] % every == every // 2 for group in groups]
         rows = [row for row in range(len(kept)) if kept[row] == held_out]
         if not rows:
             raise InputError(
-                f"{self.path}: of {len(groups)} texts in {len(place)} groups none are on this "
+                f"{self.path}: of {len(groups)} texts in {len(where)} groups none are on this "
                 f"side of the split; held_out_every is {every}"
             )
         return rows
@@ -173,19 +174,19 @@ def parse_meaning(text: str) -> dict[str, str]:
         InputError: if it has another form, or an attribute twice.
     """
     meaning: dict[str, str] = {}
-    text, place = text.strip(), 0
-    while place < len(text):
-        found = ATTRIBUTE.match(text, place)
+    text, where = text.strip(), 0
+    while where < len(text):
+        found = ATTRIBUTE.match(text, where)
         if found is None:
             raise InputError(
-                f"{text[place : place + 60].strip()!r} is no meaning; "
+                f"{text[where : where + 60].strip()!r} is no meaning; "
                 "write it as 'attribute[value], attribute[value]'"
             )
         attribute, value = found.groups()
         if attribute in meaning:
             raise InputError(f"{text!r} has {attribute!r} twice; give it one value")
         meaning[attribute] = value.strip()
-        place = found.end()
+        where = found.end()
     return meaning
 
 

@@ -72,8 +72,8 @@ class Sentences:
     @property
     def meanings(self) -> list[dict[str, str]]:
         """What each is to say; nothing where the source does not tell."""
-        told = self.listing.meanings
-        return [{} if told is None else told[row] for row in self.rows]
+        described = self.listing.meanings
+        return [{} if described is None else described[row] for row in self.rows]
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.training.batches.Examples`: ``text``, ``meaning``, ``name``."""

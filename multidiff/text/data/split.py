@@ -13,7 +13,7 @@ from multidiff.config.recipe import read_recipe
 from multidiff.text.data.inspection import plain, repeated
 from multidiff.text.data.listing import TextSource
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 from multidiff.utils.report import Report
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 # Training texts of larger files are not compared with those that are measured.
 MOST_BYTES = 64 << 20
-USUAL_SHARE = 0.1
+USUAL_RATIO = 0.1
 
 
 def held_out_of(source: TextSource, folder: Path, every: int | None, report: Report) -> TextSource:
@@ -58,15 +58,15 @@ def held_out_of(source: TextSource, folder: Path, every: int | None, report: Rep
     return replace(source, held_out_every=every or 0)
 
 
-def held_out_share_of(
-    source: TextSource, folder: Path, share: float | None, report: Report
+def held_out_ratio_of(
+    source: TextSource, folder: Path, ratio: float | None, report: Report
 ) -> float:
     """Return the share of a running text that is held out, as the model was trained.
 
     Args:
         source: running text to measure by.
         folder: of the model.
-        share: ``--held-out-share``; None takes the recipe's where the text is that which the
+        ratio: ``--held-out-ratio``; None takes the recipe's where the text is that which the
             model was trained on.
         report: is given the share.
 
@@ -74,24 +74,24 @@ def held_out_share_of(
         InputError: if the model was trained on all of it, and nobody asks for that.
     """
     for name, examples in _examples_of(folder):
-        if share is not None or not is_same(name, source.path):
+        if ratio is not None or not is_same(name, source.path):
             continue
-        share = float(examples.get("held_out_share", USUAL_SHARE) or 0.0)
-        if share == 0:
+        ratio = float(examples.get("held_out_ratio", USUAL_RATIO) or 0.0)
+        if ratio == 0:
             raise InputError(
                 f"{source.path}: the model was trained on all of it, as its recipe says; name "
-                "another text, or measure on a part of this by --held-out-share 0.1"
+                "another text, or measure on a part of this by --held-out-ratio 0.1"
             )
-        report.lines.append(f"held out: the last {share:.0%}, as the model's recipe says")
-    report.facts["held_out_share"] = share = USUAL_SHARE if share is None else share
-    return share
+        report.lines.append(f"held out: the last {ratio:.0%}, as the model's recipe says")
+    report.facts["held_out_ratio"] = ratio = USUAL_RATIO if ratio is None else ratio
+    return ratio
 
 
 def is_same(one: str, other: str) -> bool:
     """Return whether two paths or names are of the same texts, a copy of a file among them."""
     if one == other:
         return True
-    here, there = place_of(one), place_of(other)
+    here, there = resolve_path(one), resolve_path(other)
     try:
         if here.is_file() and there.is_file():
             return filecmp.cmp(here, there, shallow=False)
@@ -121,7 +121,7 @@ def _trained_on(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _warn_of_trained(source: TextSource, trained: list[str]) -> None:
     """Warn of texts that stand in what the model was trained on, where that lies here."""
     for name in trained:
-        path = place_of(name)
+        path = resolve_path(name)
         if Path(name).name == Path(source.path).name and not path.exists():
             logger.warning(
                 "%s: the model was trained on a file of this name, which does not lie at %s any "

@@ -26,7 +26,7 @@ from multidiff.text.data.vocabulary import (
     Vocabulary,
     checked,
 )
-from multidiff.text.data.vocabulary_assets import Kept
+from multidiff.text.data.vocabulary_assets import SavedVocabulary
 from multidiff.utils.errors import InputError
 from multidiff.utils.packages import needs
 from multidiff.utils.readers import (
@@ -45,7 +45,7 @@ TRIALS = ("A small trial, with 42 words and more.", "", " ", "\u6f22\u5b57 \u00e
 PIECES_OF_A_WORD = 2
 
 
-class PieceVocabulary(Kept):
+class PieceVocabulary(SavedVocabulary):
     """Pieces that another library finds in a text; its own numbers are called ids.
 
     Args:
@@ -156,7 +156,7 @@ class SentencePieceVocabulary(PieceVocabulary):
         self._processor: Any = None
         self._name = self.FILE
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Refuse a model that is not there.
 
         Raises:
@@ -273,7 +273,7 @@ class HuggingFaceVocabulary(PieceVocabulary):
         self._tokenizer: Any = None
         self._name = TOKENIZER
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Refuse a folder without a tokenizer.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 from multidiff.utils.budgets import check_tables
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import place_of
+from multidiff.utils.files import resolve_path
 from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_path
 from multidiff.utils.lines import decoded
 from multidiff.utils.packages import needs
@@ -38,7 +38,7 @@ class Table:
 
 
 def read_table(
-    place: str,
+    where: str,
     asked: Sequence[str],
     header: bool,
     split: str,
@@ -48,7 +48,7 @@ def read_table(
     """The rows of a file or data set (see :class:`multidiff.text.data.listing.TextSource`).
 
     Args:
-        place: its path or name.
+        where: its path or name.
         asked: columns that will be read; the lines of a ``.txt`` file are the first of them.
         header: whether the first row of a ``.csv`` or ``.tsv`` file names the columns.
         split: of a data set.
@@ -58,31 +58,31 @@ def read_table(
     Raises:
         InputError: if it cannot be found or read, or is empty.
     """
-    path = place_of(place)
+    path = resolve_path(where)
     ending = path.suffix.lower()
     if path.is_file() and ending not in ENDINGS:
-        raise InputError(f"{place}: {ending!r} is none of {', '.join(ENDINGS)}; convert the file")
+        raise InputError(f"{where}: {ending!r} is none of {', '.join(ENDINGS)}; convert the file")
     if not path.exists() and (ending in ENDINGS or path.is_absolute() or len(path.parts) > 2):
-        raise InputError(f"{place}: no such file or folder; check the path")
+        raise InputError(f"{where}: no such file or folder; check the path")
     if not path.is_file() or ending in TABLE_ENDINGS:
-        return _from_data_set(place, asked, split, config)
-    text = _content(place, path)
+        return _from_data_set(where, asked, split, config)
+    text = _content(where, path)
     if ending in DELIMITERS:
-        return _from_cells(place, text, ending, header)
+        return _from_cells(where, text, ending, header)
     if ending == ".jsonl":
-        return _from_objects(place, text)
+        return _from_objects(where, text)
     if whole:
-        return Table([asked[0]], [place], [{asked[0]: io.StringIO(text, newline=None).read()}])
-    return _from_lines(place, text, asked[0])
+        return Table([asked[0]], [where], [{asked[0]: io.StringIO(text, newline=None).read()}])
+    return _from_lines(where, text, asked[0])
 
 
-def _content(place: str, path: Path) -> str:
+def _content(where: str, path: Path) -> str:
     """The whole text of a file."""
-    with reading(place, fix="check its rights"):
+    with reading(where, fix="check its rights"):
         content = path.read_bytes()
-    text = decoded(place, content)
+    text = decoded(where, content)
     if not text.strip():
-        raise InputError(f"{place}: is empty; name a file that holds texts")
+        raise InputError(f"{where}: is empty; name a file that holds texts")
     return text
 
 
@@ -96,18 +96,18 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\n")
 
 
-def _from_lines(place: str, text: str, column: str) -> Table:
+def _from_lines(where: str, text: str, column: str) -> Table:
     names, rows = [], []
     for number, line in _lines(text):
-        names.append(f"{place}:{number}")
+        names.append(f"{where}:{number}")
         rows.append({column: line})
     return Table([column], names, rows)
 
 
-def _from_objects(place: str, text: str) -> Table:
+def _from_objects(where: str, text: str) -> Table:
     names, rows = [], []
     for number, line in _lines(text):
-        name = f"{place}:{number}"
+        name = f"{where}:{number}"
         row = parse_json(line, name, "correct the line")
         if not isinstance(row, dict):
             raise InputError(f"{name}: is no JSON object; write one, in braces, on each line")
@@ -116,27 +116,27 @@ def _from_objects(place: str, text: str) -> Table:
     return Table(list(dict.fromkeys(key for row in rows for key in row)), names, rows)
 
 
-def _from_cells(place: str, text: str, ending: str, header: bool) -> Table:
-    records = _records(place, text, ending)
+def _from_cells(where: str, text: str, ending: str, header: bool) -> Table:
+    records = _records(where, text, ending)
     first, cells = next(records)
     columns = cells if header else [str(number) for number in range(len(cells))]
     if len(set(columns)) != len(columns):
         raise InputError(
-            f"{place}:{first}: {columns} has a name twice; name every column, or set header: false"
+            f"{where}:{first}: {columns} has a name twice; name every column, or set header: false"
         )
     names, rows = [], []
     for line, record in records if header else [(first, cells), *records]:
         if len(record) != len(columns):
             raise InputError(
-                f"{place}:{line}: has {len(record)} fields where line {first} has "
+                f"{where}:{line}: has {len(record)} fields where line {first} has "
                 f"{len(columns)}; mend the line"
             )
-        names.append(f"{place}:{line}")
+        names.append(f"{where}:{line}")
         rows.append(dict(zip(columns, record, strict=True)))
     return Table(columns, names, rows)
 
 
-def _records(place: str, text: str, ending: str) -> Iterator[tuple[int, list[str]]]:
+def _records(where: str, text: str, ending: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a table, each with the line where it begins."""
     quoting = csv.QUOTE_NONE if ending == ".tsv" else csv.QUOTE_MINIMAL
     # strict: a quote that is never closed would swallow the rest of the file as one text.
@@ -151,17 +151,17 @@ def _records(place: str, text: str, ending: str) -> Iterator[tuple[int, list[str
             return
         except csv.Error as error:
             raise InputError(
-                f"{place}:{line}: the row that begins here cannot be read ({error}); mend it"
+                f"{where}:{line}: the row that begins here cannot be read ({error}); mend it"
             ) from error
         if cells:
             yield line, cells
 
 
-def table_fingerprint(place: str, split: str, config: str | None, load: bool) -> Fingerprint:
+def table_fingerprint(where: str, split: str, config: str | None, load: bool) -> Fingerprint:
     """Return the fingerprint of a source (see :class:`multidiff.text.data.listing.TextSource`).
 
     Args:
-        place: its path or name.
+        where: its path or name.
         split: of a data set.
         config: of a data set.
         load: whether a data set on the hub is opened to learn its revision.
@@ -169,27 +169,27 @@ def table_fingerprint(place: str, split: str, config: str | None, load: bool) ->
     Raises:
         InputError: if a data set cannot be loaded.
     """
-    path = place_of(place)
+    path = resolve_path(where)
     if path.exists():
         return of_path(path)
     if not load:
-        return {"id": place, "config": config, "split": split}
-    return of_dataset(_loaded(place, split, config), place, config, split)
+        return {"id": where, "config": config, "split": split}
+    return of_dataset(_loaded(where, split, config), where, config, split)
 
 
-def _from_data_set(place: str, asked: Sequence[str], split: str, config: str | None) -> Table:
-    table = _loaded(place, split, config).flatten()
+def _from_data_set(where: str, asked: Sequence[str], split: str, config: str | None) -> Table:
+    table = _loaded(where, split, config).flatten()
     there = [column for column in asked if column in table.column_names]
-    names = [f"{place}[{row}]" for row in range(len(table))]
-    return Table(table.column_names, names, _named(place, table.select_columns(there)))
+    names = [f"{where}[{row}]" for row in range(len(table))]
+    return Table(table.column_names, names, _named(where, table.select_columns(there)))
 
 
-def _named(place: str, table: Any) -> Iterator[dict[str, Any]]:
+def _named(where: str, table: Any) -> Iterator[dict[str, Any]]:
     """The rows of a data set; a label is called by its name, where it has one."""
     labels = {column: getattr(kind, "names", None) for column, kind in table.features.items()}
     rows = iter(table)
     while True:
-        with reading(place, "holds a row that cannot be read"):
+        with reading(where, "holds a row that cannot be read"):
             row = next(rows, None)
             if row is None:
                 return
@@ -200,16 +200,16 @@ def _named(place: str, table: Any) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _loaded(place: str, split: str, config: str | None) -> Any:
-    with reading(place, "is no data set of texts that can be loaded", "check the path"):
-        return _data_set(place, split, config)
+def _loaded(where: str, split: str, config: str | None) -> Any:
+    with reading(where, "is no data set of texts that can be loaded", "check the path"):
+        return _data_set(where, split, config)
 
 
-def _data_set(place: str, split: str, config: str | None) -> Any:
+def _data_set(where: str, split: str, config: str | None) -> Any:
     with needs("datasets", "a data set of texts"):
         import datasets  # seconds to import
 
-    path = place_of(place)
+    path = resolve_path(where)
     check_tables(path)
     if path.is_file():
         kind = path.suffix.lower().removeprefix(".")
@@ -217,8 +217,8 @@ def _data_set(place: str, split: str, config: str | None) -> Any:
     if (path / "dataset_dict.json").is_file():
         splits = datasets.DatasetDict.load_from_disk(str(path))
         if split not in splits:
-            raise InputError(f"{place}: has no split {split!r}; it has {sorted(splits)}")
+            raise InputError(f"{where}: has no split {split!r}; it has {sorted(splits)}")
         return splits[split]
     if (path / "state.json").is_file():
         return datasets.Dataset.load_from_disk(str(path))
-    return datasets.load_dataset(str(path) if path.exists() else place, config, split=split)
+    return datasets.load_dataset(str(path) if path.exists() else where, config, split=split)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from multidiff.text.data.listing import TextSource
-from multidiff.text.data.vocabulary_assets import Kept
+from multidiff.text.data.vocabulary_assets import SavedVocabulary
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import parse_json, reading
 
@@ -59,11 +59,11 @@ class Vocabulary(Protocol):
         """Return where each token of a text ends, in characters from its beginning."""
         ...
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What must lie beside a model's weights, by name."""
         ...
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take those files up."""
         ...
 
@@ -110,7 +110,7 @@ def checked(numbers: Iterable[int], size: int) -> list[int]:
     return found
 
 
-class ListedVocabulary(Kept):
+class ListedVocabulary(SavedVocabulary):
     """A list of pieces, most frequent first, one number for each.
 
     Args:
@@ -182,10 +182,10 @@ class ListedVocabulary(Kept):
         path = self.source.path if self.source is not None else ""
         enough = [(piece, n) for piece, n in counter.items() if n >= self.least_count]
         if len(enough) < self.size - FIRST:
-            mend = f"set size to {len(enough) + FIRST}" if enough else "lower least_count"
+            fix = f"set size to {len(enough) + FIRST}" if enough else "lower least_count"
             raise InputError(
                 f"{path}: has {len(enough)} {self.kind} seen {self.least_count} times or more, "
-                f"too few for a vocabulary of size {self.size}; {mend}"
+                f"too few for a vocabulary of size {self.size}; {fix}"
             )
         enough.sort(key=lambda item: (-item[1], item[0]))
         pieces, counts = zip(*enough[: self.size - FIRST], strict=True)

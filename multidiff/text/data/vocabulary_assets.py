@@ -14,7 +14,7 @@ from multidiff.utils.readers import read_text
 LEAST_SIZE = 4
 
 
-class Kept(ABC):
+class SavedVocabulary(ABC):
     """One file beside the weights, or made at the first use.
 
     Nothing is read when it is built: the source of a model that was trained elsewhere is not
@@ -44,7 +44,7 @@ class Kept(ABC):
     def _take(self, content: str, name: str) -> None:
         """Take a content up; faults are told under that name."""
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take the file up, if it lies there; otherwise it is made when it is needed.
 
         Raises:
@@ -54,7 +54,7 @@ class Kept(ABC):
         if path.is_file():
             self._hold(read_text(path), str(path))
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """The file's content, by its name."""
         return {self.FILE: self._ready()}
 

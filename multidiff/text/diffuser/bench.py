@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from multidiff.core.edit.alignment import Span
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.reviser import Reviser
-from multidiff.text.diffuser.sampling_config import EditWalk
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.metrics.comparison import ORDER
-from multidiff.text.metrics.eval_split import Halves
+from multidiff.text.metrics.eval_split import EvalSplit
 from multidiff.text.metrics.ngram import NGramModel
 from multidiff.text.metrics.scores import distinct, entropy
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 
 AT_ONCE = 64
 
@@ -24,16 +24,16 @@ class Bench:
 
     Attributes:
         model: which is measured.
-        walk: how it revises.
-        halves: real texts.
-        told: whether it is told what the texts say.
+        sampling: how it revises.
+        split: real texts.
+        conditional: whether it is told what the texts say.
         seed: of the first text's draws; the others follow.
     """
 
     model: EditedText
-    walk: EditWalk
-    halves: Halves
-    told: bool
+    sampling: EditSamplingConfig
+    split: EvalSplit
+    conditional: bool
     seed: int
 
     def rows(self, count: int, option: str) -> list[int]:
@@ -42,38 +42,38 @@ class Bench:
         Raises:
             InputError: if there is none.
         """
-        return self.halves.fitting(self.model.editor.length + 1, count, option)
+        return self.split.fitting(self.model.editor.length + 1, count, option)
 
-    def orders(self, rows: Sequence[int]) -> list[TextOrder]:
+    def requests(self, rows: Sequence[int]) -> list[TextRequest]:
         """What the model is told of real texts: what they are made from always, if it reads it."""
         reads = self.model.domain.source_length > 0
         return [
-            TextOrder(
-                self.halves.meanings[row] if self.told else {},
-                source=self.halves.sources[row] if reads else "",
+            TextRequest(
+                self.split.meanings[row] if self.conditional else {},
+                source=self.split.sources[row] if reads else "",
             )
             for row in rows
         ]
 
     def tagged(
-        self, drafts: Sequence[Sequence[int]], orders: Sequence[TextOrder]
+        self, drafts: Sequence[Sequence[int]], requests: Sequence[TextRequest]
     ) -> list[tuple[Span, ...]]:
         """What the tagger would have edited of each text, all at once."""
-        walk = replace(self.walk, pace="all")
-        reviser = Reviser(self.model.domain, self.model.editor, walk)
+        sampling = replace(self.sampling, edits_per_step="all")
+        reviser = Reviser(self.model.domain, self.model.editor, sampling)
         found: list[tuple[Span, ...]] = []
         for first in range(0, len(drafts), AT_ONCE):
             rows = slice(first, first + AT_ONCE)
-            encoding = reviser.read(drafts[rows], orders[rows])
+            encoding = reviser.read(drafts[rows], requests[rows])
             found += [one.spans for one in reviser.choices(drafts[rows], encoding, 1)]
         return found
 
     def described(self, sets: dict[str, Sequence[Sequence[int]]]) -> dict[str, dict[str, float]]:
         """What sets of texts are like, under an n-gram of other texts."""
-        judge = NGramModel(self.halves.other, ORDER)
+        ngram = NGramModel(self.split.other, ORDER)
         return {
             name: {
-                "nats_per_token": judge.nats_per_token(texts),
+                "nats_per_token": ngram.nats_per_token(texts),
                 "distinct_2": distinct(texts, 2),
                 "entropy": entropy(texts),
                 "length": sum(map(len, texts)) / len(texts),

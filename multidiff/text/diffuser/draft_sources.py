@@ -9,7 +9,7 @@ from typing import Literal
 
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.model import TextModel
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 
 Start = Literal["nothing", "noise"]
@@ -22,19 +22,19 @@ class Draft:
 
     Attributes:
         tokens: of the draft.
-        order: what is asked of the text.
+        request: what is asked of the text.
         seed: of its draws.
         typed: the draft as it stood, if it was a text.
     """
 
     tokens: Sequence[int]
-    order: TextOrder
+    request: TextRequest
     seed: int
     typed: str = ""
 
 
 @dataclass(frozen=True)
-class Beginning:
+class DraftSource:
     """How drafts are had, as options tell it.
 
     Attributes:
@@ -88,7 +88,7 @@ class Beginning:
 
 
 def drafts_of(
-    model: EditedText, orders: Sequence[TextOrder], seeds: Sequence[int], beginning: Beginning
+    model: EditedText, requests: Sequence[TextRequest], seeds: Sequence[int], beginning: DraftSource
 ) -> list[Draft]:
     """A draft of each order, source and seed.
 
@@ -102,14 +102,14 @@ def drafts_of(
             count = len(model.domain.vocabulary.numbers(text))
             _check_length("--source", text, count, model.domain.source_length - 1)
     every = [
-        (replace(order, source=text if reads else ""), text, seed)
-        for order in orders
+        (replace(request, source=text if reads else ""), text, seed)
+        for request in requests
         for text in beginning.texts or [""]
         for seed in seeds
     ]
     asked, typed, numbers = (list(column) for column in zip(*every, strict=True))
     if kind == "noise":
-        lengths = [replace(order, length=beginning.length) for order in asked]
+        lengths = [replace(request, length=beginning.length) for request in asked]
         tokens = model.noise_drafts(lengths, seed=numbers)
     elif kind == "nothing":
         tokens = [()] * len(every)
@@ -141,32 +141,32 @@ def check_typed(text: str) -> None:
 
 def _read(
     model: EditedText,
-    orders: Sequence[TextOrder],
+    requests: Sequence[TextRequest],
     seeds: Sequence[int],
     texts: Sequence[str],
     option: str,
 ) -> list[Draft]:
     """Drafts that are texts."""
     drafts = []
-    for order, seed, text in zip(orders, seeds, texts, strict=True):
+    for request, seed, text in zip(requests, seeds, texts, strict=True):
         tokens = model.domain.vocabulary.numbers(text)
         _check_length(option, text, len(tokens), model.editor.length)
-        drafts.append(Draft(tokens, order, seed, text))
+        drafts.append(Draft(tokens, request, seed, text))
     return drafts
 
 
 def _bootstrapped(
-    drafter: TextModel, orders: Sequence[TextOrder], seeds: Sequence[int], length: int | None
+    drafter: TextModel, requests: Sequence[TextRequest], seeds: Sequence[int], length: int | None
 ) -> list[str]:
     """What another model drafts, told what it can be told."""
-    told = drafter.domain
+    cond = drafter.domain
     asked = [
-        TextOrder(
-            order.meaning if told.meanings is not None else {},
+        TextRequest(
+            request.meaning if cond.meanings is not None else {},
             length=length,
-            source=order.source if told.source_length else "",
+            source=request.source if cond.source_length else "",
         )
-        for order in orders
+        for request in requests
     ]
     return drafter.generate(asked, seed=seeds)
 

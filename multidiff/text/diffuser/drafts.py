@@ -25,8 +25,8 @@ class Drafts:
         condition: what the network is told of them.
     """
 
-    tokens: Int[Tensor, "batch places"]
-    real: Bool[Tensor, "batch places"]
+    tokens: Int[Tensor, "batch length"]
+    real: Bool[Tensor, "batch length"]
     condition: Condition = None
 
     @classmethod
@@ -41,7 +41,7 @@ class Drafts:
 
 
 @dataclass(frozen=True)
-class Marks:
+class EditTags:
     """Edits of drafts.
 
     Attributes:
@@ -49,12 +49,12 @@ class Marks:
         gaps: whether something is inserted behind each place.
     """
 
-    tags: Int[Tensor, "batch places"]
-    gaps: Bool[Tensor, "batch places"]
+    tags: Int[Tensor, "batch length"]
+    gaps: Bool[Tensor, "batch length"]
 
 
 @dataclass(frozen=True)
-class Stream:
+class DecoderInput:
     """What the generator has written, span after span, each closed by END.
 
     Attributes:
@@ -70,7 +70,7 @@ class Stream:
     real: Bool[Tensor, "batch written"]
 
     @classmethod
-    def of(cls, spans: Sequence[Sequence[Span]], device: torch.device) -> Stream:
+    def of(cls, spans: Sequence[Sequence[Span]], device: torch.device) -> DecoderInput:
         """The stream of spans that are written, or begun; deletions are passed over."""
         rows = [
             [
@@ -96,13 +96,13 @@ class Stream:
         return F.pad(self.read[:, 1:], (0, 1), value=PAD).masked_fill(last, END)
 
 
-def marks_of(spans: Sequence[Sequence[Span]], places: int, device: torch.device) -> Marks:
-    """Marks of drafts with so many places, the slot counted."""
-    tags = torch.full((len(spans), places), int(KEEP))
-    gaps = torch.zeros(len(spans), places, dtype=torch.bool)
+def edit_tags_of(spans: Sequence[Sequence[Span]], positions: int, device: torch.device) -> EditTags:
+    """EditTags of drafts with so many places, the slot counted."""
+    tags = torch.full((len(spans), positions), int(KEEP))
+    gaps = torch.zeros(len(spans), positions, dtype=torch.bool)
     for row, some in enumerate(spans):
         for span in some:
             if span.edit == INSERT:
                 gaps[row, span.start] = True
             tags[row, 1 + span.start : 1 + span.stop] = int(span.edit)
-    return Marks(tags.to(device), gaps.to(device))
+    return EditTags(tags.to(device), gaps.to(device))

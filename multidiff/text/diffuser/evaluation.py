@@ -14,15 +14,15 @@ from multidiff.text.diffuser.bench import Bench
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.repair import leave_alone, repair_corrupted
 from multidiff.text.diffuser.rewriting import compared, pairs_of, rewritten
-from multidiff.text.diffuser.sampling_config import EditWalk, Pace, drawn
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig, EditsPerStep, drawn
 from multidiff.text.diffuser.starts import revise_drafts, write_from_noise, write_from_nothing
 from multidiff.text.metrics.comparison import columns_of
-from multidiff.text.metrics.eval_split import halved, source_of
+from multidiff.text.metrics.eval_split import eval_split, source_of
 from multidiff.text.model import TextModel
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
 
-PARTS = {
+COMPONENTS = {
     "fixed": leave_alone,
     "repair": repair_corrupted,
     "from-noise": write_from_noise,
@@ -33,12 +33,13 @@ FRESH = ("from-noise", "from-nothing")
 
 def measure(
     model: EditedText, data: str | None, folder: Path, *, steps: int | None = None,
-    solver: str | None = None, seed: int = 0, num: int = 200, fixed: int = 0, repair: int = 0,
+    sampler: str | None = None, seed: int = 0, num: int = 200, fixed: int = 0, repair: int = 0,
     from_noise: int = 0, from_nothing: int = 0, bootstrap: TextModel | None = None,
-    rewrite: int = 0, beside: EditedText | None = None, told: bool = False,
-    beam: int | None = None, revisions: int | None = None, nucleus: float | None = None,
-    temperature: float | None = None, pace: Pace | None = None, caution: float | None = None,
-    candidates: int | None = None, column: str = "text", meaning_column: str | None = None,
+    rewrite: int = 0, beside: EditedText | None = None, conditional: bool = False,
+    beam: int | None = None, revision_beams: int | None = None, top_p: float | None = None,
+    temperature: float | None = None, edits_per_step: EditsPerStep | None = None,
+    edit_margin: float | None = None,
+    num_candidates: int | None = None, column: str = "text", meaning_column: str | None = None,
     source_column: str | None = None, headless: bool = False, held_out_every: int | None = None,
 ) -> Report:  # fmt: skip
     """What an editor does to clean and to corrupted texts, or what else is asked for.
@@ -48,7 +49,7 @@ def measure(
         data: held-out texts, or all of which every so many-th group is held out.
         folder: of the model, whose recipe says what it was trained on.
         steps: most revisions.
-        solver: none is known here.
+        sampler: none is known here.
         seed: of the first text's draws; the others follow.
         num: drafts of the bootstrap; clean and corrupted texts where nothing is asked for.
         fixed: clean texts: how much of them is left alone.
@@ -58,14 +59,14 @@ def measure(
         bootstrap: a model whose drafts of real meanings are revised.
         rewrite: texts that are rewritten, beside what they are to become.
         beside: a model that rewrites them too.
-        told: the model is told what the texts say.
-        beam: see :class:`~multidiff.text.diffuser.sampling_config.EditWalk`.
-        revisions: likewise.
-        nucleus: likewise; tokens are drawn where texts begin from noise or nothing.
+        conditional: the model is told what the texts say.
+        beam: see :class:`~multidiff.text.diffuser.sampling_config.EditSamplingConfig`.
+        revision_beams: likewise.
+        top_p: likewise; tokens are drawn where texts begin from noise or nothing.
         temperature: likewise.
-        pace: likewise.
-        caution: likewise.
-        candidates: likewise.
+        edits_per_step: likewise.
+        edit_margin: likewise.
+        num_candidates: likewise.
         column: of the texts.
         meaning_column: of their meanings.
         source_column: of what they are made from.
@@ -75,34 +76,39 @@ def measure(
     Raises:
         InputError: if there is nothing to measure by, or an option is wrong.
     """
-    _check_options(model, solver, told, beside is not None and not rewrite)
-    given: dict[str, Any] = {"steps": steps, "pace": pace, "caution": caution, "beam": beam}
-    given |= {"temperature": temperature, "nucleus": nucleus}
-    given |= {"revisions": revisions, "candidates": candidates}
-    walk = model.walk.changed(given)
+    _check_options(model, sampler, conditional, beside is not None and not rewrite)
+    given: dict[str, Any] = {
+        "steps": steps,
+        "edits_per_step": edits_per_step,
+        "edit_margin": edit_margin,
+        "beam": beam,
+    }
+    given |= {"temperature": temperature, "top_p": top_p}
+    given |= {"revision_beams": revision_beams, "num_candidates": num_candidates}
+    sampling = model.sampling.changed(given)
     source = source_of(data, column, meaning_column, source_column, not headless)
     source = held_out_of(source, folder, held_out_every, report := Report())
     asked = (fixed, repair, from_noise, from_nothing, rewrite)
     counts = _counts(asked, num, bootstrap is not None)
     if rewrite:
-        _rewrite(model, beside, source, rewrite, walk, seed, report)
-    if max(counts[name] for name in (*PARTS, "num")):
-        bench = _bench(model, walk, source, max(counts.values()), told, seed, report)
-        fresh = replace(bench, walk=model.walk.changed(drawn(given)))
+        _rewrite(model, beside, source, rewrite, sampling, seed, report)
+    if max(counts[name] for name in (*COMPONENTS, "num")):
+        bench = _bench(model, sampling, source, max(counts.values()), conditional, seed, report)
+        fresh = replace(bench, sampling=model.sampling.changed(drawn(given)))
         _measure(bench, fresh, counts, bootstrap, report)
     return report
 
 
-def _check_options(model: EditedText, solver: str | None, told: bool, idle: bool) -> None:
+def _check_options(model: EditedText, sampler: str | None, conditional: bool, idle: bool) -> None:
     """See whether each option does something.
 
     Raises:
         InputError: if one would be ignored.
     """
-    if solver is not None:
-        raise InputError(f"--solver {solver}: editing has none; leave it out")
-    if told and model.domain.meanings is None:
-        raise InputError("--told: this model was trained without meanings; leave it out")
+    if sampler is not None:
+        raise InputError(f"--sampler {sampler}: editing has none; leave it out")
+    if conditional and model.domain.meanings is None:
+        raise InputError("--conditional: this model was trained without meanings; leave it out")
     if idle:
         raise InputError("--beside: rewrites too; say how many texts by --rewrite")
 
@@ -113,7 +119,7 @@ def _counts(asked: Sequence[int], num: int, drafts: bool) -> dict[str, int]:
     Raises:
         InputError: if nothing is to be measured.
     """
-    counts = dict(zip((*PARTS, "rewrite"), asked, strict=True)) | {"num": num if drafts else 0}
+    counts = dict(zip((*COMPONENTS, "rewrite"), asked, strict=True)) | {"num": num if drafts else 0}
     if not any(counts.values()):
         counts |= {"fixed": num, "repair": num}
     checked_counts(counts)
@@ -122,10 +128,10 @@ def _counts(asked: Sequence[int], num: int, drafts: bool) -> dict[str, int]:
 
 def _bench(
     model: EditedText,
-    walk: EditWalk,
+    sampling: EditSamplingConfig,
     source: TextSource,
     most: int,
-    told: bool,
+    conditional: bool,
     seed: int,
     report: Report,
 ) -> Bench:
@@ -138,9 +144,9 @@ def _bench(
         raise InputError(
             f"{source.path}: this model makes texts from others; name their --source-column"
         )
-    halves = halved(source, model.domain.vocabulary, most)
-    note_unknown(source.path, model.domain.vocabulary, halves.texts, report)
-    return Bench(model, walk, halves, told, seed)
+    split = eval_split(source, model.domain.vocabulary, most)
+    note_unknown(source.path, model.domain.vocabulary, split.texts, report)
+    return Bench(model, sampling, split, conditional, seed)
 
 
 def _measure(
@@ -151,7 +157,7 @@ def _measure(
     report: Report,
 ) -> None:
     """The parts that are asked for; texts that begin afresh are drawn."""
-    for name, part in PARTS.items():
+    for name, part in COMPONENTS.items():
         if counts[name]:
             part(fresh if name in FRESH else bench, counts[name], report)
     if bootstrap is not None:
@@ -163,13 +169,13 @@ def _rewrite(
     beside: EditedText | None,
     source: TextSource,
     count: int,
-    walk: EditWalk,
+    sampling: EditSamplingConfig,
     seed: int,
     report: Report,
 ) -> None:
     """Texts that are rewritten, by another model too, and what they were to become."""
     sources, wanted = pairs_of(source, count)
-    made = {"rewritten": rewritten(model, sources, walk, seed)}
+    made = {"rewritten": rewritten(model, sources, sampling, seed)}
     if beside is not None:
         made["beside"] = rewritten(beside, sources, None, seed)
     facts = compared(sources, wanted, {**made})

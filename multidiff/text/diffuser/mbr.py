@@ -35,14 +35,14 @@ def settled(
         old = text[span.start : span.stop]
         fillings = [] if span.edit == DELETE else [one.tokens for one in drawn]
         fitting = room + len(old)
-        new = least_risk(old, fillings, tagging.odds(span), fitting)
+        new = mbr(old, fillings, tagging.odds(span), fitting)
         if new != old:
             spans.append(_edit(span, new))
             room = fitting - len(new)
     return tuple(spans)
 
 
-def least_risk(old: Tokens, fillings: Sequence[Tokens], odds: Odds, longest: int) -> Tokens:
+def mbr(old: Tokens, fillings: Sequence[Tokens], odds: Odds, longest: int) -> Tokens:
     """What is to stand at a place: as it is, nothing, or one of the fillings.
 
     Args:

@@ -30,10 +30,10 @@ from multidiff.models.requests import Seed, checked_seeds, one_each
 from multidiff.text.data.vocabulary import FIRST
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.diffuser.reviser import History, Reviser
-from multidiff.text.diffuser.sampling_config import EditWalk
-from multidiff.text.diffuser.task import Aim, EditTask
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig
+from multidiff.text.diffuser.task import EditTask, Target
 from multidiff.text.domain import TextDomain
-from multidiff.text.request import TextOrder, candidate_seeds, drawn_index, told_of
+from multidiff.text.request import TextRequest, candidate_seeds, condition_of, drawn_index
 from multidiff.utils.errors import InputError
 
 Noise = Literal["uniform", "frequency"]
@@ -46,9 +46,9 @@ class EditedText(DomainModel):
         domain: texts to tokens, and what they are made from.
         process: how training corrupts them.
         editor: the network.
-        walk: how to revise where nobody says otherwise.
+        sampling: how to revise where nobody says otherwise.
         noise: what corruption writes: all tokens alike, or each as often as texts have it.
-        aim: see :class:`~multidiff.text.diffuser.task.EditTask`.
+        target: see :class:`~multidiff.text.diffuser.task.EditTask`.
         drop_condition: likewise.
         from_source: likewise.
         from_nothing: likewise.
@@ -65,9 +65,9 @@ class EditedText(DomainModel):
         domain: TextDomain,
         process: EditProcess,
         editor: Editor,
-        walk: EditWalk | None = None,
+        sampling: EditSamplingConfig | None = None,
         noise: Noise = "uniform",
-        aim: Aim = "clean",
+        target: Target = "clean",
         drop_condition: float = 0.0,
         from_source: float = 0.0,
         from_nothing: float = 0.0,
@@ -82,9 +82,9 @@ class EditedText(DomainModel):
         super().__init__(domain)
         domain.check_reader(editor)
         self.process, self.editor = process, editor
-        self.walk = EditWalk() if walk is None else walk
+        self.sampling = EditSamplingConfig() if sampling is None else sampling
         self.noise: Noise = noise
-        self.aim: Aim = aim
+        self.target: Target = target
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
         self.from_own = from_own
@@ -109,14 +109,14 @@ class EditedText(DomainModel):
             self.domain,
             self.corruption(),
             self.editor,
-            self.aim,
+            self.target,
             self.drop_condition,
             self.from_source,
             self.from_nothing,
             self.from_own,
         )
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What the weights were made for."""
         return {"kind": "texts"}
 
@@ -124,9 +124,9 @@ class EditedText(DomainModel):
     def revise(
         self,
         drafts: Sequence[Sequence[int]],
-        orders: Sequence[TextOrder] | None = None,
+        requests: Sequence[TextRequest] | None = None,
         *,
-        walk: EditWalk | None = None,
+        sampling: EditSamplingConfig | None = None,
         seed: Seed = 0,
         batch_size: int = 64,
         on_history: Callable[[History], None] | None = None,
@@ -135,8 +135,8 @@ class EditedText(DomainModel):
 
         Args:
             drafts: tokens.
-            orders: what is asked of each.
-            walk: how to revise; the model's own where not given.
+            requests: what is asked of each.
+            sampling: how to revise; the model's own where not given.
             seed: of the draws: draft ``i`` has ``seed + i``, or the i-th of several.
             batch_size: drafts at a time, each of their candidates counted.
             on_history: receives the revisions of each draft in turn, batch by batch.
@@ -150,13 +150,13 @@ class EditedText(DomainModel):
                 raise InputError(
                     f"a draft of {len(draft)} tokens: this model reads {most}; shorten it"
                 )
-        nothing = [TextOrder() for _ in drafts]
-        asked = nothing if orders is None else one_each(orders, TextOrder, "order")
-        how = self.walk if walk is None else walk
+        nothing = [TextRequest() for _ in drafts]
+        asked = nothing if requests is None else one_each(requests, TextRequest, "request")
+        how = self.sampling if sampling is None else sampling
         seeds = checked_seeds(seed, len(drafts))
-        rngs = [generators(candidate_seeds(one, how.candidates)) for one in seeds]
+        rngs = [generators(candidate_seeds(one, how.num_candidates)) for one in seeds]
         reviser = Reviser(self.domain, self.editor, how)
-        at_once = max(1, batch_size // how.candidates)
+        at_once = max(1, batch_size // how.num_candidates)
         found: list[History] = []
         for first in range(0, len(drafts), at_once):
             rows = slice(first, first + at_once)
@@ -167,29 +167,35 @@ class EditedText(DomainModel):
                     on_history(history)
         return found
 
-    def noise_drafts(self, orders: Sequence[TextOrder], *, seed: Seed = 0) -> list[tuple[int, ...]]:
+    def noise_drafts(
+        self, requests: Sequence[TextRequest], *, seed: Seed = 0
+    ) -> list[tuple[int, ...]]:
         """Random tokens for each order: as many as it says, or as the training texts have.
 
         Raises:
             InputError: if an order asks for more than the model reads.
         """
         # Mixed, so that what is written later does not follow the draws of its own noise.
-        orders = one_each(orders, TextOrder, "order")
-        rngs = generators([mixed_seed(one, 1) for one in checked_seeds(seed, len(orders))])
-        lengths = [self._length(order, rng) for order, rng in zip(orders, rngs, strict=True)]
+        requests = one_each(requests, TextRequest, "request")
+        rngs = generators([mixed_seed(one, 1) for one in checked_seeds(seed, len(requests))])
+        lengths = [self._length(request, rng) for request, rng in zip(requests, rngs, strict=True)]
         return self.corruption().prior(lengths, rngs)
 
-    def _length(self, order: TextOrder, rng: torch.Generator) -> int:
+    def _length(self, request: TextRequest, rng: torch.Generator) -> int:
         """How many tokens a text has, END not counted."""
         most, end = self.editor.length, int(self.domain.ends)
-        if order.length is not None:
-            if not 1 <= order.length <= most:
-                raise InputError(f"a length of {order.length}: this model reads 1 to {most} tokens")
-            return order.length
-        told = None
-        if order.meaning or order.source:
-            told = told_of(self.domain, [order], torch.ones(1, 1, dtype=torch.bool)).get("source")
-        logits = self.domain.length_logits(1, told)[0].cpu().double()
+        if request.length is not None:
+            if not 1 <= request.length <= most:
+                raise InputError(
+                    f"a length of {request.length}: this model reads 1 to {most} tokens"
+                )
+            return request.length
+        cond = None
+        if request.meaning or request.source:
+            cond = condition_of(self.domain, [request], torch.ones(1, 1, dtype=torch.bool)).get(
+                "source"
+            )
+        logits = self.domain.length_logits(1, cond)[0].cpu().double()
         return 1 + drawn_index(logits[1 + end : 1 + end + most], rng)
 
     def texts(self, histories: Sequence[History]) -> list[str]:

@@ -21,9 +21,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.edit.alignment import DELETE
-from multidiff.nn.token_denoiser import SourceEncoder, Surroundings
-from multidiff.nn.transformer import Memory, Transformer
-from multidiff.text.diffuser.drafts import Drafts, Marks, Stream
+from multidiff.nn.token_denoiser import DecoderContext, SourceEncoder
+from multidiff.nn.transformer import KVCache, Transformer
+from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags
 
 NUM_TAGS = 3  # KEEP, REPLACE, DELETE
 
@@ -33,8 +33,8 @@ class Encoding:
     """Drafts as the tagger reads them, and what they are made from."""
 
     drafts: Drafts
-    places: Float[Tensor, "batch places width"]
-    around: Surroundings
+    hidden: Float[Tensor, "batch length width"]
+    around: DecoderContext
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Template:
     """Marked drafts as the generator reads them.
 
     Attributes:
-        places: of the drafts.
+        hidden: hidden states of the drafts.
         context: what is read: sources, and these.
         keys: which of that are there.
         positions: of that, for attention.
         ends: the first position behind each.
     """
 
-    places: Float[Tensor, "batch places width"]
+    hidden: Float[Tensor, "batch length width"]
     context: Float[Tensor, "batch all width"]
     keys: Bool[Tensor, "batch all"]
     positions: Int[Tensor, " all"]
@@ -58,7 +58,11 @@ class Template:
     def __getitem__(self, rows: Tensor) -> Template:
         """Some of the rows, or some of them several times."""
         return Template(
-            self.places[rows], self.context[rows], self.keys[rows], self.positions, self.ends[rows]
+            self.hidden[rows],
+            self.context[rows],
+            self.keys[rows],
+            self.positions,
+            self.ends[rows],
         )
 
 
@@ -102,11 +106,11 @@ class Editor(nn.Module):
         super().__init__()
         self.size, self.length = size, length
         self.words = nn.Embedding(size, width)
-        self.places = nn.Embedding(length + 1, width)
+        self.positions = nn.Embedding(length + 1, width)
         self.tag_marks = nn.Embedding(NUM_TAGS, width)
         self.gap_marks = nn.Embedding(2, width)
         self.kinds = nn.Embedding(2, width)
-        for one in (self.words, self.places, self.tag_marks, self.gap_marks, self.kinds):
+        for one in (self.words, self.positions, self.tag_marks, self.gap_marks, self.kinds):
             nn.init.normal_(one.weight, std=0.02)
         self.encoder = Transformer(width, layers, heads, 0, expansion, dropout)
         self.tagger = nn.Linear(width, NUM_TAGS)
@@ -120,39 +124,39 @@ class Editor(nn.Module):
 
     def encode(self, drafts: Drafts) -> Encoding:
         """The drafts as the tagger reads them, and their sources."""
-        around = Surroundings.of(drafts.condition, self.source, drafts.tokens)
+        around = DecoderContext.of(drafts.condition, self.source, drafts.tokens)
         keys = around.keys(drafts.real)
         found = self.encoder(self._read(drafts), None, around.context, keys, around.positions)
         return Encoding(drafts, found, around)
 
     def _read(self, drafts: Drafts) -> Tensor:
-        return self.words(drafts.tokens) + self.places.weight[: drafts.tokens.shape[1]]
+        return self.words(drafts.tokens) + self.positions.weight[: drafts.tokens.shape[1]]
 
     def tags(
         self, encoding: Encoding
-    ) -> tuple[Float[Tensor, "batch places tags"], Float[Tensor, "batch places"]]:
+    ) -> tuple[Float[Tensor, "batch length tags"], Float[Tensor, "batch length"]]:
         """Logits of the tag of each place, and that something is inserted behind it."""
-        return self.tagger(encoding.places), self.inserter(encoding.places).squeeze(-1)
+        return self.tagger(encoding.hidden), self.inserter(encoding.hidden).squeeze(-1)
 
-    def template(self, encoding: Encoding, marks: Marks) -> Template:
+    def template(self, encoding: Encoding, marks: EditTags) -> Template:
         """The drafts as the generator reads them: marked, without what is deleted."""
         drafts, around = encoding.drafts, encoding.around
         marked = self.tag_marks(marks.tags) + self.gap_marks(marks.gaps.long())
         left = drafts.real & (marks.tags != DELETE)
         keys = around.keys(left)
         if self.reader is None:
-            places = encoding.places + marked
+            hidden = encoding.hidden + marked
         else:
             read = self._read(drafts) + marked
-            places = self.reader(read, None, around.context, keys, around.positions)
-        context = places
+            hidden = self.reader(read, None, around.context, keys, around.positions)
+        context = hidden
         if around.context is not None:
-            context = torch.cat([around.context, places], dim=1)
+            context = torch.cat([around.context, hidden], dim=1)
         ends = around.first + drafts.real.sum(dim=1)
-        return Template(places, context, keys, around.positions, ends)
+        return Template(hidden, context, keys, around.positions, ends)
 
     def write(
-        self, template: Template, stream: Stream, memory: Memory | None = None
+        self, template: Template, stream: DecoderInput, memory: KVCache | None = None
     ) -> Float[Tensor, "batch new size"]:
         """Logits of the token that follows each of the stream; END closes a span.
 
@@ -162,17 +166,17 @@ class Editor(nn.Module):
             memory: of the drafts and of what was read of streams before, all of one length; only
                 the rest is read now, and told of.
         """
-        known = 0 if memory is None else memory.places
+        known = 0 if memory is None else memory.positions
         first, count = max(0, known - template.context.shape[1]), stream.read.shape[1]
         read, slots, kinds = (x[:, first:] for x in (stream.read, stream.slots, stream.kinds))
-        slots = slots[..., None].expand(-1, -1, template.places.shape[2])
-        x = self.words(read) + self.kinds(kinds) + template.places.gather(1, slots)
+        slots = slots[..., None].expand(-1, -1, template.hidden.shape[2])
+        x = self.words(read) + self.kinds(kinds) + template.hidden.gather(1, slots)
         before = torch.ones(count, count, dtype=torch.bool, device=x.device).tril()
         own = before & stream.real[:, None]
         # Padding reads itself, so that no row is without keys.
         own = (own | torch.eye(count, dtype=torch.bool, device=x.device))[:, first:]
-        told = template.keys[:, None].expand(-1, count - first, -1)
-        keys = torch.cat([told, own], dim=2)
+        cond = template.keys[:, None].expand(-1, count - first, -1)
+        keys = torch.cat([cond, own], dim=2)
         # The stream stands right behind its draft, however far a batch pads that.
         positions = template.ends[:, None] + torch.arange(first, count, device=x.device)
         context = None

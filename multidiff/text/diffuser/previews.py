@@ -7,7 +7,7 @@ from typing import Any
 
 from multidiff.core.random import generators
 from multidiff.text.diffuser.model import EditedText
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 
 EXAMPLES = 8
 # Corruption that leaves enough of a text to see whether it is repaired.
@@ -22,26 +22,26 @@ def preview(model: EditedText, batch: dict[str, Any]) -> Callable[[Any, int], No
         batch: held-out texts.
     """
     texts = batch["text"][:EXAMPLES]
-    orders = _orders(model, batch, len(texts))
+    requests = _requests(model, batch, len(texts))
     drafts = _drafts(model, texts, batch.get("source", texts)[:EXAMPLES])
 
     def write(writer: Any, step: int) -> None:
         writer.add_text("original", _listed(texts), 0)
         shown = [model.domain.vocabulary.text(draft) for draft in drafts]
         writer.add_text("draft", _listed(shown), 0)
-        writer.add_text("revised", _listed(model.texts(model.revise(drafts, orders))), step)
+        writer.add_text("revised", _listed(model.texts(model.revise(drafts, requests))), step)
 
     return write
 
 
-def _orders(model: EditedText, batch: dict[str, Any], count: int) -> list[TextOrder]:
+def _requests(model: EditedText, batch: dict[str, Any], count: int) -> list[TextRequest]:
     """What the texts say or are made from, as far as the model is told."""
     meanings, sources = [{}] * count, [""] * count
     if model.domain.meanings is not None:
         meanings = batch["meaning"]
     if model.domain.source_length:
         sources = batch["source"]
-    return [TextOrder(meanings[row], source=sources[row]) for row in range(count)]
+    return [TextRequest(meanings[row], source=sources[row]) for row in range(count)]
 
 
 def _drafts(model: EditedText, texts: Sequence[str], sources: Sequence[str]) -> list[list[int]]:

@@ -19,7 +19,7 @@ class Chunk(NamedTuple):
     written: str = ""
 
 
-class Marks(NamedTuple):
+class EditMarkers(NamedTuple):
     """What stands before and after what is removed and what is written."""
 
     removed: tuple[str, str]
@@ -27,11 +27,11 @@ class Marks(NamedTuple):
 
 
 # As git marks words, and as terminals show colours: struck through in red, underlined in green.
-PLAIN = Marks(("[-", "-]"), ("{+", "+}"))
-COLOURED = Marks(("\x1b[9;31m", "\x1b[0m"), ("\x1b[4;32m", "\x1b[0m"))
+PLAIN = EditMarkers(("[-", "-]"), ("{+", "+}"))
+COLORED = EditMarkers(("\x1b[9;31m", "\x1b[0m"), ("\x1b[4;32m", "\x1b[0m"))
 
 
-def lines_of(spelling: Spelling, history: History, marks: Marks) -> list[str]:
+def lines_of(spelling: Spelling, history: History, marks: EditMarkers) -> list[str]:
     """A numbered line for each revision, its edits marked, the draft first.
 
     Without what is marked as removed, a line is the text of the revision; without what is
@@ -75,21 +75,21 @@ def facts_of(spelling: Spelling, history: History) -> list[dict[str, Any]]:
     return facts
 
 
-def wants_colours(stream: Any) -> bool:
+def wants_channels(stream: Any) -> bool:
     """Whether a stream is a terminal whose user has not said otherwise (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _chunks(before: Sequence[str], after: Sequence[str], spans: Sequence[Span]) -> Iterator[Chunk]:
     """The parts of two texts, from what each token adds to its own."""
-    place = other = 0
+    position = other = 0
     for span in (*spans, Span(INSERT, len(before), len(before))):
-        while place < span.start:
-            yield from _kept(before[place], after[other])
-            place, other = place + 1, other + 1
+        while position < span.start:
+            yield from _kept(before[position], after[other])
+            position, other = position + 1, other + 1
         written = other + len(span.tokens)
-        yield Chunk("", "".join(before[place : span.stop]), "".join(after[other:written]))
-        place, other = span.stop, written
+        yield Chunk("", "".join(before[position : span.stop]), "".join(after[other:written]))
+        position, other = span.stop, written
 
 
 def _kept(before: str, after: str) -> Iterator[Chunk]:
@@ -102,7 +102,7 @@ def _kept(before: str, after: str) -> Iterator[Chunk]:
     yield Chunk(before[cut:])
 
 
-def _marked(chunks: Sequence[Chunk], marks: Marks) -> str:
+def _marked(chunks: Sequence[Chunk], marks: EditMarkers) -> str:
     """The chunks as a line, neighbouring edits as one."""
     line, removed, written = "", "", ""
     for chunk in (*chunks, Chunk(" ")):

@@ -23,17 +23,17 @@ STEPS = (1, 2, 3)
 def leave_alone(bench: Bench, count: int, report: Report) -> None:
     """How much of clean texts is kept: tokens, gaps and whole texts after one revision."""
     rows = bench.rows(count, "fixed")
-    drafts, orders = [bench.halves.real[row] for row in rows], bench.orders(rows)
-    edits = bench.tagged(drafts, orders)
-    walk = replace(bench.walk, steps=1)
-    histories = bench.model.revise(drafts, orders, walk=walk, seed=bench.seed)
+    drafts, requests = [bench.split.real[row] for row in rows], bench.requests(rows)
+    edits = bench.tagged(drafts, requests)
+    sampling = replace(bench.sampling, steps=1)
+    histories = bench.model.revise(drafts, requests, sampling=sampling, seed=bench.seed)
     pairs = zip(histories, drafts, strict=True)
     facts = {
-        "tokens_kept": _share(tag == KEEP for one in _tags(edits, drafts) for tag in one),
+        "tokens_kept": _ratio(tag == KEEP for one in _tags(edits, drafts) for tag in one),
         "gaps_kept": 1
         - sum(span.edit == INSERT for one in edits for span in one)
         / max(1, sum(len(draft) + 1 for draft in drafts)),
-        "texts_kept": _share([*one[-1].tokens] == draft for one, draft in pairs),
+        "texts_kept": _ratio([*one[-1].tokens] == draft for one, draft in pairs),
     }
     report.facts["fixed"] = {**facts, "texts": len(rows)}
     report.lines.extend(columns_of({"clean texts": facts}, ["clean texts"]))
@@ -55,7 +55,7 @@ def _name(steps: int) -> str:
 def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
     """What is told of texts that were corrupted by so many steps."""
     rows = bench.rows(count, "repair")
-    real, orders = [bench.halves.real[row] for row in rows], bench.orders(rows)
+    real, requests = [bench.split.real[row] for row in rows], bench.requests(rows)
     process, most = bench.model.corruption(), bench.model.editor.length
     seeds = range(bench.seed, bench.seed + len(rows))
     states = [
@@ -63,23 +63,23 @@ def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
         for text, rng in zip(real, generators(seeds), strict=True)
     ]
     drafts = [one.tokens[:most] for one in states]
-    histories = bench.model.revise(drafts, orders, walk=bench.walk, seed=bench.seed)
+    histories = bench.model.revise(drafts, requests, sampling=bench.sampling, seed=bench.seed)
     after = [one[-1].tokens for one in histories]
     scripts = [one.passages() for one in align_many(drafts, real)]
     wanted = [tag for one in _tags(scripts, drafts) for tag in one]
-    found = [tag for one in _tags(bench.tagged(drafts, orders), drafts) for tag in one]
+    found = [tag for one in _tags(bench.tagged(drafts, requests), drafts) for tag in one]
     disagreement = tag_disagreement(states)
     far, near = _distance(drafts, real), _distance(after, real)
     return {
         "distance_before": far,
         "distance_after": near,
         "fall_percent": 100 * (1 - near / far) if far else 0.0,
-        "repaired": _share([*one] == text for one, text in zip(after, real, strict=True)),
-        "tags_right": _share(one == other for one, other in zip(found, wanted, strict=True)),
-        "all_kept_right": _share(tag == KEEP for tag in wanted),
+        "repaired": _ratio([*one] == text for one, text in zip(after, real, strict=True)),
+        "tags_right": _ratio(one == other for one, other in zip(found, wanted, strict=True)),
+        "all_kept_right": _ratio(tag == KEEP for tag in wanted),
         "history_differs_in_tags": disagreement.tokens,
         "history_differs_in_gaps": disagreement.gaps,
-        "revisions": sum(len(one) - 1 for one in histories) / len(histories),
+        "revision_beams": sum(len(one) - 1 for one in histories) / len(histories),
     }
 
 
@@ -92,9 +92,9 @@ def _tags(edits: Sequence[Sequence[Span]], drafts: Sequence[Sequence[int]]) -> I
         yield tags
 
 
-def _share(facts: Iterable[bool]) -> float:
-    told = list(facts)
-    return sum(told) / max(1, len(told))
+def _ratio(facts: Iterable[bool]) -> float:
+    described = list(facts)
+    return sum(described) / max(1, len(described))
 
 
 def _distance(texts: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> float:

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multidiff.core.edit.alignment import Span, rewrite
-from multidiff.text.diffuser.drafts import Drafts, marks_of
+from multidiff.text.diffuser.drafts import Drafts, edit_tags_of
 from multidiff.text.diffuser.mbr import settled
 from multidiff.text.diffuser.network import Editor, Encoding, Template
-from multidiff.text.diffuser.sampling_config import Choice, EditWalk, choose
-from multidiff.text.diffuser.span_writer import SpanWriter, Writing
+from multidiff.text.diffuser.sampling_config import Choice, EditSamplingConfig, choose
+from multidiff.text.diffuser.span_writer import PartialSpan, SpanWriter
 from multidiff.text.diffuser.tagging import Tagging
 from multidiff.text.domain import TextDomain
-from multidiff.text.request import TextOrder, told_of
+from multidiff.text.request import TextRequest, condition_of
 
 
 @dataclass(frozen=True)
@@ -46,71 +46,71 @@ class Reviser:
     Args:
         domain: what numbers and conditions are.
         editor: the network.
-        walk: how.
+        sampling: how.
     """
 
-    def __init__(self, domain: TextDomain, editor: Editor, walk: EditWalk):
-        self.domain, self.editor, self.walk = domain, editor, walk
-        self.writer = SpanWriter(editor, walk)
+    def __init__(self, domain: TextDomain, editor: Editor, sampling: EditSamplingConfig):
+        self.domain, self.editor, self.sampling = domain, editor, sampling
+        self.writer = SpanWriter(editor, sampling)
 
     def __call__(
         self,
         drafts: Sequence[Sequence[int]],
-        orders: Sequence[TextOrder],
+        requests: Sequence[TextRequest],
         rngs: Sequence[Sequence[torch.Generator]],
     ) -> list[History]:
         """Every revision of each draft on the best way, the draft first.
 
         Args:
             drafts: tokens.
-            orders: what is asked of each.
+            requests: what is asked of each.
             rngs: source of the draws, for each as many as there are candidates.
         """
         beams: list[list[History]] = [[[Revision(tuple(draft))]] for draft in drafts]
         moving = [*range(len(drafts))]
-        for left in range(self.walk.steps, 0, -1):
+        for left in range(self.sampling.steps, 0, -1):
             if not moving:
                 break
             rows = [row for row in moving for _ in beams[row]]
             ways = [way for row in moving for way in beams[row]]
             found = self._revised(
-                [way[-1] for way in ways], [orders[row] for row in rows],
+                [way[-1] for way in ways], [requests[row] for row in rows],
                 [rngs[row] for row in rows], left,
             )  # fmt: skip
             grown: dict[int, list[History]] = {row: [] for row in moving}
             for row, way, several in zip(rows, ways, found, strict=True):
                 grown[row] += [[*way, one] for one in several]
             for row, longer in grown.items():
-                best = _best_of(longer, self.walk.revisions)
+                best = _best_of(longer, self.sampling.revision_beams)
                 if not any(way[-1].spans for way in best):
                     moving.remove(row)
                 # A way that rests is looked at again beside those that go on.
                 beams[row] = [way if way[-1].spans else way[:-1] for way in best]
         return [ways[0] for ways in beams]
 
-    def read(self, texts: Sequence[Sequence[int]], orders: Sequence[TextOrder]) -> Encoding:
+    def read(self, texts: Sequence[Sequence[int]], requests: Sequence[TextRequest]) -> Encoding:
         """Texts as the tagger reads them, told what is asked of each."""
         condition = None
         if self.domain.sources:
             real = torch.ones(len(texts), 1, dtype=torch.bool, device=self.domain.device)
-            condition = told_of(self.domain, orders, real)
+            condition = condition_of(self.domain, requests, real)
         return self.editor.encode(Drafts.of(texts, condition, self.domain.device))
 
     def _revised(
         self,
         texts: Sequence[Revision],
-        orders: Sequence[TextOrder],
+        requests: Sequence[TextRequest],
         rngs: Sequence[Sequence[torch.Generator]],
         left: int,
     ) -> list[list[Revision]]:
         """The revisions that follow each text: as many as the beam is wide."""
-        encoding = self.read([one.tokens for one in texts], orders)
+        encoding = self.read([one.tokens for one in texts], requests)
         choices = self.choices([one.tokens for one in texts], encoding, left)
-        places = encoding.drafts.tokens.shape[1]
-        marks = marks_of([one.spans for one in choices], places, self.domain.device)
+        positions = encoding.drafts.tokens.shape[1]
+        marks = edit_tags_of([one.spans for one in choices], positions, self.domain.device)
         begun = [self._begun(text, one) for text, one in zip(texts, choices, strict=True)]
         template = self.editor.template(encoding, marks)
-        if self.walk.candidates > 1:
+        if self.sampling.num_candidates > 1:
             found = self._settled(texts, choices, begun, template, rngs)
         else:
             found = self.writer(begun, template, [own for own, *_ in rngs])
@@ -123,10 +123,10 @@ class Reviser:
         self,
         texts: Sequence[Revision],
         choices: Sequence[Choice],
-        begun: Sequence[Writing],
+        begun: Sequence[PartialSpan],
         template: Template,
         rngs: Sequence[Sequence[torch.Generator]],
-    ) -> list[list[Writing]]:
+    ) -> list[list[PartialSpan]]:
         """Of several draws of each text's edits, those that risk the least."""
         rows = [row for row, own in enumerate(rngs) for _ in own]
         draws = [one for own in rngs for one in own]
@@ -138,7 +138,7 @@ class Reviser:
             ways = [one.spans for one, *_ in islice(written, len(own))]
             spans = settled(text.tokens, ways, choice.tagging, self.editor.length)
             score = text.score + choice.tagging.score(spans)
-            settled_on.append([Writing(spans, 0, score, len(spans))])
+            settled_on.append([PartialSpan(spans, 0, score, len(spans))])
         return settled_on
 
     def choices(
@@ -146,21 +146,21 @@ class Reviser:
     ) -> list[Choice]:
         """The edits that are made of each text, with so many revisions to come."""
         tags, gaps = (logits.cpu().double() for logits in self.editor.tags(encoding))
-        log_tags, log_gaps = tags.log_softmax(dim=-1), _log_shares(gaps)
+        log_tags, log_gaps = tags.log_softmax(dim=-1), _log_ratios(gaps)
         choices = []
         for row, text in enumerate(texts):
             count = len(text)
             tagging = Tagging(log_tags[row, 1 : count + 1], log_gaps[row, : count + 1])
-            choices.append(choose(tagging, self.walk, left, self.editor.length))
+            choices.append(choose(tagging, self.sampling, left, self.editor.length))
         return choices
 
-    def _begun(self, text: Revision, choice: Choice) -> Writing:
+    def _begun(self, text: Revision, choice: Choice) -> PartialSpan:
         spans = choice.spans
         kept = len(text.tokens) - sum(span.stop - span.start for span in spans)
-        return Writing(spans, self.editor.length - kept, text.score + choice.score)
+        return PartialSpan(spans, self.editor.length - kept, text.score + choice.score)
 
 
-def _log_shares(logits: Tensor) -> Tensor:
+def _log_ratios(logits: Tensor) -> Tensor:
     """Log probabilities of no and yes."""
     return F.logsigmoid(torch.stack([-logits, logits], dim=-1))
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from multidiff.text.data.listing import TextSource
 from multidiff.text.diffuser.model import EditedText
-from multidiff.text.diffuser.reviser import EditWalk
+from multidiff.text.diffuser.reviser import EditSamplingConfig
 from multidiff.text.metrics.scores import bleu, sari
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 
 
@@ -26,11 +26,11 @@ def pairs_of(source: TextSource, num: int) -> tuple[list[str], list[str]]:
 
 
 def rewritten(
-    model: EditedText, sources: Sequence[str], walk: EditWalk | None, seed: int
+    model: EditedText, sources: Sequence[str], sampling: EditSamplingConfig | None, seed: int
 ) -> list[str]:
     """What a model makes of texts: it edits them, reads them beside a draft, or both."""
     reads = model.domain.source_length > 0
-    orders = [TextOrder(source=one if reads else "") for one in sources]
+    requests = [TextRequest(source=one if reads else "") for one in sources]
     if model.from_source > 0 or not reads:
         most = model.editor.length
         drafts = [numbers[:most] for numbers in model.numbers(sources)]
@@ -38,23 +38,23 @@ def rewritten(
         drafts = [[] for _ in sources]
     else:
         seeds = range(seed, seed + len(sources))
-        drafts = [[*one] for one in model.noise_drafts(orders, seed=seeds)]
-    return model.texts(model.revise(drafts, orders, walk=walk, seed=seed))
+        drafts = [[*one] for one in model.noise_drafts(requests, seed=seeds)]
+    return model.texts(model.revise(drafts, requests, sampling=sampling, seed=seed))
 
 
 def compared(
     sources: Sequence[str], references: Sequence[str], made: dict[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
     """BLEU and SARI of several rewritings and of the sources as they are, words by spaces."""
-    told = [text.split() for text in sources]
+    described = [text.split() for text in sources]
     wanted = [[text.split()] for text in references]
     facts = {}
     for name, texts in {**made, "copied": sources}.items():
         words = [text.split() for text in texts]
-        same = sum(one == other for one, other in zip(words, told, strict=True))
+        same = sum(one == other for one, other in zip(words, described, strict=True))
         facts[name] = {
             "bleu": bleu(words, wanted),
-            "sari": sari(told, words, wanted),
+            "sari": sari(described, words, wanted),
             "unchanged": same / len(words),
             "exact": sum(one == other[0] for one, other in zip(words, wanted, strict=True))
             / len(words),

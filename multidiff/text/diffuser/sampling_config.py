@@ -13,28 +13,29 @@ from multidiff.text.diffuser.tagging import Tagging
 from multidiff.text.request import check_candidates
 from multidiff.utils.errors import InputError
 
-Pace = Literal["all", "even"]
+EditsPerStep = Literal["all", "even"]
 # Where nothing is there to be corrected, the likeliest text is one for all: texts are drawn. What
 # is drawn is looked at again, and drawn anew where it is likelier than one in twenty to be wrong.
-FRESH = {"nucleus": 0.95, "caution": -3.0}
+FRESH = {"top_p": 0.95, "edit_margin": -3.0}
 # Several candidates are drawn as they are likely, so that they can be averaged over, and what they
 # risk is caution enough.
-SEVERAL = {"temperature": 1.0, "caution": 0.0, "beam": 1, "revisions": 1}
+SEVERAL = {"temperature": 1.0, "edit_margin": 0.0, "beam": 1, "revision_beams": 1}
 
 
 @dataclass(frozen=True)
-class EditWalk:
+class EditSamplingConfig:
     """How drafts are revised.
 
     Attributes:
         steps: most revisions.
-        pace: do all edits that the tagger wants, or an even share of them, the surest first.
-        caution: nats by which an edit must be likelier than keeping what is there.
+        edits_per_step: do all edits that the tagger wants, or an even share of them, the surest
+            first.
+        edit_margin: nats by which an edit must be likelier than keeping what is there.
         temperature: of the tokens written; 0 takes the likeliest.
-        nucleus: they are drawn among the likeliest up to this probability; 0.6 in the paper.
+        top_p: they are drawn among the likeliest up to this probability; 0.6 in the paper.
         beam: token sequences that are kept while writing; 1 draws one.
-        revisions: texts that are kept from revision to revision (the paper's second beam).
-        candidates: draws of what is written, of which each edit takes what is fewest edits from
+        revision_beams: texts that are kept from revision to revision (the paper's second beam).
+        num_candidates: draws of what is written, of which each edit takes what is fewest edits from
             what may be true (:mod:`multidiff.text.diffuser.mbr`).
 
     Raises:
@@ -42,43 +43,44 @@ class EditWalk:
     """
 
     steps: int = 12
-    pace: Pace = "all"
-    caution: float = 0.0
+    edits_per_step: EditsPerStep = "all"
+    edit_margin: float = 0.0
     temperature: float = 0.0
-    nucleus: float = 1.0
+    top_p: float = 1.0
     beam: int = 1
-    revisions: int = 1
-    candidates: int = 1
+    revision_beams: int = 1
+    num_candidates: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "beam", "revisions"):
-            if not 1 <= getattr(self, name) <= MOST_STEPS:
-                raise InputError(
-                    f"--{name} {getattr(self, name)}: at least 1, at most {MOST_STEPS}"
-                )
-        if self.revisions > self.beam:
+        for name in ("steps", "beam", "revision_beams"):
+            value, option = getattr(self, name), name.replace("_", "-")
+            if not 1 <= value <= MOST_STEPS:
+                raise InputError(f"--{option} {value}: at least 1, at most {MOST_STEPS}")
+        if self.revision_beams > self.beam:
             raise InputError(
-                f"--revisions {self.revisions}: no more than --beam {self.beam}, which they are "
+                f"--revision-beams {self.revision_beams}: no more than --beam {self.beam}, "
+                f"which they are "
                 "chosen from"
             )
-        check_candidates(self.candidates)
+        check_candidates(self.num_candidates)
         token_temperature(self.temperature)
-        if not 0 < self.nucleus <= 1:
-            raise InputError(f"--nucleus {self.nucleus:g}: above 0, up to 1 (all)")
-        if math.isnan(self.caution):
-            raise InputError(f"--caution {self.caution:g}: a number of nats")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"--top-p {self.top_p:g}: above 0, up to 1 (all)")
+        if math.isnan(self.edit_margin):
+            raise InputError(f"--edit-margin {self.edit_margin:g}: a number of nats")
         if self.beam > 1 and self.temperature > 0:
             raise InputError(
                 f"--temperature {self.temperature:g}: a beam keeps the likeliest and draws "
                 "nothing; leave it out, or --beam"
             )
-        if self.candidates > 1 and self.temperature == 0:
+        if self.num_candidates > 1 and self.temperature == 0:
             raise InputError(
-                f"--candidates {self.candidates}: without a --temperature, as beside a --beam, all "
+                f"--num-candidates {self.num_candidates}: without a --temperature, as beside a "
+                f"--beam, all "
                 "are the same text; leave either out"
             )
 
-    def changed(self, given: Mapping[str, Any]) -> EditWalk:
+    def changed(self, given: Mapping[str, Any]) -> EditSamplingConfig:
         """The walk with what is given; None is nothing given.
 
         What goes with it follows: a beam draws nothing and keeps no more revisions than it is
@@ -90,21 +92,21 @@ class EditWalk:
         """
         new = {name: value for name, value in given.items() if value is not None}
         if "beam" in new:
-            new = {"revisions": min(self.revisions, max(1, new["beam"]))} | new
+            new = {"revision_beams": min(self.revision_beams, max(1, new["beam"]))} | new
         if new.get("beam", 1) > 1:
-            new = {"temperature": 0.0, "nucleus": 1.0, "candidates": 1} | new
-        elif self.temperature == 0 and new.get("nucleus", 1.0) < 1:
+            new = {"temperature": 0.0, "top_p": 1.0, "num_candidates": 1} | new
+        elif self.temperature == 0 and new.get("top_p", 1.0) < 1:
             new = {"temperature": 1.0} | new
-        elif self.temperature == 0 and new.get("candidates", 1) > 1:
+        elif self.temperature == 0 and new.get("num_candidates", 1) > 1:
             new = SEVERAL | new
         return replace(self, **new)
 
 
 def drawn(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is given of a walk from noise or nothing, and draws where nothing says how."""
-    told = {name: value for name, value in given.items() if value is not None}
-    decided = {"temperature", "nucleus", "beam"} & {*told}
-    return told if decided else FRESH | told
+    cond = {name: value for name, value in given.items() if value is not None}
+    decided = {"temperature", "top_p", "beam"} & {*cond}
+    return cond if decided else FRESH | cond
 
 
 @dataclass(frozen=True)
@@ -125,20 +127,20 @@ class Choice:
         return self.tagging.score(self.spans)
 
 
-def choose(tagging: Tagging, walk: EditWalk, left: int, longest: int) -> Choice:
+def choose(tagging: Tagging, sampling: EditSamplingConfig, left: int, longest: int) -> Choice:
     """The edits that are made of a text.
 
     Where the text has no room, the least sure insertions wait.
 
     Args:
         tagging: what the tagger says of it.
-        walk: how sure the tagger has to be, and how much is done at once.
+        sampling: how sure the tagger has to be, and how much is done at once.
         left: revisions to come, this one among them.
         longest: tokens that a text may have.
     """
-    spans = tagging.edits(walk.caution)
+    spans = tagging.edits(sampling.edit_margin)
     surety = {span: tagging.surety(span) for span in spans}
-    if walk.pace == "even":
+    if sampling.edits_per_step == "even":
         spans = _surest(spans, surety, math.ceil(len(spans) / left))
     # Where tokens are replaced, at least one comes for those that go, and there is room for it.
     room = longest - len(tagging) + sum(s.stop - s.start for s in spans if s.edit == DELETE)

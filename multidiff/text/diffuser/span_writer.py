@@ -12,16 +12,16 @@ from torch import Tensor
 
 from multidiff.core.discrete.samplers import TokenDraw
 from multidiff.core.edit.alignment import DELETE, Span
-from multidiff.nn.transformer import Memory
+from multidiff.nn.transformer import KVCache
 from multidiff.text.data.vocabulary import END
-from multidiff.text.diffuser.drafts import Stream
+from multidiff.text.diffuser.drafts import DecoderInput
 from multidiff.text.diffuser.network import Editor, Template
-from multidiff.text.diffuser.sampling_config import EditWalk
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.domain import UNWRITTEN
 
 
 @dataclass(frozen=True)
-class Writing:
+class PartialSpan:
     """Spans of one text while they are written, from the left.
 
     Attributes:
@@ -29,14 +29,14 @@ class Writing:
         room: tokens that may be written in all, at least one for each span.
         score: log probability of all edits up to here, in nats.
         current: number of the span that is being written; deletions are passed over.
-        place: of what it goes on from among all that were written on side by side.
+        position: of what it goes on from among all that were written on side by side.
     """
 
     spans: tuple[Span, ...]
     room: int
     score: float = 0.0
     current: int = 0
-    place: int = 0
+    position: int = 0
 
     def __post_init__(self) -> None:
         current = self.current
@@ -67,7 +67,7 @@ class Writing:
         never = [token for token in UNWRITTEN if token != END or not begun]
         return logits.index_fill(0, torch.tensor(never), -math.inf)
 
-    def followed(self, token: int, log_prob: float) -> Writing:
+    def followed(self, token: int, log_prob: float) -> PartialSpan:
         """What it is after one more token; END closes a span."""
         score = self.score + log_prob
         if token == END:
@@ -83,16 +83,16 @@ class SpanWriter:
 
     Args:
         editor: whose generator it is.
-        walk: how tokens are drawn, or how many ways are kept side by side.
+        sampling: how tokens are drawn, or how many ways are kept side by side.
     """
 
-    def __init__(self, editor: Editor, walk: EditWalk):
-        self.editor, self.beam = editor, walk.beam
-        self.draw = TokenDraw(walk.temperature, walk.nucleus)
+    def __init__(self, editor: Editor, sampling: EditSamplingConfig):
+        self.editor, self.beam = editor, sampling.beam
+        self.draw = TokenDraw(sampling.temperature, sampling.top_p)
 
     def __call__(
-        self, begun: Sequence[Writing], template: Template, rngs: Sequence[torch.Generator]
-    ) -> list[list[Writing]]:
+        self, begun: Sequence[PartialSpan], template: Template, rngs: Sequence[torch.Generator]
+    ) -> list[list[PartialSpan]]:
         """The best ways to write the spans of each text, as many as the beam is wide.
 
         Args:
@@ -100,17 +100,17 @@ class SpanWriter:
             template: the texts as the generator reads them.
             rngs: source of the draws, one for each text.
         """
-        beams = [[replace(one, place=row)] for row, one in enumerate(begun)]
+        beams = [[replace(one, position=row)] for row, one in enumerate(begun)]
         grow = self._drawn if self.beam == 1 else self._widened
-        memory = Memory()
+        memory = KVCache()
         while True:
             rows = [row for row, ways in enumerate(beams) for way in ways if not way.done]
             if not rows:
                 return beams
             ways = [way for ways in beams for way in ways if not way.done]
-            memory.take(torch.tensor([way.place for way in ways]))
+            memory.take(torch.tensor([way.position for way in ways]))
             log_probs = self._following(ways, template[torch.tensor(rows)], memory)
-            ways = [replace(way, place=place) for place, way in enumerate(ways)]
+            ways = [replace(way, position=position) for position, way in enumerate(ways)]
             grown = grow(ways, log_probs, [rngs[row] for row in rows])
             beams = [[way for way in ways if way.done] for ways in beams]
             for row, several in zip(rows, grown, strict=True):
@@ -118,20 +118,20 @@ class SpanWriter:
             beams = [sorted(ways, key=lambda way: -way.score)[: self.beam] for ways in beams]
 
     def _following(
-        self, ways: Sequence[Writing], template: Template, memory: Memory
+        self, ways: Sequence[PartialSpan], template: Template, memory: KVCache
     ) -> Float[Tensor, "ways size"]:
         """Log probabilities of the token that follows each, on the CPU.
 
         Every way grows by a token at a time, END among them, so their streams are equally long.
         """
-        stream = Stream.of([way.begun for way in ways], template.places.device)
+        stream = DecoderInput.of([way.begun for way in ways], template.hidden.device)
         found = self.editor.write(template, stream, memory)[:, -1].cpu().double()
         allowed = [way.allowed(row) for way, row in zip(ways, found, strict=True)]
         return torch.log_softmax(torch.stack(allowed), dim=-1)
 
     def _drawn(
-        self, ways: Sequence[Writing], log_probs: Tensor, rngs: Sequence[torch.Generator]
-    ) -> list[list[Writing]]:
+        self, ways: Sequence[PartialSpan], log_probs: Tensor, rngs: Sequence[torch.Generator]
+    ) -> list[list[PartialSpan]]:
         """Each way with a token drawn."""
         everywhere = torch.ones(len(ways), 1, dtype=torch.bool)
         drawn = self.draw(log_probs[:, None], everywhere, rngs)
@@ -142,15 +142,15 @@ class SpanWriter:
         ]
 
     def _widened(
-        self, ways: Sequence[Writing], log_probs: Tensor, rngs: Sequence[torch.Generator]
-    ) -> list[list[Writing]]:
+        self, ways: Sequence[PartialSpan], log_probs: Tensor, rngs: Sequence[torch.Generator]
+    ) -> list[list[PartialSpan]]:
         """Each way with each of the likeliest tokens."""
         found, tokens = log_probs.topk(min(self.beam, log_probs.shape[1]), dim=1)
         return [
             [
                 way.followed(token, log_prob)
-                for token, log_prob in zip(numbers, shares, strict=True)
+                for token, log_prob in zip(numbers, ratios, strict=True)
                 if log_prob > -math.inf
             ]
-            for way, numbers, shares in zip(ways, tokens.tolist(), found.tolist(), strict=True)
+            for way, numbers, ratios in zip(ways, tokens.tolist(), found.tolist(), strict=True)
         ]

@@ -31,8 +31,8 @@ class Spelling:
     def __init__(self, vocabulary: Vocabulary, typed: str):
         self.vocabulary = vocabulary
         self.tokens = vocabulary.numbers(typed)
-        places = [place for place, token in enumerate(self.tokens) if token == UNKNOWN]
-        self._unknown = dict(zip(places, _as_typed(vocabulary, typed), strict=True))
+        positions = [position for position, token in enumerate(self.tokens) if token == UNKNOWN]
+        self._unknown = dict(zip(positions, _as_typed(vocabulary, typed), strict=True))
         self._touching: set[int] = set()
         if self._unknown and self.text(self.tokens, range(len(self.tokens))) != typed:
             self._touching = self._touching_in(_composed(typed).lower())
@@ -40,14 +40,14 @@ class Spelling:
     def _touching_in(self, typed: str) -> set[int]:
         """The places whose tokens stand right before the next, one of the two unknown."""
         shown = [
-            self._unknown.get(place, self.vocabulary.text([token])).lower()
-            for place, token in enumerate(self.tokens)
+            self._unknown.get(position, self.vocabulary.text([token])).lower()
+            for position, token in enumerate(self.tokens)
         ]
-        beside = {place for one in self._unknown for place in (one - 1, one)}
+        beside = {position for one in self._unknown for position in (one - 1, one)}
         return {
-            place
-            for place in beside
-            if 0 <= place < len(shown) - 1 and shown[place] + shown[place + 1] in typed
+            position
+            for position in beside
+            if 0 <= position < len(shown) - 1 and shown[position] + shown[position + 1] in typed
         }
 
     def text(self, tokens: Sequence[int], origins: Sequence[int]) -> str:
@@ -59,19 +59,19 @@ class Spelling:
         """
         text = self.vocabulary.text(tokens)
         first, *rest = text.split(REPLACEMENT)
-        unknown = [place for place, token in enumerate(tokens) if token == UNKNOWN]
+        unknown = [position for position, token in enumerate(tokens) if token == UNKNOWN]
         if len(unknown) != len(rest):  # this vocabulary shows them otherwise
             return text
         together = [
             here in self._touching and after == here + 1 for here, after in pairwise(origins)
         ]
         text = first
-        for place, part in zip(unknown, rest, strict=True):
-            if place and together[place - 1]:
+        for position, part in zip(unknown, rest, strict=True):
+            if position and together[position - 1]:
                 text = text.removesuffix(" ")
-            if place < len(together) and together[place]:
+            if position < len(together) and together[position]:
                 part = part.removeprefix(" ")
-            text += self._unknown[origins[place]] + part
+            text += self._unknown[origins[position]] + part
         return text
 
     def texts(self, history: History) -> list[str]:
@@ -109,11 +109,11 @@ def _as_typed(vocabulary: Vocabulary, text: str) -> list[str]:
     lower = composed.lower()
     if len(lower) != len(composed):  # letters whose lower case is longer
         return pieces
-    found, place = [], 0
+    found, position = [], 0
     for piece in pieces:
-        start = lower.find(piece.lower(), place)
+        start = lower.find(piece.lower(), position)
         if start >= 0:
-            place = start + len(piece)
-            piece = composed[start:place]
+            position = start + len(piece)
+            piece = composed[start:position]
         found.append(piece)
     return found

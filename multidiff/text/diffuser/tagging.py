@@ -44,7 +44,7 @@ class Tagging:
     def __len__(self) -> int:
         return len(self.log_tags)
 
-    def edits(self, caution: float) -> list[Span]:
+    def edits(self, edit_margin: float) -> list[Span]:
         """Edits that are likelier than not by so many nats, with a kept token between any two.
 
         A token goes where it is likelier to go than to stay. Neighbours that go are one edit,
@@ -52,8 +52,8 @@ class Tagging:
         that wants to be filled. Nothing is no text: something is inserted there whatever the
         tagger says.
         """
-        filled = (self.comes > caution).tolist() if len(self) else [True]
-        goes = (self.goes > caution).tolist()
+        filled = (self.comes > edit_margin).tolist() if len(self) else [True]
+        goes = (self.goes > edit_margin).tolist()
         spans: list[Span] = []
         free = [*filled]
         for going, group in groupby(range(len(goes)), key=goes.__getitem__):

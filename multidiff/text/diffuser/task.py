@@ -20,15 +20,15 @@ from multidiff.core.guidance import leave_out
 from multidiff.core.protocols import Condition
 from multidiff.core.random import Rng, uniform
 from multidiff.text.data.vocabulary import END, PAD
-from multidiff.text.diffuser.drafts import Drafts, Marks, Stream, marks_of
+from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags, edit_tags_of
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 
-Aim = Literal["clean", "before"]
+Target = Literal["clean", "before"]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class EditBatch:
     """Drafts, the edits that are to be made of them, and the texts that then stand there."""
 
     drafts: Drafts
@@ -43,7 +43,7 @@ class Lesson:
         condition: Condition,
         device: torch.device,
         encoded: EncodedText | None = None,
-    ) -> Lesson:
+    ) -> EditBatch:
         """How some texts become others, passage by passage.
 
         Args:
@@ -64,7 +64,7 @@ class EditTask(nn.Module):
         domain: texts to tokens, and conditions.
         process: that corrupts them.
         editor: the network.
-        aim: what it is to lead to: the "clean" text, or the state "before" the last step.
+        target: what it is to lead to: the "clean" text, or the state "before" the last step.
         drop_condition: share of the samples whose condition is left out.
         from_source: share of the samples whose draft is the text that theirs is made from
             (the paper's source bootstrap).
@@ -82,7 +82,7 @@ class EditTask(nn.Module):
         domain: TextDomain,
         process: EditProcess,
         editor: Editor,
-        aim: Aim = "clean",
+        target: Target = "clean",
         drop_condition: float = 0.0,
         from_source: float = 0.0,
         from_nothing: float = 0.0,
@@ -96,34 +96,34 @@ class EditTask(nn.Module):
             )
         super().__init__()
         self.domain, self.process, self.editor = domain, process, editor
-        self.aim: Aim = aim
+        self.target: Target = target
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
         self.from_own = from_own
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Nats for each tag, gap and written token of each sample, and for its length."""
-        lesson = self.lesson(batch, rng)
-        assert lesson.encoded is not None
-        length = self.domain.length_loss(lesson.encoded)
-        return {**lesson_losses(self.editor, lesson), "length": length}
+        edit_batch = self.edit_batch(batch, rng)
+        assert edit_batch.encoded is not None
+        length = self.domain.length_loss(edit_batch.encoded)
+        return {**edit_losses(self.editor, edit_batch), "length": length}
 
-    def lesson(self, batch: Any, rng: Rng | None) -> Lesson:
+    def edit_batch(self, batch: Any, rng: Rng | None) -> EditBatch:
         """Drafts of a batch of texts and what is to be made of them."""
         tokens, condition = self.domain.encoded(batch, rng)
         texts = [[n for n in row if n not in (PAD, END)] for row in tokens.tolist()]
         befores, afters = self._pairs(texts, batch.get("source"), rng)
-        told = self._condition(condition, len(texts), rng)
+        cond = self._condition(condition, len(texts), rng)
         encoded = EncodedText(tokens, condition, tokens=tokens)
         if self.from_own > 0:
-            befores = self._corrected(befores, afters, told, rng)
-        return Lesson.of(befores, afters, told, self.domain.device, encoded)
+            befores = self._corrected(befores, afters, cond, rng)
+        return EditBatch.of(befores, afters, cond, self.domain.device, encoded)
 
     def _corrected(
         self,
         befores: list[list[int]],
         afters: list[list[int]],
-        told: dict[str, Tensor],
+        cond: dict[str, Tensor],
         rng: Rng | None,
     ) -> list[list[int]]:
         """The drafts, a share of them corrected by words of the editor's own."""
@@ -131,21 +131,23 @@ class EditTask(nn.Module):
         if not rows:
             return befores
         some = [befores[row] for row in rows]
-        condition = {key: value[rows] for key, value in told.items()}
-        lesson = Lesson.of(some, [afters[row] for row in rows], condition, self.domain.device)
+        condition = {key: value[rows] for key, value in cond.items()}
+        edit_batch = EditBatch.of(
+            some, [afters[row] for row in rows], condition, self.domain.device
+        )
         rngs = [rng[row] for row in rows] if isinstance(rng, Sequence) else rng
-        own = dict(zip(rows, own_drafts(self.editor, lesson, some, rngs), strict=True))
+        own = dict(zip(rows, own_drafts(self.editor, edit_batch, some, rngs), strict=True))
         return [own.get(row, before) for row, before in enumerate(befores)]
 
     def _pairs(
         self, texts: list[list[int]], sources: Sequence[str] | None, rng: Rng | None
     ) -> tuple[list[list[int]], list[list[int]]]:
         levels = self.process.draw_level(len(texts), rng)
-        walks = self.process.corrupt_many(texts, levels, rng)
-        befores = [[*walk[-1].tokens][: self.editor.length] for walk in walks]
+        chains = self.process.corrupt_many(texts, levels, rng)
+        befores = [[*chain[-1].tokens][: self.editor.length] for chain in chains]
         afters = texts
-        if self.aim == "before":
-            afters = [[*walk[max(0, len(walk) - 2)].tokens] for walk in walks]
+        if self.target == "before":
+            afters = [[*chain[max(0, len(chain) - 2)].tokens] for chain in chains]
         start = uniform((len(texts),), rng).tolist()
         for row, draw in enumerate(start):
             if draw < self.from_nothing:
@@ -158,14 +160,14 @@ class EditTask(nn.Module):
     def _condition(
         self, condition: dict[str, Tensor], batch: int, rng: Rng | None
     ) -> dict[str, Tensor]:
-        told = {key: value for key, value in condition.items() if key != "real"}
-        if not told or self.drop_condition == 0:
-            return told
-        return leave_out(told, uniform((batch,), rng) < self.drop_condition)
+        cond = {key: value for key, value in condition.items() if key != "real"}
+        if not cond or self.drop_condition == 0:
+            return cond
+        return leave_out(cond, uniform((batch,), rng) < self.drop_condition)
 
 
 @dataclass(frozen=True)
-class Answers:
+class EditorOutput:
     """What an editor says of a lesson.
 
     Attributes:
@@ -176,43 +178,43 @@ class Answers:
         wrote: logits of what follows each token of the stream.
     """
 
-    marks: Marks
-    tags: Float[Tensor, "batch places tags"]
-    gaps: Float[Tensor, "batch places"]
-    stream: Stream
+    marks: EditTags
+    tags: Float[Tensor, "batch length tags"]
+    gaps: Float[Tensor, "batch length"]
+    stream: DecoderInput
     wrote: Float[Tensor, "batch written size"]
 
     @classmethod
-    def of(cls, editor: Editor, lesson: Lesson) -> Answers:
+    def of(cls, editor: Editor, edit_batch: EditBatch) -> EditorOutput:
         """The answers, each word told what is right before it."""
-        drafts, device = lesson.drafts, lesson.drafts.tokens.device
-        marks = marks_of(lesson.spans, drafts.tokens.shape[1], device)
+        drafts, device = edit_batch.drafts, edit_batch.drafts.tokens.device
+        marks = edit_tags_of(edit_batch.spans, drafts.tokens.shape[1], device)
         encoding = editor.encode(drafts)
         tags, gaps = editor.tags(encoding)
-        stream = Stream.of(lesson.spans, device)
+        stream = DecoderInput.of(edit_batch.spans, device)
         wrote = editor.write(editor.template(encoding, marks), stream)
         return cls(marks, tags.float(), gaps.float(), stream, wrote.float())
 
 
-def lesson_losses(editor: Editor, lesson: Lesson) -> dict[str, Float[Tensor, " batch"]]:
+def edit_losses(editor: Editor, edit_batch: EditBatch) -> dict[str, Float[Tensor, " batch"]]:
     """The cross-entropies of a lesson in nats: ``tag``, ``gap`` and ``write``."""
-    said = Answers.of(editor, lesson)
+    said = EditorOutput.of(editor, edit_batch)
     marks, stream = said.marks, said.stream
     tag = F.cross_entropy(said.tags.flatten(0, 1), marks.tags.flatten(), reduction="none")
     gap = F.binary_cross_entropy_with_logits(said.gaps, marks.gaps.float(), reduction="none")
-    tokens = lesson.drafts.real.clone()
+    tokens = edit_batch.drafts.real.clone()
     tokens[:, 0] = False
     wrote = F.cross_entropy(said.wrote.flatten(0, 1), stream.follows.flatten(), reduction="none")
     return {
         "tag": _mean(tag.view_as(marks.tags), tokens),
-        "gap": _mean(gap, lesson.drafts.real),
+        "gap": _mean(gap, edit_batch.drafts.real),
         "write": _mean(wrote.view_as(stream.read), stream.real),
     }
 
 
 @torch.no_grad()
 def own_drafts(
-    editor: Editor, lesson: Lesson, befores: Sequence[Sequence[int]], rng: Rng | None
+    editor: Editor, edit_batch: EditBatch, befores: Sequence[Sequence[int]], rng: Rng | None
 ) -> list[list[int]]:
     """Drafts with the mistakes that the editor itself makes.
 
@@ -221,21 +223,21 @@ def own_drafts(
 
     Args:
         editor: which writes.
-        lesson: the edits that are to be made.
+        edit_batch: the edits that are to be made.
         befores: the drafts that the lesson is of.
         rng: source of the draws.
     """
-    said = Answers.of(editor, lesson)
+    said = EditorOutput.of(editor, edit_batch)
     words = said.stream.real & (said.stream.follows != END)
     never = torch.tensor(UNWRITTEN, device=words.device)
-    shares = in_float64(said.wrote[words].index_fill(1, never, -math.inf)).softmax(dim=1)
+    ratios = in_float64(said.wrote[words].index_fill(1, never, -math.inf)).softmax(dim=1)
     # A row's first draws are the same however far a batch pads it.
-    draws = uniform(tuple(words.shape), rng)[words.cpu()].to(shares.device)
-    drawn = torch.searchsorted(shares.cumsum(dim=1), draws[:, None], right=True)
+    draws = uniform(tuple(words.shape), rng)[words.cpu()].to(ratios.device)
+    drawn = torch.searchsorted(ratios.cumsum(dim=1), draws[:, None], right=True)
     written = iter(drawn.flatten().clamp(max=editor.size - 1).tolist())
     return [
         [*rewrite(before, [_filled(span, written) for span in spans])][: editor.length]
-        for before, spans in zip(befores, lesson.spans, strict=True)
+        for before, spans in zip(befores, edit_batch.spans, strict=True)
     ]
 
 

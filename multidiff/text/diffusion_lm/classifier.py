@@ -57,7 +57,7 @@ class TextClassifier(nn.Module):
         self.domain, self.process = domain.requires_grad_(False), process
         self.attributes = domain.meanings.attributes
         self.read = nn.Linear(domain.width, width)
-        self.places = nn.Embedding(domain.length, width)
+        self.positions = nn.Embedding(domain.length, width)
         self.level = LogSNREmbedding(embedding_width)
         self.body = Transformer(width, layers, heads, embedding_width, dropout=dropout)
         self.counts = [1 + len(values) for values in self.attributes.values()]
@@ -67,17 +67,17 @@ class TextClassifier(nn.Module):
         """What a trainer trains."""
         return self
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What the weights were made for."""
         return {"kind": "classifier of texts"}
 
-    def files(self) -> dict[str, str]:
+    def assets(self) -> dict[str, str]:
         """What must lie beside the weights."""
-        return self.domain.files()
+        return self.domain.assets()
 
-    def settle(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:
         """Take that up."""
-        self.domain.settle(folder)
+        self.domain.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint of what the vocabulary is made from."""
@@ -85,12 +85,12 @@ class TextClassifier(nn.Module):
 
     def forward(
         self,
-        noisy: Float[Tensor, "batch length state"],
+        xt: Float[Tensor, "batch length state"],
         level: NoiseLevel,
         real: Bool[Tensor, "batch length"],
     ) -> list[Float[Tensor, "batch classes"]]:
         """Log probabilities of the classes of each attribute."""
-        x = self.read(noisy) + self.places.weight[: noisy.shape[1]]
+        x = self.read(xt) + self.positions.weight[: xt.shape[1]]
         found = self.body(x, self.level(level), keys=real)
         mean = (found * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
         return [one.log_softmax(dim=-1) for one in self.say(mean).split(self.counts, dim=-1)]
@@ -98,13 +98,13 @@ class TextClassifier(nn.Module):
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Cross-entropy of each attribute, on texts at random levels."""
         encoded = self.domain.encode(batch, rng)
-        level = self.process.draw_level(len(encoded.clean), rng).to(encoded.clean.device)
-        noisy = self.process.corrupt(encoded.clean, level, rng).noisy
-        found = self(noisy, level, encoded.real)
-        classes = self.classes(batch["meaning"]).to(noisy.device)
+        level = self.process.draw_level(len(encoded.x0), rng).to(encoded.x0.device)
+        xt = self.process.corrupt(encoded.x0, level, rng).xt
+        found = self(xt, level, encoded.real)
+        classes = self.classes(batch["meaning"]).to(xt.device)
         return {
-            name.replace(" ", "_"): F.nll_loss(one, classes[:, place], reduction="none")
-            for place, (name, one) in enumerate(zip(self.attributes, found, strict=True))
+            name.replace(" ", "_"): F.nll_loss(one, classes[:, position], reduction="none")
+            for position, (name, one) in enumerate(zip(self.attributes, found, strict=True))
         }
 
     def classes(self, meanings: list[dict[str, str]]) -> Tensor:
@@ -127,15 +127,15 @@ class TextClassifier(nn.Module):
         table = self.domain.meanings
         assert table is not None
         names = list(self.attributes)
-        places = []
+        positions = []
         for attribute, value in wanted.items():
             table.check(attribute, value)
             number = table.number[attribute, value] - table.absent[attribute]
-            places.append((names.index(attribute), number))
+            positions.append((names.index(attribute), number))
 
-        def log_likelihood(noisy: Tensor, level: NoiseLevel) -> Tensor:
-            found = self(noisy, level, real)
-            return torch.stack([found[head][:, number] for head, number in places]).sum(dim=0)
+        def log_likelihood(xt: Tensor, level: NoiseLevel) -> Tensor:
+            found = self(xt, level, real)
+            return torch.stack([found[head][:, number] for head, number in positions]).sum(dim=0)
 
         return log_likelihood
 

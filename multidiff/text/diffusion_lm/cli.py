@@ -13,14 +13,14 @@ from multidiff.text.cli import (
     LENGTH,
     check_guidance,
     drawn,
-    orders_of,
+    requests_of,
     write,
 )
 from multidiff.text.data.vocabulary import PAD
 from multidiff.text.diffusion_lm.classifier import TextClassifier
 from multidiff.text.diffusion_lm.model import TextDiffusion
 from multidiff.text.model import OnText
-from multidiff.text.request import Control, TextOrder
+from multidiff.text.request import Control, TextRequest
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report, progress
 
@@ -30,11 +30,11 @@ PULL = (6, 50.0, 0.003)
 
 def sample(
     model: TextDiffusion, *, num: int, prompts: Sequence[str], out: Path | None,
-    steps: int | None = None, solver: str | None = None, guidance: float | None = None,
+    steps: int | None = None, sampler: str | None = None, guidance_scale: float | None = None,
     seed: int = 0, control: list[str] = [], classifier: TextClassifier | None = None,  # noqa: B006
     infill: list[str] = [], length: int | None = None, source: list[str] = [],  # noqa: B006
-    candidates: int = 1, temperature: float | None = None,
-    pull: tuple[float, float, float] | None = None, on_line: OnLine | None = None,
+    num_candidates: int = 1, temperature: float | None = None,
+    control_strength: tuple[float, float, float] | None = None, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
     """Texts, a line each.
 
@@ -44,9 +44,9 @@ def sample(
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; what they
             do not say is left open.
         out: a file that receives the lines, or a folder for one.
-        steps: of the solver.
-        solver: its name.
-        guidance: scale of the prompts; 1 is off.
+        steps: of the sampler.
+        sampler: its name.
+        guidance_scale: scale of the prompts; 1 is off.
         seed: of the noise.
         control: ``attribute=value``, towards which a classifier pulls the texts; ``length=N``;
             ``first=WORD``. May be repeated.
@@ -56,10 +56,10 @@ def sample(
         length: of the texts, in tokens.
         source: what the texts are made from, for models that read that. May be repeated, or read
             from a file (``--source-file``).
-        candidates: drawn for each text, of which the one most like the others is told.
+        num_candidates: drawn for each text, of which the one most like the others is told.
         temperature: of the words that clamping chooses among.
-        pull: updates towards the controls after each step, their rate, and the fluency that
-            holds the texts where the model puts them.
+        control_strength: updates towards the controls after each step, their rate, and the fluency
+            that holds the texts where the model puts them.
         on_line: receives each text as soon as it is done.
 
     Raises:
@@ -67,17 +67,17 @@ def sample(
     """
     wanted = read_controls(control)
     pinned = {name: wanted.pop(name) for name in (LENGTH, FIRST) if name in wanted}
-    check_guidance(model, guidance, prompts)
-    pulled = _pulled(classifier, wanted, pull)
-    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
-    how |= {"temperature": temperature, "candidates": candidates, "control": pulled}
-    orders = orders_of(model, prompts, infill, length, source, pinned)
+    check_guidance(model, guidance_scale, prompts)
+    pulled = _pulled(classifier, wanted, control_strength)
+    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale}
+    how |= {"temperature": temperature, "num_candidates": num_candidates, "control": pulled}
+    requests = requests_of(model, prompts, infill, length, source, pinned)
 
-    def draw(every: list[TextOrder], seeds: list[int], on_text: OnText) -> list[str]:
+    def draw(every: list[TextRequest], seeds: list[int], on_text: OnText) -> list[str]:
         with progress() as on_step:
             return model.generate(every, **how, seed=seeds, on_step=on_step, on_text=on_text)
 
-    report = drawn(model, orders, range(seed, seed + num), draw, on_line)
+    report = drawn(model, requests, range(seed, seed + num), draw, on_line)
     _add_scores(report, pulled)
     write(report.lines, out)
     return report
@@ -110,19 +110,23 @@ def read_controls(controls: Sequence[str]) -> dict[str, str]:
 def _pulled(
     classifier: TextClassifier | None,
     wanted: dict[str, str],
-    pull: tuple[float, float, float] | None,
+    control_strength: tuple[float, float, float] | None,
 ) -> Control | None:
-    updates, rate, fluency = given = PULL if pull is None else pull
-    told = ",".join(f"{number:g}" for number in given)
+    updates, rate, fluency = given = PULL if control_strength is None else control_strength
+    described = ",".join(f"{number:g}" for number in given)
     if min(given) < 0 or updates != int(updates):
-        raise InputError(f"--pull {told}: updates, rate and fluency, each 0 or more")
+        raise InputError(
+            f"--control-strength {described}: updates, rate and fluency, each 0 or more"
+        )
     if not wanted:
-        if pull is not None:
-            raise InputError(f"--pull {told}: is of --control attribute=value; give one")
+        if control_strength is not None:
+            raise InputError(
+                f"--control-strength {described}: is of --control attribute=value; give one"
+            )
         return None
     if classifier is None:
-        told = ", ".join(f"{name}={value}" for name, value in wanted.items())
-        raise InputError(f"--control {told}: needs a classifier; name one by --classifier")
+        described = ", ".join(f"{name}={value}" for name, value in wanted.items())
+        raise InputError(f"--control {described}: needs a classifier; name one by --classifier")
     return Control(classifier, wanted, int(updates), rate, fluency)
 
 

@@ -16,11 +16,11 @@ from multidiff.text.data.split import held_out_of
 from multidiff.text.diffusion_lm.classifier import TextClassifier
 from multidiff.text.diffusion_lm.cli import PULL
 from multidiff.text.diffusion_lm.model import TextDiffusion
-from multidiff.text.metrics.attribute_classifier import Judge
+from multidiff.text.metrics.attribute_classifier import AttributeClassifier
 from multidiff.text.metrics.comparison import ORDER
-from multidiff.text.metrics.eval_split import Halves, halved, source_of
+from multidiff.text.metrics.eval_split import EvalSplit, eval_split, source_of
 from multidiff.text.metrics.ngram import NGramModel
-from multidiff.text.request import Control, TextOrder
+from multidiff.text.request import Control, TextRequest
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, table
 
@@ -32,9 +32,9 @@ EACH = 50
 
 def measure(
     model: TextClassifier, data: str | None, folder: Path, *, steps: int | None = None,
-    solver: str | None = None, seed: int = 0, num: int = 500,
+    sampler: str | None = None, seed: int = 0, num: int = 500,
     steered: TextDiffusion | None = None, control: tuple[str, ...] = (), each: int | None = None,
-    pull: tuple[float, float, float] | None = None, guidance: float | None = None,
+    control_strength: tuple[float, float, float] | None = None, guidance_scale: float | None = None,
     temperature: float | None = None, column: str = "text", meaning_column: str | None = None,
     held_out_every: int | None = None,
 ) -> Report:  # fmt: skip
@@ -44,16 +44,16 @@ def measure(
         model: the classifier.
         data: held-out texts, or all of which every so many-th group is held out.
         folder: of the model, whose recipe says what it was trained on.
-        steps: of the solver.
-        solver: its name.
+        steps: of the sampler.
+        sampler: its name.
         seed: of the first text's noise; the others follow.
         num: held-out texts; 0 looks at none.
         steered: the model that it steers.
         control: attributes; samples are pulled towards each of their values in turn.
             ``food+area`` pulls towards two at once.
         each: samples for each value, 50 by default.
-        pull: updates after each step, their rate, and the fluency that holds them back.
-        guidance: the model is told the value, by so much, in place of being pulled.
+        control_strength: updates after each step, their rate, and the fluency that holds them back.
+        guidance_scale: the model is told the value, by so much, in place of being pulled.
         temperature: of the words that clamping chooses among.
         column: of the texts.
         meaning_column: of their meanings.
@@ -62,8 +62,15 @@ def measure(
     Raises:
         InputError: if the data tell no meanings, or an attribute is none of the model's.
     """
-    steering = {"control": control or None, "each": each, "pull": pull, "guidance": guidance,
-                "steps": steps, "solver": solver, "temperature": temperature}  # fmt: skip
+    steering = {
+        "control": control or None,
+        "each": each,
+        "control_strength": control_strength,
+        "guidance_scale": guidance_scale,
+        "steps": steps,
+        "sampler": sampler,
+        "temperature": temperature,
+    }
     _check_steering(steered, {name: one for name, one in steering.items() if one is not None})
     source, report = source_of(data, column, meaning_column), Report()
     source = held_out_of(source, folder, held_out_every, report)
@@ -71,12 +78,12 @@ def measure(
         _right(model, source, num, seed, report)
     if steered is not None:
         targets = targets_of(model, control)
-        halves = halved(source, steered.domain.vocabulary, REAL)
-        how = {"steps": steps, "solver": solver, "seed": seed, "temperature": temperature}
-        updates, rate, fluency = PULL if pull is None else pull
-        pulled = Control(model, {}, int(updates), rate, fluency) if guidance is None else None
+        split = eval_split(source, steered.domain.vocabulary, REAL)
+        how = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature}
+        updates, rate, fluency = PULL if control_strength is None else control_strength
+        pulled = Control(model, {}, int(updates), rate, fluency) if guidance_scale is None else None
         count = EACH if each is None else each
-        _steer(steered, pulled or guidance, targets, count, halves, how, report)
+        _steer(steered, pulled or guidance_scale, targets, count, split, how, report)
     return report
 
 
@@ -88,9 +95,11 @@ def _check_steering(steered: TextDiffusion | None, given: Mapping[str, Any]) -> 
     """
     if steered is None and given:
         name = next(iter(given))
-        raise InputError(f"--{name}: is of samples that are steered; name --steered MODEL")
-    if "pull" in given and "guidance" in given:
-        raise InputError("--pull and --guidance: are two ways to steer; keep one")
+        raise InputError(
+            f"--{name.replace('_', '-')}: is of samples that are steered; name --steered MODEL"
+        )
+    if "control_strength" in given and "guidance_scale" in given:
+        raise InputError("--control-strength and --guidance-scale: are two ways to steer; keep one")
 
 
 @torch.no_grad()
@@ -108,21 +117,23 @@ def _right(model: TextClassifier, source: TextSource, num: int, seed: int, repor
         some = rows[first : first + AT_ONCE]
         meanings = [found.meanings[row] for row in some]
         rng = generators([seed + row for row in some])
-        told = {"text": [found.texts[row] for row in some], "meaning": meanings}
-        encoded, classes = model.domain.encode(told, rng), model.classes(meanings)
+        described = {"text": [found.texts[row] for row in some], "meaning": meanings}
+        encoded, classes = model.domain.encode(described, rng), model.classes(meanings)
         for time in TIMES:
             level = model.process.schedule.at(torch.full((len(some),), time))
-            noisy = model.process.corrupt(encoded.clean, level.to(encoded.clean.device), rng).noisy
-            logits = model(noisy, level.to(noisy.device), encoded.real)
+            xt = model.process.corrupt(encoded.x0, level.to(encoded.x0.device), rng).xt
+            logits = model(xt, level.to(xt.device), encoded.real)
             best = torch.stack([one.argmax(dim=1).cpu() for one in logits], dim=1)
             right[time] += (best == classes).float().sum(dim=0)
-    shares = {
-        name: {str(time): round(float(right[time][place]) / len(rows), 4) for time in TIMES}
-        for place, name in enumerate(model.attributes)
+    ratios = {
+        name: {str(time): round(float(right[time][position]) / len(rows), 4) for time in TIMES}
+        for position, name in enumerate(model.attributes)
     }
-    cells = [[name, *(f"{one:.3f}" for one in told.values())] for name, told in shares.items()]
+    cells = [
+        [name, *(f"{one:.3f}" for one in described.values())] for name, described in ratios.items()
+    ]
     report.lines.extend(table([["right at time", *map(str, TIMES)], *cells]))
-    report.facts.update({"texts": len(rows), "right": shares})
+    report.facts.update({"texts": len(rows), "right": ratios})
 
 
 def targets_of(model: TextClassifier, attributes: Sequence[str]) -> list[dict[str, str]]:
@@ -138,8 +149,8 @@ def targets_of(model: TextClassifier, attributes: Sequence[str]) -> list[dict[st
             raise InputError(f"--control {text}: there are {', '.join(model.attributes)}")
         values = [model.attributes[name] for name in names]
         targets += [
-            {name: own[place % len(own)] for name, own in zip(names, values, strict=True)}
-            for place in range(max(map(len, values)))
+            {name: own[position % len(own)] for name, own in zip(names, values, strict=True)}
+            for position in range(max(map(len, values)))
         ]
     if not targets:
         raise InputError("--steered: name the attributes too, by --control food,area")
@@ -151,35 +162,35 @@ def _steer(
     by: Control | float | None,
     targets: Sequence[Mapping[str, str]],
     each: int,
-    halves: Halves,
+    split: EvalSplit,
     how: dict[str, Any],
     report: Report,
 ) -> None:
     """How often samples that are pulled towards values have them, and have them anyway."""
-    judge = Judge(halves.other, halves.other_meanings)
-    ngram = NGramModel(halves.other, ORDER)
+    classifier = AttributeClassifier(split.other, split.other_meanings)
+    ngram = NGramModel(split.other, ORDER)
     words = steered.domain.vocabulary.numbers
-    free = [words(text) for text in steered.generate([TextOrder()] * each, **how)]
-    base = judge.meanings(free)
+    free = [words(text) for text in steered.generate([TextRequest()] * each, **how)]
+    base = classifier.meanings(free)
     facts: dict[str, dict[str, float]] = {}
     for wanted in targets:
         texts = _steered(steered, by, wanted, each, how)
         made = [words(text) for text in texts]
         name = ", ".join(f"{attribute}={value}" for attribute, value in wanted.items())
         facts[name] = {
-            "success": _share(judge.meanings(made), wanted),
-            "without": _share(base, wanted),
+            "success": _ratio(classifier.meanings(made), wanted),
+            "without": _ratio(base, wanted),
             "nats_per_token": ngram.nats_per_token(made),
         }
     mean = {key: sum(one[key] for one in facts.values()) / len(facts)
             for key in ("success", "without", "nats_per_token")}  # fmt: skip
-    rows = [[name, *(f"{value:.3f}" for value in told.values())]
-            for name, told in {**facts, "mean": mean}.items()]  # fmt: skip
+    rows = [[name, *(f"{value:.3f}" for value in described.values())]
+            for name, described in {**facts, "mean": mean}.items()]  # fmt: skip
     report.lines.extend(table([["control", *mean], *rows]))
     free_nats = ngram.nats_per_token(free)
     report.lines.append(f"without control {free_nats:.3f} nats for each token")
     report.facts["control"] = {"targets": facts, "mean": mean, "nats_without": free_nats}
-    report.facts["judge"] = judge.accuracy(halves.real, halves.meanings)
+    report.facts["classifier"] = classifier.accuracy(split.real, split.meanings)
 
 
 def _steered(
@@ -192,10 +203,10 @@ def _steered(
     """Texts that are pulled towards values, or are told them."""
     if isinstance(by, Control):
         control = dataclasses.replace(by, wanted=wanted)
-        return model.generate([TextOrder()] * each, control=control, **how)
-    return model.generate([TextOrder(wanted)] * each, guidance=by, **how)
+        return model.generate([TextRequest()] * each, control=control, **how)
+    return model.generate([TextRequest(wanted)] * each, guidance_scale=by, **how)
 
 
-def _share(found: Sequence[Mapping[str, str]], wanted: Mapping[str, str]) -> float:
+def _ratio(found: Sequence[Mapping[str, str]], wanted: Mapping[str, str]) -> float:
     right = [all(one.get(name) == value for name, value in wanted.items()) for one in found]
     return sum(right) / len(right)

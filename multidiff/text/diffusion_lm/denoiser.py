@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Condition
 from multidiff.nn.embeddings import LogSNREmbedding
-from multidiff.nn.token_denoiser import SourceEncoder, Surroundings
+from multidiff.nn.token_denoiser import DecoderContext, SourceEncoder
 from multidiff.nn.transformer import Transformer
 
 
@@ -52,9 +52,9 @@ class TextDenoiser(nn.Module):
         self.state_width, self.self_conditioned = state_width, self_conditioned
         read = state_width * (2 if self_conditioned else 1)
         self.read = nn.Sequential(nn.Linear(read, width), nn.Tanh(), nn.Linear(width, width))
-        self.places = nn.Embedding(length, width)
+        self.positions = nn.Embedding(length, width)
         # Small, as in BERT: larger ones drown what is read.
-        nn.init.normal_(self.places.weight, std=0.02)
+        nn.init.normal_(self.positions.weight, std=0.02)
         self.level = LogSNREmbedding(embedding_width)
         self.body = Transformer(width, layers, heads, embedding_width, expansion, dropout)
         self.say = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, state_width))
@@ -64,12 +64,12 @@ class TextDenoiser(nn.Module):
 
     def forward(
         self,
-        noisy: Float[Tensor, "batch length read"],
+        xt: Float[Tensor, "batch length read"],
         level: NoiseLevel,
         condition: Condition = None,
     ) -> Float[Tensor, "batch length state"]:
         """The prediction; see :class:`~multidiff.core.protocols.Denoiser`."""
-        around = Surroundings.of(condition, self.source, noisy)
-        x = self.read(noisy) + self.places.weight[: noisy.shape[1]]
+        around = DecoderContext.of(condition, self.source, xt)
+        x = self.read(xt) + self.positions.weight[: xt.shape[1]]
         found = self.body(x, self.level(level), around.context, around.keys(), around.positions)
         return self.say(found)

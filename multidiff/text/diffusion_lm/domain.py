@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from multidiff.core.gaussian.predictions import mean_over_state, with_clean
+from multidiff.core.gaussian.predictions import mean_over_state, with_x0
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Condition, Corrupted, Encoded, Estimate, Process
@@ -44,7 +44,7 @@ class EmbeddedDomain(TextDomain):
         length: see :class:`~multidiff.text.domain.TextDomain`.
         norm: length that every embedding is kept at; free where None, as published. A smaller
             one lets the schedule destroy words earlier.
-        first_deviation: sigma_0 of eq. (1).
+        first_std: sigma_0 of eq. (1).
         clamp: what an estimate of a clean state is brought to: "soft" is the mean embedding
             under the head's probabilities (score interpolation, Dieleman et al. 2022), "hard"
             the most probable word's (the paper's clamping trick), "none" leaves it.
@@ -60,7 +60,7 @@ class EmbeddedDomain(TextDomain):
         width: int = 16,
         length: int = 64,
         norm: float | None = None,
-        first_deviation: float = 0.1,
+        first_std: float = 0.1,
         clamp: Clamp = "none",
         anchor: float = 0.0,
         meanings: MeaningTable | None = None,
@@ -72,7 +72,7 @@ class EmbeddedDomain(TextDomain):
         super().__init__(vocabulary, length, meanings, drop_values, source_length)
         self.width, self.norm = width, norm
         self.clamp: Clamp = clamp
-        self.first_deviation, self.anchor = first_deviation, anchor
+        self.first_std, self.anchor = first_std, anchor
         self.table = nn.Parameter(torch.empty(vocabulary.size, width))
         nn.init.normal_(self.table)
         self.bias = nn.Parameter(torch.zeros(vocabulary.size))
@@ -91,8 +91,8 @@ class EmbeddedDomain(TextDomain):
         tokens, condition = self.encoded(batch, rng)
         embedding = self.embed(tokens)
         noise = normal(embedding.shape, rng).to(embedding)
-        clean = embedding + self.first_deviation * noise
-        return EncodedText(clean, condition, condition["real"][..., None], tokens, embedding)
+        x0 = embedding + self.first_std * noise
+        return EncodedText(x0, condition, condition["real"][..., None], tokens, embedding)
 
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
         """The embeddings of tokens; 0 where there is padding."""
@@ -100,15 +100,15 @@ class EmbeddedDomain(TextDomain):
 
     # ----------------------------------------------------------------- losses
 
-    def aim(self, encoded: Encoded, corrupted: Corrupted, process: Process) -> Corrupted:
+    def target(self, encoded: Encoded, corrupted: Corrupted, process: Process) -> Corrupted:
         """Eq. (2): at the first level of the table the embedding itself, elsewhere x_0."""
         assert isinstance(encoded, EncodedText) and encoded.embedding is not None
         steps = cast(GaussianProcess, process).schedule.num_steps
         if steps is None:
             return corrupted
         first = corrupted.level.time * steps < 1.5
-        clean = torch.where(first.view(-1, 1, 1), encoded.embedding, corrupted.clean)
-        return dataclasses.replace(corrupted, clean=clean)
+        x0 = torch.where(first.view(-1, 1, 1), encoded.embedding, corrupted.x0)
+        return dataclasses.replace(corrupted, x0=x0)
 
     def extra_losses(
         self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
@@ -117,14 +117,14 @@ class EmbeddedDomain(TextDomain):
         assert isinstance(encoded, EncodedText) and encoded.tokens is not None
         real, tokens = encoded.real, encoded.tokens
         last = cast(GaussianProcess, process).schedule.at(torch.ones(1)).alpha
-        tail = (last.to(encoded.clean) * encoded.clean).square()
+        tail = (last.to(encoded.x0) * encoded.x0).square()
         losses = {
-            "rounding": self.cross_entropy(encoded.clean, tokens, real),
+            "rounding": self.cross_entropy(encoded.x0, tokens, real),
             "tail": mean_over_state(tail, real[..., None]),
             "length": self.length_loss(encoded),
         }
         if self.anchor:
-            found = self.cross_entropy(estimate.clean, tokens, real)
+            found = self.cross_entropy(estimate.x0, tokens, real)
             losses["anchor"] = self.anchor * found
         return losses
 
@@ -142,15 +142,15 @@ class EmbeddedDomain(TextDomain):
         return F.linear(state, self.log_scale.exp() * self.embeddings(), self.bias)
 
     def project(
-        self, estimate: Estimate, noisy: Tensor, level: NoiseLevel, condition: Condition = None
+        self, estimate: Estimate, xt: Tensor, level: NoiseLevel, condition: Condition = None
     ) -> Estimate:
         """The estimate, clamped as training clamps it: to any words."""
-        return self.clamped(estimate, noisy, level, self.clamp)
+        return self.clamped(estimate, xt, level, self.clamp)
 
     def clamped(
         self,
         estimate: Estimate,
-        noisy: Tensor,
+        xt: Tensor,
         level: NoiseLevel,
         clamp: Clamp,
         temperature: float = 1.0,
@@ -160,7 +160,7 @@ class EmbeddedDomain(TextDomain):
 
         Args:
             estimate: what the denoiser said.
-            noisy: of what.
+            xt: of what.
             level: how noisy that is.
             clamp: see the class.
             temperature: of the probabilities; below 1 words are chosen sooner.
@@ -173,12 +173,12 @@ class EmbeddedDomain(TextDomain):
             never = torch.tensor(unwritten, device=bias.device)
             bias = bias.index_fill(0, never, -math.inf)
         # As part of the small head the temperature costs no pass over all words of all places.
-        logits = F.linear(estimate.clean, self.log_scale.exp() / temperature * words, bias)
+        logits = F.linear(estimate.x0, self.log_scale.exp() / temperature * words, bias)
         if clamp == "hard":
-            clean = F.embedding(logits.argmax(dim=-1), words)
+            x0 = F.embedding(logits.argmax(dim=-1), words)
         else:
-            clean = torch.softmax(logits, dim=-1) @ words
-        return with_clean(estimate, clean, noisy, level)
+            x0 = torch.softmax(logits, dim=-1) @ words
+        return with_x0(estimate, x0, xt, level)
 
     def decode(self, state: Tensor, condition: Condition = None) -> list[str]:
         """Texts of the most probable words; each ends at its END, or its last real place."""

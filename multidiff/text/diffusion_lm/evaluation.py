@@ -10,11 +10,11 @@ from multidiff.text.data.inspection import note_unknown
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.split import held_out_of
 from multidiff.text.diffusion_lm.model import TextDiffusion
-from multidiff.text.metrics.comparison import compare, judge_by
-from multidiff.text.metrics.eval_split import Halves, halved, source_of
+from multidiff.text.metrics.comparison import compare, language_model_facts
+from multidiff.text.metrics.eval_split import EvalSplit, eval_split, source_of
 from multidiff.text.metrics.infilling import fill_blanks
 from multidiff.text.model import TextModel
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
 
@@ -25,13 +25,13 @@ def measure(
     folder: Path,
     *,
     steps: int | None = None,
-    solver: str | None = None,
+    sampler: str | None = None,
     seed: int = 0,
-    guidance: float | None = None,
+    guidance_scale: float | None = None,
     temperature: float | None = None,
     num: int = 500,
-    untold: bool = False,
-    candidates: int = 1,
+    unconditional: bool = False,
+    num_candidates: int = 1,
     bound: int = 0,
     blanks: int = 0,
     language_model: Path | None = None,
@@ -46,14 +46,14 @@ def measure(
         model: the model.
         data: held-out texts, or all of which every so many-th group is held out.
         folder: of the model, whose recipe says what it was trained on.
-        steps: of the solver.
-        solver: its name.
+        steps: of the sampler.
+        sampler: its name.
         seed: of the first sample's noise; the others follow.
-        guidance: scale of the meanings, or of the sources.
+        guidance_scale: scale of the meanings, or of the sources.
         temperature: of the words that clamping chooses among.
         num: samples; 0 draws none.
-        untold: samples are told no meaning, and no source.
-        candidates: drawn for each sample.
+        unconditional: samples are told no meaning, and no source.
+        num_candidates: drawn for each sample.
         bound: texts whose likelihood is bounded.
         blanks: texts of which a third of the tokens is filled in again.
         language_model: folder of a causal language model that judges too.
@@ -67,13 +67,18 @@ def measure(
     """
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
     source, report = source_of(data, column, meaning_column, source_column), Report()
-    source, halves = measured(model, source, folder, held_out_every, most, report)
-    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance, "seed": seed}
-    how |= {"temperature": temperature, "candidates": candidates}
-    orders = orders_like(model, source, halves, untold)
-    tell_of_made(model, orders, halves, how, num, blanks, language_model, report)
+    source, split = measured(model, source, folder, held_out_every, most, report)
+    how: dict[str, Any] = {
+        "steps": steps,
+        "sampler": sampler,
+        "guidance_scale": guidance_scale,
+        "seed": seed,
+    }
+    how |= {"temperature": temperature, "num_candidates": num_candidates}
+    requests = requests_like(model, source, split, unconditional)
+    report_made(model, requests, split, how, num, blanks, language_model, report)
     if bound:
-        _bound(model, orders, halves, bound, seed, report)
+        _bound(model, requests, split, bound, seed, report)
     return report
 
 
@@ -84,22 +89,22 @@ def measured(
     held_out_every: int | None,
     most: int,
     report: Report,
-) -> tuple[TextSource, Halves]:
+) -> tuple[TextSource, EvalSplit]:
     """The source with the split of the model's recipe, and its held-out texts in two parts.
 
     Raises:
         InputError: if the model was trained on all of them, or does not know their words.
     """
     source = held_out_of(source, folder, held_out_every, report)
-    halves = halved(source, model.domain.vocabulary, most)
-    note_unknown(source.path, model.domain.vocabulary, halves.texts, report)
-    return source, halves
+    split = eval_split(source, model.domain.vocabulary, most)
+    note_unknown(source.path, model.domain.vocabulary, split.texts, report)
+    return source, split
 
 
-def tell_of_made(
+def report_made(
     model: TextModel,
-    orders: Sequence[TextOrder],
-    halves: Halves,
+    requests: Sequence[TextRequest],
+    split: EvalSplit,
     how: dict[str, Any],
     num: int,
     blanks: int,
@@ -108,61 +113,65 @@ def tell_of_made(
 ) -> None:
     """So many samples beside real texts, and so many texts of which blanks are filled in."""
     if num:
-        compare(model, first_of(orders, num), halves, how, report)
-        judge_by(language_model, halves, report)
+        compare(model, first_of(requests, num), split, how, report)
+        language_model_facts(language_model, split, report)
     if blanks:
-        fill_blanks(model, orders, blanks, halves, how, report)
+        fill_blanks(model, requests, blanks, split, how, report)
 
 
 def _bound(
     model: TextModel,
-    orders: Sequence[TextOrder],
-    halves: Halves,
+    requests: Sequence[TextRequest],
+    split: EvalSplit,
     count: int,
     seed: int,
     report: Report,
 ) -> None:
     """The likelihood of real texts, at least."""
-    rows = halves.fitting(model.domain.length, count, "bound")
-    terms = bound_of(model, [orders[row] for row in rows], halves, rows, seed)
+    rows = split.fitting(model.domain.length, count, "bound")
+    terms = bound_of(model, [requests[row] for row in rows], split, rows, seed)
     report.facts["bound"] = {name: round(value, 4) for name, value in terms.items()}
     listed = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
     report.lines.append(f"nats for each token, at most: {listed}")
 
 
-def orders_like(
-    model: TextModel, source: TextSource, halves: Halves, untold: bool
-) -> list[TextOrder]:
+def requests_like(
+    model: TextModel, source: TextSource, split: EvalSplit, unconditional: bool
+) -> list[TextRequest]:
     """An order for each of the real texts: what it says, or is made from, where models read that.
 
     Raises:
         InputError: if a model reads sources and none are told.
     """
     domain = model.domain
-    if untold or (domain.meanings is None and not domain.source_length):
-        return [TextOrder() for _ in halves.texts]
+    if unconditional or (domain.meanings is None and not domain.source_length):
+        return [TextRequest() for _ in split.texts]
     if domain.meanings is not None:
-        return [TextOrder(meaning) for meaning in halves.meanings]
+        return [TextRequest(meaning) for meaning in split.meanings]
     if source.source_column is None:
         raise InputError(
             f"{source.path}: this model makes texts from others; name their --source-column, or "
-            "measure it --untold"
+            "measure it --unconditional"
         )
-    return [TextOrder(source=one) for one in halves.sources]
+    return [TextRequest(source=one) for one in split.sources]
 
 
-def first_of(orders: Sequence[TextOrder], num: int) -> list[TextOrder]:
+def first_of(requests: Sequence[TextRequest], num: int) -> list[TextRequest]:
     """So many of them, over and over."""
-    return [orders[place % len(orders)] for place in range(num)]
+    return [requests[position % len(requests)] for position in range(num)]
 
 
 def bound_of(
-    model: TextModel, orders: Sequence[TextOrder], halves: Halves, rows: Sequence[int], seed: int
+    model: TextModel,
+    requests: Sequence[TextRequest],
+    split: EvalSplit,
+    rows: Sequence[int],
+    seed: int,
 ) -> dict[str, float]:
     """What some of the real texts cost at most, told what their orders say."""
     return model.nats_per_token(
-        [halves.texts[row] for row in rows],
-        [order.meaning for order in orders],
+        [split.texts[row] for row in rows],
+        [request.meaning for request in requests],
         seed=seed,
-        sources=[order.source for order in orders],
+        sources=[request.source for request in requests],
     )

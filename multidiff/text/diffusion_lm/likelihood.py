@@ -27,36 +27,36 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from multidiff.core.gaussian.likelihood import ContinuousDecoder, variational_bound
-from multidiff.core.gaussian.predictions import combine, with_clean
+from multidiff.core.gaussian.likelihood import ContinuousDecoder, vlb
+from multidiff.core.gaussian.predictions import combine, with_x0
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.core.gaussian.timesteps import TimeGrid, even_times
+from multidiff.core.gaussian.timesteps import TimestepSchedule, uniform_timesteps
 from multidiff.core.protocols import Condition, Denoiser, Estimate
 from multidiff.core.random import generators
 from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 from multidiff.text.diffusion_lm.model import TextDiffusion
-from multidiff.text.request import orders_told, told_of
+from multidiff.text.request import condition_of, requests_from
 
 
 def completed(
-    domain: EmbeddedDomain, estimate: Estimate, noisy: Tensor, level: NoiseLevel
+    domain: EmbeddedDomain, estimate: Estimate, xt: Tensor, level: NoiseLevel
 ) -> Estimate:
     """An estimate of x_0, where need be of its embedding and eq. (2)."""
     if domain.clamp == "none":
         return estimate
-    clamped = domain.project(estimate, noisy, level).clean
-    gain = level.alpha * domain.first_deviation**2 / _total(domain, level)
-    return with_clean(estimate, combine(1 - gain * level.alpha, clamped, gain, noisy), noisy, level)
+    clamped = domain.project(estimate, xt, level).x0
+    gain = level.alpha * domain.first_std**2 / _total(domain, level)
+    return with_x0(estimate, combine(1 - gain * level.alpha, clamped, gain, xt), xt, level)
 
 
 def _total(domain: EmbeddedDomain, level: NoiseLevel) -> Tensor:
     """``v`` of eq. (2)."""
-    return (level.alpha * domain.first_deviation) ** 2 + level.sigma**2
+    return (level.alpha * domain.first_std) ** 2 + level.sigma**2
 
 
 def _residual(domain: EmbeddedDomain, level: NoiseLevel) -> Tensor:
     """The variance of eq. (2)."""
-    return (domain.first_deviation * level.sigma) ** 2 / _total(domain, level)
+    return (domain.first_std * level.sigma) ** 2 / _total(domain, level)
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def text_bound(
     texts: Sequence[str],
     meanings: Sequence[Mapping[str, str]],
     seeds: Sequence[int],
-    times: TimeGrid,
+    times: TimestepSchedule,
     sources: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """The terms of each text's bound, in nats for the whole text, by name.
@@ -81,15 +81,15 @@ def text_bound(
         sources: what each is made from, for models that read that; nothing where not given.
     """
     domain, rng = model.domain, generators(seeds)
-    orders = orders_told(meanings, sources)
-    read = [order.source for order in orders]
+    requests = requests_from(meanings, sources)
+    read = [request.source for request in requests]
     encoded = domain.encode({"text": texts, "meaning": meanings, "source": read}, rng)
     assert encoded.tokens is not None
-    bound = variational_bound(
+    bound = vlb(
         model.process,
         _told_nothing(model),
-        encoded.clean,
-        told_of(domain, orders, encoded.real),
+        encoded.x0,
+        condition_of(domain, requests, encoded.real),
         times=times,
         rng=rng,
         decoder=ContinuousDecoder(),
@@ -99,13 +99,13 @@ def text_bound(
     )
     words = encoded.real.sum(dim=1)
     dimensions = words * domain.width
-    entropy = 0.5 * math.log(2 * math.pi * math.e * domain.first_deviation**2) * dimensions
+    entropy = 0.5 * math.log(2 * math.pi * math.e * domain.first_std**2) * dimensions
     return {
         "prior": bound.prior * dimensions,
         "steps": bound.steps[:, :-1].sum(dim=1) * dimensions,
         "decoder": bound.decoder * dimensions - entropy,
         "length": domain.length_nats(words),
-        "rounding": domain.cross_entropy(encoded.clean, encoded.tokens, encoded.real) * words,
+        "rounding": domain.cross_entropy(encoded.x0, encoded.tokens, encoded.real) * words,
         "words": words,
     }
 
@@ -115,8 +115,8 @@ def _told_nothing(model: TextDiffusion) -> Denoiser:
     if memory is None:
         return model.denoiser
 
-    def denoiser(noisy: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
-        return model.denoiser(memory.beside(noisy, torch.zeros_like(noisy)), level, condition)
+    def denoiser(xt: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
+        return model.denoiser(memory.concat(xt, torch.zeros_like(xt)), level, condition)
 
     return denoiser
 
@@ -142,7 +142,7 @@ def nats_per_token(
         batch_size: texts at a time.
         sources: what each is made from, for models that read that; nothing where not given.
     """
-    times = even_times(steps or model.process.schedule.num_steps or 1000)
+    times = uniform_timesteps(steps or model.process.schedule.num_steps or 1000)
     sums: dict[str, float] = {}
     for first in range(0, len(texts), batch_size):
         rows = slice(first, first + batch_size)

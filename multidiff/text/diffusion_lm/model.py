@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidiff.core.gaussian.classifier_guidance import Controlled
+from multidiff.core.gaussian.classifier_guidance import ClassifierGuidance
 from multidiff.core.gaussian.process import GaussianProcess
-from multidiff.core.gaussian.self_conditioning import Remembering, SelfConditioning
-from multidiff.core.gaussian.timesteps import TimeGrid
+from multidiff.core.gaussian.self_conditioning import SelfConditionedDenoiser, SelfConditioning
+from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.guidance import ClassifierFreeGuidance
-from multidiff.core.projections import in_turn, keep_known
-from multidiff.core.protocols import Solver
+from multidiff.core.projections import compose, inpaint
+from multidiff.core.protocols import Sampler
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
 from multidiff.models.requests import Seed
@@ -27,21 +27,21 @@ from multidiff.text.domain import UNWRITTEN
 from multidiff.text.model import OnText, TextModel
 from multidiff.text.request import (
     Control,
-    TextOrder,
+    TextRequest,
     canvas_of,
+    condition_of,
     laid_out,
-    told_of,
 )
-from multidiff.text.sampling_config import TextWalk
+from multidiff.text.sampling_config import TextSamplingConfig
 
 
 @dataclass(frozen=True)
 class _Plan:
     """How the texts of one call are made, once it is checked."""
 
-    times: TimeGrid
-    solver: Solver
-    guidance: float
+    times: TimestepSchedule
+    sampler: Sampler
+    guidance_scale: float
     temperature: float
     control: Control | None
 
@@ -53,7 +53,7 @@ class TextDiffusion(TextModel):
         domain: texts as states.
         process: what the denoiser is trained on.
         denoiser: the network.
-        walk: how to sample where nobody says otherwise.
+        sampling: how to sample where nobody says otherwise.
         drop_condition: share of the conditions that training leaves out, for guidance.
         self_conditioning: how the denoiser is told its last estimate, if it reads that.
         known: share of the texts of which training tells some tokens, for filling in.
@@ -69,7 +69,7 @@ class TextDiffusion(TextModel):
         domain: EmbeddedDomain,
         process: GaussianProcess,
         denoiser: TextDenoiser,
-        walk: TextWalk | None = None,
+        sampling: TextSamplingConfig | None = None,
         drop_condition: float = 0.0,
         self_conditioning: float = 0.5,
         known: float = 0.0,
@@ -80,11 +80,13 @@ class TextDiffusion(TextModel):
                 f"the denoiser's state_width {denoiser.state_width} is not the domain's width, "
                 f"{domain.width}"
             )
-        super().__init__(domain, process, denoiser, walk or TextWalk(), drop_condition)
+        super().__init__(
+            domain, process, denoiser, sampling or TextSamplingConfig(), drop_condition
+        )
         self.classifier = classifier
-        told = denoiser.self_conditioned
-        self.memory = SelfConditioning(self_conditioning, known=known) if told else None
-        self.walk.solver_named(None)
+        described = denoiser.self_conditioned
+        self.memory = SelfConditioning(self_conditioning, known=known) if described else None
+        self.sampling.sampler_named(None)
 
     @property
     def companions(self) -> dict[str, str]:
@@ -113,15 +115,15 @@ class TextDiffusion(TextModel):
     @torch.no_grad()
     def generate(
         self,
-        orders: Sequence[TextOrder],
+        requests: Sequence[TextRequest],
         *,
         steps: int | None = None,
-        solver: str | None = None,
-        guidance: float | None = None,
+        sampler: str | None = None,
+        guidance_scale: float | None = None,
         temperature: float | None = None,
         control: Control | None = None,
         seed: Seed = 0,
-        candidates: int = 1,
+        num_candidates: int = 1,
         batch_size: int = 64,
         on_step: Callable[[Step], None] | None = None,
         on_text: OnText | None = None,
@@ -129,15 +131,15 @@ class TextDiffusion(TextModel):
         """Texts, one for each order.
 
         Args:
-            orders: what is asked of each.
-            steps: of the solver.
-            solver: its name.
-            guidance: scale, for orders with a meaning; 1 is off.
+            requests: what is asked of each.
+            steps: of the sampler.
+            sampler: its name.
+            guidance_scale: scale, for orders with a meaning; 1 is off.
             temperature: of the words that clamping chooses among.
             control: what they are pulled towards.
             seed: of the noise: text ``i`` has ``seed + i``, or the i-th of several. A text
                 depends on its own alone, whatever is made beside it.
-            candidates: drawn for each text, of which the one most like the others is taken
+            num_candidates: drawn for each text, of which the one most like the others is taken
                 (minimum Bayes risk, Kumar & Byrne 2004).
             batch_size: texts at a time.
             on_step: told after each step of each batch.
@@ -146,13 +148,13 @@ class TextDiffusion(TextModel):
         Raises:
             InputError: if the model cannot do what is asked.
         """
-        plan = self._checked(steps, solver, guidance, temperature, control)
+        plan = self._checked(steps, sampler, guidance_scale, temperature, control)
         make = partial(self._made, plan=plan, on_step=on_step)
-        return self._texts(orders, seed, candidates, batch_size, make, on_text)
+        return self._texts(requests, seed, num_candidates, batch_size, make, on_text)
 
     def _made(
         self,
-        orders: list[TextOrder],
+        requests: list[TextRequest],
         lengths: list[int],
         rng: list[torch.Generator],
         plan: _Plan,
@@ -160,7 +162,7 @@ class TextDiffusion(TextModel):
     ) -> list[str]:
         """One batch of texts, all on canvases of one size."""
         canvas = min(canvas_of(lengths[0]), self.domain.length)
-        tokens, is_known = laid_out(orders, lengths, canvas)
+        tokens, is_known = laid_out(requests, lengths, canvas)
         tokens, is_known = tokens.to(self.device), is_known.to(self.device)
         real = torch.arange(canvas, device=self.device) < torch.tensor(
             lengths, device=self.device
@@ -172,17 +174,19 @@ class TextDiffusion(TextModel):
             temperature=plan.temperature,
             unwritten=UNWRITTEN,
         )
-        project = in_turn(clamp, keep_known(known, is_known[..., None]))
-        denoiser = self._guided(plan, orders)
+        project = compose(clamp, inpaint(known, is_known[..., None]))
+        denoiser = self._guided(plan, requests)
         if self.memory is not None:
-            denoiser = Remembering(denoiser, self.memory, project, known * is_known[..., None])
+            denoiser = SelfConditionedDenoiser(
+                denoiser, self.memory, project, known * is_known[..., None]
+            )
             project = denoiser.project
-        condition = told_of(self.domain, orders, real)
+        condition = condition_of(self.domain, requests, real)
         state = sample(
             self.process,
             denoiser,
             self._controlled(plan, real),
-            (len(orders), canvas, self.domain.width),
+            (len(requests), canvas, self.domain.width),
             plan.times,
             condition=condition,
             project=project,
@@ -200,32 +204,36 @@ class TextDiffusion(TextModel):
         numbers = torch.where(real, numbers, PAD)
         return self.domain.written(numbers)
 
-    def _guided(self, plan: _Plan, orders: list[TextOrder]) -> Any:
-        if plan.guidance == 1 or not any(order.meaning or order.source for order in orders):
+    def _guided(self, plan: _Plan, requests: list[TextRequest]) -> Any:
+        if plan.guidance_scale == 1 or not any(
+            request.meaning or request.source for request in requests
+        ):
             return self.denoiser
-        return ClassifierFreeGuidance(self.denoiser, plan.guidance)
+        return ClassifierFreeGuidance(self.denoiser, plan.guidance_scale)
 
-    def _controlled(self, plan: _Plan, real: Tensor) -> Solver:
+    def _controlled(self, plan: _Plan, real: Tensor) -> Sampler:
         control = plan.control
         if control is None or not control.wanted:
-            return plan.solver
+            return plan.sampler
         wanted = control.classifier.wanted(control.wanted, real)
-        return Controlled(plan.solver, wanted, control.updates, control.rate, control.fluency)
+        return ClassifierGuidance(
+            plan.sampler, wanted, control.updates, control.rate, control.fluency
+        )
 
     def _checked(
         self,
         steps: int | None,
-        solver: str | None,
-        guidance: float | None,
+        sampler: str | None,
+        guidance_scale: float | None,
         temperature: float | None,
         control: Control | None,
     ) -> _Plan:
         if control is not None:
             control.classifier.check_fits(self.domain)
         return _Plan(
-            self.walk.times(steps, self.process.schedule.num_steps),
-            self.walk.solver_named(solver),
-            self.walk.checked_guidance(guidance),
-            self.walk.checked_temperature(temperature),
+            self.sampling.times(steps, self.process.schedule.num_steps),
+            self.sampling.sampler_named(sampler),
+            self.sampling.checked_guidance(guidance_scale),
+            self.sampling.checked_temperature(temperature),
             control,
         )

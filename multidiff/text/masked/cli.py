@@ -11,21 +11,21 @@ from typing import Any
 
 from torch import Tensor
 
-from multidiff.text.cli import check_guidance, drawn, orders_of, write
+from multidiff.text.cli import check_guidance, drawn, requests_of, write
 from multidiff.text.data.vocabulary import BLANK, END, Vocabulary, sets_apart
 from multidiff.text.masked.model import MaskedText
 from multidiff.text.model import OnText
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report, progress
 
 
 def sample(
     model: MaskedText, *, num: int, prompts: Sequence[str], out: Path | None,
-    steps: int | None = None, solver: str | None = None, guidance: float | None = None,
+    steps: int | None = None, sampler: str | None = None, guidance_scale: float | None = None,
     seed: int = 0, infill: list[str] = [], length: int | None = None,  # noqa: B006
-    source: list[str] = [], candidates: int = 1, temperature: float | None = None,  # noqa: B006
-    nucleus: float | None = None, show_steps: bool = False, on_line: OnLine | None = None,
+    source: list[str] = [], num_candidates: int = 1, temperature: float | None = None,  # noqa: B006
+    top_p: float | None = None, show_steps: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
     """Texts, a line each.
 
@@ -37,37 +37,39 @@ def sample(
         out: a file that receives the texts, or a folder for one.
         steps: of the walk, or of each block where texts are found in blocks; as many as there
             are tokens to find where the model does not say.
-        solver: ancestral, confidence, random or remasking.
-        guidance: scale of the prompts, or of the source; 1 is off.
+        sampler: ancestral, confidence, random or remasking.
+        guidance_scale: scale of the prompts, or of the source; 1 is off.
         seed: of the draws.
         infill: a text with ``[MASK]`` for each token to be found; running text goes on behind it
             up to its length. May be repeated, or read from a file (``--infill-file``).
         length: of the texts, in tokens; running text may be longer than the model reads.
         source: what the texts are made from, for models that read that. May be repeated, or read
             from a file (``--source-file``).
-        candidates: drawn for each text, of which the one most like the others is told.
+        num_candidates: drawn for each text, of which the one most like the others is told.
         temperature: of the tokens; 0 takes the likeliest.
-        nucleus: tokens are drawn among the likeliest up to this probability.
+        top_p: tokens are drawn among the likeliest up to this probability.
         show_steps: tell each text after each step, ``[MASK]`` where a token is not found yet.
         on_line: receives each line as soon as it is made.
 
     Raises:
         InputError: if an option is wrong.
     """
-    if show_steps and candidates > 1:
-        raise InputError(f"--candidates {candidates}: --show-steps shows one; leave either out")
-    check_guidance(model, guidance, prompts)
-    orders = orders_of(model, prompts, infill, length, source)
-    how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance": guidance}
-    how |= {"temperature": temperature, "nucleus": nucleus, "candidates": candidates}
+    if show_steps and num_candidates > 1:
+        raise InputError(
+            f"--num-candidates {num_candidates}: --show-steps shows one; leave either out"
+        )
+    check_guidance(model, guidance_scale, prompts)
+    requests = requests_of(model, prompts, infill, length, source)
+    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale}
+    how |= {"temperature": temperature, "top_p": top_p, "num_candidates": num_candidates}
     seeds, shown = range(seed, seed + num), []
     if show_steps:
         draw = partial(_watched, model, how, shown)
-        report = drawn(model, orders, seeds, draw, on_line, partial(_states, shown))
+        report = drawn(model, requests, seeds, draw, on_line, partial(_states, shown))
         for output, states in zip(report.facts["outputs"], shown, strict=True):
             output["steps"] = states
     else:
-        report = drawn(model, orders, seeds, partial(_made, model, how), on_line)
+        report = drawn(model, requests, seeds, partial(_made, model, how), on_line)
     write([output["text"] for output in report.facts["outputs"]], out)
     return report
 
@@ -75,12 +77,12 @@ def sample(
 def _made(
     model: MaskedText,
     how: dict[str, Any],
-    orders: list[TextOrder],
+    requests: list[TextRequest],
     seeds: list[int],
     on_text: OnText,
 ) -> list[str]:
     """All of the texts, batch by batch."""
-    count = model.walk.mask_steps(how["steps"]) or model.block
+    count = model.sampling.mask_steps(how["steps"]) or model.block
     with progress() as bar:
 
         def tell(number: int, tokens: Tensor) -> None:
@@ -88,27 +90,27 @@ def _made(
             bar(SimpleNamespace(number=number, total=count or tokens.shape[1]))
 
         on_step = None if bar is None else tell
-        return model.generate(orders, **how, seed=seeds, on_step=on_step, on_text=on_text)
+        return model.generate(requests, **how, seed=seeds, on_step=on_step, on_text=on_text)
 
 
 def _watched(
     model: MaskedText,
     how: dict[str, Any],
     shown: list[list[str]],
-    orders: list[TextOrder],
+    requests: list[TextRequest],
     seeds: list[int],
     on_text: OnText,
 ) -> list[str]:
     """Each text by itself, and its states noted in ``shown``."""
     words, mask = model.domain.vocabulary, model.process.size
     texts: list[str] = []
-    for order, seed in zip(orders, seeds, strict=True):
+    for request, seed in zip(requests, seeds, strict=True):
         states: list[str] = []
 
         def note(number: int, tokens: Tensor, states: list[str] = states) -> None:
             states.append(with_masks(words, tokens[0].tolist(), mask))
 
-        texts += model.generate([order], **how, seed=[seed], on_step=note)
+        texts += model.generate([request], **how, seed=[seed], on_step=note)
         shown.append(states)
         on_text(texts[-1])
     return texts
@@ -133,6 +135,6 @@ def _states(shown: Sequence[Sequence[str]], number: int, text: str) -> list[str]
     width = len(str(len(states)))
     lines = [""] if number else []
     for step, state in enumerate(states, 1):
-        told = state.replace("\n", "\\n")
-        lines.append(f"{step:>{width}}  {told}")
+        described = state.replace("\n", "\\n")
+        lines.append(f"{step:>{width}}  {described}")
     return lines

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multidiff.core.devices import moved
-from multidiff.core.discrete.absorbing import MaskProcess, mask_bound
+from multidiff.core.discrete.absorbing import MaskProcess, nelbo
 from multidiff.core.discrete.blocks import BlockMaskProcess
-from multidiff.core.discrete.samplers import UnmaskingSolver
+from multidiff.core.discrete.samplers import UnmaskingSampler
 from multidiff.core.discrete.unmasking import unmask, unmask_blocks
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.protocols import Corruption, Denoiser, Encoded, Process, Reading
@@ -25,8 +25,15 @@ from multidiff.nn.token_denoiser import BlockReader, TokenDenoiser
 from multidiff.text.data.vocabulary import END, PAD
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 from multidiff.text.model import OnText, TextModel
-from multidiff.text.request import TextOrder, batches_of, canvas_of, laid_out, orders_told, told_of
-from multidiff.text.sampling_config import MaskWalk
+from multidiff.text.request import (
+    TextRequest,
+    batches_of,
+    canvas_of,
+    condition_of,
+    laid_out,
+    requests_from,
+)
+from multidiff.text.sampling_config import MaskedTextSamplingConfig
 
 # Draws of the masks for each text whose likelihood is bounded, and texts at a time.
 LOOKS, AT_ONCE = 32, 50
@@ -50,7 +57,7 @@ class TokenDomain(TextDomain):
         """Tokens, of which all but END and PAD count."""
         tokens, condition = self.encoded(batch, rng)
         if self.in_blocks:
-            condition["clean"] = tokens
+            condition["x0"] = tokens
         return EncodedText(tokens, condition, self.counted(tokens), tokens)
 
     def counted(self, tokens: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
@@ -65,12 +72,12 @@ class TokenDomain(TextDomain):
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _UnmaskingPlan:
     """How the texts of one call are made, once it is checked."""
 
     steps: int | None
-    solver: UnmaskingSolver
-    guidance: float
+    sampler: UnmaskingSampler
+    guidance_scale: float
 
 
 class MaskedText(TextModel):
@@ -80,7 +87,7 @@ class MaskedText(TextModel):
         domain: texts as tokens.
         process: what the denoiser is trained on.
         denoiser: the network.
-        walk: how to sample where nobody says otherwise.
+        sampling: how to sample where nobody says otherwise.
         drop_condition: share of the conditions that training leaves out, for guidance.
 
     Attributes:
@@ -93,14 +100,14 @@ class MaskedText(TextModel):
     domain: TokenDomain
     process: MaskProcess
     denoiser: TokenDenoiser
-    walk: MaskWalk
+    sampling: MaskedTextSamplingConfig
 
     def __init__(
         self,
         domain: TokenDomain,
         process: MaskProcess,
         denoiser: TokenDenoiser,
-        walk: MaskWalk | None = None,
+        sampling: MaskedTextSamplingConfig | None = None,
         drop_condition: float = 0.0,
     ):
         sizes = {domain.vocabulary.size, process.size, denoiser.size}
@@ -110,22 +117,24 @@ class MaskedText(TextModel):
                 f"and a denoiser of size {denoiser.size}: make them alike"
             )
         block = _block_of(domain, process, denoiser, drop_condition)
-        super().__init__(domain, process, denoiser, walk or MaskWalk(), drop_condition)
+        super().__init__(
+            domain, process, denoiser, sampling or MaskedTextSamplingConfig(), drop_condition
+        )
         self.block = block
         domain.in_blocks = self.block > 0
 
     @torch.no_grad()
     def generate(
         self,
-        orders: Sequence[TextOrder],
+        requests: Sequence[TextRequest],
         *,
         steps: int | None = None,
-        solver: str | None = None,
-        guidance: float | None = None,
+        sampler: str | None = None,
+        guidance_scale: float | None = None,
         temperature: float | None = None,
-        nucleus: float | None = None,
+        top_p: float | None = None,
         seed: Seed = 0,
-        candidates: int = 1,
+        num_candidates: int = 1,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,
         on_text: OnText | None = None,
@@ -133,16 +142,16 @@ class MaskedText(TextModel):
         """Texts, one for each order.
 
         Args:
-            orders: what is asked of each.
+            requests: what is asked of each.
             steps: of the walk, of each block where there are any; as many as it has tokens
                 where neither this nor the model says.
-            solver: one of ancestral, confidence, random and remasking.
-            guidance: scale, for orders with a condition; 1 is off.
+            sampler: one of ancestral, confidence, random and remasking.
+            guidance_scale: scale, for orders with a condition; 1 is off.
             temperature: of the tokens; 0 takes the likeliest.
-            nucleus: tokens are drawn among the likeliest up to this probability.
+            top_p: tokens are drawn among the likeliest up to this probability.
             seed: of the draws: text ``i`` has ``seed + i``, or the i-th of several. A text
                 depends on its own alone, whatever is made beside it.
-            candidates: drawn for each text, of which the one most like the others is taken.
+            num_candidates: drawn for each text, of which the one most like the others is taken.
             batch_size: texts at a time.
             on_step: told the steps done and the tokens after each step of each batch.
             on_text: receives each text in turn, as soon as it and all before it are done.
@@ -150,13 +159,13 @@ class MaskedText(TextModel):
         Raises:
             InputError: if the model cannot do what is asked.
         """
-        plan = _Plan(
-            self.walk.mask_steps(steps),
-            self.walk.mask_solver(solver, temperature, nucleus),
-            self.walk.checked_guidance(guidance),
+        plan = _UnmaskingPlan(
+            self.sampling.mask_steps(steps),
+            self.sampling.mask_sampler(sampler, temperature, top_p),
+            self.sampling.checked_guidance(guidance_scale),
         )
         make = partial(self._made, plan=plan, on_step=on_step)
-        return self._texts(orders, seed, candidates, batch_size, make, on_text)
+        return self._texts(requests, seed, num_candidates, batch_size, make, on_text)
 
     def _longest(self) -> int:
         """Running text is written in blocks, so that it may be of any length."""
@@ -164,19 +173,19 @@ class MaskedText(TextModel):
 
     def _made(
         self,
-        orders: list[TextOrder],
+        requests: list[TextRequest],
         lengths: list[int],
         rng: list[torch.Generator],
-        plan: _Plan,
+        plan: _UnmaskingPlan,
         on_step: Callable[[int, Tensor], None] | None,
     ) -> list[str]:
         """One batch of texts, all on canvases of one size."""
         canvas = min(canvas_of(lengths[0]), self._longest())
         canvas += -canvas % (self.block or 1)
-        tokens, is_known = laid_out(orders, lengths, canvas, self.domain.ends)
+        tokens, is_known = laid_out(requests, lengths, canvas, self.domain.ends)
         real = torch.arange(canvas) < torch.tensor(lengths)[:, None]
         known = torch.where(is_known, tokens, self.process.size).masked_fill(~real, PAD)
-        fill = partial(self._filled, orders=orders, rng=rng, plan=plan, on_step=on_step)
+        fill = partial(self._filled, requests=requests, rng=rng, plan=plan, on_step=on_step)
         known, shown = known.to(self.device), min(canvas, self.domain.length)
         if self.block:
             return self.domain.written(self._in_turn(fill, known, on_step))
@@ -205,9 +214,9 @@ class MaskedText(TextModel):
     def _filled(
         self,
         known: Tensor,
-        orders: list[TextOrder],
+        requests: list[TextRequest],
         rng: list[torch.Generator],
-        plan: _Plan,
+        plan: _UnmaskingPlan,
         on_step: Callable[[int, Tensor], None] | None,
         denoiser: Denoiser | None = None,
     ) -> Tensor:
@@ -216,15 +225,17 @@ class MaskedText(TextModel):
             return known
         real = known != PAD
         denoiser = self.denoiser if denoiser is None else denoiser
-        if plan.guidance != 1 and any(order.meaning or order.source for order in orders):
-            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance)
+        if plan.guidance_scale != 1 and any(
+            request.meaning or request.source for request in requests
+        ):
+            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance_scale)
         return unmask(
             self.process,
             denoiser,
-            plan.solver,
+            plan.sampler,
             known.shape,
             plan.steps or known.shape[1],
-            condition=told_of(self.domain, orders, real),
+            condition=condition_of(self.domain, requests, real),
             known=known,
             real=real,
             pad=PAD,
@@ -270,7 +281,7 @@ class MaskedText(TextModel):
             ``tokens``, ``length``, and the ``count`` of its tokens, END among them.
         """
         tokens = self.domain.tokens(texts)
-        total = self.token_nats(tokens, orders_told(meanings, sources), seed=seed, known=known)
+        total = self.token_nats(tokens, requests_from(meanings, sources), seed=seed, known=known)
         count = (tokens != PAD).sum(dim=1)
         return {"tokens": total, "length": self.domain.length_nats(count), "count": count}
 
@@ -278,7 +289,7 @@ class MaskedText(TextModel):
     def token_nats(
         self,
         tokens: Int[Tensor, "texts longest"],
-        orders: Sequence[TextOrder],
+        requests: Sequence[TextRequest],
         *,
         seed: int = 0,
         known: int = 0,
@@ -287,7 +298,7 @@ class MaskedText(TextModel):
 
         Args:
             tokens: of each text, padded with PAD.
-            orders: what the model is told of each.
+            requests: what the model is told of each.
             seed: of the first text's draws; the others follow.
             known: how many tokens of each stand before what is measured, and cost nothing.
         """
@@ -297,16 +308,16 @@ class MaskedText(TextModel):
         total = torch.zeros(len(tokens), dtype=torch.float64)
         # By canvases, as texts are made: what is drawn for one does not depend on its batch.
         for rows in batches_of(count.tolist(), AT_ONCE):
-            clean = tokens[rows, : min(canvas_of(int(count[rows[0]])), longest)]
-            condition = told_of(self.domain, [orders[row] for row in rows], clean != PAD)
-            counted = self.domain.counted(clean)
+            x0 = tokens[rows, : min(canvas_of(int(count[rows[0]])), longest)]
+            condition = condition_of(self.domain, [requests[row] for row in rows], x0 != PAD)
+            counted = self.domain.counted(x0)
             counted[:, :known] = False
             total[rows] = (
-                mask_bound(
+                nelbo(
                     self.process,
                     self.denoiser,
-                    clean,
-                    {**condition, "clean": clean} if self.block else condition,
+                    x0,
+                    {**condition, "x0": x0} if self.block else condition,
                     real=counted,
                     num_times=LOOKS,
                     rng=generators([seed + row for row in rows]),

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from multidiff.text.data.chunks import Stretches
+from multidiff.text.data.chunks import TextChunks
 from multidiff.text.data.inspection import note_unknown
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.vocabulary import Vocabulary
 from multidiff.text.masked.model import MaskedText
 from multidiff.text.metrics.comparison import rows_of, timed
 from multidiff.text.metrics.ngram import NGramModel
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
 
@@ -32,7 +32,7 @@ WORD = re.compile(r"[^\W\d_]+")
 def measure_running(
     model: MaskedText,
     source: TextSource,
-    held_out_share: float,
+    held_out_ratio: float,
     count: int,
     seed: int,
     make: Mapping[str, Callable[[], list[str]]] | None = None,
@@ -48,7 +48,7 @@ def measure_running(
     Args:
         model: the model.
         source: of the whole text.
-        held_out_share: of the recipe's split.
+        held_out_ratio: of the recipe's split.
         count: of the stretches, evenly spread; 0 for 200, or all if there are fewer.
         seed: of the first stretch's masks; the others follow.
         make: what draws samples, by a name each.
@@ -60,7 +60,7 @@ def measure_running(
     if count < 0:
         raise InputError(f"--bound {count}: stretches, 0 or more")
     length = model.domain.length
-    held_out = Stretches(source, 1, held_out=True, held_out_share=held_out_share)
+    held_out = TextChunks(source, 1, held_out=True, held_out_ratio=held_out_ratio)
     windows = windows_of(model, held_out, count or STRETCHES)
     characters = [len(window.text) for window in windows]
     ngram = NGramModel([held_out.before], ORDER)
@@ -69,10 +69,10 @@ def measure_running(
     tokens = length * len(windows)
     for name in list(facts)[:2]:  # the n-gram reads characters
         facts[name]["nats_per_token"] = round(sum(nats[name]) / tokens, 5)
-    told = {"data": source.path, "stretches": len(windows), "length": length}
-    told |= {"tokens": tokens, "characters": sum(characters)}
+    described = {"data": source.path, "stretches": len(windows), "length": length}
+    described |= {"tokens": tokens, "characters": sum(characters)}
     report = Report() if report is None else report
-    report.facts.update({**told, "bits_per_character": facts})
+    report.facts.update({**described, "bits_per_character": facts})
     texts = [window.text for window in windows]
     note_unknown(source.path, model.domain.vocabulary, texts, report)
     heading = f"bits for each character, {len(windows)} stretches of {length}"
@@ -143,7 +143,7 @@ class Window:
     before: str
 
 
-def windows_of(model: MaskedText, held_out: Stretches, most: int) -> list[Window]:
+def windows_of(model: MaskedText, held_out: TextChunks, most: int) -> list[Window]:
     """Stretches of exactly as many tokens as the model reads, evenly spread over a text.
 
     Each is tokenised together with what stands around it, so that no token is cut.
@@ -170,7 +170,7 @@ def windows_of(model: MaskedText, held_out: Stretches, most: int) -> list[Window
     if not windows:
         raise InputError(
             f"{held_out.source.path}: {len(held_out.text)} characters are held out, fewer than "
-            f"the {length} tokens of one stretch; change held_out_share"
+            f"the {length} tokens of one stretch; change held_out_ratio"
         )
     return windows
 
@@ -187,20 +187,20 @@ def _window(
         low, high = max(0, start - reach), min(len(whole), start + 2 * reach)
         numbers, ends = vocabulary.numbers(whole[low:high]), vocabulary.token_ends(whole[low:high])
         begins = [0, *ends[:-1]]
-        place = bisect_left(begins, start - low)
-        enough = (place > before or low == 0) and (
-            len(numbers) >= place + length + EDGE or high == len(whole)
+        position = bisect_left(begins, start - low)
+        enough = (position > before or low == 0) and (
+            len(numbers) >= position + length + EDGE or high == len(whole)
         )
         if enough:
             break
         reach *= 2
-    stop = place + length
+    stop = position + length
     if stop > len(numbers):
         return None
-    head = max(0, place - before)
-    text = whole[low + begins[place] : low + ends[stop - 1]]
-    known = whole[low : low + begins[place]]
-    return Window(numbers[head:stop], place - head, text, known), low + ends[stop - 1]
+    head = max(0, position - before)
+    text = whole[low + begins[position] : low + ends[stop - 1]]
+    known = whole[low : low + begins[position]]
+    return Window(numbers[head:stop], position - head, text, known), low + ends[stop - 1]
 
 
 def _model_nats(
@@ -212,14 +212,14 @@ def _model_nats(
     """
     length, before = model.domain.length, min(before, *(window.first for window in windows))
     total = torch.zeros(len(windows), dtype=torch.float64)
-    orders = [TextOrder() for _ in windows]
+    requests = [TextRequest() for _ in windows]
     for cut in range(0, length, length - before):
         stop = min(cut + length - before, length)
         read = [
             window.tokens[window.first + cut - before : window.first + stop] for window in windows
         ]
         tokens = torch.tensor(read, device=model.device)
-        total += model.token_nats(tokens, orders, seed=seed, known=before).cpu()
+        total += model.token_nats(tokens, requests, seed=seed, known=before).cpu()
     return total.tolist()
 
 

@@ -16,7 +16,7 @@ MOST = 3  # tokens of an n-gram
 ABSENT = ""
 
 
-class Judge:
+class AttributeClassifier:
     """Tells the value of each attribute from which n-grams of 1 to 3 tokens a text holds.
 
     It shares nothing with the models it judges but the words, and is to be trained on texts that
@@ -40,7 +40,7 @@ class Judge:
     ):
         counts = Counter(gram for text in texts for gram in _grams(text))
         kept = [gram for gram, count in counts.items() if count >= least]
-        self.places = {gram: place for place, gram in enumerate(kept)}
+        self.positions = {gram: position for position, gram in enumerate(kept)}
         names = dict.fromkeys(name for meaning in meanings for name in meaning)
         self.values = {
             name: [ABSENT, *sorted({one[name] for one in meanings if name in one})]
@@ -76,9 +76,11 @@ class Judge:
             optimizer.step()
 
     def _bags(self, texts: Sequence[Sentence]) -> tuple[Tensor, Tensor]:
-        bags = [[self.places[g] for g in _grams(text) if g in self.places] for text in texts]
+        bags = [[self.positions[g] for g in _grams(text) if g in self.positions] for text in texts]
         ends = torch.tensor([0, *map(len, bags)]).cumsum(0)
-        return torch.tensor([place for bag in bags for place in bag], dtype=torch.long), ends[:-1]
+        return torch.tensor([position for bag in bags for position in bag], dtype=torch.long), ends[
+            :-1
+        ]
 
     def _logits(self, grams: Tensor, offsets: Tensor) -> list[Float[Tensor, "texts values"]]:
         return list((self.weights(grams, offsets) + self.bias).split(self.counts, dim=1))
@@ -87,14 +89,14 @@ class Judge:
     def meanings(self, texts: Sequence[Sentence]) -> list[dict[str, str]]:
         """What texts are found to say; attributes that they do not mention are left out."""
         found = [one.argmax(dim=1).tolist() for one in self._logits(*self._bags(texts))]
-        told = zip(*found, strict=True) if found else iter([()] * len(texts))
+        described = zip(*found, strict=True) if found else iter([()] * len(texts))
         return [
             {
                 name: values[number]
                 for (name, values), number in zip(self.values.items(), row, strict=True)
                 if number
             }
-            for row in told
+            for row in described
         ]
 
     def accuracy(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multidiff.text.metrics.attribute_classifier import Judge
-from multidiff.text.metrics.eval_split import Halves
+from multidiff.text.metrics.attribute_classifier import AttributeClassifier
+from multidiff.text.metrics.eval_split import EvalSplit
 from multidiff.text.metrics.ngram import NGramModel
 from multidiff.text.metrics.scores import (
     bleu,
@@ -19,7 +19,7 @@ from multidiff.text.metrics.scores import (
     self_bleu,
 )
 from multidiff.text.model import TextModel
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.report import Report, table
 
 ORDER = 4  # of the n-gram that judges
@@ -27,40 +27,40 @@ ORDER = 4  # of the n-gram that judges
 
 def compare(
     model: TextModel,
-    orders: Sequence[TextOrder],
-    halves: Halves,
+    requests: Sequence[TextRequest],
+    split: EvalSplit,
     how: dict[str, Any],
     report: Report,
 ) -> None:
     """Samples and real texts side by side."""
-    texts, seconds = timed(lambda: model.generate(orders, **how))
+    texts, seconds = timed(lambda: model.generate(requests, **how))
     made = [model.domain.vocabulary.numbers(text) for text in texts]
-    ngram = NGramModel(halves.other, ORDER)
-    sets = {"samples": made, "real": halves.real}
-    facts = {name: described(tokens, ngram, halves.trained) for name, tokens in sets.items()}
-    if any(order.meaning or order.source for order in orders):
-        alike: dict[str, list[list[int]]] = {}
-        for group, tokens in zip(halves.groups, halves.real, strict=True):
-            alike.setdefault(group, []).append(tokens)
-        wanted = [halves.groups[i % len(halves.groups)] for i in range(len(made))]
-        facts["samples"]["bleu"] = bleu(made, [alike[group] for group in wanted])
-    if any(order.meaning for order in orders):
-        facts |= _obedience(made, halves)
+    ngram = NGramModel(split.other, ORDER)
+    sets = {"samples": made, "real": split.real}
+    facts = {name: described(tokens, ngram, split.trained) for name, tokens in sets.items()}
+    if any(request.meaning or request.source for request in requests):
+        group_by_length: dict[str, list[list[int]]] = {}
+        for group, tokens in zip(split.groups, split.real, strict=True):
+            group_by_length.setdefault(group, []).append(tokens)
+        wanted = [split.groups[i % len(split.groups)] for i in range(len(made))]
+        facts["samples"]["bleu"] = bleu(made, [group_by_length[group] for group in wanted])
+    if any(request.meaning for request in requests):
+        facts |= _obedience(made, split)
     report.facts.update({**facts, "wall_seconds": round(seconds, 2), "texts": texts})
     report.lines.extend(_table(facts))
 
 
-def judge_by(folder: Path | None, halves: Halves, report: Report) -> None:
+def language_model_facts(folder: Path | None, split: EvalSplit, report: Report) -> None:
     """Samples and real texts under a causal language model, where one is given."""
     if folder is None:
         return
     found = {
         name: causal_nats_per_token(texts, folder)
-        for name, texts in (("samples", report.facts["texts"]), ("real", halves.texts))
+        for name, texts in (("samples", report.facts["texts"]), ("real", split.texts))
     }
     report.facts["language_model"] = found
-    told = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-    report.lines.append(f"nats for each of its tokens under {folder}: {told}")
+    reported = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    report.lines.append(f"nats for each of its tokens under {folder}: {reported}")
 
 
 def described(
@@ -79,13 +79,13 @@ def described(
     return facts | ({"copies": copy_rate(tokens, trained)} if trained else {})
 
 
-def _obedience(made: Sequence[Sequence[int]], halves: Halves) -> dict[str, dict[str, float]]:
+def _obedience(made: Sequence[Sequence[int]], split: EvalSplit) -> dict[str, dict[str, float]]:
     """How often the judge finds said what was to be said, in samples and in real texts."""
-    judge = Judge(halves.other, halves.other_meanings)
-    wanted = [halves.meanings[i % len(halves.meanings)] for i in range(len(made))]
+    classifier = AttributeClassifier(split.other, split.other_meanings)
+    wanted = [split.meanings[i % len(split.meanings)] for i in range(len(made))]
     return {
-        "obeyed": judge.accuracy(made, wanted),
-        "obeyed_by_real": judge.accuracy(halves.real, halves.meanings),
+        "obeyed": classifier.accuracy(made, wanted),
+        "obeyed_by_real": classifier.accuracy(split.real, split.meanings),
     }
 
 
@@ -110,8 +110,8 @@ def rows_of(
     """Some of the facts as a table, a row for each; the heading names its corner and the facts."""
     corner, *keys = heading
     rows = [
-        [name, *(f"{told[key]:.{digits}f}" if key in told else "-" for key in keys)]
-        for name, told in facts.items()
+        [name, *(f"{reported[key]:.{digits}f}" if key in reported else "-" for key in keys)]
+        for name, reported in facts.items()
     ]
     return table([[corner, *keys], *rows])
 

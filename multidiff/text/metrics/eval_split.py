@@ -14,7 +14,7 @@ Meaning = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Halves:
+class EvalSplit:
     """Texts that the model was not trained on, in two parts, and those it was.
 
     Attributes:
@@ -62,7 +62,7 @@ def source_of(
     return TextSource(data, column, source_column, meaning_column, header=header)
 
 
-def halved(source: TextSource, vocabulary: Vocabulary, num: int) -> Halves:
+def eval_split(source: TextSource, vocabulary: Vocabulary, num: int) -> EvalSplit:
     """Texts of a source in two parts, the second of about so many."""
     found = source.listing()
     held_out = source.held_out_every > 0
@@ -80,7 +80,7 @@ def halved(source: TextSource, vocabulary: Vocabulary, num: int) -> Halves:
     meanings: list[Meaning] = [*(found.meanings or [{} for _ in found.texts])]
     sources = found.sources or [""] * len(found.texts)
     trained = source.rows(found, False) if held_out else []
-    return Halves(
+    return EvalSplit(
         [words(found.texts[row]) for row in parts[0]],
         [meanings[row] for row in parts[0]],
         [words(found.texts[row]) for row in parts[1]],

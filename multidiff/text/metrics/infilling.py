@@ -9,51 +9,51 @@ from typing import Any
 import numpy as np
 
 from multidiff.text.metrics.comparison import ORDER, columns_of
-from multidiff.text.metrics.eval_split import Halves
+from multidiff.text.metrics.eval_split import EvalSplit
 from multidiff.text.metrics.ngram import NGramModel
 from multidiff.text.model import TextModel
-from multidiff.text.request import TextOrder
+from multidiff.text.request import TextRequest
 from multidiff.utils.report import Report
 
 
 def fill_blanks(
     model: TextModel,
-    orders: Sequence[TextOrder],
+    requests: Sequence[TextRequest],
     count: int,
-    halves: Halves,
+    split: EvalSplit,
     how: dict[str, Any],
     report: Report,
 ) -> None:
     """A third of the tokens of real texts filled in, by the model and by an n-gram."""
     rng = np.random.default_rng(how["seed"])
-    fits = halves.fitting(model.domain.length, count, "blanks")
-    real = [halves.real[row] for row in fits]
+    fits = split.fitting(model.domain.length, count, "blanks")
+    real = [split.real[row] for row in fits]
     holes = [set(rng.permutation(len(one))[: max(1, len(one) // 3)].tolist()) for one in real]
     known = [
-        {place: token for place, token in enumerate(one) if place not in hole}
+        {position: token for position, token in enumerate(one) if position not in hole}
         for one, hole in zip(real, holes, strict=True)
     ]
     asked = [
-        replace(orders[row], known=there, length=len(one))
+        replace(requests[row], known=there, length=len(one))
         for row, there, one in zip(fits, known, real, strict=True)
     ]
-    filler = NGramModel(halves.trained or halves.other, ORDER)
+    filler = NGramModel(split.trained or split.other, ORDER)
     sets = {
         "filled by the model": [model.domain.vocabulary.numbers(one)
                                 for one in model.generate(asked, **how)],
-        "by the n-gram": [filler.fill([there.get(place) for place in range(len(one))], rng)
+        "by the n-gram": [filler.fill([there.get(position) for position in range(len(one))], rng)
                           for there, one in zip(known, real, strict=True)],
         "real": real,
     }  # fmt: skip
-    judge = NGramModel(halves.other, ORDER)
+    ngram = NGramModel(split.other, ORDER)
     facts = {}
     for name, made in sets.items():
-        kept = [made[row][place] == token for row, there in enumerate(known)
-                for place, token in there.items()]  # fmt: skip
-        found = [made[row][place] == real[row][place] for row, hole in enumerate(holes)
-                 for place in hole]  # fmt: skip
+        kept = [made[row][position] == token for row, there in enumerate(known)
+                for position, token in there.items()]  # fmt: skip
+        found = [made[row][position] == real[row][position] for row, hole in enumerate(holes)
+                 for position in hole]  # fmt: skip
         facts[name] = {
-            "nats_per_token": judge.nats_per_token(made),
+            "nats_per_token": ngram.nats_per_token(made),
             "known_kept": sum(kept) / len(kept),
             "blanks_as_real": sum(found) / len(found),
         }

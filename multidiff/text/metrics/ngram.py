@@ -55,7 +55,7 @@ class NGramModel:
         self.tokens = list(dict.fromkeys(token for sentence in sentences for token in sentence))
         if not self.tokens:
             raise ValueError(f"{len(sentences)} sentences without a token: nothing to learn from")
-        self._numbers = {token: FIRST + place for place, token in enumerate(self.tokens)}
+        self._numbers = {token: FIRST + position for position, token in enumerate(self.tokens)}
         self._uniform = 1 / (FIRST + len(self.tokens))
         self._followers = self._counted(sentences)
 
@@ -95,11 +95,11 @@ class NGramModel:
     # --------------------------------------------------------------------- probabilities
 
     def _probability(self, event: int, history: Events) -> float:
-        share = self._uniform
+        ratio = self._uniform
         for counts, total in self._seen(history):
             kinds = len(counts)
-            share = (counts.get(event, 0) + kinds * share) / (total + kinds)
-        return share
+            ratio = (counts.get(event, 0) + kinds * ratio) / (total + kinds)
+        return ratio
 
     def distribution(self, beginning: Sentence) -> Float[np.ndarray, " events"]:
         """The probabilities of what may come next; they sum to one.
@@ -110,19 +110,21 @@ class NGramModel:
         Returns:
             The probability of END, that of UNKNOWN, then those of ``tokens``.
         """
-        shares = np.full(FIRST + len(self.tokens), self._uniform)
+        ratios = np.full(FIRST + len(self.tokens), self._uniform)
         for counts, total in self._seen(self._history(beginning)):
-            shares *= len(counts)
-            shares[list(counts)] += list(counts.values())
-            shares /= total + len(counts)
-        return shares
+            ratios *= len(counts)
+            ratios[list(counts)] += list(counts.values())
+            ratios /= total + len(counts)
+        return ratios
 
     def nats(self, sentence: Sentence) -> list[float]:
         """Minus the log probability of each token and, last, of END."""
         events, width = [*self._padded(sentence), END], self.order - 1
         return [
-            -math.log(self._probability(events[place], tuple(events[place - width : place])))
-            for place in range(width, len(events))
+            -math.log(
+                self._probability(events[position], tuple(events[position - width : position]))
+            )
+            for position in range(width, len(events))
         ]
 
     def running_nats(self, tokens: Sentence, before: Sentence = ()) -> list[float]:
@@ -138,9 +140,11 @@ class NGramModel:
         events, width = self._events([*before, *tokens]), self.order - 1
         return [
             -math.log(
-                self._probability(events[place], tuple(events[max(0, place - width) : place]))
+                self._probability(
+                    events[position], tuple(events[max(0, position - width) : position])
+                )
             )
-            for place in range(len(before), len(events))
+            for position in range(len(before), len(events))
         ]
 
     def nats_per_token(self, sentences: Sequence[Sentence]) -> float:
@@ -165,9 +169,9 @@ class NGramModel:
         """
         made: list[str | int] = []
         while len(made) < longest:
-            shares = self.distribution(made)
-            shares[UNKNOWN] = 0
-            event = _drawn(shares, rng)
+            ratios = self.distribution(made)
+            ratios[UNKNOWN] = 0
+            event = _drawn(ratios, rng)
             if event == END:
                 break
             made.append(self.tokens[event - FIRST])
@@ -187,22 +191,22 @@ class NGramModel:
                 first of equals in ``tokens``.
         """
         filled = list(sentence)
-        for place, token in enumerate(filled):
+        for position, token in enumerate(filled):
             if token is None:
-                weights = self._weights(filled, place)
+                weights = self._weights(filled, position)
                 chosen = int(weights.argmax()) if rng is None else _drawn(weights, rng)
-                filled[place] = self.tokens[chosen]
+                filled[position] = self.tokens[chosen]
         return [token for token in filled if token is not None]
 
     def _weights(
-        self, sentence: Sequence[str | int | None], place: int
+        self, sentence: Sequence[str | int | None], position: int
     ) -> Float[np.ndarray, " tokens"]:
         """How well each token fits a blank that has none before it."""
         width = self.order - 1
-        before = [token for token in sentence[:place] if token is not None]
-        rest = list(takewhile(lambda token: token is not None, sentence[place + 1 :]))
+        before = [token for token in sentence[:position] if token is not None]
+        rest = list(takewhile(lambda token: token is not None, sentence[position + 1 :]))
         after = [self._numbers.get(token, UNKNOWN) for token in rest if token is not None]
-        if place + 1 + len(rest) == len(sentence):
+        if position + 1 + len(rest) == len(sentence):
             after.append(END)
         after = after[:width]  # those beyond do not depend on the blank
         weights = self.distribution(before)[FIRST:]

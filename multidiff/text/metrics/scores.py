@@ -75,7 +75,8 @@ def self_bleu(sentences: Sequence[Sentence], most: int = 200) -> float:
         raise ValueError(f"{len(lines)} sentences: others are needed to compare one with")
     score = _sentence_bleu()
     scores = [
-        score(line, lines[:place] + lines[place + 1 :]).score for place, line in enumerate(lines)
+        score(line, lines[:position] + lines[position + 1 :]).score
+        for position, line in enumerate(lines)
     ]
     return math.fsum(scores) / len(scores)
 
@@ -83,11 +84,11 @@ def self_bleu(sentences: Sequence[Sentence], most: int = 200) -> float:
 # --------------------------------------------------------------------- nearness to references
 
 
-def bleu(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
+def bleu(num_candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
     """BLEU of a corpus (Papineni et al. 2002), by sacrebleu; no token is cut further.
 
     Args:
-        candidates: one for each place.
+        num_candidates: one for each place.
         references: one or more for each place, not everywhere as many.
 
     Raises:
@@ -96,19 +97,19 @@ def bleu(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]
     with needs("sacrebleu", "BLEU"):
         from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
 
-    _refuse_unpaired(candidates, references)
-    lines = iter(_lines([*candidates, *chain.from_iterable(references)]))
-    made = list(islice(lines, len(candidates)))
+    _refuse_unpaired(num_candidates, references)
+    lines = iter(_lines([*num_candidates, *chain.from_iterable(references)]))
+    made = list(islice(lines, len(num_candidates)))
     groups = [list(islice(lines, len(group))) for group in references]
     score: Any = BLEU(tokenize="none").corpus_score
     return score(made, list(zip_longest(*groups))).score
 
 
-def minimum_bayes_risk(candidates: Sequence[Sentence]) -> int:
+def minimum_bayes_risk(num_candidates: Sequence[Sentence]) -> int:
     """Which candidate is most like the others (Kumar & Byrne 2004).
 
     Args:
-        candidates: to choose among.
+        num_candidates: to choose among.
 
     Returns:
         The index of the one with the highest mean BLEU, each other candidate as the reference; the
@@ -117,8 +118,8 @@ def minimum_bayes_risk(candidates: Sequence[Sentence]) -> int:
     Raises:
         ValueError: if there are no candidates.
     """
-    _refuse_none(candidates)
-    lines, score = _lines(candidates), _sentence_bleu()
+    _refuse_none(num_candidates)
+    lines, score = _lines(num_candidates), _sentence_bleu()
     # Rounded once, so that the order of its terms cannot part equals.
     gains = [
         math.fsum(score(one, [other]).score for j, other in enumerate(lines) if j != i)
@@ -150,9 +151,9 @@ def edit_distance(one: Sentence, other: Sentence) -> int:
     for number, token in enumerate(one, start=1):
         left, above = number, row[0]
         row[0] = number
-        for place, wanted in enumerate(other, start=1):
-            left = min(left + 1, row[place] + 1, above + (token != wanted))
-            above, row[place] = row[place], left
+        for position, wanted in enumerate(other, start=1):
+            left = min(left + 1, row[position] + 1, above + (token != wanted))
+            above, row[position] = row[position], left
     return row[-1]
 
 
@@ -161,7 +162,7 @@ def edit_distance(one: Sentence, other: Sentence) -> int:
 
 def sari(
     sources: Sequence[Sentence],
-    candidates: Sequence[Sentence],
+    num_candidates: Sequence[Sentence],
     references: Sequence[Sequence[Sentence]],
 ) -> float:
     """SARI (Xu et al. 2016, section 4), the mean over sentences.
@@ -175,17 +176,19 @@ def sari(
 
     Args:
         sources: what was to be rewritten.
-        candidates: one for each source.
+        num_candidates: one for each source.
         references: one or more for each source.
 
     Raises:
         ValueError: if there are no candidates, or some have no source or references.
     """
-    _refuse_unpaired(candidates, references)
-    if len(sources) != len(candidates):
-        raise ValueError(f"{len(sources)} sources for {len(candidates)} candidates: one for each")
-    scores = map(_sentence_sari, sources, candidates, references)
-    return 100 * math.fsum(scores) / len(candidates)
+    _refuse_unpaired(num_candidates, references)
+    if len(sources) != len(num_candidates):
+        raise ValueError(
+            f"{len(sources)} sources for {len(num_candidates)} candidates: one for each"
+        )
+    scores = map(_sentence_sari, sources, num_candidates, references)
+    return 100 * math.fsum(scores) / len(num_candidates)
 
 
 def _sentence_sari(source: Sentence, made: Sentence, references: Sequence[Sentence]) -> float:
@@ -206,7 +209,7 @@ def _rewriting_rates(
     right = len(added & wanted)
     right_keeps = sum(kept[gram] for gram in given & found)
     right_deletions = sum(1 - kept[gram] for gram in given - found)
-    keeps, deletions = sum(kept.values()), sum(1 - share for share in kept.values())
+    keeps, deletions = sum(kept.values()), sum(1 - ratio for ratio in kept.values())
     return (
         _rate(right, len(added), len(wanted)),
         _rate(right, len(wanted), len(added)),
@@ -264,8 +267,8 @@ def causal_nats_per_token(texts: Sequence[str], path: str | Path) -> float:
         if len(tokens) > 1:
             ids = torch.tensor([tokens])
             with torch.no_grad():
-                shares = model(input_ids=ids).logits[0, :-1].double().log_softmax(dim=-1)
-            total -= float(shares.gather(1, ids[0, 1:, None]).sum())
+                ratios = model(input_ids=ids).logits[0, :-1].double().log_softmax(dim=-1)
+            total -= float(ratios.gather(1, ids[0, 1:, None]).sum())
             count += len(tokens) - 1
     if not count:
         raise ValueError(f"{len(texts)} texts without a token to score")
@@ -330,12 +333,12 @@ def _refuse_none(sentences: Collection[Sentence]) -> None:
 
 
 def _refuse_unpaired(
-    candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
+    num_candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
 ) -> None:
-    _refuse_none(candidates)
-    if len(references) != len(candidates):
+    _refuse_none(num_candidates)
+    if len(references) != len(num_candidates):
         raise ValueError(
-            f"references for {len(references)} of {len(candidates)} candidates: each needs some"
+            f"references for {len(references)} of {len(num_candidates)} candidates: each needs some"
         )
     if not all(references):
         raise ValueError(f"candidate {[*map(bool, references)].index(False)} has no references")

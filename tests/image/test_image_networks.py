@@ -46,9 +46,9 @@ def level_at(indices):
 @torch.no_grad()
 def test_unet_equals_diffusers(shape):
     theirs, ours = unets(shape)
-    noisy, words = draw(2, 4, 16, 24), draw(2, shape.text["length"], shape.text["width"])
-    wanted = theirs(noisy, torch.tensor([981, 0]), words).sample
-    assert relative(ours(noisy, level_at([981, 0]), words), wanted) < CLOSE
+    xt, words = draw(2, 4, 16, 24), draw(2, shape.text["length"], shape.text["width"])
+    wanted = theirs(xt, torch.tensor([981, 0]), words).sample
+    assert relative(ours(xt, level_at([981, 0]), words), wanted) < CLOSE
     assert theirs.config.sample_size is None or wanted.std() > 0.05
 
 
@@ -56,8 +56,8 @@ def test_unet_equals_diffusers(shape):
 @torch.no_grad()
 def test_autoencoder_equals_diffusers(shape):
     theirs, ours = autoencoders(shape)
-    picture, latent = draw(1, 3, 64, 96).clamp(-1, 1), draw(1, 4, 8, 12)
-    wanted, found = theirs.encode(picture).latent_dist, ours.encode(picture)
+    image, latent = draw(1, 3, 64, 96).clamp(-1, 1), draw(1, 4, 8, 12)
+    wanted, found = theirs.encode(image).latent_dist, ours.encode(image)
     assert relative(found.mean, wanted.mean) < CLOSE
     assert relative(found.log_variance, wanted.logvar) < CLOSE
     assert torch.allclose(found.kl(), wanted.kl(), rtol=1e-4)
@@ -86,7 +86,7 @@ def test_a_guided_picture_equals_diffusers(shape):
     scheduler = diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, steps_offset=1,
-        prediction_type={"noise": "epsilon", "velocity": "v_prediction"}[shape.predicts],
+        prediction_type={"epsilon": "epsilon", "v": "v_prediction"}[shape.prediction],
     )  # fmt: skip
     scheduler.set_timesteps(20)
     side = 128
@@ -96,19 +96,19 @@ def test_a_guided_picture_equals_diffusers(shape):
     tokens = model.domain.tokenizer(["a red house", "fog"])
     words = their_text(input_ids=tokens).last_hidden_state
     for time in scheduler.timesteps:
-        told, untold = their_unet(latent.repeat(2, 1, 1, 1), time, words).sample.chunk(2)
-        guided = untold + 7.5 * (told - untold)
+        reported, uncond = their_unet(latent.repeat(2, 1, 1, 1), time, words).sample.chunk(2)
+        guided = uncond + 7.5 * (reported - uncond)
         latent = scheduler.step(guided, time, latent).prev_sample
     wanted = their_vae.decode(latent / 0.18215).sample
 
     states = []
     made = model.generate(
-        ["a red house"], negative="fog", size=(side, side), seed=7,
+        ["a red house"], negative_prompt="fog", size=(side, side), seed=7,
         on_step=lambda step: states.append(step.state),
     )  # fmt: skip
     assert len(states) == 20
     assert relative(states[-1], latent) < CLOSE
-    assert relative(model.domain.to_picture(states[-1], (side, side)), wanted) < CLOSE
+    assert relative(model.domain.to_image(states[-1], (side, side)), wanted) < CLOSE
     assert made.shape == (1, 3, side, side) and made.dtype == torch.uint8
 
 
@@ -127,9 +127,9 @@ def test_pixel_unet_equals_diffusers():
         flip_sin_to_cos=False, freq_shift=1,
     ).eval()  # fmt: skip
     ours.load_state_dict(randomised(theirs).state_dict())
-    noisy = draw(2, 3, 16, 16)
-    wanted = theirs(noisy, torch.tensor([500, 3])).sample
-    assert relative(ours(noisy, level_at([500, 3])), wanted) < CLOSE
+    xt = draw(2, 3, 16, 16)
+    wanted = theirs(xt, torch.tensor([500, 3])).sample
+    assert relative(ours(xt, level_at([500, 3])), wanted) < CLOSE
 
 
 @torch.no_grad()
@@ -162,10 +162,10 @@ def test_encoder_pads_below_and_on_the_right_only():
 @torch.no_grad()
 def test_unet_takes_any_size(height, width, batch):
     net = _tiny_unet()
-    noisy = draw(batch, 4, height, width)
-    alone = net(noisy[:1], level_at([10]), draw(1, 5, 8))
-    together = net(noisy, level_at([10] * batch), draw(1, 5, 8).expand(batch, -1, -1))
-    assert together.shape == noisy.shape
+    xt = draw(batch, 4, height, width)
+    alone = net(xt[:1], level_at([10]), draw(1, 5, 8))
+    together = net(xt, level_at([10] * batch), draw(1, 5, 8).expand(batch, -1, -1))
+    assert together.shape == xt.shape
     assert torch.allclose(together[:1], alone, atol=1e-4)
 
 
@@ -175,12 +175,12 @@ def _tiny_unet(**options):
 
 
 def test_the_layout_in_memory_changes_nothing_else():
-    noisy, level, words = draw(2, 4, 8, 8), level_at([5, 900]), draw(2, 5, 8)
+    xt, level, words = draw(2, 4, 8, 8), level_at([5, 900]), draw(2, 5, 8)
     plain, net = _tiny_unet(), _tiny_unet(channels_last=True)
     net.load_state_dict(plain.state_dict())
-    wanted = plain(noisy, level, words)
+    wanted = plain(xt, level, words)
     assert net.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(net(noisy, level, words), wanted, atol=1e-4)
+    assert torch.allclose(net(xt, level, words), wanted, atol=1e-4)
 
 
 def test_saved_memory_costs_nothing_but_time():
@@ -214,10 +214,10 @@ def test_upcast_attention_is_finite_in_half_precision():
 
 def test_classes_are_told_apart_and_left_out():
     net = randomised(UNet(1, 1, (16, 16), 1, ("none", "self"), (1, 1), classes=3, groups=8))
-    noisy = draw(1, 1, 8, 8).expand(4, -1, -1, -1)
-    made = net(noisy, level_at([50] * 4), torch.tensor([0, 1, 2, -1]))
+    xt = draw(1, 1, 8, 8).expand(4, -1, -1, -1)
+    made = net(xt, level_at([50] * 4), torch.tensor([0, 1, 2, -1]))
     assert len({tuple(one.flatten().tolist()) for one in made}) == 4
-    assert torch.allclose(made[3:], net(noisy[:1], level_at([50]), None), atol=1e-5)
+    assert torch.allclose(made[3:], net(xt[:1], level_at([50]), None), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -234,21 +234,21 @@ def test_unets_that_cannot_be(options, reason):
 
 def test_a_batch_equals_its_rows_in_the_whole_loop():
     """One generator for each sample: sample i alone is sample i in a batch."""
-    from multidiff import DDPM, GaussianProcess, even_times
+    from multidiff import DDPM, GaussianProcess, uniform_timesteps
 
     net, process = _tiny_unet(), GaussianProcess(SCHEDULE)
     words = draw(3, 5, 8)
 
-    def walk(rows):
+    def walked(rows):
         rng = generators([10 + row for row in rows])
         shape = (len(rows), 4, 8, 8)
         return sample(
-            process, net, DDPM(), shape, even_times(4), condition=words[list(rows)], rng=rng
+            process, net, DDPM(), shape, uniform_timesteps(4), condition=words[list(rows)], rng=rng
         )
 
-    together = walk(range(3))
+    together = walked(range(3))
     for row in range(3):
-        assert torch.allclose(walk([row])[0], together[row], atol=1e-4)
+        assert torch.allclose(walked([row])[0], together[row], atol=1e-4)
 
 
 def test_levels_between_two_entries_are_embedded_between():
@@ -264,9 +264,9 @@ def test_levels_between_two_entries_are_embedded_between():
 def test_compiled_in_bfloat16_on_a_gpu():
     """The GPU recipes' way: channels last, compiled, autocast; near the plain network."""
     net = _tiny_unet(channels_last=True).cuda()
-    noisy, level, words = draw(2, 4, 16, 16).cuda(), level_at([5, 900]).to("cuda"), draw(2, 5, 8)
-    wanted = net(noisy, level, words.cuda())
+    xt, level, words = draw(2, 4, 16, 16).cuda(), level_at([5, 900]).to("cuda"), draw(2, 5, 8)
+    wanted = net(xt, level, words.cuda())
     fast = torch.compile(net, fullgraph=True)
     with torch.autocast("cuda", torch.bfloat16):
-        found = fast(noisy, level, words.cuda())
+        found = fast(xt, level, words.cuda())
     assert relative(found.float(), wanted) < 0.05

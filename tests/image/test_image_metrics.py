@@ -1,4 +1,4 @@
-"""Distances of picture sets and pictures, against formulas, naive loops and other libraries."""
+"""Distances of image sets and images, against formulas, naive loops and other libraries."""
 
 import math
 import sys
@@ -30,7 +30,7 @@ def correlated(count, width, seed):
     return normal(count, width, seed=seed) @ normal(width, width, seed=seed + 100) + seed
 
 
-def pictures(count, channels=1, size=24, seed=0):
+def images(count, channels=1, size=24, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, channels, size, size + 3), generator=generator).byte()
 
@@ -57,8 +57,8 @@ def test_frechet_distance_is_the_papers_formula(count):
     one, other = (FeatureStatistics.of([torch.from_numpy(s)]) for s in sets)
     assert frechet_distance(one, other) == pytest.approx(truth, rel=1e-5)
     # Eigenvalues that are 0 but for rounding have roots of 1e-8, on some processors more.
-    share, rest = (1e-9, 1e-6) if count > 8 else (1e-7, 1e-5)
-    assert frechet_distance(one, other) == pytest.approx(frechet_distance(other, one), rel=share)
+    ratio, rest = (1e-9, 1e-6) if count > 8 else (1e-7, 1e-5)
+    assert frechet_distance(one, other) == pytest.approx(frechet_distance(other, one), rel=ratio)
     assert frechet_distance(one, one) == pytest.approx(0, abs=rest)
 
 
@@ -68,8 +68,8 @@ def test_frechet_distance_of_gaussians_with_the_same_axes():
     deviations = torch.tensor([[1.0, 2, 0.5], [3.0, 0, 1]], dtype=torch.float64)
     means = torch.tensor([[0.0, 0, 0], [1.0, 2, 3]], dtype=torch.float64)
     one, other = (
-        FeatureStatistics(mean, axes @ torch.diag(deviation**2) @ axes.T, 10)
-        for mean, deviation in zip(means, deviations, strict=True)
+        FeatureStatistics(mean, axes @ torch.diag(std**2) @ axes.T, 10)
+        for mean, std in zip(means, deviations, strict=True)
     )
     assert frechet_distance(one, other) == pytest.approx(14 + 4 + 4 + 0.25, rel=1e-12)
 
@@ -136,7 +136,7 @@ def test_precision_and_recall_are_the_loops(monkeypatch):
     monkeypatch.setattr("multidiff.image.metrics.sets.BLOCK", 7)
     real, made = normal(30, 3, seed=1), 0.7 * normal(20, 3, seed=2) + 1.2
 
-    def share(asked, members):
+    def ratio(asked, members):
         apart = [sorted(float((a - b).norm()) for b in members) for a in members]
         inside = [
             any(float((x - m).norm()) <= apart[i][3] for i, m in enumerate(members)) for x in asked
@@ -144,7 +144,7 @@ def test_precision_and_recall_are_the_loops(monkeypatch):
         return sum(inside) / len(inside)
 
     found = precision_recall(real, made)
-    assert found == (pytest.approx(share(made, real)), pytest.approx(share(real, made)))
+    assert found == (pytest.approx(ratio(made, real)), pytest.approx(ratio(real, made)))
     assert 0 < found[1] < found[0] < 1
 
 
@@ -180,7 +180,7 @@ def test_accuracy_counts_the_likeliest():
 
 
 def test_psnr_of_a_known_error():
-    original = pictures(3).clamp(10, 200)
+    original = images(3).clamp(10, 200)
     made = original.clone()
     made[1] += 1
     made[2, :, ::2] += 10
@@ -193,8 +193,8 @@ def test_psnr_of_a_known_error():
 
 def naive_ssim(one, other, peak):
     """Every window of one channel by itself."""
-    place = np.arange(-5, 6)
-    window = np.exp(-(place[:, None] ** 2 + place**2) / (2 * 1.5**2))
+    position = np.arange(-5, 6)
+    window = np.exp(-(position[:, None] ** 2 + position**2) / (2 * 1.5**2))
     window /= window.sum()
     first, second = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     values = []
@@ -210,8 +210,8 @@ def naive_ssim(one, other, peak):
 
 
 def test_ssim_is_the_mean_over_windows():
-    one = pictures(2, channels=3)
-    other = (0.6 * one + 0.4 * pictures(2, channels=3, seed=1)).byte()
+    one = images(2, channels=3)
+    other = (0.6 * one + 0.4 * images(2, channels=3, seed=1)).byte()
     found = ssim(one, other)
     for number in range(2):
         channels = [naive_ssim(a.numpy(), b.numpy(), 255) for a, b in
@@ -219,12 +219,12 @@ def test_ssim_is_the_mean_over_windows():
         assert float(found[number]) == pytest.approx(np.mean(channels), rel=1e-9)
     assert torch.allclose(ssim(one, one), torch.ones(2, dtype=torch.float64))
     with pytest.raises(ValueError, match="10, 13"):
-        ssim(pictures(1, size=10), pictures(1, size=10))
+        ssim(images(1, size=10), images(1, size=10))
 
 
 def test_ssim_and_psnr_are_another_librarys():
     image = pytest.importorskip("torchmetrics.functional.image")
-    one = pictures(4, channels=3, size=40).double()
+    one = images(4, channels=3, size=40).double()
     other = (one + 30 * normal(*one.shape)).clamp(0, 255)
     arguments = {"data_range": 255.0, "reduction": "none"}
     everywhere = image.structural_similarity_index_measure(
@@ -255,12 +255,12 @@ def test_inception_features_are_the_packages(monkeypatch, tmp_path):
     network = untrained_inception(monkeypatch)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    colour, grey = pictures(2, channels=3), pictures(1)
+    color, grey = images(2, channels=3), images(1)
     for name in ("weights.pth", "weights.safetensors"):
         describe = inception_features(tmp_path / name)
-        found = describe_all([colour, grey], describe)
+        found = describe_all([color, grey], describe)
         assert found.shape == (3, 2048) and found.dtype == torch.float32
-        assert torch.allclose(found[:2], network(colour)[0], atol=1e-6)
+        assert torch.allclose(found[:2], network(color)[0], atol=1e-6)
         assert torch.allclose(found[2:], network(grey.repeat(1, 3, 1, 1))[0], atol=1e-6)
 
 
@@ -271,9 +271,9 @@ class Harmful:
 
 def test_inception_weights_that_are_none(tmp_path, capsys):
     def refused(path, match):
-        with pytest.raises(InputError, match=match) as told:
+        with pytest.raises(InputError, match=match) as reported:
             inception_features(path)
-        assert str(path) in str(told.value) and "\n" not in str(told.value)
+        assert str(path) in str(reported.value) and "\n" not in str(reported.value)
 
     refused(tmp_path / "none.pth", "no such weights file")
     harmful = tmp_path / "harmful.pth"

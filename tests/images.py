@@ -1,4 +1,4 @@
-"""Small pictures that tell their number."""
+"""Small images that tell their number."""
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ def rng(seed=0):
 
 
 def write(path, number, width=8, height=6):
-    """A picture all of whose pixels are noise but the first, which is its number."""
+    """An image all of whose pixels are noise but the first, which is its number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     levels = rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
     levels[0, 0] = number
@@ -17,8 +17,8 @@ def write(path, number, width=8, height=6):
     return path
 
 
-def numbers(pictures):
-    return [int(pictures.picture(index)[0, 0, 0]) for index in range(len(pictures))]
+def numbers(images):
+    return [int(images.image(index)[0, 0, 0]) for index in range(len(images))]
 
 
 def rows_of(folder, count=4):

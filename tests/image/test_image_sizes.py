@@ -1,4 +1,4 @@
-"""Bytes to numbers and back; padding, resizing, and many pictures on one sheet."""
+"""Bytes to numbers and back; padding, resizing, and many images on one sheet."""
 
 import numpy as np
 import pytest
@@ -49,12 +49,12 @@ def test_what_lies_beyond_is_clipped_and_no_numbers_are_refused():
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.integers(1, 16))
 def test_padding_is_undone(height, width, multiple):
-    picture = torch.rand(2, 3, height, width)
-    padded = pad_to_multiple(picture, multiple, -7.0)
+    image = torch.rand(2, 3, height, width)
+    padded = pad_to_multiple(image, multiple, -7.0)
     for given_length, length in zip((height, width), padded.shape[2:], strict=True):
         assert length % multiple == 0 and 0 <= length - given_length < multiple
-    assert torch.equal(crop_to(padded, width, height), picture)
-    assert int((padded == -7).sum()) == padded.numel() - picture.numel()
+    assert torch.equal(crop_to(padded, width, height), image)
+    assert int((padded == -7).sum()) == padded.numel() - image.numel()
 
 
 def test_an_odd_pixel_goes_right_and_below():
@@ -67,19 +67,19 @@ def test_an_odd_pixel_goes_right_and_below():
 
 @pytest.mark.parametrize(("width", "height"), [(10, 10), (30, 10), (8, 16), (64, 64)])
 def test_resizing_is_a_cut_in_the_middle_and_lanczos(width, height):
-    picture = torch.randint(0, 256, (3, 24, 40), dtype=torch.uint8)
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-    wanted = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    found = resized(picture, width, height)
+    image = torch.randint(0, 256, (3, 24, 40), dtype=torch.uint8)
+    drawn = Image.fromarray(image.permute(1, 2, 0).numpy())
+    wanted = ImageOps.fit(drawn, (width, height), Image.Resampling.LANCZOS)
+    found = resized(image, width, height)
     assert found.shape == (3, height, width)
     np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), np.array(wanted))
-    grey = resized(picture[:1], width, height)
+    grey = resized(image[:1], width, height)
     assert grey.shape == (1, height, width) and torch.equal(grey[0], found[0])
 
 
 def test_the_same_size_stays_as_it_is():
-    picture = torch.randint(0, 256, (1, 9, 4), dtype=torch.uint8)
-    assert torch.equal(resized(picture, 4, 9), picture)
+    image = torch.randint(0, 256, (1, 9, 4), dtype=torch.uint8)
+    assert torch.equal(resized(image, 4, 9), image)
 
 
 def test_a_fine_pattern_does_not_fold_back():
@@ -103,6 +103,6 @@ def test_grids_of_chosen_columns():
     assert grid(one, columns=9, gap=1).shape == (3, 2, 11)
     assert grid(one, columns=1).shape == (3, 14, 2)
     assert int(grid(one[:3], gap=0, background=9)[:, 2:, 2:].min()) == 9
-    for wrong in ({"columns": 0}, {"pictures": one[:0]}):
+    for wrong in ({"columns": 0}, {"images": one[:0]}):
         with pytest.raises(ValueError, match="nothing to show"):
-            grid(**{"pictures": one, **wrong})
+            grid(**{"images": one, **wrong})

@@ -1,7 +1,7 @@
-"""Makes the pictures and the sound of the documentation.
+"""Makes the images and the sound of the documentation.
 
-python docs/pictures/make.py [NAME ...] [LOG.jsonl]: those named (see ``PAGES`` at the end), or all
-of them; with the log of a run also the picture of its losses.
+python docs/images/make.py [NAME ...] [LOG.jsonl]: those named (see ``PAGES`` at the end), or all
+of them; with the log of a run also the image of its losses.
 """
 
 import io
@@ -24,12 +24,12 @@ from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.metrics.pairs import griffin_lim
 from multidiff.audio.synthesis import find_inputs, synthesize_file
 from multidiff.cli.main import run
-from multidiff.image.data.image_files import grid, write_picture
+from multidiff.image.data.image_files import grid, write_image
 from multidiff.image.diffusion.model import Canvas
 from multidiff.text.data.vocabulary import PAD
 from multidiff.text.domain import UNWRITTEN
-from multidiff.text.request import TextOrder
-from multidiff.utils.files import place_of
+from multidiff.text.request import TextRequest
+from multidiff.utils.files import resolve_path
 
 HERE = Path(__file__).parent
 SOUNDS = HERE.parent / "sounds"
@@ -41,8 +41,8 @@ def save(figure, name, dpi=80):
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)
     plt.close(figure)
-    picture = Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    picture.save(HERE / name, optimize=True)
+    image = Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    image.save(HERE / name, optimize=True)
 
 
 def spectrogram(axis, wave, title):
@@ -62,7 +62,7 @@ def spectrogram(axis, wave, title):
 def recording(vocoder):
     """The recording and its mel."""
     rate, hop = vocoder.preset.sample_rate_hz, vocoder.preset.hop_length
-    wave = SoundFile(place_of(CLIP)).read(rate)[: int(SECONDS * rate) // hop * hop]
+    wave = SoundFile(resolve_path(CLIP)).read(rate)[: int(SECONDS * rate) // hop * hop]
     return wave, vocoder.preset.mel(wave[None])
 
 
@@ -82,7 +82,7 @@ def speech(vocoder):
     save(figure, "speech.png")
 
 
-def walk(vocoder):
+def walked(vocoder):
     """The state as the noise goes away."""
     _, mel = recording(vocoder)
     mel = mel[..., : mel.shape[2] // 2]
@@ -120,16 +120,16 @@ def sound(vocoder):
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
-def enlarged(pictures, times=2):
-    """Pictures with larger pixels."""
-    return pictures.repeat_interleave(times, 2).repeat_interleave(times, 3)
+def enlarged(images, times=2):
+    """Images with larger pixels."""
+    return images.repeat_interleave(times, 2).repeat_interleave(times, 3)
 
 
 def digits(model):
     """A row of samples for each prompt."""
     prompts = [f"a handwritten {name}" for name in DIGITS for _ in range(12)]
     made = model.generate(prompts, seed=[*range(12)] * len(DIGITS))
-    write_picture(grid(enlarged(made), columns=12, background=64), HERE / "digits.png")
+    write_image(grid(enlarged(made), columns=12, background=64), HERE / "digits.png")
 
 
 def painting(model):
@@ -146,9 +146,7 @@ def painting(model):
     names = ("seven", "nine", "one", "two", "three", "eight", "four")
     prompts = [f"a handwritten {name}" for name in names]
     rows.append(model.generate(prompts, canvas=Canvas(first, 1.0, mask)))
-    write_picture(
-        grid(enlarged(torch.cat(rows), 3), columns=8, background=64), HERE / "painting.png"
-    )
+    write_image(grid(enlarged(torch.cat(rows), 3), columns=8, background=64), HERE / "painting.png")
 
 
 def unmasking(model):
@@ -157,18 +155,18 @@ def unmasking(model):
     prompts, seeds = ["2", "5", "8"], [0, 0, 0]
     model.generate(prompts, seed=seeds, on_step=lambda _, tokens: canvases.append(tokens))
     rows = torch.stack(canvases, dim=1).flatten(0, 1)
-    strip = grid(enlarged(model.domain.pictures(rows), 3), columns=len(canvases), background=64)
-    write_picture(strip, HERE / "unmasking.png")
+    strip = grid(enlarged(model.domain.images(rows), 3), columns=len(canvases), background=64)
+    write_image(strip, HERE / "unmasking.png")
 
 
 def tokens(model):
     """A row of samples by masked tokens for each kind of digit."""
     prompts = [str(kind) for kind in range(10) for _ in range(12)]
     made = model.generate(prompts, seed=[*range(12)] * 10)
-    write_picture(grid(enlarged(made), columns=12, background=64), HERE / "tokens.png")
+    write_image(grid(enlarged(made), columns=12, background=64), HERE / "tokens.png")
 
 
-# Texts in pictures: what a terminal's codes and the walks' rows look like.
+# Texts in images: what a terminal's codes and the walks' rows look like.
 COLUMNS, SIZE = 96, 10
 PLAIN = {"color": "#24292f"}
 COMMAND = {"color": "#24292f", "weight": "bold"}
@@ -191,7 +189,7 @@ def broken(line):
 
 
 def typeset(lines, name):
-    """Lines of ``(text, look)`` as a picture, a character a cell."""
+    """Lines of ``(text, look)`` as an image, a character a cell."""
     rows = [row for line in lines for row in broken(line)]
     wide, high, edge = 0.602 * SIZE, 1.6 * SIZE, 10.0  # points
     width, height = COLUMNS * wide + 2 * edge, len(rows) * high + 2 * edge
@@ -241,10 +239,10 @@ REVISIONS = [
     'multidiff sample edits --show-edits --source "the waterman is a cheap middle indian '
     'restaurant in the riverside grab area ."',
     'multidiff sample edits --show-edits --source "the eagle is wine a cheap pub near the river ."',
-    f'multidiff sample edits --show-edits --pace even --steps 4 --source "{LONG}"',
+    f'multidiff sample edits --show-edits --edits-per-step even --steps 4 --source "{LONG}"',
     "multidiff sample edits --show-edits --start noise --length 12 "
     '--prompt "name[The Eagle], food[Indian]"',
-    f'multidiff sample edits --show-edits --candidates 64 --source "{DAMAGED}" '
+    f'multidiff sample edits --show-edits --num-candidates 64 --source "{DAMAGED}" '
     f'--prompt "{MEANING}"',
 ]
 
@@ -268,11 +266,11 @@ def looked(line):
 def sentence(model):
     """The likeliest words of the noisy state of a text, as the noise goes away."""
     seen = []
-    (text,) = model.generate([TextOrder()], seed=0, on_step=seen.append)
+    (text,) = model.generate([TextRequest()], seed=0, on_step=seen.append)
     length = len(model.domain.vocabulary.numbers(text))
     total, lines = len(seen), []
-    for share in (0.02, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0):
-        step = seen[round(share * total) - 1]
+    for ratio in (0.02, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0):
+        step = seen[round(ratio * total) - 1]
         logits = model.domain.logits(step.state)[0, :length]
         logits[:, list(UNWRITTEN)] = -torch.inf
         likely, words = logits.softmax(dim=-1).max(dim=-1)
@@ -287,7 +285,7 @@ def sentence(model):
 def masked(model):
     """The canvas of a text after each step, masks as grey bars."""
     seen = []
-    model.generate([TextOrder()], seed=0, steps=8, on_step=lambda *step: seen.append(step))
+    model.generate([TextRequest()], seed=0, steps=8, on_step=lambda *step: seen.append(step))
     final, lines = seen[-1][1][0].tolist(), []
     for number, canvas in seen:
         line = [(f"step {number}: ", COMMAND)]
@@ -305,9 +303,9 @@ def training(log):
     """Losses over the steps of a run."""
     entries = [json.loads(line) for line in Path(log).read_text().splitlines()]
     figure, axis = plt.subplots(figsize=(7, 3))
-    for group, colour in (("train", "lightgrey"), ("held-out", "black")):
+    for group, color in (("train", "lightgrey"), ("held-out", "black")):
         rows = [(e["step"], e["denoising"]) for e in entries if e["group"] == group]
-        axis.plot(*zip(*rows, strict=True), color=colour, label=group, linewidth=1.2)
+        axis.plot(*zip(*rows, strict=True), color=color, label=group, linewidth=1.2)
     axis.set(xlabel="step", ylabel="denoising loss")
     values = [e["denoising"] for e in entries if e["group"] == "held-out"]
     axis.set_ylim(min(values) - 0.01, max(values) + 0.06)
@@ -319,7 +317,7 @@ def training(log):
 # What is made, and by which model where one is needed.
 PAGES = {
     "speech": (speech, "speech"),
-    "walk": (walk, "speech"),
+    "walk": (walked, "speech"),
     "sound": (sound, "speech"),
     "digits": (digits, "digits"),
     "painting": (painting, "digits"),
