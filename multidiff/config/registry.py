@@ -18,6 +18,7 @@ COMPONENTS = {
     "GaussianProcess": "multidiff.core.gaussian.process:GaussianProcess",
     "BlockMaskProcess": "multidiff.core.discrete.blocks:BlockMaskProcess",
     "MaskProcess": "multidiff.core.discrete.absorbing:MaskProcess",
+    "UniformProcess": "multidiff.core.discrete.uniform:UniformProcess",
     "EditProcess": "multidiff.core.edit.process:EditProcess",
     "LogLinearMasks": "multidiff.core.discrete.schedules:LogLinearMasks",
     "PolynomialMasks": "multidiff.core.discrete.schedules:PolynomialMasks",

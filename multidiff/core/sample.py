@@ -15,9 +15,10 @@ from multidiff.core.projections import keeps_in_bounds
 from multidiff.core.protocols import (
     Condition,
     Denoiser,
-    Estimate,
+    Level,
     Process,
     Projection,
+    Reading,
     Sampler,
     check_process,
     check_sampler,
@@ -52,7 +53,7 @@ class _Reader:
     condition: Condition
     project: Projection | None
 
-    def __call__(self, xt: Tensor, level: NoiseLevel) -> Estimate:
+    def __call__(self, xt: Tensor, level: Level) -> Reading:
         output = self.denoiser(xt, level, self.condition)
         estimate = self.process.estimate(output, xt, level)
         return estimate if self.project is None else self.project(estimate, xt, level)

@@ -6,6 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from multidiff.core.discrete.adaptive_samplers import (
+    FirstHittingSampler,
+    ReMDMSampler,
+    SuretySampler,
+)
 from multidiff.core.discrete.samplers import (
     AncestralSampler,
     MaskGITSampler,
@@ -52,6 +57,10 @@ UNMASKING_SAMPLERS: dict[str, Callable[[TokenDraw], UnmaskingSampler]] = {
     "confidence": lambda draw: MaskGITSampler(draw=draw),
     "random": lambda draw: RandomOrderSampler(draw=draw),
     "remasking": lambda draw: MaskPredictSampler(draw=draw),
+    "entropy": lambda draw: SuretySampler("entropy", draw=draw),
+    "margin": lambda draw: SuretySampler("margin", draw=draw),
+    "remdm": lambda draw: ReMDMSampler(draw=draw),
+    "first-hitting": lambda draw: FirstHittingSampler(draw),
 }
 
 
@@ -62,7 +71,8 @@ class MaskedTextSamplingConfig(TextSamplingConfig):
     Attributes:
         steps: of the walk; 0 for as many as a text has tokens.
         grid: unused: its times are even.
-        sampler: one of ancestral, confidence, random and remasking.
+        sampler: one of ancestral, confidence, random, remasking, entropy, margin, remdm and
+            first-hitting.
         guidance_scale: see :class:`TextSamplingConfig`.
         temperature: of the tokens; 0 takes the likeliest.
         top_p: tokens are drawn among the likeliest up to this probability.

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multidiff.core.devices import in_float64, moved
+from multidiff.core.discrete.process import TokenProcess
 from multidiff.core.discrete.schedules import MaskLevel, MaskSchedule, reveal_chance
-from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.protocols import Condition, Denoiser
 from multidiff.core.random import Rng, device_of, uniform
 
@@ -73,7 +73,7 @@ def all_real(tokens: Tensor, real: Tensor | None) -> Tensor:
     return torch.ones_like(tokens, dtype=torch.bool) if real is None else real.bool()
 
 
-class MaskProcess:
+class MaskProcess(TokenProcess):
     """Absorbing diffusion of tokens ``(batch, length)``; images of tokens are flattened.
 
     The network reads numbers up to ``size`` (a table of ``size + 1`` rows) and returns ``size``
@@ -118,7 +118,7 @@ class MaskProcess:
             )
         if masking == "exact" and objective == "bound":
             raise ValueError('masking="exact" is not what the bound weighs: use objective="mean"')
-        self.size, self.schedule, self.first = size, schedule, first
+        super().__init__(size, schedule, first)
         self.masking, self.objective = masking, objective
         self.label_smoothing = label_smoothing
 
@@ -126,18 +126,6 @@ class MaskProcess:
     def bound_form(self) -> BoundForm:
         """How its bound is drawn where nobody says otherwise."""
         return exact_counts
-
-    def draw_level(self, batch: int, rng: Rng | None) -> MaskLevel:
-        """A training level for each of ``batch`` samples, at times in [first, 1].
-
-        One generator (or none) spreads them: each sample has a stratum of the times of its
-        own, drawn for it. With one generator each, samples do not know of one another and
-        their times are plain uniform draws.
-        """
-        draw = uniform((batch,), rng)
-        if rng is None or isinstance(rng, torch.Generator):
-            draw = (uniform((batch,), rng).argsort() + draw) / batch
-        return self.schedule.at(self.first + (1 - self.first) * (1 - draw))
 
     def corrupt(
         self,
@@ -177,7 +165,7 @@ class MaskProcess:
         label_smoothing: float = 0.0,
     ) -> Float[Tensor, "batch length"]:
         """The cross-entropy of each masked token in nats, 0 at the others."""
-        self._check_width(logits)
+        self.check_width(logits)
         by_position = logits.to(_at_least_single(logits)).flatten(0, 1)
         # What is not masked may be padding, whose number need not be a token's.
         target = corrupted.x0.masked_fill(~corrupted.masked, 0).flatten()
@@ -206,7 +194,7 @@ class MaskProcess:
         level: MaskLevel,
     ) -> Float[Tensor, "batch length size"]:
         """Log probabilities of the clean tokens; what is not masked is sure to be itself."""
-        self._check_width(output)
+        self.check_width(output)
         found = torch.log_softmax(output, dim=-1, dtype=_at_least_single(output))
         own = xt.clamp(max=self.size - 1)[..., None]
         copied = torch.full_like(found, -math.inf).scatter(-1, own, 0.0)
@@ -216,23 +204,16 @@ class MaskProcess:
         """All masked: where a walk back starts."""
         return torch.full(tuple(shape), self.size, device=device_of(rng))
 
-    def levels(self, times: TimestepSchedule) -> list[MaskLevel]:
-        """The levels a walk over these times visits, and the clean one where it ends."""
-        visits = self.schedule.at(times.times(cast(Any, self.schedule)))
-        x0 = self.schedule.at(torch.zeros(1, dtype=torch.float64))
-        return [visits[i : i + 1] for i in range(times.num_steps)] + [x0]
-
     def mask_ratio(self, level: MaskLevel) -> Float[Tensor, " batch"]:
         """The share masked at a level of a walk back, which starts with all masked."""
         last = self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha
         return (1 - level.alpha) / (1 - moved(last, level.alpha.device))
 
-    def _check_width(self, logits: Tensor) -> None:
-        if logits.shape[-1] != self.size:
-            raise ValueError(
-                f"the network returns {logits.shape[-1]} logits for each place, not one for each "
-                f"of {self.size} tokens (the mask, number {self.size}, is never predicted)"
-            )
+    def level_at_ratio(self, ratio: Float[Tensor, " batch"]) -> MaskLevel:
+        """Return the level at which that share is masked: the inverse of :meth:`mask_ratio`."""
+        last = moved(self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha, ratio.device)
+        kept = 1 - ratio * (1 - last)
+        return self.schedule.at(self.schedule.time_at(kept).clamp(0, 1))
 
 
 def _at_least_single(logits: Tensor) -> torch.dtype:
@@ -243,7 +224,7 @@ def _at_least_single(logits: Tensor) -> torch.dtype:
 
 # From (process, clean, real, place, rng) to masked tokens, and what their cross-entropies count,
 # for each sample or place. ``place`` in (0, 1], uniform, is where on the walk a sample is seen.
-BoundForm = Callable[[MaskProcess, Tensor, Tensor, Tensor, Rng | None], tuple[MaskedTokens, Tensor]]
+BoundForm = Callable[[Any, Tensor, Tensor, Tensor, Rng | None], tuple[Any, Tensor]]
 
 
 def continuous_time(
@@ -315,7 +296,7 @@ class MaskBound:
 
 @torch.no_grad()
 def nelbo(
-    process: MaskProcess,
+    process: Any,
     denoiser: Denoiser,
     tokens: Int[Tensor, "batch length"],
     condition: Condition = None,
@@ -330,7 +311,7 @@ def nelbo(
     The draws of each sequence are spread evenly over the walk (stratified).
 
     Args:
-        process: that the denoiser was trained on.
+        process: MaskProcess or UniformProcess that the denoiser was trained on.
         denoiser: the network.
         tokens: the sequences.
         condition: what the denoiser is told.

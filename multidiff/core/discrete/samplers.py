@@ -104,6 +104,17 @@ class TokenDraw:
         parts = log_probs.split(max(1, AT_ONCE // size))
         return torch.cat([self._draw(part, uniform(part.shape, each[0])) for part in parts])
 
+    def adjusted(self, log_probs: Float[Tensor, "*state size"]) -> Float[Tensor, "*state size"]:
+        """Return the log probabilities that are drawn from, after temperature and top-p."""
+        if self.temperature == 0:
+            likeliest = log_probs.argmax(dim=-1, keepdim=True)
+            return torch.full_like(log_probs, -math.inf).scatter(-1, likeliest, 0.0)
+        scaled = torch.log_softmax(in_float64(log_probs) / self.temperature, dim=-1)
+        if self.top_p < 1:
+            scaled = scaled.masked_fill(~self._in_nucleus(scaled), -math.inf)
+            scaled = torch.log_softmax(scaled, dim=-1)
+        return scaled.to(log_probs)
+
     def _draw(
         self, log_probs: Float[Tensor, "length size"], draws: Float[Tensor, "length size"]
     ) -> Int[Tensor, " length"]:

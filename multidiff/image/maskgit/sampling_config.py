@@ -7,6 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from multidiff.core.discrete.adaptive_samplers import (
+    FirstHittingSampler,
+    ReMDMSampler,
+    SuretySampler,
+)
 from multidiff.core.discrete.samplers import (
     AncestralSampler,
     FixedOrderSampler,
@@ -29,6 +34,10 @@ ORDERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSampler]] = {
     "halton": lambda draw, noise, grid: FixedOrderSampler(halton_order(*grid), draw=draw),
     "remasking": lambda draw, noise, grid: MaskPredictSampler(pace="schedule", draw=draw),
     "ancestral": lambda draw, noise, grid: AncestralSampler(draw=draw),
+    "entropy": lambda draw, noise, grid: SuretySampler("entropy", noise, draw=draw),
+    "margin": lambda draw, noise, grid: SuretySampler("margin", noise, draw=draw),
+    "remdm": lambda draw, noise, grid: ReMDMSampler(draw=draw),
+    "first-hitting": lambda draw, noise, grid: FirstHittingSampler(draw),
 }
 
 
@@ -41,7 +50,7 @@ class MaskGITSamplingConfig(SamplingConfig):
         grid: unused: its times are even.
         sampler: the order in which masks are lifted: one of confidence (MaskGIT), random, halton
             (Besnier et al. 2025: every few of the first cover the image), remasking
-            (Mask-Predict) and ancestral.
+            (Mask-Predict), ancestral, entropy, margin, remdm and first-hitting.
         guidance_scale: see :class:`~multidiff.models.sampling_config.SamplingConfig`.
         temperature: of the tokens; 0 takes the likeliest.
         noise: Gumbel noise on the confidence, annealed to 0; 4.5 in MaskGIT. With none the
