@@ -127,7 +127,8 @@ def test_remasking_by_confidence_takes_the_unsure_first():
     logits = torch.zeros(1, 40, 50)
     logits[:, ::2, 0] = 30.0
     states = states_of(
-        MaskProcess(50, PolynomialMasks()), lambda xt, level, condition: logits.expand(len(xt), -1, -1),
+        MaskProcess(50, PolynomialMasks()),
+        lambda xt, level, condition: logits.expand(len(xt), -1, -1),
         ReMDMSampler("confidence", 1.0), (200, 40), 10, rng=seeded(),
     )  # fmt: skip
     again = sum(((a < 50) & (b == 50)).sum(dim=0) for a, b in itertools.pairwise(states))

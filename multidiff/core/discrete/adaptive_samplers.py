@@ -105,7 +105,7 @@ class ReMDMSampler:
 
     With ``r`` the probability that a token is masked again, a mask is lifted with probability
     ``(alpha_s - (1 - r) alpha_t) / (1 - alpha_t)``, so that the share kept is the schedule's;
-    of several ``r`` their mean counts. ``r`` is at most ``r_max = min(1, (1 - alpha_s) / alpha_t)``:
+    of several ``r`` their mean counts. With ``r_max = min(1, (1 - alpha_s) / alpha_t)``,
 
         cap         r = min(eta, r_max)
         rescale     r = eta r_max

@@ -54,8 +54,8 @@ def sample(
         prompts: classes or captions; none for a model without either.
         out: folder.
         steps: of the walk, from 1 to the tokens of an image.
-        sampler: the order in which masks are lifted: confidence, random, halton, remasking or
-            ancestral.
+        sampler: the order in which masks are lifted: confidence, random, halton, remasking,
+            ancestral, entropy, margin, remdm or first-hitting.
         guidance_scale: scale; 1 is off.
         seed: of the draws.
         order: another name of the sampler.

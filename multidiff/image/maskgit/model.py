@@ -147,7 +147,8 @@ class MaskGIT(DomainModel):
             prompts: classes or captions; empty texts for a model without either. One text is
                 one prompt.
             steps: of the walk.
-            sampler: the order, one of confidence, random, halton, remasking and ancestral.
+            sampler: the order, one of confidence, random, halton, remasking,
+                ancestral, entropy, margin, remdm and first-hitting.
             guidance_scale: scale; 1 is off.
             temperature: of the tokens; 0 takes the likeliest.
             noise: of the confidence; see

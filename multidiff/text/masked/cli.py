@@ -37,7 +37,8 @@ def sample(
         out: a file that receives the texts, or a folder for one.
         steps: of the walk, or of each block where texts are found in blocks; as many as there
             are tokens to find where the model does not say.
-        sampler: ancestral, confidence, random or remasking.
+        sampler: ancestral, confidence, random, remasking, entropy, margin, remdm or
+            first-hitting.
         guidance_scale: scale of the prompts, or of the source; 1 is off.
         seed: of the draws.
         infill: a text with ``[MASK]`` for each token to be found; running text goes on behind it

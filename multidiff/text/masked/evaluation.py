@@ -49,7 +49,8 @@ def measure(
         data: held-out texts, or all of which every so many-th group is held out.
         folder: of the model, whose recipe says what it was trained on.
         steps: of the walk.
-        sampler: ancestral, confidence, random or remasking.
+        sampler: ancestral, confidence, random, remasking, entropy, margin, remdm or
+            first-hitting.
         seed: of the first sample's draws; the others follow.
         guidance_scale: scale of the meanings, or of the sources.
         temperature: of the tokens.

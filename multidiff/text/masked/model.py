@@ -145,7 +145,8 @@ class MaskedText(TextModel):
             requests: what is asked of each.
             steps: of the walk, of each block where there are any; as many as it has tokens
                 where neither this nor the model says.
-            sampler: one of ancestral, confidence, random and remasking.
+            sampler: one of ancestral, confidence, random, remasking, entropy, margin, remdm
+                and first-hitting.
             guidance_scale: scale, for orders with a condition; 1 is off.
             temperature: of the tokens; 0 takes the likeliest.
             top_p: tokens are drawn among the likeliest up to this probability.
