@@ -158,6 +158,30 @@ class MaskProcess(TokenProcess):
         level = level.to(x0.device)
         return MaskedTokens(x0.masked_fill(masked, self.size), x0, masked, level)
 
+    def walk_state(
+        self, x0: Tensor, level: MaskLevel, rng: Rng | None, mask: Tensor | None = None
+    ) -> MaskedTokens:
+        """Draw the state of a walk that starts with all masked."""
+        return self.mask_each(x0, level, self.mask_ratio(level), all_real(x0, mask), rng)
+
+    def prior_nats(
+        self, x0: Tensor, level: MaskLevel, mask: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Return 0: a walk starts with all masked."""
+        return torch.zeros(len(x0), device=x0.device)
+
+    def step_nats(
+        self,
+        output: Tensor,
+        corrupted: MaskedTokens,
+        earlier: MaskLevel,
+        mask: Tensor | None = None,
+        **options: Any,
+    ) -> Float[Tensor, " batch"]:
+        """Return a term of eq. (4) for each sample, in nats."""
+        chance = reveal_chance(corrupted.level, earlier)
+        return self.errors(output, corrupted).sum(dim=1) * chance.to(output)
+
     def errors(
         self,
         logits: Float[Tensor, "batch length size"],

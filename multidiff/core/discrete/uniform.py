@@ -144,14 +144,14 @@ class UniformProcess(TokenProcess):
         else:
             log_m = self.estimate(logits, corrupted.xt, corrupted.level)
             terms = corrupted.steps * self.step_kl(log_m, corrupted, corrupted.earlier)
-        return terms + self.prior_kl().to(terms)
+        last = self.schedule.at(torch.ones(1, dtype=torch.float64))
+        return terms + self.prior_kl(last).to(terms)
 
-    def prior_kl(self) -> Float[Tensor, ""]:
-        """Return KL(q(z_1 | x) || 1 / K) of one token in nats; 0 where nothing is kept."""
-        alpha = self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha[0]
-        kept, other = alpha + (1 - alpha) / self.size, (1 - alpha) / self.size
-        scaled = torch.stack([kept, other]) * self.size
-        return (torch.xlogy(scaled, scaled) @ scaled.new_tensor([1, self.size - 1])) / self.size
+    def prior_kl(self, level: MaskLevel) -> Float[Tensor, " batch"]:
+        """Return KL(q(z_t | x) || 1 / K) of one token in nats; 0 where nothing is kept."""
+        kept = 1 + (self.size - 1) * level.alpha  # K times the probability of the token itself
+        rest = (self.size - 1) * torch.xlogy(1 - level.alpha, 1 - level.alpha)
+        return (torch.xlogy(kept, kept) + rest) / self.size
 
     def step_kl(self, log_m: Tensor, corrupted: RandomisedTokens, earlier: MaskLevel) -> Tensor:
         """Return KL(q(z_s | z_t, x) || p(z_s | z_t)) at each position in nats."""
@@ -172,6 +172,27 @@ class UniformProcess(TokenProcess):
         u, v = x / x.gather(-1, i), y / y.gather(-1, i)
         terms = (torch.xlogy(u, u) - torch.xlogy(u, v) - u + v).sum(-1)
         return (-level.slope[:, None] / (self.size * alpha[..., 0])).to(terms) * terms
+
+    walk_state = corrupt
+
+    def prior_nats(
+        self, x0: Tensor, level: MaskLevel, mask: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Return KL(q(z_t | x) || 1 / K) of each sample in nats."""
+        return self.prior_kl(level).to(x0.device) * all_real(x0, mask).sum(dim=1)
+
+    def step_nats(
+        self,
+        output: Tensor,
+        corrupted: RandomisedTokens,
+        earlier: MaskLevel,
+        mask: Tensor | None = None,
+        **options: Any,
+    ) -> Float[Tensor, " batch"]:
+        """Return KL(q(z_s | z_t, x) || p(z_s | z_t)) of each sample in nats."""
+        log_m = self.estimate(output, corrupted.xt, corrupted.level)
+        terms = self.step_kl(log_m, corrupted, earlier)
+        return terms.masked_fill(~all_real(corrupted.x0, mask), 0.0).sum(dim=1)
 
     def loss(
         self, output: Tensor, corrupted: RandomisedTokens, mask: Tensor | None = None

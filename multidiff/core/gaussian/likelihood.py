@@ -303,3 +303,66 @@ def vlb(
         term = bound_term(step, corrupted, estimate, variance, floor, decoder, left)
         terms.append(mean_over_state(term, mask))
     return Bound(prior_kl(x0, levels[0], mask), torch.stack(terms, dim=1))
+
+
+def prior_nats(
+    process: GaussianProcess, x0: Tensor, level: NoiseLevel, mask: Tensor | None = None
+) -> Float[Tensor, " batch"]:
+    """Return KL(q(x_T | x_0) || prior) of each whole state, in nats."""
+    x0, mask = _in_coordinates(process, x0), _of_coordinates(process, mask)
+    return prior_kl(x0, level, mask) * _count(x0, mask)
+
+
+def step_nats(
+    process: GaussianProcess,
+    output: Tensor,
+    corrupted: Corrupted,
+    earlier: NoiseLevel,
+    mask: Tensor | None = None,
+    *,
+    noisier: NoiseLevel | None = None,
+    decoder: LikelihoodDecoder | None = None,
+) -> Float[Tensor, " batch"]:
+    """Return one term of the bound of each whole state, in nats.
+
+    Args:
+        process: process that the output belongs to.
+        output: what the network returned.
+        corrupted: noisy states, and what they were made of.
+        earlier: level where the step ends.
+        mask: 1 where the state counts.
+        noisier: level of the step before, of which the decoder may take its variance.
+        decoder: likelihood at the clean level; the density of real numbers where not given.
+    """
+    level = corrupted.level
+    decoder = ContinuousDecoder() if decoder is None else decoder
+    estimate = process.estimate(output, corrupted.xt, level)
+    states = (corrupted.xt, corrupted.x0, corrupted.noise, estimate.x0, estimate.noise)
+    xt, x0, noise, x0_found, noise_found = (_in_coordinates(process, one) for one in states)
+    step = Transition(level, earlier)
+    before = step if noisier is None else Transition(noisier, level)
+    term = bound_term(
+        step,
+        Corrupted(xt, x0, noise, level),
+        Estimate(x0_found, noise_found, estimate.variance_fraction),
+        "learned" if process.learns_variance else "small",
+        decoder.last_variance(before, step),
+        decoder,
+    )
+    mask = _of_coordinates(process, mask)
+    return mean_over_state(term, mask) * _count(term, mask)
+
+
+def _in_coordinates(process: GaussianProcess, state: Tensor) -> Tensor:
+    """Return states as coordinates of the subspace that they lie in, where there is one."""
+    coordinates = getattr(process, "coordinates", None)
+    return state if coordinates is None else coordinates(state)
+
+
+def _of_coordinates(process: GaussianProcess, mask: Tensor | None) -> Tensor | None:
+    return mask if getattr(process, "coordinates", None) is None else None
+
+
+def _count(state: Tensor, mask: Tensor | None) -> Float[Tensor, " batch"]:
+    ones = torch.ones_like(state) if mask is None else mask.to(state).expand_as(state)
+    return ones.flatten(1).sum(dim=1)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.gaussian.likelihood import prior_nats, step_nats
 from multidiff.core.gaussian.losses import Objective, SimpleLoss
 from multidiff.core.gaussian.predictions import (
     PREDICTIONS,
@@ -182,6 +183,25 @@ class GaussianProcess:
     def levels(self, times: TimestepSchedule) -> list[NoiseLevel]:
         """The levels a walk over these times visits, and the one where it ends."""
         return times.levels(self.schedule)
+
+    walk_state = corrupt
+
+    def prior_nats(
+        self, x0: Tensor, level: NoiseLevel, mask: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
+        """See :func:`multidiff.core.gaussian.likelihood.prior_nats`."""
+        return prior_nats(self, x0, level, mask)
+
+    def step_nats(
+        self,
+        output: Tensor,
+        corrupted: Corrupted,
+        earlier: NoiseLevel,
+        mask: Tensor | None = None,
+        **options: Any,
+    ) -> Float[Tensor, " batch"]:
+        """See :func:`multidiff.core.gaussian.likelihood.step_nats`."""
+        return step_nats(self, output, corrupted, earlier, mask, **options)
 
     def check_levels(self, levels: Sequence[NoiseLevel]) -> None:
         """Refuse a walk from pure noise whose first step drowns the state in the network's error.

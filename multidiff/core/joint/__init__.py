@@ -1,0 +1,1 @@
+"""Joint states: several parts, each with its own process and its own noise level."""
