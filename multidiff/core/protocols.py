@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.gaussian.schedules import NoiseLevel
@@ -34,14 +34,15 @@ class Encoded:
     """What a domain makes of a batch of media.
 
     Attributes:
-        x0: the state to be generated: numbers, or tokens.
+        x0: the state to be generated: numbers, or tokens; or a dict of such parts.
         condition: what the denoiser is told about it.
-        mask: 1 where the state counts in the loss, 0 where it is padding; broadcast to it.
+        mask: 1 where the state counts in the loss, 0 where it is padding; broadcast to it. A
+            dict for states of several parts.
     """
 
-    x0: Float[Tensor, " batch *state"] | Int[Tensor, " batch *state"]
+    x0: Any  # Float or Int[Tensor, "batch *state"], or a dict of them
     condition: Condition = None
-    mask: Tensor | None = None
+    mask: Any = None
 
 
 @dataclass(frozen=True)

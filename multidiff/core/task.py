@@ -72,15 +72,15 @@ class DiffusionTask(nn.Module):
             ValueError: if an extra loss has a name that stands for something else, or the
                 condition has several parts and it was not said which may be left out.
         """
-        with torch.autocast(_device_type(self), enabled=False):
+        with torch.autocast(device_type(self), enabled=False):
             encoded = self._encoded(batch, rng)
             level = self.process.draw_level(len(encoded.x0), rng).to(encoded.x0.device)
             corrupted = self.process.corrupt(encoded.x0, level, rng, encoded.mask)
             condition = self._condition(encoded.condition, len(encoded.x0), rng)
         read = self._read(corrupted, condition, rng)
         output = self.denoiser(read, level, condition)
-        with torch.autocast(_device_type(self), enabled=False):
-            output = output.to(_dtype_beside(encoded.x0))
+        with torch.autocast(device_type(self), enabled=False):
+            output = output.to(dtype_beside(encoded.x0))
             target = self.domain.target(encoded, corrupted, self.process)
             loss = self.process.loss(output, target, encoded.mask)
             estimate = self.process.estimate(output, corrupted.xt, level)
@@ -139,10 +139,11 @@ class DiffusionTask(nn.Module):
         return self.domain.project(truth, corrupted.xt, corrupted.level, condition).x0
 
 
-def _dtype_beside(x0: Tensor) -> torch.dtype:
-    """Of predictions: that of the states, unless these are tokens."""
+def dtype_beside(x0: Tensor) -> torch.dtype:
+    """Return the dtype of predictions: that of the states, unless these are tokens."""
     return x0.dtype if x0.is_floating_point() else torch.float32
 
 
-def _device_type(module: nn.Module) -> str:
+def device_type(module: nn.Module) -> str:
+    """Return the kind of device that a module is on."""
     return next(module.parameters()).device.type

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from joint_toy import ENTROPY, MEAN, STD, P, ExactJoint, draws, joint_process
+from joint_toy import ENTROPY, MEAN, STD, ExactJoint, P, draws, joint_process
 
 from multidiff.core.discrete.samplers import AncestralSampler
 from multidiff.core.discrete.uniform import UniformAncestralSampler

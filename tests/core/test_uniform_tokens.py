@@ -177,7 +177,9 @@ def test_what_a_schedule_keeps_at_its_end_is_charged():
     process = UniformProcess(SIZE, LogLinearMasks(0.2))
     q = kernel(torch.tensor(0.2, dtype=torch.float64))[0]
     wanted = float((q * (q * SIZE).log()).sum())
-    assert float(process.prior_kl(process.schedule.at(torch.ones(1)))) == pytest.approx(wanted, rel=1e-12)
+    assert float(process.prior_kl(process.schedule.at(torch.ones(1)))) == pytest.approx(
+        wanted, rel=1e-12
+    )
     assert float(UniformProcess(SIZE, LINEAR).prior_kl(LINEAR.at(torch.ones(1)))) == 0
 
 

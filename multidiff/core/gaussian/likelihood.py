@@ -14,13 +14,18 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.core.devices import in_float64
+from multidiff.core.gaussian.decoders import (
+    ContinuousDecoder,
+    DiscretisedDecoder,
+    LikelihoodDecoder,
+)
 from multidiff.core.gaussian.posterior import ReverseVariance, Transition, check_variance
 from multidiff.core.gaussian.predictions import mean_over_state, spread
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
@@ -38,119 +43,12 @@ from multidiff.core.random import Rng
 if TYPE_CHECKING:
     from multidiff.core.gaussian.process import GaussianProcess
 
-# In steps of the grid: what rounding to half precision and back leaves of a grey level.
-OFF_GRID = 0.05
-
 
 def gaussian_kl(mean_q: Tensor, log_var_q: Tensor, mean_p: Tensor, log_var_p: Tensor) -> Tensor:
     """KL(q || p) of two Gaussians at every place, in nats."""
     ratio = torch.exp(log_var_q - log_var_p)
     distance = (mean_q - mean_p) ** 2 * torch.exp(-log_var_p)
     return 0.5 * (log_var_p - log_var_q + ratio + distance - 1)
-
-
-@runtime_checkable
-class LikelihoodDecoder(Protocol):
-    """The likelihood of the clean state under the last Gaussian of the walk."""
-
-    def last_variance(self, before: Transition, last: Transition) -> Tensor:
-        """The variance of that Gaussian, whose posterior has none (log 0).
-
-        Args:
-            before: the last step but one.
-            last: the last step, to the clean level.
-        """
-        ...
-
-    def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Negative log likelihood at every place, in nats."""
-        ...
-
-
-class ContinuousDecoder:
-    """The Gaussian's density, for states that are real numbers."""
-
-    def last_variance(self, before: Transition, last: Transition) -> Tensor:
-        """The largest admissible one, that of the noise removed (see ``LikelihoodDecoder``)."""
-        return last.variance_step
-
-    def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """See :class:`LikelihoodDecoder`."""
-        squared = (x0 - mean) ** 2 * torch.exp(-log_variance)
-        return 0.5 * (math.log(2 * math.pi) + log_variance + squared)
-
-
-class DiscretisedDecoder:
-    """The Gaussian's mass in the bin of the clean value (Ho et al. 2020, eq. 13).
-
-    Values are ``bins`` evenly spaced numbers in [-1, 1]; the outermost bins reach to infinity.
-    The normal's distribution function is the exact one, not its tanh approximation.
-
-    Args:
-        bins: how many values there are; 256 for 8-bit images.
-    """
-
-    def __init__(self, bins: int = 256):
-        if bins < 2:
-            raise ValueError(f"{bins} bins: at least 2 are needed")
-        self.half_width = 1 / (bins - 1)
-
-    def check_range(self, x0: Tensor, mask: Tensor | None = None) -> None:
-        """Refuse states outside the grid.
-
-        Raises:
-            ValueError: if a state that counts lies outside [-1, 1] by more than rounding.
-        """
-        furthest = float(_counted(x0, mask).abs().max())
-        if not furthest <= 1 + self.half_width / 2:
-            raise ValueError(
-                f"states reach {furthest:.3g}, outside the grid in [-1, 1] of this decoder: use "
-                "decoder=ContinuousDecoder() for states that are real numbers"
-            )
-
-    def check_grid(self, x0: Tensor, mask: Tensor | None = None) -> None:
-        """Refuse states that are not values of the grid.
-
-        Raises:
-            ValueError: if one that counts lies outside [-1, 1], or most lie between two values.
-        """
-        self.check_range(x0, mask)
-        position = (_counted(x0, mask) + 1) / (2 * self.half_width)
-        off = in_float64((position - position.round()).abs() > OFF_GRID).mean()
-        if float(off) > 0.5:
-            raise ValueError(
-                f"{float(off):.0%} of the states lie between the 256 grey levels in [-1, 1]: give "
-                "the decoder, ContinuousDecoder() for real numbers or DiscretisedDecoder(bins)"
-            )
-
-    def last_variance(self, before: Transition, last: Transition) -> Tensor:
-        """Return the variance of the step before's posterior, as in the published code.
-
-        See :class:`LikelihoodDecoder`. Bins are wider than that; a tiny constant would wreck the
-        interpolation of learned
-        variances.
-        """
-        return before.posterior_variance
-
-    def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """See :class:`LikelihoodDecoder`."""
-        scale = torch.exp(-0.5 * log_variance)
-        upper = (x0 - mean + self.half_width) * scale
-        lower = (x0 - mean - self.half_width) * scale
-        edge = 1 - self.half_width / 2
-        upper = torch.where(x0 > edge, torch.inf, upper)
-        lower = torch.where(x0 < -edge, -torch.inf, lower)
-        # Both on the left of the mean, where tails keep their digits: P(l < z < u) =
-        # P(-u < z < -l); then log(e^a - e^b) = a + log1p(-e^(b - a)).
-        flip = lower > 0
-        left, right = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-        log_right, log_left = torch.special.log_ndtr(right), torch.special.log_ndtr(left)
-        inside = -torch.expm1((log_left - log_right).clamp(max=-1e-12))
-        return -(log_right + inside.log())
-
-
-def _counted(x0: Tensor, mask: Tensor | None) -> Tensor:
-    return x0 if mask is None else x0[mask.to(torch.bool).expand_as(x0)]
 
 
 def last_variance_of(schedule: NoiseSchedule, decoder: LikelihoodDecoder) -> Float[Tensor, " 1"]:
@@ -291,26 +189,27 @@ def vlb(
     levels = [level.to(x0.device).expand(batch) for level in process.levels(times)]
     before, last = Transition(levels[-3], levels[-2]), Transition(levels[-2], levels[-1])
     floor = decoder.last_variance(before, last)
-    terms = []
+    own, terms = _masked(process, mask), []
     for level, earlier in itertools.pairwise(levels):
-        corrupted = process.corrupt(x0, level, rng)
+        corrupted = own.corrupt(x0, level, rng)
         output = denoiser(corrupted.xt, level, condition)
-        estimate = process.estimate(output, corrupted.xt, level)
+        estimate = own.estimate(output, corrupted.xt, level)
         if project is not None:
             estimate = project(estimate, corrupted.xt, level)
         step = Transition(level, earlier)
         left = None if residual is None else residual(level)
-        term = bound_term(step, corrupted, estimate, variance, floor, decoder, left)
-        terms.append(mean_over_state(term, mask))
-    return Bound(prior_kl(x0, levels[0], mask), torch.stack(terms, dim=1))
+        term = partial(bound_term, step, variance=variance, floor=floor, decoder=decoder)
+        term = partial(term, residual=left)
+        terms.append(_mean_term(own, term, corrupted, estimate, mask))
+    return Bound(_mean_prior(own, x0, levels[0], mask), torch.stack(terms, dim=1))
 
 
 def prior_nats(
     process: GaussianProcess, x0: Tensor, level: NoiseLevel, mask: Tensor | None = None
 ) -> Float[Tensor, " batch"]:
     """Return KL(q(x_T | x_0) || prior) of each whole state, in nats."""
-    x0, mask = _in_coordinates(process, x0), _of_coordinates(process, mask)
-    return prior_kl(x0, level, mask) * _count(x0, mask)
+    own = _masked(process, mask)
+    return _mean_prior(own, x0, level, mask) * _dimensions(own, x0, mask)
 
 
 def step_nats(
@@ -334,35 +233,66 @@ def step_nats(
         noisier: level of the step before, of which the decoder may take its variance.
         decoder: likelihood at the clean level; the density of real numbers where not given.
     """
-    level = corrupted.level
+    level, own = corrupted.level, _masked(process, mask)
     decoder = ContinuousDecoder() if decoder is None else decoder
-    estimate = process.estimate(output, corrupted.xt, level)
-    states = (corrupted.xt, corrupted.x0, corrupted.noise, estimate.x0, estimate.noise)
-    xt, x0, noise, x0_found, noise_found = (_in_coordinates(process, one) for one in states)
     step = Transition(level, earlier)
     before = step if noisier is None else Transition(noisier, level)
-    term = bound_term(
-        step,
-        Corrupted(xt, x0, noise, level),
-        Estimate(x0_found, noise_found, estimate.variance_fraction),
-        "learned" if process.learns_variance else "small",
-        decoder.last_variance(before, step),
-        decoder,
-    )
-    mask = _of_coordinates(process, mask)
-    return mean_over_state(term, mask) * _count(term, mask)
+    kind = "learned" if process.learns_variance else "small"
+    floor = decoder.last_variance(before, step)
+
+    estimate = own.estimate(output, corrupted.xt, level)
+    term = partial(bound_term, step, variance=kind, floor=floor, decoder=decoder)
+    found = _mean_term(own, term, corrupted, estimate, mask)
+    return found * _dimensions(own, corrupted.x0, mask)
 
 
-def _in_coordinates(process: GaussianProcess, state: Tensor) -> Tensor:
-    """Return states as coordinates of the subspace that they lie in, where there is one."""
-    coordinates = getattr(process, "coordinates", None)
-    return state if coordinates is None else coordinates(state)
+def _masked(process: GaussianProcess, mask: Tensor | None) -> GaussianProcess:
+    """Return the process of the states that are real, where its noise depends on that."""
+    masked = getattr(process, "masked", None)
+    return process if masked is None else masked(mask)
 
 
-def _of_coordinates(process: GaussianProcess, mask: Tensor | None) -> Tensor | None:
-    return mask if getattr(process, "coordinates", None) is None else None
+def _mean_term(
+    process: GaussianProcess,
+    term: Callable[[Corrupted, Estimate], Tensor],
+    corrupted: Corrupted,
+    estimate: Estimate,
+    mask: Tensor | None,
+) -> Float[Tensor, " batch"]:
+    """Return a bound's term for each dimension that a state really has.
+
+    In a subspace all states are zero along the other dimensions, whose terms, all alike, are
+    taken off again.
+    """
+    terms = term(corrupted, estimate)
+    if not hasattr(process, "subspace"):
+        return mean_over_state(terms, mask)
+    zero = corrupted.x0.new_zeros(len(terms), 1)
+    blank = term(Corrupted(zero, zero, zero, corrupted.level), Estimate(zero, zero))
+    return _without_blank(process, terms.flatten(1).sum(dim=1), blank[:, 0], corrupted.x0)
 
 
-def _count(state: Tensor, mask: Tensor | None) -> Float[Tensor, " batch"]:
+def _mean_prior(
+    process: GaussianProcess, x0: Tensor, level: NoiseLevel, mask: Tensor | None
+) -> Float[Tensor, " batch"]:
+    if not hasattr(process, "subspace"):
+        return prior_kl(x0, level, mask)
+    whole = prior_kl(x0, level) * x0[0].numel()
+    return _without_blank(process, whole, prior_kl(x0.new_zeros(len(x0), 1), level), x0)
+
+
+def _without_blank(
+    process: GaussianProcess, whole: Tensor, blank: Tensor, state: Tensor
+) -> Float[Tensor, " batch"]:
+    count = _dimensions(process, state, None)
+    return (whole - (state[0].numel() - count) * blank) / count
+
+
+def _dimensions(
+    process: GaussianProcess, state: Tensor, mask: Tensor | None
+) -> Float[Tensor, " batch"]:
+    subspace = getattr(process, "subspace", None)
+    if subspace is not None:
+        return subspace.dimension(state).clamp(min=1)
     ones = torch.ones_like(state) if mask is None else mask.to(state).expand_as(state)
     return ones.flatten(1).sum(dim=1)

@@ -11,6 +11,7 @@ With every scale 1 that is the conditional output itself.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from multidiff.core.random import Rng
 def chained(outputs: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
     """Return the first output and each scaled difference from one to the next."""
     found = outputs[0]
-    for scale, (before, after) in zip(scales, zip(outputs, outputs[1:], strict=False), strict=True):
+    for scale, (before, after) in zip(scales, itertools.pairwise(outputs), strict=True):
         found = found + scale * (after - before)
     return found
 

@@ -107,7 +107,7 @@ class JointSchedule:
             raise ValueError("every part is held, so there is nothing to sample: free one")
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise ValueError(f"parts are sampled in step, but have other numbers of steps: {listed}")
+            raise ValueError(f"parts are sampled in step, but differ in their steps: {listed}")
 
     @property
     def num_steps(self) -> int:
@@ -162,7 +162,9 @@ def batch_of(what: str, states: Mapping[str, Tensor], parts: Collection[str]) ->
         ValueError: if a part is missing, unknown, or of another batch size.
     """
     if not isinstance(states, Mapping):
-        raise TypeError(f"{what}: a joint state is a dict of tensors, not a {type(states).__name__}")
+        raise TypeError(
+            f"{what}: a joint state is a dict of tensors, not a {type(states).__name__}"
+        )
     check_names(what, states, parts)
     sizes = {name: len(one) for name, one in states.items()}
     if len(set(sizes.values())) > 1:

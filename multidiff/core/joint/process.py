@@ -83,7 +83,9 @@ class JointProcess:
         for one in parts.values():
             check_process(one)
         if given < 0 or left_out < 0 or given + left_out > 1:
-            raise ValueError(f"given {given:g} and left_out {left_out:g}: at least 0, at most 1 together")
+            raise ValueError(
+                f"given {given:g} and left_out {left_out:g}: at least 0, at most 1 together"
+            )
         self.parts = dict(parts)
         self.weights = {**dict.fromkeys(parts, 1.0), **(weights or {})}
         check_names("weights", self.weights, parts)

@@ -23,7 +23,6 @@ from multidiff.core.joint.process import JointProcess, check_outputs
 from multidiff.core.projections import keeps_in_bounds
 from multidiff.core.protocols import Condition, Denoiser, Level, Projection, check_sampler
 from multidiff.core.random import Rng, device_of
-from multidiff.core.sample import Step
 from multidiff.core.sample import _Reader as SamplerContext
 
 
@@ -149,6 +148,23 @@ class JointSampler:
         check_names("sampler", {*self.parts, *held}, process.parts)
 
 
+@dataclass(frozen=True)
+class JointStep:
+    """What a progress callback gets after each step.
+
+    Attributes:
+        number: steps done, from 1.
+        total: number of all steps.
+        level: levels just reached.
+        state: state of each part there.
+    """
+
+    number: int
+    total: int
+    level: JointLevel
+    state: Mapping[str, Tensor]
+
+
 @torch.no_grad()
 def sample_joint(
     process: JointProcess,
@@ -162,7 +178,7 @@ def sample_joint(
     project: Mapping[str, Projection] | None = None,
     rng: Rng | None = None,
     device: torch.device | str | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[JointStep], None] | None = None,
 ) -> dict[str, Tensor]:
     """Sample a joint state, some of whose parts may be given or left out.
 
@@ -189,32 +205,55 @@ def sample_joint(
             is not in ``start``, or a state leaves the finite numbers.
     """
     start = dict(start or {})
-    for what, found in (("start", start), ("project", project or {})):
-        check_names(what, {**dict.fromkeys(process.parts), **found}, process.parts)
-    shape = {**{name: one.shape for name, one in start.items()}, **shape}
-    check_names("shape", shape, process.parts)
-    for name, one in start.items():
-        if tuple(one.shape) != tuple(shape[name]):
-            raise ValueError(
-                f"start: part {name!r} has shape {tuple(one.shape)}, not {tuple(shape[name])}"
-            )
-    sizes = {name: one[0] for name, one in shape.items()}
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ValueError(f"parts of a joint state have one batch size of at least 1, not {listed}")
+    shape, batch = _checked_shape(process, shape, start, project or {})
     sampler.check_parts(process, times.held)
     target = device_of(rng) if device is None else torch.device(device)
-    batch = next(iter(sizes.values()))
     levels = [level.to(target).expand(batch) for level in process.levels(times)]
     state = _start(process, shape, times, levels, start, project or {}, rng)
     context = JointContext(process, denoiser, condition, project or {})
-    memory = None
+    memory, finite = None, []
     state = {name: one.to(target) for name, one in state.items()}
     for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
         state, memory = sampler.step(context, state, level, next_level, memory, rng)
+        finite.append(torch.stack([torch.isfinite(one).all() for one in state.values()]))
         if on_step is not None:
-            on_step(Step(number, times.num_steps, next_level, state))
+            on_step(JointStep(number, times.num_steps, next_level, state))
+    _check_finite(finite, [*state])
     return state
+
+
+def _checked_shape(
+    process: JointProcess,
+    shape: Mapping[str, Sequence[int]],
+    start: Mapping[str, Tensor],
+    project: Mapping[str, Projection],
+) -> tuple[dict[str, Sequence[int]], int]:
+    """Return the shape of each part and the number of samples."""
+    for what, found in (("start", start), ("project", project)):
+        check_names(what, {**dict.fromkeys(process.parts), **found}, process.parts)
+    whole = {**{name: one.shape for name, one in start.items()}, **shape}
+    check_names("shape", whole, process.parts)
+    for name, one in start.items():
+        if tuple(one.shape) != tuple(whole[name]):
+            raise ValueError(
+                f"start: part {name!r} has shape {tuple(one.shape)}, not {tuple(whole[name])}"
+            )
+    sizes = {name: one[0] for name, one in whole.items()}
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"parts of a joint state have one batch size of at least 1, not {listed}")
+    return whole, next(iter(sizes.values()))
+
+
+def _check_finite(finite: Sequence[Tensor], names: Sequence[str]) -> None:
+    # Looked at once, after the last step: a GPU is waited for here alone.
+    good = torch.stack([*finite])
+    if not bool(good.all()):
+        step, part = (~good).nonzero()[0].tolist()
+        raise ValueError(
+            f"step {step + 1} of {len(finite)}: part {names[part]!r} is not finite; the network "
+            "returned NaN or infinity there, or the grid does not fit its prediction"
+        )
 
 
 def _start(
@@ -239,7 +278,11 @@ def _start(
                 f"part {name!r} is held at time {held.time:g}: give its state, "
                 f"start={{{name!r}: ...}}"
             )
-        if held is None and not keeps_in_bounds(project.get(name)) and hasattr(part, "check_levels"):
+        if (
+            held is None
+            and not keeps_in_bounds(project.get(name))
+            and hasattr(part, "check_levels")
+        ):
             cast(Any, part).check_levels(own)
         state[name] = part.prior(shape[name], rng)
         if hasattr(part, "start_at"):
