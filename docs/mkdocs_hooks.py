@@ -10,9 +10,11 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 CARDS = {
-    card.parent.name: card for card in sorted((ROOT / "multidiff/pretrained").glob("*/card.md"))
+    path.parent.name: path for path in sorted((ROOT / "multidiff/pretrained").glob("*/card.md"))
 }
+# A link, neither an image nor an address: its text, its target and its anchor.
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -26,8 +28,9 @@ def on_config(config):
 
 def on_files(files, config):
     """Add README and the cards as pages."""
-    text = re.sub(r"(\]\(|src=\")docs/", r"\1", (ROOT / "README.md").read_text("utf-8"))
-    files.append(File.generated(config, "index.md", content=text))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    readme = re.sub(r"^\[!\[.*\n", "", readme, flags=re.MULTILINE)  # badges
+    files.append(File.generated(config, "index.md", content=readme.replace("](docs/", "](")))
     for name, card in CARDS.items():
         _, _, body = card.read_text("utf-8").split("---\n", 2)
         files.append(File.generated(config, f"models/{name}.md", content=body))
@@ -36,21 +39,17 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Lead links to files outside docs/ to pages of the site, or keep their text alone."""
-    depth = page.file.src_uri.count("/")
+    source = page.file.src_uri
+    folder = ROOT if source == "index.md" else (DOCS / source).parent
 
     def resolved(found):
         text, target, anchor = found[1], found[2], found[3] or ""
         card = re.search(r"pretrained/([\w-]+)/card\.md$", target)
         if card:
-            return f"[{text}]({'../' * depth}models/{card[1]}.md{anchor})"
-        inside = Path(page.file.src_uri).parent / target
-        if not target.startswith("../") and files.get_file_from_path(inside.as_posix()):
-            return found[0]
-        if page.file.src_uri == "index.md" or (ROOT / "docs" / inside).resolve().exists():
-            path = (ROOT / ("" if page.file.src_uri == "index.md" else "docs") / inside).resolve()
-            if path.is_relative_to(ROOT / "docs"):
-                return found[0]
-            return f"{text} (`{path.relative_to(ROOT)}`)" if path.exists() else found[0]
-        return found[0]
+            return f"[{text}]({'../' * source.count('/')}models/{card[1]}.md{anchor})"
+        path = (folder / target).resolve()
+        if not path.exists() or path.is_relative_to(DOCS):
+            return found[0]  # mkdocs itself reports a link that leads nowhere
+        return f"{text} (`{path.relative_to(ROOT)}`)"
 
     return LINK.sub(resolved, markdown)
