@@ -2,7 +2,7 @@
 
 The step: texts are corrupted by up to six steps of edits, aligned with what they were, tagged and
 written, the backward pass and AdamW. The alignment alone stands beside rapidfuzz's editops of the
-same pairs, which is compiled and settles ties otherwise. Told in seconds of the CPU, ratio to the
+same pairs, which is compiled and settles ties otherwise. Reported in CPU seconds, ratio to the
 step.
 """
 

@@ -2,10 +2,10 @@
 
 Both read noisy embeddings, predict the clean ones and take the squared error, the backward pass
 and the step of the same AdamW (fused). The encoder is ``transformers``' with random weights, with
-the projections around it that Diffusion-LM has. Ours is told the noise level in every norm and
+the projections around it that Diffusion-LM has. Ours has adaptive norms of the noise level and
 turns queries and keys by their place; the encoder gets the level as one more embedding. Then the
 package's task as it trains: tokens to embeddings, noise, all losses of the paper, beside the same
-losses on the encoder. Told in sentences trained on in a second of the CPU's time, ratio to the
+losses on the encoder. Reported in sentences trained on in a CPU second, ratio to the
 encoder's.
 """
 

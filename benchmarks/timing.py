@@ -1,4 +1,4 @@
-"""Timing functions beside each other, and the rows that tell of it."""
+"""Timing functions beside each other, and the rows that report it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def rows_of(
         seconds: of each system and round; none for a system that is not installed.
         reference: whose ratio is 1.
         unit: of the values.
-        value: from seconds to what is told.
+        value: maps seconds to the reported value.
     """
     values = {system: [value(second) for second in taken] for system, taken in seconds.items()}
     against = values.get(reference, [])
@@ -122,7 +122,7 @@ def installed(package: str) -> bool:
 
 @contextlib.contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Everything inside, torch's as well as numpy's work, on so many threads of the CPU."""
+    """Run the block, torch's and numpy's work, on this number of CPU threads."""
     import torch
     from threadpoolctl import threadpool_limits  # comes with librosa
 
@@ -137,7 +137,7 @@ def on_threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training_on_cpu() -> Iterator[None]:
-    """Inside, accelerate keeps to the CPU where there is a GPU too; afterwards it chooses anew."""
+    """Keep accelerate on the CPU inside the block; afterwards it chooses a device again."""
     from accelerate.state import AcceleratorState
 
     key = "ACCELERATE_USE_CPU"

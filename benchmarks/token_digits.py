@@ -41,7 +41,7 @@ def measure(
     Args:
         threads: of the CPU.
         rounds: that are timed.
-        samples: whose distance is told.
+        samples: number of samples whose distance is reported.
         timed: images made in a round.
         held_out: real digits that neither was trained on.
         tokens: the model of tokens,

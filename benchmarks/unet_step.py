@@ -3,8 +3,8 @@
 First the networks alone, a DDPM of small colour images and a small Stable Diffusion: the same
 weights, noisy states, times and captions; squared error on the noise, the backward pass and
 the step of the same AdamW (fused). Then a step of the package's trainer beside one of the
-example that diffusers documents, both through accelerate, as each comes. Told in images
-trained on in a second of the CPU's time, ratio to diffusers'.
+example that diffusers documents, both through accelerate, each with its defaults. Reported in
+images trained on in a second of the CPU's time, ratio to diffusers'.
 """
 
 from __future__ import annotations

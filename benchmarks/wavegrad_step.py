@@ -1,7 +1,7 @@
 """A training step of WaveGrad: the package's network beside lmnt's.
 
 The same weights, noisy samples, mels and noise levels; L1 on the noise, the backward pass and
-Adam's step. Told in seconds of sound trained on in a second, ratio to lmnt's.
+Adam's step. Reported in seconds of sound trained on in a second, ratio to lmnt's.
 """
 
 from __future__ import annotations

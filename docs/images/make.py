@@ -1,4 +1,4 @@
-"""Makes the images and the sound of the documentation.
+"""Draw the images and make the sound of the documentation.
 
 python docs/images/make.py [NAME ...] [LOG.jsonl]: those named (see ``PAGES`` at the end), or all
 of them; with the log of a run also the image of its losses.
@@ -37,7 +37,7 @@ CLIP, SECONDS = "starter:speech/LJ001-0019.flac", 3.2
 
 
 def save(figure, name, dpi=80):
-    """A figure as a small file, of 128 colours."""
+    """Save a figure as a small file of 128 colours."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)
     plt.close(figure)
@@ -46,7 +46,7 @@ def save(figure, name, dpi=80):
 
 
 def spectrogram(axis, wave, title):
-    """Decibels over time and frequency of a waveform ``(samples,)`` at 22,050 Hz."""
+    """Draw the spectrogram in decibels of a waveform ``(samples,)`` at 22,050 Hz."""
     window = torch.hann_window(1024)
     power = torch.stft(wave, 1024, 128, window=window, return_complex=True).abs().square()
     decibels = 10 * (power + 1e-8).log10()
@@ -60,14 +60,14 @@ def spectrogram(axis, wave, title):
 
 
 def recording(vocoder):
-    """The recording and its mel."""
+    """Return the recording and its mel."""
     rate, hop = vocoder.preset.sample_rate_hz, vocoder.preset.hop_length
     wave = SoundFile(resolve_path(CLIP)).read(rate)[: int(SECONDS * rate) // hop * hop]
     return wave, vocoder.preset.mel(wave[None])
 
 
 def speech(vocoder):
-    """The recording, the model's reading of its mel, and Griffin-Lim's."""
+    """Draw the recording, the vocoder's output and Griffin-Lim's."""
     wave, mel = recording(vocoder)
     rows = [
         (wave, "recording"),
@@ -83,7 +83,7 @@ def speech(vocoder):
 
 
 def walked(vocoder):
-    """The state as the noise goes away."""
+    """Draw the state at several steps of sampling."""
     _, mel = recording(vocoder)
     mel = mel[..., : mel.shape[2] // 2]
     states = []
@@ -98,7 +98,7 @@ def walked(vocoder):
 
 
 def sound(vocoder):
-    """The recordings of the package said again, and the first once more in half the steps."""
+    """Synthesize the recordings of the package, and the first again in half the steps."""
     rate, pieces = vocoder.preset.sample_rate_hz, []
     sources = find_inputs([Path("starter:speech")])
     with tempfile.TemporaryDirectory() as folder:
@@ -121,19 +121,19 @@ DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def enlarged(images, times=2):
-    """Images with larger pixels."""
+    """Return images with larger pixels."""
     return images.repeat_interleave(times, 2).repeat_interleave(times, 3)
 
 
 def digits(model):
-    """A row of samples for each prompt."""
+    """Draw a row of samples for each prompt."""
     prompts = [f"a handwritten {name}" for name in DIGITS for _ in range(12)]
     made = model.generate(prompts, seed=[*range(12)] * len(DIGITS))
     write_image(grid(enlarged(made), columns=12, background=64), HERE / "digits.png")
 
 
 def painting(model):
-    """A digit, from which walks begin ever later, and whose upper half is painted anew."""
+    """Draw img2img of a digit by strength, and its upper half inpainted."""
     first = model.generate(["a handwritten seven"], seed=2)
     rows = [first]
     for strength in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
@@ -150,7 +150,7 @@ def painting(model):
 
 
 def unmasking(model):
-    """The canvas of a digit after each step, a row for each; masks in grey."""
+    """Draw the canvas of each digit after each step, masks in grey."""
     canvases = []
     prompts, seeds = ["2", "5", "8"], [0, 0, 0]
     model.generate(prompts, seed=seeds, on_step=lambda _, tokens: canvases.append(tokens))
@@ -160,13 +160,13 @@ def unmasking(model):
 
 
 def tokens(model):
-    """A row of samples by masked tokens for each kind of digit."""
+    """Draw a row of samples by masked tokens for each class."""
     prompts = [str(kind) for kind in range(10) for _ in range(12)]
     made = model.generate(prompts, seed=[*range(12)] * 10)
     write_image(grid(enlarged(made), columns=12, background=64), HERE / "tokens.png")
 
 
-# Texts in images: what a terminal's codes and the walks' rows look like.
+# Looks of texts in images, by the codes of a terminal.
 COLUMNS, SIZE = 96, 10
 PLAIN = {"color": "#24292f"}
 COMMAND = {"color": "#24292f", "weight": "bold"}
@@ -176,7 +176,7 @@ CODES = {"0": PLAIN, "9;31": REMOVED, "4;32": WRITTEN}
 
 
 def broken(line):
-    """A line of ``(text, look)`` as rows of single characters, broken between words."""
+    """Return a line of ``(text, look)`` as rows of single characters, wrapped at words."""
     text = "".join(piece for piece, _ in line)
     cells = [(letter, look) for piece, look in line for letter in piece]
     indent = [(" ", PLAIN)] * len(re.match(r"(step +)?\d*:? ?", text)[0])
@@ -189,7 +189,7 @@ def broken(line):
 
 
 def typeset(lines, name):
-    """Lines of ``(text, look)`` as an image, a character a cell."""
+    """Draw lines of ``(text, look)``, a character a cell."""
     rows = [row for line in lines for row in broken(line)]
     wide, high, edge = 0.602 * SIZE, 1.6 * SIZE, 10.0  # points
     width, height = COLUMNS * wide + 2 * edge, len(rows) * high + 2 * edge
@@ -216,10 +216,10 @@ def typeset(lines, name):
 
 
 class Terminal(io.StringIO):
-    """Has commands print in colours."""
+    """An output that makes commands print in colours."""
 
     def isatty(self):
-        """As a terminal answers."""
+        """Return True, as a terminal does."""
         return True
 
 
@@ -248,7 +248,7 @@ REVISIONS = [
 
 
 def edits():
-    """What a terminal shows of some histories."""
+    """Draw a terminal's output for some histories."""
     lines = []
     for command in REVISIONS:
         with redirect_stdout(Terminal()) as shown:
@@ -258,13 +258,13 @@ def edits():
 
 
 def looked(line):
-    """A line of a terminal as pieces with their looks."""
+    """Return a line of a terminal as parts with their looks."""
     first, *rest = re.split(r"\x1b\[([\d;]+)m", line)
     return [(first, PLAIN), *((text, CODES[code]) for code, text in zip(*[iter(rest)] * 2))]  # noqa: B905
 
 
 def sentence(model):
-    """The likeliest words of the noisy state of a text, as the noise goes away."""
+    """Draw the most probable words of the noisy state of a text at several steps."""
     seen = []
     (text,) = model.generate([TextRequest()], seed=0, on_step=seen.append)
     length = len(model.domain.vocabulary.numbers(text))
@@ -283,7 +283,7 @@ def sentence(model):
 
 
 def masked(model):
-    """The canvas of a text after each step, masks as grey bars."""
+    """Draw the canvas of a text after each step, masks as grey bars."""
     seen = []
     model.generate([TextRequest()], seed=0, steps=8, on_step=lambda *step: seen.append(step))
     final, lines = seen[-1][1][0].tolist(), []
@@ -300,7 +300,7 @@ def masked(model):
 
 
 def training(log):
-    """Losses over the steps of a run."""
+    """Draw the losses of a run."""
     entries = [json.loads(line) for line in Path(log).read_text().splitlines()]
     figure, axis = plt.subplots(figsize=(7, 3))
     for group, color in (("train", "lightgrey"), ("held-out", "black")):
@@ -314,7 +314,7 @@ def training(log):
     save(figure, "training.png")
 
 
-# What is made, and by which model where one is needed.
+# Images by name, and the model of each.
 PAGES = {
     "speech": (speech, "speech"),
     "walk": (walked, "speech"),
