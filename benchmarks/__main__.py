@@ -35,6 +35,7 @@ COMPONENTS = {
     "network-share": "network_share",
     "training-share": "training_share",
     "mel-guard": "mel_guard",
+    "forecast": "forecast",
 }
 
 

@@ -27,8 +27,8 @@ from PIL import Image
 MAIN = """
 import sys
 try:
-    from multidiff.cli.main.main import run
-except ImportError:  # commits before the layout by process
+    from multidiff.cli.main import run
+except ImportError:  # a commit before the layout by process
     from multidiff.cli import run
 sys.exit(run(sys.argv[1:]))
 """

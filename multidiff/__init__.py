@@ -31,6 +31,7 @@ _HOMES = {
     "ContinuousDecoder": "core.gaussian.likelihood",
     "Trainer": "training.trainer",
     "Batches": "training.batches",
+    "TensorExamples": "training.batches",
     "load": "models.loading",
 }
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from multidiff.core.task import DiffusionTask as DiffusionTask
     from multidiff.models.loading import load as load
     from multidiff.training.batches import Batches as Batches
+    from multidiff.training.batches import TensorExamples as TensorExamples
     from multidiff.training.trainer import Trainer as Trainer
 
 

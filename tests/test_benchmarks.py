@@ -48,6 +48,7 @@ TINY = {
     "edit-step": "--batch 2 --length 8 --width 16 --layers 2",
     "network-share": "--samples 2 --steps 2",
     "training-share": "--batch 2",
+    "forecast": "--steps 3",
     "token-digits": "--samples 20 --timed 2 --token-steps 1 --diffusion-steps 1",
     "digits-budget": "--data starter:digits --minutes 0.02 --samples 5 --our-steps 2 "
     "--their-steps 1",
@@ -67,6 +68,7 @@ TINY = {
         "edit-step",
         "network-share",
         "training-share",
+        "forecast",
     ],
 )
 def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):

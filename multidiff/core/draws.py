@@ -7,11 +7,12 @@ this thread alone; the default one is neither read nor moved.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,22 @@ NAMELESS = {
     torch.randint_like, torch.alpha_dropout, torch.feature_dropout, torch.native_dropout,
 }  # fmt: skip
 _DEFAULT = threading.RLock()
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def draws_nothing(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Run a function outside of :class:`DrawsFrom`, which need not look at each of its calls.
+
+    For arithmetic that a training step repeats: a look costs half of what a small operation does.
+    """
+
+    @functools.wraps(function)
+    def called(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with torch._C.DisableTorchFunction():
+            return function(*args, **kwargs)
+
+    return called
 
 
 class InsideCheckpoint(RuntimeError):

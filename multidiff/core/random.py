@@ -6,8 +6,9 @@ sample comes out whether it is made alone or in a batch, on one process or on ei
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import index
 from typing import Any
 
@@ -35,19 +36,98 @@ class Unpadded(torch.Generator):
         self.manual_seed(mixed_seed(generator.initial_seed(), PADDING))
 
 
-Rng = torch.Generator | Sequence[torch.Generator]
-
 _WORD = 2**64 - 1
 BLOCK = 1024
 PADDING = 5  # a stream of random numbers of its own
+WIDEST_SHARED_DRAW = 4096  # values of a row
+
+
+class BatchRows(Sequence):
+    """Random streams of a training batch's rows, drawn in bulk.
+
+    Row ``i`` of a draw is a function of the seed, the number of the draw and ``first + i`` alone:
+    processes that share a batch get the rows that one process would have drawn. A draw of up to
+    ``WIDEST_SHARED_DRAW`` values a row comes from one generator, for all ``total`` rows, and this
+    process keeps its own; a wider one, which would cost more to draw than a generator to make,
+    comes from each row's own generator. The rows can be had one by one, as a list of generators.
+
+    Args:
+        seed: random seed of the batch.
+        count: number of rows here.
+        first: index of the first of them in the whole batch.
+        total: number of rows of the whole batch; ``first + count`` where None.
+        device: where to draw.
+
+    Raises:
+        ValueError: if the rows do not lie in the batch.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        first: int = 0,
+        total: int | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.total = first + count if total is None else total
+        if not 0 <= first <= first + count <= self.total:
+            raise ValueError(f"rows {first} to {first + count} of a batch of {self.total}")
+        self.seed, self.first, self.size = seed, first, count
+        self.device = torch.device(device)
+        self._draws = 0
+        self._own: dict[int, torch.Generator] = {}
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, row: Any) -> Any:
+        """Return the generator of a row, which goes on where its last draw ended; or several."""
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(self.size))]
+        if not -self.size <= row < self.size:  # iteration ends by this error
+            raise IndexError(f"row {row} of {self.size}")
+        row %= self.size
+        if row not in self._own:
+            seed = mixed_seed(self.seed, self.first + row)
+            self._own[row] = torch.Generator(self.device).manual_seed(seed)
+        return self._own[row]
+
+    def __iter__(self) -> Iterator[torch.Generator]:
+        return (self[row] for row in range(self.size))
+
+    def draw(
+        self, source: Callable[..., Tensor], shape: Sequence[int], dtype: torch.dtype
+    ) -> Tensor | None:
+        """Draw all rows at once; None where the rows are too wide for that.
+
+        Args:
+            source: ``torch.randn`` or ``torch.rand``.
+            shape: shape of the rows here, ``(count, ...)``.
+            dtype: type of the values.
+        """
+        if math.prod(shape[1:]) > WIDEST_SHARED_DRAW:
+            return None
+        self._draws += 1
+        seed = mixed_seed(self.seed, SHARED, self._draws)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        drawn = source(
+            (self.total, *shape[1:]), generator=generator, device=self.device, dtype=dtype
+        )
+        return drawn[self.first : self.first + self.size]
+
+
+SHARED = 6  # a stream of random numbers of its own
+Rng = torch.Generator | Sequence[torch.Generator]
 
 
 def device_of(rng: Rng | None) -> torch.device:
     """The device that draws happen on; the CPU without a generator."""
     if rng is None:
         return torch.device("cpu")
-    first = rng if isinstance(rng, torch.Generator) else rng[0]
-    return first.device
+    if isinstance(rng, torch.Generator | BatchRows):
+        return rng.device
+    return rng[0].device
 
 
 def normal(shape: Sequence[int], rng: Rng | None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -76,6 +156,8 @@ def _draw(source, shape: Sequence[int], rng: Rng | None, dtype: torch.dtype) -> 
         raise ValueError(f"{len(rng)} generators for a batch of {shape[0]}: give one each")
     # Their generators are named: a mode that finds one for draws without need not look at each.
     with torch._C.DisableTorchFunction():
+        if isinstance(rng, BatchRows) and (drawn := rng.draw(source, shape, dtype)) is not None:
+            return drawn
         return torch.stack([_row(source, shape[1:], one, device, dtype) for one in rng])
 
 

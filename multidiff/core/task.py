@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -72,19 +73,19 @@ class DiffusionTask(nn.Module):
             ValueError: if an extra loss has a name that stands for something else, or the
                 condition has several parts and it was not said which may be left out.
         """
-        with torch.autocast(device_type(self), enabled=False):
+        on = device_type(self.denoiser)
+        with full_precision(on):
             encoded = self._encoded(batch, rng)
             level = self.process.draw_level(len(encoded.x0), rng).to(encoded.x0.device)
             corrupted = self.process.corrupt(encoded.x0, level, rng, encoded.mask)
             condition = self._condition(encoded.condition, len(encoded.x0), rng)
         read = self._read(corrupted, condition, rng)
         output = self.denoiser(read, level, condition)
-        with torch.autocast(device_type(self), enabled=False):
+        with full_precision(on):
             output = output.to(dtype_beside(encoded.x0))
             target = self.domain.target(encoded, corrupted, self.process)
             loss = self.process.loss(output, target, encoded.mask)
-            estimate = self.process.estimate(output, corrupted.xt, level)
-            extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
+            extra = self._extra_losses(encoded, corrupted, output)
         taken = sorted(extra.keys() & TAKEN)
         if taken:
             raise ValueError(
@@ -92,6 +93,15 @@ class DiffusionTask(nn.Module):
                 "something else in the losses and the log; give this loss another"
             )
         return {"denoising": loss, **extra}
+
+    def _extra_losses(
+        self, encoded: Encoded, corrupted: Corruption, output: Tensor
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """Return the domain's own losses, with the estimate they are computed from."""
+        if getattr(type(self.domain), "extra_losses", None) is Domain.extra_losses:
+            return {}  # an estimate of tokens can cost as much memory as the loss
+        estimate = self.process.estimate(output, corrupted.xt, corrupted.level)
+        return self.domain.extra_losses(encoded, corrupted, estimate, self.process)
 
     def _encoded(self, batch: Any, rng: Rng | None) -> Encoded:
         encoded = self.domain.encode(batch, rng)
@@ -142,6 +152,13 @@ class DiffusionTask(nn.Module):
 def dtype_beside(x0: Tensor) -> torch.dtype:
     """Return the dtype of predictions: that of the states, unless these are tokens."""
     return x0.dtype if x0.is_floating_point() else torch.float32
+
+
+def full_precision(kind: str) -> AbstractContextManager[Any]:
+    """Return a block without autocast, which costs nothing where there is none to leave."""
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def device_type(module: nn.Module) -> str:

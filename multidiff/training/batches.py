@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,49 @@ class Examples(Protocol):
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """One example: tensors without a batch dimension, and names."""
         ...
+
+
+@runtime_checkable
+class ExamplesByIndex(Examples, Protocol):
+    """Examples without random cuts, of which a batch is taken in one piece."""
+
+    def take(self, indices: np.ndarray) -> dict[str, Any]:
+        """Return the batch that :func:`collate` would make of the examples of these indices."""
+        ...
+
+
+class TensorExamples:
+    """Examples that lie in memory as tensors, the rows of which are the examples.
+
+    Args:
+        columns: a tensor for each key, ``(examples, ...)``, all of one length.
+
+    Raises:
+        ValueError: if there is no column, or their lengths differ.
+    """
+
+    def __init__(self, **columns: Tensor):
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"columns of lengths {lengths}: give one or more, of one length")
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """See :class:`Examples`."""
+        return {name: column[index] for name, column in self.columns.items()}
+
+    def take(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """See :class:`ExamplesByIndex`."""
+        chosen = torch.from_numpy(indices)
+        return {name: column[chosen] for name, column in self.columns.items()}
+
+    def data_fingerprint(self) -> dict[str, Fingerprint]:
+        """Return the fingerprint of the columns' content."""
+        contents = ((name, _content_of(column)) for name, column in self.columns.items())
+        return {"columns": of_arrays(contents)}
 
 
 @runtime_checkable
@@ -97,6 +140,7 @@ class Batches:
         self.examples, self.batch_size = examples, batch_size
         self.seed, self.shuffle, self.group_by_length = seed, shuffle, group_by_length
         self._order: tuple[int, np.ndarray] | None = None
+        self._by_index = isinstance(examples, ExamplesByIndex)
 
     def over(self, examples: Examples) -> Batches:
         """The same batches of other examples."""
@@ -125,7 +169,18 @@ class Batches:
             )
         ratio = self.batch_size // parts
         first = number * self.batch_size + part * ratio
+        if self._by_index:
+            return cast(ExamplesByIndex, self.examples).take(self._indices(first, first + ratio))
         return collate([self._visit(where) for where in range(first, first + ratio)])
+
+    def _indices(self, first: int, stop: int) -> np.ndarray:
+        """The indices of consecutive visits, which may lie in several epochs."""
+        size, parts = len(self.examples), []
+        while first < stop:
+            epoch, position = divmod(first, size)
+            parts.append(self._permutation(epoch)[position : position + stop - first])
+            first += len(parts[-1])
+        return np.concatenate(parts)
 
     def _visit(self, where: int) -> dict[str, Any]:
         epoch, position = divmod(where, len(self.examples))
@@ -183,10 +238,14 @@ class ListedBatches:
         for number, batch in enumerate(self.batches):
             for key, value in batch.items():
                 if isinstance(value, Tensor):
-                    flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-                    yield f"{number}.{key} {tuple(value.shape)}", flat.numpy().data
+                    yield f"{number}.{key} {tuple(value.shape)}", _content_of(value)
                 else:
                     yield f"{number}.{key}", memoryview(repr(value).encode())
+
+
+def _content_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def source_of(batches: BatchSource | list[dict[str, Any]]) -> BatchSource:
@@ -234,6 +293,18 @@ def rows_of(batch: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
     return ratio
 
 
+def moved_batch(batch: Any, device: torch.device) -> Any:
+    """Return a batch whose tensors lie on a device, inside dicts, lists and tuples too."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: moved_batch(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple) and any(not isinstance(one, str) for one in batch):
+        moved = [moved_batch(one, device) for one in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
+    return batch
+
+
 class _Numbered(Dataset):
     """A batch source as a data set whose items are whole batches, for worker processes."""
 
@@ -248,6 +319,8 @@ def stream(
     source: BatchSource, numbers: range, part: int, parts: int, workers: int, pin: bool
 ) -> Iterator[dict[str, Any]]:
     """The batches with these numbers, prepared ahead by worker processes if there are any."""
+    if not workers and not pin:
+        return (source.batch(number, part, parts) for number in numbers)
     loader = DataLoader(
         _Numbered(source, part, parts),
         batch_size=None,

@@ -27,6 +27,8 @@ class MovingAverage:
             raise ValueError(f"decay {decay:g} is not in [0, 1)")
         self.module, self.decay, self.updates = module, decay, 0
         self.shadow = {name: p.detach().clone() for name, p in module.named_parameters()}
+        # Looked up once: to walk through the module at each step costs more than the average.
+        self._followed: list[Tensor] = [*module.parameters()]
 
     def decay_now(self) -> float:
         """The decay of the next update."""
@@ -36,8 +38,8 @@ class MovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the module's present parameters."""
-        present: list[Tensor] = [*self.module.parameters()]  # in the order of the names
-        get_ema_multi_avg_fn(self.decay_now())([*self.shadow.values()], present, self.updates)
+        average = get_ema_multi_avg_fn(self.decay_now())
+        average([*self.shadow.values()], self._followed, self.updates)
         self.updates += 1
 
     @contextmanager

@@ -6,7 +6,16 @@ import torch
 from toys import Ring
 
 from multidiff.core.random import mixed_seed, placed_normal
-from multidiff.training.batches import Batches, ListedBatches, collate, rows_of, source_of, stream
+from multidiff.training.batches import (
+    Batches,
+    ListedBatches,
+    TensorExamples,
+    collate,
+    moved_batch,
+    rows_of,
+    source_of,
+    stream,
+)
 from multidiff.utils.errors import InputError
 
 
@@ -98,3 +107,53 @@ def test_placed_noise_does_not_depend_on_the_stretch():
     assert torch.equal(placed_normal((3, 700), 1900, 9), whole[:, 1900:2600])
     assert float(whole.std()) == pytest.approx(1, abs=0.02)
     assert not torch.equal(placed_normal((3, 700), 1900, 8), whole[:, 1900:2600])
+
+
+class OneByOne:
+    """The same examples without a way to take a batch in one piece."""
+
+    def __init__(self, examples):
+        self.examples = examples
+
+    def __len__(self):
+        return len(self.examples)
+
+    def example(self, index, rng):
+        return self.examples.example(index, rng)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_tensors_in_one_piece_are_the_examples_one_by_one(parts):
+    rows = TensorExamples(x=torch.arange(21.0).view(7, 3), label=torch.arange(7))
+    piece, single = Batches(rows, 4, seed=2), Batches(OneByOne(rows), 4, seed=2)
+    for number in range(8):  # batches 1, 3 and 5 lie across two epochs
+        for part in range(parts):
+            made, wanted = (one.batch(number, part, parts) for one in (piece, single))
+            assert made.keys() == wanted.keys()
+            assert all(torch.equal(made[key], wanted[key]) for key in made)
+
+
+def test_a_batch_of_several_epochs():
+    rows = TensorExamples(label=torch.arange(3))
+    batch = Batches(rows, 8).batch(0)["label"]
+    assert sorted(batch[:3].tolist()) == sorted(batch[3:6].tolist()) == [0, 1, 2]
+
+
+def test_columns_that_do_not_fit():
+    with pytest.raises(ValueError, match="'a': 3, 'b': 4"):
+        TensorExamples(a=torch.zeros(3), b=torch.zeros(4))
+    with pytest.raises(ValueError, match="give one or more"):
+        TensorExamples()
+
+
+def test_changed_columns_have_another_fingerprint():
+    one, other = (TensorExamples(x=torch.full((3,), value)) for value in (1.0, 2.0))
+    assert one.data_fingerprint() != other.data_fingerprint()
+    assert one.data_fingerprint() == TensorExamples(x=torch.ones(3)).data_fingerprint()
+
+
+def test_a_moved_batch_keeps_its_form():
+    batch = {"x": torch.ones(2), "name": ["a", "b"], "parts": (torch.zeros(1), {"n": 3})}
+    moved = moved_batch(batch, torch.device("meta"))
+    assert moved["x"].is_meta and moved["parts"][0].is_meta
+    assert moved["name"] == ["a", "b"] and moved["parts"][1] == {"n": 3}

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.draws import draws_nothing
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Corrupted, Estimate
 
@@ -29,11 +30,13 @@ def spread(coefficient: Float[Tensor, " batch"], state: Tensor) -> Tensor:
     return coefficient.to(state.device, dtype).reshape(-1, *[1] * (state.ndim - 1))
 
 
+@draws_nothing
 def combine(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:
     """``first * x + second * y`` for coefficients of shape (batch,), in the dtype of ``x``."""
     return (spread(first, x) * x + spread(second, y) * y).to(x.dtype)
 
 
+@draws_nothing
 def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor, " batch"]:
     """The mean of each sample over all but the batch dimension, where the mask is 1."""
     flat = values.flatten(1)

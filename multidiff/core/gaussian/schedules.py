@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.devices import finest_dtype, in_float64
+from multidiff.core.draws import draws_nothing
 
 # A beta of 1 destroys the signal in one step; tables that are made from an alpha-bar
 # function stop short of it (Nichol & Dhariwal 2021, section 3.2).
@@ -173,6 +174,7 @@ class BetaSchedule:
         knots = self._alpha_knots**2
         return 1 - knots[1:] / knots[:-1]
 
+    @draws_nothing
     def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
         """See :class:`NoiseSchedule`; exact at every ``k / T``, linear in alpha between."""
         wanted = checked_times(time)
@@ -288,6 +290,7 @@ class LogSNRSchedule:
             raise ValueError(f"lowest log SNR {lowest:g} is not below the highest, {highest:g}")
         self.highest, self.lowest = highest, lowest
 
+    @draws_nothing
     def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
         """See :class:`NoiseSchedule`."""
         time = checked_times(time)
