@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Public name -> module. Imported when first used: ``multidiff --help`` waits for none of it.
+# Public name -> module. Imported on first use: ``multidiff --help`` waits for none of it.
 _HOMES = {
     "BetaSchedule": "core.gaussian.schedules",
     "LogSNRSchedule": "core.gaussian.schedules",

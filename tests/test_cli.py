@@ -106,7 +106,7 @@ def test_an_unknown_model(tmp_path, capsys):
     reported = complains(capsys, "eval", "spech")
     assert "no model 'spech'" in reported and "speech" in reported
     (tmp_path / "empty").mkdir()
-    assert "holds no recipe.yaml" in complains(capsys, "eval", tmp_path / "empty")
+    assert "has no recipe.yaml" in complains(capsys, "eval", tmp_path / "empty")
     (tmp_path / "file").touch()
     assert "not a file" in complains(capsys, "eval", tmp_path / "file")
 
@@ -138,7 +138,7 @@ def copied(small_vocoder, tmp_path):
     ("change", "reason"),
     [
         (lambda tensors: tensors.popitem(), "missing"),
-        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra not of this model"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra not in this model"),
         (lambda tensors: tensors.update({next(iter(tensors)): torch.zeros(9)}), "another shape"),
     ],
 )
@@ -215,11 +215,11 @@ def test_devices_that_compute_nothing(device):
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"RANK": "abc"}, "RANK=abc: is no number"),
-        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE=-1: is no number"),
+        ({"RANK": "abc"}, "RANK=abc: must be a whole number"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE=-1: must be a whole number"),
         ({"WORLD_SIZE": "0"}, "RANK=0 WORLD_SIZE=0: ranks go"),
         ({"RANK": "4", "WORLD_SIZE": "4"}, "RANK=4 WORLD_SIZE=4: ranks go"),
-        ({"LOCAL_RANK": "\u0663"}, "LOCAL_RANK=\u0663: is no number"),
+        ({"LOCAL_RANK": "\u0663"}, "LOCAL_RANK=\u0663: must be a whole number"),
     ],
 )
 def test_an_environment_that_says_nonsense_of_processes(monkeypatch, capsys, values, complaint):

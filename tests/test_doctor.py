@@ -101,7 +101,7 @@ def test_a_model_that_does_not_load_is_a_fault(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("multidiff.models.loading.shipped", lambda: {"spoiled": tmp_path})
     assert "model spoiled does not load" in complains(capsys, "doctor")
     monkeypatch.setattr("multidiff.models.loading.shipped", dict)
-    assert "no model lies in the package" in complains(capsys, "doctor")
+    assert "the package contains no models" in complains(capsys, "doctor")
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_a_replacement_without_exchange_that_is_refused_halfway(tmp_path, no_exc
         return real(self, other)
 
     monkeypatch.setattr(files.Path, "rename", refuses)
-    with pytest.raises(InputError, match="no right to it"):
+    with pytest.raises(InputError, match="permission denied"):
         write(target, "new")
     assert read(target) == "old" and os.listdir(tmp_path) == ["model"]
 

@@ -22,7 +22,7 @@ class Panic(BaseException):
         (RuntimeError(""), "RuntimeError"),
         (MemoryError(), "memory"),
         (RecursionError("maximum"), "nested too deeply"),
-        (PermissionError(13, "Permission denied"), "no right to it"),
+        (PermissionError(13, "Permission denied"), "permission denied"),
         (ValueError("\x1b[2Jcleared" + "x" * 9999), "\\x1b[2Jcleared"),
     ],
 )
@@ -60,10 +60,10 @@ def test_text_and_json(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b"\xef\xbb\xbf{}")
     assert read_text(path) == "{}"
-    with pytest.raises(InputError, match="at most 1 are read"):
+    with pytest.raises(InputError, match="more than the limit of 1"):
         read_text(path, most=1)
     path.write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"a\.json: is no text in UTF-8"):
+    with pytest.raises(InputError, match=r"a\.json: is not UTF-8 text"):
         read_text(path)
     with pytest.raises(InputError, match="nested too deeply"):
         parse_json("[" * 100_000, "a.json")

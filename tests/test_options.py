@@ -43,7 +43,7 @@ def test_what_takes_several_values_adds_up():
 @pytest.mark.parametrize("words", [("--one", "1"), ("--one=1",), ("--flag",), ("--pair", "1,2")])
 def test_what_takes_one_value_is_refused_when_it_is_given_twice(words):
     option = words[0].partition("=")[0]
-    with pytest.raises(InputError, match=f"{option}: is given twice and takes one value; keep one"):
+    with pytest.raises(InputError, match=f"{option}: is given twice but takes one value; keep one"):
         given(*words, *words)
     assert len(given(*words)) == 1
 
@@ -63,7 +63,7 @@ def test_what_takes_one_value_is_refused_when_it_is_given_twice(words):
     ],
 )
 def test_every_command_refuses_repeated_options(capsys, words, option):
-    assert f"{option}: is given twice and takes one value" in complains(capsys, *words)
+    assert f"{option}: is given twice but takes one value" in complains(capsys, *words)
 
 
 def test_commands_to_come_refuse_them_too():
@@ -103,7 +103,7 @@ def test_texts_come_from_files_and_standard_input(tmp_path, monkeypatch):
         (b"a\n\nb\n", ":2: is blank; remove the line"),
         ("a\nb".encode("utf-16"), "is in UTF-16; convert it to UTF-8 (iconv -f UTF-16"),
         ("ab".encode("utf-32"), "is in UTF-32"),
-        ("ab\ncd".encode("utf-16-le"), ":1: holds a zero byte, so it is not UTF-8"),
+        ("ab\ncd".encode("utf-16-le"), ":1: contains a zero byte, so it is not UTF-8"),
         ("ab\nö".encode("latin-1"), ":2: byte 0xf6 is not UTF-8"),
     ],
 )

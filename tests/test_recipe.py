@@ -60,9 +60,9 @@ trainr:
     )
     assert len(found) == 5
     assert found[0] == "r.yaml:3: SpectralDomain has no 'hopp'; did you mean 'hop'?"
-    assert found[1].startswith("r.yaml:6: no part is called 'LogSNRSchedul'; did you mean")
-    assert found[2].startswith("r.yaml:7: 'noize' is not right here: input should be 'epsilon'")
-    assert found[3].startswith("r.yaml:8: 'wide' is not right here: input should be a valid int")
+    assert found[1].startswith("r.yaml:6: unknown component 'LogSNRSchedul'; did you mean")
+    assert found[2].startswith("r.yaml:7: 'noize' is not valid here: input should be 'epsilon'")
+    assert found[3].startswith("r.yaml:8: 'wide' is not valid here: input should be a valid int")
     assert found[4] == "r.yaml:9: a recipe has no section 'trainr'; did you mean 'trainer'?"
 
 
@@ -84,7 +84,7 @@ def test_a_part_of_another_kind_is_refused():
             "{use: SimpleLoss}",
             "SimpleLoss is no Model: it has no task, metadata, assets, load_assets",
         ),
-        ("{width: 3}", "model needs 'use', which names its kind"),
+        ("{width: 3}", "model needs 'use', which names its class"),
     ],
 )
 def test_a_model_is_one_before_it_is_trained(model, reported):
@@ -114,11 +114,11 @@ def test_nothing_is_built_before_everything_is_right(monkeypatch):
         ("a: [1, 2", "r.yaml:1: expected ',' or ']'"),
         ("- 1\n- 2", "a recipe is a mapping"),
         ("", "a recipe is a mapping"),
-        ("a: 1\na: 2", "r.yaml:2: a stands twice"),
+        ("a: 1\na: 2", "r.yaml:2: a appears twice"),
         ("a: 1\nb: !!bool maybe", "r.yaml:2: 'maybe' is no bool"),
         ("a: 1\nb: !!set {c}", "r.yaml:2: the tag 'set' is not read"),
         ("a: 1\nb: !!python/name:os.system x", "r.yaml:2: the tag 'python/name:os.system'"),
-        ("a: 1\n? [b]\n: 2", "r.yaml:2: a key is a word"),
+        ("a: 1\n? [b]\n: 2", "r.yaml:2: a key must be a word"),
         ("a: 1\nb: \x1b[31m", "r.yaml:2: holds the character '\\x1b'"),
         ("%YAML 1.1\n---\na: on", "r.yaml: is read as YAML 1.2"),
         ("a: 1\n---\nb: 2", "r.yaml:2: expected a single document"),
@@ -135,7 +135,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_recipe(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is no text in UTF-8"):
+    with pytest.raises(InputError, match="is not UTF-8 text"):
         read_recipe(tmp_path / "bytes.yaml")
 
 
@@ -147,7 +147,7 @@ def test_overrides(tmp_path):
         "data": {"list": [{"a": 1}, {"a": 1e-3}], "deep": {"x": None, "y": [1, "two"]}}
     }
     for wrong in ("data.list.7.a=1", "data.deep", "=3", "data.list.1.a.b=1"):
-        with pytest.raises(InputError, match=r"override|has no place"):
+        with pytest.raises(InputError, match=r"override|the recipe has no"):
             read_recipe(path, [wrong])
     with pytest.raises(InputError, match=r"command line \(model.width\)"):
         check_section(

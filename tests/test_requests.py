@@ -16,7 +16,7 @@ def test_one_item_is_one_sample_and_others_are_refused():
     for wrong in (None, 3, b"seven", ["seven", None]):
         with pytest.raises(InputError, match="prompt"):
             one_each(wrong, str, "prompt")
-    with pytest.raises(InputError, match="give a list, with a TextRequest for each"):
+    with pytest.raises(InputError, match="pass a list, with a TextRequest for each"):
         one_each("seven", TextRequest, "request")
     with pytest.raises(InputError, match="64 bits"):
         checked_seeds(2**64, 1)

@@ -53,8 +53,8 @@ def test_missing_extra_and_misshapen_tensors(tmp_path, layer):
     good = layer.state_dict()
     cases = [
         ({"weight": good["weight"]}, "bias missing"),
-        ({**good, "odd": torch.zeros(1)}, "odd not of this model"),
-        ({**good, "weight": torch.zeros(5, 3)}, r"weight \(5, 3\) where \(2, 3\) belongs"),
+        ({**good, "odd": torch.zeros(1)}, "odd not in this model"),
+        ({**good, "weight": torch.zeros(5, 3)}, r"weight \(5, 3\) instead of \(2, 3\)"),
         ({"w": torch.zeros(1), "bias": torch.zeros(9)}, "weight missing; w not .*; bias .* shape"),
         ({}, "weight, bias missing"),
     ]
@@ -209,7 +209,7 @@ def test_a_torch_file_says_no_more_than_it_holds(tmp_path):
     with pytest.raises(InputError, match="repeats fewer values"):
         read_pickle(tmp_path / "a.ckpt")
     torch.save({"a": torch.zeros(3, device="meta")}, tmp_path / "b.ckpt")
-    with pytest.raises(InputError, match="without plain values"):
+    with pytest.raises(InputError, match="without dense values"):
         read_pickle(tmp_path / "b.ckpt")
 
 

@@ -1,8 +1,8 @@
 """Mel spectrograms, by named presets.
 
-Half of what goes wrong with vocoders is a mel that was made another way than the one the
-network was trained on: another scale, norm, logarithm, power, padding. So a way of making
-mels is a named object, and a checkpoint carries the name.
+Many vocoder failures come from a mel that was computed differently from the one the
+network was trained on: another scale, norm, logarithm, power, padding. So a way to compute
+mels is a named object, and a checkpoint stores the name.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from torch import Tensor
 from multidiff.utils.errors import InputError
 from multidiff.utils.packages import needs
 
-DECIBELS_BELOW_ONE = 100.0  # lmnt's scale: -100 dB is 0, 0 dB is 1, after 20 dB are taken off
+DECIBELS_BELOW_ONE = 100.0  # lmnt's scale: -100 dB is 0, 0 dB is 1, after subtracting 20 dB
 
 
 @dataclass(frozen=True)
 class MelPreset:
-    """One way to make mel spectrograms.
+    """Parameters of a mel spectrogram.
 
     Attributes:
-        name: how checkpoints and messages call it.
+        name: name in checkpoints and messages.
         sample_rate_hz: rate of the waveform.
         n_fft: size of the Fourier transform in samples.
         win_length: length of the Hann window in samples.
-        hop_length: samples between frames.
+        hop_length: number of samples between frames.
         n_mels: number of bands.
         f_min_hz: lower edge of the lowest band.
         f_max_hz: upper edge of the highest band.
         mel_scale: "slaney" (librosa's) or "htk".
         norm: "slaney" divides each band by its width; None leaves peaks of 1.
         power: 1 for magnitudes, 2 for powers.
-        window_normalized: the spectrum is divided by the window's L2 norm.
+        window_normalized: whether the spectrum is divided by the window's L2 norm.
         log: "ln", "log10" or "decibels" (lmnt's 0 to 1 scale).
-        floor: smallest value before the logarithm; 0 sends silence to a level of 0.
-        centred: frame i lies on sample ``i * hop`` and there is one frame more; otherwise
-            it lies on ``(i + 1/2) * hop``, HiFi-GAN's padding.
-        drops_last: the one frame more of centred framing is left out.
-        under_root: added to the power before its root is taken; HiFi-GAN adds 1e-9, which is
-            heard of wherever no norm makes bands small.
+        floor: smallest value before the logarithm; 0 maps silence to a level of 0.
+        centred: whether frame i is at sample ``i * hop``, with one frame more; otherwise
+            it is at ``(i + 1/2) * hop``, HiFi-GAN's padding.
+        drops_last: whether the additional frame of centred framing is dropped.
+        under_root: constant added to the power before its root is taken; HiFi-GAN adds 1e-9,
+            which matters if no norm makes bands small.
 
     Raises:
-        ValueError: if the numbers describe no mel, or the name is that of another preset.
+        ValueError: if the numbers do not describe a mel, or the name is that of another preset.
     """
 
     name: str
@@ -73,7 +73,7 @@ class MelPreset:
     under_root: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("f_min_hz", "f_max_hz", "floor", "under_root"):  # 0 and 0.0 are written alike
+        for key in ("f_min_hz", "f_max_hz", "floor", "under_root"):  # 0 and 0.0 print alike
             object.__setattr__(self, key, float(getattr(self, key)))
         counts = (self.sample_rate_hz, self.n_fft, self.win_length, self.hop_length, self.n_mels)
         if not self.name.strip() or min(counts) < 1:
@@ -81,17 +81,17 @@ class MelPreset:
         if not self.hop_length <= self.win_length <= self.n_fft:
             raise ValueError(
                 f"mel preset {self.name}: hop_length {self.hop_length}, win_length "
-                f"{self.win_length} and n_fft {self.n_fft} must not fall in this order"
+                f"{self.win_length} and n_fft {self.n_fft} must be in increasing order"
             )
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate_hz / 2:
             raise ValueError(
-                f"mel preset {self.name}: bands from {self.f_min_hz:g} to {self.f_max_hz:g} Hz do "
-                f"not lie between 0 and half of the rate of {self.sample_rate_hz} Hz"
+                f"mel preset {self.name}: bands from {self.f_min_hz:g} to {self.f_max_hz:g} Hz "
+                f"must lie between 0 and half of the rate of {self.sample_rate_hz} Hz"
             )
         if not (self.floor >= 0 and self.under_root >= 0) or (self.log == "ln" and not self.floor):
             raise ValueError(
                 f"mel preset {self.name}: floor {self.floor:g} and under_root "
-                f"{self.under_root:g} must be at least 0, and the floor of log 'ln' above it"
+                f"{self.under_root:g} must be at least 0, and the floor above 0 for log 'ln'"
             )
         known = globals().get("PRESETS", {}).get(self.name)
         if known is not None and known != self:
@@ -101,13 +101,13 @@ class MelPreset:
             )
 
     def description(self) -> dict[str, Any]:
-        """Return every field but the name, for checkpoints and files of mels."""
+        """Return every field except the name, for checkpoints and files of mels."""
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
     def differences(self, description: Mapping[str, Any]) -> list[str]:
-        """Return the fields that a description, of values or texts, states otherwise.
+        """Return the fields in which a description, of values or texts, differs.
 
-        Fields that it leaves out agree.
+        Fields that it does not have count as equal.
         """
         own = self.description()
         return [key for key in own if key in description and not _same(own[key], description[key])]
@@ -116,15 +116,15 @@ class MelPreset:
 
     @property
     def padding(self) -> int:
-        """Samples mirrored at each end before framing."""
+        """Number of samples mirrored at each end before framing."""
         return (self.n_fft if self.centred else self.n_fft - self.hop_length) // 2
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a waveform of that many samples (a multiple of the hop)."""
+        """Return the number of frames for that many samples (a multiple of the hop)."""
         return num_samples // self.hop_length + self._extra_frames
 
     def num_samples(self, num_frames: int) -> int:
-        """Samples that so many frames stand for."""
+        """Return the number of samples that correspond to that many frames."""
         return (num_frames - self._extra_frames) * self.hop_length
 
     @property
@@ -132,7 +132,7 @@ class MelPreset:
         return int(self.centred and not self.drops_last)
 
     def spectrum(self, wave: Float[Tensor, "batch samples"]) -> Tensor:
-        """The complex spectrum, ``(batch, n_fft // 2 + 1, frames)``.
+        """Return the complex spectrum, ``(batch, n_fft // 2 + 1, frames)``.
 
         Raises:
             InputError: if the waveform is shorter than the padding needs.
@@ -155,7 +155,7 @@ class MelPreset:
         return spectrum[..., :-1] if self.drops_last else spectrum
 
     def waveform(self, spectrum: Tensor, num_samples: int) -> Float[Tensor, "batch samples"]:
-        """The waveform whose spectrum is nearest (least squares) to the one given."""
+        """Return the waveform whose spectrum is nearest (least squares) to the given one."""
         window = self._padded_window(spectrum.real)
         frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * window[:, None]
         overlapped = overlap_add(frames, self.hop_length)
@@ -172,11 +172,11 @@ class MelPreset:
     # ----------------------------------------------------------------------- mel
 
     def filters(self, like: Tensor) -> Float[Tensor, "bins mels"]:
-        """The filter bank, on the device and in the dtype of ``like``."""
+        """Return the filter bank, on the device and in the dtype of ``like``."""
         return _filters(self).to(like)
 
     def bands(self, magnitude: Float[Tensor, "batch bins frames"]) -> Tensor:
-        """Linear band values ``(batch, mels, frames)`` of a magnitude spectrum."""
+        """Return linear band values ``(batch, mels, frames)`` of a magnitude spectrum."""
         if self.window_normalized:
             magnitude = magnitude / self.window_norm(magnitude)
         if self.power == 2:
@@ -184,7 +184,7 @@ class MelPreset:
         return self.filters(magnitude).T @ magnitude
 
     def compress(self, bands: Tensor) -> Tensor:
-        """Band values to levels (logarithms)."""
+        """Convert band values to levels (logarithms)."""
         if self.log == "ln":
             return torch.log(bands.clamp(min=self.floor))
         if self.log == "log10":
@@ -194,7 +194,7 @@ class MelPreset:
         return ((decibels + DECIBELS_BELOW_ONE) / DECIBELS_BELOW_ONE).clamp(0, 1)
 
     def expand(self, mel: Tensor) -> Tensor:
-        """Levels back to band values."""
+        """Convert levels to band values."""
         if self.log == "ln":
             return torch.exp(mel)
         if self.log == "log10":
@@ -202,7 +202,7 @@ class MelPreset:
         return 10 ** ((mel * DECIBELS_BELOW_ONE - DECIBELS_BELOW_ONE + 20) / 20)
 
     def mean_magnitude(self, mel: Float[Tensor, "batch mels frames"]) -> Tensor:
-        """Mean magnitude of the spectrum inside each band, ``(batch, mels, frames)``."""
+        """Return the mean magnitude of the spectrum in each band, ``(batch, mels, frames)``."""
         bands = self.expand(mel) / self.filters(mel).sum(dim=0)[:, None]
         if self.power == 2:
             bands = bands.sqrt()
@@ -211,11 +211,11 @@ class MelPreset:
         return bands
 
     def window_norm(self, like: Tensor) -> Tensor:
-        """L2 norm of the window: the magnitude that white noise of deviation 1 has, in RMS."""
+        """Return the window's L2 norm: the RMS magnitude of white noise of variance 1."""
         return window_like(self.win_length, like).square().sum().sqrt()
 
     def mel(self, wave: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch mels frames"]:
-        """The mel spectrogram of waveforms in [-1, 1].
+        """Compute the mel spectrogram of waveforms in [-1, 1].
 
         Raises:
             InputError: if the waveform is too short for one frame.
@@ -228,7 +228,7 @@ class MelPreset:
 
     @property
     def level_range(self) -> tuple[float, float]:
-        """The least and the greatest level that audio in [-1, 1] can have."""
+        """Return the least and the greatest level that audio in [-1, 1] can have."""
         loudest = torch.full((1, self.n_fft // 2 + 1, 1), float(self._padded_window_sum()))
         highest = float(self.compress(self.bands(loudest)).max())
         if self.log == "decibels":
@@ -239,7 +239,7 @@ class MelPreset:
         return logarithm(self.floor), highest
 
     def normalize(self, mel: Tensor) -> Tensor:
-        """Levels brought near zero mean and unit variance, for networks."""
+        """Normalise levels to about zero mean and unit variance, for networks."""
         low, high = self.level_range
         return (mel - (low + high) / 2) * (5 / (high - low))
 
@@ -248,12 +248,12 @@ class MelPreset:
 
 
 def window_like(length: int, like: Tensor) -> Float[Tensor, " length"]:
-    """The Hann window, on the device and in the dtype of ``like``."""
+    """Return the Hann window, on the device and in the dtype of ``like``."""
     return torch.hann_window(length, device=like.device, dtype=like.dtype)
 
 
 def overlap_add(frames: Float[Tensor, "batch length count"], hop: int) -> Tensor:
-    """Sums overlapping frames to ``(batch, samples)``."""
+    """Add overlapping frames to ``(batch, samples)``."""
     _, length, count = frames.shape
     samples = (count - 1) * hop + length
     return F.fold(frames, (1, samples), (1, length), stride=(1, hop))[:, 0, 0]
@@ -273,7 +273,7 @@ def _same(value: Any, other: Any) -> bool:
 @lru_cache(maxsize=16)
 def _filters(preset: MelPreset) -> Tensor:
     with needs("librosa", "a mel spectrogram"):
-        from librosa.filters import mel  # a second to import
+        from librosa.filters import mel  # takes a second to import
 
     bank = mel(
         sr=preset.sample_rate_hz,
@@ -287,8 +287,8 @@ def _filters(preset: MelPreset) -> Tensor:
     return torch.from_numpy(bank).T.contiguous()
 
 
-# Read-only: a preset that only this process knows would make checkpoints that load nowhere else.
-# One's own stands in the recipe (``mel: {use: MelPreset, ...}``), or is given as an object.
+# Read-only: a preset added in one process would make checkpoints that load nowhere else.
+# Custom presets are written in the recipe (``mel: {use: MelPreset, ...}``), or passed as objects.
 PRESETS: Mapping[str, MelPreset] = MappingProxyType({
     preset.name: preset
     for preset in (
@@ -301,7 +301,7 @@ PRESETS: Mapping[str, MelPreset] = MappingProxyType({
             "vocos-24k", 24000, 1024, 1024, 256, 100, 0, 12000,
             mel_scale="htk", norm=None, floor=1e-7, centred=True,
         ),
-        # The paper names neither scale nor norm; librosa's defaults stand in for them.
+        # The paper names neither scale nor norm; librosa's defaults are assumed.
         MelPreset("wavegrad-paper-24k", 24000, 2048, 1200, 300, 128, 20, 12000, centred=True),
         MelPreset(
             "lmnt-wavegrad-22k", 22050, 2048, 1200, 300, 128, 20, 11025,
@@ -326,13 +326,13 @@ PRESETS: Mapping[str, MelPreset] = MappingProxyType({
 
 
 def preset_named(name: str | MelPreset) -> MelPreset:
-    """Return the preset of that name; a preset of one's own passes as it is.
+    """Return the preset of that name; a MelPreset object is returned unchanged.
 
     Raises:
-        InputError: if there is none; the message lists them.
+        InputError: if the name is unknown; the message lists the known ones.
     """
     if isinstance(name, MelPreset):
         return name
     if name not in PRESETS:
-        raise InputError(f"no mel preset {name!r}: one of {', '.join(PRESETS)}")
+        raise InputError(f"unknown mel preset {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Sound or mel in, sound out: what ``multidiff synth`` does with each input."""
+"""Synthesis of files, from sound or mel to sound, as ``multidiff synth`` runs it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SPEAKER = "espeak-ng"
 
 
 class SoundMel:
-    """The mel of a recording of any length, made piece by piece as it is asked for.
+    """The mel of a recording of any length, computed piece by piece on demand.
 
-    The samples lie in a temporary file, so memory does not grow with the recording.
+    The samples are kept in a temporary file, so memory does not grow with the recording.
 
     Args:
         sound: the recording.
-        preset: how its mel is made.
+        preset: preset of its mel.
         spool: an open temporary file.
 
     Raises:
@@ -66,11 +66,11 @@ class SoundMel:
 
     @property
     def _margin(self) -> int:
-        """Hops on each side after which the edges' mirror images are out of sight."""
+        """Number of hops on each side beyond which the mirrored edges have no effect."""
         return -(-self.preset.n_fft // self.preset.hop_length)
 
     def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
-        """The frames from ``first`` up to ``last``, as those of the whole recording's mel."""
+        """Return the frames from ``first`` up to ``last``, equal to those of the whole mel."""
         start, stop = max(first - self._margin, 0), min(last + self._margin, self._hops)
         hop = self.preset.hop_length
         count, size = (stop - start) * hop, np.dtype(np.float32).itemsize
@@ -83,15 +83,15 @@ class SoundMel:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What became of one input.
+    """Result for one input.
 
     Attributes:
         input: its name.
         output: the file written.
         seconds: length of the sound.
-        wall_seconds: time of the synthesis, the model's loading not counted.
-        threads: of the CPU.
-        channels: of the input.
+        wall_seconds: time of the synthesis, without loading the model.
+        threads: number of CPU threads.
+        channels: number of channels of the input.
     """
 
     input: str
@@ -103,7 +103,7 @@ class Synthesis:
 
     @property
     def real_time_factor(self) -> float:
-        """Time to make a second of sound."""
+        """Seconds of computation for a second of sound."""
         return self.wall_seconds / self.seconds
 
 
@@ -118,17 +118,17 @@ def synthesize_file(
     mel_scale: str | None = None,
     mel_preset: str | None = None,
 ) -> Synthesis:
-    """Synthesise one recording or mel into a file, whole or not at all.
+    """Synthesise one recording or mel into a file, written atomically.
 
-    The sound is as long as the recording, or as the mel's frames stand for.
+    The sound is as long as the recording, or as the mel.
 
     Args:
         vocoder: the model.
-        source: a recording, or a file of a mel.
+        source: a recording, or a mel file.
         output: the sound file.
-        plan: levels to visit; the default plan where not given.
-        sampler: makes the steps; the model's own where not given.
-        seed: of the noise.
+        plan: inference schedule; the model's default if None.
+        sampler: sampler; the model's own if None.
+        seed: random seed of the noise.
         mel_scale: scale of a mel file that states none.
         mel_preset: preset of a mel file that states none.
 
@@ -153,8 +153,8 @@ def opened(
     """Yield a recording or a mel file as a mel, and the length of its sound in samples.
 
     Args:
-        source: the file.
-        preset: of the mel.
+        source: recording or mel file.
+        preset: preset of the mel.
         mel_scale: scale of a mel file that states none.
         mel_preset: preset of a mel file that states none.
 
@@ -174,18 +174,18 @@ def opened(
     with ExitStack() as spools:
         try:
             sound = SoundMel(SoundFile(source), preset, spools.enter_context(_spool()))
-        except OSError as error:  # a full or missing folder for temporary files
+        except OSError as error:  # the folder for temporary files is full or missing
             raise InputError(
-                f"{source}: needs room for its samples in the folder for temporary files "
+                f"{source}: needs space for its samples in the folder for temporary files "
                 f"({REASONS.get(error.errno or 0, error.strerror)}); "
-                "make room there, or set TMPDIR to another folder"
+                "free space there, or set TMPDIR to another folder"
             ) from error
         yield sound, sound.num_samples
 
 
 @contextmanager
 def _spool() -> Iterator[tempfile._TemporaryFileWrapper]:
-    """A temporary file; on a full disk its closing fails as its writing did, and says no more."""
+    """Yield a temporary file; on a full disk an error of closing it after writing is dropped."""
     spool = tempfile.NamedTemporaryFile(suffix=".samples")  # noqa: SIM115
     try:
         yield spool
@@ -195,7 +195,7 @@ def _spool() -> Iterator[tempfile._TemporaryFileWrapper]:
 
 
 def trimmed(chunks: Iterator[Tensor], num_samples: int) -> Iterator[np.ndarray]:
-    """The chunks up to a number of samples."""
+    """Yield the chunks up to a number of samples."""
     left = num_samples
     for chunk in chunks:
         yield chunk[:left].numpy()
@@ -203,7 +203,7 @@ def trimmed(chunks: Iterator[Tensor], num_samples: int) -> Iterator[np.ndarray]:
 
 
 def find_inputs(paths: list[Path]) -> list[Path]:
-    """The files named, and those in the folders named; ``starter:NAME`` is the package's own.
+    """Return the files named, and those in the folders named; ``starter:NAME`` is packaged data.
 
     Raises:
         InputError: if a path does not exist, or a folder holds nothing to synthesise.
@@ -225,13 +225,13 @@ def find_inputs(paths: list[Path]) -> list[Path]:
 
 @contextmanager
 def spoken(texts: Sequence[str]) -> Iterator[list[Path]]:
-    """A recording of each text, read by espeak-ng.
+    """Yield recordings of the texts, read by espeak-ng.
 
-    The vocoder then says them again. No model here reads text: this is a way to hear the
+    The vocoder then synthesises them again. No model here reads text: this is a way to hear the
     vocoder on any sentence, not speech synthesis by diffusion.
 
     Args:
-        texts: what is said; several are numbered from 1 in their files' names.
+        texts: sentences to speak; several are numbered from 1 in their files' names.
 
     Raises:
         InputError: if there is nothing to say or espeak-ng is not installed.

@@ -1,4 +1,4 @@
-"""``multidiff check``: what is wrong in recipes, and what training them takes."""
+"""``multidiff check``: errors in recipes, and the cost of training them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def check_recipes(
     markdown: bool = False,
     show: Callable[[list[str]], None] | None = None,
 ) -> Report:
-    """Check recipes, and estimate what training takes where that is asked for.
+    """Check recipes, and optionally estimate the cost of training.
 
     Args:
-        words: recipes, and ``key.path=value`` changes of all of them.
-        data: whether the data must be there; they need not for a dry run.
-        dry_run: run one training step of each on fake tensors.
-        gpu: see :func:`multidiff.dry_run.report.dry_run`, for this and what follows.
-        mfu: share of the GPU's peak.
-        markdown: show a table.
-        show: receives lines as soon as there are any.
+        words: recipes, and ``key.path=value`` changes to all of them.
+        data: whether the data must exist; a dry run never needs them.
+        dry_run: whether to run one training step of each on fake tensors.
+        gpu: name of the GPU to estimate for; see :func:`multidiff.dry_run.report.dry_run`.
+        mfu: fraction of the GPU's peak that training reaches.
+        markdown: whether to show a table.
+        show: function that receives lines as soon as they exist.
 
     Raises:
         InputError: if no recipe is named, or an option is wrong.

@@ -1,4 +1,4 @@
-"""What is installed, what it computes on, and whether the shipped models load."""
+"""``multidiff doctor``: installed packages, devices, and whether the shipped models load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import multidiff
 from multidiff.utils.packages import METRICS_EXTRA, trouble, version_of
 from multidiff.utils.report import Report
 
-# Distribution -> module that is imported of it. tests/test_doctor.py holds it to pyproject.toml.
+# Distribution -> its module. tests/test_doctor.py compares it with pyproject.toml.
 NEEDED = {
     "torch": "torch",
     "accelerate": "accelerate",
@@ -40,7 +40,7 @@ NEEDED = {
     "transformers": "transformers",
     "typer": "typer",
 }
-# (distribution or program, module or None for a program, what it gives, how to get it)
+# (distribution or program, module or None for a program, feature, how to install it)
 OPTIONAL = (
     ("pesq", "pesq", "PESQ in eval of speech", METRICS_EXTRA),
     ("torchvision", "torchvision", "FID by Inception, with torch-fidelity", METRICS_EXTRA),
@@ -53,13 +53,13 @@ TIMED_SIZE, TIMED_RUNS = 512, 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: of a package, program, device or model.
-        about: its version or properties; "missing" or "broken" where that is so.
-        fault: what is wrong with it and how to fix it; empty if nothing is.
-        note: the same where everything else works without it.
+        name: package, program, device or model.
+        about: its version or properties; "missing" or "broken" if it is.
+        fault: what is wrong with it and how to fix it; empty if it works.
+        note: same as ``fault``, if everything else works without it.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Finding:
 
 
 def examine() -> Report:
-    """Look at packages, devices and shipped models.
+    """Check packages, devices and shipped models.
 
     Returns:
-        What was found; its faults are what multidiff cannot do without.
+        The findings; its faults are what multidiff cannot work without.
     """
     sections = {"packages": list(packages()), "optional": list(optional_parts())}
     if not any(one.fault for one in sections["packages"] if one.name == "torch"):
@@ -91,7 +91,7 @@ def examine() -> Report:
         lines += ["", section, *_rows(found)]
         facts[section] = [vars(one) for one in found]
     faults = [one.fault for found in sections.values() for one in found if one.fault]
-    lines += ["", "something needed is broken:" if faults else "everything needed is there"]
+    lines += ["", "something required is broken:" if faults else "everything required works"]
     return Report(lines, facts, faults)
 
 
@@ -101,7 +101,7 @@ def _rows(found: list[Finding]) -> list[str]:
 
 
 def system_notes() -> list[str]:
-    """Return what this operating system lacks, a line each."""
+    """Return limitations of this operating system, a line each."""
     if importlib.util.find_spec("fcntl") is None:
         return ["this system has no file locks: do not let two runs write to one folder"]
     return []
@@ -125,7 +125,7 @@ def packages() -> Iterator[Finding]:
 
 
 def _bounds() -> dict[str, Any]:
-    """Return the range of versions of each needed package; nothing if not installed by pip."""
+    """Return the version range of each needed package; empty if not installed by pip."""
     try:
         from packaging.requirements import Requirement
 
@@ -136,7 +136,7 @@ def _bounds() -> dict[str, Any]:
 
 
 def optional_parts() -> Iterator[Finding]:
-    """Look for what only some commands use."""
+    """Look for packages and programs that only some commands use."""
     for name, module, gives, fix in OPTIONAL:
         if module is None:
             where = shutil.which(name)
@@ -180,7 +180,7 @@ def devices() -> Iterator[Finding]:
 
 
 def thread_counts() -> tuple[int, int]:
-    """Return how many threads torch computes with, and how many cores this process may use."""
+    """Return the number of torch's threads, and of the cores this process may use."""
     import torch
 
     if hasattr(os, "sched_getaffinity"):
@@ -189,7 +189,7 @@ def thread_counts() -> tuple[int, int]:
 
 
 def bfloat16_speed(device: str) -> str:
-    """Time a matrix product in float32 and bfloat16 and say which is faster."""
+    """Time a matrix product in float32 and bfloat16 and report which is faster."""
     import torch
 
     try:
@@ -205,7 +205,7 @@ def _seconds(device: str, dtype: Any) -> float:
 
     one = torch.ones(TIMED_SIZE, TIMED_SIZE, device=device, dtype=dtype)
     best = float("inf")
-    for _ in range(TIMED_RUNS + 1):  # the first one also sets the libraries up
+    for _ in range(TIMED_RUNS + 1):  # the first one also initialises the libraries
         began = time.perf_counter()
         float((one @ one)[0, 0])  # waits for the device
         best = min(best, time.perf_counter() - began)
@@ -218,13 +218,13 @@ def shipped_models() -> Iterator[Finding]:
 
     names = list(shipped())
     if not names:
-        fault = "no model lies in the package: install it again, from a whole source tree"
+        fault = "the package contains no models: install it again, from a whole source tree"
         yield Finding("models", "missing", fault=fault)
     for name in names:
         began = time.perf_counter()
         try:
             model = load(name)
-        except Exception as error:  # whatever it is, the other models are still of interest
+        except Exception as error:  # whatever it is, the other models are still checked
             reason = " ".join(str(error).split()) or type(error).__name__
             fault = f"model {name} does not load ({reason}): install multidiff again"
             yield Finding(name, "broken", fault=fault)

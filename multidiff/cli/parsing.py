@@ -1,4 +1,4 @@
-"""What every command shares: options are given once, and lines appear as they are made."""
+"""Shared behaviour of commands: options are given once, and lines are printed as they come."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class OncePerOption(TyperCommand):
-    """A command that refuses an option given twice, unless it takes several values."""
+    """A command that rejects an option given twice, unless it takes several values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse a command's words.
+        """Parse a command's arguments.
 
         Raises:
             InputError: if an option that takes one value is given twice.
@@ -31,12 +31,12 @@ class OncePerOption(TyperCommand):
         for option, count in Counter(order).items():
             if count > 1 and option.param_type_name == "option" and not option.multiple:
                 name = max(option.opts, key=len)
-                raise InputError(f"{name}: is given twice and takes one value; keep one")
+                raise InputError(f"{name}: is given twice but takes one value; keep one")
         return super().parse_args(ctx, args)
 
 
 class Commands(typer.Typer):
-    """An application all of whose commands are :class:`OncePerOption`."""
+    """An application whose commands are all :class:`OncePerOption`."""
 
     def command(self, *names: Any, **options: Any) -> Any:
         """See :meth:`typer.Typer.command`."""
@@ -44,13 +44,13 @@ class Commands(typer.Typer):
 
 
 class LivePrinter:
-    """Prints lines of a report as they are made, before the report is whole.
+    """Prints lines of a report as they are made, before the report is complete.
 
     Args:
-        goes_on: whether to go on when nobody reads any more, since a file is written too.
+        goes_on: whether to continue when stdout is closed, since a file is written too.
 
     Attributes:
-        count: lines printed so far, the first of the report's.
+        count: number of lines printed so far, the first of the report's.
     """
 
     def __init__(self, goes_on: bool):
@@ -60,7 +60,7 @@ class LivePrinter:
         """Print one line at once.
 
         Raises:
-            typer.Exit: if nobody reads any more and nothing else is to be done.
+            typer.Exit: if stdout is closed and nothing else is to be done.
         """
         if not printed([line]) and not self.goes_on:
             raise typer.Exit(0)
@@ -68,19 +68,19 @@ class LivePrinter:
 
 
 def printed(lines: list[str]) -> bool:
-    """Print lines on stdout and flush them; return whether somebody reads them."""
-    if sys.stdout.isatty():  # files and pipes receive samples as they are
+    """Print lines on stdout and flush them; return whether stdout is still open."""
+    if sys.stdout.isatty():  # files and pipes receive samples unchanged
         lines = [printable(line, keep="\n\t") for line in lines]
     try:
         print(*lines, sep="\n", end="\n" if lines else "", flush=True)
-    except BrokenPipeError:  # what is left to print goes nowhere
+    except BrokenPipeError:  # discard what is left to print
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
 
 
 def say(report: Report, as_json: bool = False, shown: int = 0) -> None:
-    """Print a report but for the lines already shown; status 2 if some of it was not done."""
+    """Print a report except the lines already shown; exit with status 2 if it has faults."""
     facts = {**report.facts, "faults": report.faults}
     printed([json.dumps(facts)] if as_json else report.lines[shown:])
     for fault in report.faults:
@@ -90,23 +90,23 @@ def say(report: Report, as_json: bool = False, shown: int = 0) -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line, or a line for each of several faults, on stderr; nothing in it is obeyed."""
+    """Print a line, or a line for each of several faults, on stderr, control characters escaped."""
     try:
         for line in text.split("\n"):
             if line:
                 print(f"multidiff: {printable(line)}", file=sys.stderr, flush=True)
-    except OSError:  # the terminal has gone; the exit status still says what happened
+    except OSError:  # the terminal has closed; the exit status still reports the failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class PrintableLines(logging.Formatter):
-    """Lines of the log without control characters, which names of files may hold."""
+    """Log formatter that escapes control characters, which names of files may contain."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one record as text; its traceback, if it has one, keeps its lines."""
+        """Format one record; its traceback, if it has one, keeps its lines."""
         return printable(super().format(record), keep="\n")
 
 
 def show_warning(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
-    """Print what a library warns of in one line."""
+    """Print a library's warning in one line."""
     print(f"multidiff: {category.__name__}: {printable(str(message))}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""From recipe to objects: every fault is found before anything is built.
+"""From recipe to objects: every error is found before anything is built.
 
-A mapping with ``use: Name`` stands for an object: the name is looked up in a table of parts,
-and its constructor's signature is the schema of the other keys.
+A mapping with ``use: Name`` stands for an object: the name is looked up in the registry of
+components, and its constructor's signature is the schema of the other keys.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ SHOWN = 200
 
 @dataclass(frozen=True)
 class Spec:
-    """A checked value: how to build it, and what it is, written out with its defaults.
+    """A checked value: how to build it, and its resolved form with defaults filled in.
 
     Attributes:
-        build: makes the object.
-        resolved: what the recipe says, with defaults.
+        build: function that makes the object.
+        resolved: the recipe's values, with defaults.
         where: file and line.
-        constructor: what makes the object of ``arguments``; None of a plain value or a list.
-        arguments: the parts it is made of, by name, or by number in a list.
-        make: makes the object of arguments that are built already.
+        constructor: constructor that takes ``arguments``; None for a plain value or a list.
+        arguments: specs of the arguments by name, or by index in a list.
+        make: function that makes the object from arguments that are built already.
     """
 
     build: Callable[[], Any]
@@ -50,10 +50,10 @@ class Spec:
 
 
 class Checker:
-    """Checks nodes against types, collecting every fault.
+    """Checks nodes against types, collecting every error.
 
     Args:
-        catalogue: from names that ``use`` may name to ``module:attribute``.
+        catalogue: registry: names that ``use`` accepts -> ``module:attribute``.
     """
 
     def __init__(self, catalogue: Catalogue):
@@ -61,7 +61,7 @@ class Checker:
         self.faults: list[str] = []
 
     def part(self, node: Node, wanted: Any) -> Spec:
-        """A node checked against the type it must have."""
+        """Check a node against the type it must have."""
         options = _alternatives(wanted)
         if isinstance(node.value, dict):
             if USE in node.value:
@@ -88,12 +88,12 @@ class Checker:
         target = self.catalogue.get(str(name))
         if target is None:
             known = _nearest(str(name), self.catalogue)
-            return self._fault(node.value[USE].where, f"no part is called {name!r}{known}")
+            return self._fault(node.value[USE].where, f"unknown component {name!r}{known}")
         constructor = locate(target)
         if not any(_fits(constructor, one) for one in options):
             wanted = " or ".join(_name_of(one) for one in options)
             lacks = _lacking(constructor, options)
-            return self._fault(node.value[USE].where, f"{name} is no {wanted}{lacks}")
+            return self._fault(node.value[USE].where, f"{name} is not a {wanted}{lacks}")
         return self._constructed(node, constructor, str(name))
 
     def _constructed(self, node: Node, constructor: Any, name: str | None = None) -> Spec:
@@ -118,7 +118,7 @@ class Checker:
                 resolved[key] = _listed(parameter.default)
 
         def make(built: Mapping[Any, Any]) -> Any:
-            problem = f"{_name_of(constructor)} cannot be built of these values"
+            problem = f"{_name_of(constructor)} cannot be built from these values"
             with reading(node.where, problem, "correct them"):
                 try:
                     return constructor(**built)
@@ -142,17 +142,17 @@ class Checker:
             keys = [one.name for one in dataclasses.fields(fields)]
             like = f"{{{keys[0]}: {value}}}" if isinstance(value, str) else ", ".join(keys)
             return self._fault(
-                node.where, f"{_shown(value)} is not right here: write a mapping, {like}"
+                node.where, f"{_shown(value)} is not valid here: write a mapping, {like}"
             )
         try:
             adapter = _adapter(wanted)
             checked = adapter.validate_python(value)
         except pydantic.ValidationError as error:
             why = error.errors()[0]["msg"]
-            return self._fault(node.where, f"{_shown(value)} is not right here: {_lower(why)}")
-        except Exception as error:  # of values that its checks do not foresee
+            return self._fault(node.where, f"{_shown(value)} is not valid here: {_lower(why)}")
+        except Exception as error:  # raised by values that its checks do not handle
             return self._fault(
-                node.where, f"{_shown(value)} is not right here: {_lower(reason_of(error))}"
+                node.where, f"{_shown(value)} is not valid here: {_lower(reason_of(error))}"
             )
         return Spec(lambda: checked, value, node.where)
 
@@ -166,11 +166,11 @@ def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue)
 
     Args:
         tree: the recipe.
-        sections: the type of each section that may stand in it, or ``module:attribute`` of it.
-        catalogue: the parts that may be used.
+        sections: type of each allowed section, or its ``module:attribute``.
+        catalogue: registry of the components that may be used.
 
     Raises:
-        InputError: if anything is wrong, with every fault on a line of its own.
+        InputError: if anything is wrong, with every error on a line of its own.
     """
     checker = Checker(catalogue)
     parts = {}
@@ -179,7 +179,7 @@ def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue)
             wanted = sections[key]
             wanted = locate(wanted) if isinstance(wanted, str) else wanted
             if isinstance(node.value, dict) and USE not in node.value:
-                checker.faults.append(f"{node.where}: {key} needs 'use', which names its kind")
+                checker.faults.append(f"{node.where}: {key} needs 'use', which names its class")
                 continue
             parts[key] = checker.part(node, wanted)
         else:
@@ -191,7 +191,7 @@ def check_section(tree: Node, sections: Mapping[str, Any], catalogue: Catalogue)
 
 
 def _adapter(wanted: Any) -> pydantic.TypeAdapter:
-    """Return what checks values of a type; types of other kinds are checked by isinstance."""
+    """Return a validator for a type; for classes that are not plain data it checks isinstance."""
     try:
         return pydantic.TypeAdapter(
             wanted, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
@@ -224,13 +224,13 @@ def _item_types(options: Sequence[Any], count: int) -> list[Any] | None:
 
 
 def locate(target: str) -> Any:
-    """The object that ``module:attribute`` names."""
+    """Return the object that ``module:attribute`` names."""
     module, _, attributes = target.partition(":")
     return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
 
 
 def _fits(constructor: Any, wanted: Any) -> bool:
-    """Whether what a constructor makes can stand where a type is wanted."""
+    """Return whether the result of a constructor is of a wanted type."""
     if not inspect.isclass(constructor):
         constructor = _hints(constructor).get("return", Any)
     if wanted in (Any, inspect.Parameter.empty) or not inspect.isclass(constructor):
@@ -247,7 +247,7 @@ def _members(protocol: Any) -> list[str]:
 
 
 def _lacking(constructor: Any, options: Sequence[Any]) -> str:
-    """What keeps it from being the one protocol that is wanted."""
+    """Return which methods of the wanted protocol a constructor's class lacks."""
     if len(options) != 1 or not getattr(options[0], "_is_protocol", False):
         return ""
     lacks = [name for name in _members(options[0]) if not hasattr(constructor, name)]
@@ -278,7 +278,9 @@ def _name_of(thing: Any) -> str:
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     names = [one for one in known if one not in ("self", USE)]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(names))}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; expected one of {', '.join(sorted(names))}"
 
 
 def _lower(text: str) -> str:

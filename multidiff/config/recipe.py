@@ -1,4 +1,4 @@
-"""Recipes as trees: a YAML file, read so that every value knows its file and line."""
+"""Recipes as trees: a YAML file in which every value keeps its file and line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from multidiff.utils.readers import read_text, reading, reason_of
 
 @dataclass(frozen=True)
 class Node:
-    """A value of the file and where it stands: a scalar, a list of nodes, or a dict of them."""
+    """A value and its location in the file: a scalar, a list of nodes, or a dict of nodes."""
 
     value: Any
     where: str
 
     def plain(self) -> Any:
-        """The value without places."""
+        """Return the value without locations."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -36,7 +36,7 @@ class Node:
 
 # Reading pure YAML takes a second for each 80 kB.
 MOST_BYTES = 128 << 10
-# Aliases say much in few words: a recipe says no more than this all in all.
+# Aliases expand: a recipe has at most this many values in all.
 MOST_VALUES = 100_000
 LONGEST_NUMBER = 100
 DEEPEST = 100
@@ -44,15 +44,15 @@ BRACKETS = re.compile(r"[\[\]{}]")
 SHOWN = 40
 TAG = "tag:yaml.org,2002:"
 BASES = {"0o": 8, "0x": 16, "0b": 2}
-# Words that YAML 1.2 knows no kind for are what they look like.
+# Scalars without a type in YAML 1.2 are plain strings.
 TEXTS = ("str", "timestamp", "value", "merge")
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Node:
-    """Read a recipe and put ``key.path=value`` overrides into it.
+    """Read a recipe and apply ``key.path=value`` overrides to it.
 
     Raises:
-        InputError: if the file cannot be read, is no YAML, or an override has no place in it.
+        InputError: if the file cannot be read or is not YAML, or an override does not fit it.
     """
     tree = parse(read_text(path, MOST_BYTES), str(path))
     for override in overrides:
@@ -66,11 +66,11 @@ def parse(text: str, name: str) -> Node:
     ``1e-4`` is a number; ``on``, ``yes`` and dates are texts.
 
     Args:
-        text: of the recipe.
-        name: of the file, in places.
+        text: text of the recipe.
+        name: file name, used in locations.
 
     Raises:
-        InputError: if it is no YAML mapping, or a key stands in it twice.
+        InputError: if it is not a YAML mapping, or a key appears twice in a mapping.
     """
     tree = _nodes(text, name)
     if tree is None or not isinstance(tree.value, dict):
@@ -79,36 +79,36 @@ def parse(text: str, name: str) -> Node:
 
 
 def _nodes(text: str, name: str) -> Node | None:
-    """Return what YAML says; None if that is nothing."""
+    """Return the YAML document as nodes; None if it is empty."""
     try:
         _check_depth(text, name)
-        with reading(name, "is no YAML", "correct it"):
+        with reading(name, "is not YAML", "correct it"):
             root = YAML(typ="safe", pure=True).compose(text)
             if any(
                 line.startswith("%YAML") and line.split()[1:] != ["1.2"]
                 for line in text.splitlines()
             ):
-                raise InputError(f"{name}: is read as YAML 1.2; leave out the line %YAML")
+                raise InputError(f"{name}: is read as YAML 1.2; remove the line %YAML")
             return None if root is None else _Locations(name).node(root)
     except InputError as fault:
         raise _with_line(fault, text, name) from fault.__cause__
 
 
 def _check_depth(text: str, name: str) -> None:
-    """Refuse brackets nested deeper than any recipe's: the library takes long to do so."""
+    """Reject brackets nested deeper than in any recipe: the library is slow to do so."""
     depth = 0
     for found in BRACKETS.finditer(text):
         depth += 1 if found[0] in "[{" else -1
         if depth > DEEPEST:
             line = text.count("\n", 0, found.start()) + 1
-            raise InputError(f"{name}:{line}: is nested too deeply; write it flatter")
+            raise InputError(f"{name}:{line}: is nested too deeply; flatten it")
 
 
 def _with_line(fault: InputError, text: str, name: str) -> InputError:
-    """Name the line of what the YAML library complains of."""
+    """Add the line that the YAML library complains about."""
     error = fault.__cause__
     if isinstance(error, RecursionError):
-        return InputError(f"{name}: is nested too deeply, or in itself; write it flatter")
+        return InputError(f"{name}: is nested too deeply, or in itself; flatten it")
     if isinstance(error, ReaderError):
         line = text.count("\n", 0, error.position) + 1
         character = error.character if isinstance(error.character, str) else chr(error.character)
@@ -123,59 +123,59 @@ def _with_line(fault: InputError, text: str, name: str) -> InputError:
 
 
 class _Locations:
-    """Makes nodes of what YAML found.
+    """Converter from parsed YAML to nodes.
 
     Args:
-        name: of the file.
+        name: file name, used in locations.
     """
 
     def __init__(self, name: str):
         self.name, self.left = name, MOST_VALUES
 
     def node(self, found: Any) -> Node:
-        """Return a value and those in it."""
+        """Return a value and all values in it as nodes."""
         where = f"{self.name}:{found.start_mark.line + 1}"
         self.left -= 1
         if self.left < 0:
-            raise InputError(f"{where}: more than {MOST_VALUES} values; write fewer aliases")
+            raise InputError(f"{where}: more than {MOST_VALUES} values; use fewer aliases")
         kind = str(found.tag).removeprefix(TAG)
         if isinstance(found, ScalarNode):
             return Node(_scalar(found.value, kind, where), where)
         if kind not in ("map", "seq"):
-            raise InputError(f"{where}: the tag {kind!r} is not read; leave it out")
+            raise InputError(f"{where}: the tag {kind!r} is not supported; remove it")
         if isinstance(found, SequenceNode):
             return Node([self.node(child) for child in found.value], where)
         values: dict[str, Node] = {}
         for key_node, value_node in found.value:
             line = f"{self.name}:{key_node.start_mark.line + 1}"
             if not isinstance(key_node, ScalarNode):
-                raise InputError(f"{line}: a key is a word, not a list or a mapping")
+                raise InputError(f"{line}: a key must be a word, not a list or a mapping")
             key = str(key_node.value)
             if key in values:
-                raise InputError(f"{line}: {key} stands twice; keep one")
+                raise InputError(f"{line}: {key} appears twice; keep one")
             values[key] = Node(self.node(value_node).value, line)
         return Node(values, where)
 
 
 def _scalar(text: str, kind: str, where: str) -> Any:
-    """Return the value of a scalar of one of the kinds that YAML 1.2 knows."""
+    """Return the value of a scalar of one of YAML 1.2's types."""
     if kind in TEXTS:
         return text
     if kind == "null":
         return None
     if kind not in ("bool", "int", "float"):
-        raise InputError(f"{where}: the tag {kind!r} is not read; leave it out")
+        raise InputError(f"{where}: the tag {kind!r} is not supported; remove it")
     try:
         if kind == "bool":
             return {"true": True, "false": False}[text.lower()]
         return _number(text.replace("_", "").lower(), kind)
     except (KeyError, ValueError) as error:
-        raise InputError(f"{where}: {text[:SHOWN]!r} is no {kind}; correct it") from error
+        raise InputError(f"{where}: {text[:SHOWN]!r} is not a valid {kind}; correct it") from error
 
 
 def _number(text: str, kind: str) -> int | float:
     if len(text) > LONGEST_NUMBER:
-        raise ValueError("longer than a number can be")
+        raise ValueError("too long for a number")
     if kind == "float":
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
@@ -186,7 +186,7 @@ def _number(text: str, kind: str) -> int | float:
 def _overridden(tree: Node, override: str) -> Node:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise InputError(f"{override!r}: an override is key.path=value")
+        raise InputError(f"{override!r}: an override has the form key.path=value")
     where = f"command line ({path})"
     value = _nodes(text, where) or Node(None, where)
     return _put(tree, path.split("."), value, override)
@@ -203,11 +203,11 @@ def _put(tree: Node, keys: Sequence[str], value: Node, override: str) -> Node:
         items = list(tree.value)
         items[int(key)] = _put(items[int(key)], rest, value, override)
         return Node(items, tree.where)
-    raise InputError(f"{override!r}: {key!r} has no place in the recipe")
+    raise InputError(f"{override!r}: the recipe has no {key!r} at that path")
 
 
 def to_yaml(resolved: Any) -> str:
-    """Return a resolved recipe as text that reads back to the same."""
+    """Return a resolved recipe as YAML text that reads back to the same values."""
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style, writer.width = None, 100  # pyright: ignore[reportAttributeAccessIssue]
     writer.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""The one plain table: the parts that a recipe may name, and the verbs of each model."""
+"""Registry: the components that a recipe may name, and the commands of each kind of model."""
 
 COMPONENTS = {
     # Training.
@@ -14,7 +14,7 @@ COMPONENTS = {
     ),
     "BetaSchedule": "multidiff.core.gaussian.schedules:BetaSchedule",
     "LogSNRSchedule": "multidiff.core.gaussian.schedules:LogSNRSchedule",
-    # Processes, and what they are made of.
+    # Processes and their parts.
     "GaussianProcess": "multidiff.core.gaussian.process:GaussianProcess",
     "BlockMaskProcess": "multidiff.core.discrete.blocks:BlockMaskProcess",
     "MaskProcess": "multidiff.core.discrete.absorbing:MaskProcess",
@@ -30,7 +30,7 @@ COMPONENTS = {
     "UniformTimes": "multidiff.core.gaussian.timesteps:UniformTimes",
     "DiscreteTimes": "multidiff.core.gaussian.timesteps:DiscreteTimes",
     "ImportanceTimes": "multidiff.core.gaussian.timesteps:ImportanceTimes",
-    # Networks that several wings share.
+    # Networks shared by the modality packages.
     "TokenDenoiser": "multidiff.nn.token_denoiser:TokenDenoiser",
     # Images.
     "ImageDiffusion": "multidiff.image.diffusion.model:ImageDiffusion",
@@ -83,7 +83,7 @@ COMPONENTS = {
     "SpeechSegments": "multidiff.audio.data.segments:SpeechSegments",
 }
 
-# What the command line does with each kind of model.
+# Commands of the command line for each kind of model.
 COMMANDS = {
     "Vocoder": {
         "synth": "multidiff.audio.cli:synth",
@@ -143,5 +143,5 @@ COMMANDS = {
     },
 }
 
-# Foreign checkpoints: each module is asked whether it knows a file; the first that does converts.
+# Converters of foreign checkpoints: each module is asked in turn whether it recognises a file.
 CONVERTERS = ("multidiff.image.stable_diffusion.conversion", "multidiff.audio.vocoder.lmnt")

@@ -1,1 +1,1 @@
-"""The maths that every modality shares. It imports torch alone."""
+"""The mathematics that every modality shares. It imports torch alone."""

@@ -1,8 +1,8 @@
-"""Draws that name no generator, such as those of dropout, from a generator of one's own.
+"""Redirection of draws that name no generator, such as those of dropout.
 
-The default generator belongs to the process: to seed it changes what the caller and other
-threads draw. Inside :class:`DrawsFrom` such draws come from the generator that is given, in
-this thread alone; the default one is neither read nor moved.
+Seeding the default generator changes what the caller and other threads draw. Inside
+:class:`DrawsFrom` such draws come from the given generator, in this thread alone; the default
+one is neither read nor advanced.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class InsideCheckpoint(RuntimeError):
 
 
 class DrawsFrom(TorchFunctionMode):
-    """Inside this block, draws that name no generator come from this one.
+    """Context in which draws that name no generator come from this one.
 
     Args:
-        generator: on the device where the draws are made.
+        generator: generator on the device where the draws are made.
 
     Raises:
         InsideCheckpoint: at a draw inside ``torch.utils.checkpoint``: see
@@ -76,13 +76,13 @@ class DrawsFrom(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call the function, with the generator where it draws."""
+        """Call the function, with the generator if it draws."""
         kwargs = kwargs or {}
         how = _HOW.get(func)
         return func(*args, **kwargs) if how is None else how(self, func, args, kwargs)
 
     def _named(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        """A call with the generator, where it has none."""
+        """Call a function with the generator, unless one is passed already."""
         if kwargs.get("generator") is not None or any(
             isinstance(one, torch.Generator) for one in args
         ):
@@ -91,11 +91,11 @@ class DrawsFrom(TorchFunctionMode):
         return func(*args, **{**kwargs, "generator": self.generator})
 
     def _rewritten(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        """A call of our own function in the place of torch's."""
+        """Call our own function instead of torch's."""
         return _OWN[func](self.generator, func, *args, **kwargs)
 
     def _exchanged(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        """A call while the default generator has the state of this one, for that call alone."""
+        """Call a function while the default generator has the state of this one."""
         with _DEFAULT:
             default = _default_on(self.generator.device)
             before, own = default.get_state(), self.generator.get_state()
@@ -112,10 +112,10 @@ class DrawsFrom(TorchFunctionMode):
 
 @contextmanager
 def default_generator_seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the process's default generator for this block, and put it back as it was.
+    """Seed the process's default generator for this block, and restore it afterwards.
 
-    For what repeats draws from it: compiled code, and ``torch.utils.checkpoint``. Other threads
-    that draw meanwhile are disturbed; other such blocks wait.
+    Needed for code that repeats draws from it: compiled code and ``torch.utils.checkpoint``.
+    Other threads that draw meanwhile are affected; other such blocks wait.
     """
     with _DEFAULT:
         kinds = {_default_on(device), torch.default_generator}
@@ -153,7 +153,7 @@ def _dropout(
     training: bool = True,
     inplace: bool = False,
 ) -> Tensor:
-    """The formula of torch's own on the CPU, draw for draw."""
+    """Apply torch's own CPU formula, draw for draw."""
     if not training or not 0 < p < 1:
         return func(input, p, training, inplace)
     _refuse_checkpoints()
@@ -165,7 +165,7 @@ def _uniform_like(
     generator: torch.Generator, func: Callable[..., Tensor], input: Tensor, **kwargs: Any
 ) -> Tensor:
     if kwargs.pop("generator", None) is not None:
-        raise NotImplementedError("name the generator of rand, not that of rand_like")
+        raise NotImplementedError("rand_like takes no generator: use rand with generator=...")
     _refuse_checkpoints()
     return _filled(input, kwargs, lambda x: x.uniform_(generator=generator))
 
@@ -174,7 +174,7 @@ def _normal_like(
     generator: torch.Generator, func: Callable[..., Tensor], input: Tensor, **kwargs: Any
 ) -> Tensor:
     if kwargs.pop("generator", None) is not None:
-        raise NotImplementedError("name the generator of randn, not that of randn_like")
+        raise NotImplementedError("randn_like takes no generator: use randn with generator=...")
     _refuse_checkpoints()
     return _filled(input, kwargs, lambda x: x.normal_(generator=generator))
 

@@ -1,12 +1,12 @@
-"""Guidance: a denoiser around a denoiser.
+"""Classifier-free guidance: a denoiser wrapped around a denoiser.
 
-A condition that is left out is written as zeros in floating-point tensors and as -1 in
-integer ones (classes, tokens): training leaves it out for some samples, guidance for all. Truth
-values stay: they tell which positions of a state or a condition are there at all. Of a condition
-with several other parts it has to be said which may be left out: masks, edges, lengths and counts
-are structure, and zeros there would be another structure.
-Noise, clean and velocity predictions may be guided alike, since at a fixed noisy state they
-are affine in each other.
+A dropped (null) condition is written as zeros in floating-point tensors and as -1 in integer
+ones (classes, tokens): training drops it for some samples, guidance for all. Boolean tensors stay:
+they mark which positions of a state or a condition exist. For a condition with several other
+parts, the droppable ones must be named: masks, edges, lengths and counts are structure, and zeros
+there would describe a different structure.
+Epsilon, x0 and v predictions can all be guided, since at a fixed noisy state they are affine
+functions of each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Parts = Sequence[str | int]
 
 
 def map_condition(function: Callable[..., Tensor], *conditions: Condition) -> Any:
-    """The function applied to each tensor of conditions with the same structure.
+    """Return a function applied to each tensor of conditions with the same structure.
 
     Raises:
         TypeError: if a condition holds anything but tensors, dicts, tuples and lists.
@@ -47,14 +47,14 @@ def map_condition(function: Callable[..., Tensor], *conditions: Condition) -> An
 
 
 def parts_left_out(condition: Condition, parts: Parts | None = None) -> Parts:
-    """Return the parts of a condition that may be left out; empty for one that is a tensor.
+    """Return the parts of a condition that may be dropped; empty if it is a single tensor.
 
     Args:
         condition: a tensor, or a dict, tuple or list of parts.
-        parts: their keys or positions, where it was said.
+        parts: their keys or positions; None if the condition has only one candidate.
 
     Raises:
-        ValueError: if it was not said and cannot be seen, or there is no such part.
+            ValueError: if the parts are ambiguous, or one is missing from the condition.
     """
     if not isinstance(condition, dict | tuple | list):
         return ()
@@ -67,8 +67,8 @@ def parts_left_out(condition: Condition, parts: Parts | None = None) -> Parts:
     found = [key for key in keys if not _is_structure(condition[key])]
     if len(found) > 1:
         raise ValueError(
-            f"the condition has several parts, {found}: say which of them may be left out, for "
-            "masks, edges, lengths and counts must stay: name them in the domain's droppable or in "
+            f"the condition has several parts, {found}: name those that may be dropped "
+            "(masks, edges, lengths and counts must stay), in the domain's droppable or in "
             f"drop_condition={{{found[0]!r}: 0.1}} for training, in parts=[...] for guidance"
         )
     return tuple(found)
@@ -81,14 +81,14 @@ def _is_structure(part: Condition) -> bool:
 
 
 def null_condition(condition: Condition, parts: Parts | None = None) -> Condition:
-    """Return the condition left out: zeros, or -1 for integers; truth values stay.
+    """Return the null condition: zeros, or -1 for integers; boolean tensors stay.
 
     Args:
-        condition: a tensor, or parts.
-        parts: which are left out (see :func:`parts_left_out`); the others stay.
+        condition: a tensor, or a dict, tuple or list of parts.
+        parts: keys of the parts to drop (see :func:`parts_left_out`); the others stay.
 
     Raises:
-        ValueError: if there are several parts and it was not said which.
+        ValueError: if there are several parts and ``parts`` does not name the droppable ones.
     """
 
     def without(x: Tensor) -> Tensor:
@@ -107,15 +107,15 @@ def leave_out(
     rows: Bool[Tensor, " batch"] | Mapping[Any, Bool[Tensor, " batch"]],
     parts: Parts | None = None,
 ) -> Condition:
-    """Return the condition, left out for the samples where ``rows`` is true.
+    """Return the condition, dropped for the samples where ``rows`` is true.
 
     Args:
-        condition: a tensor, or parts.
-        rows: of all parts that may be left out, or of each by its name.
-        parts: which those are; see :func:`parts_left_out`.
+        condition: a tensor, or a dict, tuple or list of parts.
+        rows: mask over samples for all droppable parts, or one mask for each part by its key.
+        parts: keys of the droppable parts; see :func:`parts_left_out`.
 
     Raises:
-        ValueError: if there are several parts and it was not said which.
+        ValueError: if there are several parts and ``parts`` does not name the droppable ones.
     """
 
     def chosen(key: Any, part: Condition) -> Condition:
@@ -149,20 +149,20 @@ def _map_parts(
 
 
 class ClassifierFreeGuidance:
-    """``without + scale * (with - without)`` (Ho & Salimans 2022), in one doubled batch.
+    """``uncond + scale * (cond - uncond)`` (Ho & Salimans 2022), in one doubled batch.
 
     Args:
-        denoiser: trained with its condition left out now and then.
-        scale: 1 is off, and then the condition alone is evaluated.
-        rescale: how far the deviation of the guided prediction is brought back to that of
-            the conditional one, 0 to 1 (Lin et al. 2023, section 3.4).
-        negative: stands for the condition left out, such as a negative prompt.
-        channels: how many channels (dimension 1) are guided, all where not given; the others
+        denoiser: network trained with its condition dropped at random.
+        scale: guidance scale; 1 is off, and then only the conditional prediction is evaluated.
+        rescale: fraction, 0 to 1, by which the standard deviation of the guided prediction is
+            brought back to that of the conditional one (Lin et al. 2023, section 3.4).
+        negative: condition used in place of the null condition, such as a negative prompt.
+        channels: number of channels (dimension 1) that are guided, all by default; the others
             are the conditional ones (learned variances are not guided).
-        parts: keys of the parts of the condition that are left out, where it has several.
+        parts: keys of the droppable parts, for a condition with several parts.
 
     Raises:
-        ValueError: if the scale is negative or the rescaling not in [0, 1].
+        ValueError: if the scale is negative or ``rescale`` is not in [0, 1].
     """
 
     def __init__(
@@ -184,15 +184,15 @@ class ClassifierFreeGuidance:
         """Return the guided prediction.
 
         Raises:
-            ValueError: if there is no condition to be guided by, or several parts of which it was
-                not said which are left out.
+            ValueError: if there is no condition to guide by, or it has several parts and
+                ``parts`` does not name the droppable ones.
         """
         if self.scale == 1:
             return self.denoiser(xt, level, condition)
         if condition is None:
             raise ValueError(
-                f"guidance of scale {self.scale:g} has no condition to guide by: give one "
-                "(condition=...), or leave the guidance out"
+                f"guidance of scale {self.scale:g} has no condition to guide by: pass one "
+                "(condition=...), or turn guidance off"
             )
         negative = null_condition(condition, self.parts) if self.negative is None else self.negative
         twice = type(level)(*(torch.cat([part, part]) for part in level.parts()))

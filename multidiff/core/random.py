@@ -1,7 +1,7 @@
 """Random draws from one generator, or from one generator for each sample of a batch.
 
-With a list of generators, sample ``i`` depends on its own generator alone: the same
-sample comes out whether it is made alone or in a batch, on one process or on eight.
+With a list of generators, sample ``i`` depends on its own generator alone: the sample is the
+same whether it is generated alone or in a batch, on one process or on eight.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 
 
 class Unpadded(torch.Generator):
-    """A sample's generator that draws for its real positions, and then for the padding.
+    """Generator of one sample that draws for its real positions first, then for the padding.
 
-    What the real positions get does not depend on how far the sample is padded. The padding has
-    a generator of its own, which follows from the sample's seed.
+    The values at the real positions do not depend on the amount of padding. The padding has a
+    generator of its own, derived from the sample's seed.
 
     Args:
-        generator: of the real positions.
-        length: how many there are, along the first dimension of the sample.
+        generator: generator for the real positions.
+        length: number of real positions along the first dimension of the sample.
     """
 
     def __new__(cls, generator: torch.Generator, length: int) -> Unpadded:  # noqa: D102
@@ -38,7 +38,7 @@ class Unpadded(torch.Generator):
 
 _WORD = 2**64 - 1
 BLOCK = 1024
-PADDING = 5  # a stream of random numbers of its own
+PADDING = 5  # identifies a separate stream of random numbers
 WIDEST_SHARED_DRAW = 4096  # values of a row
 
 
@@ -117,12 +117,12 @@ class BatchRows(Sequence):
         return drawn[self.first : self.first + self.size]
 
 
-SHARED = 6  # a stream of random numbers of its own
+SHARED = 6  # identifies a separate stream of random numbers
 Rng = torch.Generator | Sequence[torch.Generator]
 
 
 def device_of(rng: Rng | None) -> torch.device:
-    """The device that draws happen on; the CPU without a generator."""
+    """Return the device that draws happen on; the CPU without a generator."""
     if rng is None:
         return torch.device("cpu")
     if isinstance(rng, torch.Generator | BatchRows):
@@ -131,7 +131,7 @@ def device_of(rng: Rng | None) -> torch.device:
 
 
 def normal(shape: Sequence[int], rng: Rng | None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal values of the given shape, ``(batch, ...)``.
+    """Return standard normal values of the given shape, ``(batch, ...)``.
 
     Raises:
         ValueError: if a list of generators does not have one for each sample.
@@ -140,7 +140,7 @@ def normal(shape: Sequence[int], rng: Rng | None, dtype: torch.dtype = torch.flo
 
 
 def uniform(shape: Sequence[int], rng: Rng | None, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Uniform values in [0, 1) of the given shape, ``(batch, ...)``.
+    """Return uniform values in [0, 1) of the given shape, ``(batch, ...)``.
 
     Raises:
         ValueError: if a list of generators does not have one for each sample.
@@ -154,7 +154,7 @@ def _draw(source, shape: Sequence[int], rng: Rng | None, dtype: torch.dtype) -> 
         return source(tuple(shape), generator=rng, device=device, dtype=dtype)
     if len(rng) != shape[0]:
         raise ValueError(f"{len(rng)} generators for a batch of {shape[0]}: give one each")
-    # Their generators are named: a mode that finds one for draws without need not look at each.
+    # These draws name their generator: DrawsFrom, which redirects unnamed draws, can skip them.
     with torch._C.DisableTorchFunction():
         if isinstance(rng, BatchRows) and (drawn := rng.draw(source, shape, dtype)) is not None:
             return drawn
@@ -184,33 +184,33 @@ def unpadded(rng: Rng | None, lengths: Sequence[int]) -> list[Unpadded]:
     """Make generators whose draws do not depend on how far each sample is padded.
 
     Args:
-        rng: one for each sample.
-        lengths: how many positions of each are real, along dimension 1 of the states.
+        rng: list of generators, one for each sample.
+        lengths: number of real positions of each sample, along dimension 1 of the states.
 
     Raises:
         ValueError: if there is not one generator for each length.
     """
     if rng is None or isinstance(rng, torch.Generator) or len(rng) != len(lengths):
-        raise ValueError(f"{len(lengths)} lengths need a list of as many generators, one each")
+        raise ValueError(f"{len(lengths)} lengths need a list of generators, one for each")
     own = [one.real if isinstance(one, Unpadded) else one for one in rng]
     return [Unpadded(one, length) for one, length in zip(own, lengths, strict=True)]
 
 
 def generators(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
-    """One generator for each seed."""
+    """Return one generator for each seed."""
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
 def seeds_from(seed: Any, count: int) -> list[int]:
-    """Return a seed for each sample: those given, or the given one and those that follow it.
+    """Return one seed for each sample: those given, or consecutive ones from a single seed.
 
     Args:
-        seed: an integer of any kind, or one for each sample; None draws one from the system's
-            entropy.
-        count: how many samples there are.
+        seed: integer of any type, or a sequence with one for each sample; None draws one from
+            the system's entropy.
+        count: number of samples.
 
     Raises:
-        TypeError: if a seed is no integer.
+        TypeError: if a seed is not an integer.
         ValueError: if there are several seeds and not one for each sample, or one does not fit
             64 bits.
     """
@@ -220,7 +220,7 @@ def seeds_from(seed: Any, count: int) -> list[int]:
         first = _integer(seed)
         return [first + i for i in range(count)]
     if isinstance(seed, str | bytes):
-        raise TypeError(f"seed {seed!r}: an integer, one for each sample, or None")
+        raise TypeError(f"seed {seed!r}: expected an integer, a list with one each, or None")
     if len(seed) != count:
         raise ValueError(f"{len(seed)} seeds for {count} samples: give one, or one for each")
     return [_integer(one) for one in seed]
@@ -230,14 +230,14 @@ def _integer(seed: Any) -> int:
     try:
         number = index(seed)
     except TypeError as error:
-        raise TypeError(f"seed {seed!r}: an integer, one for each sample, or None") from error
+        raise TypeError(f"seed {seed!r}: expected an integer, a list, or None") from error
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"seed {number}: must have 64 bits or fewer")
     return number
 
 
 def mixed_seed(*numbers: int) -> int:
-    """A seed that depends on all of the numbers and looks like none of them.
+    """Return a seed that mixes all of the numbers.
 
     Neighbouring steps, rows or blocks get unrelated streams (the mixing function of
     SplitMix64, Steele et al. 2014, over the numbers in turn).
@@ -252,15 +252,15 @@ def mixed_seed(*numbers: int) -> int:
 
 
 def placed_normal(shape: Sequence[int], start: int, seed: int) -> Tensor:
-    """Standard normal values that belong to places on an endless last axis.
+    """Return standard normal values tied to positions on an unbounded last axis.
 
-    Any stretch of it has the same values as the whole, so pieces of a long state that are
-    made one after the other begin from the same noise where they overlap.
+    Any segment has the same values as the corresponding part of the whole, so overlapping pieces
+    of a long state that are generated one after the other start from the same noise.
 
     Args:
-        shape: of the stretch, the axis last.
-        start: its first place.
-        seed: of the whole.
+        shape: shape of the segment, the axis last.
+        start: position of the segment's first value.
+        seed: random seed of the whole axis.
     """
     *before, length = shape
     first, last = start // BLOCK, (start + length - 1) // BLOCK

@@ -1,4 +1,4 @@
-"""What is trained: a domain, a process and a denoiser, and the losses they imply."""
+"""The training task: a domain, a process and a denoiser, and the losses they imply."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from multidiff.core.protocols import (
 )
 from multidiff.core.random import Rng, uniform
 
-# Names in the losses and the log that an extra loss cannot have.
+# Names already used in the losses and the log, which an extra loss cannot take.
 TAKEN = {"denoising", "gradient", "rate", "step", "group"}
 
 
 class DiffusionTask(nn.Module):
-    """Denoising on one process.
+    """Denoising task on one process: what the trainer optimises.
 
     Args:
-        domain: media to states; a module if it learns something of its own.
-        process: how states are corrupted.
+        domain: codec between media and states; a module if it has parameters of its own.
+        process: corruption of the states.
         denoiser: the network.
-        drop_condition: share of the samples whose condition is left out, for guidance; or the
-            share for each part of the condition, by its key. With one share for all, the parts
-            are left out together; with one for each, independently, as several guidance scales
-            need it.
-        self_conditioning: how the denoiser is told its own last estimate, if it is.
+        drop_condition: fraction of the samples whose condition is dropped, for classifier-free
+            guidance; or one fraction for each part of the condition, by its key. With one
+            fraction for all, the parts are dropped together; with one for each, independently,
+            as several guidance scales need it.
+        self_conditioning: how the denoiser receives its own last estimate; None for networks
+            without self-conditioning.
 
     Raises:
-        ValueError: if a share is not in [0, 1].
+        ValueError: if a fraction is not in [0, 1].
     """
 
     def __init__(
@@ -59,19 +60,19 @@ class DiffusionTask(nn.Module):
                 raise ValueError(f"drop_condition {key} {ratio:g} is not in [0, 1]")
         self.domain, self.process, self.denoiser = domain, process, denoiser
         self.drop_condition, self.self_conditioning = drop_condition, self_conditioning
-        # A draw of times that learns is a module: registered, it is saved and moved with us.
+        # A distribution of times that learns is a module: registered, it is saved and moved too.
         self.times = getattr(process, "times", None)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the denoiser, where the work is; see :meth:`torch.nn.Module.compile`."""
+        """Compile the denoiser, where the work is done; see :meth:`torch.nn.Module.compile`."""
         self.denoiser.compile(*args, **kwargs)
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Return the losses of each sample by name; training minimises the mean of their sum.
 
         Raises:
-            ValueError: if an extra loss has a name that stands for something else, or the
-                condition has several parts and it was not said which may be left out.
+            ValueError: if an extra loss has a reserved name, or the condition has several parts
+                and none of them is declared droppable.
         """
         on = device_type(self.denoiser)
         with full_precision(on):
@@ -89,8 +90,8 @@ class DiffusionTask(nn.Module):
         taken = sorted(extra.keys() & TAKEN)
         if taken:
             raise ValueError(
-                f"{type(self.domain).__name__}.extra_losses: the name {taken[0]!r} stands for "
-                "something else in the losses and the log; give this loss another"
+                f"{type(self.domain).__name__}.extra_losses: the name {taken[0]!r} is reserved in "
+                "the losses and the log; rename this loss"
             )
         return {"denoising": loss, **extra}
 
@@ -125,7 +126,7 @@ class DiffusionTask(nn.Module):
         )
 
     def _read(self, corrupted: Corruption, condition: Condition, rng: Rng | None) -> Tensor:
-        """What the denoiser reads: the noisy states, perhaps beside what it is told of them."""
+        """Evaluate the denoiser on the noisy states, with self-conditioning where it is on."""
         xt, level, how = corrupted.xt, corrupted.level, self.self_conditioning
         if how is None:
             return xt
@@ -144,7 +145,7 @@ class DiffusionTask(nn.Module):
 
     @torch.no_grad()
     def _shown(self, corrupted: Corrupted, condition: Condition) -> Tensor:
-        """The clean states as a walk would tell them: projected, as its estimates are."""
+        """Return the clean states as sampling would feed them back: projected like estimates."""
         truth = Estimate(corrupted.x0, corrupted.noise)
         return self.domain.project(truth, corrupted.xt, corrupted.level, condition).x0
 

@@ -1,1 +1,1 @@
-"""What training a recipe takes, without a GPU, weights or data."""
+"""Cost of training a recipe, estimated without a GPU, weights or data."""

@@ -1,9 +1,9 @@
 """Operations without a GPU and without the memory that they take.
 
-Weights, and all that is computed from them, are fake tensors: shapes without values
-(:class:`torch._subclasses.fake_tensor.FakeTensorMode`). What comes from the data, from tables
-and from random draws alone keeps its values, so that code which depends on them (alignments of
-texts, masks, shares of a batch) runs as it does in training.
+Weights, and everything computed from them, are fake tensors: shapes without values
+(:class:`torch._subclasses.fake_tensor.FakeTensorMode`). Tensors that depend on data, tables
+and random draws only keep their values, so that code which depends on them (alignments of
+texts, masks, fractions of a batch) runs as in training.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
 class UnknownValueError(RuntimeError):
-    """Code asks for a value that depends on weights, which have none here."""
+    """Code reads a value that depends on weights, which have no values here."""
 
 
 class DeviceGenerator(torch.Generator):
-    """A generator of the CPU that names another device, for draws of fake tensors there.
+    """A CPU generator that names another device, for draws of fake tensors there.
 
     Args:
         device: the device that it names.
@@ -44,7 +44,7 @@ class DeviceGenerator(torch.Generator):
     """
 
     def __new__(cls, device: torch.device, seed: int) -> DeviceGenerator:
-        """Make a generator of the CPU."""
+        """Create a CPU generator."""
         return super().__new__(cls, "cpu")  # pyright: ignore[reportCallIssue]
 
     def __init__(self, device: torch.device, seed: int):
@@ -53,7 +53,7 @@ class DeviceGenerator(torch.Generator):
 
     @property
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The device of what is drawn."""
+        """Device of the draws."""
         return self._named
 
 
@@ -62,8 +62,8 @@ class LiveMemory:
 
     Attributes:
         now: bytes at present.
-        peak: most bytes at any moment; set it to ``now`` to begin again.
-        made: storages that were made so far.
+        peak: largest number of bytes at any moment; set it to ``now`` to start again.
+        made: number of storages made so far.
     """
 
     def __init__(self) -> None:
@@ -87,15 +87,15 @@ class LiveMemory:
 
 
 class ValuesWhereKnown(TorchDispatchMode):
-    """Runs operations on fake tensors, and on values as far as there are any.
+    """Runs operations on fake tensors, and on values as far as they exist.
 
     An operation whose tensors all have values has a value itself. On the CPU that is an ordinary
     tensor; on a fake device a fake one, whose value is kept beside it on the CPU. An operation on
     a tensor without values yields a fake one.
 
     Args:
-        fake: the mode that makes fake tensors, entered before this one.
-        memory: counts every tensor.
+        fake: mode that makes fake tensors, entered before this one.
+        memory: counter of every tensor.
     """
 
     def __init__(self, fake: FakeTensorMode, memory: LiveMemory):
@@ -105,7 +105,7 @@ class ValuesWhereKnown(TorchDispatchMode):
         self._origins: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def value_of(self, tensor: Tensor) -> Tensor | None:
-        """Return the value of a tensor on the CPU; None where it has a shape only."""
+        """Return the value of a tensor on the CPU; None if it has only a shape."""
         return self._values.get(tensor) if isinstance(tensor, FakeTensor) else tensor
 
     def keep(self, tensor: Any, value: Any) -> None:
@@ -135,13 +135,13 @@ class ValuesWhereKnown(TorchDispatchMode):
                 self.keep(made, found)
         else:
             out = self._faked(func, args, kwargs, None)
-            if func._schema.is_mutable:  # what has no values was written into what had some
+            if func._schema.is_mutable:  # unknown values were written into a tensor with values
                 self._values.pop(args[0], None) if isinstance(args[0], FakeTensor) else None
         pytree.tree_map_only(Tensor, self.memory.add, out)
         return out
 
     def _valued(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Return the outcome on the CPU, of arguments that have values."""
+        """Return the result on the CPU, for arguments that have values."""
 
         def plain(one: Any) -> Any:
             if isinstance(one, Tensor):
@@ -153,7 +153,7 @@ class ValuesWhereKnown(TorchDispatchMode):
             return func(*args, **kwargs)
 
     def _faked(self, func: Any, args: Any, kwargs: Any, value: Any) -> Any:
-        """Return the outcome as fake tensors; its shape may follow from the value."""
+        """Return the result as fake tensors; its shape may depend on the value."""
         if func in INDEXING:
             args = (args[0], self._by_number(args[1]), *args[2:])
         args, kwargs = pytree.tree_map_only(Tensor, self._fake_of, (args, kwargs))
@@ -172,7 +172,7 @@ class ValuesWhereKnown(TorchDispatchMode):
             return tensor
         with unset_fake_temporarily():
             made = self.fake.from_tensor(tensor.detach(), static_shapes=True)
-        # Where the fake one is kept for the backward pass, so is the one it was made of.
+        # As long as a fake tensor is kept for the backward pass, so is the one it was made from.
         self._origins[made.untyped_storage()] = tensor
         return made
 
@@ -184,7 +184,7 @@ class ValuesWhereKnown(TorchDispatchMode):
             )
 
     def _by_number(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return indices in which masks that have values are numbers of what they choose."""
+        """Return indices in which masks that have values are replaced by index tensors."""
         numbered: list[Tensor | None] = []
         for index in indices:
             value = None if index is None else self.value_of(index)
@@ -207,10 +207,10 @@ def _is_tensor(one: Any) -> bool:
 
 
 def _any_number(tensor: Tensor) -> int:
-    """Return 0 for a number that depends on weights, such as a word that they choose.
+    """Return 0 for an integer that depends on weights, such as a chosen word.
 
     Raises:
-        UnknownValueError: if it is no whole number: nothing stands for a measure or a condition.
+        UnknownValueError: if it is not an integer: no stand-in fits a measure or a condition.
     """
     if tensor.dtype in (torch.bool,) or tensor.is_floating_point():
         raise UnknownValueError("a value is read that depends on weights, which have none here")
@@ -220,16 +220,16 @@ def _any_number(tensor: Tensor) -> int:
 def give_fakes(
     module: nn.Module, device: torch.device, values: ValuesWhereKnown
 ) -> list[nn.Parameter]:
-    """Put fake tensors in place of a module's parameters.
+    """Replace a module's parameters by fake tensors.
 
-    Networks that are no part of it, but that an object it has holds, come to the CPU: it is for
-    that object to move them. Buffers keep their values: on the CPU they are copies, elsewhere
+    Networks outside the module that its objects hold are put on the CPU: those objects move
+    them. Buffers keep their values: on the CPU they are copies, elsewhere
     fake tensors with values.
 
     Args:
         module: the module.
         device: its device.
-        values: makes the fake tensors, and counts them.
+        values: mode that makes the fake tensors, and counts them.
 
     Returns:
         The parameters, each once.
@@ -245,7 +245,7 @@ def give_fakes(
 def _faked_parts(
     module: nn.Module, device: torch.device, values: ValuesWhereKnown
 ) -> dict[int, nn.Parameter]:
-    """Put fake tensors into a module; returns the parameters by the identity of the old ones."""
+    """Put fake tensors into a module; return the parameters by the identity of the old ones."""
     made: dict[int, nn.Parameter] = {}
     for part in module.modules():
         for name, parameter in part._parameters.items():
@@ -263,7 +263,7 @@ def _faked_parts(
 
 
 def _held(module: nn.Module) -> list[nn.Module]:
-    """Return networks that are attributes of plain objects which parts of a module have."""
+    """Return networks that are attributes of plain objects held by parts of a module."""
     own = set(module.modules())
     plain = [one for part in own for one in vars(part).values() if hasattr(one, "__dict__")]
     networks = [net for one in plain for net in vars(one).values() if isinstance(net, nn.Module)]
@@ -278,7 +278,7 @@ def _moved(network: nn.Module, values: ValuesWhereKnown, device: torch.device | 
 
 def placed(tensor: Tensor, device: torch.device, values: ValuesWhereKnown) -> Tensor:
     """Return a copy of a tensor that has values, on a device that need not exist."""
-    if tensor.is_meta:  # without a value from the beginning
+    if tensor.is_meta:  # never had a value
         found = values.shaped(tensor, device)
         values.memory.add(found)
         return found

@@ -1,4 +1,4 @@
-"""Computation on a fake CPU as a GPU has it: attention, precision, operations counted."""
+"""Computation on a fake CPU with a GPU's behaviour: attention, precision, FLOP counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _attention_backward_flops(
 
 
 aten = torch.ops.aten
-# Attention on a CPU stands for a GPU's kernels here; torch counts those alone.
+# CPU attention stands for a GPU's kernels here; torch counts only the latter.
 CPU_ATTENTION: dict[Any, Any] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
@@ -33,7 +33,7 @@ CPU_ATTENTION: dict[Any, Any] = {
 
 
 class _Everything:
-    """Stands for the counter's watch over modules, whose hooks keep tensors alive."""
+    """Replaces the counter's module tracker, whose hooks keep tensors alive."""
 
     parents = frozenset({"Global"})
 
@@ -45,13 +45,13 @@ class _Everything:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return torch's counter, of the whole and not of each module."""
+    """Return torch's counter, for the whole and not for each module."""
     counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
     counter.mod_tracker = cast(Any, _Everything())
     return counter
 
 
-# What autocast computes in float32 on a GPU, and not on a CPU, of what networks use.
+# Functions used by networks that autocast computes in float32 on a GPU, but not on a CPU.
 IN_SINGLE = {
     F.layer_norm, F.group_norm, F.softmax, F.log_softmax, F.cross_entropy, F.nll_loss, F.softplus,
     F.l1_loss, F.mse_loss, F.cosine_similarity, F.normalize, F.binary_cross_entropy_with_logits,
@@ -65,11 +65,11 @@ IN_SINGLE = {
 class GpuKernels(TorchFunctionMode):
     """Functions as a GPU computes them.
 
-    Attention drops weights inside its kernel, which a CPU's cannot; autocast computes norms and
-    the like in float32; and no gradient can be had on a device that does not exist.
+    Attention applies dropout inside its kernel, which a CPU's cannot; autocast computes norms and
+    the like in float32; and no backward pass can run on a device that does not exist.
 
     Args:
-        device: where it is computed.
+        device: device to imitate.
     """
 
     def __init__(self, device: torch.device):
@@ -99,8 +99,8 @@ def _in_single(tensor: Tensor) -> Tensor:
 def run_backward(loss: Tensor) -> None:
     """Run the backward pass with the modes on.
 
-    The tensor's own method leaves a mode of functions, and what checkpoints compute once more
-    would differ from what they computed first.
+    The tensor's own method leaves a function mode, so that recomputation in checkpoints
+    would differ from the first computation.
     """
     engine: Any = torch.autograd.Variable._execution_engine
     engine.run_backward(

@@ -1,4 +1,4 @@
-"""GPUs by name: what their makers state, for estimates of time and memory."""
+"""GPUs by name, with data-sheet figures for estimates of time and memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from multidiff.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as its maker's data sheet states it; no sparsity, no boost of one's own.
+    """A GPU as its maker's data sheet states it, without sparsity or overclocking.
 
     Attributes:
         name: full name.
-        bf16_tflops: peak of dense matrix products in bfloat16, summed in float32, in TFLOP/s.
+        bf16_tflops: peak of dense matrix products in bfloat16, accumulated in float32, in TFLOP/s.
         tf32_tflops: the same in TF32, by which float32 products are computed.
         memory_gb: memory, in units of 1e9 bytes.
     """
@@ -43,9 +43,9 @@ def gpu_named(name: str) -> Gpu:
     """Return a GPU of the table.
 
     Raises:
-        InputError: if it is not there.
+        InputError: if the name is unknown.
     """
     found = GPUS.get(name.lower().replace(" ", "").replace("_", "-"))
     if found is None:
-        raise InputError(f"--gpu {name}: is not in the table; it has {', '.join(GPUS)}")
+        raise InputError(f"--gpu {name}: is not in the table; expected one of {', '.join(GPUS)}")
     return found

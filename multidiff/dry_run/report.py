@@ -1,4 +1,4 @@
-"""``multidiff check --dry-run``: what training takes, as lines, a table or JSON."""
+"""``multidiff check --dry-run``: the cost of training, as lines, a table or JSON."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from multidiff.models.trial import try_recipe
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
 
-# The rest is left to the libraries' workspaces, the driver and fragments.
+# The rest is left for the libraries' workspaces, the driver and fragmentation.
 USABLE_MEMORY = 0.9
 GB, TERA = 1e9, 1e12
-# From Python to the GPU, a kernel; some 5 to 10 microseconds.
+# Launch overhead of a kernel, from Python to the GPU: some 5 to 10 microseconds.
 LAUNCH_S = 5e-6
 HEADING = ("recipe", "parameters", "batch", "TFLOP a step", "memory", "a step", "steps", "in all")
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """What training of a recipe takes on one GPU.
+    """Cost of training a recipe on one GPU.
 
     Attributes:
-        recipe: the file.
-        batch_size: examples of one update.
-        precision: that of the network.
-        steps: updates in all.
-        cost: of one update.
+        recipe: recipe file.
+        batch_size: number of examples of one update.
+        precision: precision of the network.
+        steps: total number of updates.
+        cost: cost of one update.
         gpu: the GPU.
-        mfu: share of the GPU's peak that training reaches.
+        mfu: fraction of the GPU's peak that training reaches.
     """
 
     recipe: Path
@@ -51,16 +51,16 @@ class Forecast:
 
     @property
     def step_s(self) -> float:
-        """Seconds for an update."""
+        """Seconds for one update."""
         return self.cost.flops / (self.tflops * TERA * self.mfu)
 
     @property
     def fits(self) -> bool:
-        """Whether the peak of memory leaves a tenth of the GPU's."""
+        """Whether the memory peak leaves a tenth of the GPU's memory free."""
         return self.cost.peak <= USABLE_MEMORY * self.gpu.memory_gb * GB
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it for programs; memory in bytes, times in seconds."""
+        """Return all figures for programs; memory in bytes, times in seconds."""
         return {
             "recipe": str(self.recipe),
             "batch_size": self.batch_size,
@@ -76,7 +76,7 @@ class Forecast:
         }
 
     def lines(self) -> list[str]:
-        """Return all of it for people."""
+        """Return all figures as lines for people."""
         cost, gpu = self.cost, self.gpu
         memory = {
             "weights": cost.weights,
@@ -102,13 +102,13 @@ class Forecast:
         starting = LAUNCH_S * cost.results
         if starting > self.step_s:
             lines.append(
-                f"  not compiled: to start {cost.results:,} kernels takes longer, about "
+                f"  not compiled: launching {cost.results:,} kernels takes longer, about "
                 f"{duration(starting)} a step"
             )
         return lines + [f"  assumed      {one}" for one in cost.assumed]
 
     def row(self) -> list[str]:
-        """Return the cells of a table."""
+        """Return the cells of a table row."""
         cost = self.cost
         frozen = f" + {cost.frozen / 1e6:,.1f} M frozen" if cost.frozen else ""
         return [
@@ -150,23 +150,23 @@ def dry_run(
     """Run one training step of each recipe on fake tensors.
 
     Args:
-        recipes: files.
-        overrides: ``key.path=value`` changes, of all of them.
+        recipes: recipe files.
+        overrides: ``key.path=value`` changes to all of them.
         gpu: name in :data:`multidiff.dry_run.gpus.GPUS`.
-        mfu: share of the GPU's peak that training reaches (model FLOPs utilization).
-        markdown: show a table in place of lines.
-        show: receives the lines of each recipe as soon as there are any.
+        mfu: fraction of the GPU's peak that training reaches (model FLOPs utilization).
+        markdown: whether to show a table instead of lines.
+        show: function that receives the lines of each recipe as soon as they exist.
 
     Returns:
         Facts of all recipes, and the faults; no lines.
 
     Raises:
-        InputError: if there is no such GPU, or no such share.
+        InputError: if the GPU is unknown, or ``mfu`` out of range.
     """
     found, report = gpu_named(gpu), Report([], {"recipes": []})
     say = (lambda lines: None) if show is None else show
     if not (0 < mfu <= 1 and math.isfinite(mfu)):
-        raise InputError(f"--mfu {mfu:g}: a share of the GPU's peak, above 0 and up to 1")
+        raise InputError(f"--mfu {mfu:g}: must be a fraction of the GPU's peak, in (0, 1]")
     if markdown:
         say([_cells(HEADING), _cells(["---"] + ["--:"] * (len(HEADING) - 1))])
     for path in recipes:
@@ -185,7 +185,7 @@ def _cells(cells: Sequence[str]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a value with three digits that count, such as 1,230 or 0.00123."""
+    """Return a value with three significant digits, such as 1,230 or 0.00123."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -193,12 +193,12 @@ def number(value: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return bytes in GB (1e9) or MB."""
+    """Format bytes in GB (1e9) or MB."""
     return f"{number(count / GB)} GB" if count >= GB else f"{number(count / 1e6)} MB"
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Format a time in a suitable unit."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1.0)):
         if seconds >= 2 * length or (unit == "s" and seconds >= 1):
             return f"{number(seconds / length)} {unit}"

@@ -1,13 +1,13 @@
-"""What one training step of a recipe takes, found without a GPU, weights or data.
+"""Cost of one training step of a recipe, found without a GPU, weights or data.
 
-Two passes, each with a model of true size whose weights are fake tensors
+Two passes, each with a model of full size whose weights are fake tensors
 (:mod:`multidiff.dry_run.fake_tensors`). The first is a whole step on a fake CPU: forward, loss,
 backward, optimizer and moving average, of which operations and memory are counted. The second is a
-forward pass on a fake GPU, which ends where code makes a tensor on another device than it is used
+forward pass on a fake GPU, which fails where code makes a tensor on another device than it is used
 on.
 
-Parts of a recipe that read files, such as data, vocabularies and weights of judges, are replaced
-by what their class method ``synthetic`` makes of the same arguments
+Components of a recipe that read files, such as data, vocabularies and weights of classifiers, are
+replaced by what their class method ``synthetic`` makes from the same arguments
 (:class:`multidiff.training.batches.Synthetic`).
 """
 
@@ -44,30 +44,30 @@ from multidiff.utils.errors import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 HERE = Path(__file__).parent
-# Parts that read nothing themselves.
+# Components that read nothing themselves.
 HARMLESS = ("", "Batches", "AudioSource", "ImageSource", "TextSource")
 OWN = ("multidiff.dry_run.fake_tensors", "multidiff.dry_run.gpu_kernels", "multidiff.dry_run.step")
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one update of the weights takes, on one device.
+    """Cost of one update of the weights, on one device.
 
     Attributes:
-        trainable: number of parameters that training changes.
-        frozen: number of the others.
+        trainable: number of trained parameters.
+        frozen: number of frozen parameters.
         forward_flops: floating-point operations of the forward passes.
-        flops: of the whole update.
+        flops: floating-point operations of the whole update.
         weights: bytes of parameters and buffers.
         gradients: bytes of gradients.
         optimizer: bytes of the optimizer's state.
         average: bytes of the weights' moving average.
         batch: bytes of a batch.
-        activations: bytes that exist between forward and backward pass beside all these.
-        peak: most bytes at any moment of a step.
-        results: tensors that the step makes: about as many kernels a GPU starts, if nothing is
-            compiled.
-        assumed: what was assumed for lack of data, a line each.
+        activations: further bytes that exist between forward and backward pass.
+        peak: largest number of bytes at any moment of a step.
+        results: number of tensors that the step makes: about the number of kernels that a GPU
+            launches without compilation.
+        assumed: assumptions for lack of data, a line each.
     """
 
     trainable: int
@@ -86,11 +86,11 @@ class StepCost:
 
 
 class StandIns:
-    """Builds parts, those that read files by their class method ``synthetic``.
+    """Builds components, those that read files by their class method ``synthetic``.
 
     Attributes:
-        assumed: what was assumed instead of being read.
-        plain: names of what was built as it is.
+        assumed: assumptions made instead of reading files.
+        plain: names of the components that were built normally.
     """
 
     def __init__(self) -> None:
@@ -98,10 +98,10 @@ class StandIns:
         self.plain: list[str] = []
 
     def build(self, part: Spec) -> Any:
-        """Return the object of a part.
+        """Build the object of a component.
 
         Raises:
-            InputError: if it cannot be built of these values.
+            InputError: if it cannot be built from these values.
         """
         if part.make is None:
             return part.build()
@@ -127,10 +127,10 @@ class Recipe:
     """A recipe that is checked and ready for dry runs.
 
     Attributes:
-        path: the file.
+        path: recipe file.
         parts: its sections.
-        trainer: how it trains.
-        stand_ins: what reads no files in place of what does.
+        trainer: its trainer.
+        stand_ins: builder of components that replaces those that read files.
     """
 
     path: Path
@@ -143,7 +143,7 @@ class Recipe:
         """Read and check a recipe.
 
         Raises:
-            InputError: if it is wrong, or lacks what training needs.
+            InputError: if it is wrong, or lacks a section that training needs.
         """
         parts = check_recipe(path, overrides)
         for needed in ("model", "data", "trainer"):
@@ -160,7 +160,7 @@ class Recipe:
         """Build the batches.
 
         Raises:
-            InputError: if a part needs data that are not there and cannot stand in for them.
+            InputError: if a component needs data that are missing and has no ``synthetic``.
         """
         already = len(self.stand_ins.plain)
         try:
@@ -168,7 +168,7 @@ class Recipe:
         except InputError as error:
             named = [one for one in self.stand_ins.plain[already:] if one not in HARMLESS]
             raise InputError(
-                f"{error}; a dry run reads the data of {' or '.join(named)}, which has no class "
+                f"{error}; a dry run needs the data of {' or '.join(named)}, which has no class "
                 "method `synthetic` (docs/add_a_modality.md)"
                 if named
                 else str(error)
@@ -176,12 +176,12 @@ class Recipe:
 
     @property
     def batch_size(self) -> int:
-        """Examples of one batch."""
+        """Number of examples of one batch."""
         return len(next(iter(self.batches().batch(0).values())))
 
     @property
     def in_bfloat16(self) -> bool:
-        """Whether a GPU computes the network in bfloat16."""
+        """Whether a GPU would compute the network in bfloat16."""
         return self.trainer.precision != "fp32"
 
 
@@ -190,7 +190,7 @@ class _Pass:
 
     Args:
         recipe: the recipe.
-        device: where it computes.
+        device: device to compute on.
     """
 
     def __init__(self, recipe: Recipe, device: torch.device):
@@ -250,10 +250,10 @@ class _Pass:
 
 
 def cost_of_step(recipe: Recipe) -> StepCost:
-    """Run one training step of a recipe on a fake CPU and count what it takes.
+    """Run one training step of a recipe on a fake CPU and count its cost.
 
     Raises:
-        InputError: if the recipe's code cannot be run without values of weights or without data.
+        InputError: if the recipe's code cannot run without values of weights or without data.
     """
     run, trainer = _Pass(recipe, CPU), recipe.trainer
     weights = run.memory.now
@@ -295,7 +295,7 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
         average=averaged,
         batch=sent,
         activations=activations,
-        # Only the first step begins without the optimizer's state.
+        # Only the first step starts without the optimizer's state.
         peak=max(peak + state, memory.peak),
         results=results
         * trainer.gradient_accumulation_steps
@@ -319,7 +319,7 @@ def check_devices(recipe: Recipe) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out warnings about data, which are made up here."""
+    """Suppress warnings about data, which are synthetic here."""
     logger = logging.getLogger("multidiff")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -330,7 +330,7 @@ def _quiet() -> Iterator[None]:
 
 
 def where(error: BaseException) -> str:
-    """Return the line outside torch that an error came through last, and what it says."""
+    """Return the last line outside torch that an error came through, and its message."""
     frames = [
         (frame, line)
         for frame, line in traceback.walk_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What models of every wing have in common: a domain that says what lies beside their weights."""
+"""Base of the models of every modality: a domain with files besides the weights."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import nn
 
 
 class Lasting(Protocol):
-    """A domain that is more than its weights."""
+    """A domain that has assets: files besides its weights."""
 
     def assets(self) -> dict[str, str]:
-        """What must lie beside the weights, by name."""
+        """Return the assets by file name."""
         ...
 
     def load_assets(self, folder: Path) -> None:
-        """Take that up."""
+        """Load the assets from a folder."""
         ...
 
 
 class DomainModel(nn.Module):
-    """A model of media that a domain turns into states.
+    """A model of media that a domain encodes as states.
 
     Args:
-        domain: which tells what must lie beside the weights.
+        domain: domain with assets.
 
     Attributes:
-        domain: the same.
-        name: of the folder that it was read from; empty where it is new.
-        home: the folder or file that it was loaded from; None where it is new.
+        domain: the domain.
+        name: name of the folder that it was read from; empty for a new model.
+        home: folder or file that it was loaded from; None for a new model.
     """
 
     domain: Lasting
@@ -42,18 +42,18 @@ class DomainModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that the model computes on."""
         return next(self.parameters()).device
 
     def assets(self) -> dict[str, str]:
-        """What must lie beside the weights."""
+        """Return the domain's assets by file name."""
         return self.domain.assets()
 
     def load_assets(self, folder: Path) -> None:
-        """Take that up, and the folder's name."""
+        """Load the assets, and remember the folder's name."""
         self.name = folder.name
         self.domain.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Any]:
-        """Return the fingerprints of what its assets are made from, by asset."""
+        """Return the fingerprints of the sources of its assets, by asset."""
         return getattr(self.domain, "data_fingerprint", dict)()

@@ -1,4 +1,4 @@
-"""From a checkpoint of any kind to a model's folder, and from that to other projects' forms."""
+"""Conversion of checkpoints to a model's folder, and of models to other projects' formats."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from multidiff.utils.report import Report
 def convert_checkpoint(
     source: Path, destination: Path, half: bool = False, words: Sequence[str] = ()
 ) -> Report:
-    """Turn a foreign checkpoint, or a model or a checkpoint of our own, into a model's folder.
+    """Convert a foreign checkpoint, or one of our models or checkpoints, to a model's folder.
 
     Args:
         source: a file or folder of another project, or one of our folders.
-        destination: the folder to be.
-        half: write float16.
-        words: options of the wing that reads the source; for a model of ours, ``--to`` a form
-            of another project.
+        destination: folder to write.
+        half: whether to write float16.
+        words: options of the converter that reads the source; for a model of ours, ``--to`` a
+            format of another project.
 
     Raises:
-        InputError: if no converter knows the file, it is not whole, or the destination holds
+        InputError: if no converter recognises the file, it is damaged, or the destination holds
             anything but a model.
     """
     if not source.exists():
@@ -55,7 +55,7 @@ def convert_checkpoint(
     check_replaceable(destination, RECIPE)
     found = convert_weights(source, words)
     if found is None:
-        raise InputError(f"{source}: is of no kind that can be converted")
+        raise InputError(f"{source}: is not a checkpoint of a known format")
     model = outline(found, source)
     check_fit(model, found.tensors, source)
     save_model(
@@ -65,21 +65,21 @@ def convert_checkpoint(
 
 
 def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str]) -> Report:
-    """A model of ours in a form of another project."""
+    """Write a model of ours in another project's format."""
     model = load(folder)
     kind = type(model).__name__
     if "export" not in COMMANDS.get(kind, {}):
-        raise InputError(f"{words[0]}: a {kind} is written in no other form")
+        raise InputError(f"{words[0]}: a {kind} cannot be written in another format")
     run = locate(COMMANDS[kind]["export"])
     given = {"recipe": check_recipe(folder / RECIPE)["model"].resolved, "half": half}
     options = read_options(words, run, given)
     if "to" not in options:
-        raise InputError("give --to, the form to be written")
+        raise InputError("--to is missing: give the format to write")
     return run(model, folder, destination, **given, **options)
 
 
 def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
-    """A model's folder written anew, with what its wing keeps beside the weights."""
+    """Write a model's folder again, with its assets."""
     kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
     texts = {path.name: read_text(path) for path in kept if path.name not in OWN}
     save_model(load(folder), destination, read_text(folder / RECIPE), half=half, texts=texts)

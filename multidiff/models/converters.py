@@ -1,4 +1,4 @@
-"""Checkpoints of other projects, read by whichever wing knows them."""
+"""Conversion of foreign checkpoints by the modality package that recognises them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from multidiff.models.weights import Conversion
 
 
 def convert_weights(source: Path, words: Sequence[str] = ()) -> Conversion | None:
-    """The model of a foreign checkpoint; None if no wing knows it.
+    """Convert a foreign checkpoint to a model; return None if no converter recognises it.
 
     Args:
         source: a file or folder.
-        words: further options of the wing that knows it.
+        words: further options of the converter that recognises it.
 
     Raises:
-        InputError: if the checkpoint is known but cannot be used, or an option is wrong.
+        InputError: if the checkpoint is recognised but cannot be used, or an option is wrong.
     """
     for name in CONVERTERS:
         package = importlib.import_module(name)

@@ -1,7 +1,7 @@
-"""Models by name, folder or hub id, and how their folders are written.
+"""Models by name, folder or hub id, and their folder format.
 
-A model is a folder: ``recipe.yaml`` says what it is, ``model.safetensors`` holds its weights,
-``card.md`` tells about it, and the model's own wing may keep more beside them.
+A model is a folder: ``recipe.yaml`` describes it, ``model.safetensors`` holds its weights,
+``card.md`` documents it, and the model's modality may keep assets beside them.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
 
 @runtime_checkable
 class Model(Protocol):
-    """What every wing's model offers beside its own verbs."""
+    """Interface of the models of every modality."""
 
     def task(self) -> nn.Module:
-        """What a trainer trains."""
+        """Return the training task."""
         ...
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for, kept in their file and compared on loading."""
+        """Return the properties the weights depend on, kept in their file and compared on load."""
         ...
 
     def assets(self) -> dict[str, str]:
-        """What else must lie in the folder, by name."""
+        """Return the assets, further files of the model's folder, by name."""
         ...
 
     def load_assets(self, folder: Path) -> None:
-        """Take that up."""
+        """Load the assets from a folder."""
         ...
 
 
@@ -71,24 +71,24 @@ SECTIONS: dict[str, Any] = {
 
 
 def shipped() -> dict[str, Path]:
-    """The models that come with the package, by name."""
+    """Return the models that come with the package, by name."""
     root = Path(str(resources.files("multidiff") / "pretrained"))
     found = sorted(root.glob(f"*/{WEIGHTS}")) if root.is_dir() else []
     return {path.parent.name: path.parent for path in found}
 
 
 def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: bool = False) -> Any:
-    """A ready model of any domain.
+    """Load a ready model of any domain.
 
     Args:
-        name: of a shipped model, a folder, a model on the Hugging Face hub, or the folder or
+        name: name of a shipped model, a folder, a model on the Hugging Face hub, or the folder or
             file of a foreign checkpoint, which is converted in memory.
-        device: where it will compute.
-        trainable: leave the gradients on of the weights that its training updates, to train it
-            further. Parts that are frozen there stay frozen.
+        device: device to compute on.
+        trainable: whether to keep gradients on for the weights that its training updates, to
+            fine-tune it. Parts that are frozen in training stay frozen.
 
     Raises:
-        InputError: if there is no such model, or its files do not fit each other.
+        InputError: if the model cannot be found, or its files do not fit each other.
     """
     check_name(str(name))
     found = convert_weights(Path(name)) if _may_need_conversion(name) else None
@@ -106,7 +106,7 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
         if facts.get(key, value) != value:
             raise InputError(
                 f"{folder / WEIGHTS}: was made for {key} {facts[key]}, but {folder / RECIPE} "
-                f"says {value}; take both from the same model"
+                f"has {value}; use both from the same model"
             )
     load_into(model, tensors, folder / WEIGHTS)
     model.load_assets(folder)
@@ -120,10 +120,10 @@ def _ready(model: Any, home: Path, device: str | torch.device, trainable: bool) 
 
 
 def home_of(name: str | Path) -> Path:
-    """The folder of a model that :func:`load` found; of a foreign one, its own file or folder.
+    """Return the folder of a model that :func:`load` found; of a foreign one, its file or folder.
 
     Raises:
-        InputError: if there is no such model.
+        InputError: if the model cannot be found.
     """
     return Path(name) if _may_need_conversion(name) else find_model(name)
 
@@ -134,16 +134,16 @@ def _may_need_conversion(name: str | Path) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a path is a model's folder, or that of a run which made one."""
+    """Return whether a path is a model's folder, or that of a run which trained one."""
     return (path / RECIPE).is_file() or (recovered(path / TRAINED) / RECIPE).is_file()
 
 
 def outline(found: Conversion, source: Path) -> Any:
-    """The model of a foreign checkpoint, its parameters without values.
+    """Return the model of a foreign checkpoint, its parameters without values.
 
     Args:
-        found: the checkpoint; what lies beside its weights is taken up.
-        source: where it is from.
+        found: the converted checkpoint; its assets are loaded.
+        source: original file or folder.
     """
     with without_values():
         model = _built(parse(found.recipe, str(source)), source)
@@ -157,7 +157,7 @@ def outline(found: Conversion, source: Path) -> Any:
 
 
 def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """A model's weights; of a training run's checkpoint, the averaged ones."""
+    """Return a model's weights; of a training run's checkpoint, the averaged ones."""
     tensors, facts = read_tensors(folder / WEIGHTS)
     if (folder / AVERAGED).is_file():
         tensors |= read_tensors(folder / AVERAGED)[0]
@@ -166,21 +166,21 @@ def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a model.
+    """Return the folder of a model.
 
     Raises:
-        InputError: if it cannot be found.
+        InputError: if the model cannot be found.
     """
     if str(name) in shipped():
         return shipped()[str(name)]
     folder = recovered(Path(name))
     trained = recovered(folder / TRAINED)
-    if (trained / WEIGHTS).is_file():  # a run's folder holds the model it made
+    if (trained / WEIGHTS).is_file():  # a run's folder holds the model it trained
         return trained
     if folder.is_dir():
         for needed in (RECIPE, WEIGHTS):
             if not (folder / needed).is_file():
-                raise InputError(f"{folder}: holds no {needed}, so it is no model's folder")
+                raise InputError(f"{folder}: has no {needed}, so it is not a model's folder")
         return folder
     if folder.exists():
         raise InputError(f"{folder}: a model is a folder with {RECIPE} and {WEIGHTS}, not a file")
@@ -189,13 +189,13 @@ def find_model(name: str | Path) -> Path:
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that is none of a model, before any network call.
+    """Reject a name that cannot be a model's, before any network call.
 
     Args:
-        name: of a shipped model, a folder or file, or a model on the hub.
+        name: name of a shipped model, a folder or file, or a model on the hub.
 
     Raises:
-        InputError: if it is none of these.
+        InputError: if it cannot be any of these.
     """
     known = name in shipped() or Path(name).exists()
     if not known and not (name.count("/") == 1 and is_plausible_hub_id(name)):
@@ -205,23 +205,23 @@ def check_model_name(name: str) -> None:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # slow to import, seldom needed
+    from huggingface_hub import snapshot_download  # slow to import, rarely needed
 
-    with reading(name, "is no folder here and cannot be had from the hub", "check its name"):
+    with reading(name, "is not a folder and cannot be read from the hub", "check its name"):
         return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors", "*.json"]))
 
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Spec]:
-    """The checked sections of a recipe.
+    """Return the checked sections of a recipe.
 
     Raises:
-        InputError: if anything is wrong, with every fault on a line of its own.
+        InputError: if anything is wrong, with every error on a line of its own.
     """
     return check_section(read_recipe(path, overrides), SECTIONS, COMPONENTS)
 
 
 def build_model(recipe: Path) -> Any:
-    """The model of a recipe, with untrained weights; its other sections are not looked at.
+    """Build the model of a recipe, with untrained weights; its other sections are ignored.
 
     Raises:
         InputError: if the recipe is wrong.
@@ -245,15 +245,15 @@ def save_model(
     texts: Mapping[str, str] = {},
     tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a model's folder, whole or not at all.
+    """Write a model's folder atomically.
 
     Args:
-        model: what is written.
-        folder: its place; what is there is replaced.
+        model: model to write.
+        folder: destination; an existing model there is replaced.
         recipe: its resolved recipe.
-        half: write float16, half the size.
+        half: whether to write float16, half the size.
         texts: further files by name, such as the card.
-        tensors: its weights, where it has no values itself.
+        tensors: weights to write, if the model itself has no values.
 
     Raises:
         InputError: if the system refuses.
@@ -272,7 +272,7 @@ def save_model(
 
 
 def shipped_table() -> Report:
-    """The models that come with the package: size, domain, licence, what they are and reach."""
+    """Return a table of the shipped models: size, domain, licence, description and figures."""
     report = Report([], {"models": []})
     for name, folder in shipped().items():
         size = (folder / WEIGHTS).stat().st_size / 1e6
@@ -289,7 +289,7 @@ def shipped_table() -> Report:
 
 
 def card_of(folder: Path) -> dict[str, str]:
-    """What the head of a shipped model's card says, in YAML between two lines of dashes.
+    """Return the front matter of a shipped model's card, YAML between two lines of dashes.
 
     Returns:
         ``about``, ``domain``, ``license`` and ``figures``, a line each.

@@ -35,18 +35,18 @@ def train_recipe(
     resume: bool = False,
     allow_changed: Collection[str] = (),
 ) -> Report:
-    """Train what a recipe says.
+    """Train the model of a recipe.
 
     Args:
-        recipe: the file.
-        overrides: ``key.path=value`` changes of it.
+        recipe: recipe file.
+        overrides: ``key.path=value`` changes to it.
         out: folder of checkpoints and logs; the model is written to ``out/model``.
-        resume: go on from the newest checkpoint there. Vocabularies and other assets are the
-            checkpoint's; recipe and data must be those it was written with.
+        resume: whether to resume from the newest checkpoint there. Vocabularies and other assets
+            are the checkpoint's; recipe and data must be those it was written with.
         allow_changed: what may have changed since: ``recipe``, ``data``.
 
     Raises:
-        InputError: if the recipe is wrong or training cannot go on.
+        InputError: if the recipe is wrong or training cannot continue.
     """
     recipe, out = Path(recipe), Path(out)
     parts = check_recipe(recipe, overrides)
@@ -55,7 +55,7 @@ def train_recipe(
             raise InputError(f"{recipe}: has no section {needed!r}, which training needs")
     checked_kinds(allow_changed)
     if allow_changed and not resume:
-        raise InputError(f"--allow-changed {min(allow_changed)}: goes with --resume alone")
+        raise InputError(f"--allow-changed {min(allow_changed)}: requires --resume")
     with claimed(out) if process_ratio()[0] == 0 else nullcontext():
         return _trained(parts, out, resume, allow_changed)
 
@@ -64,7 +64,7 @@ def _trained(
     parts: dict[str, Spec], out: Path, resume: bool, allow_changed: Collection[str]
 ) -> Report:
     resolved = {name: part.resolved for name, part in parts.items()}
-    if resume:  # what the recipe says is compared before anything is built of it
+    if resume:  # the recipe is compared before anything is built from it
         CheckpointFolder(out).record().check_recipe(resolved, allow_changed, str(out))
     trainer: Trainer = parts["trainer"].build()
     with DrawsFrom(torch.Generator().manual_seed(trainer.seed)):
@@ -80,7 +80,7 @@ def _trained(
     sources = fingerprints({"data": data, "validation": validation, "model": model})
     if "precompute" in parts:
         data = parts["precompute"].build()(model, data)
-    if not resume:  # a run that goes on has its vocabulary in the checkpoint
+    if not resume:  # a resumed run has its vocabulary in the checkpoint
         for line in _inspected(model, data, validation):
             print(line, file=sys.stderr)
     texts = {RECIPE: to_yaml(resolved), **model.assets()}
@@ -115,16 +115,16 @@ def _task_of(model: Model) -> Any:
 
 
 def _inspected(model: Any, data: Batches, validation: Batches | None) -> list[str]:
-    """What the model's modality has to say of the data, once for all processes."""
+    """Return the modality's notes on the data, once for all processes."""
     target = COMMANDS.get(type(model).__name__, {}).get("inspect")
     found = locate(target)(model, data, validation) if target else []
     return found if process_ratio()[0] == 0 else []
 
 
 def _take_up(model: Any, task: nn.Module, out: Path, has_first_pass: bool) -> None:
-    """Give a new model the assets of the newest checkpoint, so that none is made again.
+    """Load the assets of the newest checkpoint into a new model, so that none is made again.
 
-    A first pass over the data encodes with the model's weights: they are taken up before it.
+    A first pass over the data encodes with the model's weights: they are loaded before it.
     """
     checkpoints = CheckpointFolder(out)
     model.load_assets(checkpoints.assets())

@@ -1,7 +1,7 @@
-"""A recipe tried without its data: what constructors refuse, and what does not lie there.
+"""Check of a recipe without its data: what constructors reject, and which files are missing.
 
-Parts are built as training builds them, on ``meta`` where they have weights, until one would
-read its data; what holds that part is built around a stand-in.
+Components are built as in training, on ``meta`` where they have weights, until one would
+read its data; components that hold that one are built around a stand-in.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MOST_PARAMETERS = 1_000_000_000_000
 
 
 def try_recipe(path: Path, overrides: Sequence[str] = (), *, data: bool = True) -> None:
-    """Find everything wrong in a recipe, as far as that can be found without reading its data.
+    """Find everything wrong in a recipe, as far as possible without reading its data.
 
     Args:
         path: the recipe.
-        overrides: ``key.path=value`` changes of it.
-        data: whether the data must be there, too.
+        overrides: ``key.path=value`` changes to it.
+        data: whether the data must exist, too.
 
     Raises:
-        InputError: if anything is wrong, with every fault on a line of its own.
+        InputError: if anything is wrong, with every error on a line of its own.
     """
     trial = Trial(data)
     with withheld_data(), without_values():
@@ -43,10 +43,10 @@ def try_recipe(path: Path, overrides: Sequence[str] = (), *, data: bool = True) 
 
 
 class Trial:
-    """Builds parts and collects what they refuse.
+    """Builds components and collects their errors.
 
     Args:
-        data: whether sources must be there, too.
+        data: whether data sources must exist, too.
     """
 
     def __init__(self, data: bool):
@@ -54,7 +54,7 @@ class Trial:
         self.faults: list[str] = []
 
     def of(self, part: Spec) -> Any:
-        """Return what a part builds, or a stand-in where it is wrong or would read its data."""
+        """Return the component, or a stand-in if it is wrong or would read its data."""
         built = {key: self.of(argument) for key, argument in part.arguments.items()}
         if part.make is None:
             return part.build()
@@ -71,7 +71,7 @@ class Trial:
         return made
 
     def _look_at(self, made: Any, part: Spec) -> None:
-        """Report a module of absurd size, and what does not lie where it should."""
+        """Report a module of absurd size, and missing files."""
         if isinstance(made, nn.Module):
             count = sum(one.numel() for one in made.parameters())
             if count > MOST_PARAMETERS:
@@ -92,15 +92,15 @@ class Trial:
 
 @runtime_checkable
 class Located(Protocol):
-    """What is made of files that must lie where it says."""
+    """A component made from files that must exist."""
 
     def check_path(self) -> None:
-        """Refuse a place where nothing lies, before any network call."""
+        """Reject a path that does not exist, before any network call."""
         ...
 
 
 class StandIn:
-    """Examples that are not there, or a part that is wrong and reported already."""
+    """Placeholder for data that are not read, or for a component already reported as wrong."""
 
     lengths = np.ones(1, int)
 
@@ -108,9 +108,9 @@ class StandIn:
         return 1
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return nothing: it is never asked."""
+        """Raise: no example is read here."""
         raise DataWithheld
 
     def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
-        """Return nothing: it is never asked."""
+        """Raise: no batch is read here."""
         raise DataWithheld

@@ -1,4 +1,4 @@
-"""Reading and writing weights: safetensors; of foreign pickles the tensors and nothing else."""
+"""Reading and writing weights: safetensors, and the tensors of foreign pickles."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _PICKLES = threading.Lock()
 MOST_MAPPINGS = 1_000_000
 MOST_BUFFER_BYTES = 1 << 30
 NOT_WHOLE = "is not a whole safetensors file"
-# What training programs leave beside the tensors of published files. Nothing is done with it:
-# each stands for an empty object, so that reading runs none of their code.
+# Objects that training programs leave beside the tensors of published files. They are ignored:
+# each is replaced by an empty object, so that reading runs none of their code.
 LEFT_ALONE = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "numpy.core.multiarray.scalar",
@@ -43,13 +43,13 @@ LEFT_ALONE = (
 
 @dataclass(frozen=True)
 class Conversion:
-    """A foreign checkpoint turned into a model.
+    """A foreign checkpoint converted to a model.
 
     Attributes:
-        recipe: of the model, as YAML.
+        recipe: recipe of the model, as YAML.
         tensors: the model's weights, by its own names.
-        about: what it is, in a line.
-        texts: what must lie beside the weights, by file name.
+        about: one-line description.
+        texts: assets by file name.
     """
 
     recipe: str
@@ -61,7 +61,7 @@ class Conversion:
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors to a safetensors file (whole only if the caller writes to a spare name).
+    """Write tensors to a safetensors file (atomic only if the caller writes to a temporary name).
 
     Raises:
         InputError: if the system refuses.
@@ -76,19 +76,19 @@ def save_tensors(
 
 
 def _order_metadata(path: Path) -> None:
-    """Sort a file's metadata, which the library writes in an order drawn for each process."""
+    """Sort a file's metadata, which the library writes in an order that varies by process."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(ordered) <= length:  # the same values in another order, padded as they were
+        if len(ordered) <= length:  # the same values in another order, padded to the same length
             file.seek(8)
             file.write(ordered.ljust(length))
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of tensors that lie in the memory of another, which the format does not allow."""
+    """Copy tensors that share memory with another, which the format does not allow."""
     seen: set[int] = set()
     for name, tensor in tensors.items():
         where = tensor.untyped_storage().data_ptr()
@@ -99,24 +99,24 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _told_by_system(path: Path, error: Exception) -> InputError:
-    """The writer reports the system's error number in its text alone."""
+    """Return the system's error, whose number the writer reports in its text only."""
     text = str(error)
     number = text.rpartition("os error ")[2].rstrip(") ")
     return write_error(path, OSError(int(number) if number.isdigit() else 0, text))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and its metadata.
+    """Return the tensors of a safetensors file, and its metadata.
 
     Raises:
-        InputError: if there is no such file, or it is something else or damaged.
+        InputError: if the file is missing, damaged or of another format.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     if is_pickle(path):
         raise InputError(
-            f"{path}: is a pickle, which can run code when it is opened; it is not read: "
-            "ask its maker for safetensors"
+            f"{path}: is a pickle, which can run code when it is opened, and is not read: "
+            "ask its author for safetensors"
         )
     check_safetensors(path)
     with reading(path, NOT_WHOLE), safetensors.safe_open(path, "pt") as file:
@@ -125,12 +125,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_pickle(path: Path) -> Any:
-    """What a torch file holds, if that is tensors and plain values; None if it is none.
+    """Read a torch file of tensors and plain values; return None if it is not a torch file.
 
-    Tensors in today's format stay on the disk until they are used.
+    Tensors in the current format are mapped from disk until they are used.
 
     Raises:
-        InputError: if opening it would run code, or it is not whole.
+        InputError: if opening it would run code, or it is damaged.
     """
     if not path.is_file() or not is_pickle(path):
         return None
@@ -140,7 +140,7 @@ def read_pickle(path: Path) -> Any:
         check_zip(path, "torch file")
     empty: Any = [(_Empty, name) for name in LEFT_ALONE]
     with (
-        _PICKLES,  # what may stand in one is a list of the process
+        _PICKLES,  # the list of allowed classes is global to the process
         torch.serialization.safe_globals(empty),
         warnings.catch_warnings(),
         reading(path, "is not a whole torch file"),
@@ -150,32 +150,32 @@ def read_pickle(path: Path) -> Any:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mappable)
         except pickle.UnpicklingError as error:
             raise InputError(
-                f"{path}: holds objects besides tensors, which could run code; it is not read: "
-                "ask its maker for safetensors"
+                f"{path}: holds objects besides tensors, which could run code, and is not read: "
+                "ask its author for safetensors"
             ) from error
     _check_tensors(content, path)
     return content
 
 
 def _check_tensors(content: Any, path: Path) -> None:
-    """Refuse tensors that say more than the file holds: views that repeat, and no values at all."""
+    """Reject tensors that claim more than the file holds: repeating views, or no values at all."""
     found = [content]
-    for one in found:  # grows below: state dicts lie a level or two deep
+    for one in found:  # grows below: state dicts are nested one or two levels deep
         if isinstance(one, Mapping) and len(found) < MOST_MAPPINGS:
             found.extend(one.values())
         if not isinstance(one, Tensor):
             continue
         if one.layout != torch.strided or one.device.type != "cpu" or one.is_quantized:
-            raise InputError(f"{path}: holds tensors without plain values; save it as plain ones")
+            raise InputError(f"{path}: holds tensors without dense values; save dense tensors")
         if one.numel() * one.element_size() > one.untyped_storage().nbytes():
             raise InputError(
                 f"{path}: holds a tensor of shape {tuple(one.shape)} that repeats fewer values; "
-                "save it contiguous, or ask its maker for safetensors"
+                "save it contiguous, or ask its author for safetensors"
             )
 
 
 class _Empty:
-    """Stands where a pickle names an object that is neither tensor nor plain value."""
+    """Replaces objects in a pickle that are neither tensors nor plain values."""
 
     def __init__(self, *arguments: object):
         pass
@@ -185,17 +185,17 @@ class _Empty:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file looks like a pickle, bare or inside torch's zip."""
+    """Return whether a file looks like a pickle, bare or inside torch's zip."""
     with path.open("rb") as file:
         start = file.read(9)
-    # A safetensors file begins with the length of its header, which may read like a pickle's
-    # first bytes, and then has the header's brace.
+    # A safetensors file begins with the length of its header, which may look like a pickle's
+    # first bytes, followed by the header's brace.
     bare = start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and start[8:] != b"{"
     return bare or start[:4] == b"PK\x03\x04"
 
 
 class _Outlines(TorchFunctionMode):
-    """Memory that is asked for without values lies on ``meta``."""
+    """Mode in which uninitialised memory is allocated on ``meta``."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -206,14 +206,14 @@ class _Outlines(TorchFunctionMode):
 
 
 class _Bounded(TorchDispatchMode):
-    """Refuses a tensor that is larger than any buffer, before it is allocated."""
+    """Mode that rejects a tensor larger than any buffer before it is allocated."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if "device" in kwargs and torch.device(kwargs["device"] or "cpu").type != "meta":
-            with suppress(RuntimeError, NotImplementedError):  # of what has no outline
+            with suppress(RuntimeError, NotImplementedError):  # operations without a meta version
                 outline = func(*args, **{**kwargs, "device": torch.device("meta")})
                 size = outline.numel() * outline.element_size()
                 if size > MOST_BUFFER_BYTES:
@@ -226,23 +226,23 @@ class _Bounded(TorchDispatchMode):
 def without_values() -> Iterator[None]:
     """Build modules whose parameters have no values, for :func:`load_into` to fill.
 
-    Such parameters take neither the time of random initialisation nor memory. The block acts on
-    this thread alone: torch's own layers ask for their parameters with ``torch.empty``, which
-    answers with ``meta`` tensors here. All other tensors are made as ever: schedules and buffers
-    that are not saved have no other source. Draws leave the process's generators as they are.
-    A tensor larger than any buffer, as an absurd number in a recipe makes, is a ``ValueError``.
+    Such parameters cost neither the time of random initialisation nor memory. The block acts on
+    this thread alone: torch's own layers allocate their parameters with ``torch.empty``, which
+    returns ``meta`` tensors here. All other tensors are made normally: schedules and unsaved
+    buffers have no other source. The process's random generators are not advanced.
+    A tensor larger than any buffer, as from an absurd number in a recipe, is a ``ValueError``.
     """
     with DrawsFrom(torch.Generator()), _Outlines(), _Bounded():
         yield
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Check that tensors are exactly those that a module has, and hold numbers.
+    """Check that tensors are exactly those that a module has, and finite.
 
     Args:
-        module: whose names and shapes they should have.
-        tensors: by their names.
-        path: where they are from, for the message.
+        module: module whose names and shapes they should have.
+        tensors: tensors by name.
+        path: their file, for the message.
 
     Raises:
         InputError: if some are missing, extra or of another shape, or have values that are NaN or
@@ -251,9 +251,9 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
     own = module.state_dict()
     faults = {
         "missing": [name for name in own if name not in tensors],
-        "not of this model": [name for name in tensors if name not in own],
+        "not in this model": [name for name in tensors if name not in own],
         "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} where {tuple(own[name].shape)} belongs"
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
             for name in own
             if name in tensors and tensors[name].shape != own[name].shape
         ],
@@ -261,17 +261,17 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
     described = [f"{some(names)} {fault}" for fault, names in faults.items() if names]
     if described:
         raise InputError(
-            f"{path}: does not fit the model: {'; '.join(described)}; is it of another?"
+            f"{path}: does not fit the model: {'; '.join(described)}; is it another model's?"
         )
     check_finite(tensors, path)
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Check that tensors hold numbers.
+    """Check that tensors are finite.
 
     Args:
-        tensors: by their names.
-        path: where they are from, for the message.
+        tensors: tensors by name.
+        path: their file, for the message.
 
     Raises:
         InputError: if values are NaN or infinite; names the first of the tensors.
@@ -279,17 +279,17 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:
     broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
     if broken:
         raise InputError(
-            f"{path}: {some(broken)}: holds values that are no numbers (NaN or infinite): the "
-            "training diverged or the file is damaged; take an earlier checkpoint, or copy or "
+            f"{path}: {some(broken)}: has values that are not finite (NaN or infinite): the "
+            "training diverged or the file is damaged; use an earlier checkpoint, or copy or "
             "download it again"
         )
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers: both ends tell, without memory for a mask."""
+    """Return whether all values are finite: minimum and maximum suffice, without a mask."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
-    if tensor.element_size() == 1:  # eight bits know no ends
+    if tensor.element_size() == 1:  # 8-bit floats have no minimum or maximum
         tensor = tensor.float()
     return all(bool(torch.isfinite(end)) for end in tensor.aminmax())
 
@@ -298,20 +298,20 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
     """Copy tensors into a module that has exactly these; all or none.
 
     Args:
-        module: what receives them; parameters without values come to lie on the CPU.
-        tensors: by the module's names.
-        path: where they are from, for the message.
+        module: module to fill; parameters without values are put on the CPU.
+        tensors: tensors by the module's names.
+        path: their file, for the message.
 
     Raises:
         InputError: if they do not fit.
-        RuntimeError: if a buffer without values is none of those that are saved.
+        RuntimeError: if a buffer without values is not saved in the state dict.
     """
     check_fit(module, tensors, path)
     unsaved = [name for name, one in module.named_buffers() if name not in tensors and one.is_meta]
     if unsaved:
         raise RuntimeError(
             f"{', '.join(unsaved)}: made by torch.empty and not saved, so nothing fills it: "
-            "build it by torch.zeros"
+            "make it with torch.zeros"
         )
     own = [*module.parameters(), *module.buffers()]
     for outline in [one for one in own if one.is_meta]:
@@ -329,6 +329,6 @@ def _with_memory(outline: Tensor) -> Tensor:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of many names, and how many more there are."""
+    """Return the first of many names, and the number of the others."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

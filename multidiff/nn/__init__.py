@@ -1,1 +1,1 @@
-"""Layers that several wings share."""
+"""Layers shared by the modality packages."""

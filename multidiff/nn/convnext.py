@@ -1,4 +1,4 @@
-"""ConvNeXt blocks over time, told the noise level (Liu et al. 2022; Peebles & Xie 2023)."""
+"""ConvNeXt blocks over time with noise-level conditioning (Liu et al. 2022; Peebles & Xie 2023)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from multidiff.nn.norms import AdaptiveNorm
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution over time, adaptive norm, inverted bottleneck, gated residual.
 
-    Frames are normalised one by one: nothing looks further than the convolution, so long
+    Frames are normalised one by one: the convolution alone sets the receptive field, so long
     inputs can be cut into pieces.
 
     Args:
-        width: channels.
+        width: number of channels.
         embedding_width: size of the noise level's embedding.
         kernel: length of the convolution, odd.
-        expansion: width of the bottleneck over that of the block.
+        expansion: ratio of the bottleneck's width to that of the block.
     """
 
     def __init__(self, width: int, embedding_width: int, kernel: int = 7, expansion: int = 3):
@@ -35,7 +35,7 @@ class ConvNeXtBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch frames width"], embedding: Float[Tensor, "batch emb"]
     ) -> Float[Tensor, "batch frames width"]:
-        """The frames after the block."""
+        """Return the frames after the block."""
         mixed = self.mix(x.transpose(1, 2)).transpose(1, 2)
         hidden = F.gelu(self.widen(self.norm(mixed, embedding)), approximate="tanh")
         return x + self.gate(embedding)[:, None] * self.narrow(hidden)

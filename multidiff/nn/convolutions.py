@@ -11,17 +11,17 @@ from torch.autograd.function import once_differentiable
 
 
 class TimeConv(nn.Conv2d):
-    """A length-keeping convolution over time: states are ``(batch, channels, 1, time)``.
+    """A length-preserving convolution over time: states are ``(batch, channels, 1, time)``.
 
     Two-dimensional of height 1 and channels-last in memory, because CPUs run that up to 1.5
     times as fast as one-dimensional convolutions of some hundred channels. The library's
     weight gradient reaches a third of the speed of its forward pass there, so on CPUs it is
-    taken as matrix products, one for each tap. Elsewhere, and in bfloat16, this is an ordinary
+    computed as matrix products, one for each tap. Elsewhere, and in bfloat16, this is an ordinary
     convolution.
 
     Args:
-        before: channels in.
-        after: channels out.
+        before: number of input channels.
+        after: number of output channels.
         taps: length of the kernel, odd.
         dilation: samples between taps.
     """
@@ -39,16 +39,16 @@ class TimeConv(nn.Conv2d):
         self.bias = nn.Parameter(torch.zeros(after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The convolved states."""
+        """Return the convolved states."""
         return time_conv(x, self.weight, self.bias, self.dilation[1], self.reach)
 
 
 def time_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, padding: int
 ) -> Tensor:
-    """Convolution over the last axis with weights ``(out, in, 1, taps)``."""
+    """Convolve over the last axis with weights ``(out, in, 1, taps)``."""
     own = x.device.type == "cpu" and torch.is_grad_enabled() and min(weight.shape[:2]) >= 16
-    # Under autocast weights and states differ in dtype, which the library's own gradient knows.
+    # Under autocast weights and states differ in dtype, which the library's own gradient handles.
     if own and not torch.is_autocast_enabled("cpu"):
         return _TimeConv.apply(x, weight, bias, dilation, padding)
     return F.conv2d(x, weight, bias, padding=(0, padding), dilation=(1, dilation))
@@ -97,5 +97,5 @@ def _weight_gradient(
 
 
 def _time_first(x: Tensor) -> Tensor:
-    """``(batch, time, channels)``; no copy for channels-last memory."""
+    """Return ``(batch, time, channels)``; no copy for channels-last memory."""
     return x[:, :, 0].transpose(1, 2).contiguous()

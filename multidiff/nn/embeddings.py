@@ -13,13 +13,13 @@ from multidiff.core.gaussian.schedules import NoiseLevel
 
 
 class LogSNREmbedding(nn.Module):
-    """Sines and cosines of the log signal-to-noise ratio, through a small perceptron.
+    """Sines and cosines of the log signal-to-noise ratio, through a small MLP.
 
     Args:
         width: size of the embedding.
-        num_waves: how many frequencies, spaced geometrically.
+        num_waves: number of frequencies, spaced geometrically.
         longest: longest period, in nats of log SNR.
-        shortest: shortest period.
+        shortest: shortest period, in nats of log SNR.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class LogSNREmbedding(nn.Module):
         )
 
     def forward(self, level: NoiseLevel) -> Float[Tensor, "batch width"]:
-        """The embedding of each sample's level."""
-        # Beyond +-20 the level is clean, or noise, to float32.
+        """Return the embedding of each sample's level."""
+        # Beyond +-20 the level is clean, or pure noise, in float32.
         angles = level.log_snr.clamp(-20, 20).to(self.rates)[:, None] * self.rates
         return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
 
@@ -48,11 +48,11 @@ def sinusoid(
     order: Literal["sin-cos", "cos-sin"] = "sin-cos",
     last_rate: Literal["half", "half-minus-one"] = "half",
 ) -> Float[Tensor, "batch width"]:
-    """The transformer's encoding of a number: sines and cosines at ``10000^(-j / n)``.
+    """Return the sinusoidal embedding of a number: sines and cosines at ``10000^(-j / n)``.
 
-    The families differ: with ``width / 2`` rates, the Ho et al. code divides ``j`` by one less
+    Implementations differ: with ``width / 2`` rates, the Ho et al. code divides ``j`` by one less
     than that and puts sines first; Stable Diffusion divides by it and puts cosines first.
-    WaveGrad multiplies its noise level by 5000 before; the code of lmnt does not.
+    WaveGrad multiplies its noise level by 5000 before; lmnt's code does not.
     """
     half = width // 2
     count = half if last_rate == "half" else half - 1

@@ -1,4 +1,4 @@
-"""Layer norm that is told the noise level (Peebles & Xie 2023, section 3.2)."""
+"""Adaptive layer norm, conditioned on the noise level (Peebles & Xie 2023, section 3.2)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class AdaptiveNorm(nn.Module):
-    """Layer norm whose scale and shift come from an embedding; starts as the plain norm.
+    """Layer norm whose scale and shift come from an embedding; initialised as the plain norm.
 
     Args:
-        width: channels.
+        width: number of channels.
         embedding_width: size of the embedding.
     """
 
@@ -26,6 +26,6 @@ class AdaptiveNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch frames width"], embedding: Float[Tensor, "batch emb"]
     ) -> Float[Tensor, "batch frames width"]:
-        """The normalised and modulated frames."""
+        """Return the normalised and modulated frames."""
         scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=-1)
         return torch.addcmul(shift, F.layer_norm(x, (self.width,)), 1 + scale)

@@ -1,4 +1,4 @@
-"""Networks that take ``(x, timestep)``, such as those of diffusers, as denoisers."""
+"""Adapter for networks that take ``(x, timestep)``, such as those of diffusers."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from multidiff.core.protocols import Condition
 
 
 class TimestepDenoiser(nn.Module):
-    """A denoiser around a network that takes a noisy state and a step of a table.
+    """A denoiser around a network that takes a noisy state and a timestep index.
 
-    Networks of diffusers embed a step from 0 to 999. Given ``level.time``, which lies in [0, 1],
-    they would see one and the same step always.
+    Networks of diffusers embed a timestep from 0 to 999. Given ``level.time``, which lies in
+    [0, 1], they would always see nearly the same timestep.
 
     Args:
         network: called as ``network(xt, timestep, ...)``; returns a tensor, a tuple with the
             tensor first, or an object with it as ``sample``.
-        steps: length of the table the network was made for.
-        condition: the network's name for a condition that is a tensor, such as "class_labels" or
-            "encoder_hidden_states". A condition that is a dict is passed by its own keys.
-        left_out: number that stands for an integer condition left out, -1 in this package; the
+        steps: number of timesteps that the network was trained with.
+        condition: the network's argument name for a condition that is a tensor, such as
+            "class_labels" or "encoder_hidden_states". A dict is passed by its own keys.
+        left_out: index that replaces a dropped integer condition, -1 in this package; the
             network's embedding needs a row for it, such as ``num_class_embeds - 1``.
 
     Raises:
-        ValueError: if the table has no steps.
+        ValueError: if ``steps`` is less than 1.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class TimestepDenoiser(nn.Module):
         left_out: int | None = None,
     ):
         if steps < 1:
-            raise ValueError(f"{steps} steps: a table has at least one")
+            raise ValueError(f"steps must be at least 1, got {steps}")
         super().__init__()
         self.network, self.steps = network, steps
         self.condition, self.left_out = condition, left_out
@@ -48,7 +48,7 @@ class TimestepDenoiser(nn.Module):
         """Return the network's prediction.
 
         Raises:
-            TypeError: if a condition comes for which the network's name was not given.
+            TypeError: if a condition is passed and the network's argument name was not given.
         """
         timestep = level.timestep(self.steps).to(xt.device)
         output = self.network(xt, timestep, **self._named(condition))
@@ -64,7 +64,7 @@ class TimestepDenoiser(nn.Module):
             return read
         if self.condition is None:
             raise TypeError(
-                "the network is given a condition and its name for it is not known: "
+                "a condition was passed, but the network's argument name for it is not set: use "
                 'TimestepDenoiser(network, condition="class_labels")'
             )
         return {self.condition: read}

@@ -1,4 +1,4 @@
-"""Networks over tokens: which of them are masked is read, what they were is said."""
+"""Transformers that predict the tokens of partly masked sequences."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from multidiff.nn.transformer import KVCache, Transformer
 
 
 class SourceEncoder(nn.Module):
-    """What a sample is made from, read once more by a transformer.
+    """Transformer encoder of the source that a sample is generated from.
 
     Args:
-        size: how many numbers a source is made of.
-        width: of the outcome.
-        layers: of the transformer.
-        heads: of its attention.
-        length: the longest source.
+        size: number of distinct source tokens.
+        width: width of the output.
+        layers: number of transformer blocks.
+        heads: number of attention heads.
+        length: length of the longest source.
     """
 
     def __init__(self, size: int, width: int, layers: int, heads: int, length: int):
@@ -35,41 +35,41 @@ class SourceEncoder(nn.Module):
     def forward(
         self, source: Int[Tensor, "batch length"]
     ) -> tuple[Float[Tensor, "batch length width"], Bool[Tensor, "batch length"]]:
-        """What each place means, and which are there at all: -1 is left out."""
+        """Encode the positions and return a mask of those that exist: -1 is padding."""
         there = source >= 0
         positions = torch.arange(source.shape[1], device=source.device)
         x = self.words(source.clamp(min=0)) + self.positions(positions)
-        # A source that is left out whole has no keys; one that sees itself keeps it finite.
+        # A source that is dropped as a whole has no keys; attending to itself keeps it finite.
         keys = there | ~there.any(dim=1, keepdim=True)
         return self.body(x, keys=keys), there
 
 
 class TokenDenoiser(nn.Module):
-    """Predicts the tokens of a sequence of which some are masked.
+    """Predicts the tokens of a partly masked sequence.
 
-    It is told no level: how many masks there are says it, and an answer then holds for every
-    level at which the same places are masked (Ou et al. 2025, section 3). The condition is a dict:
-    ``real`` (batch, length) where there is no padding, all where not given, and ``source``
-    (batch, places), numbers of what a sample is made from, -1 where that is left out.
+    It receives no noise level: the number of masks determines it, and a prediction holds for every
+    level at which the same positions are masked (Ou et al. 2025, section 3). The condition is a
+    dict: ``real`` (batch, length), false at padding, all true by default, and ``source``
+    (batch, positions), source tokens, -1 where they are dropped or padding.
 
     Args:
-        size: how many tokens there are; the mask is one more.
-        width: of the transformer.
-        layers: blocks.
-        heads: of attention.
-        length: the longest sequence.
-        sources: how many numbers a source is made of; 0 without sources.
-        source_layers: of the source's encoder.
-        source_length: the longest source.
-        expansion: inner width of the perceptrons over that of the blocks.
-        dropout: share of each branch that training drops.
-        block: places of a block, for texts that are found block by block (Arriola et al. 2025):
-            a place reads its own block and those before it, none behind. The condition's
-            ``x0`` (batch, length), where it is told, is what earlier blocks came out as; they
-            are then read from there, so that all blocks are trained at once. 0 for no blocks.
+        size: number of tokens; the mask is one more.
+        width: width of the transformer.
+        layers: number of blocks.
+        heads: number of attention heads.
+        length: length of the longest sequence.
+        sources: number of distinct source tokens; 0 without sources.
+        source_layers: number of blocks in the source encoder.
+        source_length: length of the longest source.
+        expansion: ratio of the MLPs' inner width to that of the blocks.
+        dropout: dropout probability of each residual branch.
+        block: number of positions in a block, for block diffusion (Arriola et al. 2025): a
+            position attends to its own block and those before it, never to later ones. If the
+            condition has ``x0`` (batch, length), earlier blocks are read from there as clean
+            tokens, so that all blocks are trained at once. 0 for no blocks.
 
     Raises:
-        ValueError: if a network of blocks is to read sources.
+        ValueError: if a network with blocks also has sources.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class TokenDenoiser(nn.Module):
         block: int = 0,
     ):
         if block and sources:
-            raise ValueError(f"blocks of {block} places and {sources} sources: give one of the two")
+            raise ValueError(f"block {block} and sources {sources}: one of the two must be 0")
         super().__init__()
         self.size, self.block = size, block
         self.words = nn.Embedding(size + 1, width)
         self.positions = nn.Embedding(length, width)
-        # Small, as in BERT; the words' table is the head too, and gives it logits near 0.
+        # Small, as in BERT; the embedding table is the head too, and gives it logits near 0.
         nn.init.normal_(self.words.weight, std=0.02)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.body = Transformer(width, layers, heads, 0, expansion, dropout)
@@ -104,7 +104,7 @@ class TokenDenoiser(nn.Module):
     def forward(
         self, xt: Int[Tensor, "batch length"], level: Level, condition: Condition = None
     ) -> Float[Tensor, "batch length size"]:
-        """Logits of the tokens; see :class:`~multidiff.core.discrete.absorbing.MaskProcess`."""
+        """Return token logits; see :class:`~multidiff.core.discrete.absorbing.MaskProcess`."""
         around = DecoderContext.of(condition, self.source, xt)
         if self.block:
             x0 = cast("dict[str, Tensor]", condition or {}).get("x0")
@@ -120,12 +120,12 @@ class TokenDenoiser(nn.Module):
         tokens: Int[Tensor, "batch length"],
         real: Bool[Tensor, "batch length"],
     ) -> Float[Tensor, "batch length size"]:
-        """Logits of tokens behind others that were read before, for networks of blocks.
+        """Return the logits of tokens that follow cached ones, for networks with blocks.
 
         Args:
-            memory: of the tokens before these, whole blocks; it comes to hold these too.
-            tokens: the next ones.
-            real: which of these are no padding.
+            memory: KV cache of the tokens before these, whole blocks; these are appended to it.
+            tokens: the next tokens.
+            real: false at padding.
         """
         first, length = memory.positions, tokens.shape[1]
         _, sees = self._order(first, length)
@@ -136,10 +136,10 @@ class TokenDenoiser(nn.Module):
         return self._head(found)
 
     def _beside(self, x0: Tensor, xt: Tensor, real: Tensor) -> Tensor:
-        """Logits of all blocks at once, each told the clean ones before it."""
+        """Return the logits of all blocks at once, each conditioned on the clean ones before it."""
         length = xt.shape[1]
         earlier, sees = self._order(0, length)
-        # The clean places read no noisy one, and a noisy one not its own block's clean ones.
+        # Clean positions attend to no noisy one; noisy ones not to the clean ones of their block.
         nothing, own = torch.zeros_like(sees), sees & ~earlier
         both = torch.cat([torch.cat([sees, nothing], 1), torch.cat([earlier, own], 1)])
         keys = both & real.repeat(1, 2)[:, None]
@@ -148,7 +148,7 @@ class TokenDenoiser(nn.Module):
         return self._head(self.body(x, None, None, keys, positions)[:, length:])
 
     def _order(self, first: int, length: int) -> tuple[Tensor, Tensor]:
-        """Of the places from the first: which lie in an earlier block, and which are read."""
+        """Return which positions lie in an earlier block, and which may be attended to."""
         number = torch.arange(first, first + length, device=self.bias.device) // self.block
         return number[:, None] > number, number[:, None] >= number
 
@@ -160,12 +160,12 @@ class TokenDenoiser(nn.Module):
 
 
 class BlockReader:
-    """A denoiser of one block, which remembers those before it as they came out.
+    """Denoiser of one block that caches the clean blocks before it.
 
-    Where they are more than the network reads, all but the last half of that are forgotten.
+    When the cache exceeds the network's context length, all but its last half is dropped.
 
     Args:
-        denoiser: a network of blocks.
+        denoiser: a network with blocks.
     """
 
     def __init__(self, denoiser: TokenDenoiser):
@@ -174,16 +174,16 @@ class BlockReader:
         self.before: list[Tensor] = []
 
     def __call__(self, xt: Tensor, level: Level, condition: Condition = None) -> Tensor:
-        """Logits of the next block."""
+        """Return the logits of the next block."""
         real = cast("dict[str, Tensor]", condition)["real"]
         return self.denoiser.after(self.memory.copy(), xt, real)
 
     @torch.no_grad()
     def take(self, tokens: Int[Tensor, "batch block"]) -> None:
-        """Remember a block."""
+        """Append a block to the cache."""
         self.before.append(tokens)
         most = self.length // self.denoiser.block
-        if len(self.before) == most:  # no room for the next
+        if len(self.before) == most:  # no space for the next
             self.before = self.before[most - most // 2 :]
             self.memory, tokens = KVCache(), torch.cat([tokens[:, :0], *self.before], dim=1)
         if tokens.shape[1]:
@@ -192,15 +192,15 @@ class BlockReader:
 
 @dataclass(frozen=True)
 class DecoderContext:
-    """What the places of some sequences read.
+    """Keys of some sequences beyond their own tokens, and all positions.
 
     Attributes:
-        context: what they are made from; None where nothing is told of it.
-        there: which of its places are there at all.
-        real: which of the sequences' own are no padding.
-        first: position of the first of their own: they stand behind the longest source that
-            there can be, however far a batch pads its sources.
-        positions: of the context's places and of their own, for attention.
+        context: encoding of the source they are generated from; None without a source.
+        there: mask of the context's positions that exist.
+        real: mask of the sequences' own tokens, false at padding.
+        first: index of their own first position: they follow the longest source that
+            is possible, however far a batch pads its sources.
+        positions: indices of the context's positions and of their own, for attention.
     """
 
     context: Float[Tensor, "batch more width"] | None
@@ -213,11 +213,11 @@ class DecoderContext:
     def of(
         cls, condition: Condition, source: SourceEncoder | None, positions: Tensor
     ) -> DecoderContext:
-        """What is told of sequences ``(batch, positions, ...)``.
+        """Return the context of sequences ``(batch, positions, ...)``.
 
         Args:
-            condition: a dict with ``real`` and ``source``, each where it is told.
-            source: reads sources, for networks that have one.
+            condition: a dict with the optional keys ``real`` and ``source``.
+            source: source encoder, for networks that have one.
             positions: the sequences.
         """
         cond = cast("dict[str, Tensor]", condition or {})
@@ -233,6 +233,6 @@ class DecoderContext:
         return cls(context, there, real, first, torch.cat([before, own]))
 
     def keys(self, own: Bool[Tensor, "batch length"] | None = None) -> Bool[Tensor, "batch all"]:
-        """Which of the context's places and of their own may be read; all that are no padding."""
+        """Return the mask of positions, context first, that may be attended to: no padding."""
         own = self.real if own is None else own
         return own if self.there is None else torch.cat([self.there, own], dim=1)

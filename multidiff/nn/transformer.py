@@ -1,9 +1,10 @@
 """A bidirectional transformer over sequences of any length (Vaswani et al. 2017).
 
 Pre-norm blocks. A context (a source text, the values of a meaning representation) is read by
-the same attention: its places are further keys and values. Places that are padding are no keys.
-Queries and keys are turned by their place, so that attention sees how far two places lie apart
-(rotary embedding, Su et al. 2021); without it the order of words is learned far later.
+the same attention: its positions are further keys and values. Padding is masked out of the keys.
+Queries and keys are rotated by their position (RoPE, rotary position embedding, Su et al. 2021),
+so that attention depends on the distance between two positions; without it the order of words is
+learned far later.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from multidiff.nn.norms import AdaptiveNorm
 
 
 class PlainNorm(nn.LayerNorm):
-    """Layer norm for blocks that are told no level."""
+    """Layer norm for blocks without a noise-level embedding."""
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """The normalised places."""
+        """Return the normalised positions."""
         return super().forward(x)
 
 
 class KVCache:
-    """Keys and values of places that were read before, for sequences that are written on.
+    """KV cache: keys and values of earlier positions, for sequences that are extended.
 
     Attributes:
-        pairs: those of each block, turned, ``(batch, heads, positions, channels)``; none before
-            anything was read.
+        pairs: keys and values of each block, rotated, ``(batch, heads, positions, channels)``;
+            empty at the start.
     """
 
     def __init__(self) -> None:
@@ -37,11 +38,11 @@ class KVCache:
 
     @property
     def positions(self) -> int:
-        """How many places are remembered."""
+        """Return the number of cached positions."""
         return next((key.shape[2] for key, _ in self.pairs.values()), 0)
 
     def grown(self, reader: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """What a block's attention remembers, with what it reads now behind that."""
+        """Append a block's new keys and values to its cached ones, and return all of them."""
         before = self.pairs.get(reader)
         if before is not None:
             key, value = torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
@@ -49,29 +50,29 @@ class KVCache:
         return key, value
 
     def copy(self) -> KVCache:
-        """One that grows by itself from here."""
+        """Return a copy that is extended independently."""
         other = KVCache()
         other.pairs = {**self.pairs}
         return other
 
     def take(self, rows: Int[Tensor, " rows"]) -> None:
-        """Go on with these rows of the batch, some of them several times."""
+        """Keep these rows of the batch, in this order; a row may repeat."""
         self.pairs = {
             reader: (key[rows], value[rows]) for reader, (key, value) in self.pairs.items()
         }
 
 
 class Attention(nn.Module):
-    """Attention of places to places and to a context.
+    """Multi-head attention of positions to each other and to a context.
 
     Args:
-        width: channels.
-        heads: that share them.
+        width: number of channels.
+        heads: number of attention heads.
     """
 
     def __init__(self, width: int, heads: int):
         if width % (2 * heads):
-            raise ValueError(f"width {width} is no multiple of twice the {heads} heads")
+            raise ValueError(f"width {width} must be a multiple of 2 * heads, {2 * heads}")
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
@@ -86,14 +87,14 @@ class Attention(nn.Module):
         turns: Float[Tensor, "2 *batch all channels"] | None = None,
         memory: KVCache | None = None,
     ) -> Float[Tensor, "batch length width"]:
-        """What each place finds.
+        """Return the attention output of each position.
 
         Args:
-            x: the places that ask, and are asked.
-            context: places that are asked alone; they come before the others.
-            keys: which of all these places count, for all that ask or for each of them.
-            turns: of all these places, see :func:`rotary_embedding`; counted where not given.
-            memory: of places that were read before these, which count among the keys too.
+            x: positions that attend and are attended to.
+            context: positions that are only attended to; they come before the others.
+            keys: mask of all these positions, for all queries or for each of them.
+            turns: RoPE of all these positions, see :func:`rotary_embedding`; consecutive if None.
+            memory: KV cache of earlier positions, which ``keys`` covers too.
         """
         asked = x if context is None else torch.cat([context, x], dim=1)
         key, value = map(self._split, self.key_value(asked).chunk(2, dim=-1))
@@ -116,9 +117,10 @@ def rotary_embedding(
     width: int,
     longest: float = 1000.0,
 ) -> Float[Tensor, "2 *batch length width"]:
-    """Cosines and sines of the angle that each channel is turned by at each position.
+    """Return cosines and sines of each channel's rotation angle at each position (RoPE).
 
-    Positions of each row of a batch have turns with a dimension for heads behind the batch's.
+    If each row of the batch has its own positions, the result has a dimension for heads after
+    that of the batch.
     """
     rates = longest ** -(torch.arange(width // 2, device=positions.device) / (width // 2))
     angles = positions[..., None] * rates
@@ -131,21 +133,21 @@ def rotary_embedding(
 def apply_rotary(
     x: Float[Tensor, "batch heads length width"], turns: Float[Tensor, "2 *batch length width"]
 ) -> Float[Tensor, "batch heads length width"]:
-    """Channels turned in pairs, the first half with the second."""
+    """Rotate channels in pairs, the first half with the second (RoPE)."""
     cosine, sine = turns.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.addcmul(x * cosine, torch.cat([second, first], dim=-1), sine)
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each behind a norm and beside a residual.
+    """Attention and an MLP, each behind a norm and with a residual connection.
 
     Args:
-        width: channels.
-        heads: of attention.
-        embedding_width: of the level's embedding; 0 for blocks that are told none.
-        expansion: inner width of the perceptron over that of the block.
-        dropout: share of each branch that training drops.
+        width: number of channels.
+        heads: number of attention heads.
+        embedding_width: width of the noise level's embedding; 0 for blocks without one.
+        expansion: ratio of the MLP's inner width to that of the block.
+        dropout: dropout probability of each residual branch.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ class Block(nn.Module):
         turns: Tensor | None = None,
         memory: KVCache | None = None,
     ) -> Tensor:
-        """The places after the block."""
+        """Return the positions after the block."""
         found = self.attention(self.norm1(x, embedding), context, keys, turns, memory)
         x = x + self.dropout(found)
         hidden = F.gelu(self.widen(self.norm2(x, embedding)))
@@ -175,15 +177,15 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks one after the other, and a norm.
+    """Blocks one after the other, and a final norm.
 
     Args:
-        width: channels.
-        layers: blocks.
-        heads: of attention.
-        embedding_width: of the level's embedding; 0 for a network that is told none.
-        expansion: inner width of the perceptrons over that of the blocks.
-        dropout: share of each branch that training drops.
+        width: number of channels.
+        layers: number of blocks.
+        heads: number of attention heads.
+        embedding_width: width of the noise level's embedding; 0 for a network without one.
+        expansion: ratio of the MLPs' inner width to that of the blocks.
+        dropout: dropout probability of each residual branch.
     """
 
     def __init__(
@@ -211,18 +213,18 @@ class Transformer(nn.Module):
         positions: Int[Tensor, " all"] | Int[Tensor, "batch all"] | None = None,
         memory: KVCache | None = None,
     ) -> Float[Tensor, "batch length width"]:
-        """What each place has come to mean among the others.
+        """Return the hidden state of each position.
 
         Args:
-            x: the places.
-            embedding: of the noise level.
-            context: further places that are read and not written.
-            keys: which of the context's places and of these, in this order, are no padding;
-                or which of them each place may read.
-            positions: of the context's places and of these, counted from 0 where not given.
-                Where a context is padded, those of its rows keep padding from moving the rest.
-            memory: of places that were read before these; it comes to hold these too. ``keys``
-                are then of all of them, ``positions`` of those that are read now.
+            x: embedded positions.
+            embedding: embedding of the noise level.
+            context: further positions that are only attended to.
+            keys: mask of the context's positions and of these, in this order, false at padding;
+                or one such mask for each query.
+            positions: indices of the context's positions and of these, from 0 by default. Where a
+                context is padded, explicit indices keep the padding from shifting the rest.
+            memory: KV cache of earlier positions; these are appended to it. ``keys`` then covers
+                all of them, ``positions`` only the new ones.
         """
         if positions is None:
             length = x.shape[1] + (0 if context is None else context.shape[1])
@@ -234,5 +236,5 @@ class Transformer(nn.Module):
 
 
 def norm(width: int, embedding_width: int) -> nn.Module:
-    """A norm that is told an embedding, or a plain one."""
+    """Return an adaptive norm for an embedding of that width, or a plain norm for width 0."""
     return AdaptiveNorm(width, embedding_width) if embedding_width else PlainNorm(width)

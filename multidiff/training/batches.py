@@ -1,8 +1,8 @@
 """Batches that are a function of their number.
 
-What batch ``k`` holds follows from the seed and ``k`` alone: order, crops, noise. So training
-resumes bit by bit from nothing more than the number of the next batch, and several processes
-share one batch by rows: two processes with half of it each see what one with all of it sees.
+The content of batch ``k`` follows from the seed and ``k`` alone: shuffling, crops, noise. So
+training resumes bit by bit from the number of the next batch alone, and several processes
+split one batch by rows: two processes with half of it each see what one with all of it sees.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from multidiff.utils.fingerprint import Fingerprint, of_arrays
 
 @runtime_checkable
 class Examples(Protocol):
-    """Single examples, cut out of media at random."""
+    """Single examples, cropped from media at random."""
 
     def __len__(self) -> int:
-        """How many make an epoch."""
+        """Return the number of examples in an epoch."""
         ...
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """One example: tensors without a batch dimension, and names."""
+        """Return one example: tensors without a batch dimension, and names."""
         ...
 
 
@@ -80,20 +80,20 @@ class TensorExamples:
 
 @runtime_checkable
 class Synthetic(Protocol):
-    """A part of a recipe that reads files, and that dry runs can do without.
+    """A component that reads files, and that a dry run can replace.
 
-    Optional: what lacks it is built as it is, and its files must be there. Its class method makes
-    something of the same shapes of the same arguments.
+    Optional: components without it are built normally, and their files must exist. Its class
+    method makes an object of the same shapes from the same arguments.
 
     Attributes:
-        assumed: a line about what was assumed instead of being read; empty for nothing.
+        assumed: a line about what was assumed instead of being read; empty if nothing was.
     """
 
     assumed: str
 
     @classmethod
     def synthetic(cls, *arguments: Any, **options: Any) -> Any:
-        """Return what stands for an object of these arguments, and reads nothing."""
+        """Return a stand-in for an object with these arguments, without reading files."""
         ...
 
 
@@ -102,7 +102,7 @@ class BatchSource(Protocol):
     """An endless sequence of batches."""
 
     def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
-        """One of ``parts`` equal shares of the batch with that number."""
+        """Return one of ``parts`` equal parts of the batch with that number."""
         ...
 
 
@@ -110,17 +110,17 @@ class Batches:
     """Shuffled batches of examples, epoch after epoch.
 
     Args:
-        examples: where they come from.
-        batch_size: examples in one batch, over all processes.
-        seed: of the order and of the examples' own randomness.
-        shuffle: a new order in each epoch, or the order of the examples.
-        group_by_length: batches of about one length: so many batches' worth of the shuffled
-            examples are sorted by the examples' ``lengths`` and cut into batches, whose order is
-            drawn. Padding to the longest of a batch then costs little. 1 leaves the order.
+        examples: source of the examples.
+        batch_size: number of examples in one batch, over all processes.
+        seed: random seed of the shuffling and of the examples' own randomness.
+        shuffle: whether to shuffle each epoch; otherwise the examples keep their order.
+        group_by_length: number of batches' worth of shuffled examples that are sorted by their
+            ``lengths`` and cut into batches of similar length, whose order is random. Padding to
+            the longest of a batch then costs little. 1 does not sort.
 
     Raises:
-        ValueError: if there are no examples, the batch is empty, or examples that are to be
-            sorted have no lengths.
+        ValueError: if there are no examples, the batch is empty, or examples are to be sorted
+            and have no ``lengths``.
     """
 
     def __init__(
@@ -132,10 +132,11 @@ class Batches:
         group_by_length: int = 1,
     ):
         if len(examples) == 0 or batch_size < 1:
-            raise ValueError(f"{len(examples)} examples in batches of {batch_size}: none to draw")
+            raise ValueError(f"{len(examples)} examples, batch_size {batch_size}: both must be > 0")
         if group_by_length < 1 or (group_by_length > 1 and not hasattr(examples, "lengths")):
             raise ValueError(
-                f"alike {group_by_length}: from 1, and 1 for examples that tell no lengths"
+                f"group_by_length {group_by_length}: must be at least 1, and 1 for examples "
+                "without lengths"
             )
         self.examples, self.batch_size = examples, batch_size
         self.seed, self.shuffle, self.group_by_length = seed, shuffle, group_by_length
@@ -143,7 +144,7 @@ class Batches:
         self._by_index = isinstance(examples, ExamplesByIndex)
 
     def over(self, examples: Examples) -> Batches:
-        """The same batches of other examples."""
+        """Return the same batches of other examples."""
         return Batches(examples, self.batch_size, self.seed, self.shuffle, self.group_by_length)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
@@ -153,19 +154,19 @@ class Batches:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches until every example was seen, counting the last, shared one."""
+        """Return the number of batches in an epoch, counting a last one shared with the next."""
         return math.ceil(len(self.examples) / self.batch_size)
 
     def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
         """See :class:`BatchSource`.
 
         Raises:
-            InputError: if the batch cannot be shared evenly.
+            InputError: if the batch cannot be split evenly.
         """
         if self.batch_size % parts:
             raise InputError(
-                f"batch_size {self.batch_size} cannot be shared evenly by {parts} processes; "
-                "make it a multiple, or start fewer"
+                f"batch_size {self.batch_size} cannot be split evenly over {parts} processes; "
+                "make it a multiple, or start fewer processes"
             )
         ratio = self.batch_size // parts
         first = number * self.batch_size + part * ratio
@@ -199,10 +200,10 @@ class Batches:
         return self._order[1]
 
     def _alike(self, order: np.ndarray, epoch: int, rng: np.random.Generator) -> np.ndarray:
-        """The order with examples of like length side by side, batch by batch."""
+        """Return the permutation with examples of similar length grouped, batch by batch."""
         lengths = np.asarray(getattr(self.examples, "lengths"))  # noqa: B009
-        # An epoch may begin within a batch: that batch is left as it is, so that the others
-        # are cut where batches begin.
+        # An epoch may begin within a batch: that batch stays as it is, so that the others
+        # are cut at batch boundaries.
         shared = -epoch * len(order) % self.batch_size
         parts = [order[:shared]]
         for first in range(shared, len(order), self.group_by_length * self.batch_size):
@@ -215,15 +216,15 @@ class Batches:
 
 
 class ListedBatches:
-    """Batches that are given as a sequence of dicts, over and over.
+    """Batches given as a list of dicts, repeated endlessly.
 
     Args:
-        batches: each a dict of tensors with the batch first.
+        batches: dicts of tensors with the batch first.
     """
 
     def __init__(self, batches: Sequence[dict[str, Any]]):
         if len(batches) == 0:
-            raise ValueError("no batches to train on")
+            raise ValueError("the list of batches to train on is empty")
         self.batches = batches
 
     def batch(self, number: int, part: int = 0, parts: int = 1) -> dict[str, Any]:
@@ -249,23 +250,23 @@ def _content_of(tensor: Tensor) -> memoryview:
 
 
 def source_of(batches: BatchSource | list[dict[str, Any]]) -> BatchSource:
-    """Batches by their number; a list of them is taken over and over.
+    """Return batches by their number; a list of them is repeated endlessly.
 
     Raises:
-        TypeError: if they are neither.
+        TypeError: if they are neither a batch source nor a list.
     """
     if isinstance(batches, list):
         return ListedBatches(batches)
     if not hasattr(batches, "batch"):
         raise TypeError(
-            f"a {type(batches).__name__} gives no batches by number: "
-            "give a list of batches, or Batches(examples, batch_size)"
+            f"a {type(batches).__name__} cannot be read as batches: "
+            "pass a list of batches, or Batches(examples, batch_size)"
         )
     return batches
 
 
 def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Examples to a batch: tensors and numbers are stacked, the rest are lists."""
+    """Collate examples to a batch: tensors and numbers are stacked, the rest become lists."""
     batch: dict[str, Any] = {}
     for key, first in examples[0].items():
         values = [example[key] for example in examples]
@@ -279,15 +280,15 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def rows_of(batch: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
-    """One of ``parts`` equal shares of a batch.
+    """Return one of ``parts`` equal parts of a batch.
 
     Raises:
-        InputError: if the batch cannot be shared evenly.
+        InputError: if the batch cannot be split evenly.
     """
     ratio = {}
     for key, values in batch.items():
         if len(values) % parts:
-            raise InputError(f"a batch of {len(values)} cannot be shared by {parts} processes")
+            raise InputError(f"a batch of {len(values)} cannot be split over {parts} processes")
         size = len(values) // parts
         ratio[key] = values[part * size : (part + 1) * size]
     return ratio
@@ -318,7 +319,7 @@ class _Numbered(Dataset):
 def stream(
     source: BatchSource, numbers: range, part: int, parts: int, workers: int, pin: bool
 ) -> Iterator[dict[str, Any]]:
-    """The batches with these numbers, prepared ahead by worker processes if there are any."""
+    """Return the batches with these numbers, prefetched by worker processes if there are any."""
     if not workers and not pin:
         return (source.batch(number, part, parts) for number in numbers)
     loader = DataLoader(
@@ -329,7 +330,7 @@ def stream(
         pin_memory=pin,
         persistent_workers=False,
         worker_init_fn=ignore_interruptions,
-        generator=torch.Generator(),  # or else it draws from the process's
+        generator=torch.Generator(),  # otherwise it draws from the process's default generator
     )
     with withheld_from_children():
         return iter(loader)

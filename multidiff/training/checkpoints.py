@@ -1,11 +1,11 @@
-"""Checkpoints: whole or not there, the last few kept, damaged ones passed over.
+"""Checkpoints: written atomically, the last few kept, damaged ones skipped.
 
 A checkpoint is a folder ``checkpoints/00012000`` that holds the whole run: safetensors files of
-weights, average and moments; ``state.json`` with the step and the other numbers; ``run.json``
-with the resolved recipe, the fingerprints of the data and the changes that were allowed; the
-recipe as it is read and every asset of the model, such as its vocabulary; and a manifest with
+weights, moving average and optimizer moments; ``state.json`` with the step and the other numbers;
+``run.json`` with the resolved recipe, the fingerprints of the data and the changes that were
+allowed; the recipe and every asset of the model, such as its vocabulary; and a manifest with
 the SHA-256 of each (see :mod:`multidiff.utils.manifest`). The folder is written under another name
-and renamed, so a killed process or a full disk leaves the older ones as they were.
+and renamed, so a killed process or a full disk leaves the older ones intact.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ OWN = {STATE, RECORD, MANIFEST}  # the others are a model's
 
 @dataclass
 class Checkpoint:
-    """What training needs to go on.
+    """State of a run that training resumes from.
 
     Attributes:
-        step: steps done.
-        tensors: by file stem ("model", "ema", "optimizer"), named tensors.
-        numbers: everything that is not a tensor, as JSON holds it.
+        step: number of steps done.
+        tensors: named tensors by file stem ("model", "ema", "optimizer").
+        numbers: everything that is not a tensor, as JSON values.
         texts: further files, such as the resolved recipe.
-        record: what the run is made of.
+        record: recipe and data of the run.
     """
 
     step: int
@@ -64,13 +64,13 @@ class OldLayoutError(InputError):
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a run's folder, which is cleared of what killed ones left.
+    """Lock a run's folder against other runs, and remove leftovers of killed ones.
 
-    A thread may claim again what it has claimed: a command does so for all that it does, and
-    the trainer that it calls for its own part.
+    The lock is reentrant within a thread: a command takes it for all its work, and the trainer
+    that it calls takes it for its own part.
 
     Raises:
-        InputError: if another run has it, or the system refuses.
+        InputError: if another run has the lock, or the system refuses it.
     """
     mine: set[Path] = _claims.__dict__.setdefault("folders", set())
     key = folder.resolve()
@@ -91,18 +91,18 @@ class CheckpointFolder:
     """The checkpoints of one run.
 
     Args:
-        folder: of the run.
-        keep: how many of the newest stay.
+        folder: folder of the run.
+        keep: number of newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int = 3):
         self.folder, self.keep = folder / "checkpoints", keep
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then drop those beyond the number kept.
+        """Write a checkpoint, then delete those beyond the number to keep.
 
         Raises:
-            InputError: if the system refuses; the older checkpoints are still there.
+            InputError: if the system refuses; the older checkpoints remain.
         """
         path = self.folder / f"{checkpoint.step:08d}"
         with atomic_write_dir(path) as partial:
@@ -116,29 +116,29 @@ class CheckpointFolder:
             write_manifest(partial)
         for old in self.paths()[: -self.keep]:
             doomed = old.with_name(temporary_name(old.name))
-            old.rename(doomed)  # half of a checkpoint is never seen
+            old.rename(doomed)  # so that a partly deleted checkpoint is never visible
             shutil.rmtree(doomed)
         return path
 
     def paths(self) -> list[Path]:
-        """The checkpoints there are, oldest first."""
+        """Return the existing checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
 
     def newest(self) -> Checkpoint:
-        """The newest checkpoint that is whole; damaged ones are reported and passed over.
+        """Return the newest intact checkpoint; damaged ones are reported and skipped.
 
         Raises:
-            InputError: if there is none, or it is of an older layout.
+            InputError: if there are no intact checkpoints, or one has an older layout.
         """
         return self._first_whole(read)
 
     def assets(self) -> Path:
-        """Where the newest checkpoint lies whose files beside the weights are whole.
+        """Return the path of the newest checkpoint whose files besides the weights are intact.
 
         Raises:
-            InputError: if there is none, or it is of an older layout.
+            InputError: if there are no intact checkpoints, or one has an older layout.
         """
 
         def checked(path: Path) -> Path:
@@ -148,10 +148,10 @@ class CheckpointFolder:
         return self._first_whole(checked)
 
     def record(self) -> Record:
-        """What the run is made of, as the newest checkpoint has it.
+        """Return the recipe and data of the run, as recorded in the newest checkpoint.
 
         Raises:
-            InputError: if there is none, or it is of an older layout.
+            InputError: if there are no intact checkpoints, or one has an older layout.
         """
         return read_record(self.assets())
 
@@ -162,30 +162,30 @@ class CheckpointFolder:
             except OldLayoutError:
                 raise
             except InputError as damage:
-                logger.warning("passed over a damaged checkpoint: %s", damage)
-        raise InputError(f"{self.folder}: holds no whole checkpoint; train without --resume")
+                logger.warning("skipped a damaged checkpoint: %s", damage)
+        raise InputError(f"{self.folder}: has no intact checkpoint; train without --resume")
 
 
 def check(path: Path, passed_over: Collection[str] = ()) -> list[str]:
-    """Return the names of a checkpoint's files, which are what was written.
+    """Return the names of a checkpoint's files after comparing their digests.
 
     Args:
-        path: of its folder.
-        passed_over: suffixes of files that are not looked at.
+        path: folder of the checkpoint.
+        passed_over: suffixes of files that are not checked.
 
     Raises:
-        InputError: if a file is missing or is not what was written, naming it.
+        InputError: if a file is missing or differs from its digest, naming it.
     """
     if (path / STATE).is_file() and not (path / MANIFEST).is_file() and _is_old(path / STATE):
         raise OldLayoutError(
-            f"{path}: was written by an older version of multidiff, without {MANIFEST}; go on "
+            f"{path}: was written by an older version of multidiff, without {MANIFEST}; continue "
             "with that version, or train again into a new folder"
         )
     return verified(path, passed_over)
 
 
 def _is_old(state: Path) -> bool:
-    """Whether a state holds the digests, as it did before there was a manifest."""
+    """Return whether a state file holds the digests, as it did before manifests existed."""
     with suppress(InputError):
         return "sha256" in read_json(state)
     return False
@@ -195,11 +195,11 @@ def read(path: Path) -> Checkpoint:
     """Read one checkpoint.
 
     Raises:
-        InputError: if a file is missing or is not what was written, naming it.
+        InputError: if a file is missing or differs from its digest, naming it.
     """
     names = check(path)
     state = read_json(path / STATE)
-    with reading(path / STATE, "is no state of a run"):
+    with reading(path / STATE, "is not a state of a run"):
         step, numbers = int(state["step"]), dict(state["numbers"])
     record = read_record(path)
     weights = [name for name in names if name.endswith(WEIGHTS)]
@@ -209,11 +209,11 @@ def read(path: Path) -> Checkpoint:
 
 
 def read_record(path: Path) -> Record:
-    """Return what a checkpoint's run is made of.
+    """Return the recipe and data of a checkpoint's run.
 
     Raises:
-        InputError: if the file holds something else.
+        InputError: if the file is not a run record.
     """
     text = read_text(path / RECORD)
-    with reading(path / RECORD, "is no record of a run"):
+    with reading(path / RECORD, "is not a record of a run"):
         return Record.from_json(text)

@@ -11,40 +11,40 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
-    """A slow copy of a module's parameters.
+    """A slowly moving copy of a module's parameters.
 
     The decay warms up as ``(1 + n) / (10 + n)`` after ``n`` updates (0.18, 0.55, 0.92 after 1,
     10, 100): a constant 0.9999 would keep nine tenths of the untrained network after a
     thousand. Buffers are not averaged: the copy shares the module's.
 
     Args:
-        module: whose parameters are followed.
-        decay: the decay once warm.
+        module: module whose parameters are averaged.
+        decay: decay after warm-up.
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.9999):
         if not 0 <= decay < 1:
-            raise ValueError(f"decay {decay:g} is not in [0, 1)")
+            raise ValueError(f"decay must be in [0, 1), got {decay:g}")
         self.module, self.decay, self.updates = module, decay, 0
         self.shadow = {name: p.detach().clone() for name, p in module.named_parameters()}
         # Looked up once: to walk through the module at each step costs more than the average.
         self._followed: list[Tensor] = [*module.parameters()]
 
     def decay_now(self) -> float:
-        """The decay of the next update."""
+        """Return the decay of the next update."""
         count = self.updates + 1
         return min(self.decay, (1 + count) / (10 + count))
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the module's present parameters."""
+        """Move towards the module's current parameters."""
         average = get_ema_multi_avg_fn(self.decay_now())
         average([*self.shadow.values()], self._followed, self.updates)
         self.updates += 1
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The module with the averaged parameters, for validation and sampling."""
+        """Put the averaged parameters into the module, for validation and sampling."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a step computes with: the process's accelerator, its precision, and the step's draws."""
+"""Compute environment of a step: the accelerator, its precision, and the step's random draws."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _BEGINNING = threading.Lock()
 def begun_engine() -> Accelerator:
     """Return an accelerator without a precision of its own.
 
-    Accelerate keeps one precision for the life of a process; autocast says what each run
-    computes in, so that one process may train in float32 and then in bfloat16.
+    Accelerate keeps one precision for the life of a process; autocast selects each run's
+    instead, so that one process may train in float32 and then in bfloat16.
     """
     with _BEGINNING:
         try:
             return Accelerator(mixed_precision="no")
-        except ValueError:  # the caller has begun one with another precision
+        except ValueError:  # the caller has created one with another precision
             engine = Accelerator()
             engine.native_amp, engine.scaler = False, None
             return engine
@@ -42,10 +42,10 @@ def computes_in_bfloat16(precision: str) -> bool:
 
 @contextmanager
 def process_settings(threads: int | None) -> Iterator[None]:
-    """Set the CPU threads and the GPU's float32 products for a run, and put both back after it.
+    """Set the CPU threads and the GPU's float32 matmul precision for a run, and restore both.
 
     Args:
-        threads: of the CPU; as they are where None.
+        threads: number of CPU threads; unchanged if None.
     """
     before, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
     if threads is not None:
@@ -62,13 +62,14 @@ def process_settings(threads: int | None) -> Iterator[None]:
 
 
 class StepDraws:
-    """Draws that name no generator, such as dropout's: a function of the step, not of the process.
+    """Source of draws that name no generator, such as dropout's: a function of the step alone.
 
     Args:
-        device: that computes.
-        redirected: draw from a generator of the run, and leave the process's alone. Where code
-            repeats draws from the default generator (compiled code, and, as found at the first
-            step, ``torch.utils.checkpoint``), that one is seeded for the step and put back.
+        device: device that computes.
+        redirected: whether to draw from a generator of the run and leave the process's alone.
+            Where code repeats draws from the default generator (compiled code and, detected at
+            the first step, ``torch.utils.checkpoint``), that one is seeded for the step and
+            restored.
     """
 
     def __init__(self, device: torch.device, redirected: bool = True):
@@ -76,7 +77,7 @@ class StepDraws:
 
     @contextmanager
     def of_step(self, seed: int) -> Iterator[Callable[[Callable[[], Result]], Result]]:
-        """Seed the draws of this block, which gets a function that calls another with them."""
+        """Seed the draws of this block; yields a function that calls another with them."""
         with ExitStack() as held:
 
             def begin() -> None:

@@ -1,4 +1,4 @@
-"""What training tells: a bar in the terminal, TensorBoard, and a file of JSON lines."""
+"""Training log: a progress bar in the terminal, TensorBoard, and a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LINES = "log.jsonl"
 
 
 class TrainingLog:
-    """Tells of a run; only the main process of several tells anything.
+    """Log of a run; of several processes only the main one writes.
 
     Args:
-        steps: of the whole run.
+        steps: number of steps of the whole run.
         start: step it starts from; lines of an earlier attempt beyond it are dropped.
-        folder: of the run; None keeps to the terminal.
-        talks: whether this process tells.
+        folder: folder of the run; None logs to the terminal only.
+        talks: whether this process writes.
     """
 
     def __init__(self, steps: int, start: int, folder: Path | None, talks: bool = True):
@@ -68,22 +68,22 @@ class TrainingLog:
 
     @property
     def writer(self) -> Any:
-        """The TensorBoard writer; one that writes nothing where there is nothing to tell."""
+        """Return the TensorBoard writer; a silent one if this process does not write."""
         if self.folder is None:
             return Mute()
         if self._writer is None:
-            with needs("tensorboard", "the log of training"):
+            with needs("tensorboard", "the training log"):
                 from torch.utils.tensorboard import SummaryWriter  # a second to import
 
             self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._start)
         return self._writer
 
     def advance(self, step: int) -> None:
-        """One step more is done."""
+        """Advance the progress bar by one step."""
         self._bar.update(self._row, completed=step)
 
     def tell(self, step: int, group: str, values: Mapping[str, float]) -> None:
-        """Numbers of a step, under a heading such as "train" or "held-out"."""
+        """Log values of a step, under a heading such as "train" or "held-out"."""
         if not self.talks:
             return
         rate = (step - self._start) / max(time.monotonic() - self._began, 1e-9)
@@ -108,13 +108,13 @@ class TrainingLog:
             self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def say(self, line: str) -> None:
-        """A line of text."""
+        """Print a line of text."""
         if self.talks:
             self._bar.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 class _Terminal:
-    """A stream that may go away: what is written after a hang-up is lost, and training is not."""
+    """A stream that may close: output after a hang-up is lost, but training continues."""
 
     def __init__(self, stream: Any):
         self.stream = stream
@@ -123,19 +123,19 @@ class _Terminal:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write the text, ignoring a closed stream."""
         with suppress(OSError):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
+        """Flush the stream, ignoring a closed one."""
         with suppress(OSError):
             self.stream.flush()
 
 
 class Mute:
-    """A writer of nothing, for processes that must take part in what another one tells."""
+    """A writer that discards everything, for processes that must call the same code."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None

@@ -1,4 +1,4 @@
-"""The learning rate over the steps."""
+"""Learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ Decay = Literal["none", "linear", "cosine"]
 
 
 def check_name(what: str, name: str, known: Sequence[str]) -> None:
-    """Refuse a name that is not known, with the nearest that is.
+    """Reject an unknown name, and suggest the nearest known one.
 
     Raises:
-        ValueError: if it is not known.
+        ValueError: if the name is unknown.
     """
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{what} {name!r}: one of {', '.join(known)}{hint}")
+        raise ValueError(f"unknown {what} {name!r}: expected one of {', '.join(known)}{hint}")
 
 
 def rate_at(step: int, steps: int, warmup_steps: int, decay: Decay, decay_from: float) -> float:
-    """The factor of the learning rate at a step (from 0).
+    """Return the factor on the learning rate at a step (from 0).
 
     Args:
-        step: which.
-        steps: of the whole training.
-        warmup_steps: it grows linearly over these.
-        decay: how it falls to 0.
-        decay_from: share of the steps after which it falls; constant until then.
+        step: number of the step.
+        steps: number of steps of the whole training.
+        warmup_steps: number of steps over which it grows linearly.
+        decay: shape of its decay to 0.
+        decay_from: fraction of the steps after which it decays; constant until then.
 
     Raises:
-        ValueError: if the decay has no such name.
+        ValueError: if the decay is unknown.
     """
     check_name("decay", decay, get_args(Decay))
     if step < warmup_steps:

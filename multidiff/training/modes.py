@@ -1,4 +1,4 @@
-"""Train and eval modes: trained parts change theirs, frozen parts keep the one they were given."""
+"""Train and eval modes: trained parts switch, frozen parts keep the mode they had."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 class Modes:
-    """The modes of a task's parts, from before it is trained.
+    """The modes of a task's parts, recorded before training.
 
-    A part is frozen if it has parameters and none of them is trained; all inside it belongs to
-    it, such as the dropout of a frozen encoder.
+    A part is frozen if it has parameters and none of them is trained; everything inside it counts
+    as frozen, such as the dropout of a frozen encoder.
 
     Args:
         module: the task.
@@ -21,7 +21,7 @@ class Modes:
         self._training: bool | None = None
 
     def train(self) -> None:
-        """Put the trained parts into train mode; frozen parts have the mode they were given."""
+        """Put the trained parts into train mode; frozen parts keep the mode they had."""
         if self._training is not True:
             self.module.train()
             for part, training in self._frozen:
@@ -34,7 +34,7 @@ class Modes:
         self._training = False
 
     def finish(self) -> None:
-        """Leave the trained parts in eval mode, and frozen ones as they were given."""
+        """Leave the trained parts in eval mode, and frozen ones as they were."""
         self.eval()
         for part, training in self._frozen:
             part.training = training

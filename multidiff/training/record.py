@@ -1,4 +1,4 @@
-"""What a run is made of, kept in each checkpoint, and whether a run that goes on is the same."""
+"""Record of a run's recipe and data, kept in each checkpoint to compare when it is resumed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from multidiff.utils.errors import InputError, printable
 from multidiff.utils.fingerprint import difference
 
 RECIPE, DATA = KINDS = "recipe", "data"
-# As a model's folder calls it: the changes stand at its head, as comments.
+# As in a model's folder: changes are written at its head, as comments.
 RECIPE_FILE = "recipe.yaml"
-# What a run may change without becoming another one: how long it goes on, what it reports and
-# keeps, and how the same numbers are worked out.
+# Settings that may change without making it a different run: its length, what it reports and
+# keeps, and how the same numbers are computed.
 HARMLESS = {
     f"trainer.{name}"
     for name in (
@@ -29,18 +29,18 @@ HARMLESS = {
         *("workers", "threads", "compile"),
     )
 }
-# Where data lie is not what they are: their fingerprints are compared in its place.
+# The location of data does not identify them: their fingerprints are compared instead.
 LOCATIONS = ("path", "folder", "vocabulary.model")
 SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run's recipe and data, and the changes that it went through.
+    """A run's recipe and data, and the changes made to them when it was resumed.
 
     Attributes:
-        recipe: resolved, as plain values by section.
-        data: fingerprints by where the data stand in the recipe.
+        recipe: resolved recipe, as plain values by section.
+        data: fingerprints by the key of the data in the recipe.
         history: ``{"step": steps done before, "changes": [...]}``, oldest first.
     """
 
@@ -49,13 +49,13 @@ class Record:
     history: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> str:
-        """Return it as text, the same for the same run."""
+        """Return the record as text, equal for equal runs."""
         values = {"recipe": self.recipe, "data": self.data, "history": list(self.history)}
         return json.dumps(values, indent=1, default=_plain) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Return what :meth:`to_json` wrote."""
+        """Return the record that :meth:`to_json` wrote."""
         values = json.loads(text)
         return cls(values["recipe"], values["data"], tuple(values["history"]))
 
@@ -72,16 +72,16 @@ class Record:
         }
 
     def continuing(self, before: Record, step: int, allowed: Collection[str], name: str) -> Record:
-        """Return the record of this run as one that goes on from a checkpoint.
+        """Return the record of this run, resumed from a checkpoint.
 
         Args:
             before: the checkpoint's record.
-            step: the checkpoint's.
-            allowed: kinds of changes that are meant: ``recipe`` and ``data``.
-            name: of the run, for the message.
+            step: the checkpoint's step.
+            allowed: kinds of changes that are allowed: ``recipe`` and ``data``.
+            name: name of the run, for messages.
 
         Raises:
-            InputError: if the run is another one, in a line that names what changed.
+            InputError: if the runs differ, in a line that names what changed.
         """
         now = Record.from_json(self.to_json())
         found = {
@@ -93,15 +93,15 @@ class Record:
             what = "; ".join(f"{kind}: {_some(found[kind])}" for kind in write_error)
             options = " ".join(f"--allow-changed {kind}" for kind in write_error)
             raise InputError(
-                f"{name}: is another run than its checkpoint: {what}; "
-                f"undo that, or if it is meant add {options}"
+                f"{name}: differs from the run in its checkpoint: {what}; "
+                f"undo that, or add {options} to accept it"
             )
         changes = [f"{kind}: {change}" for kind in KINDS for change in found[kind]]
         new = ({"step": step, "changes": changes},) if changes else ()
         return Record(now.recipe, now.data, (*before.history, *new))
 
     def check_recipe(self, now: Mapping[str, Any], allowed: Collection[str], name: str) -> None:
-        """Refuse to go on with another recipe, before its parts are built.
+        """Refuse to continue with another recipe, before its components are built.
 
         Raises:
             InputError: see :meth:`continuing`.
@@ -110,10 +110,10 @@ class Record:
 
 
 def fingerprints(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprints of the data of a run's parts, by where they stand in its recipe.
+    """Return the fingerprints of the data of a run's components, by their key in its recipe.
 
     Args:
-        parts: by section; those without a method ``data_fingerprint`` have none.
+        parts: components by section; those without a method ``data_fingerprint`` have none.
     """
     found = {}
     for section, part in parts.items():
@@ -123,7 +123,7 @@ def fingerprints(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what changed between two recipes, but for what is harmless."""
+    """Return what changed between two recipes, except harmless settings."""
     was, is_now = dict(_flat(before)), dict(_flat(now))
     changes = []
     for key in {**was, **is_now}:
@@ -132,7 +132,7 @@ def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
         if key not in was:
             changes.append(f"{key} is new ({_shown(is_now[key])})")
         elif key not in is_now:
-            changes.append(f"{key} is gone (it was {_shown(was[key])})")
+            changes.append(f"{key} was removed (it was {_shown(was[key])})")
         elif json.dumps(was[key]) != json.dumps(is_now[key]):
             changes.append(f"{key} was {_shown(was[key])}, is {_shown(is_now[key])}")
     return changes
@@ -141,14 +141,14 @@ def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 def data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what changed between the fingerprints of data.
 
-    What a vocabulary was made from may be gone: the checkpoint holds the vocabulary.
+    The source of a vocabulary may be missing: the checkpoint holds the vocabulary.
     """
     changes = []
     for key in {**before, **now}:
         if key not in now and key.startswith("model."):
             continue
         if key not in now or key not in before:
-            changes.append(f"{key} {'is gone' if key not in now else 'is new'}")
+            changes.append(f"{key} {'was removed' if key not in now else 'is new'}")
         elif found := difference(before[key], now[key]):
             changes.append(f"{key}: {found}")
     return changes
@@ -159,7 +159,7 @@ def _is_location(key: str) -> bool:
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The plain values in nested ones, by their keys with dots between."""
+    """Yield the plain values in nested ones, by their keys joined with dots."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _flat(inner, f"{key}.{name}" if key else str(name))

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: whether it is this run's, and what is worth a line."""
+"""Checks when a run is resumed: that the checkpoint belongs to it, and what changed."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
 
 def checked_kinds(allow_changed: Collection[str]) -> None:
-    """Refuse kinds of changes that do not exist.
+    """Reject unknown kinds of changes.
 
     Raises:
-        InputError: if one does not.
+        InputError: if a kind is unknown.
     """
     for kind in allow_changed:
         if kind not in KINDS:
-            raise InputError(f"--allow-changed {kind}: {' or '.join(KINDS)}, of which both may go")
+            raise InputError(f"--allow-changed {kind}: expected {' or '.join(KINDS)}, or both")
 
 
 def continued(
     found: Checkpoint, record: Record, allow_changed: Collection[str], name: str
 ) -> tuple[Record, list[str]]:
-    """Return a run's record with its past, and its new changes, a line each.
+    """Return a run's record with its history, and its new changes, a line each.
 
     Args:
         found: the checkpoint.
-        record: of the run as it is now.
-        allow_changed: kinds of changes that are meant.
-        name: of the run, for messages.
+        record: record of the run as it is now.
+        allow_changed: kinds of changes that are allowed.
+        name: name of the run, for messages.
 
     Raises:
-        InputError: if the run is another one than the checkpoint's.
+        InputError: if the checkpoint belongs to a different run.
     """
     past = found.record.history
     record = record.continuing(found.record, found.step, allow_changed, name)
@@ -45,7 +45,7 @@ def continued(
 
 
 def check_assets(found: Checkpoint, texts: Mapping[str, str], name: str) -> None:
-    """Refuse other assets than the weights were trained with.
+    """Reject assets that differ from those the weights were trained with.
 
     Raises:
         InputError: if a file that both have, such as a vocabulary, differs.
@@ -53,27 +53,27 @@ def check_assets(found: Checkpoint, texts: Mapping[str, str], name: str) -> None
     for asset, text in texts.items():
         if asset != RECIPE_FILE and found.texts.get(asset, text) != text:
             raise InputError(
-                f"{name}: {asset} is not the one in the checkpoint of step {found.step}, with "
-                "which the weights were trained; give the model that one"
+                f"{name}: {asset} differs from the one in the checkpoint of step {found.step}, "
+                "which the weights were trained with; use that one"
             )
 
 
 def rate_and_precision(found: Checkpoint, plan: Trainer, precision: str, name: str) -> list[str]:
-    """Return what harmless changes do to the steps to come, a line each.
+    """Return the effects of harmless changes on the steps to come, a line each.
 
     Raises:
-        InputError: if fewer steps are asked for than are done.
+        InputError: if ``trainer.steps`` is less than the steps already done.
     """
     if plan.steps < found.step:
         raise InputError(
-            f"{name}: trainer.steps is {plan.steps}, and {found.step} steps are done; "
-            "set as many or more"
+            f"{name}: trainer.steps is {plan.steps}, but {found.step} steps are done; "
+            "set that many or more"
         )
     notes = []
     steps = dict(found.record.recipe.get("trainer", {})).get("steps", plan.steps)
     if plan.decay != "none" and steps != plan.steps:
-        notes.append(f"the learning rate falls over {plan.steps} steps now, not over {steps}")
+        notes.append(f"the learning rate now decays over {plan.steps} steps instead of {steps}")
     before = found.numbers.get("precision", precision)
     if before != precision:
-        notes.append(f"the network is computed in {precision} now, not in {before}")
+        notes.append(f"the network now computes in {precision} instead of {before}")
     return notes

@@ -1,4 +1,4 @@
-"""One run of the trainer: its weights, optimizer and average, and one step of them."""
+"""One run of the trainer: its weights, optimizer and moving average, and one step of them."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from multidiff.utils.errors import InputError
 if TYPE_CHECKING:
     from multidiff.training.trainer import Preview, Trainer
 
-# Streams of random numbers that must not meet.
+# Streams of random numbers that must not overlap.
 WEIGHTS, NOISE, HELD_OUT = 2, 3, 4
-# Reading a loss makes a GPU wait, so several are read at once; the CPU reads each.
+# Reading a loss makes a GPU wait, so several are read at once; on the CPU each is read at once.
 UNREAD_ON_GPU = 16
 
 
 class Losses(nn.Module):
-    """A task as a module whose forward pass is its losses, for engines that wrap modules."""
+    """A task as a module whose forward pass returns its losses, for engines that wrap modules."""
 
     def __init__(self, task: nn.Module):
         super().__init__()
         self.task: Any = task
 
     def forward(self, batch: Any, rng: Rng) -> dict[str, Tensor]:
-        """Mean losses by name.
+        """Return the mean losses by name.
 
         Raises:
-            ValueError: if a loss has the name of something else in the log.
+            ValueError: if a loss has a name that is reserved in the log.
         """
         found = self.task.losses(batch, rng)
         taken = sorted((TAKEN - {"denoising"}) & found.keys())
         if taken:
             raise ValueError(
-                f"a loss is named {taken[0]!r}, as something else in the log: rename it"
+                f"a loss is named {taken[0]!r}, which is reserved in the log: rename it"
             )
         return {name: _full(loss.mean()) for name, loss in found.items()}
 
@@ -62,12 +62,12 @@ class Run:
     """A task in training.
 
     Args:
-        plan: how to train.
-        task: what to train.
-        batches: what to train it on.
-        folder: for checkpoints and logs, or None.
+        plan: training settings.
+        task: task to train.
+        batches: training batches.
+        folder: folder of the checkpoints and logs, or None.
         texts: files to keep in each checkpoint, the model's assets among them.
-        record: what the run is made of.
+        record: recipe and data of the run.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Run:
             self.optimizer = self._bare_optimizer()
         self.modes = Modes(self.losses)
         self.task = self.engine.unwrap_model(self.losses).task
-        # As they are after the engine has prepared them; to look them up costs more than to clip.
+        # After the engine has prepared them; looking them up costs more than clipping.
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = MovingAverage(self.task, plan.ema_decay)
         self.step = 0
@@ -107,7 +107,7 @@ class Run:
         trained = [p for p in task.parameters() if p.requires_grad]
         if not trained:
             raise InputError(
-                "every weight of the task is frozen, so there is nothing to train: load the model "
+                "every weight of the task is frozen, so nothing can be trained: load the model "
                 "with load(name, trainable=True), or call requires_grad_() on a part"
             )
         return torch.optim.AdamW(
@@ -121,25 +121,25 @@ class Run:
     # ------------------------------------------------------------------ begin and end
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other runs out of the folder, and clears away what killed ones left.
+        """Lock the folder against other runs, and remove leftovers of killed ones.
 
         Raises:
-            InputError: if one is there already.
+            InputError: if another run has the lock.
         """
         if self.folder is None or not self.engine.is_main_process:
             return contextlib.nullcontext()
         return claimed(self.folder)
 
     def begin(self, resume: bool, allow_changed: Collection[str] = ()) -> None:
-        """Take up the newest checkpoint, or see that there is none in the way.
+        """Load the newest checkpoint, or make sure that none would be overwritten.
 
         Args:
-            resume: whether to go on from a checkpoint.
-            allow_changed: kinds of changes that are meant (see :class:`Record`).
+            resume: whether to resume from a checkpoint.
+            allow_changed: kinds of changes that are allowed (see :class:`Record`).
 
         Raises:
-            InputError: if there is nothing to resume, it is another run's, or another run is
-                in the way.
+            InputError: if there is nothing to resume, the checkpoint belongs to a different run,
+                or the folder holds another run.
         """
         notes: list[str] = []
         if self.folder is not None:
@@ -154,8 +154,8 @@ class Run:
                 self.step = found.step
             elif self.checkpoints.paths():
                 raise InputError(
-                    f"{self.folder}: holds the checkpoints of a run; --resume it, "
-                    "or choose another folder"
+                    f"{self.folder}: holds the checkpoints of a run; pass --resume to continue "
+                    "it, or choose another folder"
                 )
         self.log = TrainingLog(self.plan.steps, self.step, self.folder, self.engine.is_main_process)
         for note in notes:
@@ -165,11 +165,11 @@ class Run:
 
     @property
     def precision(self) -> str:
-        """What the network is computed in."""
+        """Return the dtype that the network computes in."""
         return "bf16" if self._bfloat16 else "fp32"
 
     def finish(self) -> None:
-        """Leave the averaged weights in the task, ready to sample."""
+        """Put the averaged weights into the task, ready for sampling."""
         self._read_losses()
         self.modes.finish()
         for name, value in self.average.shadow.items():
@@ -179,7 +179,7 @@ class Run:
     # -------------------------------------------------------------------------- steps
 
     def steps_to_go(self) -> Iterator[int]:
-        """The numbers of the steps left, from 1."""
+        """Yield the numbers of the remaining steps, from 1."""
         plan = self.plan
         first, last = (
             self.step * plan.gradient_accumulation_steps,
@@ -197,7 +197,7 @@ class Run:
         yield from range(self.step + 1, plan.steps + 1)
 
     def advance(self, step: int) -> None:
-        """One update of the weights."""
+        """Make one update of the weights."""
         plan = self.plan
         self.modes.train()
         factor = rate_at(step - 1, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
@@ -264,7 +264,7 @@ class Run:
             return self.losses(sent, rng)
 
     def _read_losses(self) -> None:
-        """See that all losses are numbers before they reach a log or a checkpoint."""
+        """Check that all losses are finite before they reach a log or a checkpoint."""
         for step, names, values in self._unread:
             read = {name: float(value) for name, value in values.items()}
             bad = [name for name, value in read.items() if not math.isfinite(value)]
@@ -276,7 +276,7 @@ class Run:
     def _stop_on(self, step: int, names: list[str], bad: list[str]) -> None:
         what = f"{', '.join(bad)} is not a finite number" if bad else "another process stopped"
         files = f" on {', '.join(names)}" if names else ""
-        kept = "nothing was saved after it; lower the learning rate or look at those files"
+        kept = "nothing was saved after it; lower the learning rate or check those files"
         raise InputError(f"step {step}: {what}{files}; {kept}")
 
     def _tell(self, factor: float) -> None:
@@ -295,7 +295,7 @@ class Run:
         self.log.tell(self.step, "train", {**means, "rate": self.plan.learning_rate * factor})
 
     def look(self, validation: BatchSource | None, preview: Preview | None) -> None:
-        """Held-out losses and previews, with the averaged weights."""
+        """Log validation losses and previews, with the averaged weights."""
         self.modes.eval()
         seed = mixed_seed(self.plan.seed, HELD_OUT, self.step, self.engine.process_index)
         with (
@@ -322,7 +322,7 @@ class Run:
         return float(cast(Tensor, self.engine.reduce(value, how)))
 
     def any_process(self, here: bool) -> bool:
-        """Whether something is true in any process; all get the same answer."""
+        """Return whether something is true in any process; all get the same answer."""
         if self.engine.num_processes == 1:
             return here
         flag = torch.tensor(float(here), device=self.engine.device)

@@ -1,6 +1,6 @@
-"""Weights that FSDP keeps in shards, where a whole is needed.
+"""Gathering of weights that FSDP shards, where whole ones are needed.
 
-Nothing here does anything to a module that is not sharded.
+Nothing here changes a module that is not sharded.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 def keep_precision(plugin: Any) -> None:
-    """Has FSDP leave weights and inputs as they are: autocast says what is computed in bfloat16.
+    """Make FSDP leave weights and inputs in their dtype: autocast selects what runs in bfloat16.
 
     Args:
-        plugin: accelerate's, None where nothing is sharded.
+        plugin: accelerate's FSDP plugin, None where nothing is sharded.
     """
     if plugin is None:
         return
@@ -27,11 +27,11 @@ def keep_precision(plugin: Any) -> None:
 
 @contextmanager
 def gathered_weights(module: nn.Module) -> Iterator[None]:
-    """The module with whole weights on every process; every process must come here.
+    """Gather the whole weights on every process; every process must enter this block.
 
     A forward pass without a backward one leaves the outermost weights gathered, and passes
-    outside training disturb the order in which shards are fetched ahead. Between here and the
-    end of the block nothing is fetched, and at the end all are shards again.
+    outside training disturb the order in which shards are prefetched. Inside this block nothing
+    is fetched, and at its end all weights are sharded again.
     """
     parts = _sharded_parts(module)
     for part in parts:
@@ -52,13 +52,13 @@ def _sharded_parts(module: nn.Module) -> list[Any]:
 
 
 def whole(value: Tensor) -> Tensor:
-    """A tensor gathered from its shards; every process must call it."""
+    """Return a tensor gathered from its shards; every process must call it."""
     gather = getattr(value, "full_tensor", None)
     return value if gather is None else gather()
 
 
 def put_whole(module: nn.Module, name: str, value: Tensor) -> None:
-    """Give a module's parameter a value, and an end to its being a shard."""
+    """Set a module's parameter to a whole tensor, which is then no longer a shard."""
     owner, _, key = name.rpartition(".")
     where = module.get_submodule(owner)
     found, full = getattr(where, key), whole(value)

@@ -1,4 +1,4 @@
-"""Interrupted politely: the step is finished and saved before training stops."""
+"""Graceful interruption: the step is finished and saved before training stops."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# SIGHUP, which the end of a terminal or a connection sends, is not on every system.
+# SIGHUP, sent when a terminal or a connection closes, does not exist on every system.
 HANGUP = getattr(signal, "SIGHUP", None)
 SIGNALS = tuple(one for one in (signal.SIGINT, signal.SIGTERM, HANGUP) if one is not None)
-# A launcher passes on the signal that the whole group got already: it is one request, not two.
+# A launcher forwards a signal that the whole group received already: one request, not two.
 SAME_REQUEST_SECONDS = 1.0
 
 
 @dataclass
 class Raised:
-    """The signal that came, if one did."""
+    """The signal received, if any."""
 
     number: int = 0
 
     @property
     def raised(self) -> bool:
-        """Whether one came."""
+        """Return whether a signal was received."""
         return self.number != 0
 
 
@@ -61,9 +61,9 @@ def interruptions() -> Iterator[Raised]:
 
 @contextmanager
 def withheld_from_children() -> Iterator[None]:
-    """Have processes that are started in the block wait with the signals, however they start.
+    """Block signals in processes started in this block, with any start method.
 
-    They come to :func:`ignore_interruptions` before the signals reach them.
+    They call :func:`ignore_interruptions` before the signals reach them.
     """
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield
@@ -76,7 +76,7 @@ def withheld_from_children() -> Iterator[None]:
 
 
 def ignore_interruptions(worker: int) -> None:
-    """Leave signals to the main process, which ends its workers when it has saved.
+    """Ignore signals in a worker: the main process ends its workers when it has saved.
 
     Args:
         worker: number of the worker process that calls it.

@@ -1,7 +1,7 @@
-"""Between a run in memory and its checkpoint.
+"""Conversion between a run in memory and its checkpoint.
 
 The state is gathered whole, under the names of the unwrapped task, whatever the engine made
-of the module: a checkpoint does not know how many processes wrote it.
+of the module: a checkpoint does not depend on the number of processes that wrote it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from multidiff.training.shards import whole
 from multidiff.utils.errors import InputError
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-# Weights that no loss had reached have no moments.
+# Weights that received no gradient have no moments.
 MOMENTS = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
-PREFIX = "task."  # of the task in the module that computes its losses
+PREFIX = "task."  # prefix of the task in the module that computes its losses
 
 
 def gathered(
@@ -35,7 +35,7 @@ def gathered(
     optimizer: torch.optim.Optimizer,
     average: MovingAverage,
 ) -> Checkpoint:
-    """A checkpoint of the present state; every process must call it."""
+    """Return a checkpoint of the current state; every process must call it."""
     model: dict[str, Any] = get_model_state_dict(losses, options=WHOLE)
     moments: Any = get_optimizer_state_dict(losses, optimizer, options=WHOLE)
     tensors = {
@@ -57,10 +57,10 @@ def put_back(
     optimizer: torch.optim.Optimizer,
     average: MovingAverage,
 ) -> None:
-    """Take up a checkpoint's state.
+    """Restore a checkpoint's state.
 
     Raises:
-        InputError: if it is of another model.
+        InputError: if it belongs to a different model.
     """
     model: Any = {f"{PREFIX}{name}": value for name, value in found.tensors["model"].items()}
     state: dict[str, dict[str, Tensor]] = {}
@@ -83,10 +83,10 @@ def put_back(
 
 
 def _fix_moments(losses: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str]) -> None:
-    """What loading leaves to be done.
+    """Complete the optimizer state after loading.
 
-    Weights without saved moments were given some, and a step that was not made. Moments must
-    lie in memory as their weights do: the fused update pairs them by place.
+    Weights without saved moments were given some, and a step count. Moments must have
+    the memory layout of their weights: the fused update pairs them by offset.
     """
     for name, weight in losses.named_parameters():
         if name.removeprefix("module.") not in saved:

@@ -1,7 +1,7 @@
 """One trainer for every task.
 
-It knows losses by name and nothing of what they are losses of. Every random draw of a step
-is seeded by the step, so a run that was interrupted goes on as if it had not been, and
+It knows losses by name only, not what they measure. Every random draw of a step
+is seeded by the step, so a run that was interrupted continues exactly as if it had not been, and
 several processes draw for their rows of a batch what one process would have drawn.
 """
 
@@ -31,47 +31,47 @@ from multidiff.utils.errors import Interrupted
 class Task(Protocol):
     """A module with losses.
 
-    Where training changes on its way, such as when a discriminator joins it, a method
-    ``begin_costliest()`` may go to the part that computes most, which dry runs then measure.
+    If training becomes more expensive on the way, as when a discriminator joins, a method
+    ``begin_costliest()`` may switch to the most expensive part, which dry runs then measure.
     """
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Tensor]:
-        """The losses of each sample by name; the mean of their sum is minimised."""
+        """Return the losses of each sample by name; the mean of their sum is minimised."""
         ...
 
 
 Preview = Callable[[Any, int], None]
 Precision = Literal["auto", "fp32", "bf16"]
 MOST_THREADS = 1024
-# Settings of batches that say what a batch holds.
+# Settings of batches that determine the content of a batch.
 BATCHED = ("batch_size", "seed", "shuffle", "alike")
 
 
 @dataclass(kw_only=True)
 class Trainer:
-    """How to train.
+    """Training loop and its settings.
 
     Attributes:
-        steps: updates of the weights.
-        learning_rate: of AdamW, at its highest.
-        warmup_steps: over which the rate grows from 0.
-        decay: how the rate falls to 0.
-        decay_from: share of the steps after which it falls.
-        betas: AdamW's averages.
-        weight_decay: AdamW's.
-        max_gradient_norm: longer gradients are shortened to it.
-        gradient_accumulation_steps: batches for one update.
-        precision: "bf16" computes the network in bfloat16; "auto" does so on a GPU.
-        ema_decay: of the weights' moving average, which is what comes out.
-        compile: compile the network (minutes at the start, then faster on a GPU).
-        seed: of the weights' and the batches' randomness.
-        log_every: steps between lines of the log.
-        save_every: steps between checkpoints.
-        keep_checkpoints: number of the newest checkpoints that stay.
-        validate_every: steps between looks at held-out data and previews.
-        validation_batches: held-out batches looked at.
-        workers: processes that prepare batches ahead, for each training process.
-        threads: of the CPU, for each process, while it trains; torch's choice where None.
+        steps: number of weight updates.
+        learning_rate: peak learning rate of AdamW.
+        warmup_steps: number of steps over which the rate grows from 0.
+        decay: shape of the rate's decay to 0.
+        decay_from: fraction of the steps after which it decays.
+        betas: AdamW's betas.
+        weight_decay: AdamW's weight decay.
+        max_gradient_norm: largest gradient norm; longer gradients are clipped to it.
+        gradient_accumulation_steps: number of batches for one update.
+        precision: "bf16" runs the network in bfloat16 autocast; "auto" does so on a GPU.
+        ema_decay: decay of the weights' moving average, which is the result of training.
+        compile: whether to compile the network (minutes at the start, then faster on a GPU).
+        seed: random seed of the weights and the batches.
+        log_every: number of steps between lines of the log.
+        save_every: number of steps between checkpoints.
+        keep_checkpoints: number of newest checkpoints to keep.
+        validate_every: number of steps between validations and previews.
+        validation_batches: number of held-out batches in a validation.
+        workers: number of data-loading processes for each training process.
+        threads: number of CPU threads for each process while it trains; torch's default if None.
     """
 
     steps: int
@@ -140,27 +140,27 @@ class Trainer:
         record: Record | None = None,
         allow_changed: Collection[str] = (),
     ) -> Outcome:
-        """Train a task; it ends with the averaged weights.
+        """Train a task and leave it with the averaged weights.
 
         Args:
             task: a module with ``losses``.
-            batches: what to train on.
-            validation: what to look at from time to time.
-            out: folder of the checkpoints and logs; nothing is written where None.
-            resume: go on from the newest whole checkpoint in ``out``.
+            batches: training batches.
+            validation: validation batches.
+            out: folder for checkpoints and logs; nothing is written if None.
+            resume: whether to resume from the newest intact checkpoint in ``out``.
             texts: files to keep in each checkpoint, by name: the recipe, the model's assets.
-            preview: called with TensorBoard's writer and the step, the weights averaged.
-            record: what the run is made of; where None, of this trainer, the batches' settings
-                and their data. A checkpoint of another run is not gone on from.
+            preview: function called with TensorBoard's writer and the step, the weights averaged.
+            record: recipe and data of the run; if None, the trainer's and the batches' settings
+                and data. Training never resumes from a checkpoint with a different record.
             allow_changed: what may have changed since the checkpoint: ``recipe``, ``data``.
 
         Returns:
-            How far it came.
+            The outcome: steps done and last losses.
 
         Raises:
-            InputError: if a loss is not a number, naming step and files; if ``out`` holds
-                another run, nothing to resume, or what was not allowed to change did; if the
-                system refuses a write.
+            InputError: if a loss is not finite, naming step and files; if ``out`` holds
+                another run or nothing to resume, or something changed that is not allowed; if
+                the system refuses a write.
         """
         source = source_of(batches)
         validation = None if validation is None else source_of(validation)
@@ -190,7 +190,7 @@ class Trainer:
         allow_changed: Collection[str],
         preview: Preview | None,
     ) -> None:
-        if validation is not None:  # what is wrong with it is told now, not hours from now
+        if validation is not None:  # fails now rather than hours from now
             validation.batch(0, run.engine.process_index, run.engine.num_processes)
         with run.alone():
             run.begin(resume, allow_changed)
@@ -209,13 +209,13 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far training came.
+    """Result of training.
 
     Attributes:
-        step: steps done.
-        losses: the last logged means, by name.
-        leads: whether this process is the only one, or the first of several: the one to write.
-        record: what the run is made of, and the changes that it went through.
+        step: number of steps done.
+        losses: last logged means, by name.
+        leads: whether this process is the only or the first one: the one to write files.
+        record: recipe and data of the run, and their changes.
     """
 
     step: int

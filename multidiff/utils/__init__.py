@@ -1,1 +1,1 @@
-"""Files, errors and reports: what every package uses."""
+"""Files, errors and reports: utilities that every package uses."""

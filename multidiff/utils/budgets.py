@@ -1,8 +1,8 @@
-"""Limits of what files may declare, checked before anything is inflated or allocated.
+"""Limits on what files may declare, checked before anything is decompressed or allocated.
 
 A file of a few kilobytes can declare gigabytes: zeros that compress a thousandfold, a rate of
 1 Hz that is to be resampled to 22,050, an image of a billion pixels. Each check here reads
-headers alone, and refuses in one line what no real file of its size declares.
+headers only, and rejects in one line what no real file of its size declares.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import check_file_size, reading
 
-# Up to this a file may inflate whatever its own size is.
+# Up to this a file may expand whatever its own size is.
 FREE_BYTES = 64 << 20
-# Beyond, so many times its own size. Arrays of floats compress to a half or a tenth.
+# Beyond that, at most this many times its own size. Arrays of floats compress to a half or a tenth.
 MOST_INFLATION = 20
 FREE_PIXELS = 16_000_000
-# Pillow's own limit, and what one byte of a flat JPEG encodes.
+# Pillow's own limit, and the number of pixels that one byte of a flat JPEG encodes.
 MOST_PIXELS = 178_000_000
 MOST_PIXELS_A_BYTE = 100
 SOUND_RATES_HZ = (1_000, 768_000)
@@ -33,21 +33,21 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def check_inflation(name: str | Path, declared: int, size: int, what: str = "bytes") -> None:
-    """Refuse a file that says it holds far more than its size can.
+    """Reject a file that declares far more than its size can hold.
 
     Args:
-        name: of the file.
-        declared: bytes that it says it holds.
-        size: bytes that it has.
-        what: the unit, for the message.
+        name: file name.
+        declared: size that it declares.
+        size: actual size in bytes.
+        what: unit, for the message.
 
     Raises:
-        InputError: if that is beyond what is free and beyond what real files compress to.
+        InputError: if that exceeds the free limit and the compression of real files.
     """
     if declared > max(FREE_BYTES, MOST_INFLATION * size):
         raise InputError(
             f"{name}: declares {declared:,} {what} in a file of {size:,}, as decompression bombs "
-            "do; write it again uncompressed if it is right"
+            "do; write it again uncompressed if it is genuine"
         )
 
 
@@ -55,11 +55,11 @@ def check_zip(path: Path, what: str = "zip file") -> list[zipfile.ZipInfo]:
     """Return the entries of a zip file (.npz, .ckpt, .pt) whose declared sizes are sane.
 
     Args:
-        path: of the file.
-        what: it should be, for the message.
+        path: zip file.
+        what: expected kind of file, for the message.
 
     Raises:
-        InputError: if it is no zip file, or its entries declare far more than its size.
+        InputError: if it is not a zip file, or its entries declare far more than its size.
     """
     with reading(path, f"is not a whole {what}"), zipfile.ZipFile(path) as file:
         entries = file.infolist()
@@ -71,18 +71,18 @@ def check_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Return the arrays of an .npz file, by name, whose declared sizes are sane.
 
     Args:
-        path: of the file.
+        path: .npz file.
 
     Returns:
-        Shape and kind of each array. Nothing is inflated but the arrays' own headers.
+        Shape and dtype of each array. Only the arrays' own headers are decompressed.
 
     Raises:
-        InputError: if it is no whole zip file, or its arrays declare far more than its size.
+        InputError: if it is not a whole zip file, or its arrays declare far more than its size.
     """
     entries, found, declared = check_zip(path, "array file"), {}, 0
     with reading(path, "is not an array file"), zipfile.ZipFile(path) as file:
         for entry in entries:
-            if not entry.filename.endswith(".npy"):  # a note that is no array
+            if not entry.filename.endswith(".npy"):  # a note that is not an array
                 continue
             with file.open(entry) as array:
                 version = np.lib.format.read_magic(array)
@@ -95,7 +95,7 @@ def check_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def check_tables(path: Path) -> None:
-    """Refuse parquet files whose tables are far larger than they, where there are any.
+    """Reject parquet files whose tables are far larger than the files.
 
     Args:
         path: a file, or a folder of them.
@@ -107,7 +107,7 @@ def check_tables(path: Path) -> None:
     for file in found:
         if file.suffix.lower() != ".parquet" or not file.is_file():
             continue
-        from pyarrow import parquet  # a part of datasets, which reads the file next
+        from pyarrow import parquet  # comes with datasets, which reads the file next
 
         with reading(file, "is not a whole parquet file"):
             about = parquet.read_metadata(file)
@@ -119,32 +119,32 @@ def check_tables(path: Path) -> None:
 
 
 def check_pixels(name: str | Path, width: int, height: int, size: int) -> None:
-    """Refuse an image of absurdly many pixels.
+    """Reject an image of absurdly many pixels.
 
     Args:
-        name: of the file.
-        width: in pixels.
-        height: in pixels.
-        size: of the file in bytes.
+        name: file name.
+        width: width in pixels.
+        height: height in pixels.
+        size: size of the file in bytes.
 
     Raises:
-        InputError: if there are more pixels than a file of its size encodes, or than are read.
+        InputError: if there are more pixels than a file of its size can hold, or than the limit.
     """
     pixels = width * height
     if pixels > MOST_PIXELS or pixels > max(FREE_PIXELS, MOST_PIXELS_A_BYTE * size):
         raise InputError(
             f"{name}: declares {width} x {height} pixels in {size:,} bytes, which is too large to "
-            "be opened; scale it down first"
+            "open; scale it down first"
         )
 
 
 def check_sound(name: str | Path, rate_hz: int, channels: int) -> None:
-    """Refuse a sound whose header no recorder writes.
+    """Reject a sound whose header no recorder writes.
 
     Args:
-        name: of the file.
+        name: file name.
         rate_hz: its sample rate.
-        channels: how many.
+        channels: number of channels.
 
     Raises:
         InputError: if the rate or the number of channels is absurd.
@@ -152,21 +152,21 @@ def check_sound(name: str | Path, rate_hz: int, channels: int) -> None:
     low, high = SOUND_RATES_HZ
     if not low <= rate_hz <= high:
         raise InputError(
-            f"{name}: declares {rate_hz} samples a second where sound has {low} to {high}; "
+            f"{name}: declares {rate_hz} samples a second, expected {low} to {high}; "
             "its header is wrong: export it again"
         )
     if not 1 <= channels <= MOST_CHANNELS:
         raise InputError(
-            f"{name}: declares {channels} channels where at most {MOST_CHANNELS} are read; "
+            f"{name}: declares {channels} channels, but at most {MOST_CHANNELS} are supported; "
             "export it with one or two"
         )
 
 
 def check_safetensors(path: Path) -> None:
-    """Refuse a safetensors file whose header cannot be right, before it is parsed.
+    """Reject a safetensors file whose header cannot be right, before it is parsed.
 
     Raises:
-        InputError: if it is a pointer of git-lfs, shorter than its header, or has a header of
+        InputError: if it is a git-lfs pointer, shorter than its header, or has a header of
             absurd length.
     """
     size = check_file_size(path)
@@ -181,10 +181,10 @@ def check_safetensors(path: Path) -> None:
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Refuse a file that only points at the real one.
+    """Reject a git-lfs pointer, which stands for the real file.
 
     Raises:
-        InputError: if git-lfs wrote it.
+        InputError: if the file is a git-lfs pointer.
     """
     with reading(path), path.open("rb") as file:
         start = file.read(len(LFS_POINTER))

@@ -1,25 +1,25 @@
-"""What ends a command before its end: a fault that the user can fix, and a signal."""
+"""Exceptions that end a command: an error that the user can fix, and a signal."""
 
 import unicodedata
 
 LONGEST = 2000
-# Categories of characters that move the cursor, end a line, or are halves of characters.
+# Categories of characters that move the cursor, end a line, or are unpaired surrogates.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# These reorder what stands beside them, so that a line shows another name than it holds.
+# These reorder adjacent text, so that a line shows another name than it holds.
 REORDERING = {chr(code) for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F))} | {
     chr(code) for code in range(0x2066, 0x206A)
 }
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return a text without anything that a terminal would obey.
+    r"""Return a text without anything that a terminal would interpret.
 
     Control characters, escape sequences, line separators, characters that reorder text, and
-    halves of characters are written as Python writes them (``\x1b``); all else stays.
+    unpaired surrogates are escaped as in Python (``\x1b``); everything else stays.
 
     Args:
-        text: from a file, its name, or a library.
-        keep: characters that stay all the same, such as line breaks.
+        text: text from a file, its name, or a library.
+        keep: characters that are not escaped, such as line breaks.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -35,19 +35,19 @@ def _escaped(character: str) -> str:
 
 
 def _shortened(line: str) -> str:
-    """Leave the middle out of a line that a long value fills; the fix at its end stays."""
+    """Cut the middle out of an overlong line; the fix at its end stays."""
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
 
 
 class InputError(ValueError):
-    """What was given cannot be used.
+    """An input that cannot be used.
 
     The message is one line that names the file or the option, the value, and the fix. The
     command line prints it and ends with status 2.
 
     Args:
-        faults: a line each; line breaks and control characters in them, as names of files and
-            values may have, are escaped (:func:`printable`).
+        faults: messages, a line each; line breaks and control characters in them, as in names of
+            files and values, are escaped (:func:`printable`).
     """
 
     def __init__(self, *faults: str):
@@ -59,7 +59,7 @@ class Interrupted(Exception):
     """Work stopped on a signal, after saving.
 
     Attributes:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int):

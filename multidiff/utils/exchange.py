@@ -1,4 +1,4 @@
-"""Swapping two paths in one step of the file system, where it has one."""
+"""Atomic swap of two paths, on file systems that support it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2  # renameat2 of Linux
 RENAME_SWAP = 2  # renamex_np of macOS
-# What a system or a file system without the operation answers.
+# Errors of a system or a file system without the operation.
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def exchange_paths(one: Path, other: Path) -> bool:
-    """Swap two files or folders: at every moment both names lead to something whole.
+    """Swap two files or folders: at every moment both names refer to something whole.
 
     Args:
         one: an existing path.
         other: an existing path on the same file system.
 
     Returns:
-        False, with nothing changed, where the system or the file system cannot swap.
+        False, with nothing changed, if the system or the file system cannot swap.
 
     Raises:
-        OSError: if the swap is possible there but refused.
+        OSError: if the swap is supported but fails.
     """
-    import ctypes  # seldom needed
+    import ctypes  # rarely needed
 
     try:
         library = ctypes.CDLL(None, use_errno=True)
@@ -36,7 +36,7 @@ def exchange_paths(one: Path, other: Path) -> bool:
             failed = library.renamex_np(*names, RENAME_SWAP)
         else:
             failed = library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
-    except (AttributeError, OSError, TypeError):  # no such function, or no C library to ask
+    except (AttributeError, OSError, TypeError):  # the function or the C library is missing
         return False
     if not failed:
         return True

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and the names of files."""
+"""Atomic writes, and the names of files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than allowed",
-    errno.EACCES: "no right to it",
-    errno.EPERM: "no right to it",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder",
     errno.ENAMETOOLONG: "the name is too long",
-    errno.ELOOP: "its links lead in a circle",
+    errno.ELOOP: "its links form a circle",
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open",
 }
@@ -35,13 +35,13 @@ REASONS = {
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` when the block ends well.
+    """Yield a temporary path that replaces ``path`` when the block succeeds.
 
-    The file lies beside its destination until it is complete and on the disk; if the block
-    fails, nothing is left behind and what was there before stays.
+    The file is written beside its destination and flushed to disk before the rename; if the block
+    fails, nothing is left behind and the previous file stays.
 
     Raises:
-        InputError: if the system refuses (full disk, no rights), naming the file and why.
+        InputError: if the system refuses (full disk, permissions), naming the file and why.
     """
     partial = path.with_name(temporary_name(path.name, path.suffix))
     try:
@@ -53,13 +53,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        with suppress(OSError):  # where the folder is none, nothing was written either
+        with suppress(OSError):  # if its folder does not exist, nothing was written either
             partial.unlink()
 
 
 @contextmanager
 def atomic_write_dir(path: Path) -> Iterator[Path]:
-    """The same for a folder; one that is there already is replaced.
+    """Yield a temporary folder that atomically replaces ``path`` when the block succeeds.
 
     The new folder is swapped with the old one in one step. Where the file system cannot do
     that, the old one is renamed aside first, and :func:`recovered` finds it there if the
@@ -84,11 +84,11 @@ def atomic_write_dir(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # what was replaced, or did not get done
+        shutil.rmtree(partial, ignore_errors=True)  # the replaced folder, or an unfinished one
 
 
 def _replace_folder(path: Path, new: Path) -> None:
-    """Put a folder in the place of another, which lies under the new one's name afterwards."""
+    """Replace a folder by another; the old one has the new one's name afterwards."""
     aside = aside_of(path)
     if not path.exists():
         new.rename(path)
@@ -105,18 +105,18 @@ def _replace_folder(path: Path, new: Path) -> None:
 
 
 def recovered(folder: Path) -> Path:
-    """Return a folder, or the copy set aside where its replacement was cut short."""
+    """Return a folder, or the copy set aside if its replacement was interrupted."""
     return folder if folder.exists() or not aside_of(folder).is_dir() else aside_of(folder)
 
 
 @contextmanager
 def lock_dir(folder: Path) -> Iterator[None]:
-    """A folder that no other process may take while the block runs; a killed one lets it go.
+    """Lock a folder against other processes while the block runs; a killed process releases it.
 
-    The folder is made if it is not there; if the block leaves it empty, it goes again.
+    The folder is created if it does not exist; if the block leaves it empty, it is removed.
 
     Raises:
-        InputError: if another process has it, or the system refuses.
+        InputError: if another process has the lock, or the system refuses it.
     """
     existed = folder.exists()
     with ExitStack() as locked:
@@ -125,7 +125,7 @@ def lock_dir(folder: Path) -> Iterator[None]:
             locked.enter_context(lock_folder(folder))
         except BlockingIOError as error:
             raise InputError(
-                f"{folder}: another run is writing there; wait for its end, or choose another "
+                f"{folder}: another run is writing there; wait until it ends, or choose another "
                 "folder"
             ) from error
         except OSError as error:
@@ -139,22 +139,22 @@ def lock_dir(folder: Path) -> Iterator[None]:
 
 
 def check_replaceable(folder: Path, known_by: str) -> None:
-    """Refuse to write a folder where one lies that holds other things.
+    """Refuse to overwrite a folder that holds other things.
 
     Args:
-        folder: its place.
-        known_by: a file that is in every folder of the kind.
+        folder: destination.
+        known_by: a file that every folder of the expected kind has.
 
     Raises:
-        InputError: if there is something else.
+        InputError: if the folder holds something else.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / known_by).exists():
-        raise InputError(f"{folder}: holds other things, which would be lost; name a new folder")
+        raise InputError(f"{folder}: holds other files, which would be lost; name a new folder")
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder survives a power cut."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    """Wait until a file or folder would survive a power cut."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -164,33 +164,33 @@ def flush_to_disk(path: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> InputError:
-    """What to tell about a write that the system refused."""
+    """Return the error to raise for a write that the system refused."""
     reason = REASONS.get(error.errno or 0, error.strerror or str(error))
-    return InputError(f"{path}: cannot be written: {reason}; choose another place or make room")
+    return InputError(f"{path}: cannot be written: {reason}; choose another path or make room")
 
 
 def check_name(name: str) -> None:
-    """Refuse what no file system takes for a path.
+    """Reject a name that no file system accepts as a path.
 
     Raises:
-        InputError: if it is blank, holds a zero byte, or is too long.
+        InputError: if it is blank, contains a zero byte, or is too long.
     """
     if not name.strip():
-        raise InputError(f"{name!r}: names no file; give a path")
+        raise InputError(f"{name!r}: is not a file name; give a path")
     try:
         os.stat(name)
     except (ValueError, OSError) as error:
         code = error.errno if isinstance(error, OSError) else None
         if isinstance(error, ValueError) or code in (errno.ENAMETOOLONG, errno.ELOOP):
-            reason = REASONS.get(code or 0, "it holds a zero byte or half a character")
-            raise InputError(f"{name}: is no path ({reason}); check it") from error
+            reason = REASONS.get(code or 0, "it has a zero byte or an unpaired surrogate")
+            raise InputError(f"{name}: is not a path ({reason}); check it") from error
 
 
 def resolve_path(name: str | Path) -> Path:
-    """Where something lies: a path as it is, ``starter:NAME`` among the package's own data.
+    """Return a path as it is, or for ``starter:NAME`` that of the package's own data.
 
     Raises:
-        InputError: if nothing is named.
+        InputError: if the name is empty.
     """
     text = str(name)
     check_name(text)

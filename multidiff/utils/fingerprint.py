@@ -1,8 +1,8 @@
-"""Fingerprints of data: whether a run that goes on reads what it began with.
+"""Fingerprints of data, to check that a resumed run reads the data it started with.
 
-A fingerprint is plain JSON. Of files it has their names relative to the source, their sizes and
-a hash of their content, so that a folder that was moved is the same data; of a data set on the
-hub its id and what the library calls its fingerprint, which follows from the revision.
+A fingerprint is plain JSON. For files it has their names relative to the source, their sizes and
+a hash of their content, so that a moved folder counts as the same data; for a data set on the
+hub its id and the library's own fingerprint, which follows from the revision.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from multidiff.utils.leftovers import visible_files
 
 Fingerprint = dict[str, Any]
 
-# Up to this size every byte counts; of larger data, this many bytes in even blocks.
+# Up to this size every byte is hashed; of larger data, this many bytes in evenly spaced blocks.
 WHOLE_BYTES = 64 << 20
 BLOCK_BYTES = 64 << 10
-# Up to this many files, each is kept by name, so that a message can name those that changed.
+# Up to this many files, each is recorded by name, so that a message can name those that changed.
 LISTED_FILES = 1000
 SHOWN = 3
 
@@ -30,13 +30,13 @@ def of_files(files: Iterable[Path], root: Path) -> Fingerprint:
     """Return the fingerprint of files.
 
     Args:
-        files: in any order; those that do not exist are left out.
-        root: what their names are relative to.
+        files: files in any order; those that do not exist are skipped.
+        root: folder that their names are relative to.
 
     Returns:
         ``files`` and ``bytes``, their number and size; ``content``, a hash of names, sizes and
         content; ``sampled``, whether only blocks of the content were read; and ``each``, size
-        and hash by name, where there are few.
+        and hash by name, if there are few.
     """
     found = sorted((_name(file, root), file) for file in set(files) if file.is_file())
     sizes = [file.stat().st_size for _, file in found]
@@ -65,10 +65,10 @@ def of_dataset(
     """Return the fingerprint of a data set of the ``datasets`` library.
 
     Args:
-        table: as it was loaded.
-        name: its id on the hub.
-        config: its configuration.
-        split: its split.
+        table: the loaded data set.
+        name: id on the hub.
+        config: configuration.
+        split: split.
     """
     version = getattr(getattr(table, "info", None), "version", None)
     return {
@@ -82,14 +82,14 @@ def of_dataset(
 
 
 def of_path(path: Path) -> Fingerprint:
-    """Return the fingerprint of a file, or of all files in a folder but hidden ones."""
+    """Return the fingerprint of a file, or of all files in a folder except hidden ones."""
     if path.is_dir():
         return of_files(visible_files(path), path)
     return of_files([path], path.parent)
 
 
 def of_arrays(arrays: Iterable[tuple[str, memoryview]]) -> Fingerprint:
-    """Return the fingerprint of what lies in memory: named bytes, up to the limit of all."""
+    """Return the fingerprint of named bytes in memory, up to the size limit."""
     found, left, count = hashlib.sha256(), WHOLE_BYTES, 0
     for name, content in arrays:
         found.update(json.dumps([name, len(content)]).encode())
@@ -100,7 +100,7 @@ def of_arrays(arrays: Iterable[tuple[str, memoryview]]) -> Fingerprint:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return in a few words how data changed; empty where they did not."""
+    """Return in a few words how data changed; empty if they did not."""
     if dict(before) == dict(now):
         return ""
     if "each" in before and "each" in now:
@@ -110,7 +110,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return "the content of files changed" if was == is_now else f"was {was}, is {is_now}"
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if "files" in now or "files" in before or "content" in keys:
-        return "is other data"
+        return "is different data"
     return ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys)
 
 
@@ -133,7 +133,7 @@ def _name(file: Path, root: Path) -> str:
 
 
 def _blocks(file: Path, first: int, size: int, total: int) -> Iterator[bytes]:
-    """The bytes of a file that count, where it begins at ``first`` in ``total`` of all files."""
+    """Yield the hashed bytes of a file that begins at ``first`` in ``total`` bytes of all files."""
     with file.open("rb") as opened:
         if total <= WHOLE_BYTES:
             while block := opened.read(1 << 20):

@@ -1,8 +1,8 @@
-"""Temporary names of files in the making, and clearing away what killed processes left.
+"""Temporary names of unfinished files, and removal of what killed processes left.
 
-A file or folder in the making is called ``.NAME.PID-HOST.tmp`` beside its destination, and a
-folder that makes room for another ``.NAME.aside``. Both names are hidden: what reads folders
-passes over them.
+An unfinished file or folder is called ``.NAME.PID-HOST.tmp`` beside its destination, and a
+folder that is being replaced ``.NAME.aside``. Both names are hidden: code that reads folders
+skips them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from multidiff.utils.locks import lock_folder
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d{1,10})(?:-(?P<host>[0-9a-f]{8}))?\.tmp(?:\.\w+)?")
 ASIDE = re.compile(r"\.(?P<name>.+)\.aside")
-# Whether a process of another machine is alive cannot be asked; a day without a change answers.
+# Processes of other machines cannot be checked; after a day without a change they count as dead.
 ABANDONED_SECONDS = 24 * 3600
-# Folders of which this process has cleared leftovers away already.
+# Folders in which this process has removed leftovers already.
 _seen: set[str] = set()
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file's or folder's name is one that folders of inputs pass over."""
+    """Return whether a file's or folder's name is hidden, so that input folders skip it."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -42,31 +42,31 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str, suffix: str = "") -> str:
-    """Return the name under which this process makes a file or folder."""
+    """Return the temporary name under which this process writes a file or folder."""
     return f".{name}.{os.getpid()}-{HOST}.tmp{suffix}"
 
 
 def aside_of(folder: Path) -> Path:
-    """Return where a folder lies while another takes its place, on file systems without swaps."""
+    """Return the path of a folder being replaced, on file systems without atomic swaps."""
     return folder.with_name(f".{folder.name}.aside")
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Clear away what killed processes left in a folder; at most once for each process.
+    """Remove what killed processes left in a folder; at most once for each process.
 
-    Nothing is done in a folder that a run has locked: the run does it itself (see
+    A folder locked by a run is left alone: the run does it itself (see
     :func:`sweep`).
     """
     key = os.path.abspath(folder)
     if key in _seen:
         return
     _seen.add(key)
-    with suppress(OSError), lock_folder(folder):  # locked by a run, or not ours to change
+    with suppress(OSError), lock_folder(folder):  # locked by a run, or not writable
         _remove_temporary(folder)
 
 
 def sweep(folder: Path) -> None:
-    """Clear away leftovers in a folder whose lock is held, and put back what lies aside."""
+    """Remove leftovers in a folder whose lock is held, and restore folders set aside."""
     if not folder.is_dir():
         return
     _remove_temporary(folder)
@@ -95,7 +95,7 @@ def _remove_temporary(folder: Path) -> None:
 def _is_abandoned(path: Path, pid: int, host: str | None) -> bool:
     if pid == os.getpid() and host in (None, HOST):
         return False  # another thread's
-    if host in (None, HOST) and sys.platform != "win32":  # there, signal 0 ends a process
+    if host in (None, HOST) and sys.platform != "win32":  # on Windows, signal 0 ends a process
         return not _is_alive(pid)
     try:
         return time.time() - path.lstat().st_mtime > ABANDONED_SECONDS
@@ -108,6 +108,6 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is another user's
+    except OSError:  # it belongs to another user
         return True
     return True

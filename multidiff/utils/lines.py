@@ -1,4 +1,4 @@
-"""Texts that a command reads from a file or from standard input, one a line."""
+"""Texts that a command reads from a file or from standard input, one per line."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ MARKS = {
 
 
 def read_lines(name: str, option: str) -> list[str]:
-    """Return the lines of a UTF-8 file, or of standard input where the name is ``-``.
+    """Return the lines of a UTF-8 file, or of standard input if the name is ``-``.
 
-    Line ends are those of any system; blank lines at the end do not count.
+    Line ends of any system are accepted; blank lines at the end do not count.
 
     Args:
         name: path of the file, or ``-``.
-        option: option that named it, for messages.
+        option: option that it was passed to, for messages.
 
     Raises:
-        InputError: if it cannot be read, is no UTF-8 text, is empty, or has a blank line between
+        InputError: if it cannot be read, is not UTF-8, is empty, or has a blank line between
             others, whose output could not be matched to its input by number.
     """
     where = "standard input" if name == STANDARD_INPUT else name
@@ -41,7 +41,7 @@ def read_lines(name: str, option: str) -> list[str]:
         lines.pop()
     if not lines:
         again = " or was read by another option" if name == STANDARD_INPUT else ""
-        raise InputError(f"{option} {name}: {where} is empty{again}; write one text a line")
+        raise InputError(f"{option} {name}: {where} is empty{again}; write one text per line")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise InputError(f"{where}:{number}: is blank; remove the line, or write a text there")
@@ -51,22 +51,22 @@ def read_lines(name: str, option: str) -> list[str]:
 def _content(name: str, option: str) -> bytes:
     if name == STANDARD_INPUT:
         return sys.stdin.buffer.read()
-    # A pipe is as good as a file here.
+    # A pipe is accepted like a file.
     with reading(f"{option} {name}", fix="check the path"):
         return Path(name).read_bytes()
 
 
 def decoded(where: str, content: bytes) -> str:
-    """Decode UTF-8, without a byte order mark at the beginning of any line.
+    """Decode UTF-8, removing byte order marks at the beginning of lines.
 
-    Marks inside a text stem from files that were joined.
+    Marks inside a text come from concatenated files.
 
     Args:
-        where: what messages call the content.
+        where: name of the content in messages.
         content: its bytes.
 
     Raises:
-        InputError: if it is in another encoding, or holds zero bytes.
+        InputError: if it has another encoding, or contains zero bytes.
     """
     for mark, encoding in MARKS.items():
         if content.startswith(mark):
@@ -77,15 +77,14 @@ def decoded(where: str, content: bytes) -> str:
     if b"\0" in content:
         line = content.count(b"\n", 0, content.index(b"\0")) + 1
         raise InputError(
-            f"{where}:{line}: holds a zero byte, so it is not UTF-8 (UTF-16 without its mark, or "
-            "no text); name a file of text in UTF-8"
+            f"{where}:{line}: contains a zero byte, so it is not UTF-8 (UTF-16 without a mark, or "
+            "not a text); name a text file in UTF-8"
         )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{where}:{line}: byte {content[error.start]:#04x} is not UTF-8; "
-            "write the file again as UTF-8"
+            f"{where}:{line}: byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
         ) from error
     return text.replace(f"\n{MARK}", "\n") if MARK in text else text

@@ -1,4 +1,4 @@
-"""Locks on folders, which the system takes back from a process that is killed."""
+"""Locks on folders, which the system releases when a process is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lock_folder(folder: Path) -> Iterator[bool]:
     """Hold a folder's lock while the block runs.
 
     Yields:
-        Whether it is locked: not on systems and file systems without such locks.
+        Whether it is locked: False on systems and file systems without such locks.
 
     Raises:
         BlockingIOError: if it is held already.

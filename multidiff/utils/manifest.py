@@ -1,7 +1,7 @@
-"""One digest over a folder: the SHA-256 of every file, in a list that checks itself.
+"""Manifest of a folder: the SHA-256 of every file, in a list that verifies itself.
 
-The list is written last, so that a folder without it is not whole. Its bytes are a function of
-what it says: any change of the list, of a file that it names, or of their number is found.
+The list is written last, so that a folder without it is incomplete. Its bytes are a function of
+its content: any change to the list, to a file that it names, or to their number is detected.
 """
 
 from __future__ import annotations
@@ -20,35 +20,37 @@ LAYOUT = 2
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the list of a folder's files."""
+    """Write the manifest of a folder's files."""
     files = {file.name: digest_of(file) for file in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(_rendered(files), "utf-8")
 
 
 def verified(folder: Path, passed_over: Collection[str] = ()) -> list[str]:
-    """Return the names of a folder's files, which are what was written.
+    """Return the names of a folder's files after comparing them with the manifest.
 
     Args:
-        folder: that has a manifest.
+        folder: folder with a manifest.
         passed_over: suffixes of files that are neither read nor returned.
 
     Raises:
-        InputError: if the list or a file is missing or has changed, naming it.
+        InputError: if the manifest or a file is missing or has changed, naming it.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InputError(f"{path}: no such file, so the folder is not whole; take an older one")
+        raise InputError(f"{path}: no such file, so the folder is incomplete; use an older one")
     text = read_text(path)
     content = parse_json(text, path)
     files = content.get("files") if isinstance(content, dict) else None
     if not isinstance(files, dict) or text != _rendered(files):
-        raise InputError(f"{path}: is not what was written; copy it again, or take an older one")
+        raise InputError(
+            f"{path}: differs from what was written; copy it again, or use an older one"
+        )
     names = [name for name in files if Path(name).suffix not in passed_over]
     for name in names:
         file = folder / name
         if not file.is_file() or digest_of(file) != files[name]:
-            fault = "is not what was written" if file.is_file() else "is missing"
-            raise InputError(f"{file}: {fault}; copy it again, or take an older one")
+            fault = "differs from what was written" if file.is_file() else "is missing"
+            raise InputError(f"{file}: {fault}; copy it again, or use an older one")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Third-party packages that only some commands use, and what to do when one does not load."""
+"""Third-party packages that only some commands use, and what to do when one fails to import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import metadata
 
 from multidiff.utils.errors import InputError
 
-# What a package that is missing, broken, or built for another torch raises on import: shared
+# Exceptions of a package that is missing, broken, or built for another torch: shared
 # libraries that do not load give OSError, operators that are not registered RuntimeError, and
 # code compiled for another numpy ValueError.
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
@@ -17,17 +17,17 @@ LONGEST_REASON = 160
 
 
 class PackageError(InputError):
-    """A package is missing or does not load: no input can be read, whichever comes next."""
+    """A package is missing or broken: no input can be read, whichever comes next."""
 
 
 @contextmanager
 def needs(package: str, purpose: str, fix: str | None = None) -> Iterator[None]:
-    """Import a package in the block; what goes wrong there is reported in one line.
+    """Import a package in the block; failures are reported in one line.
 
     Args:
-        package: name under which pip knows it.
-        purpose: what it is needed for, which begins the message.
-        fix: command that brings a version that works.
+        package: name of the package for pip.
+        purpose: feature that needs it; begins the message.
+        fix: command that installs a working version.
 
     Raises:
         PackageError: if the package is missing or does not load; the message names its version,
@@ -56,7 +56,7 @@ def unimportable(error: ImportError) -> str:
     """Describe in one line an import that failed anywhere.
 
     Raises:
-        ImportError: the same, if it is of a module of multidiff and so a fault of ours.
+        ImportError: the same, if a module of multidiff is missing, which is a bug of ours.
     """
     package = (error.name or "").partition(".")[0]
     if not package or package == "multidiff":

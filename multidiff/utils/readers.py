@@ -1,17 +1,17 @@
-r"""The guarded boundary of everything that is read from outside.
+r"""The guarded boundary around everything that is read from outside.
 
 Every reader of the package goes through this module and :mod:`multidiff.utils.budgets`::
 
     with reading(path, "is not a tokenizer", "export it again"):
         tokenizer = Tokenizer.from_str(read_text(path))
 
-Whatever a library raises in the block (a panic of Rust code included, which is no ``Exception``)
-becomes one :class:`~multidiff.utils.errors.InputError` line with the file's name, the reason and
-the fix; control characters in any of them are escaped. Keep the block around the library's call
-alone: an error of the package's own code must not pass for a fault of the file.
+Whatever a library raises in the block (including a panic of Rust code, which is not an
+``Exception``) becomes one :class:`~multidiff.utils.errors.InputError` line with the file's name,
+the reason and the fix; control characters in any of them are escaped. Keep the block around the
+library's call alone: an error in the package's own code must not look like one in the file.
 
 Sizes that a file declares are checked by :mod:`multidiff.utils.budgets` before anything is
-inflated or allocated: call ``check_npz``, ``check_torch_zip``, ``check_pixels`` and so on first.
+decompressed or allocated: call ``check_npz``, ``check_zip``, ``check_pixels`` and so on first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LONGEST_REASON = 300
 MOST_TEXT_BYTES = 64 << 20
 # A value of a few bytes in the file takes about a hundred in memory.
 MOST_JSON_VALUES = 4_000_000
-# Errors whose text says nothing without their kind.
+# Errors whose text is meaningless without their type.
 BARE = (LookupError, AssertionError, AttributeError, StopIteration)
 FILE_ENDINGS = {
     *(".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".lz4"),
@@ -50,10 +50,10 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 class DataWithheld(Exception):
-    """Data would be read now, where only the check of a recipe is wanted."""
+    """Data would be read now, although only a recipe is being checked."""
 
 
-# These pass a guarded block as they are: they are no fault of the file.
+# Exceptions that pass a guarded block unchanged: they are not caused by the file.
 PASSING = (InputError, Interrupted, DataWithheld, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -62,14 +62,14 @@ def reading(name: str | Path, problem: str = "cannot be read", fix: str = AGAIN)
     """Turn whatever a library raises in the block into one line about the file.
 
     Args:
-        name: of the file, as messages call it.
-        problem: what the failure means, such as ``is not a sound file``.
+        name: file name, for messages.
+        problem: meaning of the failure, such as ``is not a sound file``.
         fix: what the user can do.
 
     Raises:
-        InputError: ``NAME: PROBLEM (REASON); FIX`` for any exception, also one that derives from
-            ``BaseException`` alone as panics of Rust libraries do. An ``InputError`` of the block
-            passes as it is, and so do signals.
+        InputError: ``NAME: PROBLEM (REASON); FIX`` for any exception, also one derived directly
+            from ``BaseException``, as panics of Rust libraries are. An ``InputError`` in the block
+            passes unchanged, and so do signals.
     """
     try:
         yield
@@ -84,18 +84,18 @@ _PANIC_LOCK = threading.Lock()
 
 @contextmanager
 def without_panic_report() -> Iterator[None]:
-    """Keep off the terminal what a Rust library prints before it raises its panic.
+    """Suppress what a Rust library prints to the terminal before it raises its panic.
 
     The library writes the report, with a backtrace, past Python to file descriptor 2. It is
-    dropped if the block raises, since the exception says the same; otherwise what was written
-    meanwhile is passed on. Enter it only for a trial of a file: it takes a lock and a file.
+    dropped if the block raises, since the exception says the same; otherwise the output
+    is passed on. Use it only to try a file: it takes a lock and a temporary file.
     """
     with _PANIC_LOCK, tempfile.TemporaryFile() as held:
         with suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
         try:
             kept = os.dup(2)
-        except OSError:  # there is no terminal to keep it off
+        except OSError:  # there is no terminal
             yield
             return
         os.dup2(held.fileno(), 2)
@@ -113,7 +113,7 @@ def without_panic_report() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return one line that says what an error of a library means."""
+    """Return one line that explains an error of a library."""
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
     if isinstance(error, RecursionError):
@@ -130,21 +130,21 @@ def reason_of(error: BaseException) -> str:
 
 
 def check_file_size(path: Path, most: int | None = None) -> int:
-    """Return the size of a regular file in bytes, if that is not beyond a limit.
+    """Return the size of a regular file in bytes, if it is within a limit.
 
     Args:
-        path: of the file.
-        most: the limit in bytes, if there is one.
+        path: file.
+        most: limit in bytes, or None.
 
     Raises:
-        InputError: if there is no such file, it is a device or a pipe, or it is larger.
+        InputError: if the file is missing, a device or a pipe, or larger.
     """
-    if not os.path.isfile(path):  # which Path.is_file is not asked, since it fails of long names
+    if not os.path.isfile(path):  # Path.is_file raises for overlong names
         kind = "is not a file" if os.path.exists(path) else "no such file"
         raise InputError(f"{path}: {kind}; check the path")
     size = path.stat().st_size
     if most is not None and size > most:
-        raise InputError(f"{path}: has {size:,} bytes where at most {most:,} are read")
+        raise InputError(f"{path}: has {size:,} bytes, more than the limit of {most:,}")
     return size
 
 
@@ -152,8 +152,8 @@ def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
     """Return the content of a file that is no larger than allowed.
 
     Args:
-        path: of the file.
-        most: the largest size in bytes.
+        path: file.
+        most: largest size in bytes.
 
     Raises:
         InputError: if it is larger, or cannot be read.
@@ -167,31 +167,31 @@ def read_text(path: Path, most: int = MOST_TEXT_BYTES) -> str:
     """Return the content of a text file in UTF-8, without a byte order mark.
 
     Args:
-        path: of the file.
-        most: the largest size in bytes.
+        path: file.
+        most: largest size in bytes.
 
     Raises:
         InputError: if it is larger than allowed, cannot be read, or is not UTF-8.
     """
     content = read_bytes(path, most)
-    with reading(path, "is no text in UTF-8", "save it as UTF-8, or " + AGAIN):
+    with reading(path, "is not UTF-8 text", "save it as UTF-8, or " + AGAIN):
         return content.decode("utf-8-sig")
 
 
 def parse_json(text: str, name: str | Path, fix: str = AGAIN) -> Any:
-    """Return what a text in JSON holds.
+    """Return the value of a JSON text.
 
     Args:
         text: the JSON.
-        name: of the file or line, for the message.
+        name: file or line, for messages.
         fix: what the user can do.
 
     Raises:
-        InputError: if it is no JSON, is nested too deeply, or holds too many values.
+        InputError: if it is not JSON, is nested too deeply, or holds too many values.
     """
     if text.count(",") + text.count("[") + text.count("{") > MOST_JSON_VALUES:
         raise InputError(f"{name}: holds more than {MOST_JSON_VALUES} values; {fix}")
-    with reading(name, "is no JSON", fix):
+    with reading(name, "is not JSON", fix):
         return json.loads(text)
 
 
@@ -199,15 +199,15 @@ def read_json(path: Path, most: int = MOST_TEXT_BYTES) -> dict[str, Any]:
     """Return the object that a JSON file holds.
 
     Args:
-        path: of the file.
-        most: the largest size in bytes.
+        path: file.
+        most: largest size in bytes.
 
     Raises:
         InputError: if it cannot be read or holds anything else.
     """
     content = parse_json(read_text(path, most), path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object; {AGAIN}")
+        raise InputError(f"{path}: is not a JSON object; {AGAIN}")
     return content
 
 
@@ -215,7 +215,7 @@ def is_plausible_hub_id(name: str) -> bool:
     """Return whether a name can be that of a repository on the Hugging Face hub.
 
     ``name`` or ``owner/name`` of letters, digits, ``-``, ``_`` and ``.``, without ``--`` or
-    ``..``, and without an ending that names a kind of file.
+    ``..``, and without a file extension.
     """
     if not HUB_ID.fullmatch(name) or "--" in name or ".." in name or name.endswith((".", "-")):
         return False
@@ -227,7 +227,7 @@ _WITHHELD: ContextVar[bool] = ContextVar("withheld", default=False)
 
 @contextmanager
 def withheld_data() -> Iterator[None]:
-    """Let no source be read in the block: :func:`open_source` raises :class:`DataWithheld`."""
+    """Let no data be read in the block: :func:`open_source` raises :class:`DataWithheld`."""
     token = _WITHHELD.set(True)
     try:
         yield
@@ -240,10 +240,10 @@ def open_source(name: str, what: str = "data") -> Path:
 
     Args:
         name: a path, ``starter:NAME``, or the id of a data set on the hub.
-        what: what it should hold, for the message.
+        what: expected content, for the message.
 
     Raises:
-        InputError: if it is neither here nor can be on the hub.
+        InputError: if it does not exist and cannot be a hub id.
         DataWithheld: in a block of :func:`withheld_data`.
     """
     if _WITHHELD.get():
@@ -253,11 +253,11 @@ def open_source(name: str, what: str = "data") -> Path:
 
 
 def check_source(name: str, what: str = "data") -> None:
-    """Refuse a source that is neither here nor can be on the hub, before any network call.
+    """Reject a source that does not exist and cannot be a hub id, before any network call.
 
     Args:
         name: a path, ``starter:NAME``, or the id of a data set on the hub.
-        what: what it should hold, for the message.
+        what: expected content, for the message.
 
     Raises:
         InputError: if it is neither.

@@ -1,4 +1,4 @@
-"""What a command has to tell: lines for people, facts for programs."""
+"""Result of a command: lines for people, facts for programs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Report:
     """The outcome of a command.
 
     Attributes:
-        lines: printed on stdout, unless ``--json`` is asked for.
-        facts: printed as one JSON object then.
-        faults: what could not be done, a line each; the command ends with status 2.
+        lines: printed on stdout, unless ``--json`` is given.
+        facts: printed as one JSON object with ``--json``.
+        faults: failures, a line each; the command ends with status 2.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Report:
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """Rows of text as aligned lines, the first row a heading; numbers stand on the right."""
+    """Align rows of text, the first row a heading; numbers are right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -42,14 +42,14 @@ def table(rows: list[list[str]]) -> list[str]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[Any], None] | None]:
-    """A bar on a terminal's stderr, to be told each step of a walk; nothing elsewhere."""
+    """Yield a callback for each sampling step that moves a bar on stderr; None off a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    # Lines printed meanwhile appear above the bar on a terminal, and in a file as they are.
+    # Lines printed meanwhile appear above the bar on a terminal, and unchanged in a file.
     above = sys.stdout.isatty()
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=above) as bar:
         job = bar.add_task("sampling")
@@ -57,10 +57,10 @@ def progress() -> Iterator[Callable[[Any], None] | None]:
 
 
 def checked_counts(counts: Mapping[str, int]) -> int:
-    """The largest of what is to be measured.
+    """Return the largest of the numbers of samples to be measured.
 
     Raises:
-        InputError: if that is nothing.
+        InputError: if it is 0.
     """
     if min(counts.values()) < 0 or not any(counts.values()):
         described = " ".join(f"--{name} {count}" for name, count in counts.items())

@@ -90,7 +90,7 @@ TRUNCATED = {
     "wav": (WHOLE["wav"][: len(WHOLE["wav"]) // 2], "1.50 of 3.00 s"),
     "flac": (WHOLE["flac"][: len(WHOLE["flac"]) // 2], "of 3.00 s"),
     "mp3": (WHOLE["mp3"][: len(WHOLE["mp3"]) // 2], "of 3.0"),
-    "ogg": (encoded("ogg", np.tile(WAVE, 9))[:-9000], "the page that ends it is missing"),
+    "ogg": (encoded("ogg", np.tile(WAVE, 9))[:-9000], "the final page is missing"),
     "a damaged flac": (
         WHOLE["flac"][:50_000] + bytes(900) + WHOLE["flac"][50_900:], "of 3.00 s"
     ),
@@ -142,7 +142,7 @@ def test_channels_that_cancel(caplog):
         same = SoundFile(stereo(WAVE, -WAVE), "opposite").read(RATE)
     np.testing.assert_allclose(found, -WAVE, atol=1e-4)
     np.testing.assert_allclose(same, WAVE, atol=1e-4)
-    assert "2 channels cancel each other; channel 2 alone is taken" in caplog.text
+    assert "2 channels cancel each other; only channel 2 is used" in caplog.text
 
 
 def test_channels_that_do_not_cancel_are_averaged(caplog):
@@ -173,7 +173,7 @@ def test_what_is_cut_at_full_scale_is_named(tmp_path, caplog):
         write_sound(tmp_path / "a.wav", iter([0.3 * WAVE]), RATE)
         assert caplog.text == ""
         write_sound(tmp_path / "a.wav", iter([5 * WAVE]), RATE)
-    assert "beyond full scale and cut" in caplog.text
+    assert "beyond full scale and clipped" in caplog.text
 
 
 # ------------------------------------------------------------------------ the commands

@@ -230,7 +230,7 @@ def test_spans_that_do_not_fit_are_refused(spans):
     ("tags", "replacements", "inserts", "message"),
     [
         ((KEEP,), (None,), ((),), "one gap more"),
-        ((KEEP,), (), ((), ()), "as many replacements"),
+        ((KEEP,), (), ((), ()), "one replacement for each tag"),
         ((REPLACE,), (None,), ((), ()), "does not go with"),
         ((KEEP,), (X,), ((), ()), "does not go with"),
         ((INSERT,), (None,), ((), ()), "does not go with"),

@@ -148,5 +148,5 @@ def test_masks_of_a_sequence_alone_are_those_in_a_batch():
 
 
 def test_a_block_has_a_place():
-    with pytest.raises(ValueError, match="blocks of 0 places: at least 1"):
+    with pytest.raises(ValueError, match="block must be at least 1 position, got 0"):
         blocks_of(5, 0)

@@ -94,7 +94,7 @@ def test_weight_of_the_log_linear_schedule_is_one_over_time(eps):
 
 
 def test_settings_of_schedules():
-    with pytest.raises(ValueError, match="power 0 is not above 0"):
+    with pytest.raises(ValueError, match="power must be above 0, got 0"):
         PolynomialMasks(0)
     with pytest.raises(ValueError, match=r"eps 1 is not in \[0, 1\)"):
         LogLinearMasks(1)
@@ -324,7 +324,7 @@ def test_nothing_masked_costs_nothing(objective):
 def test_settings_of_the_process(unchecked_signatures):
     with pytest.raises(ValueError, match='use objective="mean"'):
         MaskProcess(4, LINEAR, masking="exact")
-    with pytest.raises(ValueError, match="masking 'some': independent or exact"):
+    with pytest.raises(ValueError, match='masking \'some\' must be "independent" or "exact"'):
         MaskProcess(4, LINEAR, masking="some")
     with pytest.raises(ValueError, match=r"first 1 .* is not in \[0, 1\)"):
         MaskProcess(4, LINEAR, first=1.0)

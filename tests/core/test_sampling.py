@@ -65,15 +65,15 @@ def test_a_start_of_another_shape_is_refused():
 
 def test_a_solver_not_made_and_times_not_chosen(unchecked_signatures):
     denoiser, shape = gaussian_data(1.0), (1, 3)
-    with pytest.raises(TypeError, match=r"DDIM is a class: make one of it, DDIM\(\)"):
+    with pytest.raises(TypeError, match=r"DDIM is a class: pass an instance, DDIM\(\)"):
         sample(PROCESS, denoiser, DDIM, shape, uniform_timesteps(2))
     with pytest.raises(TypeError, match=r"AncestralSampler is a class"):
         unmask(MaskProcess(3, LogLinearMasks()), denoiser, AncestralSampler, shape, steps=2)
     with pytest.raises(
-        TypeError, match=r"times 50: give a grid of times, such as uniform_timesteps"
+        TypeError, match=r"times 50: pass a timestep schedule, such as uniform_timesteps"
     ):
         sample(PROCESS, denoiser, DDIM(), shape, 50)
-    with pytest.raises(TypeError, match=r"times 50: give a grid"):
+    with pytest.raises(TypeError, match=r"times 50: pass a timestep schedule"):
         vlb(PROCESS, denoiser, torch.zeros(shape), times=50)
 
 
@@ -283,9 +283,9 @@ def test_a_domain_that_returns_a_bare_tensor_is_told_what_to_return():
 
 
 def test_a_domain_says_what_it_lacks():
-    with pytest.raises(NotImplementedError, match="how to encode"):
+    with pytest.raises(NotImplementedError, match="does not implement encode"):
         Domain().encode({}, None)
-    with pytest.raises(NotImplementedError, match="how to decode"):
+    with pytest.raises(NotImplementedError, match="does not implement decode"):
         Domain().decode(torch.zeros(1))
 
 

@@ -82,7 +82,7 @@ def test_a_level_as_the_step_of_a_table():
 
 def test_names_in_place_of_objects(unchecked_signatures):
     process, shape, times = GaussianProcess(LINEAR), (2, 4), uniform_timesteps(3)
-    with pytest.raises(TypeError, match=r"sampler 'ddim' makes no steps: .* md.DDIM\(\)"):
+    with pytest.raises(TypeError, match=r"sampler 'ddim' has no step method: .* md.DDIM\(\)"):
         sample(process, zero, "ddim", shape, times, project=clip())
     with pytest.raises(TypeError, match=r"schedule 'cosine': .* md.BetaSchedule.cosine\(\)"):
         GaussianProcess("cosine")

@@ -73,7 +73,7 @@ def test_a_text_beside_a_picture_is_its_caption(tmp_path, caplog):
     ]  # fmt: skip
     assert "1 of 3 images have no caption" in caplog.text
     (tmp_path / "1.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(InputError, match=r"1\.txt: is no text in UTF-8"):
+    with pytest.raises(InputError, match=r"1\.txt: is not UTF-8 text"):
         Images(ImageSource(str(tmp_path)))
 
 

@@ -237,6 +237,6 @@ def test_files_that_change_nothing(model, tmp_path):
     with pytest.raises(InputError, match="gives alpha '6', which is no number"):
         merge_lora(model, write((peft(pairs(model), model)[0], odd), tmp_path / "a"))
     broken = {"lora_adapter_metadata": "{"}
-    with pytest.raises(InputError, match="is no JSON"):
+    with pytest.raises(InputError, match="is not JSON"):
         merge_lora(model, write((peft(pairs(model), model)[0], broken), tmp_path / "a"))
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())

@@ -194,11 +194,11 @@ def test_weights_that_are_no_numbers_are_named_with_their_file(
     ours = shutil.copytree(small_pixels, tmp_path / "ours")
     spoil(ours / "model.safetensors", "denoiser.conv_in.bias", value)
     for words, reported in (
-        (("convert", folder, tmp_path / "new"), f"{spoilt}: decoder.conv_in.bias: holds values"),
-        (("convert", single, tmp_path / "new"), f"{single}: {name}: holds values"),
-        (("sample", single, "--prompt", "a", "-o", tmp_path / "new"), f"{name}: holds values"),
+        (("convert", folder, tmp_path / "new"), f"{spoilt}: decoder.conv_in.bias: has values"),
+        (("convert", single, tmp_path / "new"), f"{single}: {name}: has values"),
+        (("sample", single, "--prompt", "a", "-o", tmp_path / "new"), f"{name}: has values"),
         (("sample", ours, "-o", tmp_path / "new"),
-         f"{ours / 'model.safetensors'}: denoiser.conv_in.bias: holds values"),
+         f"{ours / 'model.safetensors'}: denoiser.conv_in.bias: has values"),
     ):  # fmt: skip
         assert reported in complains(capsys, *words)
     assert not (tmp_path / "new").exists()

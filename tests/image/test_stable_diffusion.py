@@ -504,9 +504,9 @@ def test_folders_that_are_not_whole(first, tmp_path, capsys):
     (folder / "unet/diffusion_pytorch_model.safetensors").unlink()
     assert "holds no weights" in complains(capsys, "convert", folder, tmp_path / "model")
     (folder / "unet/config.json").write_text("[]")
-    assert "holds no JSON object" in complains(capsys, "convert", folder, tmp_path / "model")
+    assert "is not a JSON object" in complains(capsys, "convert", folder, tmp_path / "model")
     (folder / "unet/config.json").write_text("{")
-    assert "config.json: is no JSON" in complains(capsys, "convert", folder, tmp_path / "model")
+    assert "config.json: is not JSON" in complains(capsys, "convert", folder, tmp_path / "model")
     (folder / "unet/config.json").unlink()
     assert "no such file" in complains(capsys, "convert", folder, tmp_path / "model")
     shutil.rmtree(folder / "unet")
@@ -548,7 +548,7 @@ def test_files_of_no_known_kind(tmp_path, capsys):
     for path in (tmp_path, *sorted(tmp_path.iterdir())):
         assert not knows(path)
         reported = complains(capsys, "convert", path, tmp_path / "model")
-        assert f"{path}: is of no kind that can be converted" in reported
+        assert f"{path}: is not a checkpoint of a known format" in reported
 
 
 # ---------------------------------------------------------------------- command line
@@ -579,7 +579,7 @@ def test_folders_with_other_things_are_kept(first, tmp_path, capsys):
     does(capsys, "convert", source, ours)
     for words in ((source, tmp_path / "home"), (ours, tmp_path / "home"),
                   (ours, tmp_path / "home", "--to", "diffusers"), (source, source)):  # fmt: skip
-        assert "holds other things, which would be lost" in complains(capsys, "convert", *words)
+        assert "holds other files, which would be lost" in complains(capsys, "convert", *words)
     assert (tmp_path / "home/letter.txt").read_text() == "dear"
     does(capsys, "convert", ours, tmp_path / "theirs", "--to", "diffusers")
     does(capsys, "convert", ours, tmp_path / "theirs", "--to", "diffusers")
@@ -629,7 +629,7 @@ def test_there_and_back(first, second, tmp_path, capsys, version):
 def test_models_that_have_no_such_form(first, tmp_path, capsys, small_vocoder):
     out = tmp_path / "out.safetensors"
     reported = complains(capsys, "convert", small_vocoder, out, "--to", "single-file")
-    assert "a Vocoder is written in no other form" in reported
+    assert "a Vocoder cannot be written in another format" in reported
     ours = tmp_path / "ours"
     does(capsys, "convert", first[0] / "folder", ours)
     assert "called NAME.safetensors" in complains(

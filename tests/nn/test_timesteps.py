@@ -65,7 +65,7 @@ def test_conditions_by_the_names_of_the_network():
     assert torch.equal(denoiser(xt, level, torch.tensor([1, -1])), wanted)
     named = {"class_labels": torch.tensor([1, 3])}
     assert torch.equal(TimestepDenoiser(network)(xt, level, named), wanted)
-    with pytest.raises(TypeError, match="its name for it is not known"):
+    with pytest.raises(TypeError, match="argument name for it is not set"):
         TimestepDenoiser(network)(xt, level, torch.tensor([1, 3]))
     with pytest.raises(ValueError, match="0 steps"):
         TimestepDenoiser(network, steps=0)

@@ -105,7 +105,7 @@ def test_where_the_text_is_longer_half_of_it_is_forgotten(block, kept):
 
 
 def test_blocks_and_sources_do_not_go_together():
-    with pytest.raises(ValueError, match="blocks of 4 places and 8 sources"):
+    with pytest.raises(ValueError, match="block 4 and sources 8: one of the two must be 0"):
         TokenDenoiser(9, 16, 2, 2, 12, sources=8, block=4)
 
 

@@ -75,5 +75,5 @@ def test_it_looks_both_ways():
 
 
 def test_heads_that_do_not_fit():
-    with pytest.raises(ValueError, match="width 18 is no multiple of twice the 4 heads"):
+    with pytest.raises(ValueError, match=r"width 18 must be a multiple of 2 \* heads, 8"):
         Transformer(18, 1, 4)

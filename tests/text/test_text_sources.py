@@ -247,7 +247,7 @@ def test_no_such_file(name):
         ("a.json", b"{}", ": '.json' is none of .txt, .csv, .tsv, .jsonl, .parquet, .arrow"),
         ("a.txt", b"one\ncaf\xe9\n", ":2: byte 0xe9 is not UTF-8"),
         ("a.csv", "text\nä\n".encode("utf-16"), ": is in UTF-16; convert it to UTF-8"),
-        ("a.txt", b"one\ntwo\n\x00\x01", ":3: holds a zero byte"),
+        ("a.txt", b"one\ntwo\n\x00\x01", ":3: contains a zero byte"),
         ("a.parquet", b"PAR1 or not", ": is not a whole parquet file"),
         ("a.csv", b"a,b\n1,2\n", ": no column 'text'; it has ['a', 'b']"),
         ("a.jsonl", b'{"a": "x"}\n{"b": "x"}', ": no column 'text'; it has ['a', 'b']"),
@@ -255,8 +255,8 @@ def test_no_such_file(name):
         ("a.csv", b'text,b\n"a\nb",2\n1,2,3\n', ":4: has 3 fields where line 1 has 2"),
         ("a.csv", b"text,text\n1,2\n", ":1: ['text', 'text'] has a name twice"),
         ("a.csv", b'text\nx\n"never\nclosed\n', ":3: the row that begins here cannot be read"),
-        ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', ":3: is no JSON (Expecting value"),
-        ("a.jsonl", b"[" * 100_000, ":1: is no JSON ("),
+        ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', ":3: is not JSON (Expecting value"),
+        ("a.jsonl", b"[" * 100_000, ":1: is not JSON ("),
         ("a.jsonl", b'["text"]', ":1: is no JSON object"),
         ("a.jsonl", b'{"text": ["a", "b"]}', ":1: 'text' is ['a', 'b'], no text"),
         ("a.jsonl", b'{"text": "a \\ud83d"}', ":1: '\\ud83d' is half a character"),
@@ -294,4 +294,4 @@ def test_a_file_that_may_not_be_read(write, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pathlib.Path.read_bytes", no_right)
-    assert "cannot be read (no right to it)" in refused(TextSource(write("a.txt", "x")))
+    assert "cannot be read (permission denied)" in refused(TextSource(write("a.txt", "x")))

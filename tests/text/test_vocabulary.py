@@ -237,8 +237,8 @@ def test_a_size_without_tokens(size):
         (b'{"pieces": ["a", "b"], "counts": [1]}', "is no vocabulary"),
         (b'{"pieces": ["a", "b"]}', "is no vocabulary"),
         (b"[]", "is no vocabulary"),
-        (b"{", "is no JSON"),
-        (b"\xff", "is no text in UTF-8"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not UTF-8 text"),
     ],
 )
 def test_a_faulty_file(tmp_path, content, complaint):

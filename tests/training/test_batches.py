@@ -33,7 +33,7 @@ def test_shares_make_up_the_whole():
     ratios = [batches.batch(5, part, 3) for part in range(3)]
     assert torch.equal(torch.cat([ratio["points"] for ratio in ratios]), whole["points"])
     assert [name for ratio in ratios for name in ratio["name"]] == whole["name"]
-    with pytest.raises(InputError, match="cannot be shared evenly by 4"):
+    with pytest.raises(InputError, match="cannot be split evenly over 4"):
         batches.batch(0, 0, 4)
 
 
@@ -58,7 +58,7 @@ def test_nothing_to_draw():
         def __len__(self):
             return 0
 
-    with pytest.raises(ValueError, match="none to draw"):
+    with pytest.raises(ValueError, match="both must be > 0"):
         Batches(Nothing(), 4)
     with pytest.raises(ValueError, match="no batches"):
         ListedBatches([])
@@ -68,14 +68,14 @@ def test_listed_batches_go_round():
     listed = ListedBatches([{"x": torch.zeros(2)}, {"x": torch.ones(2)}])
     assert listed.batch(3)["x"].tolist() == [1, 1]
     assert listed.batch(3, 1, 2)["x"].tolist() == [1]
-    with pytest.raises(InputError, match="cannot be shared"):
+    with pytest.raises(InputError, match="cannot be split"):
         rows_of({"x": torch.zeros(3)}, 0, 2)
 
 
 def test_what_gives_no_batches_by_number():
     assert isinstance(source_of([{"x": torch.zeros(2)}]), ListedBatches)
     for other in (Ring(), torch.utils.data.DataLoader(Ring())):
-        with pytest.raises(TypeError, match=rf"{type(other).__name__} gives no batches by number"):
+        with pytest.raises(TypeError, match=rf"{type(other).__name__} cannot be read as batches"):
             source_of(other)
 
 

@@ -225,7 +225,7 @@ def test_wrong_ways_to_resume(home, capsys):
     nonsense = words(home, "--resume", "--allow-changed", "weights")
     assert "--allow-changed weights: recipe or data" in complains(capsys, *nonsense)
     alone = words(home, "--allow-changed", "data")
-    assert "goes with --resume" in complains(capsys, *alone)
+    assert "requires --resume" in complains(capsys, *alone)
 
 
 def test_a_longer_decay_is_said(home, capsys):
@@ -236,15 +236,15 @@ def test_a_longer_decay_is_said(home, capsys):
         multidiff.cli.main.run(words(home, "trainer.decay=linear", "trainer.steps=4", "--resume"))
         == 0
     )
-    assert "falls over 4 steps now, not over 3" in capsys.readouterr().err
+    assert "decays over 4 steps instead of 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "batch_size", "offset", "reported"),
     [
         ({"seed": 1}, 2, 0.0, "recipe: trainer.seed was 0, is 1"),
-        ({}, 4, 0.0, "data: data.batches: is other data"),
-        ({}, 2, 1e-6, "data: data.batches: is other data"),
+        ({}, 4, 0.0, "data: data.batches: is different data"),
+        ({}, 2, 1e-6, "data: data.batches: is different data"),
         ({"log_every": 3}, 2, 0.0, None),
     ],
 )

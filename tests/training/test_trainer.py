@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, damage):
         target.write_bytes(content[: len(content) // 2])
     with caplog.at_level(logging.WARNING):
         resumed = fit(tmp_path, 12, resume=True)
-    assert "passed over a damaged checkpoint" in caplog.text
+    assert "skipped a damaged checkpoint" in caplog.text
     assert str(target) in caplog.text
     assert torch.equal(weights_of(resumed), weights_of(fit(tmp_path / "whole", 12)))
 

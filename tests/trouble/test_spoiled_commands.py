@@ -274,7 +274,7 @@ def test_files_without_rights(files, tmp_path):
 @pytest.mark.parametrize("name", ["", " "])
 def test_data_without_a_name(model, name):
     status, reported = ended("eval", model, name)
-    assert status == 2 and f"{name!r}: names no file" in reported
+    assert status == 2 and f"{name!r}: is not a file name" in reported
 
 
 def test_folders_where_files_are_wanted(tmp_path):
@@ -297,7 +297,7 @@ def test_folders_where_files_are_wanted(tmp_path):
 
 @pytest.mark.parametrize("ends", [(1e30, 8.0), (8.0, -6.0), (math.nan, 8.0), (-6.0, math.inf)])
 def test_levels_that_do_not_grow(ends):
-    with pytest.raises(ValueError, match=r"lowest .* must be under highest"):
+    with pytest.raises(ValueError, match=r"lowest .* must be below highest"):
         EvenSchedules(*ends)
 
 

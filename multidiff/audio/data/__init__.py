@@ -1,1 +1,1 @@
-"""Speech to train on: recordings, segments, mel files."""
+"""Training data of speech models: recordings, segments, mel files."""

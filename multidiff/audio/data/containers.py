@@ -1,9 +1,9 @@
-"""What sound files hold, where that is not what their headers declare.
+"""Actual contents of sound files, where they differ from what the headers declare.
 
-The library that decodes believes headers: two files in one end after the first, a stream whose
+The decoding library trusts headers: of two files in one it decodes the first, a stream whose
 header gives no length ends in an error, and without a header of its own the length of an MP3 of
 variable bit rate is a guess. Here the structure of a file is read without decoding it, and the
-decoder is given views of it: the streams in it one by one, with a header that says their length.
+decoder is given views of it: its streams one by one, with a header that states their length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Content = bytes | mmap.mmap
 RIFFS = (b"RIFF", b"RIFX")
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
-# Beyond this difference a declared length of an MP3 is no trimming of its ends.
+# A larger difference from the declared length of an MP3 is not trimming of its ends.
 MP3_SLACK = 6_000
 FRAMES_TRIED = 1000
 LARGEST_FRAME = 1 << 18
@@ -34,8 +34,8 @@ class Stream:
 
     Attributes:
         segments: bytes, and ranges of the file, that make it up.
-        missing: samples that its header declares beyond what can be in it.
-        lacks: what else shows that it is not whole; empty if nothing does.
+        missing: number of samples that its header declares beyond what it can contain.
+        lacks: other evidence that it is truncated; empty if there is none.
     """
 
     segments: tuple[Segment, ...]
@@ -44,7 +44,7 @@ class Stream:
 
 
 def streams_of(content: Content) -> list[Stream] | None:
-    """Return the streams of a WAV, FLAC or Ogg file; None of others."""
+    """Return the streams of a WAV, FLAC or Ogg file; None for other formats."""
     start = bytes(content[:12])
     if start[:4] in RIFFS:
         return list(_wav(content, ">" if start[:4] == b"RIFX" else "<"))
@@ -59,13 +59,13 @@ def streams_of(content: Content) -> list[Stream] | None:
 
 
 def _wav(content: Content, order: str) -> Iterator[Stream]:
-    """Return the RIFF files in a file; chunks beside the sound are passed over."""
+    """Yield the RIFF files in a file; chunks other than sound are skipped."""
     first = 0
     while content[first : first + 4] in RIFFS:
         position, data, align = first + 12, None, 1
         while position < len(content) and content[position : position + 4] not in RIFFS:
             chunk = _chunk(content, position, order)
-            if chunk is None:  # more sound than the header says, or the rest of a chunk
+            if chunk is None:  # more sound than the header declares, or the rest of a chunk
                 position = len(content)
                 break
             kind, size = chunk
@@ -81,7 +81,7 @@ def _wav(content: Content, order: str) -> Iterator[Stream]:
 
 
 def _chunk(content: Content, position: int, order: str) -> tuple[bytes, int] | None:
-    """Return the kind and the size of the chunk at a position; None if none can begin there."""
+    """Return the type and size of the chunk at a position; None if none can begin there."""
     kind = bytes(content[position : position + 4])
     if position + 8 > len(content) or not (kind.isascii() and kind.decode().isprintable()):
         return None
@@ -123,7 +123,7 @@ def _flac(content: Content) -> Iterator[Stream]:
 
 
 def _flac_stream(content: Content, first: int, last: int) -> Stream:
-    """Return a stream whose header gives the samples that are in it."""
+    """Return a stream whose header gives the number of samples it contains."""
     field = int.from_bytes(content[first + 18 : first + 26], "big")
     counted = None if field & ((1 << 36) - 1) else _flac_samples(content, first, last)
     if not counted:
@@ -151,7 +151,7 @@ def _flac_samples(content: Content, first: int, last: int) -> int | None:
 
 
 def _flac_frame(header: bytes, fixed: int) -> tuple[int, int] | None:
-    """Return the first sample and the size of a frame; None if no frame's header is here."""
+    """Return the first sample and the size of a frame; None if this is not a frame header."""
     if len(header) < 6 or header[1] not in (0xF8, 0xF9):
         return None
     code, rate = header[2] >> 4, header[2] & 15
@@ -195,7 +195,7 @@ def _crc16(data: bytes) -> int:
 
 
 def _ogg(content: Content) -> Iterator[Stream]:
-    """Return the links of an Ogg chain, each up to its last whole page."""
+    """Yield the links of an Ogg chain, each up to its last whole page."""
     position, first, flags, in_head = 0, 0, 0, True
     while position + 27 <= len(content) and content[position : position + 4] == b"OggS":
         segments = content[position + 26]
@@ -212,7 +212,7 @@ def _ogg(content: Content) -> Iterator[Stream]:
 
 
 def _link(first: int, last: int, flags: int) -> Stream:
-    lacks = "" if flags & 4 else "the page that ends it"
+    lacks = "" if flags & 4 else "the final page"
     return Stream((range(first, last),), lacks=lacks)
 
 
@@ -223,8 +223,8 @@ def mp3_stream(content: Content, length: int) -> Stream:
     """Return the sound of an MP3 file.
 
     Args:
-        content: of the file.
-        length: samples that the decoder takes it to have.
+        content: content of the file.
+        length: number of samples according to the decoder.
     """
     found = scan(content)
     if found is None:
@@ -242,8 +242,8 @@ class View(io.RawIOBase):
     """A file made of bytes and of ranges of another file.
 
     Args:
-        file: the other one.
-        segments: what it is made of.
+        file: the other file.
+        segments: its parts.
     """
 
     def __init__(self, file: BinaryIO, segments: Sequence[Segment]):
@@ -263,7 +263,7 @@ class View(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a position."""
+        """Move to a position."""
         self._position = max(offset + (0, self._position, self._size)[whence], 0)
         return self._position
 

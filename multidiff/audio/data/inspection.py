@@ -1,4 +1,4 @@
-"""What there is to say of a vocoder's data before it is trained."""
+"""Checks of a vocoder's data before training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def inspect(model: Vocoder, data: Any, held_out: Any) -> list[str]:
 
     Args:
         model: the vocoder.
-        data: batches to train on.
-        held_out: batches to validate on, or None.
+        data: training batches.
+        held_out: validation batches, or None.
 
     Raises:
-        InputError: if the mels of the data are not those that the model reads.
+            InputError: if the mels of the data are not those that the model reads.
     """
     segments = [getattr(batches, "examples", None) for batches in (data, held_out)]
     for section, examples in zip(("data", "validation"), segments, strict=True):
@@ -26,7 +26,7 @@ def inspect(model: Vocoder, data: Any, held_out: Any) -> list[str]:
         if made_by != model.preset:
             raise InputError(
                 f"{section}.examples.mel: makes {made_by.name} mels, but the model reads "
-                f"{model.preset.name}; give both the same"
+                f"{model.preset.name}; set both to the same"
             )
     trained, kept = segments
     if not isinstance(trained, SpeechSegments) or not isinstance(kept, SpeechSegments):

@@ -1,4 +1,4 @@
-"""Mel spectrograms from files and to files, with the preset and the scale they state."""
+"""Reading and writing mel spectrograms with the preset and the scale they state."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import check_file_size, reading
 
-NO_ARRAY = "is not an array file that can be read"
+NO_ARRAY = "is not a readable array file"
 ENDINGS = (".npy", ".npz", ".safetensors")
 
 
 @dataclass(frozen=True)
 class MelArray:
-    """A mel in memory, or on disk behind a memory map.
+    """A mel in memory, or memory-mapped from disk.
 
     Attributes:
         array: levels ``(mels, frames)``.
-        name: how messages call it.
-        preset: whose levels :meth:`frames` gives; the values as they are where None.
-        scale: of the values.
+        name: name in messages.
+        preset: preset whose levels :meth:`frames` returns; None returns the values as they are.
+        scale: scale of the values.
     """
 
     array: np.ndarray
@@ -42,11 +42,11 @@ class MelArray:
 
     @property
     def num_frames(self) -> int:
-        """Its length."""
+        """Number of frames."""
         return self.array.shape[1]
 
     def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
-        """Return a stretch of it."""
+        """Return a range of frames."""
         values = torch.from_numpy(self.array[None, :, first:last].astype(np.float32))
         return values if self.preset is None else self.scale.to_preset(values, self.preset)
 
@@ -56,25 +56,25 @@ def read_mel(
 ) -> MelArray:
     """Return a mel of the given preset, from .npy, .npz or .safetensors.
 
-    In the latter two the array is called ``mel`` or is the only one. What stands beside it must
+    In the latter two the array is called ``mel`` or is the only one. Metadata beside it must
     agree with the preset: ``preset`` (its name), any field of
     :class:`~multidiff.audio.mel.MelPreset`, and ``scale``, as :func:`write_mel` writes them.
 
     Args:
-        path: the file.
-        preset: how the mel should be made.
-        scale: of its values, where the file does not state it; checked by their statistics where
-            nothing does.
-        made_by: name of the preset that made it, where the file does not state it.
+        path: mel file.
+        preset: required preset.
+        scale: scale of the values, if the file does not state it; checked by their statistics if
+            neither does.
+        made_by: name of the preset that made it, if the file does not state it.
 
     Raises:
-        InputError: if the file cannot be read, or holds no mel of this preset.
+        InputError: if the file cannot be read, or does not hold a mel of this preset.
     """
     array, stated = _read(path)
     _check_preset(path, preset, stated, made_by)
     own = stated.get("scale")
     if own is not None and scale not in (None, own):
-        raise InputError(f"{path}: states the scale {own}, so that --mel-scale {scale} is not it")
+        raise InputError(f"{path}: states the scale {own}, not that of --mel-scale {scale}")
     if own is None and scale is None and made_by is not None:
         own = "preset"
     return checked(array, preset, str(path), scale if own is None else own)
@@ -83,7 +83,7 @@ def read_mel(
 def _check_preset(
     path: Path, preset: MelPreset, stated: Mapping[str, str], made_by: str | None
 ) -> None:
-    """Compare what a file or the caller states of the mel's making with what the model reads."""
+    """Compare what a file or the caller states about a mel with the preset that the model reads."""
     advice = f"make it with the {preset.name} preset"
     if made_by is not None:
         differing = preset.differences(preset_named(made_by).description())
@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     if path.suffix == ".safetensors":
         tensors, described = read_tensors(path)
         tensor = tensors[_the_one(tensors, path)]
-        # numpy has no bfloat16, nor floats of 8 bits.
+        # numpy has no bfloat16, nor 8-bit floats.
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy(), described
     if path.suffix == ".npy":
         check_file_size(path)
@@ -152,16 +152,16 @@ def _the_one(arrays: Collection[str], path: Path) -> str:
 
 
 def checked(array: np.ndarray, preset: MelPreset, name: str, scale: str | None = None) -> MelArray:
-    """Return an array that can be a mel of the preset.
+    """Check that an array can be a mel of the preset, and return it.
 
     Args:
         array: ``(mels, frames)``, or a batch of one.
-        preset: how it should be made.
-        name: how messages call it.
-        scale: of its values, where that is known.
+        preset: required preset.
+        name: name in messages.
+        scale: scale of the values, if known.
 
     Raises:
-        InputError: if it cannot; says what it looks like.
+        InputError: if it cannot be; names what it looks like.
     """
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]

@@ -1,18 +1,18 @@
-"""Recognise a mel whose levels are on another scale than the preset's.
+"""Detection of mels whose levels are on another scale than the preset's.
 
 Levels that were scaled to [-1, 1], normalised, or given in decibels have the right shape and make
-full-scale noise. Their range alone does not show it: a quiet recording or one of steady noise has
-a narrow range as well. What shows it is the fine structure. Bands of a short-time spectrum
+full-scale noise. Their range alone does not reveal it: a quiet recording or one of steady noise
+has a narrow range as well. The fine structure does. Bands of a short-time spectrum
 interfere at random, and the logarithm of a sum of random phasors fluctuates by an amount that
-depends on the window and the filters, and on nothing else: not on loudness, not on what is
-spoken. The measure here is the time difference of the second band difference,
+depends on the window and the filters only: not on loudness, not on the
+spoken content. The measure here is the time difference of the second band difference,
 
     d[b, t] = l[b-1, t] - 2 l[b, t] + l[b+1, t],    |d[b, t+1] - d[b, t]|,
 
-from which envelope and dynamics are gone, relative to the same for white noise through the same
+which removes envelope and dynamics, relative to the same for white noise through the same
 preset. On recordings its median is 0.8 to 1.25, whatever the microphone, codec or noise; a scale
 multiplies it by its factor (0.43 for decimal logarithms, 0.15 for [-1, 1], 8.7 for decibels), and
-a constant offset, which is loudness, leaves it alone.
+a constant offset, which is loudness, does not change it.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ import torch
 from multidiff.audio.mel import MelPreset
 
 BLOCK_FRAMES = 20_000
-# Limits of log fluctuation: for long recordings, and what few frames add, as
-# `python -m benchmarks mel-guard --folder FOLDER` measures them. Codecs and denoisers roughen,
-# clean voices without any noise smoothen, and single syllables scatter to the smooth side.
+# Limits of log fluctuation for long recordings, and their widening for few frames, as measured by
+# `python -m benchmarks mel-guard --folder FOLDER`. Codecs and denoisers roughen it, clean voices
+# without any noise smooth it, and single syllables scatter to the smooth side.
 SMOOTH, SMOOTH_OF_A_FRAME, SMOOTH_OF_FEW = 0.18, 1.5, 3.8
 ROUGH, ROUGH_OF_A_FRAME = 0.25, 0.7
-# Both where levels show that they were moved, which an offset alone may do.
+# Both limits where levels show a shift, which an offset alone may cause.
 STRICT, PLATEAU = 0.27, 0.01
 LEAST_FRAMES = 1.5
 # Fluctuations are skewed to the left: sums of phasors cancel but do not explode.
 SKEWED_RIGHT, SKEW_FRAMES = 0.03, 10
-# As shares of the range of levels: how near its floor is the preset's own; loudness beyond full
-# scale that is taken, with a warning.
+# As fractions of the range of levels: tolerance at the preset's own floor; loudness beyond full
+# scale that is accepted, with a warning.
 AT_FLOOR, OVERLOAD = 0.0006, 0.14
-# Where each recording is scaled by its own ends, these are exact.
+# Exact ends of mels in which each recording is scaled by its own extremes.
 SCALED_ENDS = ((-1.0, 1.0), (0.0, 1.0), (-4.0, 4.0))
-# Predicted mels are smoother than any recording. They are taken if they span so much of the
-# range, from so near its lower end.
+# Predicted mels are smoother than any recording. They are accepted if they span this fraction of
+# the range, from this near its lower end.
 SPAN, REACH = 0.68, 0.18
 REFERENCE_SECONDS = 8
 
 
 @dataclass(frozen=True)
 class MelStatistics:
-    """What the levels of a mel show of its scale.
+    """Statistics of a mel's levels that reveal its scale.
 
     Attributes:
-        least: the smallest level.
-        greatest: the greatest level.
-        mean: of all levels.
-        std: their standard deviation.
-        fluctuation: fine structure relative to that of white noise; NaN where there is none.
-        skew: of fluctuations, negative for logarithms of sounds.
-        num_frames: how many frames of fluctuations there are, as far as they are not silence.
-        silence: share of levels that are the smallest one exactly.
-        is_centred: whether the means of all bands are the same, as where each is normalised.
+        least: smallest level.
+        greatest: greatest level.
+        mean: mean of all levels.
+        std: standard deviation of all levels.
+        fluctuation: fine structure relative to that of white noise; NaN if there is none.
+        skew: skew of the fluctuations, negative for logarithms of sounds.
+        num_frames: number of frames with fluctuations, silence excluded.
+        silence: fraction of levels that equal the smallest one exactly.
+        is_centred: whether the means of all bands are equal, as after normalising each.
         padding: number of frames at the end that hold one constant, above the least level.
     """
 
@@ -108,7 +108,7 @@ class MelStatistics:
 
     @property
     def span(self) -> float:
-        """The distance from the smallest to the greatest level."""
+        """Difference of the greatest and the smallest level."""
         return self.greatest - self.least
 
 
@@ -130,10 +130,10 @@ def _padding(array: np.ndarray, least: float) -> int:
 def _fine_structure(
     block: np.ndarray, preset: MelPreset, ends: tuple[float, float]
 ) -> tuple[float, float, int]:
-    """Return the median fluctuation, its skew, and the number of cells they are of.
+    """Return the median fluctuation, its skew, and the number of cells they are based on.
 
-    Cells that touch silence or clipping, or do not change from frame to frame at all, say
-    nothing of the scale and are left out.
+    Cells that touch silence or clipping, or do not change from frame to frame at all, carry
+    no information about the scale and are excluded.
     """
     if block.shape[0] != preset.n_mels or block.shape[0] < 3 or block.shape[1] < 2:
         return math.nan, 0.0, 0
@@ -174,18 +174,18 @@ def _reference(preset: MelPreset) -> np.ndarray:
 
 
 def limits(num_frames: float) -> tuple[float, float]:
-    """Return the least and the greatest fluctuation of recordings of so many frames."""
+    """Return the least and the greatest fluctuation of recordings of that many frames."""
     frames = max(num_frames, 1.0)
     smooth = math.hypot(SMOOTH, SMOOTH_OF_A_FRAME / math.sqrt(frames), SMOOTH_OF_FEW / frames)
     return math.exp(-smooth - 0.02), math.exp(ROUGH + ROUGH_OF_A_FRAME / math.sqrt(frames))
 
 
 def fault_of(found: MelStatistics, preset: MelPreset) -> str | None:
-    """Return what keeps levels from being the preset's; None if nothing does.
+    """Return why levels cannot be the preset's; None if they can.
 
     Few cells of fine structure (a few frames, or hardly anything above silence) widen the limits.
-    Where there are next to none, levels pass if silence lies at the preset's own floor, and are
-    refused otherwise: what cannot be recognised has to be stated.
+    With almost none, levels pass if silence lies at the preset's own floor, and are
+    rejected otherwise: a scale that cannot be recognised must be stated.
     """
     low, high = preset.level_range
     size = high - low
@@ -193,7 +193,7 @@ def fault_of(found: MelStatistics, preset: MelPreset) -> str | None:
     if found.padding:
         return (
             f"its last {found.padding} frames hold one constant above silence, as padding does, "
-            "and would sound; cut them off, or give lengths"
+            "which would be audible; cut them off, or give lengths"
         )
     at_floor = abs(found.least - low) < AT_FLOOR * size
     if found.num_frames < LEAST_FRAMES:
@@ -207,7 +207,7 @@ def fault_of(found: MelStatistics, preset: MelPreset) -> str | None:
     inverted = skewed and not (at_floor or is_smooth)
     own_ends = (found.least, found.greatest)
     ends = preset.log == "ln" and any(math.dist(pair, own_ends) < 1e-4 for pair in SCALED_ENDS)
-    # Silence above the floor, or loudness beyond full scale, only an offset makes.
+    # Silence above the floor, or loudness beyond full scale, only arises from an offset.
     is_moved = found.greatest > high or (found.silence > PLATEAU and found.least > low + 0.1)
     moved = is_moved and abs(math.log(found.fluctuation)) > STRICT
     known = ends or found.is_centred
@@ -219,7 +219,7 @@ def fault_of(found: MelStatistics, preset: MelPreset) -> str | None:
 
 
 def warnings_of(found: MelStatistics, preset: MelPreset) -> list[str]:
-    """Return what is worth saying of levels that are taken."""
+    """Return warnings about levels that are accepted."""
     low, high = preset.level_range
     size = high - low
     said = []
@@ -228,12 +228,12 @@ def warnings_of(found: MelStatistics, preset: MelPreset) -> list[str]:
     if found.greatest > high:
         said.append(
             f"levels up to {found.greatest:.2f} are beyond full scale ({high:.2f}); the sound "
-            "will be cut off there"
+            "will be clipped there"
         )
     smooth = found.num_frames >= LEAST_FRAMES and found.fluctuation < limits(found.num_frames)[0]
     if smooth and abs(found.least - low) >= AT_FLOOR * size:
         said.append(
             f"smoother than any recording ({found.fluctuation:.2f} of its fine structure), but "
-            f"taken for {preset.name} by its range"
+            f"accepted as {preset.name} by its range"
         )
     return said

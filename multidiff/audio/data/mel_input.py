@@ -1,4 +1,4 @@
-"""Mels as callers hand them over: any float array, checked, on the preset's levels."""
+"""Mels from callers: any float array, checked and converted to the preset's levels."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def mel_batch(
 
     Args:
         mel: ``(mels, frames)`` or ``(batch, mels, frames)`` of any float type.
-        preset: how the mels should be made.
-        lengths: frames of each; all of them where not given.
-        scale: of the values (:func:`~multidiff.audio.data.mel_scale.mel_scale_named`); where not
-            given, levels that cannot be the preset's are refused.
+        preset: required preset.
+        lengths: number of frames of each mel; all frames by default.
+        scale: scale of the values (:func:`~multidiff.audio.data.mel_scale.mel_scale_named`); if
+            None, levels that cannot be the preset's are rejected.
 
     Raises:
-        InputError: if these are no mels of the preset, or the lengths are not theirs.
+        InputError: if these are not mels of the preset, or the lengths do not fit.
     """
     stated = None if scale is None else mel_scale_named(scale)
     rows = torch.as_tensor(mel)
@@ -76,17 +76,17 @@ def _lengths(lengths: Sequence[int] | Tensor | None, count: int, frames: int) ->
 def check_shape(
     shape: tuple[int, ...], dtype: str, is_float: bool, preset: MelPreset, name: str
 ) -> None:
-    """Refuse an array that holds no mel of the preset by its shape or type.
+    """Reject an array whose shape or type is not that of a mel of the preset.
 
     Args:
-        shape: should be ``(mels, frames)``.
-        dtype: its type, for the message.
+        shape: shape, expected ``(mels, frames)``.
+        dtype: dtype, for the message.
         is_float: whether that is a float type.
-        preset: how it should be made.
-        name: how messages call it.
+        preset: required preset.
+        name: name in messages.
 
     Raises:
-        InputError: if it is another; names the transposition where that is the fault.
+        InputError: if they differ; names a transposition if that is the error.
     """
     wanted = f"{preset.n_mels} bands x frames, as {preset.name} makes them"
     if not is_float:
@@ -112,24 +112,24 @@ def check_levels(
 ) -> MelScale:
     """Return the scale of a mel's values: the one stated, or else the preset's if they are on it.
 
-    What is taken with a change (a lower floor, loudness beyond full scale) is logged.
+    Values that are accepted with a change (a lower floor, loudness beyond full scale) are logged.
 
     Args:
         array: ``(mels, frames)``.
-        preset: how it should be made.
-        name: how messages call it.
-        stated: the scale, where that is known.
+        preset: required preset.
+        name: name in messages.
+        stated: the scale, if known.
 
     Raises:
-        InputError: if the values cannot be on it; says what they look like and what undoes that.
+        InputError: if the values cannot be on it; names what they look like and how to undo that.
     """
     found = MelStatistics.of(array, preset)
     if not np.isfinite([found.least, found.greatest]).all():
-        raise InputError(f"{name}: holds values that are not numbers (NaN or infinite)")
+        raise InputError(f"{name}: has values that are not finite (NaN or infinite)")
     if array.shape[0] != preset.n_mels:
         raise InputError(
-            f"{name}: has {array.shape[0]} bands where {preset.name} has {preset.n_mels}; "
-            f"it looks like {_presets_like(array) or 'no preset known here'}"
+            f"{name}: has {array.shape[0]} bands, but {preset.name} has {preset.n_mels}; "
+            f"it looks like {_presets_like(array) or 'no known preset'}"
         )
     if stated is not None:
         return _checked_statement(found, preset, name, stated)
@@ -150,19 +150,19 @@ def _checked_statement(
 ) -> MelScale:
     ends = torch.tensor([found.least, found.greatest], dtype=torch.float64)
     if stated.is_linear and found.least < 0:
-        raise InputError(f"{name}: holds values below 0, so that {OPTION} linear cannot be right")
+        raise InputError(f"{name}: has values below 0, so {OPTION} linear cannot be right")
     low, high = preset.level_range
     _, greatest = stated.to_preset(ends[None, None], preset)[0, 0].tolist()
     if not greatest <= high + OVERLOAD * (high - low):
         raise InputError(
             f"{name}: {OPTION} {stated.name} makes levels up to {greatest:.1f} of it, beyond what "
-            f"{preset.name} makes of any sound ({high:.1f}); state its real scale"
+            f"{preset.name} gives for any sound ({high:.1f}); state its real scale"
         )
     return stated
 
 
 def _presets_like(array: np.ndarray) -> str:
-    """Return the presets on whose scale an array of other bands or levels is."""
+    """Return the presets whose scale fits an array with other bands or levels."""
     fitting = []
     for preset in PRESETS.values():
         if preset.n_mels == array.shape[0]:

@@ -1,12 +1,12 @@
-"""Scales that mels are stored on, and the map from each to a preset's levels.
+"""Scales that mels are stored on, and the conversion of each to a preset's levels.
 
-Other tools write the same mel as decimal logarithms, decibels, or brought to [-1, 1]. Stated by
-name and numbers, each is undone exactly::
+Other tools write the same mel as decimal logarithms, decibels, or scaled to [-1, 1]. If its scale
+is stated by name and numbers, each is undone exactly::
 
     natural                      natural logarithms of band values
     log10, decibels              decimal logarithms of them; 20 times those
     linear                       band values without a logarithm
-    range:LOW:HIGH:FROM:TO       natural logarithms FROM...TO brought to LOW...HIGH
+    range:LOW:HIGH:FROM:TO       natural logarithms FROM...TO mapped to LOW...HIGH
     standard:MEAN:STD            natural logarithms less their mean, over their std
     times:FACTOR:OFFSET          natural logarithms are FACTOR times the values, plus OFFSET
     preset                       levels as the preset makes them
@@ -37,13 +37,13 @@ PLAIN: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class MelScale:
-    """How stored values become natural logarithms of band values.
+    """Conversion of stored values to natural logarithms of band values.
 
     Attributes:
-        name: as it was stated.
-        factor: of the values.
-        offset: added to them then.
-        is_linear: whether they are band values, which have no logarithm yet.
+        name: name as stated.
+        factor: factor on the values.
+        offset: offset added afterwards.
+        is_linear: whether they are band values, before any logarithm.
         is_preset: whether they are the preset's levels already.
     """
 
@@ -68,7 +68,7 @@ class MelScale:
 
     @property
     def is_identity(self) -> bool:
-        """Whether the values are natural logarithms as they stand."""
+        """Whether the values are natural logarithms already."""
         return (self.factor, self.offset) == (1.0, 0.0)
 
 
@@ -79,7 +79,7 @@ def mel_scale_named(text: str) -> MelScale:
     """Return the scale that a text states.
 
     Raises:
-        InputError: if it is none of those listed above, or its numbers are not right.
+        InputError: if it is not one of those listed above, or its numbers are wrong.
     """
     kind, _, rest = text.strip().partition(":")
     if not rest and kind in PLAIN:
@@ -88,7 +88,7 @@ def mel_scale_named(text: str) -> MelScale:
         return MelScale(text, is_linear=kind == "linear", is_preset=kind == "preset")
     if kind not in NUMBERS:
         known = [*PLAIN, "linear", "preset", *(f"{k}:{v}" for k, v in NUMBERS.items())]
-        raise InputError(f"{OPTION} {text}: no such scale; one of {', '.join(known)}")
+        raise InputError(f"{OPTION} {text}: unknown scale; expected one of {', '.join(known)}")
     numbers = _numbers(text, rest, NUMBERS[kind])
     if kind == "standard":
         return MelScale(text, numbers[1], numbers[0])
@@ -97,7 +97,7 @@ def mel_scale_named(text: str) -> MelScale:
     low, high, first, last = numbers
     factor = (last - first) / (high - low) if high != low else 0.0
     if not factor > 0:
-        raise InputError(f"{OPTION} {text}: LOW must lie below HIGH, and FROM below TO")
+        raise InputError(f"{OPTION} {text}: LOW must be less than HIGH, and FROM less than TO")
     return MelScale(text, factor, first - factor * low)
 
 
@@ -108,7 +108,7 @@ def _numbers(text: str, rest: str, form: str) -> list[float]:
         numbers = []
     if len(numbers) != form.count(":") + 1 or not all(map(math.isfinite, numbers)):
         kind = text.partition(":")[0]
-        raise InputError(f"{OPTION} {text}: is written {kind}:{form}, each a number")
+        raise InputError(f"{OPTION} {text}: must have the form {kind}:{form}, each a number")
     if form != NUMBERS["range"] and numbers[form.startswith("MEAN")] <= 0:
         raise InputError(f"{OPTION} {text}: the values' factor must be greater than 0")
     return numbers
@@ -150,8 +150,8 @@ def _undo_affine(found: MelStatistics, factor: float, preset: MelPreset) -> str:
     scale = 1 / max(factor, 1e-3)
     offset = preset.level_range[0] - scale * found.least
     return (
-        f"{OPTION} times:{scale:.2f}:{offset:.2f} is near what undoes it; its tool's own numbers "
-        "are better"
+        f"{OPTION} times:{scale:.2f}:{offset:.2f} nearly undoes it; use its tool's own numbers "
+        "if you can"
     )
 
 
@@ -168,7 +168,7 @@ _LOOKS: tuple[tuple[str, Test, Callable[[MelStatistics, float, MelPreset], str]]
     (
         "decibels (librosa's power_to_db or amplitude_to_db)",
         lambda f, k: f.span > 25 and not k < 3,
-        _stated("decibels", "; add what ref and top_db took off by times:0.1151:OFFSET"),
+        _stated("decibels", "; restore what ref and top_db removed with times:0.1151:OFFSET"),
     ),
     (
         "values without a logarithm",
@@ -185,7 +185,7 @@ _LOOKS: tuple[tuple[str, Test, Callable[[MelStatistics, float, MelPreset], str]]
             and abs(f.least + 1) > 1e-3
         ),
         lambda f, k, p: (
-            "they are of powers at 16 kHz and not to be undone; make the mel with the "
+            "they are of powers at 16 kHz and cannot be converted; make the mel with the "
             f"{p.name} preset"
         ),
     ),
@@ -195,7 +195,7 @@ _LOOKS: tuple[tuple[str, Test, Callable[[MelStatistics, float, MelPreset], str]]
         _stated("log10", " (values are multiplied by 2.3026)"),
     ),
     (
-        "a mel normalised by its mean and deviation",
+        "a mel normalised by its mean and standard deviation",
         lambda f, k: abs(f.mean) < 0.5 and 0.6 < f.std < 1.4 and k < 0.7,
         _stated("standard:MEAN:STD", " (-5.54 and 2.12 for LJ Speech)"),
     ),
@@ -215,8 +215,8 @@ _LOOKS: tuple[tuple[str, Test, Callable[[MelStatistics, float, MelPreset], str]]
         _undo_range(-4, 4),
     ),
     (
-        "logarithms of powers where magnitudes belong",
+        "logarithms of powers instead of magnitudes",
         lambda f, k: 1.4 < k < 2.8,
-        _stated("times:0.5:0", " roughly; make it of magnitudes"),
+        _stated("times:0.5:0", " roughly; make it from magnitudes"),
     ),
 )

@@ -1,4 +1,4 @@
-"""The frames of an MP3, counted without decoding."""
+"""Parsing of MP3 frames without decoding."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ RATES_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 TAGS = (b"Xing", b"Info", b"VBRI")
 SEARCHED = 1 << 20
-HEADER_RATE = 9  # index of the rate of the header that is made: room enough
+HEADER_RATE = 9  # bit rate index of the frame that is made: large enough for its content
 
 
 @dataclass(frozen=True)
 class Mpeg:
-    """What an MP3 file holds.
+    """Frames of an MP3 file.
 
     Attributes:
         header: the four bytes of the first frame.
-        samples: of all frames but those that only describe the file.
-        declared: samples that such a frame declares; None without one.
+        samples: number of samples of all frames except those that only describe the file.
+        declared: number of samples that such a frame declares; None without one.
         frames: ranges of the file with frames of sound, neighbours joined.
-        size: of the file in bytes.
+        size: size of the file in bytes.
     """
 
     header: bytes
@@ -43,7 +43,7 @@ class _Frame:
 
 
 def scan(content: Content) -> Mpeg | None:
-    """Return the frames of a file; None if it is no MP3."""
+    """Return the frames of a file; None if it is not an MP3."""
     position = _after_tag(content, 0)
     header, samples, declared, last = b"", 0, None, 0
     frames: list[range] = []
@@ -73,7 +73,7 @@ def scan(content: Content) -> Mpeg | None:
 
 
 def with_length(found: Mpeg) -> bytes:
-    """Return a frame without sound that gives the number of frames behind it."""
+    """Return a silent frame that declares the number of frames behind it."""
     head = bytes((found.header[0], found.header[1] | 1, HEADER_RATE << 4 | found.header[2] & 12,
                   found.header[3]))  # fmt: skip
     frame = _frame(head, 0)
@@ -85,7 +85,7 @@ def with_length(found: Mpeg) -> bytes:
 
 
 def _frame(content: Content, position: int) -> _Frame | None:
-    """Return the frame that begins at a position; None if none of layer III does."""
+    """Return the layer III frame that begins at a position; None if none does."""
     head = content[position : position + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -102,7 +102,7 @@ def _frame(content: Content, position: int) -> _Frame | None:
 
 
 def _described(content: Content, position: int, frame: _Frame) -> int | None:
-    """Return the frames that a describing frame declares, 0 if it does not say; None for sound."""
+    """Return the number of frames that an info frame declares, 0 if missing; None for sound."""
     start = position + 4 + frame.side
     for where in (start, position + 36):
         tag = bytes(content[where : where + 4])
@@ -115,7 +115,7 @@ def _described(content: Content, position: int, frame: _Frame) -> int | None:
 
 
 def _after_tag(content: Content, position: int) -> int:
-    """Return where an ID3 tag at a position ends."""
+    """Return the end of an ID3 tag at a position."""
     if content[position : position + 3] != b"ID3":
         return position
     size = 0
@@ -125,7 +125,7 @@ def _after_tag(content: Content, position: int) -> int:
 
 
 def _next(content: Content, position: int, kind: int | None) -> int | None:
-    """Return where the next frame begins that another one follows; None if there is none."""
+    """Return the start of the next frame that is followed by another one; None if there is none."""
     last = min(len(content), position + SEARCHED)
     while True:
         position = content.find(b"\xff", position + 1, last)

@@ -1,4 +1,4 @@
-"""Speech to train on: folders, lists and data sets, cut into segments."""
+"""Training data of vocoders: folders, lists and data sets, cut into segments."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from multidiff.utils.readers import check_source, open_source, read_text, readin
 
 logger = logging.getLogger(__name__)
 
-# Where all but this share of a recording's energy lies below, it ends.
+# Fraction of a recording's energy that may lie above its band edge.
 BEYOND_BAND = 1e-5
 QUIETEST_PEAK = 1e-4
 
 
 @dataclass(frozen=True)
 class AudioSource:
-    """Where recordings come from.
+    """A source of recordings.
 
     Attributes:
-        path: a folder of sound files; a list of them, one a line, LJSpeech's ``id|text``
-            among them; the name of a data set of the ``datasets`` library, on the hub or in a
+        path: a folder of sound files; a list of them, one per line, including LJSpeech's
+            ``id|text``; the name of a data set of the ``datasets`` library, on the hub or in a
             folder; or ``starter:speech``, which comes with the package.
-        held_out_every: every so many-th recording is kept for validation; 0 keeps none.
-        repeat: how often an epoch visits each recording.
+        held_out_every: n to keep every n-th recording for validation; 0 keeps none.
+        repeat: number of visits to each recording in an epoch.
         dataset_split: split of a data set.
         dataset_column: its column of sounds.
         dataset_config: its configuration, if it has several.
@@ -59,18 +59,19 @@ class AudioSource:
     dataset_config: str | None = None
 
     def check_path(self) -> None:
-        """Refuse a path that is neither here nor can be a data set on the hub.
+        """Reject a path that does not exist and cannot be a data set on the hub.
 
         Raises:
-            InputError: if it is so.
+            InputError: if the path is neither.
         """
         check_source(self.path, "recordings")
 
     def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
-        """Its readable recordings; those that cannot be read are reported and left out.
+        """Return the readable recordings; unreadable ones are reported and skipped.
 
         Args:
-            held_out: only those kept for validation, or only the others; None takes all.
+            held_out: True for only those kept for validation, False for only the others, None for
+                all.
 
         Raises:
             InputError: if the source cannot be found or has none.
@@ -117,7 +118,7 @@ class AudioSource:
 
 
 class _Noise(AudioSource):
-    """A source that holds one recording, a second of noise."""
+    """A source with one recording, a second of noise."""
 
     def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
         """See :class:`AudioSource`."""
@@ -145,10 +146,10 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _listed(path: Path) -> list[Path]:
-    """The files that a list names: paths, or LJSpeech ids whose sounds lie in ``wavs``."""
+    """Return the files that a list names: paths, or LJSpeech ids whose sounds are in ``wavs``."""
     if path.suffix.lower() in EXTENSIONS:
         return [path]
-    with reading(path, "is no list of recordings", "write one in UTF-8, a name a line"):
+    with reading(path, "is not a list of recordings", "write one in UTF-8, a name per line"):
         file = io.StringIO(read_text(path), newline="")
         rows = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
         names = [row[0].strip() for row in rows if row and row[0].strip()]
@@ -167,11 +168,11 @@ def _place_of(folder: Path, name: str) -> Path:
 
 def _from_dataset(source: AudioSource) -> _DatasetSounds:
     with needs("datasets", "a data set of recordings"):
-        import datasets  # seconds to import
+        import datasets  # takes seconds to import
 
     path = Path(source.path)
     with reading(
-        source.path, "is no folder, no list, and no data set that can be loaded", "check the path"
+        source.path, "is not a folder, a list or a data set that can be loaded", "check the path"
     ):
         if path.is_dir():
             check_tables(path)
@@ -185,12 +186,12 @@ def _from_dataset(source: AudioSource) -> _DatasetSounds:
     column = source.dataset_column
     if column not in table.column_names:
         raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
-    # Undecoded: the library's own decoder wants torchcodec; soundfile reads the bytes.
+    # Undecoded: the library's own decoder needs torchcodec; soundfile reads the bytes.
     return _DatasetSounds(table.cast_column(column, datasets.Audio(decode=False)), source)
 
 
 class _DatasetSounds(Sequence):
-    """(bytes, name) of each row, read when asked for."""
+    """(bytes, name) of each row, read on demand."""
 
     def __init__(self, table: Any, source: AudioSource):
         self.table, self.source = table, source
@@ -199,7 +200,7 @@ class _DatasetSounds(Sequence):
         return len(self.table)
 
     def __getitem__(self, row: Any) -> Any:
-        if not 0 <= row < len(self):  # which ends an iteration
+        if not 0 <= row < len(self):  # ends an iteration
             raise IndexError(row)
         name = f"{self.source.path}[{row}]"
         with reading(name):
@@ -210,18 +211,18 @@ class _DatasetSounds(Sequence):
 
 
 class SpeechSegments:
-    """Random segments of recordings, beside the same stretch of their whole mel.
+    """Random segments of recordings, with the same frames of their whole mel.
 
-    Mels are made of whole recordings, as at synthesis: those of a segment alone would see
+    Mels are computed from whole recordings, as at synthesis: those of a segment alone would see
     mirrored edges. Recordings are kept in memory. An epoch visits each as often as it has
     segments.
 
     Args:
-        sources: where recordings come from.
-        mel: the preset, or the name of one.
-        segment_frames: mel frames of a segment.
-        gain_db: range of the random gain; both ends 0 for none.
-        held_out: take the recordings that training does not see.
+        sources: sources of recordings.
+        mel: the preset, or its name.
+        segment_frames: number of mel frames of a segment.
+        gain_db: range of the random gain in dB; both ends 0 for none.
+        held_out: whether to take the recordings kept for validation.
 
     Raises:
         InputError: if a source has no readable recordings.
@@ -304,10 +305,10 @@ class Utterance:
 
     Attributes:
         wave: its samples.
-        mel: the mel of all of them.
-        band_hz: the edge of its band.
-        name: how messages call it.
-        content: a hash of its samples.
+        mel: mel of the whole recording.
+        band_hz: upper edge of its band.
+        name: name in messages.
+        content: hash of its samples.
     """
 
     wave: Tensor
@@ -318,10 +319,10 @@ class Utterance:
 
 
 def prepare(recording: SoundFile, preset: MelPreset, least_frames: int) -> Utterance:
-    """Read a recording and make its mel.
+    """Read a recording and compute its mel.
 
     Raises:
-        InputError: if it cannot be read, is not whole, or is silent.
+        InputError: if it cannot be read, is truncated, or is silent.
     """
     wave = recording.read(preset.sample_rate_hz, whole=True)
     content = hashlib.blake2b(wave.numpy().tobytes(), digest_size=16).digest()
@@ -335,10 +336,10 @@ def prepare(recording: SoundFile, preset: MelPreset, least_frames: int) -> Utter
 
 
 def band_edge_hz(wave: Tensor, rate_hz: int) -> float:
-    """The frequency below which all but a hundred-thousandth of the energy lies.
+    """Return the frequency below which all but a hundred-thousandth of the energy lies.
 
-    A recording at 16 kHz brought to 22 kHz, or one from a narrow codec, says nothing about
-    what is above; a network that is told it is silence learns to lisp.
+    A recording at 16 kHz resampled to 22 kHz, or one from a narrow-band codec, has no information
+    above that; a network trained to reproduce silence there learns to lisp.
     """
     spectrum = torch.stft(wave, 1024, 512, window=torch.hann_window(1024), return_complex=True)
     energy = spectrum.abs().square().sum(dim=1).double()

@@ -31,32 +31,32 @@ WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
 # Full scale is 1. Beyond this the numbers are 16-bit integers stored as floats, or volts.
 LOUDEST = 1.5
 BLOCK_SECONDS = 20
-# What is decoded at once is lost together where a file is damaged.
+# A damaged file loses a whole decoded block at once.
 DECODED_AT_ONCE = 4096
 UNKNOWN_LENGTH = 1 << 48
-# A share of samples beyond full scale that is not worth a word.
+# Fraction of clipped samples that is not reported.
 MOST_CUT = 0.001
-# The mix of channels that cancel has less than this of the energy of unrelated ones.
+# Channels cancel if their mix has less than this fraction of the energy of unrelated ones.
 CANCELLED = 0.1
 
 
 class SoundFile:
     """A sound file, read block by block as one channel at one rate.
 
-    Its length is what is in it, whatever its header declares: streams without a length, or with
+    Its length is that of its contents, whatever its header declares: streams without a length, or
     several files in one, are read to their end.
 
     Args:
         source: a path, or the bytes of a file.
-        name: how messages call it; the path where not given.
+        name: name in messages; the path by default.
 
     Attributes:
         rate_hz: its sample rate.
-        channels: how many it has.
-        length: samples of each, as far as that is known before they are read.
+        channels: number of channels.
+        length: number of samples of each channel, as far as known before they are read.
 
     Raises:
-        InputError: if it is no sound that can be read, or empty.
+        InputError: if it is not a readable sound file, or empty.
     """
 
     def __init__(self, source: Path | bytes, name: str | None = None):
@@ -77,7 +77,7 @@ class SoundFile:
                     )
                 self.length += file.frames
         if self.length == 0 and any(stream.lacks for stream in self._streams):
-            raise InputError(f"{self.name}: is truncated: nothing of its sound is there to be read")
+            raise InputError(f"{self.name}: is truncated before its first sample")
         if self.length == 0:
             raise InputError(f"{self.name}: holds no samples; record or export it again")
 
@@ -105,9 +105,9 @@ class SoundFile:
         source = self.source
         file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         view = io.BufferedReader(View(file, stream.segments), 1 << 16)
-        problem = "is not a sound file that can be read"
+        problem = "is not a readable sound file"
         try:
-            with reading(self.name, problem, "wav, flac, ogg and mp3 can"):
+            with reading(self.name, problem, "use wav, flac, ogg or mp3"):
                 return soundfile.SoundFile(view)
         except InputError:
             view.close()
@@ -118,14 +118,14 @@ class SoundFile:
     ) -> Iterator[Float[np.ndarray, " samples"]]:
         """Yield the sound as blocks of float32 in [-1, 1], mixed to one channel and resampled.
 
-        Channels are averaged; where they cancel each other, the loudest is taken, which is logged.
+        Channels are averaged; if they cancel each other, the loudest is used, which is logged.
 
         Args:
-            rate_hz: the rate wanted.
-            whole: refuse a file of which a part is missing, instead of logging what is.
+            rate_hz: target sample rate.
+            whole: whether to reject a file of which a part is missing, instead of logging it.
 
         Raises:
-            InputError: if it holds values that are no sound, or is not whole but has to be.
+            InputError: if it has invalid values, or is truncated and ``whole`` is set.
         """
         same = rate_hz == self.rate_hz
         stream = None if same else soxr.ResampleStream(self.rate_hz, rate_hz, 1, "float32", "VHQ")
@@ -142,7 +142,7 @@ class SoundFile:
                 yield rest
 
     def _raw_blocks(self, whole: bool | None) -> Iterator[np.ndarray]:
-        """Yield blocks ``(samples, channels)``; says what is missing unless ``whole`` is None."""
+        """Yield blocks ``(samples, channels)``; reports missing parts unless ``whole`` is None."""
         read, missing, lacks = 0, 0, ""
         for stream in self._streams:
             lacks = lacks or stream.lacks
@@ -168,7 +168,7 @@ class SoundFile:
         logger.warning("%s; the rest is missing", text)
 
     def _weights(self) -> np.ndarray:
-        """Return what each channel counts in the mix."""
+        """Return the weight of each channel in the mix."""
         mean = np.full(self.channels, 1 / self.channels)
         if self.channels == 1:
             return mean
@@ -176,19 +176,19 @@ class SoundFile:
         for block in self._raw_blocks(None):
             energies += np.square(block, dtype=np.float64).sum(axis=0)
             mixed += float(np.square(block @ mean).sum())
-        # Channels that have nothing in common add up to this.
+        # Unrelated channels add up to this.
         if mixed >= CANCELLED * energies.mean() / self.channels or energies.max() == 0:
             return mean
         loudest = int(energies.argmax())
         logger.warning(
-            "%s: its %d channels cancel each other; channel %d alone is taken",
+            "%s: its %d channels cancel each other; only channel %d is used",
             self.name, self.channels, loudest + 1,
         )  # fmt: skip
         return np.eye(self.channels)[loudest]
 
     def _checked(self, block: np.ndarray) -> np.ndarray:
         if not np.isfinite(block).all():
-            raise InputError(f"{self.name}: holds values that are not numbers (NaN or infinite)")
+            raise InputError(f"{self.name}: has values that are not finite (NaN or infinite)")
         peak = float(np.abs(block).max(initial=0))
         if peak > LOUDEST:
             raise InputError(
@@ -201,7 +201,7 @@ class SoundFile:
         """Return the whole sound.
 
         Args:
-            rate_hz: the rate wanted.
+            rate_hz: target sample rate.
             whole: see :meth:`blocks`.
 
         Raises:
@@ -214,7 +214,7 @@ class SoundFile:
 
 
 def _decoded(file: soundfile.SoundFile, samples: int) -> Iterator[np.ndarray]:
-    """Yield what can be decoded of a file, in blocks of that many samples at most."""
+    """Yield the decodable part of a file, in blocks of at most that many samples."""
     parts: list[np.ndarray] = []
     while True:
         block = np.empty((DECODED_AT_ONCE, file.channels), np.float32)
@@ -236,7 +236,7 @@ def _reason(error: Exception) -> str:
 
 
 def find_sounds(folder: Path) -> list[Path]:
-    """Return the sound files of a folder and the folders in it, sorted, hidden ones left out.
+    """Return the sound files of a folder and its subfolders, sorted, without hidden ones.
 
     Raises:
         InputError: if there are none.
@@ -248,15 +248,15 @@ def find_sounds(folder: Path) -> list[Path]:
 
 
 def write_sound(path: Path, blocks: Iterator[Any], rate_hz: int) -> int:
-    """Write blocks of samples to a wav or flac file, whole or not at all.
+    """Write blocks of samples to a wav or flac file, atomically.
 
-    16-bit; values beyond full scale are cut off, which is logged.
+    16-bit; values beyond full scale are clipped, which is logged.
 
     Returns:
-        Samples written.
+        Number of samples written.
 
     Raises:
-        InputError: if the ending is no format that can be written, or the system refuses.
+        InputError: if the format cannot be written, or the system refuses.
     """
     if path.suffix.lower() not in WRITTEN:
         raise InputError(f"{path}: sound is written as {' or '.join(WRITTEN)}, not {path.suffix!r}")
@@ -275,12 +275,12 @@ def write_sound(path: Path, blocks: Iterator[Any], rate_hz: int) -> int:
             raise _cannot_write(path, error) from error
     if cut > MOST_CUT * written:
         ratio = 100 * cut / written
-        logger.warning("%s: %.1f %% of its samples were beyond full scale and cut", path, ratio)
+        logger.warning("%s: %.1f %% of its samples were beyond full scale and clipped", path, ratio)
     return written
 
 
 def _cannot_write(path: Path, error: soundfile.LibsndfileError) -> InputError:
     folder = path.parent
     if not folder.is_dir():
-        return InputError(f"{path}: {folder} is not a folder; choose another place")
+        return InputError(f"{path}: {folder} is not a folder; choose another path")
     return write_error(path, OSError(0, _reason(error)))

@@ -1,4 +1,4 @@
-"""A vocoder's scores on recordings, with the yardsticks beside it."""
+"""A vocoder's scores on recordings, with baselines for comparison."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Scores:
     """Mean metrics of one system.
 
     Attributes:
-        system: what made the sound.
-        metrics: means by name; a clip for which a metric does not exist is left out of it.
-        real_time_factor: time to make a second of sound.
+        system: name of the system.
+        metrics: means by name; clips for which a metric is undefined are excluded from it.
+        real_time_factor: seconds of computation for a second of sound.
     """
 
     system: str
@@ -50,12 +50,12 @@ class Scores:
 
 
 def clips_of(data: str, preset: MelPreset, held_out_every: int = 0) -> list[Clip]:
-    """The recordings of a source, cut to whole hops.
+    """Return the recordings of a source, cut to whole hops.
 
     Args:
         data: see :class:`~multidiff.audio.data.segments.AudioSource`.
-        preset: how their mels are made.
-        held_out_every: only those that a recipe with this number keeps from training.
+        preset: preset of their mels.
+        held_out_every: n to return only every n-th recording, which such a recipe holds out.
 
     Raises:
         InputError: if there are none.
@@ -76,7 +76,7 @@ def evaluate(
     sampler: Sampler | None = None,
     seed: int = 0,
 ) -> list[Scores]:
-    """Scores of the vocoder; of its projection without the network; of Griffin-Lim."""
+    """Score the vocoder, its projection without the network, and Griffin-Lim."""
     preset = vocoder.preset
 
     def network(clip: Clip) -> Tensor:
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def projection_alone(vocoder: Vocoder, iterations: int, seed: int = 0) -> Maker:
-    """What the mel projection makes of the noise that the network starts from."""
+    """Return the baseline: the mel projection of the noise that the network starts from."""
     projection = MelProjection(vocoder.preset)
 
     def make(clip: Clip) -> Tensor:
@@ -111,7 +111,7 @@ def projection_alone(vocoder: Vocoder, iterations: int, seed: int = 0) -> Maker:
 
 
 def scored(system: str, clips: Sequence[Clip], preset: MelPreset, make: Maker) -> Scores:
-    """Scores of what a function makes of the clips."""
+    """Score a function's output for the clips."""
     rows, wall, seconds = [], 0.0, 0.0
     for clip in clips:
         began = time.perf_counter()
@@ -123,7 +123,7 @@ def scored(system: str, clips: Sequence[Clip], preset: MelPreset, make: Maker) -
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric over the rows where it exists."""
+    """Return the mean of each metric over the rows where it is defined."""
     found = {}
     for name in rows[0]:
         values = [row[name] for row in rows if not math.isnan(row[name])]

@@ -1,8 +1,8 @@
-"""How near a synthesised recording is to the original.
+"""Metrics that compare a synthesised recording with the original.
 
 PESQ (ITU-T P.862.2, wide band) and STOI are the reference implementations from PyPI, on
-16 kHz. PESQ hardly hears phasiness and is merciless about hiss; so nothing is judged by it
-alone.
+16 kHz. PESQ is almost insensitive to phasiness and very sensitive to hiss, so it should not
+be the only metric.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 ITU_RATE_HZ = 16000
 NUM_CEPSTRA = 13
-# A voice's fundamental, deepest man to highest child.
+# Range of a voice's fundamental frequency, deepest man to highest child.
 VOICE_HZ = (65.0, 500.0)
 
-# name: (what a table calls it, whether more is better)
+# name: (heading in tables, whether more is better)
 METRICS = {
     "pesq": ("PESQ-wb", True),
     "stoi": ("STOI", True),
@@ -45,9 +45,9 @@ METRICS = {
 def compare(
     original: Float[Tensor, " samples"], made: Float[Tensor, " samples"], preset: MelPreset
 ) -> dict[str, float]:
-    """All metrics of one recording; both at the preset's rate, the longer one cut.
+    """Return all metrics of one recording; both at the preset's rate, the longer one cut.
 
-    A metric that does not exist for a recording (PESQ needs speech, STOI 0.3 s of it) is NaN.
+    A metric that is undefined for a recording (PESQ needs speech, STOI 0.3 s of it) is NaN.
     """
     hop = preset.hop_length
     length = min(len(original), len(made)) // hop * hop
@@ -68,15 +68,15 @@ def compare(
 def _or_nan(metric: Callable[..., float], *arguments: object) -> float:
     try:
         return float(metric(*arguments))
-    except Exception:  # each library raises its own kinds where there is no speech to rate
+    except Exception:  # each library raises its own types where there is no speech to rate
         return math.nan
 
 
 def _pesq(original: np.ndarray, made: np.ndarray) -> float:
     try:
-        from pesq import pesq  # an extra: it comes as C source and needs a compiler
+        from pesq import pesq  # an extra: it is C source and needs a compiler
     except BROKEN as error:
-        _warn_once(f"PESQ is left out, since {trouble('pesq', 'it', error, METRICS_EXTRA)}")
+        _warn_once(f"PESQ is skipped, since {trouble('pesq', 'it', error, METRICS_EXTRA)}")
         raise
     return pesq(ITU_RATE_HZ, original, made, "wb")
 
@@ -90,7 +90,7 @@ def _stoi(original: np.ndarray, made: np.ndarray, extended: bool) -> float:
     try:
         from pystoi import stoi
     except BROKEN as error:
-        _warn_once(f"STOI is left out, since {trouble('pystoi', 'it', error)}")
+        _warn_once(f"STOI is skipped, since {trouble('pystoi', 'it', error)}")
         raise
 
     with warnings.catch_warnings():
@@ -99,7 +99,7 @@ def _stoi(original: np.ndarray, made: np.ndarray, extended: bool) -> float:
 
 
 def log_mel_l1(original: Tensor, made: Tensor, preset: MelPreset) -> float:
-    """Mean difference of the mels' natural logarithms, in nats.
+    """Return the mean difference of the mels' natural logarithms, in nats.
 
     A preset with another logarithm is measured on the HiFi-GAN mel of its rate.
     """
@@ -124,10 +124,10 @@ def _natural(preset: MelPreset) -> MelPreset:
 
 
 def mel_cepstral_distortion(original: Tensor, made: Tensor, preset: MelPreset) -> float:
-    """Mel-cepstral distortion in dB, frame by frame, coefficients 1 to 13 (Kubichek 1993).
+    """Return the mel-cepstral distortion in dB, coefficients 1 to 13 (Kubichek 1993).
 
     Cepstra are cosine coefficients of the mel's natural logarithms; both recordings have the
-    same timing, so nothing is warped.
+    same timing, so frames are compared one by one, without warping.
     """
     preset = preset if preset.log == "ln" else _natural(preset)
     levels = preset.mel(torch.stack([original, made])).cpu().double()
@@ -140,7 +140,7 @@ def mel_cepstral_distortion(original: Tensor, made: Tensor, preset: MelPreset) -
 
 
 def voicing_f1(original: Tensor, made: Tensor, rate_hz: int) -> float:
-    """F1 of the voiced frames of the original being voiced in what was made (librosa's pYIN)."""
+    """Return the F1 score of voiced frames, original against synthesis (librosa's pYIN)."""
     truth, found = voiced(original, rate_hz), voiced(made, rate_hz)
     both = float((truth & found).sum())
     total = float(truth.sum() + found.sum())
@@ -148,9 +148,9 @@ def voicing_f1(original: Tensor, made: Tensor, rate_hz: int) -> float:
 
 
 def voiced(wave: Tensor, rate_hz: int) -> np.ndarray:
-    """Which frames of 23 ms (hop 12 ms) are voiced."""
+    """Return which frames of 23 ms (hop 12 ms) are voiced."""
     with needs("librosa", "eval of speech"):
-        import librosa  # seconds to import
+        import librosa  # takes seconds to import
 
     _, flags, _ = librosa.pyin(
         wave.numpy(),
@@ -166,12 +166,12 @@ def voiced(wave: Tensor, rate_hz: int) -> np.ndarray:
 def griffin_lim(
     mel: Float[Tensor, "mels frames"], preset: MelPreset, num_samples: int, iterations: int = 32
 ) -> Float[Tensor, " samples"]:
-    """The yardstick: librosa's mel inversion (non-negative least squares) and Griffin-Lim.
+    """Return the baseline: librosa's mel inversion (non-negative least squares) and Griffin-Lim.
 
     librosa centres its frames; a preset that does not is shifted by its padding.
     """
     with needs("librosa", "eval of speech"):
-        import librosa  # seconds to import
+        import librosa  # takes seconds to import
 
     bands = preset.expand(mel).numpy()
     magnitude = librosa.util.nnls(preset.filters(mel).T.numpy(), bands)
@@ -188,7 +188,7 @@ def griffin_lim(
         center=True,
         random_state=0,
     )
-    # Frame i lies on sample i * hop for librosa, and on padding's other side for the rest.
+    # Frame i is at sample i * hop for librosa; without centring it is shifted by the padding.
     offset = 0 if preset.centred else preset.hop_length // 2
     wave = np.concatenate([np.zeros(offset, np.float32), wave])[:num_samples]
     return torch.from_numpy(np.pad(wave, (0, max(0, num_samples - len(wave)))))

@@ -2,7 +2,7 @@
 
 Spectral convergence plus the mean difference of log magnitudes, at the three window lengths
 of Parallel WaveGAN (Yamamoto et al. 2020, eq. 4 to 6): the measure that BigVGAN and others
-report as M-STFT. Short windows hear the pulses of a voice, long ones its harmonics.
+report as M-STFT. Short windows resolve the pulses of a voice, long ones its harmonics.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLOOR = 1e-5
 def spectral_distance(
     sound: Float[Tensor, "batch samples"], reference: Float[Tensor, "batch samples"]
 ) -> Float[Tensor, " batch"]:
-    """The distance of each sound from its reference, a mean over the resolutions."""
+    """Return the distance of each sound from its reference, a mean over the resolutions."""
     total = torch.zeros(len(sound), dtype=sound.dtype, device=sound.device)
     for n_fft, hop, window in RESOLUTIONS:
         found = magnitude(sound, n_fft, hop, window)
@@ -33,7 +33,7 @@ def spectral_distance(
 
 
 def magnitude(wave: Float[Tensor, "batch samples"], n_fft: int, hop: int, window: int) -> Tensor:
-    """Magnitudes ``(batch, bins, frames)``, at least ``FLOOR`` so that logarithms exist."""
+    """Return magnitudes ``(batch, bins, frames)``, at least ``FLOOR`` so that logarithms exist."""
     spectrum = torch.stft(wave, n_fft, hop, window, window_like(window, wave), return_complex=True)
     # The square root's slope is infinite at 0: keep the floor inside it.
     return (spectrum.real.square() + spectrum.imag.square()).clamp(min=FLOOR**2).sqrt()

@@ -1,4 +1,4 @@
-"""Waveforms as states: as they are, or whitened by the mel's envelope."""
+"""Waveforms as states: the samples, or MDCT coefficients whitened by the mel's envelope."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class SpeechDomain(Domain):
     """Waveforms conditioned on their mel spectrograms.
 
     A batch is a dict: ``wave`` (batch, samples) in [-1, 1] and ``mel`` (batch, mels, frames)
-    of the same stretch of sound; and ``band_hz`` (batch,), up to which the recording holds
-    anything, where that is known. The condition is the mel.
+    of the same segment; and optionally ``band_hz`` (batch,), the highest frequency that the
+    recording contains. The condition is the mel.
 
     Args:
-        mel: the preset, or the name of one.
-        spectral_weight: factor of an extra loss, the multi-resolution spectral distance of the
-            estimated waveform, weighted by how much signal the noisy state had
-            (``alpha^2``); 0 leaves it out.
+        mel: the preset, or its name.
+        spectral_weight: weight of an extra loss, the multi-resolution spectral distance of the
+            estimated waveform, times the signal power of the noisy state (``alpha^2``); 0
+            disables it.
 
     Raises:
-        InputError: if there is no such preset.
+        InputError: if the preset is unknown.
     """
 
     def __init__(self, mel: str | MelPreset = "hifigan-22k", spectral_weight: float = 0.0):
@@ -38,23 +38,23 @@ class SpeechDomain(Domain):
         self.spectral_weight = spectral_weight
 
     def state_shape(self, batch: int, num_frames: int) -> tuple[int, ...]:
-        """Shape of the states of so many mel frames."""
+        """Return the shape of the states of that many mel frames."""
         raise NotImplementedError
 
     def state_start(self, first_frame: int) -> int:
-        """Where on the state's last axis a piece begins that begins at a mel frame."""
+        """Return where on the state's last axis a piece starts that starts at a mel frame."""
         raise NotImplementedError
 
     def to_state(self, wave: Tensor, mel: Tensor) -> Tensor:
-        """Waveforms to states, given their mels."""
+        """Convert waveforms to states, given their mels."""
         raise NotImplementedError
 
     def to_wave(self, state: Tensor, mel: Tensor) -> Tensor:
-        """States to waveforms ``(batch, samples)``, given their mels."""
+        """Convert states to waveforms ``(batch, samples)``, given their mels."""
         raise NotImplementedError
 
     def loss_mask(self, state: Tensor, band_hz: Float[Tensor, " batch"]) -> Tensor | None:
-        """Where the state holds what the recording told; None is everywhere."""
+        """Return a mask of the state's values within the recording's band; None for all."""
         return None
 
     def encode(self, batch: dict[str, Any], rng: Rng | None) -> Encoded:
@@ -72,17 +72,17 @@ class SpeechDomain(Domain):
             ValueError: if the mel is not given.
         """
         if condition is None:
-            raise ValueError("speech is decoded with its mel: give it as the condition")
+            raise ValueError("speech is decoded with its mel: pass it as the condition")
         return self.to_wave(state, condition)
 
     def extra_losses(
         self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """The spectral distance of the estimated waveform, where it has a weight."""
+        """Return the weighted spectral distance of the estimated waveform, if enabled."""
         if self.spectral_weight == 0:
             return {}
         mask = 1.0 if encoded.mask is None else encoded.mask
-        # What the recording does not hold is taken from it in both, so that it cannot differ.
+        # Values outside the recording's band are taken from it in both, so they cannot differ.
         found = encoded.x0 + (estimate.x0 - encoded.x0) * mask
         distance = spectral_distance(
             self.to_wave(found, encoded.condition), self.to_wave(encoded.x0, encoded.condition)
@@ -92,35 +92,35 @@ class SpeechDomain(Domain):
 
 
 class WaveformDomain(SpeechDomain):
-    """The waveform itself is the state, as in WaveGrad."""
+    """The waveform itself as the state, as in WaveGrad."""
 
     def state_shape(self, batch: int, num_frames: int) -> tuple[int, ...]:
-        """``(batch, samples)``."""
+        """Return ``(batch, samples)``."""
         return batch, self.preset.num_samples(num_frames)
 
     def state_start(self, first_frame: int) -> int:
-        """A sample."""
+        """Return the sample at the start of the frame."""
         return first_frame * self.preset.hop_length
 
     def to_state(self, wave: Tensor, mel: Tensor) -> Tensor:
-        """The waveform."""
+        """Return the waveform."""
         return wave
 
     def to_wave(self, state: Tensor, mel: Tensor) -> Tensor:
-        """The state."""
+        """Return the state."""
         return state
 
 
 class SpectralDomain(SpeechDomain):
-    """Lapped-transform coefficients over the deviation that the mel leads one to expect.
+    """MDCT coefficients divided by the standard deviation that the mel implies.
 
     Args:
-        mel: the preset, or the name of one.
-        hop: coefficients of a frame.
+        mel: the preset, or its name.
+        hop: number of coefficients of a frame.
         spectral_weight: see :class:`SpeechDomain`.
 
     Raises:
-        InputError: if there is no such preset.
+        InputError: if the preset is unknown.
         ValueError: if the hop does not fit it.
     """
 
@@ -132,24 +132,24 @@ class SpectralDomain(SpeechDomain):
         self.envelope = Envelope(self.preset, hop)
 
     def state_shape(self, batch: int, num_frames: int) -> tuple[int, ...]:
-        """``(batch, hop, samples / hop + 1)``."""
+        """Return ``(batch, hop, samples / hop + 1)``."""
         hop = self.transform.hop
         return batch, hop, self.preset.num_samples(num_frames) // hop + 1
 
     def state_start(self, first_frame: int) -> int:
-        """A frame of the lapped transform."""
+        """Return the MDCT frame at the start of the mel frame."""
         return first_frame * self.preset.hop_length // self.transform.hop
 
     def to_state(self, wave: Tensor, mel: Tensor) -> Tensor:
-        """Coefficients over the envelope."""
+        """Return the coefficients divided by the envelope."""
         return self.transform.forward(wave) / self.envelope(mel)
 
     def to_wave(self, state: Tensor, mel: Tensor) -> Tensor:
-        """Undoes :meth:`to_state`."""
+        """Invert :meth:`to_state`."""
         return self.transform.inverse(state * self.envelope(mel))
 
     def loss_mask(self, state: Tensor, band_hz: Float[Tensor, " batch"]) -> Tensor:
-        """1 for the coefficients below the band's edge: ``(batch, hop, 1)``."""
+        """Return 1 for the coefficients below the band's edge: ``(batch, hop, 1)``."""
         hop = self.transform.hop
         centre_hz = (torch.arange(hop, device=state.device) + 0.5) * (
             self.preset.sample_rate_hz / 2 / hop

@@ -1,4 +1,4 @@
-"""How a vocoder walks back: at which levels, and with how many projections on the mel."""
+"""Inference schedules of a vocoder: levels to visit, and mel projections at each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LOG_SNR_LIMIT = 100
 
 @dataclass(frozen=True)
 class InferenceSchedule:
-    """A walk of a few network evaluations.
+    """A sampling trajectory of a few network evaluations.
 
     Attributes:
-        log_snrs: levels visited, noisiest first.
-        projections: iterations of the mel projection on each clean estimate.
-        final_projections: iterations on the finished waveform.
+        log_snrs: log SNR of the levels visited, noisiest first.
+        projections: number of iterations of the mel projection on each x0 estimate.
+        final_projections: number of iterations on the finished waveform.
     """
 
     log_snrs: Sequence[float]
@@ -41,20 +41,20 @@ class InferenceSchedule:
                 f"{len(self.projections)} projections for {len(self.log_snrs)} levels: one each"
             )
         if any(a >= b for a, b in itertools.pairwise(self.log_snrs)):
-            raise ValueError(f"levels {list(self.log_snrs)} do not grow: noisiest first")
+            raise ValueError(f"levels {list(self.log_snrs)} must increase: noisiest first")
 
     @property
     def num_steps(self) -> int:
-        """Network evaluations of a sampler that makes one a step."""
+        """Number of network evaluations of a sampler that makes one a step."""
         return len(self.log_snrs)
 
     @property
     def times(self) -> TimestepSchedule:
-        """The levels, as a grid for sampling."""
+        """Levels as a timestep schedule for sampling."""
         return explicit_log_snrs(self.log_snrs)
 
     def projections_at(self, level: NoiseLevel) -> int:
-        """Iterations at the visited level nearest to the one given."""
+        """Return the number of iterations at the visited level nearest to the given one."""
         here = float(level.log_snr[0])
         nearest = min(range(self.num_steps), key=lambda i: abs(self.log_snrs[i] - here))
         return self.projections[nearest]
@@ -62,14 +62,14 @@ class InferenceSchedule:
 
 @dataclass(frozen=True)
 class EvenSchedules:
-    """Plans for any number of steps: levels evenly spaced in log SNR.
+    """Inference schedules of any number of steps: levels evenly spaced in log SNR.
 
     Attributes:
-        lowest: log SNR of the first visit.
-        highest: log SNR of the last.
-        projections: iterations of the mel projection at each visit.
-        final_projections: iterations on the finished waveform.
-        steps: how many where nobody says.
+        lowest: log SNR of the first level.
+        highest: log SNR of the last level.
+        projections: number of iterations of the mel projection at each level.
+        final_projections: number of iterations on the finished waveform.
+        steps: default number of steps.
     """
 
     lowest: float = -6.0
@@ -81,15 +81,15 @@ class EvenSchedules:
     def __post_init__(self) -> None:
         if not -LOG_SNR_LIMIT <= self.lowest < self.highest <= LOG_SNR_LIMIT:
             raise ValueError(
-                f"lowest {self.lowest:g} must be under highest {self.highest:g}, and both within "
+                f"lowest {self.lowest:g} must be below highest {self.highest:g}, and both within "
                 f"{LOG_SNR_LIMIT} of 0"
             )
 
     def plan(self, num_steps: int) -> InferenceSchedule:
-        """The plan for so many steps.
+        """Return the schedule for that many steps.
 
         Raises:
-            InputError: if that is none, or absurdly many.
+            InputError: if the number is less than 1 or absurdly large.
         """
         if not 1 <= num_steps <= MOST_STEPS:
             raise InputError(f"--steps {num_steps}: give a number from 1 to {MOST_STEPS}")
@@ -100,21 +100,21 @@ class EvenSchedules:
 
 
 def read_plans(folder: Path) -> dict[int, InferenceSchedule]:
-    """The searched plans beside a model's weights, by their number of steps.
+    """Return the searched schedules stored beside a model's weights, by their number of steps.
 
     Raises:
-        InputError: if the file is there and is none of ours.
+        InputError: if the file exists and is not one of ours.
     """
     path = folder / PLANS
     if not path.is_file():
         return {}
     found = read_json(path)
-    with reading(path, "is not a file of plans", "remove it"):
+    with reading(path, "is not a file of inference schedules", "remove it"):
         return {int(steps): InferenceSchedule(**fields) for steps, fields in found.items()}
 
 
 def write_plans(folder: Path, plans: Mapping[int, InferenceSchedule]) -> None:
-    """Keep searched plans beside a model's weights.
+    """Write searched schedules beside a model's weights.
 
     Raises:
         InputError: if the system refuses.

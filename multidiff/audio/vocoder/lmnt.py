@@ -1,9 +1,9 @@
-"""Checkpoints of lmnt-com/wavegrad as models.
+"""Conversion of checkpoints of lmnt-com/wavegrad.
 
-The tensors are the same but for their names and a height of 1. What the file does not tell
-is the mel: the project's own code makes ``lmnt-wavegrad-22k`` mels, but its published 24 kHz
+The tensors are equal except for their names and a height of 1. The file does not state
+the mel: the project's own code makes ``lmnt-wavegrad-22k`` mels, but its published 24 kHz
 weights were trained on librosa's (issue 7 there), ``lmnt-wavegrad-24k-pretrained``. The sample
-rate among the file's parameters, or the default's where there are none, decides.
+rate among the file's parameters, or the default if it has none, decides.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ model:
 
 
 def _content(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | None:
-    """The tensors and the parameters beside them; None if the file is of another kind."""
+    """Return the tensors and the parameters beside them; None for other kinds of files."""
     content = read_pickle(path)
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or KNOWN_BY not in state:
@@ -64,7 +64,7 @@ def _content(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | Non
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by our names, convolutions with a height of 1."""
+    """Rename tensors to our names, convolutions with a height of 1."""
     found = {}
     for name, tensor in state.items():
         for pattern, replacement in NAMES:
@@ -74,7 +74,7 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def knows(source: Path) -> bool:
-    """Whether a file is such a checkpoint.
+    """Return whether a file is such a checkpoint.
 
     Raises:
         InputError: if it holds more than tensors and numbers.
@@ -83,19 +83,19 @@ def knows(source: Path) -> bool:
 
 
 def convert(source: Path) -> Conversion:
-    """The model of a checkpoint.
+    """Convert a checkpoint.
 
     Raises:
-        InputError: if the file is of another kind, or its sample rate has no mel with it.
+        InputError: if the file is of another kind, or no mel preset has its sample rate.
     """
     content = _content(source)
     if content is None:
-        raise InputError(f"{source}: is no checkpoint of lmnt-com/wavegrad")
+        raise InputError(f"{source}: is not a checkpoint of lmnt-com/wavegrad")
     state, parameters = content
     rate = parameters.get("sample_rate", 22050)
     if not isinstance(rate, int | float) or rate not in MELS:
         raise InputError(
-            f"{source}: its sample rate {rate} is none of {sorted(MELS)}; take one of these"
+            f"{source}: its sample rate {rate} is not supported; expected one of {sorted(MELS)}"
         )
     about = f"lmnt WaveGrad reading {MELS[rate]} mels"
     return Conversion(RECIPE.format(mel=MELS[rate]), renamed(state), about)

@@ -1,7 +1,7 @@
-"""The lapped transform: an orthonormal view of a waveform in time and frequency.
+"""MDCT: an orthonormal lapped transform of a waveform to time and frequency.
 
 The modified discrete cosine transform with a sine window (Princen & Bradley 1987) maps
-``n * hop`` samples to ``n + 1`` frames of ``hop`` coefficients. It keeps lengths and angles,
+``n * hop`` samples to ``n + 1`` frames of ``hop`` coefficients. It preserves lengths and angles,
 so white noise stays white: Gaussian diffusion of the coefficients is Gaussian diffusion of
 the waveform. Unlike a short-time Fourier transform it has no redundancy, so scaling single
 coefficients can be undone exactly.
@@ -22,21 +22,21 @@ class MDCT:
     """MDCT with frames of ``2 * hop`` samples; frame i is centred on sample ``i * hop``.
 
     Args:
-        hop: coefficients of a frame, and samples between frames.
+        hop: number of coefficients of a frame, and of samples between frames.
     """
 
     def __init__(self, hop: int):
         if hop < 2 or hop % 2:
-            raise ValueError(f"hop {hop} of a lapped transform must be even and positive")
+            raise ValueError(f"MDCT hop {hop} must be even and positive")
         self.hop = hop
 
     def forward(self, wave: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch hop frames"]:
-        """Coefficients of waveforms whose length is a multiple of the hop."""
+        """Return the coefficients of waveforms whose length is a multiple of the hop."""
         frames = F.pad(wave, (self.hop, self.hop)).unfold(1, 2 * self.hop, self.hop)
         return (frames @ _basis(self.hop).to(wave)).transpose(1, 2)
 
     def inverse(self, coefficients: Float[Tensor, "batch hop frames"]) -> Tensor:
-        """The waveform ``(batch, samples)``; inverts :meth:`forward` exactly."""
+        """Return the waveform ``(batch, samples)``; inverts :meth:`forward` exactly."""
         halves = coefficients.transpose(1, 2) @ _basis(self.hop).to(coefficients).T
         first, second = halves[..., : self.hop], halves[..., self.hop :]
         # The outer halves of the outer frames lie outside the waveform.

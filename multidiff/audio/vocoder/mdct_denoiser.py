@@ -1,15 +1,15 @@
-"""The fast denoiser: a network on the frames of the lapped transform.
+"""The fast denoiser: a network on the frames of the MDCT.
 
 The network reads a frame of coefficients at a time instead of single samples, which makes it
-some fifty times cheaper than WaveGrad at equal size. Its answer is a Wiener filter with a
-correction: for each coefficient it estimates how strong the clean one is, ``S``, and
+some fifty times cheaper than WaveGrad at equal size. Its output is a Wiener filter with a
+correction: for each coefficient it estimates the power of the clean one, ``S``, and
 
-    clean = alpha S / (alpha^2 S + sigma^2) noisy + ...
+    x0 = alpha S / (alpha^2 S + sigma^2) xt + ...
 
-is what that strength implies if nothing else were known. Written as a velocity the filter is
-``alpha sigma (1 - S) / (alpha^2 S + sigma^2) xt``: bounded at every level, and nothing at
-the clean end. A further output is added to it. Asked for the bare velocity, the same network
-is further from it after equal minutes of training (docs/audio.md has the table).
+is the best estimate given that power alone. As a v prediction the filter is
+``alpha sigma (1 - S) / (alpha^2 S + sigma^2) xt``: bounded at every level, and zero at
+the clean end. A further output is added to it. Predicting plain v, the same network
+is less accurate after equal minutes of training (docs/audio.md has the table).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from multidiff.nn.convnext import ConvNeXtBlock
 from multidiff.nn.embeddings import LogSNREmbedding
 from multidiff.nn.norms import AdaptiveNorm
 
-# Log strengths beyond these are silence and clipping, not speech.
+# Log powers beyond these are silence and clipping, not speech.
 LOG_STRENGTH = (-12.0, 8.0)
 
 
 class MDCTDenoiser(nn.Module):
-    """Velocity of whitened lapped-transform coefficients, conditioned on the mel.
+    """v prediction of whitened MDCT coefficients, conditioned on the mel.
 
     Args:
-        mel: name of the condition's preset.
-        hop: coefficients of a frame.
+        mel: preset of the condition, or its name.
+        hop: number of coefficients of a frame.
         width: channels of the body.
         depth: number of blocks.
-        kernel: frames that each block's convolution sees.
-        expansion: width of the blocks' bottleneck over ``width``.
+        kernel: number of frames in each block's convolution.
+        expansion: ratio of the blocks' bottleneck width to ``width``.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class MDCTDenoiser(nn.Module):
         level: NoiseLevel,
         condition: Float[Tensor, "batch mels frames"],
     ) -> Float[Tensor, "batch hop frames"]:
-        """The velocity.
+        """Return the v prediction.
 
         Args:
             xt: whitened coefficients.
@@ -90,9 +90,9 @@ class MDCTDenoiser(nn.Module):
 
 
 def log_energy(coefficients: Float[Tensor, "batch hop frames"]) -> Tensor:
-    """Half the log energy around each coefficient.
+    """Return half the log energy around each coefficient.
 
-    A stationary tone's MDCT coefficients come and go with its phase; together with the
+    A stationary tone's MDCT coefficients fluctuate with its phase; combined with the
     difference of both neighbours they do not (the pseudo-spectrum of Daudet & Sandler 2004).
     """
     padded = F.pad(coefficients, (0, 0, 1, 1))
@@ -101,7 +101,7 @@ def log_energy(coefficients: Float[Tensor, "batch hop frames"]) -> Tensor:
 
 
 def wiener_velocity(log_strength: Tensor, xt: Tensor, level: NoiseLevel) -> Tensor:
-    """Velocity of the Wiener estimate for clean coefficients of the given log power."""
+    """Return v of the Wiener estimate for clean coefficients of the given log power."""
     strength = log_strength.clamp(*LOG_STRENGTH).exp()
     alpha, sigma = spread(level.alpha, xt), spread(level.sigma, xt)
     gain = alpha * sigma * (1 - strength) / (alpha.square() * strength + sigma.square())

@@ -26,8 +26,8 @@ from multidiff.core.task import DiffusionTask
 from multidiff.models.requests import Seed, checked_seeds
 from multidiff.models.sampling_config import sampler_named
 
-# Frames that a chunk sees beyond its ends; what it makes of them is thrown away, but for the
-# fade. Eight evaluations of the frame denoiser look 52 frames far, projections some more.
+# Frames that a chunk sees beyond its ends; their output is discarded, except for the
+# fade. Eight evaluations of the frame denoiser see 52 frames far, projections some more.
 CONTEXT_FRAMES = 96
 CHUNK_FRAMES = 864
 FADE_SAMPLES = 512
@@ -38,11 +38,11 @@ class MelSource(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Its length."""
+        """Number of frames."""
         ...
 
     def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
-        """The frames from ``first`` up to, not including, ``last``."""
+        """Return the frames from ``first`` up to, not including, ``last``."""
         ...
 
 
@@ -51,13 +51,13 @@ class Vocoder(nn.Module):
 
     Args:
         domain: waveforms as states, and the mel preset.
-        process: what the denoiser is trained on.
-        denoiser: the network; where it names a preset, it must be the domain's.
-        plans: how to walk in any number of steps, where no searched plan is at hand.
-        sampler: the name of the sampler to walk with.
+        process: process that the denoiser is trained on.
+        denoiser: the network; if it names a preset, it must be the domain's.
+        plans: inference schedules for any number of steps, used where no searched one exists.
+        sampler: name of the default sampler.
 
     Raises:
-        ValueError: if the denoiser was made for another preset, or there is no such sampler.
+        ValueError: if the denoiser was made for another preset, or the sampler is unknown.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Vocoder(nn.Module):
         if made_for != domain.preset:
             raise ValueError(
                 f"the denoiser is made for {made_for.name} mels, the domain for "
-                f"{domain.preset.name}: give both the same mel"
+                f"{domain.preset.name}: set both to the same mel"
             )
         self.domain, self.process, self.denoiser = domain, process, denoiser
         self.plans = EvenSchedules() if plans is None else plans
@@ -84,20 +84,20 @@ class Vocoder(nn.Module):
 
     @property
     def preset(self) -> MelPreset:
-        """How the mels it reads are made."""
+        """Preset of the mels that it reads."""
         return self.domain.preset
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that the model computes on."""
         return next(self.parameters()).device
 
     def task(self) -> DiffusionTask:
-        """What a trainer trains."""
+        """Return the training task."""
         return DiffusionTask(self.domain, self.process, self.denoiser)
 
     def metadata(self) -> dict[str, str]:
-        """What must agree between the weights and any mel, kept in the weights' file."""
+        """Return what must agree between the weights and a mel, kept in the weights' file."""
         low, high = self.preset.level_range
         return {
             "mel": self.preset.name,
@@ -108,24 +108,24 @@ class Vocoder(nn.Module):
         }
 
     def assets(self) -> dict[str, str]:
-        """None that must lie beside the weights."""
+        """Return the required assets: none."""
         return {}
 
     def load_assets(self, folder: Path) -> None:
-        """Take up what lies beside the weights: searched plans."""
+        """Load the optional assets: searched inference schedules."""
         self.searched = read_plans(folder)
 
     def plan(self, num_steps: int | None = None) -> InferenceSchedule:
-        """The best known plan for so many network evaluations.
+        """Return the best known inference schedule of that many network evaluations.
 
         Raises:
-            InputError: if that is none, or absurdly many.
+            InputError: if the number is less than 1 or absurdly large.
         """
         steps = self.plans.steps if num_steps is None else num_steps
         return self.searched[steps] if steps in self.searched else self.plans.plan(steps)
 
     def log_snr_bounds(self) -> tuple[float, float]:
-        """The noisiest and the cleanest level that the denoiser was trained on."""
+        """Return the noisiest and the cleanest level that the denoiser was trained on."""
         schedule = self.process.schedule
         cleanest = 1 / schedule.num_steps if schedule.num_steps else 0.0
         low, high = schedule.at(torch.tensor([1.0, cleanest], dtype=torch.float64)).log_snr.tolist()
@@ -143,23 +143,23 @@ class Vocoder(nn.Module):
         first_frame: int = 0,
         on_step: Callable[[Step], None] | None = None,
     ) -> Float[Tensor, "batch samples"]:
-        """Return the waveforms of mels that are whole, or one piece each of longer ones.
+        """Synthesise the waveforms of whole mels, or one piece each of longer ones.
 
         Args:
             mel: tensor or numpy array, ``(batch, mels, frames)`` or ``(mels, frames)``, of any
                 float type.
-            lengths: frames of each mel of a padded batch. Padding is not sounded: what is made
-                of each mel equals what is made of it alone, and zeros follow.
+            lengths: number of frames of each mel of a padded batch. The output for each mel
+                equals that for the mel alone, followed by zeros for its padding.
             mel_scale: scale of its values, such as ``log10`` or ``range:-1:1:-11.5129:2``
-                (:mod:`multidiff.audio.data.mel_scale`); ``preset`` takes them as they are. Where
-                it is not given, values that cannot be the preset's levels are refused.
-            plan: how to walk; the default plan where not given.
-            sampler: makes the steps; the model's own where not given.
-            seed: of the noise: sample ``i`` of the batch has ``seed + i``, or the i-th of
-                several; drawn where None.
-            first_frame: where the piece begins in the whole. The noise belongs to the place,
-                so neighbouring pieces begin from the same noise where they overlap.
-            on_step: called after each step.
+                (:mod:`multidiff.audio.data.mel_scale`); ``preset`` takes them as they are. If
+                None, values that cannot be the preset's levels are rejected.
+            plan: inference schedule; the model's default if None.
+            sampler: sampler; the model's own if None.
+            seed: random seed of the first sample; sample ``i`` uses ``seed + i``, or the i-th of
+                several; drawn if None.
+            first_frame: first frame of the piece in the whole mel. The noise depends on the
+                position, so overlapping pieces start from the same noise where they overlap.
+            on_step: function called after each step.
 
         Raises:
             InputError: if these cannot be mels of the model's preset, or the lengths are wrong.
@@ -192,7 +192,7 @@ class Vocoder(nn.Module):
         first_frame: int = 0,
         on_step: Callable[[Step], None] | None = None,
     ) -> Float[Tensor, "batch samples"]:
-        """Return the waveforms of checked mels of one length."""
+        """Synthesise the waveforms of checked mels of one length."""
         mel = mel.to(self.device)
         shape = self.domain.state_shape(len(mel), mel.shape[2])
         start = self.domain.state_start(first_frame)
@@ -230,13 +230,13 @@ class Vocoder(nn.Module):
         seed: SupportsIndex | None = 0,
         chunk_frames: int = CHUNK_FRAMES,
     ) -> Iterator[Float[Tensor, " samples"]]:
-        """The waveform of a mel of any length, a chunk at a time.
+        """Yield the waveform of a mel of any length, a chunk at a time.
 
-        Chunks see :data:`CONTEXT_FRAMES` beyond their ends and are faded into each other, so
-        that no seam is heard; memory does not grow with the length.
+        Chunks see :data:`CONTEXT_FRAMES` beyond their ends and are cross-faded, so
+        that no seam is audible; memory does not grow with the length.
         """
         plan = self.plan() if plan is None else plan
-        (seed,) = checked_seeds(seed, 1)  # that all chunks share, where it is drawn
+        (seed,) = checked_seeds(seed, 1)  # all chunks share a drawn seed
         hop = self.preset.hop_length
         hops = self.preset.num_samples(source.num_frames) // hop
         tail = torch.zeros(0)
@@ -252,7 +252,7 @@ class Vocoder(nn.Module):
 
 
 def faded_in(tail: Float[Tensor, " fade"], piece: Tensor) -> Float[Tensor, " samples"]:
-    """A piece whose beginning grows out of what the piece before made of the same samples."""
+    """Cross-fade the beginning of a piece with the previous piece's output there."""
     length = min(len(tail), len(piece))
     ratio = torch.linspace(0, 1, length + 2)[1:-1]
     return torch.cat([torch.lerp(tail[:length], piece[:length], ratio), piece[length:]])

@@ -13,11 +13,11 @@ EXAMPLES = 3
 
 
 def preview(model: Vocoder, batch: dict[str, Any] | None) -> Callable[[Any, int], None] | None:
-    """Writes what the vocoder makes of some held-out mels, and the originals once.
+    """Return a function that logs synthesised held-out mels, and the originals once.
 
     Args:
-        model: in training.
-        batch: held-out segments; without them there is nothing to show.
+        model: vocoder in training.
+        batch: held-out segments; without them there is no preview.
     """
     if batch is None:
         return None

@@ -1,10 +1,10 @@
-"""Projection on a mel spectrogram: the nearest sound that has the spectrum it should.
+"""Projection on a mel spectrogram: the nearest sound that has the required spectrum.
 
 A Griffin-Lim iteration goes to the spectrum and back, keeping phases and replacing
-magnitudes. A mel does not say the magnitudes, only weighted sums of them, so here they are
-scaled instead: every bin by the ratio of the wanted to the present value of the bands it
-belongs to (geometric mean, weighted by the filters). What a network knows beyond the mel,
-single harmonics among it, survives. Iterations are accelerated as in Perraudin et al. 2013;
+magnitudes. A mel does not determine the magnitudes, only weighted sums of them, so here they are
+scaled instead: every bin by the ratio of the required to the current value of its bands
+(geometric mean, weighted by the filters). Detail that the network adds to the mel,
+such as single harmonics, survives. Iterations are accelerated as in Perraudin et al. 2013;
 inside a reverse step this is the idea of GLA-Grad (Liu et al. 2024).
 """
 
@@ -21,17 +21,17 @@ SILENCE = 1e-7
 
 
 class MelProjection:
-    """Pulls waveforms towards a mel spectrogram.
+    """Projection of waveforms towards a mel spectrogram.
 
     Args:
-        preset: how the mel is made.
-        momentum: how much of the last change of the spectrum is added again; 0 is the plain
+        preset: preset of the mel.
+        momentum: fraction of the last change of the spectrum that is added again; 0 is the plain
             iteration.
     """
 
     def __init__(self, preset: MelPreset, momentum: float = 0.99):
         if not 0 <= momentum < 2:
-            raise ValueError(f"momentum {momentum:g} is not in [0, 2)")
+            raise ValueError(f"momentum must be in [0, 2), got {momentum:g}")
         self.preset, self.momentum = preset, momentum
 
     def __call__(
@@ -40,7 +40,7 @@ class MelProjection:
         mel: Float[Tensor, "batch mels frames"],
         iterations: int,
     ) -> Float[Tensor, "batch samples"]:
-        """The waveforms after so many iterations; unchanged after none."""
+        """Return the waveforms after that many iterations; unchanged after 0."""
         wanted = self.preset.expand(mel).clamp(min=max(self.preset.floor, SILENCE)).log()
         ratio = bin_ratios(self.preset, wave)
         last = None
@@ -54,12 +54,12 @@ class MelProjection:
     def _scaled(self, spectrum: Tensor, wanted: Tensor, ratio: Tensor) -> Tensor:
         present = self.preset.bands(spectrum.abs())
         present = present.clamp(min=max(self.preset.floor, SILENCE)).log()
-        # Powers are squares of what is scaled.
+        # Powers are squares of the scaled values.
         gain = torch.exp(ratio @ (wanted - present) / self.preset.power)
         return spectrum * gain
 
 
 def bin_ratios(preset: MelPreset, like: Tensor) -> Float[Tensor, "bins mels"]:
-    """How much each band says about a bin: rows add up to 1, or to 0 where none covers it."""
+    """Return each band's weight in a bin: rows sum to 1, or to 0 where no band covers the bin."""
     filters = preset.filters(like)
     return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-12)

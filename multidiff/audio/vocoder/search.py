@@ -1,8 +1,9 @@
-"""The best few-step walks, searched for on held-out recordings.
+"""Search for the best few-step inference schedules on held-out recordings.
 
-Coordinate descent: every level and every number of projections in turn is moved a little,
-and the move is kept if the sound comes nearer to the recordings. A few dozen evaluations,
-where the published grid searches take hundreds (WaveGrad, appendix; 9^6 for six steps).
+Coordinate descent: every level and every number of projections in turn is changed a little,
+and the change is kept if the sound comes nearer to the recordings. It takes a few dozen
+evaluations, where the published grid searches take hundreds (WaveGrad, appendix; 9^6 for six
+steps).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Objective = Callable[[InferenceSchedule], float]
 
 
 def distance_on(vocoder: Vocoder, clips: Sequence[Clip], seed: int = 0) -> Objective:
-    """Spectral distance plus log-mel difference of what a plan makes of the clips."""
+    """Return an objective: spectral distance plus log-mel difference of a schedule's output."""
 
     def objective(plan: InferenceSchedule) -> float:
         rows = []
@@ -42,14 +43,14 @@ def search(
     rounds: int = 2,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[InferenceSchedule, float]:
-    """The best plan found from a start, at the same number of evaluations and projections.
+    """Return the best schedule found from a start, with equal numbers of steps and projections.
 
     Args:
-        objective: less is better.
-        start: where to begin.
-        bounds: least and greatest log SNR that the model knows.
-        rounds: times that every coordinate is tried; the moves shrink by half.
-        report: told of every improvement.
+        objective: function to minimise.
+        start: schedule to start from.
+        bounds: least and greatest log SNR that the model was trained on.
+        rounds: number of passes over the coordinates; the changes halve with each.
+        report: function called with a line for every improvement.
     """
     best, least = start, objective(start)
     report(f"start {least:.4f} {_told(best)}")
@@ -69,7 +70,7 @@ Move = Callable[[InferenceSchedule], "InferenceSchedule | None"]
 
 
 def moves(plan: InferenceSchedule, shift: float, count: int) -> Iterator[Move]:
-    """Every small change of a plan: a level, or projections given to another step."""
+    """Yield every small change of a schedule: a level, or projections moved to another step."""
     steps = range(plan.num_steps)
     for where in steps:
         for change in (-shift, shift):
@@ -90,7 +91,7 @@ def _with_level(plan: InferenceSchedule, where: int, level: float) -> InferenceS
 def _with_projections(
     plan: InferenceSchedule, giver: int | None, taker: int | None, count: int
 ) -> InferenceSchedule | None:
-    """The plan with projections moved from one step (None: the polish) to another."""
+    """Return the schedule with projections moved between steps (None: the final projections)."""
     projections, final_projections = list(plan.projections), plan.final_projections
     has = final_projections if giver is None else projections[giver]
     moved = min(count, has)

@@ -1,7 +1,7 @@
-"""WaveGrad, as the paper has it: a network on samples (Chen et al. 2020, section 3, figure 4).
+"""WaveGrad as in the paper: a network on samples (Chen et al. 2020, section 3, figure 4).
 
-Noisy samples go down through DBlocks, the mel goes up through UBlocks, and FiLM layers carry
-what the first find, together with the noise level, to the second.
+Noisy samples go down through DBlocks, the mel goes up through UBlocks, and FiLM layers pass
+the features of the former, together with the noise level, to the latter.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ DILATIONS = ((1, 2, 1, 2), (1, 2, 1, 2), (1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8
 
 
 class WaveGrad(nn.Module):
-    """Noise in samples, conditioned on the mel and the continuous noise level; 15.9 M weights.
+    """epsilon prediction in samples, conditioned on mel and continuous noise level; 15.9 M weights.
 
     Args:
-        mel: the preset, or the name of one; its hop length gives the factors.
-        embedding_scale: what the noise level is multiplied by before its sinusoidal code:
-            5000 in the paper, 1 in the code of lmnt. Weights of one are noise to the other.
-        first_channels: of the UBlocks' input; all other widths are the paper's over
-            ``768 / first_channels``.
+        mel: the preset, or its name; its hop length determines the factors.
+        embedding_scale: factor on the noise level before its sinusoidal embedding:
+            5000 in the paper, 1 in lmnt's code. Weights of one do not work with the other.
+        first_channels: channels of the UBlocks' input; all other widths are the paper's times
+            ``first_channels / 768``.
 
     Raises:
         ValueError: if there are no factors for the preset's hop.
@@ -81,12 +81,12 @@ class WaveGrad(nn.Module):
         level: NoiseLevel,
         condition: Float[Tensor, "batch mels frames"],
     ) -> Float[Tensor, "batch samples"]:
-        """The noise in the samples.
+        """Return the noise in the samples.
 
         Args:
-            xt: waveforms.
+            xt: noisy waveforms.
             level: noise level of each.
-            condition: the mel; a centred preset's last frame is left out.
+            condition: the mel; a centred preset's last frame is ignored.
         """
         frames = xt.shape[1] // self.preset.hop_length
         alpha = level.alpha.to(xt.device)
@@ -105,7 +105,7 @@ class DBlock(nn.Module):
     """Fewer samples, more channels (figure 4, right).
 
     Nearest-neighbour resizing keeps every ``factor``-th sample; it commutes with the
-    residual's 1x1 convolution, so that runs on the few.
+    residual's 1x1 convolution, which therefore runs on the shorter signal.
     """
 
     def __init__(self, before: int, after: int, factor: int):
@@ -118,7 +118,7 @@ class DBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output, ``factor`` times shorter."""
+        """Return the block's output, ``factor`` times shorter."""
         x = x[..., :: self.factor].contiguous(memory_format=torch.channels_last)
         hidden = self.layers[0](F.leaky_relu(x, SLOPE))
         for layer in list(self.layers)[1:]:
@@ -127,7 +127,7 @@ class DBlock(nn.Module):
 
 
 class FiLM(nn.Module):
-    """Shift and scale for a UBlock, from what a DBlock found and the noise level."""
+    """Shift and scale for a UBlock, from a DBlock's features and the noise level."""
 
     def __init__(self, before: int, after: int):
         super().__init__()
@@ -135,7 +135,7 @@ class FiLM(nn.Module):
         self.write = conv(before, 2 * after, 3)
 
     def forward(self, x: Tensor, alpha: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """``(shift, scale)``; the scale multiplies as it is, without a 1 added to it."""
+        """Return ``(shift, scale)``; the scale multiplies as it is, without a 1 added to it."""
         hidden = F.leaky_relu_(self.read(x), SLOPE)
         code = sinusoid(alpha, hidden.shape[1], scale=scale).to(hidden.dtype)
         shift, factor = self.write(hidden + code[:, :, None, None]).chunk(2, dim=1)
@@ -146,7 +146,7 @@ class UBlock(nn.Module):
     """More samples, modulated (figure 4, left).
 
     What the paper computes on the stretched signal is computed before stretching where that
-    is the same: the residual's 1x1 convolution, and the first 3-tap one, see
+    is equivalent: the residual's 1x1 convolution, and the first 3-tap one, see
     :class:`StretchedConv`.
     """
 
@@ -158,7 +158,7 @@ class UBlock(nn.Module):
         self.layers = nn.ModuleList(conv(after, after, 3, dilation) for dilation in dilations[1:])
 
     def forward(self, x: Tensor, modulation: tuple[Tensor, Tensor]) -> Tensor:
-        """The block's output, ``factor`` times longer."""
+        """Return the block's output, ``factor`` times longer."""
         second, third, fourth = self.layers
         hidden = self.first(F.leaky_relu(x, SLOPE))
         x = plus_stretched(second(modulated(hidden, modulation)), self.residual(x), self.factor)
@@ -170,7 +170,7 @@ class StretchedConv(nn.Module):
 
     Every stretched sample sees at most two of the original ones: the first of a group also
     the one before, the last also the one after, those between only their own. So three
-    small convolutions at the low rate give all of it.
+    small convolutions at the low rate compute all of it.
     """
 
     def __init__(self, before: int, after: int, factor: int):
@@ -179,7 +179,7 @@ class StretchedConv(nn.Module):
         self.taps = conv(before, after, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The convolved signal, ``factor`` times longer."""
+        """Return the convolved signal, ``factor`` times longer."""
         left, middle, right = self.taps.weight.unbind(dim=3)
         weights = [torch.stack([left, middle + right], 3), torch.stack([left + middle, right], 3)]
         padded = F.pad(x, (1, 1))
@@ -194,7 +194,7 @@ class StretchedConv(nn.Module):
 
 
 def conv(before: int, after: int, taps: int, dilation: int = 1) -> TimeConv:
-    """A convolution over time, orthogonally initialised (section 3)."""
+    """Return a convolution over time, orthogonally initialised (section 3)."""
     layer = TimeConv(before, after, taps, dilation)
     with torch.no_grad():
         layer.weight.copy_(nn.init.orthogonal_(torch.empty(layer.weight.shape)))
@@ -202,22 +202,22 @@ def conv(before: int, after: int, taps: int, dilation: int = 1) -> TimeConv:
 
 
 def modulated(x: Tensor, modulation: tuple[Tensor, Tensor]) -> Tensor:
-    """Feature-wise shift and scale, then the leaky rectifier."""
+    """Apply feature-wise shift and scale, then the leaky ReLU."""
     shift, scale = modulation
     return F.leaky_relu_(torch.addcmul(shift, scale, x), SLOPE)
 
 
 def plus_stretched(x: Tensor, short: Tensor, factor: int) -> Tensor:
-    """The sum of a signal and a ``factor`` times shorter one, nearest-neighbour stretched."""
+    """Add a ``factor`` times shorter signal, nearest-neighbour stretched."""
     groups = x.permute(0, 2, 3, 1).unflatten(2, (-1, factor))
     return (groups + short.permute(0, 2, 3, 1)[:, :, :, None]).flatten(2, 3).movedim(3, 1)
 
 
 def interleaved(signals: Sequence[Tensor]) -> Tensor:
-    """The first samples of all signals, then the second ones and so on; stays channels-last."""
+    """Interleave signals: the first samples of all, then the second ones; stays channels-last."""
     return torch.stack([x.permute(0, 2, 3, 1) for x in signals], 3).flatten(2, 3).movedim(3, 1)
 
 
 def in_channels_last(x: Float[Tensor, "batch channels time"]) -> Tensor:
-    """``(batch, channels, 1, time)`` with the channels innermost in memory."""
+    """Return ``(batch, channels, 1, time)`` with the channels innermost in memory."""
     return x[:, :, None].contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""The absorbing process of tokens: with time, ever more of them are hidden under a mask.
+"""The absorbing process on tokens: over time, more and more of them are masked.
 
 States are ``(batch, length)`` tokens ``0 .. size - 1``; the mask is number ``size``. With
-``alpha(t)`` the share kept (1 at time 0), ``s < t``, and sums over the masked places ``i``:
+``alpha(t)`` the fraction kept (1 at time 0), ``s < t``, and sums over the masked positions ``i``:
 
     (1) q(z_t | x)       each token is masked with probability 1 - alpha_t, else kept
     (2) q(z_s | z_t, x)  a mask becomes x_i with probability (alpha_s - alpha_t) / (1 - alpha_t)
@@ -9,11 +9,12 @@ States are ``(batch, length)`` tokens ``0 .. size - 1``; the mask is number ``si
     (4)           <= sum  (alpha_s - alpha_t) / (1 - alpha_t)     E sum -log p(x_i | z_t)
     (5) (3)        = E_l  L / l                                   E sum -log p(x_i | z_l)
 
-(Sahoo et al. 2024, eq. 10 is (3); Shi et al. 2024). (3) is the same for every schedule, (4)
-is the walk of T steps, from T = 1 on. (5) masks exactly ``l`` of ``L`` places, ``l`` uniform
-in 1 .. L (Uria et al. 2014; LLaDA's estimator, Nie et al. 2025). A walk back starts with all
-masked, whatever share ``alpha_1`` a schedule keeps at time 1; so do (3) and (4) here: they
-mask a share ``(1 - alpha_t) / (1 - alpha_1)``, which changes neither (2) nor any weight.
+(Sahoo et al. 2024, eq. 10 is (3); Shi et al. 2024). The negative ELBO (NELBO) (3) is the same for
+every schedule; (4) is that of a reverse process with T steps, from T = 1 on. (5) masks exactly
+``l`` of ``L`` positions, ``l`` uniform in 1 .. L (Uria et al. 2014; LLaDA's estimator, Nie et al.
+2025). Sampling starts with every position masked, whatever fraction ``alpha_1`` a schedule keeps
+at time 1; so do (3) and (4) here: they mask a fraction ``(1 - alpha_t) / (1 - alpha_1)``, which
+changes neither (2) nor any weight.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from multidiff.core.discrete.schedules import MaskLevel, MaskSchedule, reveal_ch
 from multidiff.core.protocols import Condition, Denoiser
 from multidiff.core.random import Rng, device_of, uniform
 
-# Rounding may put a share of a count just beside the whole number that is meant.
+# Rounding may move a fraction of a count slightly off the intended whole number.
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class MaskedTokens:
-    """Tokens some of which are masked, and what they were."""
+    """Tokens some of which are masked, together with the originals."""
 
     xt: Int[Tensor, "batch length"]
     x0: Int[Tensor, "batch length"]
@@ -49,7 +50,7 @@ class MaskedTokens:
 
     @property
     def counts(self) -> Float[Tensor, "batch length"]:
-        """What the cross-entropy of each place, or of all of a sequence, counts in the bound."""
+        """Return the weight of each position's (or sequence's) cross-entropy in the bound."""
         return self.level.weight[:, None]
 
 
@@ -58,9 +59,9 @@ def lowest(
     positions: Bool[Tensor, "batch length"],
     counts: Int[Tensor, " batch"],
 ) -> Bool[Tensor, "batch length"]:
-    """Exactly ``counts`` of each row's places, those of the lowest scores.
+    """Return a mask of exactly ``counts`` positions of each row, those with the lowest scores.
 
-    Of equal scores the first counts as lower. All the places where there are fewer.
+    Of equal scores the first counts as lower. Rows with fewer positions have all of them.
     """
     by_score = scores.argsort(dim=1, stable=True)
     last = (~positions).gather(1, by_score).to(torch.int8).argsort(dim=1, stable=True)
@@ -69,7 +70,7 @@ def lowest(
 
 
 def all_real(tokens: Tensor, real: Tensor | None) -> Tensor:
-    """Which places are real, as truth values: all where it is not said."""
+    """Return a boolean mask of the real positions: all of them if ``real`` is None."""
     return torch.ones_like(tokens, dtype=torch.bool) if real is None else real.bool()
 
 
@@ -77,24 +78,24 @@ class MaskProcess(TokenProcess):
     """Absorbing diffusion of tokens ``(batch, length)``; images of tokens are flattened.
 
     The network reads numbers up to ``size`` (a table of ``size + 1`` rows) and returns ``size``
-    logits for each place: the mask cannot be predicted.
+    logits for each position: the mask cannot be predicted.
 
     Args:
-        size: how many tokens there are, without the mask.
-        schedule: the share kept over time.
-        first: cleanest time that training draws; the bound's weight has no end towards 0.
-        masking: "independent" is eq. (1). "exact" masks exactly the level's share of the real
-            places, rounded up and at least one: with a linear schedule every count from 1 to
+        size: number of tokens, without the mask.
+        schedule: fraction of tokens kept over time.
+        first: cleanest time drawn in training; the bound's weight diverges towards 0.
+        masking: "independent" is eq. (1). "exact" masks exactly the level's fraction of the real
+            positions, rounded up and at least one: with a linear schedule every count from 1 to
             all is equally likely (Mask-Predict, Ghazvininejad et al. 2019), with the cosine
-            one the share is the cosine of a uniform draw (MaskGIT, Chang et al. 2022).
-        objective: "bound" is eq. (3) for each real token. "mean" is the plain cross-entropy
-            of the masked tokens (Mask-Predict, MaskGIT).
-        label_smoothing: share of each target that is spread over all tokens; with any, the
-            loss is no bound.
+            one the fraction is the cosine of a uniform draw (MaskGIT, Chang et al. 2022).
+        objective: "bound" is the NELBO, eq. (3), for each real token. "mean" is the plain
+            cross-entropy of the masked tokens (Mask-Predict, MaskGIT).
+        label_smoothing: fraction of each target that is spread over all tokens; above 0, the
+            loss is not a bound.
 
     Raises:
-        ValueError: if exact counts are asked for together with the bound, whose weight is that
-            of independent masks.
+        ValueError: if exact masking is combined with the bound, whose weights assume independent
+            masks.
     """
 
     def __init__(
@@ -114,17 +115,18 @@ class MaskProcess(TokenProcess):
             )
         if masking not in ("independent", "exact") or objective not in ("bound", "mean"):
             raise ValueError(
-                f"masking {masking!r}: independent or exact; objective {objective!r}: bound or mean"
+                f'masking {masking!r} must be "independent" or "exact", objective {objective!r} '
+                '"bound" or "mean"'
             )
         if masking == "exact" and objective == "bound":
-            raise ValueError('masking="exact" is not what the bound weighs: use objective="mean"')
+            raise ValueError('masking="exact" does not fit objective="bound": use objective="mean"')
         super().__init__(size, schedule, first)
         self.masking, self.objective = masking, objective
         self.label_smoothing = label_smoothing
 
     @property
     def bound_form(self) -> BoundForm:
-        """How its bound is drawn where nobody says otherwise."""
+        """Return the default estimator of the bound."""
         return exact_counts
 
     def corrupt(
@@ -134,7 +136,7 @@ class MaskProcess(TokenProcess):
         rng: Rng | None,
         mask: Tensor | None = None,
     ) -> MaskedTokens:
-        """A draw from q(z_t | x), eq. (1), or with exact counts; only real places are masked."""
+        """Draw from q(z_t | x), eq. (1), or with exact counts; only real positions are masked."""
         positions = all_real(x0, mask)
         ratio = 1 - level.alpha
         if self.masking == "independent":
@@ -145,7 +147,7 @@ class MaskProcess(TokenProcess):
     def mask_each(
         self, x0: Tensor, level: MaskLevel, ratio: Tensor, positions: Tensor, rng: Rng | None
     ) -> MaskedTokens:
-        """Each of the places masked with that probability."""
+        """Mask each of the positions independently with the given probability."""
         level, ratio = level.to(x0.device), moved(ratio, x0.device)
         masked = (moved(uniform(x0.shape, rng), x0.device) < ratio[:, None]) & positions
         return MaskedTokens(x0.masked_fill(masked, self.size), x0, masked, level)
@@ -153,7 +155,7 @@ class MaskProcess(TokenProcess):
     def mask_exactly(
         self, x0: Tensor, level: MaskLevel, counts: Tensor, positions: Tensor, rng: Rng | None
     ) -> MaskedTokens:
-        """So many of the places masked, all choices equally likely."""
+        """Mask exactly ``counts`` of the positions, all choices equally likely."""
         masked = lowest(moved(uniform(x0.shape, rng), x0.device), positions, counts)
         level = level.to(x0.device)
         return MaskedTokens(x0.masked_fill(masked, self.size), x0, masked, level)
@@ -188,10 +190,10 @@ class MaskProcess(TokenProcess):
         corrupted: MaskedTokens,
         label_smoothing: float = 0.0,
     ) -> Float[Tensor, "batch length"]:
-        """The cross-entropy of each masked token in nats, 0 at the others."""
+        """Return the cross-entropy of each masked token in nats, 0 at the others."""
         self.check_width(logits)
         by_position = logits.to(_at_least_single(logits)).flatten(0, 1)
-        # What is not masked may be padding, whose number need not be a token's.
+        # Positions that are not masked may be padding, whose number need not be a valid token.
         target = corrupted.x0.masked_fill(~corrupted.masked, 0).flatten()
         found = F.cross_entropy(
             by_position, target, reduction="none", label_smoothing=label_smoothing
@@ -204,7 +206,7 @@ class MaskProcess(TokenProcess):
         corrupted: MaskedTokens,
         mask: Tensor | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The objective for each sample in nats, a mean over its real (or its masked) tokens."""
+        """Return the objective of each sample in nats, a mean over its real or masked tokens."""
         positions = all_real(corrupted.x0, mask)
         errors = self.errors(output, corrupted, self.label_smoothing).masked_fill(~positions, 0.0)
         if self.objective == "mean":
@@ -217,7 +219,7 @@ class MaskProcess(TokenProcess):
         xt: Int[Tensor, "batch length"],
         level: MaskLevel,
     ) -> Float[Tensor, "batch length size"]:
-        """Log probabilities of the clean tokens; what is not masked is sure to be itself."""
+        """Return log probabilities of the clean tokens; unmasked tokens predict themselves."""
         self.check_width(output)
         found = torch.log_softmax(output, dim=-1, dtype=_at_least_single(output))
         own = xt.clamp(max=self.size - 1)[..., None]
@@ -225,16 +227,16 @@ class MaskProcess(TokenProcess):
         return torch.where((xt == self.size)[..., None], found, copied)
 
     def prior(self, shape: Sequence[int], rng: Rng | None) -> Int[Tensor, "batch length"]:
-        """All masked: where a walk back starts."""
+        """Return states with every token masked, where sampling starts."""
         return torch.full(tuple(shape), self.size, device=device_of(rng))
 
     def mask_ratio(self, level: MaskLevel) -> Float[Tensor, " batch"]:
-        """The share masked at a level of a walk back, which starts with all masked."""
+        """Return the fraction masked at a level of sampling, which starts with all masked."""
         last = self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha
         return (1 - level.alpha) / (1 - moved(last, level.alpha.device))
 
     def level_at_ratio(self, ratio: Float[Tensor, " batch"]) -> MaskLevel:
-        """Return the level at which that share is masked: the inverse of :meth:`mask_ratio`."""
+        """Return the level with that fraction masked: the inverse of :meth:`mask_ratio`."""
         last = moved(self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha, ratio.device)
         kept = 1 - ratio * (1 - last)
         return self.schedule.at(self.schedule.time_at(kept).clamp(0, 1))
@@ -246,18 +248,18 @@ def _at_least_single(logits: Tensor) -> torch.dtype:
 
 # ----------------------------------------------------------------------------- bound
 
-# From (process, clean, real, place, rng) to masked tokens, and what their cross-entropies count,
-# for each sample or place. ``place`` in (0, 1], uniform, is where on the walk a sample is seen.
+# Maps (process, x0, real, position, rng) to masked tokens and the weights of their cross-entropies
+# for each sample or position. ``position`` in (0, 1], uniform, locates a sample on the trajectory.
 BoundForm = Callable[[Any, Tensor, Tensor, Tensor, Rng | None], tuple[Any, Tensor]]
 
 
 def continuous_time(
     process: MaskProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
 ) -> tuple[MaskedTokens, Float[Tensor, " batch"]]:
-    """Eq. (3), at times in [first, 1] of the process.
+    """Estimate eq. (3), at times in [first, 1] of the process.
 
-    What lies before ``first`` is given the mean of the rest. That is more than its due where
-    tokens cost less the more of the others are known, so the bound stays one.
+    Times before ``first`` are assigned the mean of the rest. That is more than their true value if
+    tokens cost less the more of the others are visible, so the result stays an upper bound.
     """
     first = torch.full_like(position, process.first)
     level = process.schedule.at(first + (1 - first) * position)
@@ -267,9 +269,9 @@ def continuous_time(
 
 
 def discrete_time(steps: int) -> BoundForm:
-    """Eq. (4): the bound of a walk of so many even steps, not of its limit."""
+    """Return the estimator of eq. (4): the bound of ``steps`` even steps, not of their limit."""
     if steps < 1:
-        raise ValueError(f"{steps} steps: at least one is needed")
+        raise ValueError(f"steps must be at least 1, got {steps}")
 
     def draw(
         process: MaskProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
@@ -286,7 +288,7 @@ def discrete_time(steps: int) -> BoundForm:
 def exact_counts(
     process: MaskProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
 ) -> tuple[MaskedTokens, Float[Tensor, " batch"]]:
-    """Eq. (5): the value of (3) with less variance, as no draw of the count adds to it."""
+    """Estimate eq. (5): the value of (3) with less variance, as the count is stratified."""
     total = in_float64(real.sum(dim=1))
     counts = torch.ceil(position.to(total.device) * total).clamp(min=1)
     ratio = counts / total.clamp(min=1)
@@ -297,11 +299,11 @@ def exact_counts(
 
 @dataclass(frozen=True)
 class MaskBound:
-    """A bound on the negative log likelihood of sequences, in nats.
+    """Upper bound (NELBO) on the negative log likelihood of sequences, in nats.
 
     Attributes:
-        draws: the value for each sequence from each draw of the masks.
-        num_real: tokens of each sequence that count; padding costs nothing.
+        draws: estimate for each sequence from each draw of the masks.
+        num_real: number of tokens of each sequence that count; padding costs nothing.
     """
 
     draws: Float[Tensor, "batch times"]
@@ -309,12 +311,12 @@ class MaskBound:
 
     @property
     def total(self) -> Float[Tensor, " batch"]:
-        """The bound of each sequence, a mean over the draws."""
+        """Return the bound of each sequence, a mean over the draws."""
         return self.draws.mean(dim=1)
 
     @property
     def per_token(self) -> Float[Tensor, " batch"]:
-        """The bound of each sequence for each of its real tokens."""
+        """Return the bound of each sequence divided by its number of real tokens."""
         return self.total / self.num_real.clamp(min=1)
 
 
@@ -330,25 +332,26 @@ def nelbo(
     form: BoundForm | None = None,
     rng: Rng | None = None,
 ) -> MaskBound:
-    """The bound, from so many draws of time and masks for each sequence.
+    """Estimate the negative ELBO from ``num_times`` draws of time and masks for each sequence.
 
-    The draws of each sequence are spread evenly over the walk (stratified).
+    The draws of each sequence are stratified over the trajectory.
 
     Args:
         process: MaskProcess or UniformProcess that the denoiser was trained on.
         denoiser: the network.
         tokens: the sequences.
-        condition: what the denoiser is told.
-        real: true where a token counts.
-        num_times: evaluations of the network for each sequence.
+        condition: condition passed to the denoiser.
+        real: true where a token counts; None for all.
+        num_times: number of network evaluations for each sequence.
         form: exact_counts, continuous_time or discrete_time(steps); the process's own if None.
-        rng: source of the draws; one generator each gives a sequence the same value alone.
+        rng: source of the draws; with one generator for each sequence, its value does not depend
+            on the rest of the batch.
 
     Raises:
-        ValueError: if no draw is asked for.
+        ValueError: if ``num_times`` is less than 1.
     """
     if num_times < 1:
-        raise ValueError(f"{num_times} draws: at least one is needed")
+        raise ValueError(f"num_times must be at least 1, got {num_times}")
     positions, draws = all_real(tokens, real), []
     for number in range(num_times):
         position = 1 - (number + uniform((len(tokens),), rng)) / num_times

@@ -1,19 +1,19 @@
-"""One step from masks towards tokens: ancestral, by confidence, in an order, Mask-Predict.
+"""Unmasking samplers: ancestral, by confidence, in an order, Mask-Predict.
 
-From level ``t`` to ``s < t``, in a row of which ``N`` places were masked at the start:
+From level ``t`` to ``s < t``, in a row of which ``N`` positions were masked at the start:
 
-    (1) Ancestral    a mask is lifted with probability (alpha_s - alpha_t) / (1 - alpha_t)
+    (1) ancestral    a mask is lifted with probability (alpha_s - alpha_t) / (1 - alpha_t)
         remasking    with (alpha_s - (1 - r) alpha_t) / (1 - alpha_t), while a token is masked
                      again with probability r = eta min(1, (1 - alpha_s) / alpha_t)
-    (2) by counts    masks are lifted until floor(N share) are left; the share is the
-                     schedule's (1 - alpha_s) / (1 - alpha_1), or evenly the time s
-    (3) Confidence   (2), those of the highest log p(token) + noise s Gumbel
-    (4) Remasking    all masks are lifted, then the floor(N share) of the lowest p are masked
+    (2) counts       masks are lifted until floor(N ratio) are left; the ratio is the
+                     schedule's (1 - alpha_s) / (1 - alpha_1), or ("even") the time s
+    (3) MaskGIT      (2), those of the highest log p(token) + noise s Gumbel
+    (4) Mask-Predict all masks are lifted, then the floor(N ratio) of the lowest p are masked
 
 (1) is Sahoo et al. 2024 and, with remasking, Wang et al. 2025 (ReMDM, rescaled); (3) is MaskGIT
-(Chang et al. 2022), (4) Mask-Predict (Ghazvininejad et al. 2019). At time 0 nothing is left
-masked. A row draws from its own generator alone, and no network is asked where none of its
-answers would be used.
+(Chang et al. 2022), (4) Mask-Predict (Ghazvininejad et al. 2019). At time 0 no mask is left.
+A row draws from its own generator alone, and the network is not evaluated for rows that would
+use none of its outputs.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ AT_ONCE = 2**22
 
 
 def gumbel(draws: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Standard Gumbel values from uniform ones.
+    """Map uniform draws to standard Gumbel values.
 
-    In float64 they reach 36.7, in float32 16.6: rarer tokens would never be drawn.
+    In float64 they reach 36.7, in float32 16.6, where rarer tokens would never be drawn.
     """
     return -torch.log(-torch.log(draws.clamp(min=torch.finfo(draws.dtype).tiny)))
 
 
 @dataclass(frozen=True)
 class TokenDraw:
-    """How a token is drawn from its log probabilities.
+    """Rule for drawing tokens from log probabilities.
 
     Attributes:
-        temperature: divides them; 0 takes the likeliest token.
-        top_p: the likeliest tokens up to this probability may be drawn, the one that
-            crosses it among them (Holtzman et al. 2020); 1 is all.
+        temperature: divisor of the log probabilities; 0 takes the likeliest token.
+        top_p: nucleus sampling: draw from the smallest set of likeliest tokens whose probability
+            reaches top-p (Holtzman et al. 2020); 1 is all.
     """
 
     temperature: float = 1.0
@@ -62,8 +62,8 @@ class TokenDraw:
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(
-                f"temperature {self.temperature:g} is under 0 or nucleus {self.top_p:g} is not "
-                "in (0, 1]"
+                f"temperature must be at least 0, got {self.temperature:g}, and top_p in (0, 1], "
+                f"got {self.top_p:g}"
             )
 
     def __call__(
@@ -72,7 +72,7 @@ class TokenDraw:
         positions: Bool[Tensor, "batch length"],
         rng: Rng | None,
     ) -> Int[Tensor, "batch length"]:
-        """A token for each of the places, 0 elsewhere."""
+        """Draw a token for each of the positions, 0 elsewhere."""
         if self.temperature == 0:
             return log_probs.argmax(dim=-1).masked_fill(~positions, 0)
         tokens = torch.zeros_like(positions, dtype=torch.long)
@@ -95,7 +95,7 @@ class TokenDraw:
         counts: Sequence[int],
         each: Sequence[torch.Generator | None],
     ) -> Int[Tensor, " length"]:
-        """Tokens for so many places of each row, which has its own source unless all share one."""
+        """Draw ``counts`` tokens for each row, from its own generator unless all share one."""
         size = log_probs.shape[-1]
         if len(each) > 1:
             pairs = zip(counts, each, strict=True)
@@ -133,14 +133,14 @@ class TokenDraw:
 
 @dataclass(frozen=True)
 class UnmaskingState:
-    """What a sampler is told of the walk it makes steps of.
+    """Context of a sampling run, passed to the sampler at each step.
 
     Attributes:
-        process: whose walk it is.
+        process: process being reversed.
         denoiser: the network, perhaps guided.
-        condition: what it is told.
+        condition: condition passed to the network.
         forbidden: tokens that are never drawn.
-        open: the places that were masked at the start; the others never change.
+        open: positions that were masked at the start; the others never change.
         rng: source of the draws.
     """
 
@@ -152,11 +152,11 @@ class UnmaskingState:
     rng: Rng | None
 
     def masked(self, xt: Tensor) -> Bool[Tensor, "batch length"]:
-        """The places that are masked now."""
+        """Return the positions that are masked now."""
         return xt == self.process.size
 
     def estimate(self, xt: Tensor, level: MaskLevel) -> Float[Tensor, "batch length size"]:
-        """Log probabilities of the clean tokens."""
+        """Return log probabilities of the clean tokens."""
         logits = self.denoiser(xt, level, self.condition)
         if self.forbidden:
             never = torch.tensor(self.forbidden, device=logits.device)
@@ -166,22 +166,22 @@ class UnmaskingState:
     def fill(
         self, xt: Tensor, level: MaskLevel, positions: Tensor, draw: TokenDraw
     ) -> Int[Tensor, "batch length"]:
-        """The state with tokens drawn for the places."""
+        """Return the state with tokens drawn for the positions."""
         if not bool(positions.any()):
             return xt
         return torch.where(positions, draw(self.estimate(xt, level), positions, self.rng), xt)
 
     def left(self, level: MaskLevel, pace: Pace) -> Int[Tensor, " batch"]:
-        """How many masks of each row are left at a level, eq. (2)."""
+        """Return the number of masks left in each row at a level, eq. (2)."""
         ratio = self.process.mask_ratio(level) if pace == "schedule" else level.time
         return torch.floor(ratio * self.open.sum(dim=1) + TOLERANCE).long()
 
     def due(self, xt: Tensor, next_level: MaskLevel, pace: Pace) -> Int[Tensor, " batch"]:
-        """How many masks of each row are to be lifted to reach the next level."""
+        """Return the number of masks to lift in each row to reach the next level."""
         return self.masked(xt).sum(dim=1) - self.left(next_level, pace)
 
     def uniform(self, xt: Tensor) -> Float[Tensor, "batch length"]:
-        """A draw from [0, 1) for each place, in float64 where the device has it."""
+        """Draw from [0, 1) for each position, in float64 where the device has it."""
         return moved(uniform(xt.shape, self.rng), xt.device)
 
 
@@ -190,7 +190,7 @@ class UnmaskingState:
 
 @runtime_checkable
 class UnmaskingSampler(Protocol):
-    """One step backwards. What it remembers between steps travels through ``memory``."""
+    """One reverse step. State kept between steps travels through ``memory``."""
 
     def step(
         self,
@@ -200,20 +200,20 @@ class UnmaskingSampler(Protocol):
         next_level: MaskLevel,
         memory: Any,
     ) -> tuple[Tensor, Any]:
-        """The state at ``next_level`` and the memory for the next step (None at the first)."""
+        """Return the state at ``next_level`` and the memory for the next step (None at first)."""
         ...
 
 
 class AncestralSampler:
-    """A draw from q(z_s | z_t, x) with the estimated x, eq. (1).
+    """Draws from q(z_s | z_t, x) with the estimated x, eq. (1).
 
-    The network is asked at steps that lift a mask alone: as seldom as by a sampler that uses
-    its last output again while nothing changes, and right for networks that read the time.
+    The network is evaluated only at steps that lift a mask: as rarely as by a sampler that caches
+    the last output while nothing changes, and correct for networks that read the time too.
 
     Args:
-        draw: of the tokens.
-        remasking: how often tokens are taken back, eta in [0, 1]; the share kept at each
-            level stays what it is.
+        draw: rule for drawing tokens.
+        remasking: rate eta in [0, 1] at which tokens are masked again (ReMDM); the fraction kept
+            at each level stays the same.
     """
 
     def __init__(self, draw: TokenDraw | None = None, remasking: float = 0.0):
@@ -241,20 +241,21 @@ class AncestralSampler:
 
 
 class MaskGITSampler:
-    """Exact counts, the surest tokens first, eq. (3); none is taken back.
+    """Exact counts, most confident tokens first, eq. (3); tokens are never masked again.
 
-    Padding is what networks are surest of: mask real places only and forbid it, or it fills
-    the canvas first.
+    Networks are most confident of padding: mask real positions only and forbid the padding token,
+    or it fills the canvas first.
 
     Args:
-        noise: of the confidence, annealed to 0: MaskGIT's choice temperature (4.5 there).
-        pace: how many masks are left after each step: the schedule's share, or evenly fewer.
-        draw: of the tokens.
+        noise: scale of the Gumbel noise on the confidence, annealed to 0: MaskGIT's choice
+            temperature (4.5 there).
+        pace: number of masks left after each step: the schedule's ratio, or evenly decreasing.
+        draw: rule for drawing tokens.
     """
 
     def __init__(self, noise: float = 0.0, pace: Pace = "schedule", draw: TokenDraw | None = None):
         if noise < 0:
-            raise ValueError(f"noise {noise:g} is under 0")
+            raise ValueError(f"noise must be at least 0, got {noise:g}")
         self.noise, self.draw = noise, draw or TokenDraw()
         self.pace: Pace = pace
 
@@ -267,7 +268,7 @@ class MaskGITSampler:
         memory: Any,
     ) -> tuple[Tensor, Any]:
         """See :class:`UnmaskingSampler`."""
-        # Drawn at every step, so that a row's draws do not hang on what others have left.
+        # Drawn at every step, so that a row's draws do not depend on the state of other rows.
         noise = gumbel(context.uniform(xt)) * self.noise * next_level.time[:, None]
         count = context.due(xt, next_level, self.pace)
         positions = context.masked(xt) & (count > 0)[:, None]
@@ -280,11 +281,11 @@ class MaskGITSampler:
 
 
 class RandomOrderSampler:
-    """Exact counts, eq. (2), of places drawn evenly.
+    """Exact counts, eq. (2), at positions drawn uniformly.
 
     Args:
-        pace: how many masks are left after each step: the schedule's share, or evenly fewer.
-        draw: of the tokens.
+        pace: number of masks left after each step: the schedule's ratio, or evenly decreasing.
+        draw: rule for drawing tokens.
     """
 
     def __init__(self, pace: Pace = "schedule", draw: TokenDraw | None = None):
@@ -292,7 +293,7 @@ class RandomOrderSampler:
         self.pace: Pace = pace
 
     def ranks(self, context: UnmaskingState, xt: Tensor) -> Tensor:
-        """A number for each place: the lowest are filled first."""
+        """Return a rank for each position: the lowest are filled first."""
         return context.uniform(xt)
 
     def step(
@@ -310,16 +311,16 @@ class RandomOrderSampler:
 
 
 class FixedOrderSampler(RandomOrderSampler):
-    """Exact counts, eq. (2), the places in a given order.
+    """Exact counts, eq. (2), with positions in a given order.
 
     Args:
-        order: numbers of the places, first the one that is filled first, such as a Halton
-            sequence over an image.
-        pace: how many masks are left after each step: the schedule's share, or evenly fewer.
-        draw: of the tokens.
+        order: indices of the positions in the order they are filled, such as a Halton sequence
+            over an image.
+        pace: number of masks left after each step: the schedule's ratio, or evenly decreasing.
+        draw: rule for drawing tokens.
 
     Raises:
-        ValueError: if the order does not have each of its places once.
+        ValueError: if the order is not a permutation of its positions.
     """
 
     def __init__(
@@ -328,30 +329,30 @@ class FixedOrderSampler(RandomOrderSampler):
         super().__init__(pace, draw)
         positions = torch.as_tensor(order)
         if sorted(positions.tolist()) != list(range(len(positions))):
-            raise ValueError(f"an order of {len(positions)} places: each from 0 must be there once")
+            raise ValueError(f"order of {len(positions)} positions is not a permutation from 0")
         self.order = positions
 
     def ranks(self, context: UnmaskingState, xt: Tensor) -> Tensor:
         """See :class:`RandomOrderSampler`.
 
         Raises:
-            ValueError: if the sequences are of another length than the order.
+            ValueError: if the sequences differ in length from the order.
         """
         if xt.shape[1] != len(self.order):
-            raise ValueError(f"an order of {len(self.order)} places for {xt.shape[1]} tokens")
+            raise ValueError(f"order of {len(self.order)} positions for {xt.shape[1]} tokens")
         ranks = self.order.argsort().to(xt.device, finest_dtype(xt.device))
         return ranks.expand(xt.shape)
 
 
 class MaskPredictSampler:
-    """Mask-Predict, eq. (4): all is predicted at each step, the least sure is masked again.
+    """Mask-Predict, eq. (4): all tokens are predicted, the least confident are masked again.
 
-    A token keeps the probability it was given when it was set. At least one token is
-    predicted anew at each step.
+    A token keeps the probability it had when it was drawn. At least one token is predicted
+    again at each step.
 
     Args:
-        pace: how many masks are left after each step: evenly fewer, or the schedule's share.
-        draw: of the tokens; the likeliest where not given.
+        pace: number of masks left after each step: evenly decreasing, or the schedule's ratio.
+        draw: rule for drawing tokens; the likeliest by default.
     """
 
     def __init__(self, pace: Pace = "even", draw: TokenDraw | None = None):

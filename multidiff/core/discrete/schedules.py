@@ -1,6 +1,6 @@
-"""Mask schedules: from a time in [0, 1] to the share of tokens that is kept.
+"""Mask schedules: from a time in [0, 1] to the fraction of tokens that is kept.
 
-Time 0 is the clean end, where all are kept; everything is float64.
+Time 0 is the clean end, where all tokens are kept; everything is float64.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from multidiff.core.gaussian.schedules import checked_times
 
 @dataclass(frozen=True)
 class MaskLevel:
-    """How much of each state of a batch is masked.
+    """Level of masking of each state of a batch.
 
     Attributes:
         time: 0 (nothing masked) to 1 (most masked).
-        alpha: share of the tokens that is kept.
+        alpha: fraction of the tokens that is kept.
         slope: derivative of ``alpha`` in time.
     """
 
@@ -32,52 +32,52 @@ class MaskLevel:
 
     @property
     def weight(self) -> Float[Tensor, " batch"]:
-        """What a masked token counts in the bound, eq. (3); 0 where nothing is masked."""
+        """Return the weight of a masked token in the bound, eq. (3); 0 where none is masked."""
         masked = 1 - self.alpha
         return torch.where(masked > 0, -self.slope / masked, torch.zeros_like(masked))
 
     def to(self, device: torch.device | str) -> MaskLevel:
-        """The same level on another device (as float32 where float64 does not exist)."""
+        """Return the same level on another device (as float32 where float64 is missing)."""
         dtype = finest_dtype(device)
         return MaskLevel(*(part.to(device=device, dtype=dtype) for part in self.parts()))
 
     def expand(self, batch: int) -> MaskLevel:
-        """One level for every state of a batch of that size."""
+        """Return one level for every state of a batch of that size."""
         return MaskLevel(*(part.expand(batch) for part in self.parts()))
 
     def __getitem__(self, rows: slice | Tensor) -> MaskLevel:
         return MaskLevel(*(part[rows] for part in self.parts()))
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three tensors, in the order of construction."""
+        """Return the three tensors, in the order of construction."""
         return self.time, self.alpha, self.slope
 
 
 def reveal_chance(level: MaskLevel, earlier: MaskLevel) -> Float[Tensor, " batch"]:
-    """The probability that a mask is lifted between two levels, eq. (2)."""
+    """Return the probability that a mask is lifted between two levels, eq. (2)."""
     return (earlier.alpha - level.alpha) / (1 - level.alpha)
 
 
 class MaskSchedule:
-    """The share of tokens kept over time, falling from exactly 1 at time 0; in float64."""
+    """Fraction of tokens kept over time, falling from exactly 1 at time 0; in float64."""
 
     num_steps = None  # no table: see multidiff.core.gaussian.schedules.NoiseSchedule
 
     def at(self, time: Float[Tensor, " batch"]) -> MaskLevel:
-        """The level at each time in [0, 1]."""
+        """Return the level at each time in [0, 1]."""
         time = checked_times(time)
         return MaskLevel(time, self.kept(time), self.slope(time))
 
     def kept(self, time: Tensor) -> Tensor:
-        """``alpha`` at float64 times."""
+        """Return ``alpha`` at float64 times."""
         raise NotImplementedError
 
     def slope(self, time: Tensor) -> Tensor:
-        """Its derivative."""
+        """Return the derivative of ``alpha`` in time."""
         raise NotImplementedError
 
     def time_at(self, kept: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The time at which that share is left; 1 for less than the schedule ever leaves."""
+        """Return the time at which that fraction is kept; 1 for less than the schedule keeps."""
         raise NotImplementedError
 
 
@@ -86,7 +86,7 @@ class LogLinearMasks(MaskSchedule):
 
     def __init__(self, eps: float = 1e-3):
         if not 0 <= eps < 1:
-            raise ValueError(f"eps {eps:g} is not in [0, 1)")
+            raise ValueError(f"eps must be in [0, 1), got {eps:g}")
         self.eps = eps
 
     def kept(self, time: Tensor) -> Tensor:
@@ -107,11 +107,11 @@ class PolynomialMasks(MaskSchedule):
 
     def __init__(self, power: float = 1.0):
         if power <= 0:
-            raise ValueError(f"power {power:g} is not above 0")
+            raise ValueError(f"power must be above 0, got {power:g}")
         self.power = power
 
     def kept(self, time: Tensor) -> Tensor:
-        """See :class:`MaskSchedule`; keeps its digits near time 1, where it is small."""
+        """See :class:`MaskSchedule`; precise near time 1, where it is small."""
         return -torch.expm1(self.power * torch.log(time))
 
     def slope(self, time: Tensor) -> Tensor:
@@ -124,10 +124,10 @@ class PolynomialMasks(MaskSchedule):
 
 
 class CosineMasks(MaskSchedule):
-    """A share ``cos(pi/2 (1 - t))`` masked: MaskGIT's (Chang et al. 2022, section 3.2)."""
+    """``cos(pi/2 (1 - t))`` of the tokens masked: MaskGIT's (Chang et al. 2022, section 3.2)."""
 
     def kept(self, time: Tensor) -> Tensor:
-        """See :class:`MaskSchedule`; ``1 - sin`` as ``cos^2 / (1 + sin)`` keeps its digits."""
+        """See :class:`MaskSchedule`; ``1 - sin`` as ``cos^2 / (1 + sin)`` keeps precision."""
         quarter = math.pi / 2
         return torch.sin(quarter * (1 - time)) ** 2 / (1 + torch.sin(quarter * time))
 

@@ -1,4 +1,4 @@
-"""The walk back from masks to tokens, and its blocks for sequences of any length."""
+"""Reverse process from masks to tokens, and its sliding window for sequences of any length."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ def canvas(
     real: Tensor | None = None,
     pad: int = 0,
 ) -> Int[Tensor, "batch length"]:
-    """Where a walk starts: masks at the real places that nothing is known of.
+    """Return the state where sampling starts: masks at the real positions that are not known.
 
     Args:
-        process: whose mask it is.
+        process: process whose mask is used.
         shape: ``(batch, length)``.
-        known: tokens, and the mask's number where they are to be found; all where not given.
-        real: true at the places of the sequences; all where not given.
-        pad: token at the others, unless one is known there.
+        known: tokens, with the mask's number at the positions to generate; default: all of them.
+        real: true at the positions of the sequences; default: all.
+        pad: token at the other positions, unless one is known there.
 
     Raises:
-        ValueError: if a shape or a number does not fit.
+        ValueError: if a shape or a token number does not fit.
     """
     tokens = process.prior(shape, None) if known is None else known
     positions = all_real(tokens, real).to(tokens.device)
     if tokens.shape != tuple(shape) or positions.shape != tuple(shape):
         raise ValueError(
-            f"known {tuple(tokens.shape)} or real {tuple(positions.shape)} is not of the shape "
+            f"known {tuple(tokens.shape)} or real {tuple(positions.shape)} differs from the shape "
             f"{tuple(shape)}"
         )
     if bool(((tokens < 0) | (tokens > process.size)).any()) or not 0 <= pad < process.size:
         raise ValueError(
-            f"known tokens are 0 .. {process.size} (the mask), pad {pad} is 0 .. {process.size - 1}"
+            f"known tokens must be in 0 .. {process.size} (the mask), pad {pad} in "
+            f"0 .. {process.size - 1}"
         )
     return torch.where(positions | (tokens != process.size), tokens, pad)
 
@@ -66,23 +67,23 @@ def unmask(
     device: torch.device | str | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Int[Tensor, "batch length"]:
-    """Walk from masks to tokens.
+    """Generate tokens from masks.
 
     Args:
-        process: what the denoiser was trained on.
+        process: process that the denoiser was trained on.
         denoiser: the network, perhaps guided.
-        sampler: makes each step.
-        shape: of the tokens, ``(batch, length)``.
-        steps: of the walk.
-        condition: what the denoiser is told.
-        known: tokens that stay as they are, and the mask's number at the others.
-        real: true at the places of the sequences, the only ones that are filled.
-        pad: token at the other places.
+        sampler: sampler that makes each step.
+        shape: shape of the tokens, ``(batch, length)``.
+        steps: number of sampling steps.
+        condition: condition passed to the denoiser.
+        known: tokens that stay as they are, with the mask's number at the others.
+        real: true at the positions of the sequences, the only ones that are filled.
+        pad: token at the other positions.
         forbidden: tokens that are never drawn, such as the padding and the unknown word.
         rng: one generator, or one for each sample; a sample then does not depend on the
             others in its batch.
-        device: where to walk; where ``rng`` lives if not given.
-        on_step: told the steps done and the state after each.
+        device: device to sample on; that of ``rng`` by default.
+        on_step: called with the number of steps done and the state after each step.
 
     Raises:
         TypeError: if the sampler is a class.
@@ -91,8 +92,8 @@ def unmask(
     check_sampler(sampler)
     if not set(forbidden) < set(range(process.size)):
         raise ValueError(
-            f"forbidden {sorted(set(forbidden))}: numbers of tokens, 0 .. {process.size - 1}, and "
-            "not all of them"
+            f"forbidden {sorted(set(forbidden))}: expected tokens in 0 .. {process.size - 1}, "
+            "and not all of them"
         )
     if isinstance(rng, Sequence) and len(rng) != shape[0]:
         raise ValueError(f"{len(rng)} generators for a batch of {shape[0]}: give one each")
@@ -119,24 +120,24 @@ def unmask_blocks(
     shown: int,
     block: int,
 ) -> Int[Tensor, "batch length"]:
-    """Sequences longer than the network reads, one stretch after the other.
+    """Generate sequences longer than the network's context, one window after the other.
 
-    The first ``shown`` places are filled, then ``block`` more at a time; before them stand as
-    many of the tokens just found as are shown beside them (semi-autoregressive, Sahoo et al.
-    2024).
+    The first ``shown`` positions are filled, then ``block`` more at a time; each window starts
+    with as many of the tokens just generated as fit beside them (semi-autoregressive, Sahoo et
+    al. 2024).
 
     Args:
-        fill: from a stretch with masks to one without, such as a call of :func:`unmask`
-            whose ``known`` it is.
-        tokens: the whole, such as a :func:`canvas`.
-        shown: the most places the network reads.
-        block: places by which the stretch moves on.
+        fill: function that fills a window with masks, such as a call of :func:`unmask` with the
+            window as ``known``.
+        tokens: the whole sequences, such as a :func:`canvas`.
+        shown: context length: largest number of positions the network reads.
+        block: number of positions by which the window moves on.
 
     Raises:
-        ValueError: if a block is empty or longer than what is shown.
+        ValueError: if a block is empty or longer than the context.
     """
     if not 1 <= block <= shown:
-        raise ValueError(f"blocks of {block} places do not lie in 1 .. {shown}, what is shown")
+        raise ValueError(f"block must be in 1 .. {shown} (the context length), got {block}")
     found, total = tokens.clone(), tokens.shape[1]
     for end in [*range(min(shown, total), total, block), total]:
         stretch = slice(max(0, end - shown), end)

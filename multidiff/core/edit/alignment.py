@@ -1,20 +1,20 @@
-"""Minimal edit scripts: what a tagger says about a sequence, and what a generator writes.
+"""Minimal edit scripts: the targets of a tagger and of a span generator.
 
-The tags are those of DiffusER (Reid et al. 2022). The paper leaves open how a tag
-that inserts sits beside the tag of the token itself, and which of several minimal scripts is
+The tags are those of DiffusER (Reid et al. 2022). The paper leaves open how an insertion
+combines with the tag of the token itself, and which of several minimal scripts is
 meant. The choices here:
 
-- **Tokens and gaps are told apart.** Every token is kept, replaced or deleted; every gap (before
-  the first token, between two, after the last: one more than there are tokens) has tokens
+- **Tokens and gaps are tagged separately.** Every token is kept, replaced or deleted; every gap
+  (before the first token, between two, after the last: one more than there are tokens) has tokens
   inserted or not. One tag of four for each token could neither keep a token and insert before
   it, nor write at the end, nor write into an empty sequence.
 - **Every unit edit costs 1**, a replacement too: the number of edits is Levenshtein's distance,
-  and a token is replaced, not deleted and written anew.
-- **Ties are settled from the left: KEEP before REPLACE before DELETE before INSERT**, each
-  where some minimal script goes on with it. So a sequence has one script, and one shape of
-  script: between two kept tokens stand replacements first, then either deletions or
+  and a token is replaced rather than deleted and inserted.
+- **Ties are broken from the left: KEEP before REPLACE before DELETE before INSERT**, wherever
+  some minimal script continues that way. So a pair of sequences has one script, and one form of
+  script: between two kept tokens, replacements come first, then either deletions or
   insertions. ``a a b -> a b`` keeps the first ``a`` and deletes the second. Writing comes
-  last because it is the hardest to learn: the generator starts it with the most known.
+  last because it is the hardest to learn: the generator starts it with the most context.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor
 
 
 class Edit(IntEnum):
-    """What happens at a place; the first three number the classes of a token's tag."""
+    """Edit at a position; the first three are also the classes of a token's tag."""
 
     KEEP = 0
     REPLACE = 1
@@ -38,20 +38,20 @@ class Edit(IntEnum):
     INSERT = 3
 
 
-# Looking a member up in its class costs more than all else that is done with a tag.
+# Enum attribute lookups would cost more than everything else done with a tag.
 KEEP, REPLACE, DELETE, INSERT = EDITS = tuple(Edit)
 _END = len(EDITS)
 
 
 @dataclass(frozen=True)
 class Span:
-    """Neighbouring places with one edit: ``before[start:stop]`` becomes ``tokens``.
+    """Neighbouring positions with one edit: ``before[start:stop]`` becomes ``tokens``.
 
     Attributes:
         edit: REPLACE, DELETE or INSERT.
-        start: first token that goes.
-        stop: first token after ``start`` that stays; ``start`` itself for INSERT.
-        tokens: what is written instead; a replacement may be longer or shorter than what goes.
+        start: index of the first token removed.
+        stop: index of the first token after ``start`` that stays; ``start`` itself for INSERT.
+        tokens: tokens written instead; a replacement may be longer or shorter than the original.
     """
 
     edit: Edit
@@ -62,12 +62,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How one sequence becomes another: a tag for each token, and what fills each gap.
+    """Edit script from one sequence to another: a tag for each token and a fill for each gap.
 
     Attributes:
         tags: KEEP, REPLACE or DELETE for each token.
-        replacements: for each token what replaces it; None where it is not replaced.
-        inserts: for each gap the tokens written there; gap ``i`` lies before token ``i``, the
+        replacements: for each token its replacement; None where it is not replaced.
+        inserts: for each gap the tokens inserted there; gap ``i`` lies before token ``i``, the
             last one after all tokens.
 
     Raises:
@@ -82,7 +82,7 @@ class Alignment:
         if not len(self.tags) == len(self.replacements) == len(self.inserts) - 1:
             raise ValueError(
                 f"{len(self.tags)} tags, {len(self.replacements)} replacements and "
-                f"{len(self.inserts)} gaps: give as many replacements as tags, and one gap more"
+                f"{len(self.inserts)} gaps: give one replacement for each tag, and one gap more"
             )
         for tag, token in zip(self.tags, self.replacements, strict=True):
             if tag == INSERT or (tag == REPLACE) != (token is not None):
@@ -90,27 +90,27 @@ class Alignment:
 
     @property
     def gaps(self) -> tuple[bool, ...]:
-        """For each gap whether anything is written there."""
+        """Return for each gap whether anything is inserted there."""
         return tuple(map(bool, self.inserts))
 
     @property
     def num_edits(self) -> int:
-        """How many tokens are replaced, deleted or inserted."""
+        """Return the number of tokens replaced, deleted or inserted."""
         return sum(tag != KEEP for tag in self.tags) + sum(map(len, self.inserts))
 
     def spans(self) -> tuple[Span, ...]:
-        """The edits in runs, from the left; a replacement is as long as what it replaces."""
+        """Return runs of edits from the left; a replacement is as long as what it replaces."""
         return tuple(
             dataclasses.replace(span, tokens=self._written(span))
             for span in find_spans(self.tags, self.gaps)
         )
 
     def passages(self) -> tuple[Span, ...]:
-        """The edits between two kept tokens as one, from the left.
+        """Return all edits between two kept tokens merged into one, from the left.
 
-        Which tokens of a passage are replaced and which deleted, a minimal script settles by
-        its ties alone, and nobody can tell it from the sequence before. That the passage goes
-        and what comes instead, is all that is left to learn.
+        Which tokens of a passage are replaced and which deleted follows from the tie-breaking
+        rule of minimal scripts and cannot be predicted from the sequence before. What remains to
+        be learned is that the passage goes, and what replaces it.
         """
         passages: list[Span] = []
         for span in self.spans():
@@ -120,13 +120,13 @@ class Alignment:
         return tuple(passages)
 
     def apply(self, before: Sequence[int]) -> tuple[int, ...]:
-        """The other sequence.
+        """Return the other sequence.
 
         Raises:
-            ValueError: if ``before`` has not one token for each tag.
+            ValueError: if ``before`` does not have one token for each tag.
         """
         if len(before) != len(self.tags):
-            raise ValueError(f"tags for {len(self.tags)} tokens, a sequence of {len(before)}")
+            raise ValueError(f"{len(self.tags)} tags for a sequence of {len(before)} tokens")
         return rewrite(before, self.spans())
 
     def _written(self, span: Span) -> tuple[int, ...]:
@@ -137,23 +137,23 @@ class Alignment:
 
 
 def _together(first: Span, second: Span) -> Span:
-    """Two spans that touch, as one."""
+    """Merge two adjacent spans."""
     start, stop, tokens = first.start, second.stop, first.tokens + second.tokens
     edit = REPLACE if tokens and stop > start else DELETE if stop > start else INSERT
     return Span(edit, start, stop, tokens)
 
 
 def find_spans(tags: Sequence[Edit], gaps: Sequence[bool]) -> tuple[Span, ...]:
-    """Runs of equal edits, from the left, with no tokens in them yet.
+    """Return runs of equal edits from the left, still without tokens.
 
-    A gap that is written into comes before the token to its right, and parts a run there.
+    A gap with an insertion comes before the token to its right, and splits a run there.
 
     Args:
         tags: KEEP, REPLACE or DELETE for each token.
-        gaps: for each gap whether anything is written there, one more than there are tags.
+        gaps: for each gap whether anything is inserted there, one more than there are tags.
 
     Raises:
-        ValueError: if there is not one gap more than there are tags.
+        ValueError: if there is not exactly one gap more than there are tags.
     """
     if len(gaps) != len(tags) + 1:
         raise ValueError(f"{len(tags)} tags need {len(tags) + 1} gaps, not {len(gaps)}")
@@ -171,7 +171,7 @@ def find_spans(tags: Sequence[Edit], gaps: Sequence[bool]) -> tuple[Span, ...]:
 
 
 def rewrite(before: Sequence[int], spans: Iterable[Span]) -> tuple[int, ...]:
-    """A sequence with every span replaced by the span's tokens.
+    """Return a sequence with every span replaced by the span's tokens.
 
     Raises:
         ValueError: if the spans overlap, are not in order or reach past the sequence.
@@ -190,19 +190,19 @@ def rewrite(before: Sequence[int], spans: Iterable[Span]) -> tuple[int, ...]:
 
 
 def align(before: Sequence[int], after: Sequence[int]) -> Alignment:
-    """The minimal script from one sequence to another; see the module for ties."""
+    """Return the minimal script from one sequence to another; see the module for ties."""
     return align_many([before], [after])[0]
 
 
 def align_many(
     befores: Sequence[Sequence[int]], afters: Sequence[Sequence[int]]
 ) -> list[Alignment]:
-    """The minimal script of each pair, found for all pairs together.
+    """Return the minimal script of each pair, computed for all pairs together.
 
     Memory grows with ``pairs * longest before * longest after``.
 
     Raises:
-        ValueError: if there are not as many sequences before as after.
+        ValueError: if the numbers of sequences before and after differ.
     """
     if len(befores) != len(afters):
         raise ValueError(f"{len(befores)} sequences before, {len(afters)} after: give pairs")
@@ -215,17 +215,17 @@ def align_many(
 
 
 def _reversed(sequences: Sequence[Sequence[int]]) -> Int[Tensor, "batch longest"]:
-    """Backwards, so that the walk from the end of the table settles ties from the left."""
+    """Reverse sequences, so that tracing back from the table's end breaks ties from the left."""
     longest = max(map(len, sequences))
     rows = [[*reversed(one), *[0] * (longest - len(one))] for one in sequences]
     return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), longest)
 
 
 def _choices(equal: Bool[Tensor, "batch n m"]) -> Int[Tensor, "n+1 batch m+1"]:
-    """The first edit of the minimal script of every pair of prefixes of rows and columns.
+    """Return the first edit of the minimal script of every pair of prefixes of rows and columns.
 
-    The table holds ``distance - j``. There, writing a token costs nothing and what follows
-    from it along a row is a running minimum: one row is one step, for all pairs together.
+    The table holds ``distance - j``. There, inserting a token costs nothing and its effect
+    along a row is a running minimum: one row is one step, for all pairs together.
     """
     batch, n, m = equal.shape
     equal = equal.movedim(1, 0)
@@ -246,7 +246,7 @@ def _choices(equal: Bool[Tensor, "batch n m"]) -> Int[Tensor, "n+1 batch m+1"]:
 def _walk(
     choices: Int[Tensor, "rows batch columns"], rows: Sequence[int], columns: Sequence[int]
 ) -> list[list[int]]:
-    """The edits met from each pair's full lengths down to (0, 0), ``_END`` repeated after."""
+    """Trace each pair's edits from the full lengths to (0, 0), padded with ``_END``."""
     _, batch, width = choices.shape
     row, column = batch * width, 1
     moves = torch.tensor([row + column, row + column, row, column, 0])

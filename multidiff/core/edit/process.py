@@ -1,38 +1,38 @@
-"""EditProcess: text corrupted by edits, and the history that says how to undo them.
+"""Edit process: text corrupted by edits, with the history needed to undo them.
 
 This is the forward process of DiffusER (Reid et al. 2022): at each step draw edits (60% KEEP,
 20% REPLACE, 10% INSERT, 10% DELETE) and the length of each. The paper has no code and leaves
 the rest open. The choices here:
 
-- **One step is one walk from the left.** Where it stands, an edit and a length are drawn; then
-  it goes on behind the tokens it dealt with. So edits of one step never overlap.
-- **Every edit has a length, KEEP too.** Then the share of *tokens* that stay does not depend
-  on the length, but on the shares of edits alone: ``keep / (1 - insert)``, 2/3 by default.
+- **One step is one pass from the left.** At the current position an edit and a length are drawn;
+  the pass continues behind the tokens it consumed. So edits of one step never overlap.
+- **Every edit has a length, KEEP too.** Then the fraction of *tokens* that stay does not depend
+  on the length, only on the edit probabilities: ``keep / (1 - insert)``, 2/3 by default.
 - **Lengths are 1 + Poisson(span - 1).** Poisson(span) can give 0, an edit that edits nothing.
-  Shifted, the mean is ``span`` to the letter; ``max(1, draw)`` has mean ``span + exp(-span)``.
+  Shifted, the mean is exactly ``span``; ``max(1, draw)`` has mean ``span + exp(-span)``.
   ``span=1`` is the process that edits single tokens.
-- **An edit stops at the end of the sequence**, however long it was drawn: to draw again until
-  it fits would touch the last tokens with short edits alone.
-- **INSERT writes before the place and stays there**, so several may follow each other. It may
-  also write after the last token, so that a tagger learns to cut there too: the walk ends at
+- **An edit stops at the end of the sequence**, whatever length was drawn: redrawing until
+  it fits would apply only short edits to the last tokens.
+- **INSERT writes before the position and does not advance**, so several may follow each other. It
+  may also write after the last token, so that a tagger learns to cut there too: the pass ends at
   the first other edit drawn there. An empty sequence can only grow.
-- **Noise is drawn token by token** and may repeat what it replaces. Were that excluded, the
-  token that stands there would tell what it cannot have been; :func:`tag_disagreement`
-  measures the price.
-- **The intensity of a step scales all shares but KEEP's**, which takes the rest: the kinds of
-  edits stay as frequent among themselves. Three steps at 1 leave little of a sentence; a small
+- **Noise is drawn token by token** and may repeat what it replaces. If that were excluded, the
+  token at a position would reveal what it cannot have been; :func:`tag_disagreement`
+  measures the cost.
+- **The intensity of a step scales all probabilities but KEEP's**, which takes the rest: the edits
+  keep their relative frequencies. Three steps at 1 leave little of a sentence; a small
   network learns more from fewer steps, or from gentler ones.
 - **Levels are uniform in 0 .. steps.** Level 0 shows clean text, so that a tagger learns to
-  leave it alone and editing comes to rest.
-- **All states of a walk are kept**, so that training may aim at the state before or at the
-  clean one. The history of a step (:func:`undo`) and a minimal alignment
-  (:mod:`multidiff.core.edit.alignment`) are two answers to how the state before is reached, given
-  in the same form. The paper asks for Levenshtein's tags, which is the second.
+  leave it alone and editing terminates.
+- **All states of a trajectory are kept**, so that the training target may be the state before or
+  the clean one. The history of a step (:func:`undo`) and a minimal alignment
+  (:mod:`multidiff.core.edit.alignment`) are two answers to how the state before is reached, in
+  the same form. The paper uses Levenshtein tags, which is the second.
 
-Lengths drift a little. Of ``n`` tokens a share ``delete / (1 - insert)`` goes. What comes is
+Lengths drift a little. Of ``n`` tokens a fraction ``delete / (1 - insert)`` is deleted. Added are
 ``insert / (1 - insert) * (n + overshoot + span)``: the overshoot is what the end cuts off the
 last edit, ``(span - 1 / span) / 2`` in all but the shortest sequences, and one ``span`` stands
-for the place after the last token. By default that is 0.48 tokens more a step (0.33 for an
+for the position after the last token. By default that is 0.48 tokens more a step (0.33 for an
 empty sequence).
 """
 
@@ -59,12 +59,12 @@ _BLOCK = 64
 
 
 class Operation(NamedTuple):
-    """One edit of a walk.
+    """One edit of a corruption step.
 
     Attributes:
         edit: its kind.
-        before: the tokens it dealt with; none for INSERT.
-        after: the tokens it left; none for DELETE.
+        before: tokens it consumed; empty for INSERT.
+        after: tokens it left; empty for DELETE.
     """
 
     edit: Edit
@@ -74,12 +74,12 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Edited:
-    """A state, and how the last step made it.
+    """A state, and the edits of the last step.
 
     Attributes:
         tokens: the state.
-        operations: the walk that led there, from the left. Together they deal with every
-            token of the state before, and leave every token of this one.
+            operations: edits of that step, from the left. Together they consume every token of
+            the state before, and produce every token of this one.
     """
 
     tokens: tuple[int, ...]
@@ -87,7 +87,7 @@ class Edited:
 
     @property
     def source(self) -> tuple[int, ...]:
-        """The state before."""
+        """Return the state before."""
         return tuple(token for operation in self.operations for token in operation.before)
 
 
@@ -95,17 +95,18 @@ class EditProcess:
     """A chain of corruption steps that keep, replace, insert and delete spans of tokens.
 
     Args:
-        size: of the vocabulary.
-        noise_tokens: what is written: a weight for each token of the vocabulary (0 for padding
-            and the like), or one token to be written always (a mask); all alike where not given.
+        size: size of the vocabulary.
+        noise_tokens: distribution of inserted tokens: a weight for each token of the vocabulary
+            (0 for padding and the like), or one token that is always written (a mask); uniform by
+            default.
         steps: length of the chain; 12 in the paper.
-        probabilities: shares of KEEP, REPLACE, INSERT and DELETE among the edits drawn.
+        probabilities: probabilities of KEEP, REPLACE, INSERT and DELETE among the edits drawn.
         span: mean length of an edit, in tokens, at least 1; 3 (translation) and 8
             (summaries) in the paper.
-        intensity: factor of all shares but KEEP's, one for every step or one for each.
+        intensity: factor on all probabilities but KEEP's, one for every step or one for each.
 
     Attributes:
-        ratios: for each step the shares of KEEP, REPLACE, INSERT and DELETE at its intensity.
+        ratios: for each step the probabilities of KEEP, REPLACE, INSERT and DELETE.
 
     Raises:
         ValueError: if these are out of range or do not fit each other.
@@ -133,7 +134,7 @@ class EditProcess:
         self.write(noise_tokens)
 
     def write(self, noise_tokens: Sequence[float] | int | None) -> None:
-        """Say what noise is made of; see the class.
+        """Set the distribution of noise tokens; see the class.
 
         Raises:
             ValueError: if the weights do not fit the vocabulary.
@@ -141,16 +142,16 @@ class EditProcess:
         self._tokens = _cumulated(_weights(noise_tokens, self.size))
 
     def draw_level(self, batch: int, rng: Rng | None) -> Int[Tensor, " batch"]:
-        """A number of steps for each sample, uniform in 0 (clean) .. ``steps``."""
+        """Draw a number of steps for each sample, uniform in 0 (clean) .. ``steps``."""
         return torch.floor(uniform((batch,), rng) * (self.steps + 1)).long()
 
     def corrupt_step(
         self, tokens: Sequence[int], rng: torch.Generator | None, step: int = 1
     ) -> Edited:
-        """One draw from q(x_step | x_(step - 1)).
+        """Draw from q(x_step | x_(step - 1)).
 
         Raises:
-            ValueError: if the chain has no such step, or a token is not in the vocabulary.
+            ValueError: if the chain is shorter, or a token is not in the vocabulary.
         """
         if not 1 <= step <= self.steps:
             raise ValueError(f"step {step} is not in 1..{self.steps}")
@@ -162,13 +163,13 @@ class EditProcess:
     def corrupt(
         self, tokens: Sequence[int], steps: int, rng: torch.Generator | None
     ) -> list[Edited]:
-        """The states x_0 .. x_steps of one walk; x_0 is ``tokens``, kept.
+        """Return the states x_0 .. x_steps of one trajectory; x_0 is ``tokens``, unchanged.
 
         Raises:
             ValueError: if the chain is shorter, or a token is not in the vocabulary.
         """
         if not 0 <= steps <= self.steps:
-            raise ValueError(f"{steps} steps on a chain of {self.steps}: ask for 0..{self.steps}")
+            raise ValueError(f"steps must be in 0..{self.steps} (the chain's length), got {steps}")
         clean = self._checked(tokens)
         states = [Edited(clean, (Operation(KEEP, clean, clean),) if clean else ())]
         for step in range(1, steps + 1):
@@ -178,7 +179,7 @@ class EditProcess:
     def corrupt_many(
         self, batch: Sequence[Sequence[int]], levels: Int[Tensor, " batch"], rng: Rng | None
     ) -> list[list[Edited]]:
-        """The states of each sample up to its level, see :meth:`corrupt`.
+        """Return the states of each sample up to its level; see :meth:`corrupt`.
 
         Raises:
             ValueError: if there is not one level, and in a list one generator, for each sample.
@@ -187,7 +188,7 @@ class EditProcess:
         return [self.corrupt(tokens, level, generator) for tokens, level, generator in each]
 
     def prior(self, lengths: Sequence[int], rng: Rng | None) -> list[tuple[int, ...]]:
-        """Noise tokens alone, of each length: where generation may start.
+        """Draw sequences of noise tokens of each length, where generation may start.
 
         Raises:
             ValueError: if a list of generators does not have one for each length.
@@ -227,10 +228,10 @@ class EditProcess:
 
 
 def undo(edited: Edited) -> Alignment:
-    """What leads back to the state before, as the history tells it.
+    """Return the alignment that leads back to the state before, according to the history.
 
-    What was replaced is to be replaced, what was inserted to be deleted, and what was deleted
-    to be inserted. It need not be minimal.
+    Replaced tokens are to be replaced, inserted ones deleted, and deleted ones inserted. It need
+    not be minimal.
     """
     tags: list[Edit] = []
     replacements: list[int | None] = []
@@ -246,11 +247,11 @@ def undo(edited: Edited) -> Alignment:
 
 
 class Disagreement(NamedTuple):
-    """Where history and minimal alignment tell a tagger different things.
+    """Rates at which history and minimal alignment give a tagger different targets.
 
     Attributes:
-        tokens: share of the tokens whose tags differ.
-        gaps: share of the gaps that one of them writes into and the other does not.
+        tokens: fraction of the tokens whose tags differ.
+        gaps: fraction of the gaps where only one of them inserts.
     """
 
     tokens: float
@@ -258,7 +259,7 @@ class Disagreement(NamedTuple):
 
 
 def tag_disagreement(edited: Sequence[Edited]) -> Disagreement:
-    """How often the two answers differ, over all tokens and gaps of some edited states.
+    """Return how often the two targets differ, over all tokens and gaps of some edited states.
 
     They differ where noise repeats a token, where a deletion beside an insertion is one
     replacement, and where equal tokens stand side by side.
@@ -278,7 +279,7 @@ def _ratio_unequal(pairs: Iterable[tuple[Sequence, Sequence]]) -> float:
 
 
 def _uniforms(rng: torch.Generator | None) -> Iterator[float]:
-    """Uniform values in double precision: single would never draw the rarest tokens."""
+    """Yield uniform values in float64: float32 would never draw the rarest tokens."""
     while True:
         yield from uniform((_BLOCK,), rng).tolist()
 
@@ -292,13 +293,13 @@ def _one_each(rng: Rng | None, batch: int) -> Sequence[torch.Generator | None]:
 
 
 def _cumulated(weights: Sequence[float]) -> list[float]:
-    """Upper edges of the stretches of [0, 1) that belong to each index; the last is 1."""
+    """Return upper edges of the intervals of [0, 1) that belong to each index; the last is 1."""
     total = list(accumulate(weights))
     return [edge / total[-1] for edge in total]
 
 
 def _poisson(mean: float) -> list[float]:
-    """Probabilities of 0, 1, 2 .. until the rest is far below what a draw can resolve."""
+    """Return probabilities of 0, 1, 2, ... until the rest is below the resolution of a draw."""
     if mean == 0:
         return [1.0]
     last = math.ceil(mean + 12 * math.sqrt(mean) + 30)
@@ -332,7 +333,7 @@ def _scaled(probabilities: Sequence[float], intensity: float) -> tuple[float, ..
     given = tuple(probabilities)
     if len(given) != len(_DRAWN) or min(given) < 0 or not math.isclose(sum(given), 1):
         raise ValueError(
-            f"probabilities {given}: give shares of KEEP, REPLACE, INSERT and DELETE, sum 1"
+            f"probabilities {given}: give those of KEEP, REPLACE, INSERT and DELETE, summing to 1"
         )
     replace, insert, delete = (ratio * intensity for ratio in given[1:])
     keep = 1 - replace - insert - delete
