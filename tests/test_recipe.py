@@ -116,7 +116,7 @@ def test_nothing_is_built_before_everything_is_right(monkeypatch):
         ("", "a recipe is a mapping"),
         ("a: 1\na: 2", "r.yaml:2: a appears twice"),
         ("a: 1\nb: !!bool maybe", "r.yaml:2: 'maybe' is no bool"),
-        ("a: 1\nb: !!set {c}", "r.yaml:2: the tag 'set' is not read"),
+        ("a: 1\nb: !!set {c}", "r.yaml:2: the tag 'set' is not supported"),
         ("a: 1\nb: !!python/name:os.system x", "r.yaml:2: the tag 'python/name:os.system'"),
         ("a: 1\n? [b]\n: 2", "r.yaml:2: a key must be a word"),
         ("a: 1\nb: \x1b[31m", "r.yaml:2: holds the character '\\x1b'"),

@@ -1,6 +1,6 @@
 """Convolutional blocks that the UNet and the autoencoder are built from.
 
-Parameters are called as in the published Stable Diffusion weights, so that those load by name.
+Parameters have the names of the published Stable Diffusion weights, so that those load by name.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 
 class ResnetBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, around a shortcut (Ho et al. 2020, appendix B).
+    """Norm, SiLU, convolution, twice, with a residual connection (Ho et al. 2020, appendix B).
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        groups: of the group norms.
-        norm_eps: keeps the norms finite. 1e-5 in the UNet of Stable Diffusion, 1e-6 in its
-            autoencoder; with activations near zero the wrong one shows.
-        time_width: width of a time embedding that is added between the convolutions.
-        dropout: before the second convolution.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        groups: number of groups of the group norms.
+        norm_eps: epsilon of the norms: 1e-5 in the UNet of Stable Diffusion, 1e-6 in its
+            autoencoder; with activations near zero the wrong one is visible.
+        time_width: width of a time embedding that is added between the convolutions, or None.
+        dropout: dropout probability before the second convolution.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ResnetBlock(nn.Module):
         x: Float[Tensor, "batch channels height width"],
         time: Float[Tensor, "batch time_width"] | None = None,
     ) -> Float[Tensor, "batch out_channels height width"]:
-        """The time embedding comes with its SiLU already applied."""
+        """Return the output; the SiLU of the time embedding is already applied."""
         h = self.conv1(F.silu(self.norm1(x)))
         if time is not None:
             h = h + self.time_emb_proj(time)[:, :, None, None]
@@ -57,13 +57,13 @@ class ResnetBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Self-attention over all places of a feature map, around a shortcut.
+    """Self-attention over all positions of a feature map, with a residual connection.
 
     Args:
-        channels: of the map.
-        groups: of the group norm.
-        norm_eps: keeps the norm finite.
-        heads: attention heads; one in the autoencoder and in the DDPM's UNet.
+        channels: number of channels of the map.
+        groups: number of groups of the group norm.
+        norm_eps: epsilon of the norm.
+        heads: number of attention heads; one in the autoencoder and in the DDPM's UNet.
     """
 
     def __init__(self, channels: int, groups: int, norm_eps: float, heads: int = 1):
@@ -78,7 +78,7 @@ class SpatialAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """The map with what each place gathered from the others added."""
+        """Return the map with the attention output added."""
         tokens = as_tokens(self.group_norm(x))
         q, k, v = (split_heads(to(tokens), self.heads) for to in (self.to_q, self.to_k, self.to_v))
         gathered = merge_heads(F.scaled_dot_product_attention(q, k, v))
@@ -88,9 +88,9 @@ class SpatialAttention(nn.Module):
 def as_tokens(
     x: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch length channels"]:
-    """The places of a feature map, row by row.
+    """Return the positions of a feature map, row by row.
 
-    They are laid side by side in memory once here; otherwise each layer that reads them would.
+    They are made contiguous once here; otherwise each layer that reads them would copy.
     """
     return x.flatten(2).transpose(1, 2).contiguous()
 
@@ -98,14 +98,14 @@ def as_tokens(
 def split_heads(
     x: Float[Tensor, "batch tokens width"], heads: int
 ) -> Float[Tensor, "batch heads tokens part"]:
-    """Widths cut into heads."""
+    """Split the width into heads."""
     return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def merge_heads(
     x: Float[Tensor, "batch heads tokens part"],
 ) -> Float[Tensor, "batch tokens width"]:
-    """Heads laid side by side."""
+    """Concatenate heads."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -113,9 +113,9 @@ class Downsample(nn.Module):
     """Half the height and width by a strided convolution.
 
     Args:
-        channels: of the map.
-        one_sided: pad below and on the right only, as the autoencoder does; the UNet pads on
-            all sides. Both give the same shape and different images.
+        channels: number of channels of the map.
+        one_sided: whether to pad only below and on the right, as the autoencoder does; the UNet
+            pads on all sides. Both give the same shape and different images.
     """
 
     def __init__(self, channels: int, one_sided: bool = False):
@@ -126,12 +126,12 @@ class Downsample(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels half_height half_width"]:
-        """The smaller map; odd sizes are rounded up by the UNet's, down by the other."""
+        """Return the smaller map; the UNet's rounds odd sizes up, the autoencoder's down."""
         return self.conv(F.pad(x, (0, 1, 0, 1)) if self.one_sided else x)
 
 
 class Upsample(nn.Module):
-    """Larger by repetition of the nearest place, then a convolution."""
+    """Nearest-neighbour upsampling, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -140,7 +140,7 @@ class Upsample(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels height width"], size: tuple[int, int] | None = None
     ) -> Float[Tensor, "batch channels new_height new_width"]:
-        """Twice as large, or of the given height and width."""
+        """Return a map twice as large, or of the given height and width."""
         if size is None:
             size = (2 * x.shape[2], 2 * x.shape[3])
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

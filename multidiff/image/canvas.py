@@ -1,4 +1,4 @@
-"""An initial image and its mask: what users hand over, checked and brought to one form."""
+"""Initial image (img2img) and mask (inpainting) of a request, checked and normalised."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Strength of an initial image that is given without one.
+# Default strength of an initial image.
 STRENGTH = 0.8
-# Grey levels of a mask from here on are repainted.
+# Grey levels of a mask from here on are inpainted.
 HALF = 128
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """An image to begin from.
+    """An initial image for img2img or inpainting.
 
     Attributes:
         image: bytes ``(1 or batch, channels, height, width)``; one image may come without the
             first axis.
-        strength: how much of it is lost before the walk back, 0 to 1.
-        mask: ``(height, width)``, true where it is repainted; everywhere where not given. Masks of
-            numbers are converted as :func:`checked_mask` says.
+        strength: fraction of the noising that is applied before sampling, 0 to 1.
+        mask: ``(height, width)``, true where it is inpainted; everywhere if None. Numeric masks
+            are converted by :func:`checked_mask`.
 
     Raises:
-        InputError: if image, strength or mask are none, or do not fit each other.
+        InputError: if image, strength or mask are invalid, or do not fit each other.
     """
 
     image: UInt8[Tensor, "batch channels height width"]
@@ -42,7 +42,7 @@ class Canvas:
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
-            raise InputError(f"--strength {self.strength:g}: from 0 (as it is) to 1 (all anew)")
+            raise InputError(f"--strength {self.strength:g}: must be in 0 (unchanged) to 1 (new)")
         object.__setattr__(self, "image", checked_image(self.image))
         if self.mask is not None:
             object.__setattr__(self, "mask", checked_mask(self.mask, self.image))
@@ -69,78 +69,78 @@ class Canvas:
 def checked_image(image: Any) -> UInt8[Tensor, "batch channels height width"]:
     """Return an image as bytes with a batch axis.
 
-    Whole numbers from 0 to 255 are converted. Fractions are refused: nothing in them says whether
-    they go from 0 to 1 or from -1 to 1.
+    Integers from 0 to 255 are converted. Floating-point values are rejected: it is unknown whether
+    they range from 0 to 1 or from -1 to 1.
 
     Raises:
-        InputError: if it is no tensor or array, has other values, or another number of axes.
+        InputError: if it is not a tensor or array, has other values, or another number of axes.
     """
-    found = _as_tensor(image, "image", "read_image(path) makes one")
+    found = _as_tensor(image, "image", "read_image(path) returns one")
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise InputError(
             f"the initial image has values of {found.dtype}: give bytes, torch.uint8 from 0 to "
-            "255; (image * 255).round().to(torch.uint8) makes them of values from 0 to 1"
+            "255; (image * 255).round().to(torch.uint8) converts values from 0 to 1"
         )
     if found.dtype != torch.uint8:
         if found.numel() and (int(found.min()) < 0 or int(found.max()) > 255):
-            raise InputError("the initial image has values beyond 0 to 255: give bytes")
+            raise InputError("the initial image has values outside 0 to 255: give bytes")
         found = found.to(torch.uint8)
     if found.ndim == 3:
         found = found[None]
     if found.ndim != 4 or 0 in found.shape:
         raise InputError(
-            f"the initial image has the shape {tuple(image.shape)}: give (colours, height, "
+            f"the initial image has the shape {tuple(image.shape)}: give (channels, height, "
             "width), or a batch of these"
         )
     return found
 
 
 def checked_mask(mask: Any, image: Tensor, name: str = "the mask") -> Bool[Tensor, "height width"]:
-    """Return a mask as true (repainted) and false.
+    """Return a mask as booleans, true where the image is inpainted.
 
-    Numbers 0 and 1 are false and true, of any type; bytes are grey levels, where 128 and more are
-    true, fractions are true from 0.5 on. A warning gives the number of pixels between black and
-    white, which lie on one side of the cut or the other.
+    Numbers 0 and 1 of any type are false and true; bytes are grey levels, where 128 and more are
+    true; fractions are true from 0.5 on. A warning gives the number of pixels between black and
+    white, which are assigned to one side.
 
     Args:
-        mask: ``(height, width)``, perhaps with further axes of length 1 before.
+        mask: ``(height, width)``, optionally with leading axes of length 1.
         image: the image that it belongs to, ``(batch, channels, height, width)``.
-        name: what messages call it.
+        name: name in messages.
 
     Raises:
-        InputError: if it has another size, or values outside of these ranges.
+        InputError: if it has another size, or values outside these ranges.
     """
-    found = _as_tensor(mask, "mask", "torch.zeros(height, width, dtype=torch.bool) makes one")
+    found = _as_tensor(mask, "mask", "torch.zeros(height, width, dtype=torch.bool) returns one")
     while found.ndim > 2 and len(found) == 1:
         found = found[0]
     if found.shape != image.shape[2:]:
         own = "x".join(str(side) for side in reversed(image.shape[2:]))
         theirs = "x".join(str(side) for side in reversed(found.shape))
-        raise InputError(f"{name} has {theirs} pixels, the image {own}: make them the same")
+        raise InputError(f"{name} has {theirs} pixels, the image {own}: resize one of them")
     if found.dtype == torch.bool or not found.numel():
         return found.bool()
     low, high = float(found.min()), float(found.max())
     top = 1 if found.is_floating_point() or high <= 1 else 255
-    if not (low >= 0 and high <= top):  # a NaN is neither
+    if not (low >= 0 and high <= top):  # also catches NaN
         raise InputError(
-            f"{name} has values from {low:g} to {high:g}: give true and false, numbers from 0 to "
-            "1, or bytes from 0 (kept) to 255 (repainted)"
+            f"{name} has values from {low:g} to {high:g}: give booleans, numbers from 0 to "
+            "1, or bytes from 0 (kept) to 255 (inpainted)"
         )
     return cut_mask(found, top, name)
 
 
 def cut_mask(levels: Tensor, top: int, name: str) -> Bool[Tensor, "height width"]:
-    """Return where a mask's levels are half of white or more, and warn of what lies between.
+    """Return where a mask's levels are at least half of white, and warn about levels in between.
 
     Args:
         levels: ``(height, width)``, from 0 to ``top``.
-        top: the level of white, 1 or 255.
-        name: what the warning calls it.
+        top: level of white, 1 or 255.
+        name: name in the warning.
     """
     between = int(((levels > 0) & (levels < top)).sum())
     if between:
         logger.warning(
-            "%s: %d of %d pixels are neither black nor white; those of half and more are repainted",
+            "%s: %d of %d pixels are neither black nor white; those of at least half are inpainted",
             name, between, levels.numel(),
         )  # fmt: skip
     return levels >= (HALF if top == 255 else 0.5)
@@ -150,5 +150,5 @@ def _as_tensor(value: Any, what: str, how: str) -> Tensor:
     if isinstance(value, np.ndarray):
         value = torch.as_tensor(np.ascontiguousarray(value))
     if not isinstance(value, Tensor):
-        raise InputError(f"the {what} is a {type(value).__name__}: give a tensor; {how}")
+        raise InputError(f"the {what} is a {type(value).__name__}: pass a tensor; {how}")
     return value

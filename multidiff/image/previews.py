@@ -14,10 +14,10 @@ MOST_STEPS = 50
 
 
 def preview(model: ImageDiffusion, batch: dict[str, Any]) -> Callable[[Any, int], None]:
-    """Writes samples of some held-out captions or classes, and the originals once.
+    """Return a function that logs samples of held-out captions or classes, and originals once.
 
     Args:
-        model: in training.
+        model: model in training.
         batch: held-out images.
     """
     prompts = _prompts(model, batch)[:EXAMPLES]
@@ -44,10 +44,10 @@ def _prompts(model: ImageDiffusion, batch: dict[str, Any]) -> list[str]:
 def preview_autoencoder(
     model: AutoencoderTrainer, batch: dict[str, Any]
 ) -> Callable[[Any, int], None]:
-    """Writes reconstructions of some held-out images, and the originals once.
+    """Return a function that logs reconstructions of held-out images, and the originals once.
 
     Args:
-        model: in training.
+        model: model in training.
         batch: held-out images.
     """
     images = batch["image"][:EXAMPLES]

@@ -1,4 +1,4 @@
-"""Captions to token numbers."""
+"""Tokenizers of captions."""
 
 from __future__ import annotations
 
@@ -24,51 +24,51 @@ VOCABULARY, MERGES = "vocab.json", "merges.txt"
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What a text encoder's input is made by: rows of ``length`` token numbers."""
+    """Encoder of captions: rows of ``length`` token numbers."""
 
     length: int
 
     def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
-        """Token numbers; what does not fit is cut off."""
+        """Return token numbers; captions that are too long are truncated."""
         ...
 
     def complaint(self, caption: str) -> str | None:
-        """What of a caption does not reach the encoder, told in a line; None if all does."""
+        """Return a line on what of a caption does not reach the encoder; None if all does."""
         ...
 
     def assets(self) -> dict[str, str]:
-        """What must lie beside a model's weights, by name."""
+        """Return the assets, files beside a model's weights, by name."""
         ...
 
     def load_assets(self, folder: Path) -> None:
-        """Take those files up."""
+        """Load the assets from a folder."""
         ...
 
 
 class Captioned:
-    """A domain whose images may be told by captions.
+    """A domain whose images may have captions.
 
     Attributes:
-        tokenizer: captions to tokens; None without captions.
+        tokenizer: tokenizer of the captions; None without captions.
     """
 
     tokenizer: Tokenizer | None
 
     def complaint(self, prompt: str) -> str | None:
-        """What of a caption does not reach the network."""
+        """Return a line on what of a caption does not reach the network; None if all does."""
         return None if self.tokenizer is None else self.tokenizer.complaint(prompt)
 
     def assets(self) -> dict[str, str]:
-        """What must lie beside the weights."""
+        """Return the assets by file name."""
         return {} if self.tokenizer is None else self.tokenizer.assets()
 
     def load_assets(self, folder: Path) -> None:
-        """Take that up."""
+        """Load the assets from a folder."""
         if self.tokenizer is not None:
             self.tokenizer.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
-        """Return the fingerprint of what the tokenizer is made from."""
+        """Return the fingerprint of the tokenizer's files."""
         return getattr(self.tokenizer, "data_fingerprint", dict)()
 
 
@@ -76,16 +76,16 @@ class WordTokenizer:
     """One token for each word of a fixed list, in lower case.
 
     Args:
-        words: the list; the position is the number, after begin, end (also the padding) and
-            unknown.
-        length: tokens of every caption.
+        words: list of words, numbered in order after the begin, end (also padding) and unknown
+            tokens.
+        length: number of tokens of every caption.
     """
 
     BEGIN, END, UNKNOWN, FIRST = 0, 1, 2, 3
 
     def __init__(self, words: tuple[str, ...], length: int = 16):
         if len(set(words)) != len(words):
-            raise ValueError("words: one is there twice")
+            raise ValueError("words: has duplicates; list each word once")
         self.length = length
         self.numbers = {word: self.FIRST + position for position, word in enumerate(words)}
 
@@ -106,29 +106,29 @@ class WordTokenizer:
             return f"{caption!r}: has {len(words)} words; cut off: {cut!r}"
         unknown = [word for word in words if word not in self.numbers]
         if unknown:
-            return f"{caption!r}: the model never read {', '.join(unknown)}; it is passed over"
+            return f"{caption!r}: the model does not know {', '.join(unknown)}, which is ignored"
         return None
 
     def assets(self) -> dict[str, str]:
-        """None: the words stand in the recipe."""
+        """Return the required assets: none, the words are in the recipe."""
         return {}
 
     def load_assets(self, folder: Path) -> None:
-        """Nothing to take up."""
+        """Do nothing: there are no assets."""
 
 
 def words_of(caption: str) -> list[str]:
-    """The words of a caption, in lower case, without punctuation."""
+    """Return the words of a caption, in lower case, without punctuation."""
     return re.findall(r"[^\W_]+", caption.lower())
 
 
 class ClipTokenizer:
-    """The byte-pair encoding of CLIP, from its ``vocab.json`` and ``merges.txt``.
+    """Byte-pair encoding of CLIP, from its ``vocab.json`` and ``merges.txt``.
 
     Args:
-        folder: where they lie for training; a model that is written keeps them beside its
+        folder: folder of these files for training; a saved model keeps them beside its
             weights.
-        length: tokens of every caption, begin and end among them.
+        length: number of tokens of every caption, including begin and end.
         pad: number of the padding: 49407 (the end token) for Stable Diffusion 1, 0 for 2.
     """
 
@@ -141,17 +141,17 @@ class ClipTokenizer:
             self.load_assets(Path(folder))
 
     def check_path(self) -> None:
-        """Refuse a folder without the files of the code.
+        """Reject a folder without the tokenizer's files.
 
         Raises:
-            InputError: if there are none.
+            InputError: if they are missing.
         """
         if self.folder is not None:
             for name in (VOCABULARY, MERGES):
                 check_file_size(self.folder / name)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
-        """Return the fingerprint of both files; nothing where they are not there."""
+        """Return the fingerprint of both files; empty if they do not exist."""
         if self.folder is None:
             return {}
         files = [self.folder / name for name in (VOCABULARY, MERGES)]
@@ -162,16 +162,16 @@ class ClipTokenizer:
     def synthetic(
         cls, folder: str | None = None, length: int = 77, pad: int = 49407
     ) -> ClipTokenizer:
-        """Return a tokenizer that reads no files and gives padding alone, for dry runs."""
+        """Return a tokenizer without files that returns only padding, for dry runs."""
         return _Padding(None, length, pad)
 
     def load_assets(self, folder: Path) -> None:
-        """See :class:`Tokenizer`; files that are missing are asked for when they are needed."""
+        """See :class:`Tokenizer`; missing files are only reported when they are needed."""
         if all((folder / name).is_file() for name in (VOCABULARY, MERGES)):
             self.take({name: read_text(folder / name) for name in (VOCABULARY, MERGES)})
 
     def take(self, files: dict[str, str]) -> None:
-        """Take up the contents of both files."""
+        """Set the contents of both files."""
         self._files, self._encoder = dict(files), None
 
     def assets(self) -> dict[str, str]:
@@ -182,7 +182,7 @@ class ClipTokenizer:
         """See :class:`Tokenizer`.
 
         Raises:
-            InputError: if the files were not found beside the weights.
+            InputError: if the files are missing beside the weights.
         """
         rows = []
         for caption in captions:
@@ -208,13 +208,13 @@ class ClipTokenizer:
         if self._encoder is None:
             if not self._files:
                 raise InputError(
-                    f"the model's folder holds no {VOCABULARY} and {MERGES}: put those of CLIP's "
-                    "tokenizer there to have prompts read"
+                    f"the model's folder has no {VOCABULARY} and {MERGES}: put those of CLIP's "
+                    "tokenizer there to use prompts"
                 )
             with (
                 reading(
                     f"{VOCABULARY} and {MERGES}",
-                    "in the model's folder are no byte-pair code",
+                    "in the model's folder are not a byte-pair encoding",
                     "put those of CLIP's tokenizer there",
                 ),
                 without_panic_report(),
@@ -224,7 +224,7 @@ class ClipTokenizer:
 
 
 class _Padding(ClipTokenizer):
-    """Gives padding for every caption."""
+    """Returns padding for every caption."""
 
     def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
         """See :class:`Tokenizer`."""
@@ -235,7 +235,7 @@ def _clip_encoder(files: dict[str, str]) -> Any:
     import json
 
     with needs("transformers", "CLIP's tokenizer"):
-        from transformers import CLIPTokenizer  # seconds to import
+        from transformers import CLIPTokenizer  # takes seconds to import
 
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
     lines = [line for line in files[MERGES].splitlines() if line and not line.startswith("#")]

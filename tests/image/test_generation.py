@@ -205,9 +205,9 @@ def test_canvases_that_cannot_be():
         Canvas(image, 0.5, torch.ones(9, 9, dtype=torch.bool))
     for other, reason in (
         (image / 255, "torch.float32: give bytes"),
-        (image.long() * 2, "beyond 0 to 255"),
+        (image.long() * 2, "outside 0 to 255"),
         (image[0, 0], r"the shape \(8, 9\)"),
-        (None, "is a NoneType: give a tensor"),
+        (None, "is a NoneType: pass a tensor"),
     ):
         with pytest.raises(InputError, match=reason):
             Canvas(other)
@@ -215,7 +215,7 @@ def test_canvases_that_cannot_be():
         (torch.full((8, 9), 1.5), "from 1.5 to 1.5"),
         (torch.full((8, 9), float("nan")), "from nan to nan"),
         (torch.full((8, 9), 256), "from 256 to 256"),
-        ("mask.png", "is a str: give a tensor"),
+        ("mask.png", "is a str: pass a tensor"),
     ):
         with pytest.raises(InputError, match=reason):
             Canvas(image, 1.0, mask)
@@ -366,7 +366,7 @@ def test_word_tokens():
     ]
     assert tokenizer.complaint("A seven!") is None
     assert "cut off: 'seven'" in tokenizer.complaint("a purple seven a seven")
-    assert "never read purple" in tokenizer.complaint("a purple seven")
+    assert "does not know purple" in tokenizer.complaint("a purple seven")
     with pytest.raises(ValueError, match="twice"):
         WordTokenizer(("a", "a"))
 

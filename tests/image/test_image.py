@@ -104,7 +104,7 @@ def test_of_several_frames_the_first_is_taken_and_that_is_announced(tmp_path, ca
     path = tmp_path / f"a.{ending}"
     first.save(path, save_all=True, append_images=[second])
     assert int(read_image(path).max()) < 9
-    assert f"{path}: has 2 frames; the first is taken" in caplog.text
+    assert f"{path}: has 2 frames; the first is used" in caplog.text
     caplog.clear()
     first.save(path)
     read_image(path)
@@ -184,9 +184,9 @@ BAD = {
     "text": ("a.png", lambda path: path.write_text("no image" * 50), "is not an image"),
     "missing": ("a.png", lambda path: None, "no such image"),
     "folder": ("a.png", lambda path: path.mkdir(), "is a folder; name one image"),
-    "cut-png": ("a.png", _cut, "cut short or broken"),
-    "cut-jpeg": ("a.jpg", _cut, "cut short or broken"),
-    "flipped-bit": ("a.png", _flipped_bit, "cut short or broken"),
+    "cut-png": ("a.png", _cut, "truncated or damaged"),
+    "cut-jpeg": ("a.jpg", _cut, "truncated or damaged"),
+    "flipped-bit": ("a.png", _flipped_bit, "truncated or damaged"),
     "header-only": ("a.png", lambda path: path.write_bytes(_photo(path)[:30]), "is not an image"),
     "floats": (
         "a.tiff", lambda path: Image.fromarray(GREY.astype(np.float32)).save(path),
@@ -267,10 +267,10 @@ def test_what_cannot_be_written(tmp_path, unchecked_signatures):
     with pytest.raises(InputError, match=r"written as \.png"):
         write_image(image, tmp_path / "a.jpg")
     for key in ("", "k" * 80, "schlüssel", "a\nb"):
-        with pytest.raises(ValueError, match="no keyword"):
+        with pytest.raises(ValueError, match="not a PNG keyword"):
             write_image(image, tmp_path / "a.png", {key: "x"})
     for wrong in (image.float(), image[0], torch.zeros(2, 4, 4, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match="no image of bytes"):
+        with pytest.raises(ValueError, match="not an image of bytes"):
             write_image(wrong, tmp_path / "a.png")
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file, not a folder"):

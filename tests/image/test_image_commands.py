@@ -326,7 +326,7 @@ def test_prompts_that_are_cut_or_unknown_are_told_of(small_digits, tmp_path, cap
     does(capsys, *common, "--prompt", long)
     assert "cut off" in caplog.text
     does(capsys, *common, "--prompt", "a purple seven")
-    assert "never read purple" in caplog.text
+    assert "does not know purple" in caplog.text
 
 
 BAD = [

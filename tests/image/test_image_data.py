@@ -28,7 +28,7 @@ def test_held_out_pictures_that_training_sees_are_counted(tmp_path, caplog, monk
     trained, held_out = (Batches(Images(ImageSource(str(tmp_path / name))), 2) for name in "ab")
     assert trained.examples.in_memory is at_once
     assert inspect(None, trained, held_out) == []
-    line = "2 of 3 held-out images stand in the training data too"
+    line = "2 of 3 held-out images are in the training data too"
     assert f"{tmp_path / 'b'}: {line} ({tmp_path / 'a'})" in caplog.text
     caplog.clear()
     write(tmp_path / "a" / "8.png", 1)  # the same as 1.png, on the other side of the split
@@ -52,7 +52,7 @@ def test_files_of_several_frames_are_announced_once(tmp_path, caplog):
         frames[0].save(tmp_path / f"{number}.gif", save_all=True, append_images=frames[1:])
     found = Images(ImageSource(str(tmp_path)))
     assert int(found.image(2).max()) < 9
-    assert caplog.text.count("0.gif: has 2 frames; of all such files the first is taken") == 1
+    assert caplog.text.count("0.gif: has 2 frames; of all such files the first is used") == 1
     assert caplog.text.count("has 2 frames") == 1
 
 
@@ -91,12 +91,12 @@ def test_differing_sizes_are_named(tmp_path, monkeypatch, at_once):
         monkeypatch.setattr(data, "PIXELS_READ_AT_ONCE", 0)
     write(tmp_path / "a.png", 1)
     write(tmp_path / "b.png", 2, width=6, height=8)
-    with pytest.raises(InputError, match=r"b\.png: is 6x8 where others are 8x6; give a size"):
+    with pytest.raises(InputError, match=r"b\.png: is 6x8, but others are 8x6; give a size"):
         numbers(Images(ImageSource(str(tmp_path))))
     found = Images(ImageSource(str(tmp_path)), size=(4, 4))
     wanted = resized(read_image(tmp_path / "b.png"), 4, 4)
     assert torch.equal(found.image(1), wanted) and found.size == (4, 4)
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="at least 1 pixel"):
         Images(ImageSource(str(tmp_path)), size=(0, 4))
 
 

@@ -90,7 +90,7 @@ def test_in_memory(digits):
 def test_what_has_no_latents(digits, small_pixels):
     with pytest.raises(InputError, match="set flip: false"):
         LatentCache()(digits, batches(flip=True))
-    with pytest.raises(InputError, match="a LatentDomain or ImageTokenDomain makes of Images"):
+    with pytest.raises(InputError, match="only for a LatentDomain or ImageTokenDomain of Images"):
         LatentCache()(md.load(small_pixels), batches())
 
 

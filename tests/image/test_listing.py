@@ -47,7 +47,7 @@ def test_class_folders_are_labels(tmp_path):
     assert drawn == {"a dog", "one dog"}
     named = Images(ImageSource(str(tmp_path), names=("formica", "felis", "canis")))
     assert [named.caption_of(i, rng()) for i in (0, 1, 3)] == ["formica", "felis", "canis"]
-    with pytest.raises(InputError, match="label 2 is none of the names: a, b"):
+    with pytest.raises(InputError, match="label 2 is not one of the names: a, b"):
         Images(ImageSource(str(tmp_path), names=("a", "b")))
 
 
@@ -153,7 +153,7 @@ def test_data_sets_of_every_kind(tmp_path, kind):
     assert [said.caption_of(i, rng()) for i in range(4)] == list("abcd") and said.labels is None
     with pytest.raises(InputError, match=r"no column 'photo'; it has \["):
         Images(ImageSource(str(position), column="photo"))
-    with pytest.raises(InputError, match="column 'digit' holds no images"):
+    with pytest.raises(InputError, match="column 'digit' has no images"):
         Images(ImageSource(str(position), column="digit"))
     if kind in ("parquet", "plain-parquet", "splits"):
         assert numbers(Images(ImageSource(str(position), split="test"))) == [0]
@@ -196,9 +196,9 @@ def test_labels_that_are_none(tmp_path, labels):
     datasets = pytest.importorskip("datasets")
     rows = {"image": rows_of(tmp_path, 2), "kind": labels}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "set.parquet")
-    with pytest.raises(InputError, match=r"label .* is none of the numbers from 0"):
+    with pytest.raises(InputError, match=r"label .* is not one of the numbers from 0"):
         Images(ImageSource(str(tmp_path / "set.parquet"), label_column="kind"))
-    with pytest.raises(InputError, match="is no caption; name a column of texts"):
+    with pytest.raises(InputError, match="is not a caption; name a column of texts"):
         Images(ImageSource(str(tmp_path / "set.parquet"), caption_column="kind"))
 
 
@@ -209,7 +209,7 @@ def test_words_as_labels_follow_the_names(tmp_path):
     (tmp_path / "metadata.csv").write_text(rows)
     found = Images(ImageSource(str(tmp_path), label_column="kind", names=("dog", "cat")))
     assert found.labels.tolist() == [0, 1, 1]
-    with pytest.raises(InputError, match="label 'cat' is none of the names: dog, cow"):
+    with pytest.raises(InputError, match="label 'cat' is not one of the names: dog, cow"):
         Images(ImageSource(str(tmp_path), label_column="kind", names=("dog", "cow")))
 
 
@@ -219,7 +219,7 @@ def test_words_as_labels_follow_the_names(tmp_path):
 def test_sources_that_are_nothing(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         Images(ImageSource(str(tmp_path / "nowhere")))
-    with pytest.raises(InputError, match="holds no images"):
+    with pytest.raises(InputError, match="has no images"):
         Images(ImageSource(str(tmp_path)))
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(InputError, match="no readable images"):

@@ -221,9 +221,11 @@ def test_what_is_not_used_is_told(model, tmp_path, caplog):
 
 def test_files_that_change_nothing(model, tmp_path):
     before = weights(model)
-    with pytest.raises(InputError, match=r"changes no layer of this model; it holds unet\.x\.lora"):
+    with pytest.raises(
+        InputError, match=r"changes no layer of this model; its tensors are unet\.x\.lora"
+    ):
         merge_lora(model, write(({"unet.x.lora_A.weight": torch.ones(1)}, None), tmp_path / "a"))
-    with pytest.raises(InputError, match="it holds nothing"):
+    with pytest.raises(InputError, match="its tensors are nothing"):
         merge_lora(model, write(({}, None), tmp_path / "a"))
     state, _ = kohya(pairs(model), model)
     name = "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"
@@ -234,7 +236,7 @@ def test_files_that_change_nothing(model, tmp_path):
     with pytest.raises(InputError, match=r"\(\) times \(3, 8\) does not fit the weight"):
         merge_lora(model, write((state, None), tmp_path / "a"))
     odd = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": "6"})}
-    with pytest.raises(InputError, match="gives alpha '6', which is no number"):
+    with pytest.raises(InputError, match="gives alpha '6', which is not a number"):
         merge_lora(model, write((peft(pairs(model), model)[0], odd), tmp_path / "a"))
     broken = {"lora_adapter_metadata": "{"}
     with pytest.raises(InputError, match="is not JSON"):

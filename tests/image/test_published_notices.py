@@ -141,7 +141,7 @@ def test_a_solver_that_the_other_form_has_not_is_named(published, tmp_path, caps
                        timestep_spacing="trailing")  # fmt: skip
     does(capsys, "convert", folder, tmp_path / "ours")
     reported = does(capsys, "convert", tmp_path / "ours", tmp_path / "back", "--to", "diffusers")
-    assert "sampled by ddim there, not by dpm++ as here" in reported
+    assert "uses the sampler ddim there, not dpm++ as here" in reported
 
 
 STRAY = (
@@ -161,7 +161,7 @@ def test_what_training_programs_leave_is_passed_over_by_name(published, tmp_path
         found = convert(tmp_path / "a.safetensors", tokenizer=published)
     wanted = convert(published / "single.safetensors").tensors
     assert found.tensors.keys() == wanted.keys()
-    line = f"a.safetensors: passed over: {len(STRAY)} tensors of "
+    line = f"a.safetensors: skipped {len(STRAY)} tensors of "
     assert caplog.text.count(line) == 1 and caplog.text.count("\n") == 1
     kinds = caplog.text.partition(line)[2].partition(", which")[0].split(", ")
     assert all(any(name.startswith(kind) for kind in kinds) for name in STRAY)
@@ -172,7 +172,7 @@ def test_what_is_not_known_still_stops(published, tmp_path):
     state |= dict.fromkeys(("cond_stage_model.transformer.other.weight", "extra.weight"),
                            torch.zeros(1))  # fmt: skip
     save_file({name: t.clone() for name, t in state.items()}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=r"no part of Stable Diffusion: .*extra\.weight"):
+    with pytest.raises(InputError, match=r"that Stable Diffusion does not: .*extra\.weight"):
         convert(tmp_path / "a.safetensors", tokenizer=published)
 
 

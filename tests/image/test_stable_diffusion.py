@@ -412,15 +412,15 @@ def adds(name, *shape):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (renames, "holds what is no part of Stable Diffusion: model.diffusion_model.input_blocks"
+        (renames, "has tensors that Stable Diffusion does not: model.diffusion_model.input_blocks"
                   ".1.0.in_layers.9.weight"),
         (drops("out.2.bias"), "lacks model.diffusion_model.out.2.bias"),
         (drops("time_embed"), "time_embed.2.weight and 1 more"),
         (drops("quant_conv"), "lacks first_stage_model.post_quant_conv.weight"),
-        (drops("cond_stage_model"), "holds no text encoder"),
-        (drops("first_stage_model"), "holds no autoencoder"),
+        (drops("cond_stage_model"), "has no text encoder"),
+        (drops("first_stage_model"), "has no autoencoder"),
         (drops("model.diffusion_model", "cond_stage_model"), "an autoencoder alone"),
-        (drops("input_blocks.3.0"), "are no UNet of it"),
+        (drops("input_blocks.3.0"), "not its UNet"),
         (adds("conditioner.embedders.0.x", 1), "is Stable Diffusion XL"),
         (adds("model.diffusion_model.label_emb.0.0.weight", 1), "is Stable Diffusion XL"),
         (adds("model.diffusion_model.joint_blocks.0.x", 1), "is Stable Diffusion 3"),
@@ -428,11 +428,11 @@ def adds(name, *shape):
         (adds("control_model.x", 1), "is a ControlNet"),
         (adds("model.diffusion_model.input_blocks.0.0.weight", 64, 9, 3, 3),
          "is a model for inpainting: its UNet reads 9 channels"),
-        (adds("model.diffusion_model.input_blocks.0.0.weight"), "have not the shapes"),
+        (adds("model.diffusion_model.input_blocks.0.0.weight"), "do not have Stable Diffusion's shapes"),
         (adds("model.diffusion_model.input_blocks.1.0.out_layers.3.weight", 33, 64, 3, 3),
-         "have not the shapes"),
+         "do not have Stable Diffusion's shapes"),
         (adds("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", 9),
-         "have not the shapes"),
+         "do not have Stable Diffusion's shapes"),
         (adds("model.diffusion_model.out.2.bias", 5), "denoiser.conv_out.bias (5,) where (4,)"),
     ],
 )  # fmt: skip
@@ -473,7 +473,7 @@ def test_files_of_one_part_alone(first, tmp_path, capsys):
         save_file(unet_of(state), path)
         assert reason in refused(capsys, path, tmp_path)
     reported = refused(capsys, first[0] / "folder/vae", tmp_path)
-    assert "is a part of a model, or a LoRA, alone" in reported
+    assert "is only a part of a model, or a LoRA" in reported
 
 
 @pytest.mark.parametrize(
@@ -485,10 +485,10 @@ def test_files_of_one_part_alone(first, tmp_path, capsys):
         ("unet", {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "AttnDownBlock2D"),
         ("unet", {"up_block_types": ["UpBlock2D", "UpBlock2D"]}, "do not mirror"),
         ("unet", {"layers_per_block": 2}, "missing"),
-        ("vae", {"block_out_channels": 64}, "say what diffusers never writes ("),
+        ("vae", {"block_out_channels": 64}, "have values that diffusers never writes ("),
         ("vae", {"use_quant_conv": False}, "use_quant_conv is false"),
-        ("scheduler", {"prediction_type": "flow"}, "'flow' is none of epsilon"),
-        ("scheduler", {"beta_schedule": "exp"}, "beta_schedule 'exp' is not read"),
+        ("scheduler", {"prediction_type": "flow"}, "'flow' is not one of epsilon"),
+        ("scheduler", {"beta_schedule": "exp"}, "beta_schedule 'exp' must be one of"),
     ],
 )
 def test_folders_that_are_something_else(first, tmp_path, capsys, component, values, reason):
@@ -502,7 +502,7 @@ def test_folders_that_are_not_whole(first, tmp_path, capsys):
     index = folder / "model_index.json"
     content = json.loads(index.read_text())
     (folder / "unet/diffusion_pytorch_model.safetensors").unlink()
-    assert "holds no weights" in complains(capsys, "convert", folder, tmp_path / "model")
+    assert "has no weights" in complains(capsys, "convert", folder, tmp_path / "model")
     (folder / "unet/config.json").write_text("[]")
     assert "is not a JSON object" in complains(capsys, "convert", folder, tmp_path / "model")
     (folder / "unet/config.json").write_text("{")
@@ -510,12 +510,12 @@ def test_folders_that_are_not_whole(first, tmp_path, capsys):
     (folder / "unet/config.json").unlink()
     assert "no such file" in complains(capsys, "convert", folder, tmp_path / "model")
     shutil.rmtree(folder / "unet")
-    assert "has no folder unet; download the model whole" in refused(capsys, folder, tmp_path)
+    assert "has no folder unet; download the whole model" in refused(capsys, folder, tmp_path)
     index.write_text(json.dumps({**content, "unet": [None, None]}))
-    assert "what is read is Stable Diffusion 1 or 2" in refused(capsys, folder, tmp_path)
+    assert "supported are Stable Diffusion 1 and 2" in refused(capsys, folder, tmp_path)
     index.write_text(json.dumps({**content, "text_encoder_2": ["x", "y"]}))
     reported = complains(capsys, "convert", folder, tmp_path / "model")
-    assert "is a StableDiffusionPipeline; what is read is Stable Diffusion 1 or 2" in reported
+    assert "is a StableDiffusionPipeline; supported are Stable Diffusion 1 and 2" in reported
     assert "--ema: only single files" in complains(capsys, "convert", folder, "x", "--ema")
 
 
@@ -531,7 +531,7 @@ def test_pickles_with_code(first, tmp_path, capsys):
     assert "a.ckpt: holds objects besides tensors, which could run code" in reported
     torch.save(state, tmp_path / "b.safetensors")
     reported = refused(capsys, tmp_path / "b.safetensors", tmp_path)
-    assert "is a pickle by the name of safetensors" in reported
+    assert "is a pickle with the name of a safetensors file" in reported
     (tmp_path / "c.ckpt").write_bytes(pickle.dumps({"a": Harm()}))
     assert "could run code" in complains(capsys, "convert", tmp_path / "c.ckpt", "model")
     (tmp_path / "d.ckpt").write_bytes((tmp_path / "a.ckpt").read_bytes()[:5000])
@@ -588,13 +588,13 @@ def test_folders_with_other_things_are_kept(first, tmp_path, capsys):
 def test_options_of_the_command(second, tmp_path, capsys):
     root, _ = second
     path, out = root / "single.safetensors", tmp_path / "model"
-    assert "with --prediction epsilon" in complains(capsys, "convert", path, out)
+    assert "--prediction epsilon" in complains(capsys, "convert", path, out)
     assert "'epsilon' or 'v'" in complains(capsys, "convert", path, out, "--prediction", "x")
     assert "no such option" in complains(capsys, "convert", path, out, "--predict", "noise")
     arguments = ("convert", path, out, "--prediction", "v")
-    assert "holds no moving average" in complains(capsys, *arguments, "--ema")
+    assert "has no moving average" in complains(capsys, *arguments, "--ema")
     reported = complains(capsys, *arguments, "--tokenizer", tmp_path)
-    assert f"--tokenizer {tmp_path}: holds no vocab.json and merges.txt" in reported
+    assert f"--tokenizer {tmp_path}: has no vocab.json and merges.txt" in reported
     assert "Stable Diffusion 2, predicts v" in does(capsys, *arguments)
     assert (out / "vocab.json").is_file() and (out / "merges.txt").is_file()
     # A folder written anew keeps what lies beside the weights.
@@ -641,20 +641,20 @@ def test_models_that_have_no_such_form(first, tmp_path, capsys, small_vocoder):
     assert "heads: [8, 8]" in text and "first: 0.00085" in text
     recipe.write_text(text.replace("heads: [8, 8]", "heads: [4, 4]"))
     reported = complains(capsys, "convert", ours, out, "--to", "single-file")
-    assert "denoiser: heads is [4, 4], where readers of single files take [8, 8]" in reported
+    assert "denoiser: heads is [4, 4], but readers of single files assume [8, 8]" in reported
     recipe.write_text(text.replace("first: 0.00085", "first: 0.001"))
     reported = complains(capsys, "convert", ours, out, "--to", "single-file")
     assert "schedule: first is 0.001" in reported and not out.exists()
     recipe.write_text(text.replace("length: 12}", "length: 12, skip: 1}", 1))
     reported = complains(capsys, "convert", ours, out, "--to", "diffusers")
-    assert "leaves 1 blocks of its text encoder out" in reported
+    assert "skips 1 blocks of its text encoder" in reported
     recipe.write_text(text.replace("prediction: epsilon", "prediction: x0"))
     reported = complains(capsys, "convert", ours, out, "--to", "single-file")
-    assert "no model that predicts x0" in reported
+    assert "do not support prediction x0" in reported
     recipe.write_text(text.replace("prediction: epsilon", "prediction: v"))
     does(capsys, "convert", ours, tmp_path / "v.safetensors", "--to", "single-file")
     assert said(convert(tmp_path / "v.safetensors"))["process"]["prediction"] == "v"
     recipe.write_text(text)
     (ours / "vocab.json").unlink()
     reported = complains(capsys, "convert", ours, out, "--to", "diffusers")
-    assert "holds no vocab.json and merges.txt" in reported and not out.exists()
+    assert "has no vocab.json and merges.txt" in reported and not out.exists()

@@ -76,7 +76,7 @@ def test_pictures_of_any_size_are_padded_and_cut_again():
 def test_what_does_not_fit():
     model = begun(small())
     for tokens in (torch.full((1, 2, 2), 32), torch.full((1, 2, 2), -1)):
-        with pytest.raises(ValueError, match="numbered 0 to 31"):
+        with pytest.raises(ValueError, match="must be in 0 to 31"):
             model.decode(tokens)
     with pytest.raises(ValueError, match="with 3 channels"):
         model.encode(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""A table of codes that follows the latents it stands for."""
+"""Codebook updated by exponential moving averages of the latents."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from multidiff.image.autoencoders.quantizers import Quantized, counted, straight
 
 
 class VectorQuantizerEMA(nn.Module):
-    """The nearest of some codes, each a moving mean of the latents that chose it.
+    """Vector quantizer whose codes are moving means of the latents nearest to them.
 
     Van den Oord et al. 2017, equations 1 to 3 and appendix A.1. Codes that hardly any latent
-    chooses are drawn anew from a batch's latents (Dhariwal et al. 2020, section 3.1), all of
-    them from the first batch. Several training processes count together, and keep the codes
-    that one would have with all of their latents.
+    is assigned to are replaced by latents of a batch (Dhariwal et al. 2020, section 3.1), all of
+    them from the first batch. Several training processes sum their counts, and have the codes
+    that one process would have with all of their latents.
 
     Args:
         size: number of codes.
-        width: channels of a code.
-        decay: of the moving counts and sums.
-        commitment_weight: of the squared distance of latents from their codes.
-        revive_below: codes are drawn anew that are chosen less often than this share of what
-            each would be if all were chosen alike; 0 leaves them as they are.
-        unit: latents and codes have length 1, so that angles count alone (Yu et al. 2022,
-            section 3.2).
-        smoothing: added to each count (Laplace).
+        width: number of channels of a code.
+        decay: decay of the moving counts and sums.
+        commitment_weight: weight of the squared distance of latents from their codes.
+        revive_below: usage below which a code is replaced, as a fraction of its usage if all
+            codes were used equally; 0 never replaces codes.
+        unit: whether latents and codes are normalised to length 1, so that only angles count (Yu
+            et al. 2022, section 3.2).
+        smoothing: constant added to each count (Laplace smoothing).
 
     Raises:
-        ValueError: if there are no codes, or a share is none.
+        ValueError: if a number is out of range.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class VectorQuantizerEMA(nn.Module):
         if size < 1 or width < 1 or not 0 <= decay < 1 or not 0 <= revive_below < 1:
             raise ValueError(
                 f"size {size}, width {width}, decay {decay:g}, revive_below {revive_below:g}: "
-                "at least 1 code of 1 channel, and shares in [0, 1)"
+                "at least 1 code of 1 channel, and fractions in [0, 1)"
             )
         self.size, self.width, self.decay, self.unit = size, width, decay, unit
         self.commitment_weight, self.revive_below = commitment_weight, revive_below
@@ -87,9 +87,9 @@ class VectorQuantizerEMA(nn.Module):
 
     @torch.no_grad()
     def nearest(self, latents: Float[Tensor, "length width"]) -> Int[Tensor, " length"]:
-        """The nearest code of each latent.
+        """Return the nearest code of each latent.
 
-        Distances are differences: as products they would be rounded, on a GPU to ten bits.
+        Distances are computed as differences: products would be rounded, on a GPU to ten bits.
         """
         exact = "donot_use_mm_for_euclid_dist"
         return torch.cdist(latents, self.codes, compute_mode=exact).argmin(dim=1)
@@ -114,7 +114,7 @@ class VectorQuantizerEMA(nn.Module):
 
     @torch.no_grad()
     def _revive(self, latents: Tensor, batch: int, rng: Rng | None) -> None:
-        """Draw dead codes anew; each then counts as if chosen as often as the others."""
+        """Replace dead codes; each then counts as if used as often as the others."""
         fair = len(latents) * _processes() / self.size
         dead = (self.counts < self.revive_below * fair) | (self.counts.sum() == 0)
         drawn = self._drawn(latents, batch, rng)
@@ -123,10 +123,10 @@ class VectorQuantizerEMA(nn.Module):
         self.counts.masked_fill_(dead, fair)
 
     def _drawn(self, latents: Tensor, batch: int, rng: Rng | None) -> Float[Tensor, "size width"]:
-        """A latent for each code, none twice unless there are fewer.
+        """Draw a latent for each code, without repetition unless there are fewer.
 
         Every latent draws a number, and the largest of all processes' are taken: a choice that
-        does not depend on how many processes share the batch.
+        does not depend on how many processes split the batch.
         """
         lots = moved(uniform((batch, len(latents) // batch), rng).flatten(), latents.device)
         lots, latents = _largest(lots, latents, self.size)
@@ -146,14 +146,14 @@ def _processes() -> int:
 
 
 def _total(value: Tensor) -> Tensor:
-    """The sum over the training processes."""
+    """Return the sum over the training processes."""
     if _processes() > 1:
         distributed.all_reduce(value)
     return value
 
 
 def _gathered(value: Tensor) -> Tensor:
-    """The training processes' rows one after the other; each has as many."""
+    """Return the training processes' rows one after the other; each has the same number."""
     parts = [torch.empty_like(value) for _ in range(_processes())]
     distributed.all_gather(parts, value.contiguous())
     return torch.cat(parts)

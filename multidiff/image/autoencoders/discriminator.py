@@ -1,4 +1,4 @@
-"""A discriminator of patches, which teaches the autoencoder sharpness."""
+"""Patch discriminator for adversarial training of an autoencoder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.func import functional_call
 
 
 class PatchDiscriminator(nn.Module):
-    """A score for each patch of an image (Isola et al. 2017), high where it looks real.
+    """PatchGAN discriminator (Isola et al. 2017): a score for each patch, high where it looks real.
 
-    Group norms stand where the original has batch norms: a score then does not depend on the
+    Group norms replace the original's batch norms, so that a score does not depend on the
     other images of the batch.
 
     Args:
         image_channels: 3 for colour.
-        width: channels of the first layer.
-        layers: how often the size is halved.
+        width: number of channels of the first layer.
+        layers: number of times the size is halved.
     """
 
     def __init__(self, image_channels: int = 3, width: int = 64, layers: int = 3):
@@ -36,16 +36,16 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*stages, nn.Conv2d(wide, 1, 4, 1, 1))
 
     def forward(self, image: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """Scores ``(batch, 1, patches, patches)``."""
+        """Return scores ``(batch, 1, patches, patches)``."""
         return self.layers(image)
 
     def loss(self, real: Tensor, made: Tensor) -> Float[Tensor, " batch"]:
-        """The hinge loss that the discriminator's own weights learn from."""
+        """Return the hinge loss that trains the discriminator's own weights."""
         wrong_real, wrong_made = F.relu(1 - self(real)), F.relu(1 + self(made.detach()))
         return 0.5 * (wrong_real.flatten(1).mean(dim=1) + wrong_made.flatten(1).mean(dim=1))
 
     def generator_loss(self, made: Tensor) -> Float[Tensor, " batch"]:
-        """The loss that the maker of images learns from; the weights here do not."""
+        """Return the loss that trains the generator; this module's weights get no gradient."""
         frozen = {name: weight.detach() for name, weight in self.named_parameters()}
         return -functional_call(self, frozen, (made,)).flatten(1).mean(dim=1)
 
@@ -53,7 +53,7 @@ class PatchDiscriminator(nn.Module):
 def balance(
     first: Tensor, second: Tensor, weight: Tensor, largest: float = 1e4
 ) -> Float[Tensor, ""]:
-    """What the second loss is to be multiplied by to pull at a weight as the first does.
+    """Return the factor for the second loss that equalises both gradients at a weight.
 
     Esser et al. 2021, equation 7.
     """

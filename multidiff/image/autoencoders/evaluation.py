@@ -1,4 +1,4 @@
-"""How much of images an autoencoder keeps."""
+"""Reconstruction quality of autoencoders."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def measure(
     most: int = 5000,
     split: str = "train",
 ) -> Report:
-    """Reconstructions against their originals; of tokens also how many codes they use.
+    """Compare reconstructions with their originals; for tokens also report code usage.
 
     Args:
         model: the autoencoder.
         data: held-out images.
-        folder: of the model; nothing in it is needed.
-        steps: an autoencoder takes none.
-        sampler: nor this.
-        seed: of the kernel distance's subsets.
-        classifier: a classifier, for the feature distance.
-        inception: a file of Inception's weights, for FID.
-        most: images.
-        split: of the data set.
+        folder: folder of the model; unused.
+        steps: must be None: an autoencoder takes no sampling steps.
+        sampler: must be None.
+        seed: random seed of the kernel distance's subsets.
+        classifier: classifier for the feature distance.
+        inception: file of Inception's weights, for FID.
+        most: largest number of images.
+        split: split of the data set.
 
     Raises:
-        InputError: if steps or a sampler are asked for.
+        InputError: if steps or a sampler are given.
     """
     _refuse(steps, sampler)
     real = _batches(data, model.autoencoder.image_channels, split, most)
@@ -61,7 +61,7 @@ def measure(
 
 
 def _codes_used(model: TokenAutoencoder, real: Batches, report: Report) -> None:
-    """How many of the codes images need, and how evenly."""
+    """Report the fraction of the codes that images use, and how evenly."""
     tokens = torch.cat([model.encode(batch).cpu() for batch in real])
     used, even = (float(of(tokens, model.size)) for of in (usage, perplexity))
     rows, columns = tokens.shape[1:]
@@ -82,13 +82,13 @@ def _codes_used(model: TokenAutoencoder, real: Batches, report: Report) -> None:
 def compared(
     model: AutoencoderTrainer, real: Batches, describes: dict[str, Describe], seed: int = 0
 ) -> Report:
-    """Images against what a model makes of them: one by one, and as sets of features.
+    """Compare images with their reconstructions: one by one, and as sets of features.
 
     Args:
         model: the autoencoder.
         real: images.
-        describes: what sets are compared by, by name.
-        seed: of the kernel distance's subsets.
+        describes: feature functions for comparing sets, by name.
+        seed: random seed of the kernel distance's subsets.
     """
     pairs = [(batch, model.reconstruct(batch).cpu()) for batch in real]
     noise = torch.cat([psnr(one, other) for one, other in pairs])
@@ -109,7 +109,7 @@ def compared(
 
 def _refuse(steps: int | None, sampler: str | None) -> None:
     if steps is not None or sampler is not None:
-        raise InputError("--steps, --sampler: an autoencoder takes no steps; leave them out")
+        raise InputError("--steps, --sampler: an autoencoder takes no steps; remove them")
 
 
 def _batches(data: str | None, channels: Literal[1, 3], split: str, most: int) -> Batches:

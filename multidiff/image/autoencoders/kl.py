@@ -1,6 +1,6 @@
 """The KL autoencoder of Stable Diffusion: images to latents, an eighth as high and wide.
 
-Rombach et al. 2022, section 3.1. Parameters are called as in the published weights. The study
+Rombach et al. 2022, section 3.1. Parameters have the names of the published weights. The study
 notes that this follows give the group norms an epsilon of 1e-5; the published weights were
 trained with 1e-6, which is the default here.
 """
@@ -25,35 +25,35 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 @dataclass(frozen=True)
 class LatentGaussian:
-    """What the encoder says about an image: a Gaussian over latents, not yet scaled."""
+    """Encoder output for an image: a Gaussian over latents, not yet scaled."""
 
     mean: Float[Tensor, "batch channels height width"]
     log_variance: Float[Tensor, "batch channels height width"]
 
     def sample(self, rng: Rng | None) -> Tensor:
-        """A draw."""
+        """Draw a latent."""
         noise = normal(self.mean.shape, rng).to(self.mean)
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
     def kl(self) -> Float[Tensor, " batch"]:
-        """KL from a standard normal in nats, summed over the latent (Kingma & Welling 2013)."""
+        """Return the KL from a standard normal in nats, summed (Kingma & Welling 2013)."""
         terms = self.mean**2 + self.log_variance.exp() - 1 - self.log_variance
         return 0.5 * terms.flatten(1).sum(dim=1)
 
 
 class AutoencoderKL(nn.Module):
-    """Images to latents and back.
+    """Autoencoder from images to Gaussian latents and back.
 
     Args:
         image_channels: 3 for colour.
-        channels: of the levels, finest first; each but the last halves the size.
-        layers: residual blocks of each level of the encoder; the decoder has one more.
-        latent_channels: of the latents.
-        scaling: what latents are multiplied by, so that they have about unit variance.
-        groups: of the group norms.
-        norm_eps: of the group norms.
-        tile: images larger than this are encoded and decoded in overlapping tiles of this
-            height and width, in pixels; 0 for never.
+        channels: channels of the levels, finest first; each but the last halves the size.
+        layers: number of residual blocks of each encoder level; the decoder has one more.
+        latent_channels: number of channels of the latents.
+        scaling: factor that brings latents to about unit variance.
+        groups: number of groups of the group norms.
+        norm_eps: epsilon of the group norms.
+        tile: height and width in pixels of overlapping tiles in which larger images are encoded
+            and decoded; 0 for no tiling.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class AutoencoderKL(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def encode(self, image: Float[Tensor, "batch channels height width"]) -> LatentGaussian:
-        """The Gaussian over latents of images in [-1, 1].
+        """Return the Gaussian over latents of images in [-1, 1].
 
         Raises:
-            ValueError: if the height or width is no multiple of the reduction.
+            ValueError: if the height or width is not a multiple of the reduction.
         """
         height, width = image.shape[2:]
         if height % self.factor or width % self.factor:
@@ -97,15 +97,15 @@ class AutoencoderKL(nn.Module):
         return LatentGaussian(mean, log_variance.clamp(*LOG_VARIANCE_RANGE))
 
     def decode(self, latent: Float[Tensor, "batch channels h w"]) -> Tensor:
-        """Images near [-1, 1] of unscaled latents, one after the other to save memory.
+        """Decode unscaled latents to images near [-1, 1], one at a time to save memory.
 
-        Half precision overflows in some published weights; what comes out of it with values
-        that are not finite is computed again in float32.
+        Half precision overflows in some published weights; images with values
+        that are not finite are computed again in float32.
 
         Raises:
-            FloatingPointError: if float32 is not enough either.
+            FloatingPointError: if float32 overflows as well.
         """
-        if torch.is_grad_enabled():  # training: together, and no look at the values
+        if torch.is_grad_enabled():  # training: all together, without checking values
             return self._images(latent)
         return torch.cat([self._finite(one) for one in latent.split(1)])
 
@@ -130,11 +130,11 @@ class AutoencoderKL(nn.Module):
         return self.decoder(self.post_quant_conv(latent))
 
     def to_state(self, latent: Tensor) -> Tensor:
-        """Latents scaled to about unit variance."""
+        """Scale latents to about unit variance."""
         return latent * self.scaling
 
     def to_latent(self, state: Tensor) -> Tensor:
-        """The inverse of :meth:`to_state`."""
+        """Invert :meth:`to_state`."""
         return state / self.scaling
 
 
@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(wide, out_channels, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Mean and log variance of the latents, as channels."""
+        """Return mean and log variance of the latents, as channels."""
         h = self.conv_in(image)
         for stage in self.down_blocks:
             h = stage(h)
@@ -196,7 +196,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(wide, out_channels, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Images."""
+        """Return images."""
         h = self.mid_block(self.conv_in(latent))
         for stage in self.up_blocks:
             h = stage(h)
@@ -225,7 +225,7 @@ class Stage(nn.Module):
         self.downsamplers, self.upsamplers = nn.ModuleList(down), nn.ModuleList(up)
 
     def forward(self, h: Tensor) -> Tensor:
-        """The map at the next resolution."""
+        """Return the feature map at the next resolution."""
         for layer in (*self.resnets, *self.downsamplers, *self.upsamplers):
             h = layer(h)
         return h
@@ -242,5 +242,5 @@ class Middle(nn.Module):
         self.attentions = nn.ModuleList([SpatialAttention(channels, groups, norm_eps)])
 
     def forward(self, h: Tensor) -> Tensor:
-        """A map of the same shape."""
+        """Return a feature map of the same shape."""
         return self.resnets[1](self.attentions[0](self.resnets[0](h)))

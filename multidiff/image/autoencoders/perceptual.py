@@ -1,4 +1,4 @@
-"""The perceptual distance: differences of a classifier's features instead of pixels."""
+"""Perceptual distance (LPIPS): differences of a classifier's features instead of pixels."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from multidiff.models.weights import read_pickle, read_tensors, without_values
 from multidiff.utils.errors import InputError
 
-# VGG-16 (Simonyan & Zisserman 2015): convolutions of each stage and their channels.
+# VGG-16 (Simonyan & Zisserman 2015): number of convolutions of each stage and their channels.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-# Mean and deviation of ImageNet's colours, for images in [0, 1].
+# Mean and standard deviation of ImageNet's channels, for images in [0, 1].
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PerceptualDistance:
     """LPIPS (Zhang et al. 2018) on VGG-16, read from its file when first needed.
 
-    It is no part of what it helps to train, and is not saved with it.
+    It is not a submodule of what it helps to train, and is not saved with it.
 
     Args:
-        weights: a file of VGG-16 as torchvision names it (``features.0.weight`` ...), as
-            safetensors or a state dict of torch. Where it also has LPIPS's own
-            ``lin0.model.1.weight`` ..., channels are weighed by them, else all alike.
+        weights: a file of VGG-16 with torchvision's names (``features.0.weight`` ...), as
+            safetensors or a torch state dict. If it also has LPIPS's own
+            ``lin0.model.1.weight`` ..., these weight the channels, else all count equally.
     """
 
     def __init__(self, weights: str):
@@ -36,7 +36,7 @@ class PerceptualDistance:
 
     @classmethod
     def synthetic(cls, weights: str) -> PerceptualDistance:
-        """Return a distance by weights that are not read and have no values, for dry runs."""
+        """Return a distance with weights that are not read and have no values, for dry runs."""
         made, tensors, position, wide = cls(weights), {}, 0, 3
         for number, (count, width) in enumerate(STAGES):
             position += number > 0
@@ -54,10 +54,10 @@ class PerceptualDistance:
     def __call__(
         self, one: Float[Tensor, "batch channels h w"], other: Float[Tensor, "batch channels h w"]
     ) -> Float[Tensor, " batch"]:
-        """The distance of images in [-1, 1], grey ones as three equal colours.
+        """Return the distance of images in [-1, 1]; grey ones get three equal channels.
 
         Raises:
-            InputError: if the file of weights is missing or of another network.
+            InputError: if the weights file is missing or holds another network.
         """
         if self._network is None:
             self._network = FeatureStages(_tensors(self.weights), self.weights)
@@ -95,7 +95,7 @@ class FeatureStages(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, image: Float[Tensor, "batch channels h w"]) -> list[Tensor]:
-        """The maps of images in [-1, 1]."""
+        """Return the feature maps of images in [-1, 1]."""
         color = image.expand(-1, 3, -1, -1)
         mean, std = (color.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
         maps = [((color + 1) / 2 - mean) / std]
@@ -111,7 +111,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if content is None:
         return read_tensors(path)[0]
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no weights by name; give those of VGG-16")
+        raise InputError(f"{path}: has no named weights; give a file of those of VGG-16")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Latents to tokens and back: what stands between a token autoencoder's encoder and decoder."""
+"""Quantizers between a token autoencoder's encoder and decoder: latents to tokens and back."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from multidiff.core.devices import in_float64
 from multidiff.core.random import Rng
 
-# Of the largest codebook; a token has a place in an int64 and a codebook in memory.
+# Limit on the codebook: a token must fit an int64 and the codes fit in memory.
 MOST_BITS = 30
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """Latents after rounding.
+    """Latents after quantization.
 
     Attributes:
-        latents: what the decoder reads; gradients pass through the rounding as if it were none.
-        tokens: the number of the code at each place.
-        losses: of each sample, by name.
+        latents: input of the decoder; gradients pass straight through the rounding.
+        tokens: index of the code at each position.
+        losses: losses of each sample, by name.
     """
 
     latents: Float[Tensor, "batch width rows columns"]
@@ -34,11 +34,11 @@ class Quantized:
 
 
 class Quantizer(Protocol):
-    """A finite set of codes, and a rule which of them stands for a latent.
+    """A finite set of codes, and a rule that assigns one to a latent.
 
     Attributes:
         size: number of codes; tokens are 0 .. size - 1.
-        width: channels of the latents.
+        width: number of channels of the latents.
     """
 
     size: int
@@ -50,43 +50,43 @@ class Quantizer(Protocol):
         training: bool = False,
         rng: Rng | None = None,
     ) -> Quantized:
-        """Latents rounded to codes.
+        """Quantize latents.
 
         Args:
-            latents: of the encoder.
+            latents: output of the encoder.
             training: whether the codes may learn from them.
-            rng: draws what that takes, one for the batch or one for each sample.
+            rng: generator for the draws, one for the batch or one for each sample.
         """
         ...
 
     def lookup(
         self, tokens: Int[Tensor, "batch rows columns"]
     ) -> Float[Tensor, "batch width rows columns"]:
-        """The codes that tokens stand for."""
+        """Return the codes of tokens."""
         ...
 
 
 class FSQ(nn.Module):
-    """Each channel rounded to a few levels; the codebook is their grid (Mentzer et al. 2024).
+    """Finite scalar quantization: channels rounded to a few levels (Mentzer et al. 2024).
 
-    There is nothing to learn, and so nothing to collapse. Tokens count in mixed radix, the first
-    channel fastest.
+    The codebook is the grid of levels. There is nothing to learn, so it cannot collapse. Tokens
+    count in mixed radix, the first channel fastest.
 
     Args:
-        levels: of each channel, 3 or more (the paper advises 5); their product is the number
-            of codes.
+        levels: number of levels of each channel, 3 or more (the paper advises 5); their product
+            is the number of codes.
 
     Raises:
-        ValueError: if there are no levels, or fewer than 3: two of them leave no room for the
-            bound, see :class:`LFQ`.
+        ValueError: if there are no levels, or fewer than 3: the bound does not work with two,
+            see :class:`LFQ`.
     """
 
     def __init__(self, levels: tuple[int, ...] = (8, 6, 5)):
         super().__init__()
         if not levels or min(levels) < 3 or math.prod(levels) > 2**MOST_BITS:
             raise ValueError(
-                f"levels {list(levels)}: each channel has 3 or more, and all together at most "
-                f"2^{MOST_BITS} codes; for 2 take LFQ"
+                f"levels {list(levels)}: each channel needs 3 or more, and all together at most "
+                f"2^{MOST_BITS} codes; for 2 use LFQ"
             )
         self.levels, self.width, self.size = levels, len(levels), math.prod(levels)
         radix = [math.prod(levels[:position]) for position in range(len(levels))]
@@ -104,10 +104,10 @@ class FSQ(nn.Module):
             return Quantized(_channels_first(straight_through(bounded, nearest) / half), tokens)
 
     def bound(self, latents: Float[Tensor, "*length width"]) -> Float[Tensor, "*length width"]:
-        """Latents squeezed to where as many whole numbers are nearest as there are levels.
+        """Squash latents to the range in which each level is the nearest integer.
 
-        The paper's listing, shifted by the inverse of its tanh: 0 stays 0, a level for even
-        counts too, whose other levels reach one further down than up.
+        The paper's listing, shifted by the inverse of its tanh: 0 stays 0, which is a level for
+        even counts too, whose other levels reach one further down than up.
         """
         half = (self.counts - 1) * (1 - 1e-3) / 2
         offset = torch.where(self.counts % 2 == 0, 0.5, 0.0)
@@ -121,21 +121,21 @@ class FSQ(nn.Module):
 
 
 class LFQ(nn.Module):
-    """The signs of the channels (Yu et al. 2024, section 3.1).
+    """Lookup-free quantization: the signs of the channels (Yu et al. 2024, section 3.1).
 
     Args:
-        bits: channels; there are 2^bits codes, and no table of them.
-        commitment_weight: of the squared distance of latents from their signs.
-        entropy_weight: of the entropy of a place's codes, which is to fall, less that of all
-            places' codes together, which is to rise.
-        diversity: of the latter within that.
-        temperature: of the distribution over codes, by squared distance.
-        group: bits whose codes are counted together for the entropy of all places. Fewer than
-            there are bound it from above, by the sum over groups, and cost ``positions * 2^group``
-            numbers instead of ``positions * 2^bits``.
+        bits: number of channels; there are 2^bits codes, and no table of them.
+        commitment_weight: weight of the squared distance of latents from their signs.
+        entropy_weight: weight of the entropy loss: the mean entropy of each position's code
+            distribution, minimised, less that of their average over positions, maximised.
+        diversity: weight of the latter within the entropy loss.
+        temperature: temperature of the distribution over codes, by squared distance.
+        group: number of bits whose codes are counted together for the average's entropy. Fewer
+            than ``bits`` bound it from above, by the sum over groups, and cost
+            ``positions * 2^group`` numbers instead of ``positions * 2^bits``.
 
     Raises:
-        ValueError: if the number of bits or of a group's is none.
+        ValueError: if the number of bits, the group or the temperature is out of range.
     """
 
     def __init__(
@@ -174,15 +174,15 @@ class LFQ(nn.Module):
             return Quantized(_channels_first(straight_through(last, signs)), tokens, losses)
 
     def _logits(self, latents: Tensor) -> Tensor:
-        """Of bits being set: squared distances from -1 and 1 differ by four times the latent."""
+        """Return logits of bits being set: squared distances to -1 and 1 differ by 4 x latent."""
         return 4 * latents / self.temperature
 
     def own_entropy(
         self, latents: Float[Tensor, "batch rows columns width"]
     ) -> Float[Tensor, " batch"]:
-        """The entropy of a place's codes in nats, the mean over places.
+        """Return the entropy of a position's codes in nats, averaged over positions.
 
-        Bits are independent given the latent, so theirs add up.
+        Bits are independent given the latent, so their entropies add up.
         """
         logits = self._logits(latents)
         each = F.softplus(logits) - logits * logits.sigmoid()
@@ -191,17 +191,17 @@ class LFQ(nn.Module):
     def shared_entropy(
         self, latents: Float[Tensor, "batch rows columns width"]
     ) -> Float[Tensor, ""]:
-        """The entropy of all places' codes together in nats, or its bound by groups."""
+        """Return the entropy of all positions' codes together in nats, or its bound by groups."""
         set_ = self._logits(latents).sigmoid().flatten(0, -2)
         total = latents.new_zeros(())
         for part in set_.split(self.group, dim=1):
             ratios = _mean_everywhere(_joint(part).mean(dim=0))
-            # Where a share rounds to 0 its logarithm's slope is infinite.
+            # Where a probability rounds to 0 the slope of its logarithm is infinite.
             total = total + torch.special.entr(ratios.clamp(min=1e-20)).sum()
         return total
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        """See :class:`Quantizer`; codes are of -1 and 1."""
+        """See :class:`Quantizer`; codes consist of -1 and 1."""
         return _channels_first((tokens[..., None] >> self.positions & 1) * 2.0 - 1.0)
 
 
@@ -209,18 +209,18 @@ class LFQ(nn.Module):
 
 
 def counted(tokens: Int[Tensor, "*length"], size: int) -> Float[Tensor, " size"]:
-    """How often each code stands among tokens."""
+    """Return the number of occurrences of each code among tokens."""
     flat = tokens.flatten()
     return torch.zeros(size, device=flat.device).index_add_(0, flat, torch.ones_like(flat).float())
 
 
 def usage(tokens: Int[Tensor, "*length"], size: int) -> Float[Tensor, ""]:
-    """The share of the codes that stand among tokens at all."""
+    """Return the fraction of the codes that occur among tokens."""
     return (counted(tokens, size) > 0).float().mean()
 
 
 def perplexity(tokens: Int[Tensor, "*length"], size: int) -> Float[Tensor, ""]:
-    """The exponential of the entropy of tokens: as many codes used evenly have it."""
+    """Return the exponential of the tokens' entropy: the number of codes if used evenly."""
     ratios = in_float64(counted(tokens, size)) / tokens.numel()
     return torch.special.entr(ratios).sum().exp().float()
 
@@ -231,12 +231,12 @@ def perplexity(tokens: Int[Tensor, "*length"], size: int) -> Float[Tensor, ""]:
 def straight_through(
     latents: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """The rounded values, with the gradient of what they were (Bengio et al. 2013)."""
+    """Return the rounded values with the gradient of the originals (Bengio et al. 2013)."""
     return latents + (rounded - latents).detach()
 
 
 def _joint(set_: Float[Tensor, "length bits"]) -> Float[Tensor, "length codes"]:
-    """The chance of each code, of those that independent bits are set."""
+    """Return the probability of each code from those of independent bits."""
     codes = torch.ones_like(set_[:, :1])
     for one in set_.split(1, dim=1):
         codes = torch.cat([codes * (1 - one), codes * one], dim=1)
@@ -244,7 +244,7 @@ def _joint(set_: Float[Tensor, "length bits"]) -> Float[Tensor, "length codes"]:
 
 
 def _mean_everywhere(value: Tensor) -> Tensor:
-    """The mean over the training processes, through which gradients pass."""
+    """Return the mean over the training processes, through which gradients pass."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     from torch.distributed.nn.functional import all_reduce

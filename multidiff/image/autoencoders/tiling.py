@@ -1,7 +1,7 @@
-"""Large images through an autoencoder in overlapping tiles.
+"""Encoding and decoding of large images in overlapping tiles.
 
 Memory then grows with the tile, not with the image. Attention and group norms see a tile
-where they would have seen the whole, so the outcome is close to the whole's but not equal.
+instead of the whole image, so the result is close to the untiled one but not equal.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Neighbouring tiles share this part of their height and width, over which they are faded.
+# Fraction of height and width by which neighbouring tiles overlap, where they are blended.
 OVERLAP = 0.25
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How an image is cut.
+    """Tiling of an image.
 
     Attributes:
-        size: height and width of a tile in pixels; 0 for none.
-        factor: pixels for each place of a latent.
+        size: height and width of a tile in pixels; 0 for no tiling.
+        factor: number of pixels for each position of a latent.
     """
 
     size: int
@@ -31,15 +31,16 @@ class Tiles:
     def __post_init__(self):
         if self.size < 0 or self.size % self.factor or 0 < self.size < 4 * self.factor:
             raise ValueError(
-                f"tile {self.size}: a multiple of {self.factor}, at least {4 * self.factor}, or 0"
+                f"tile {self.size}: must be a multiple of {self.factor}, at least "
+                f"{4 * self.factor}, or 0"
             )
 
     def encoded(self, encode: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """The latents of an image, in tiles where it is larger than one."""
+        """Return the latents of an image, in tiles if it is larger than one."""
         return self._through(encode, image, self.size, 1 / self.factor)
 
     def decoded(self, decode: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
-        """The image of latents, in tiles where it is larger than one."""
+        """Return the image of latents, in tiles if it is larger than one."""
         return self._through(decode, latent, self.size // self.factor, self.factor)
 
     def _through(
@@ -67,7 +68,7 @@ class Tiles:
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
-    """Where tiles begin; the last ends with the image."""
+    """Return where tiles begin; the last ends with the image."""
     last = max(length - size, 0)
     return [*range(0, last, stride), last]
 
@@ -80,7 +81,7 @@ def _position(made: Tensor, top: int, left: int, ratio: float) -> tuple[slice, .
 
 
 def _fade(made: Tensor) -> Tensor:
-    """Weights that fall towards the tile's edges, never to nothing."""
+    """Return blending weights that fall towards the tile's edges, but never to 0."""
 
     def ramp(length: int) -> Tensor:
         edge = max(int(length * OVERLAP), 1)

@@ -19,7 +19,7 @@ BLACK = -1.0
 
 
 class Autoencoder(Protocol):
-    """A network from images to something smaller and back."""
+    """A network that encodes images to something smaller and decodes them."""
 
     image_channels: Literal[1, 3]
     encoder: Encoder
@@ -27,18 +27,18 @@ class Autoencoder(Protocol):
 
 
 class AutoencoderTrainer(nn.Module):
-    """A network that gives images back, and what judges them (Esser et al. 2021).
+    """A trainable autoencoder with its reconstruction and adversarial losses (Esser et al. 2021).
 
-    Both players of the adversarial game step at once: the discriminator's loss does not reach
+    Discriminator and autoencoder step at once: the discriminator's loss does not reach
     the autoencoder, nor the other way round, so one sum of losses trains both.
 
     Args:
-        autoencoder: what is wanted.
-        discriminator: judges patches; none where not given.
-        adversarial_weight: of its judgement, after both pulls are made equally strong.
-        adversarial_from: batches before it begins.
-        perceptual: a distance of features beside that of pixels, and as heavy.
-        pad_to: images are padded to multiples of this; 0 takes them as they are.
+        autoencoder: network to train.
+        discriminator: patch discriminator, or None.
+        adversarial_weight: weight of the adversarial loss, after both gradients are balanced.
+        adversarial_from: number of batches before the adversarial loss begins.
+        perceptual: perceptual distance, added to that of pixels with the same weight, or None.
+        pad_to: images are padded to multiples of this; 0 for no padding.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class AutoencoderTrainer(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def task(self) -> nn.Module:
-        """Itself."""
+        """Return the model itself."""
         return self
 
     def begin_costliest(self) -> None:
-        """See :class:`~multidiff.training.trainer.Task`: the discriminator judges from now on."""
+        """See :class:`~multidiff.training.trainer.Task`: enable the discriminator from now on."""
         self.batches.fill_(self.adversarial_from)
 
     def assets(self) -> dict[str, str]:
-        """None that must lie beside the weights."""
+        """Return the required assets: none."""
         return {}
 
     def load_assets(self, folder: Path) -> None:
-        """Nothing lies beside the weights."""
+        """Do nothing: there are no assets."""
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the encoder and the decoder."""
@@ -81,11 +81,11 @@ class AutoencoderTrainer(nn.Module):
     def reconstruct(
         self, image: UInt8[Tensor, "batch channels height width"]
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """What is left of images."""
+        """Return the reconstructions of images."""
         raise NotImplementedError
 
     def judged(self, image: Tensor, made: Tensor) -> dict[str, Float[Tensor, " batch"]]:
-        """Errors of images that were made of others, and the game's two losses, by name."""
+        """Return errors of reconstructed images, and both adversarial losses, by name."""
         error = (made - image).abs().flatten(1).mean(dim=1)
         losses = {"reconstruction": error}
         if self.perceptual is not None:
@@ -99,7 +99,7 @@ class AutoencoderTrainer(nn.Module):
         self, discriminator: PatchDiscriminator, image: Tensor, made: Tensor, quality: Tensor
     ) -> dict[str, Float[Tensor, " batch"]]:
         if not self._game_is_on():
-            # Several processes wait for the gradient of every weight: it is none, but there.
+            # Several processes wait for the gradient of every weight: it is zero, but exists.
             idle = torch.stack([weight.sum() for weight in discriminator.parameters()]).sum()
             return {"discriminator": (0 * idle).expand(len(image))}
         generator_loss = discriminator.generator_loss(made)
@@ -126,17 +126,18 @@ class AutoencoderTrainer(nn.Module):
 
 
 class ImageAutoencoder(AutoencoderTrainer):
-    """An autoencoder with Gaussian latents in training (Rombach et al. 2022, section 3.1).
+    """A trainable autoencoder with Gaussian latents (Rombach et al. 2022, section 3.1).
 
     Args:
-        autoencoder: what is wanted.
-        kl_weight: of the latents' KL from a normal, in nats for each image, beside
+        autoencoder: network to train.
+        kl_weight: weight of the latents' KL from a normal, in nats for each image, beside
             errors that are means over an image.
-        discriminator: judges patches; see :class:`AutoencoderTrainer` for it and all that follows.
-        adversarial_weight: of its judgement.
-        adversarial_from: batches before it begins.
-        perceptual: a distance of features.
-        pad_to: images are padded to multiples of this.
+        discriminator: patch discriminator, or None; see :class:`AutoencoderTrainer` for this and
+            what follows.
+        adversarial_weight: weight of the adversarial loss.
+        adversarial_from: number of batches before the adversarial loss begins.
+        perceptual: perceptual distance, or None.
+        pad_to: images are padded to multiples of this; 0 for no padding.
     """
 
     autoencoder: AutoencoderKL
@@ -157,11 +158,11 @@ class ImageAutoencoder(AutoencoderTrainer):
         self.kl_weight = kl_weight
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return the properties that the weights depend on."""
         return {"kind": "autoencoder", "scaling": f"{self.autoencoder.scaling:g}"}
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Errors of the reconstruction, the game's two losses, and the KL, by name."""
+        """Return errors of the reconstruction, both adversarial losses, and the KL, by name."""
         image = self._padded(batch["image"])
         latents = self.autoencoder.encode(image)
         made = self.autoencoder.decode(latents.sample(rng)).float()
@@ -171,7 +172,7 @@ class ImageAutoencoder(AutoencoderTrainer):
     def reconstruct(
         self, image: UInt8[Tensor, "batch channels height width"]
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """What is left of images after the latents' means."""
+        """Return the reconstructions of images from the latents' means."""
         height, width = image.shape[2:]
         latents = self.autoencoder.encode(self._padded(image))
         return from_unit(crop_to(self.autoencoder.decode(latents.mean), width, height))

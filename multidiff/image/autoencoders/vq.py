@@ -1,4 +1,4 @@
-"""Images as tokens: an autoencoder with a quantiser in the middle, and its training."""
+"""Vector-quantized autoencoder: images to tokens and back, and its training."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from multidiff.image.data.image_files import crop_to, from_unit
 
 
 class VQAutoencoder(nn.Module):
-    """Images to tokens and back (van den Oord et al. 2017; Esser et al. 2021, section 3.1).
+    """Autoencoder from images to tokens (van den Oord et al. 2017; Esser et al. 2021, 3.1).
 
     Args:
-        quantizer: what rounds the latents.
+        quantizer: quantizer of the latents.
         image_channels: 3 for colour.
-        channels: of the levels, finest first; each but the last halves the size.
-        layers: residual blocks of each level of the encoder; the decoder has one more.
-        groups: of the group norms.
-        norm_eps: of the group norms.
+        channels: channels of the levels, finest first; each but the last halves the size.
+        layers: number of residual blocks of each encoder level; the decoder has one more.
+        groups: number of groups of the group norms.
+        norm_eps: epsilon of the group norms.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class VQAutoencoder(nn.Module):
         training: bool = False,
         rng: Rng | None = None,
     ) -> Quantized:
-        """Tokens of images in [-1, 1], and the latents that they stand for.
+        """Encode images in [-1, 1] to tokens and quantized latents.
 
         Args:
-            image: height and width are multiples of the reduction.
-            training: whether the quantiser may learn from them.
-            rng: draws what that takes.
+            image: images whose height and width are multiples of the reduction.
+            training: whether the quantizer may learn from them.
+            rng: generator for the quantizer's draws.
 
         Raises:
             ValueError: if the height, the width or the channels do not fit.
@@ -77,39 +77,39 @@ class VQAutoencoder(nn.Module):
     def decode(
         self, latents: Float[Tensor, "batch width rows columns"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Images near [-1, 1] of rounded latents."""
+        """Decode quantized latents to images near [-1, 1]."""
         latents = latents.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.post_quant_conv(latents))
 
     def lookup(
         self, tokens: Int[Tensor, "batch rows columns"]
     ) -> Float[Tensor, "batch width rows columns"]:
-        """The latents that tokens stand for.
+        """Return the latents of tokens.
 
         Raises:
-            ValueError: if one is the number of no code.
+            ValueError: if a token is out of range.
         """
         if bool(((tokens < 0) | (tokens >= self.quantizer.size)).any()):
             raise ValueError(
-                f"tokens {int(tokens.min())} to {int(tokens.max())}: the codes are numbered "
+                f"tokens {int(tokens.min())} to {int(tokens.max())}: must be in "
                 f"0 to {self.quantizer.size - 1}"
             )
         return self.quantizer.lookup(tokens)
 
 
 class TokenAutoencoder(AutoencoderTrainer):
-    """A :class:`VQAutoencoder` in training; a model of its own to encode and decode by.
+    """A trainable :class:`VQAutoencoder`; also a model to encode and decode with.
 
     Args:
-        autoencoder: what is wanted.
-        discriminator: judges patches; see
-            :class:`~multidiff.image.autoencoders.training.AutoencoderTrainer` for it and all that
+        autoencoder: network to train.
+        discriminator: patch discriminator, or None; see
+            :class:`~multidiff.image.autoencoders.training.AutoencoderTrainer` for this and what
             follows.
-        adversarial_weight: of its judgement.
-        adversarial_from: batches before it begins.
-        perceptual: a distance of features.
-        pad_to: images are padded with black to multiples of this; of the autoencoder's
-            reduction where not given.
+        adversarial_weight: weight of the adversarial loss.
+        adversarial_from: number of batches before the adversarial loss begins.
+        perceptual: perceptual distance, or None.
+        pad_to: images are padded with black to multiples of this; the autoencoder's
+            reduction by default.
     """
 
     autoencoder: VQAutoencoder
@@ -126,7 +126,7 @@ class TokenAutoencoder(AutoencoderTrainer):
         multiple = autoencoder.factor if pad_to is None else pad_to
         if multiple < 1 or multiple % autoencoder.factor:
             raise ValueError(
-                f"pad_to {multiple}: is no multiple of the reduction, {autoencoder.factor}"
+                f"pad_to {multiple}: must be a multiple of the reduction, {autoencoder.factor}"
             )
         super().__init__(
             autoencoder, discriminator, adversarial_weight, adversarial_from, perceptual, multiple
@@ -138,7 +138,7 @@ class TokenAutoencoder(AutoencoderTrainer):
         return self.autoencoder.quantizer.size
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return the properties that the weights depend on."""
         quantizer = self.autoencoder.quantizer
         return {
             "kind": "token autoencoder",
@@ -147,10 +147,10 @@ class TokenAutoencoder(AutoencoderTrainer):
         }
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Errors of the reconstruction, the game's two losses, and the quantiser's, by name.
+        """Return errors of the reconstruction, the adversarial and the quantizer's losses, by name.
 
-        Beside them stand the batch's codebook usage and perplexity, for the log: constants,
-        from which nothing is learnt.
+        The batch's codebook usage and perplexity are added for the log, as constants without
+        gradients.
         """
         image = self._padded(batch["image"])
         learns = self.training and torch.is_grad_enabled()
@@ -168,22 +168,22 @@ class TokenAutoencoder(AutoencoderTrainer):
     def encode(
         self, image: UInt8[Tensor, "batch channels height width"]
     ) -> Int[Tensor, "batch rows columns"]:
-        """The tokens of images, padded first where need be."""
+        """Encode images to tokens, padding them first if needed."""
         return self.autoencoder.encode(self._padded(image)).tokens
 
     @torch.no_grad()
     def decode(
         self, tokens: Int[Tensor, "batch rows columns"], size: tuple[int, int] | None = None
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """The images of tokens.
+        """Decode tokens to images.
 
         Args:
-            tokens: numbers of codes.
-            size: width and height that the images had before they were padded; all of the
-                decoder's image where not given.
+            tokens: code indices.
+            size: width and height that the images had before padding; the whole decoded image
+                by default.
 
         Raises:
-            ValueError: if a token is the number of no code, or the size is larger.
+            ValueError: if a token is out of range, or the size is larger.
         """
         own = next(self.parameters())
         made = self.autoencoder.decode(self.autoencoder.lookup(tokens.to(own.device)).to(own.dtype))
@@ -192,6 +192,6 @@ class TokenAutoencoder(AutoencoderTrainer):
     def reconstruct(
         self, image: UInt8[Tensor, "batch channels height width"]
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """What is left of images as tokens."""
+        """Return the reconstructions of images from their tokens."""
         height, width = image.shape[2:]
         return self.decode(self.encode(image), (width, height))

@@ -1,1 +1,1 @@
-"""Images to train on: files, listings, captions, cached latents."""
+"""Training data of image models: files, listings, captions, cached latents."""

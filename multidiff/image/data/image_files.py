@@ -1,4 +1,4 @@
-"""Images: files to tensors of bytes and back, what a file says of itself, sizes, grids."""
+"""Image files: reading to byte tensors, writing, PNG metadata, sizes, grids."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MODES = {1: "L", 3: "RGB"}
-# Turns that an EXIF orientation asks for, by its number; 1 is upright.
+# Transpositions for EXIF orientations, by number; 1 is upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,25 +46,25 @@ def read_image(
     channels: int = 3,
     background: Literal["white", "black"] = "white",
 ) -> UInt8[Tensor, "channels height width"]:
-    """Return an image as bytes: upright, nothing transparent, 16 bits brought to 8.
+    """Read an image as bytes: upright, without transparency, 16 bits reduced to 8.
 
     Grey is the luminance of colour (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B). Of several frames
-    the first is taken, with a warning. Colour profiles are not applied.
+    the first is used, with a warning. Colour profiles are not applied.
 
     Args:
         source: a path, or the bytes of a file.
-        name: how messages call it; the path where not given.
+        name: name in messages; the path by default.
         channels: 1 for grey, 3 for colour.
-        background: what shows through where it is transparent.
+        background: colour behind transparent parts.
 
     Raises:
         ValueError: for another number of channels.
-        InputError: if it is no image, is cut short or broken, is larger than Pillow's guard
-            against decompression bombs lets pass, or its levels have no known range.
+        InputError: if it is not an image, is truncated or damaged, is larger than Pillow's limit
+            against decompression bombs, or its levels have no known range.
     """
     image, frames = read_first_frame(source, name, channels, background)
     if frames > 1:
-        logger.warning("%s: has %d frames; the first is taken", name or source, frames)
+        logger.warning("%s: has %d frames; the first is used", name or source, frames)
     return image
 
 
@@ -74,7 +74,7 @@ def read_first_frame(
     channels: int = 3,
     background: Literal["white", "black"] = "white",
 ) -> tuple[UInt8[Tensor, "channels height width"], int]:
-    """Return an image as :func:`read_image` does, and how many frames its file has."""
+    """Read an image as :func:`read_image` does; also return the number of frames in its file."""
     if channels not in MODES:
         raise ValueError(f"{channels} channels: an image has 1 (grey) or 3 (colour)")
     name = name or ("an image" if isinstance(source, bytes) else str(source))
@@ -87,10 +87,10 @@ def read_first_frame(
 
 
 def _frames(image: Image.Image) -> int:
-    """How many frames a file has; of a camera's JPEG the others are previews and depths."""
+    """Return the number of frames of a file; a camera's JPEG has previews and depth maps too."""
     if image.format not in ("GIF", "WEBP", "PNG", "TIFF"):
         return 1
-    with suppress(Exception):  # broken further on: the first frame is whole
+    with suppress(Exception):  # damaged further on: the first frame is intact
         return getattr(image, "n_frames", 1)
     return 1
 
@@ -102,7 +102,7 @@ def _channels_first(levels: np.ndarray) -> UInt8[Tensor, "channels height width"
 
 @contextmanager
 def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
-    """An image in memory; whatever fails while the block uses it is a fault of the file."""
+    """Yield an open image; any failure while the block uses it is reported as the file's."""
     if isinstance(source, bytes):
         size = len(source)
     else:
@@ -113,19 +113,19 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
             raise InputError(f"{name}: no such image; check the path")
         size = source.stat().st_size
     if size == 0:
-        raise InputError(f"{name}: is empty; fetch or export it again")
-    with reading(name, "is cut short or broken", "fetch or export it again"):
+        raise InputError(f"{name}: is empty; download or export it again")
+    with reading(name, "is truncated or damaged", "download or export it again"):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see check_pixels
                 image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         except Image.UnidentifiedImageError as error:
             raise InputError(
-                f"{name}: is not an image that can be read; PNG, JPEG, WebP and the like are"
+                f"{name}: is not a readable image; use PNG, JPEG, WebP or the like"
             ) from error
         except Image.DecompressionBombError as error:
             raise InputError(
-                f"{name}: is too large to be opened ({reason_of(error)}); scale it down first"
+                f"{name}: is too large to open ({reason_of(error)}); scale it down first"
             ) from error
         with image:
             check_pixels(name, *image.size, size)
@@ -134,14 +134,14 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def _in_bytes(image: Image.Image, name: str, background: str) -> Image.Image:
-    """The same with 8 bits a channel and nothing transparent."""
+    """Convert to 8 bits a channel without transparency."""
     if image.mode.startswith("I"):
         levels = np.array(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise InputError(f"{name}: has levels beyond 16 bits; save it with 8 or 16")
         return Image.fromarray(np.round(levels / 257).astype(np.uint8))
     if image.mode == "F":
-        raise InputError(f"{name}: has levels with a point, of no known range; save it as PNG")
+        raise InputError(f"{name}: has floating-point levels of unknown range; save it as PNG")
     if not image.has_transparency_data:
         return image
     if image.mode == "La":
@@ -151,7 +151,7 @@ def _in_bytes(image: Image.Image, name: str, background: str) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    with suppress(Exception):  # an image is not lost for what its camera noted badly
+    with suppress(Exception):  # damaged EXIF data do not make an image unreadable
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return None
 
@@ -161,12 +161,12 @@ def write_image(
     path: Path,
     facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a PNG, whole or not at all, with facts as its text.
+    """Write a PNG atomically, with facts as its text.
 
     Args:
-        image: 1 or 3 channels.
-        path: ends in ``.png``.
-        facts: text by keyword; keywords have 1 to 79 Latin characters, as PNG demands.
+        image: image with 1 or 3 channels.
+        path: path that ends in ``.png``.
+        facts: text by keyword; keywords have 1 to 79 Latin-1 characters, as PNG requires.
 
     Raises:
         ValueError: for other channels or keywords.
@@ -174,13 +174,13 @@ def write_image(
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: images are written as .png; change the name's end")
+        raise InputError(f"{path}: images are written as .png; change the file name's ending")
     text = PngImagePlugin.PngInfo()
     for key, value in (facts or {}).items():
         if not 1 <= len(key) <= 79 or not key.isascii() or not key.isprintable():
-            raise ValueError(f"{key!r} is no keyword of a PNG: 1 to 79 plain characters")
-        # What was no UTF-8 on the command line becomes question marks. International text
-        # where plain text, which is Latin-1, does not suffice.
+            raise ValueError(f"{key!r} is not a PNG keyword: 1 to 79 plain characters")
+        # Bytes of the command line that were not UTF-8 become question marks. International text
+        # is used where plain text, which is Latin-1, does not suffice.
         value = value.encode("utf-8", "replace").decode("utf-8")
         add = text.add_itxt if "\0" in value or not value.isascii() else text.add_text
         add(key, value)
@@ -190,18 +190,18 @@ def write_image(
 
 
 def read_facts(path: Path | str) -> dict[str, str]:
-    """The text that a PNG carries, by keyword; nothing of other images.
+    """Return the text stored in a PNG, by keyword; empty for other images.
 
     Raises:
-        InputError: if it is no image, or broken.
+        InputError: if it is not an image, or damaged.
     """
-    with _loaded(path, str(path)) as image:  # text may stand after the pixels
+    with _loaded(path, str(path)) as image:  # text may come after the pixels
         return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
 
 
 def _as_image(image: UInt8[Tensor, "channels height width"]) -> Image.Image:
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in MODES:
-        raise ValueError(f"{image.dtype} {tuple(image.shape)}: no image of bytes")
+        raise ValueError(f"{image.dtype} {tuple(image.shape)}: not an image of bytes")
     levels = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(levels[:, :, 0] if image.shape[0] == 1 else levels)
 
@@ -209,10 +209,10 @@ def _as_image(image: UInt8[Tensor, "channels height width"]) -> Image.Image:
 def resized(
     image: UInt8[Tensor, "channels height width"], width: int, height: int
 ) -> UInt8[Tensor, "channels new_height new_width"]:
-    """The middle of an image at another size: cut to the shape, then Lanczos.
+    """Return the centre of an image at another size: cropped to the shape, then Lanczos.
 
-    The cut is the largest one in the middle with the shape asked for, to parts of a pixel; the
-    filter is as wide as a new pixel, so that nothing finer folds back.
+    The crop is the largest centred one of the new shape, to fractions of a pixel; the
+    filter is as wide as a new pixel, so that finer detail does not alias.
     """
     _, rows, columns = image.shape
     if (columns, rows) == (width, height):
@@ -225,21 +225,21 @@ def resized(
 
 
 def to_unit(image: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Bytes 0 to 255 as numbers from -1 to 1."""
+    """Map bytes 0 to 255 to numbers from -1 to 1."""
     return image.float() / 127.5 - 1
 
 
 def from_unit(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Numbers from -1 to 1 as bytes, rounded; what lies beyond is clipped.
+    """Map numbers from -1 to 1 to bytes, rounded; values beyond are clipped.
 
     Raises:
-        InputError: if a value is no number, which bytes would show as black.
+        InputError: if a value is NaN or infinite, which bytes would show as black.
     """
     levels = image.detach().float()
     if not bool(torch.isfinite(levels).all()):
         raise InputError(
-            "an image came out with values that are no numbers (NaN or infinite); "
-            "compute in float32, or take weights that have not diverged"
+            "an image has values that are not finite (NaN or infinite); "
+            "compute in float32, or use weights that have not diverged"
         )
     return ((levels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
@@ -247,7 +247,7 @@ def from_unit(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
 def pad_to_multiple(
     image: Float[Tensor, "batch channels height width"], multiple: int, value: float = 0.0
 ) -> Float[Tensor, "batch channels padded_height padded_width"]:
-    """Both sides padded to the next multiple; an odd pixel goes to the right and the bottom."""
+    """Pad both sides to the next multiple; an odd pixel goes to the right and the bottom."""
     rows, columns = (-length % multiple for length in image.shape[-2:])
     left, top = columns // 2, rows // 2
     return F.pad(image, (left, columns - left, top, rows - top), value=value)
@@ -263,7 +263,7 @@ def crop_to(
     """
     rows, columns = image.shape[-2] - height, image.shape[-1] - width
     if rows < 0 or columns < 0:
-        raise ValueError(f"{tuple(image.shape)} cannot be cut to {width}x{height}")
+        raise ValueError(f"{tuple(image.shape)} cannot be cropped to {width}x{height}")
     top, left = rows // 2, columns // 2
     return image[..., top : top + height, left : left + width]
 
@@ -274,13 +274,13 @@ def grid(
     gap: int = 2,
     background: int = 255,
 ) -> UInt8[Tensor, "channels grid_height grid_width"]:
-    """Images in rows, in reading order.
+    """Arrange images in rows, in reading order.
 
     Args:
-        images: at least one.
-        columns: images in a row; by default as many as make it about square.
-        gap: pixels between them; there is none around.
-        background: level of gaps and of places left over.
+        images: at least one image.
+        columns: number of images in a row; by default about square.
+        gap: number of pixels between images; there is no border.
+        background: level of gaps and unused positions.
 
     Raises:
         ValueError: if there are no images or no columns.

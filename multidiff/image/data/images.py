@@ -1,4 +1,4 @@
-"""Images to train on, with captions and labels."""
+"""Training images with captions and labels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["ImageSource", "Images"]
 
 logger = logging.getLogger(__name__)
 
-# A set is read at once, and kept, if that takes seconds and no more than a gigabyte.
+# A set is read at once, and kept in memory, if that takes seconds and at most a gigabyte.
 PIXELS_READ_AT_ONCE = 4e8
 BYTES_KEPT = 2**30
 FINGERPRINTED = 64
 
 
 class Black(ImageSource):
-    """A source that holds one black image with a label and no caption."""
+    """A source with one black image that has a label and no caption."""
 
     def listing(self) -> Listing:
         """See :class:`~multidiff.image.data.listing.ImageSource`."""
@@ -44,24 +44,24 @@ class Black(ImageSource):
 
 
 class Images:
-    """Images of one size, beside their captions and labels.
+    """Images of one size, with their captions and labels.
 
-    Small sets are read once and kept in memory; of large ones each image is read when it is
-    asked for. What cannot be read is told by name, once, and left out; where the set is too
-    large to know beforehand, the next readable image stands in for it.
+    Small sets are read once and kept in memory; of large ones each image is read on
+    demand. Unreadable images are reported by name, once, and skipped; if the set is too
+    large to check in advance, the next readable image replaces them.
 
     Args:
-        source: where they come from.
-        size: width and height in pixels: images are cut to that shape in the middle and
-            resized. None takes them as they are and demands that all have one size.
+        source: source of the images.
+        size: width and height in pixels: images are cropped to that shape at the centre and
+            resized. None leaves them as they are and requires that all have one size.
         channels: 1 for grey, 3 for colour.
-        flip: mirror every other image, by chance, left to right.
-        held_out: take the images that training does not see.
+        flip: whether to mirror images left to right, with probability 1/2.
+        held_out: whether to take the images kept for validation.
 
     Raises:
-        ValueError: if the size is none.
+        ValueError: if the size is not positive.
         InputError: if the source cannot be found or has no readable images, or if they
-            differ in size and none is given.
+            differ in size and no size is given.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Images:
         held_out: bool = False,
     ):
         if size is not None and min(size) < 1:
-            raise ValueError(f"size {size}: width and height in pixels are 1 or more")
+            raise ValueError(f"size {size}: width and height must be at least 1 pixel")
         self.source, self.channels, self.flip = source, channels, flip
         self._listing = source.listing()
         self._rows = source.rows(len(self._listing.contents), held_out)
@@ -91,7 +91,7 @@ class Images:
     def synthetic(
         cls, source: ImageSource, size: tuple[int, int] | None = None, **options: Any
     ) -> Images:
-        """Return one black image of a stated size, which is read from nowhere, for dry runs.
+        """Return one synthetic black image of the stated size, for dry runs.
 
         Raises:
             InputError: if no size is stated.
@@ -105,14 +105,14 @@ class Images:
 
     @property
     def labels(self) -> Int64[Tensor, " images"] | None:
-        """The label of each, if all have one."""
+        """Labels of the images, if all have one."""
         labels = self._listing.labels
         return None if labels is None else torch.tensor([labels[row] for row in self._rows])
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.training.batches.Examples`.
 
-        ``image`` has bytes "channels height width"; ``label`` is there if all have one.
+        ``image`` has bytes "channels height width"; ``label`` exists if all have one.
         """
         index, image = self._at(index)
         row = self._rows[index]
@@ -128,15 +128,15 @@ class Images:
         return example
 
     def image(self, index: int) -> UInt8[Tensor, "channels height width"]:
-        """One as it is, or the one that stands in for it; never mirrored."""
+        """Return an image as it is, or its replacement if unreadable; never mirrored."""
         return self._at(index)[1]
 
     def stand_in(self, index: int) -> int:
-        """Whose image, caption and label count for an index: its own, if it is readable."""
+        """Return the index whose image, caption and label are used: its own, if readable."""
         return self._at(index)[0]
 
     def caption_of(self, index: int, rng: np.random.Generator) -> str:
-        """A caption, drawn where there are several; empty where there is neither it nor a name."""
+        """Return a caption, drawn from several; empty if there is neither a caption nor a name."""
         row, listing = self._rows[index], self._listing
         if listing.captions is not None:
             texts = listing.captions[row]
@@ -149,7 +149,7 @@ class Images:
 
     @property
     def in_memory(self) -> bool:
-        """Whether all images are read and kept."""
+        """Whether all images are kept in memory."""
         return self._kept is not None
 
     def pixel_digest(self, index: int) -> bytes:
@@ -157,21 +157,21 @@ class Images:
         return hashlib.sha256(self.image(index).numpy().tobytes()).digest()
 
     def file_size(self, index: int) -> int:
-        """Return the size of an image's file in bytes; 0 where it cannot be found."""
+        """Return the size of an image's file in bytes; 0 if it cannot be found."""
         content = self._listing.contents[self._rows[index]]
         if isinstance(content, bytes):
             return len(content)
         return content.stat().st_size if content.is_file() else 0
 
     def file_content(self, index: int) -> bytes:
-        """Return an image's file; empty where it cannot be found."""
+        """Return the content of an image's file; empty if it cannot be found."""
         content = self._listing.contents[self._rows[index]]
         if isinstance(content, bytes):
             return content
         return content.read_bytes() if content.is_file() else b""
 
     def fingerprint(self) -> str:
-        """A hash that changes with the images: their source, names, size, and some pixels."""
+        """Return a hash of the images: their source, names, size, and some pixels."""
         source = self.source
         described = {
             "source": [source.path, source.split, source.config, source.column],
@@ -215,7 +215,7 @@ class Images:
             image = self._read(position)
             if image is not None:
                 return position, self._sized(position, image)
-        raise InputError(f"{self.source.path}: no image can be read any more")
+        raise InputError(f"{self.source.path}: none of its images can be read any more")
 
     def _read(self, index: int) -> UInt8[Tensor, "channels height width"] | None:
         if index in self._broken:
@@ -230,7 +230,7 @@ class Images:
             return None
         if frames > 1 and not self._warned_of_frames:
             self._warned_of_frames = True
-            logger.warning("%s: has %d frames; of all such files the first is taken", name, frames)
+            logger.warning("%s: has %d frames; of all such files the first is used", name, frames)
         return image
 
     def _sized(
@@ -239,7 +239,7 @@ class Images:
         (width, height), (rows, columns) = self.size, image.shape[1:]
         if not self._is_resized and (columns, rows) != (width, height):
             raise InputError(
-                f"{self._listing.names[self._rows[index]]}: is {columns}x{rows} where others are "
-                f"{width}x{height}; give a size that all are brought to"
+                f"{self._listing.names[self._rows[index]]}: is {columns}x{rows}, but others are "
+                f"{width}x{height}; give a size that all are resized to"
             )
         return resized(image, width, height)

@@ -1,4 +1,4 @@
-"""A first pass over images: their latents or tokens, kept on disk; training encodes none."""
+"""First pass over images that stores their latents or tokens, so training need not encode."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class Shuffled(Protocol):
     examples: Any
 
     def over(self, examples: Any) -> Any:
-        """The same batches of other examples."""
+        """Return the same batches of other examples."""
         ...
 
 
-# Domains with an autoencoder; ``kept`` says what of images a batch may have in their place.
+# Domains with an autoencoder; ``kept`` returns what a batch may have instead of the images.
 Encoding = LatentDomain | ImageTokenDomain
 
 
 class LatentCache:
-    """Encodes every image once and trains on what was kept.
+    """Encodes every image once; training reads the stored encodings.
 
-    The Gaussian of an autoencoder's encoder is kept, not a draw from it, so training sees new
-    draws in every epoch as it would without the cache; of a quantised one the tokens are. The
-    file is named after the images and the autoencoder's weights: when either changes, another
+    For a KL autoencoder the Gaussian is stored, not a draw from it, so training sees new
+    draws in every epoch as it would without the cache; for a quantized one, the tokens. The
+    file is named after the images and the autoencoder's weights: if either changes, a new
     one is made.
 
     Args:
-        folder: where it is kept; in memory only where not given.
-        batch_size: images encoded at a time.
+        folder: folder of the cache; None keeps it in memory only.
+        batch_size: number of images encoded at a time.
     """
 
     def __init__(self, folder: str | None = None, batch_size: int = 64):
@@ -56,11 +56,11 @@ class LatentCache:
 
     @classmethod
     def synthetic(cls, folder: str | None = None, batch_size: int = 64) -> LatentCache:
-        """Return a cache that keeps nothing on disk, for dry runs."""
+        """Return a cache without files, for dry runs."""
         return cls(None, batch_size)
 
     def __call__(self, model: ImageDiffusion | MaskGIT, batches: Shuffled) -> Any:
-        """The same batches, of what was kept.
+        """Return the same batches, of the stored encodings.
 
         Raises:
             InputError: if the model has no autoencoder, or the images are changed at each
@@ -69,14 +69,14 @@ class LatentCache:
         domain, images = model.domain, batches.examples
         if not isinstance(domain, Encoding) or not isinstance(images, Images):
             raise InputError(
-                "LatentCache: keeps what a LatentDomain or ImageTokenDomain makes of Images"
+                "LatentCache: works only for a LatentDomain or ImageTokenDomain of Images"
             )
         if images.flip:
-            raise InputError("LatentCache: what is kept cannot be flipped; set flip: false")
+            raise InputError("LatentCache: stored encodings cannot be flipped; set flip: false")
         return batches.over(CachedLatents(images, self._kept(domain, images)))
 
     def _kept(self, domain: Encoding, images: Images) -> dict[str, Tensor]:
-        """What is kept of every image, from the file if there is one."""
+        """Return the encodings of every image, from the file if it exists."""
         if self.folder is None:
             return self._encoded(domain, images)
         path = self.folder / f"latents-{_name(domain, images)}.safetensors"
@@ -98,11 +98,11 @@ class LatentCache:
 
 
 class CachedLatents:
-    """Examples with what was kept where the images were.
+    """Examples with stored encodings instead of images.
 
     Args:
-        images: whose captions and labels they keep.
-        kept: of each image, one a row.
+        images: images that provide captions and labels.
+        kept: encodings, one row for each image.
     """
 
     def __init__(self, images: Images, kept: dict[str, Tensor]):

@@ -1,4 +1,4 @@
-"""What a source of images holds: where each lies, how it is called, captions and labels."""
+"""Contents of an image source: paths, names, captions and labels."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ ALTERNATIVE = "|"
 MOST_LISTED_BYTES = 1 << 30
 METADATA = ("metadata.jsonl", "metadata.csv")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-# Folders of a set that are parts of it, where others would be classes.
+# Folder names that are splits of a data set, where others would be classes.
 SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where images come from.
+    """A source of images.
 
     In a folder, text files beside images, with the same stem, are their captions;
-    ``metadata.csv`` or ``metadata.jsonl`` with a column ``file_name`` tells which images
-    count, and its column ``text`` is their captions. Where all images lie in two folders or
+    ``metadata.csv`` or ``metadata.jsonl`` with a column ``file_name`` lists the images to use,
+    and its column ``text`` holds their captions. If all images are in two folders or
     more, these, sorted, are the classes.
 
     Attributes:
         path: a folder of images, or one image; a parquet or arrow file, or a folder of
             them; the name of a data set of the ``datasets`` library; or ``starter:digits``,
             which comes with the package.
-        held_out_every: every so many-th image is kept for validation; 0 keeps none.
-        split: split of a data set, or folder of that name where all folders are splits.
+        held_out_every: n to keep every n-th image for validation; 0 keeps none.
+        split: split of a data set, or folder of that name if all folders are splits.
         column: column of images of a data set.
         caption_column: column of captions, each a text or a list of them to draw from.
         label_column: column of labels: numbers from 0, or words.
         config: configuration of a data set, if it has several.
-        names: what the labels mean, in their order, alternatives with ``|`` between; by default
-            what the data set says, or the names of the class folders.
-        templates: captions of images that have a label and no caption, with ``{}`` for its
+        names: names of the labels, in their order, alternatives separated by ``|``; by default
+            those of the data set, or the names of the class folders.
+        templates: captions for images that have a label and no caption, with ``{}`` for its
             name; one is drawn at each visit.
 
     Raises:
@@ -70,7 +70,7 @@ class ImageSource:
 
     def __post_init__(self):
         if not self.templates:
-            raise InputError(f"{self.path}: templates are empty; leave them out or give one")
+            raise InputError(f"{self.path}: templates are empty; remove them or give one")
         for template in self.templates:
             try:
                 template.format("name")
@@ -81,16 +81,16 @@ class ImageSource:
                 ) from error
 
     def rows(self, count: int, held_out: bool) -> list[int]:
-        """Which of so many images are kept for validation, or are not.
+        """Return the rows of ``count`` images that are kept for validation, or the others.
 
         Raises:
-            InputError: if none are.
+            InputError: if there are none.
         """
         every = self.held_out_every
         if held_out and every < 1:
             raise InputError(
                 f"{self.path}: held_out_every is {every}, so no images are held out; "
-                "set it, or take another source"
+                "set it, or use another source"
             )
         kept = [every > 0 and row % every == every // 2 for row in range(count)]
         rows = [row for row in range(count) if kept[row] == held_out]
@@ -102,10 +102,10 @@ class ImageSource:
         return rows
 
     def check_path(self) -> None:
-        """Refuse a path that is neither here nor can be a data set on the hub, or is no such file.
+        """Reject a path that is neither an image source nor can be a data set on the hub.
 
         Raises:
-            InputError: if it is so.
+            InputError: if it is neither.
         """
         check_source(self.path, "images")
         _check_ending(self.path, resolve_path(self.path))
@@ -126,10 +126,10 @@ class ImageSource:
         return of_files(files, folder)
 
     def listing(self) -> Listing:
-        """What it holds, unread.
+        """Return its contents without reading the images.
 
         Raises:
-            InputError: if it cannot be found, is empty, or lacks what is asked of it.
+            InputError: if it cannot be found, is empty, or lacks a requested column.
         """
         path = open_source(self.path, "images")
         _check_ending(self.path, path)
@@ -149,11 +149,11 @@ class Listing:
     """Images in the order of their source.
 
     Attributes:
-        contents: paths or bytes of files, read when asked for.
-        names: what messages call them.
-        captions: those of each, to draw from; none where it has no caption.
-        labels: of each, from 0.
-        words: what the labels mean.
+        contents: paths or bytes of files, read on demand.
+        names: names in messages.
+        captions: captions of each image, to draw from; empty for an image without one.
+        labels: label of each image, from 0.
+        words: names of the labels.
     """
 
     contents: Sequence[Path | bytes]
@@ -179,12 +179,12 @@ def _from_folder(source: ImageSource, folder: Path) -> Listing:
     files = sorted(visible_files(folder))
     images = [path for path in files if path.suffix.lower() in EXTENSIONS]
     if not images:
-        raise InputError(f"{folder}: holds no images ({', '.join(EXTENSIONS)})")
+        raise InputError(f"{folder}: has no images ({', '.join(EXTENSIONS)})")
     for column in (source.caption_column, source.label_column):
         if column is not None:
             raise InputError(
                 f"{folder}: images in a folder have no column {column!r}; "
-                f"leave it out, or write it into {METADATA[1]} there"
+                f"remove it, or add the column to {METADATA[1]} there"
             )
     texts = {path for path in files if path.suffix == ".txt"}
     captions = None
@@ -195,7 +195,7 @@ def _from_folder(source: ImageSource, folder: Path) -> Listing:
 
 
 def _counts(file: Path) -> bool:
-    """Whether a file of a folder of images is a part of it: an image, caption or list."""
+    """Return whether a file of an image folder belongs to it: an image, caption or list."""
     return file.suffix.lower() in EXTENSIONS or file.suffix == ".txt" or file.name in METADATA
 
 
@@ -232,7 +232,7 @@ def _from_metadata(source: ImageSource, folder: Path, path: Path) -> Listing:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a list of images by column."""
+    """Yield the rows of a list of images by column."""
     file = io.StringIO(read_text(path, MOST_LISTED_BYTES), newline="")
     lines = csv.DictReader(file) if path.suffix == ".csv" else filter(str.strip, file)
     for number in itertools.count(1):
@@ -242,13 +242,13 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 return
             row = line if isinstance(line, dict) else parse_json(line, f"{path}: row {number}")
             if not isinstance(row, dict):
-                raise TypeError("a row is an object, in braces")
+                raise TypeError("a row must be an object, in braces")
         yield row
 
 
 def _from_table(source: ImageSource, path: Path) -> Listing:
     with needs("datasets", "a table of images"):
-        import datasets  # seconds to import
+        import datasets  # takes seconds to import
 
     table = _opened(source)
     for column in (source.column, source.caption_column, source.label_column):
@@ -264,24 +264,24 @@ def _from_table(source: ImageSource, path: Path) -> Listing:
     try:
         cells = cells.cast_column(source.column, datasets.Image(decode=False))
     except Exception as error:
-        raise InputError(f"{source.path}: column {source.column!r} holds no images") from error
+        raise InputError(f"{source.path}: column {source.column!r} has no images") from error
     names = [f"{source.path}[{row}]" for row in range(len(cells))]
     return Listing(_Cells(cells, source.column, source.path), names, captions, labels, words)
 
 
 def _check_ending(name: str, path: Path) -> None:
-    """Refuse a file that is neither an image nor a table, before it is looked for on the hub."""
+    """Reject a file that is neither an image nor a table, before looking for it on the hub."""
     ending = path.suffix.lower()
     if not path.is_file() or ending in EXTENSIONS or path.suffix in TABLE_ENDINGS:
         return
     if ending in ARCHIVES:
         raise InputError(f"{name}: is an archive, which is not read: unpack it and name the folder")
     kinds = f"an image ({', '.join(EXTENSIONS)}) or a table ({', '.join(TABLE_ENDINGS)})"
-    raise InputError(f"{name}: is no file of images: name a folder, {kinds}")
+    raise InputError(f"{name}: is not a file of images: name a folder, {kinds}")
 
 
 def _column(source: ImageSource, table: Any, name: str) -> Sequence[Any]:
-    """Return all values of a column; a damaged table shows only now that it is one."""
+    """Return all values of a column; damage to a table may only show here."""
     with reading(source.path, f"column {name!r} cannot be read"):
         return table[name][:]
 
@@ -291,7 +291,7 @@ def _opened(source: ImageSource) -> Any:
 
 
 class _Cells(Sequence):
-    """The file of each row, read when asked for."""
+    """File of each row, read on demand."""
 
     def __init__(self, table: Any, column: str, name: str):
         self.table, self.column, self.name = table, column, name
@@ -300,7 +300,7 @@ class _Cells(Sequence):
         return len(self.table)
 
     def __getitem__(self, row: Any) -> Any:
-        if not 0 <= row < len(self):  # which ends an iteration
+        if not 0 <= row < len(self):  # ends an iteration
             raise IndexError(row)
         with reading(self.name, f"row {row} cannot be read"):
             cell = self.table[int(row)][self.column] or {}
@@ -314,12 +314,12 @@ def _captions(source: ImageSource, values: Sequence[Any]) -> list[tuple[str, ...
     for value in values:
         texts = list(value) if isinstance(value, list | tuple) else [value]
         if not all(text is None or isinstance(text, str) for text in texts):
-            raise InputError(f"{source.path}: {value!r} is no caption; name a column of texts")
+            raise InputError(f"{source.path}: {value!r} is not a caption; name a column of texts")
         captions.append(tuple(text.strip() for text in texts if text and text.strip()))
     missing = sum(not texts for texts in captions)
     if missing:
         logger.warning(
-            "%s: %d of %d images have no caption; theirs is empty",
+            "%s: %d of %d images have no caption; it is empty for them",
             source.path, missing, len(captions),
         )  # fmt: skip
     return captions
@@ -328,13 +328,13 @@ def _captions(source: ImageSource, values: Sequence[Any]) -> list[tuple[str, ...
 def _numbered(
     source: ImageSource, values: Sequence[Any], words: tuple[str, ...]
 ) -> tuple[list[int] | None, tuple[str, ...]]:
-    """Labels as numbers, and what they mean."""
+    """Return labels as numbers, and their names."""
     words = source.names or words
     values = [None if value == "" else value for value in values]
     missing = sum(value is None for value in values)
     if missing:
         logger.warning(
-            "%s: %d of %d images have no label; labels are left out",
+            "%s: %d of %d images have no label; labels are ignored",
             source.path, missing, len(values),
         )  # fmt: skip
         return None, ()
@@ -347,5 +347,5 @@ def _numbered(
         whole = isinstance(value, int | float) and float(value).is_integer()
         if not whole or value < 0 or (words and value >= len(words)):
             known = f"names: {', '.join(words)}" if words else "numbers from 0"
-            raise InputError(f"{source.path}: label {value!r} is none of the {known}")
+            raise InputError(f"{source.path}: label {value!r} is not one of the {known}")
     return [int(value) for value in values], words

@@ -1,7 +1,7 @@
-"""What an image's file says of its making, complete enough to make the image again.
+"""Provenance in an image's file, complete enough to generate the image again.
 
-Files are named by their sha256, as ``sha256sum`` prints it, so that another file of the same name
-is not taken for them.
+Files are identified by their sha256, as ``sha256sum`` prints it, so that another file of the same
+name is not mistaken for them.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ Facts = dict[str, str]
 
 
 class Traceable(Protocol):
-    """A model that knows where it was read from."""
+    """A model with the path it was read from."""
 
     name: str
     home: Path | None
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that the model computes on."""
         ...
 
 
 @contextmanager
 def model_facts(model: Traceable) -> Iterator[Callable[[], Facts]]:
-    """Give the facts of a model: name, hash of its weights, this version, torch's and the device.
+    """Collect a model's facts: name, hash of its weights, version, torch's version and device.
 
-    The weights, which may be gigabytes, are hashed in a thread of their own while the block runs.
+    The weights, which may be gigabytes, are hashed in a separate thread while the block runs.
 
     Yields:
         A function that waits for the hash and returns the facts.
@@ -58,10 +58,10 @@ def weights_digest(home: Path) -> str:
     """Return the sha256 of a model's weights.
 
     Args:
-        home: its folder, or the single file of another project.
+        home: folder of the model, or the single file of another project.
 
     Returns:
-        The hash of the file; of several files (a diffusers folder) that of the lines which
+        Hash of the file; of several files (a diffusers folder) that of the lines which
         ``sha256sum`` prints in the folder for them, sorted by name.
     """
     if home.is_file():
@@ -81,7 +81,7 @@ def file_digest(path: Path) -> str:
 
 
 def source_facts(**files: Path | None) -> Facts:
-    """Return name and hash of files that an image was made from, under their keywords."""
+    """Return name and hash of files that an image was generated from, under their keywords."""
     facts: Facts = {}
     for key, path in files.items():
         if path is not None:

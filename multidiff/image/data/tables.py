@@ -16,7 +16,7 @@ TABLE_ENDINGS = (".parquet", ".arrow")
 
 
 def table_files(folder: Path) -> list[Path]:
-    """Return the files by which a folder is known for a data set, hidden ones left out."""
+    """Return the files that identify a folder as a data set, without hidden ones."""
     found = [path for pattern in TABLES for path in folder.glob(pattern)]
     return [path for path in found if not any(map(is_hidden, path.relative_to(folder).parts))]
 
@@ -33,8 +33,8 @@ def open_table(source: str, split: str, config: str | None) -> Any:
         InputError: if it cannot be loaded.
     """
     with needs("datasets", "a table of images"):
-        import datasets  # noqa: F401  # seconds to import
-    problem = "is no folder of images and no data set that can be loaded"
+        import datasets  # noqa: F401  # takes seconds to import
+    problem = "is not a folder of images or a data set that can be loaded"
     with reading(source, problem, "check the path"):
         return _table(source, split, config)
 

@@ -1,7 +1,7 @@
-"""A small classifier of images, whose last hidden layer is a space to compare them in.
+"""A small image classifier whose last hidden layer gives features for comparing images.
 
-What Inception is to photographs (Heusel et al. 2017), a network like this is to small
-images of one kind: the Frechet distance on its features is what we call feature distance.
+It plays for small images of one kind the role that Inception plays for photographs (Heusel et al.
+2017): the Frechet distance on its features is called feature distance here.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ GROUP = 8
 
 
 class ImageClassifier(nn.Module):
-    """Residual convolutions at a half, a quarter ... of the size, their mean, a linear layer.
+    """Residual convolutions at decreasing sizes, global average pooling, a linear layer.
 
-    Normalised by groups of channels, so an image's features depend on no other image.
+    Normalised by groups of channels, so an image's features do not depend on other images.
 
     Args:
         channels: 1 for grey, 3 for colour.
         size: width and height of the images.
-        classes: how many there are.
+        classes: number of classes.
         widths: channels at each size, multiples of 8; the last is the number of features.
-        dropout: share of the features left out in training.
-        shift_pixels: training moves images at most so far along both axes,
-        turn_degrees: and turns them at most so far to either side.
+        dropout: dropout probability of the features.
+        shift_pixels: largest random shift in training, along both axes.
+        turn_degrees: largest random rotation in training, to either side.
 
     Raises:
-        ValueError: if a number cannot be.
+        ValueError: if a number is out of range.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class ImageClassifier(nn.Module):
         super().__init__()
         if classes < 2 or not widths or any(width < 1 or width % GROUP for width in widths):
             raise ValueError(
-                f"{classes} classes and widths {list(widths)}: there are at least 2 classes, and "
-                f"widths are multiples of {GROUP}"
+                f"{classes} classes and widths {list(widths)}: need at least 2 classes, and "
+                f"widths that are multiples of {GROUP}"
             )
         self.channels: Literal[1, 3] = channels
         self.size, self.classes = size, classes
@@ -71,13 +71,13 @@ class ImageClassifier(nn.Module):
     def features(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch features"]:
-        """What the last layer reads.
+        """Return the input of the last layer.
 
         Args:
-            image: from -1 to 1.
+            image: images from -1 to 1.
 
         Raises:
-            InputError: if the images have another size or other channels than ours.
+            InputError: if the images have another size or number of channels.
         """
         width, height = self.size
         if image.shape[1:] != (self.channels, height, width):
@@ -88,31 +88,31 @@ class ImageClassifier(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """The logits of the classes of images from -1 to 1."""
+        """Return the class logits of images from -1 to 1."""
         return self.last(self.dropout(self.features(image)))
 
     @torch.no_grad()
     def describe(
         self, image: UInt8[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch features"]:
-        """The features of images in bytes, on the CPU; see ``sets``."""
+        """Return the features of images in bytes, on the CPU; see ``sets``."""
         return self.features(to_unit(image.to(self.last.weight.device))).float().cpu()
 
     # ------------------------------------------------------------- what a model offers
 
     def task(self) -> ImageClassifier:
-        """What a trainer trains."""
+        """Return the training task."""
         return self
 
     def losses(self, batch: dict[str, Any], rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Cross-entropy in nats; in training of images moved and turned at random.
+        """Return the cross-entropy in nats; in training of randomly shifted and rotated images.
 
         Args:
             batch: ``image`` in bytes and ``label``.
-            rng: of shifts and turns, one for each image or one for all.
+            rng: generator of shifts and rotations, one for each image or one for all.
 
         Raises:
-            InputError: if there are no labels, or some are of no class of ours.
+            InputError: if there are no labels, or a label is out of range.
         """
         label = self._labels(batch)
         image = to_unit(batch["image"])
@@ -131,29 +131,29 @@ class ImageClassifier(nn.Module):
             name = batch["name"][beyond[0]] if "name" in batch else "an image"
             raise InputError(
                 f"{name}: has label {int(label[beyond[0]])}, but the classifier has "
-                f"{self.classes} classes, from 0; give it more, or mend the label"
+                f"{self.classes} classes, from 0; increase classes, or fix the label"
             )
         return label
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return the properties that the weights depend on."""
         width, height = self.size
         size = _shape(self.channels, height, width)
         return {"kind": "classifier", "classes": str(self.classes), "images": size}
 
     def assets(self) -> dict[str, str]:
-        """None that must lie beside the weights."""
+        """Return the required assets: none."""
         return {}
 
     def load_assets(self, folder: Path) -> None:
-        """Nothing to take up."""
+        """Do nothing: there are no assets."""
 
 
 class Residual(nn.Module):
-    """Two normalised convolutions beside the identity (He et al. 2016, pre-activation).
+    """Two normalised convolutions with an identity shortcut (He et al. 2016, pre-activation).
 
     Args:
-        width: channels.
+        width: number of channels.
     """
 
     def __init__(self, width: int):
@@ -167,7 +167,7 @@ class Residual(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "batch width height columns"]
     ) -> Float[Tensor, "batch width height columns"]:
-        """The same plus what the layers make of it."""
+        """Return the input plus the layers' output."""
         return hidden + self.layers(hidden)
 
 
@@ -176,17 +176,17 @@ def moved(
     shift: Float[Tensor, "batch 2"],
     turn: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels height width"]:
-    """Images turned about their middle, then shifted; their edge goes on beyond it.
+    """Rotate images about their centre, then shift them; edge pixels are replicated.
 
     Args:
-        image: any levels; those between pixels are bilinear.
+        image: images of any levels; interpolation is bilinear.
         shift: pixels to the right and down.
-        turn: radians, clockwise as seen.
+        turn: angle in radians, clockwise as seen.
     """
     height, width = image.shape[-2:]
     cos, sin = turn.cos(), turn.sin()
     right, down = 2 * shift[:, 0] / width, 2 * shift[:, 1] / height
-    # The grid says where each pixel comes from: the way back, in halves of the sides.
+    # The grid gives each pixel's source: the inverse map, in halves of the sides.
     across, along = sin * height / width, sin * width / height
     rows = [
         torch.stack([cos, across, -(cos * right + across * down)], dim=1),

@@ -1,4 +1,4 @@
-"""How good a classifier is, and how far apart two sets of images are on its features."""
+"""Accuracy of a classifier, and distances of two sets of images on its features."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ AT_ONCE = 250
 
 @dataclass(frozen=True)
 class SetDistance:
-    """How far made images are from real ones, as sets.
+    """Distances of generated images from real ones, as sets.
 
     Attributes:
-        real_count: real images.
-        made_count: made ones.
-        frechet: distance of their Gaussians, squared as it is printed everywhere.
-        kernel: the mean of KID's subsets,
-        kernel_spread: and their standard deviation.
-        precision: share of the made ones that lie among real ones.
-        recall: share of the real ones that lie among made ones.
+        real_count: number of real images.
+        made_count: number of generated images.
+        frechet: Frechet distance of their Gaussians, squared as in published tables.
+        kernel: mean of KID's subsets.
+        kernel_spread: standard deviation of KID's subsets.
+        precision: fraction of the generated images that lie among real ones.
+        recall: fraction of the real images that lie among generated ones.
     """
 
     real_count: int
@@ -53,7 +53,7 @@ class SetDistance:
     recall: float
 
     def lines(self) -> list[str]:
-        """It as text."""
+        """Return the distances as text."""
         return [
             f"{self.made_count} images against {self.real_count} real ones: "
             f"feature distance {self.frechet:.4f}, "
@@ -62,19 +62,19 @@ class SetDistance:
         ]
 
     def facts(self) -> dict[str, float]:
-        """It as numbers for programs."""
+        """Return the distances as numbers for programs."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 def compare_sets(
     real: Float[Tensor, "count features"], made: Float[Tensor, "others features"], seed: int = 0
 ) -> SetDistance:
-    """All distances of two sets of features.
+    """Compute all distances of two sets of features.
 
     Args:
-        real: features of real images,
-        made: and of made ones, of the same network.
-        seed: draws the subsets of the kernel distance.
+        real: features of real images.
+        made: features of generated images, from the same network.
+        seed: random seed of the kernel distance's subsets.
     """
     kernel, spread = kernel_distance(real, made, rng=torch.Generator().manual_seed(seed))
     precision, recall = precision_recall(real, made)
@@ -102,25 +102,25 @@ def measure(
     split: str = "train",
     label_column: str | None = None,
 ) -> Report:
-    """Accuracy on labelled images; with a second set, how far that is from the first.
+    """Measure accuracy on labelled images; with a second set, its distance from the first.
 
     Args:
         model: the classifier.
-        data: a source of images, real ones where there are two.
-        folder: of the model; nothing in it is needed.
-        steps: no classifier takes any.
-        sampler: nor this.
-        seed: of the choice of images.
-        against: a source of images to compare with the first; these need no labels.
-        most: take so many images of a source by chance; 0 takes all.
-        split: of both sources, where they have several.
-        label_column: labels of a data set; ``label`` where there is one.
+        data: source of images, the real ones if there are two.
+        folder: folder of the model; unused.
+        steps: must be None: a classifier takes no sampling steps.
+        sampler: must be None.
+        seed: random seed of the choice of images.
+        against: source of images to compare with the first; these need no labels.
+        most: number of images to draw from a source; 0 uses all.
+        split: split of both sources, if they have several.
+        label_column: column of labels of a data set; ``label`` by default.
 
     Raises:
-        InputError: if there are no images, or nothing to measure them by.
+        InputError: if there are no images, or neither labels nor a second set.
     """
     if steps is not None or sampler is not None:
-        raise InputError("--steps, --sampler: a classifier takes no steps; leave them out")
+        raise InputError("--steps, --sampler: a classifier takes no steps; remove them")
     if data is None:
         raise InputError("DATA: name a folder, file or data set of labelled images")
     first = labelled(data, model.size, model.channels, split, label_column)
@@ -136,7 +136,7 @@ def measure(
     if against is not None:
         other = labelled(against, model.size, model.channels, split, label_column)
         real = describe_all(batches_of(first, chosen), model.describe)
-        some = _chosen(len(other), most, mixed_seed(seed, 1))  # others, of one source too
+        some = _chosen(len(other), most, mixed_seed(seed, 1))  # differs even for the same source
         distance = compare_sets(real, describe_all(batches_of(other, some), model.describe), seed)
         lines += distance.lines()
         facts["against"] = distance.facts()
@@ -146,7 +146,7 @@ def measure(
 def batches_of(
     images: Images, chosen: list[int]
 ) -> Iterator[UInt8[Tensor, "batch channels height width"]]:
-    """Some of the images as bytes, a few hundred at a time."""
+    """Yield some of the images as bytes, a few hundred at a time."""
     for first in range(0, len(chosen), AT_ONCE):
         yield torch.stack([images.image(i) for i in chosen[first : first + AT_ONCE]])
 
@@ -166,15 +166,15 @@ def labelled(
     label_column: str | None = None,
     caption_column: str | None = None,
 ) -> Images:
-    """The images of a source, with labels if it has them.
+    """Return the images of a source, with labels if it has them.
 
     Args:
-        path: of the source.
-        size: width and height; as they are where None.
+        path: the source.
+        size: width and height; None leaves the images as they are.
         channels: 1 for grey, 3 for colour.
-        split: of a data set.
-        label_column: labels of a data set; ``label`` where there is one.
-        caption_column: captions of a data set.
+        split: split of a data set.
+        label_column: column of labels of a data set; ``label`` by default.
+        caption_column: column of captions of a data set.
     """
     if label_column is None:
         with suppress(InputError):

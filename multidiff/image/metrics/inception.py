@@ -1,4 +1,4 @@
-"""The features that published FID and KID are measured on."""
+"""Inception features, on which published FID and KID are measured."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FEATURES = "2048"
 
 
 def inception_features(weights: Path, device: str | torch.device = "cpu") -> Describe:
-    """The 2048 features of FID and KID (Heusel et al. 2017, Binkowski et al. 2018).
+    """Return a function for FID's and KID's 2048 features (Heusel et al. 2017; Binkowski 2018).
 
-    The network and its way of resizing are those of the package torch-fidelity, which equal
+    The network and its resizing are those of the package torch-fidelity, which equal
     the original in TensorFlow; grey images get three equal channels.
 
     Args:
         weights: ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity's releases, or
             the same tensors as safetensors. Nothing is downloaded.
-        device: where it computes.
+        device: device to compute on.
 
     Raises:
-        InputError: if the package is missing, or the file is, or holds something else.
+        InputError: if the package or the file is missing, or the file holds something else.
     """
     state = _state(Path(weights))
     network = _network_with(state, Path(weights)).to(device)
@@ -51,7 +51,7 @@ def _network_with(state: Any, weights: Path) -> Any:
         import torchvision  # noqa: F401
     with needs("torch-fidelity", "FID by Inception", METRICS_EXTRA):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    # The package unpickles whatever file it is given, code and all: it gets our own copy.
+    # The package unpickles any file it is given, code included: it gets our own copy.
     copy = io.BytesIO()
     torch.save(state, copy)
     copy.seek(0)
@@ -61,7 +61,7 @@ def _network_with(state: Any, weights: Path) -> Any:
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(
             f"{weights}: holds other weights than torch-fidelity's Inception ({_told(error)}); "
-            "take weights-inception-2015-12-05-6726825d.pth of its releases"
+            "use weights-inception-2015-12-05-6726825d.pth of its releases"
         ) from error
 
 

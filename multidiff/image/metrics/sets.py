@@ -1,9 +1,9 @@
-"""How near made images are to real ones, as sets and one by one.
+"""Metrics of generated images against real ones, as sets and one by one.
 
 Sets are compared by features: of a small classifier of our own
 (:class:`~multidiff.image.metrics.classifier.ImageClassifier`), or of Inception for the FID and
-KID that papers print (:mod:`multidiff.image.metrics.inception`). A Frechet distance falls as the
-sets grow, even of real images from real ones, so it is told with the number of images.
+KID that papers report (:mod:`multidiff.image.metrics.inception`). A Frechet distance falls as the
+sets grow, even between sets of real images, so it is reported with the number of images.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from multidiff.core.devices import in_float64
 
-# Images in bytes to their features, a row each, on the CPU.
+# Maps images in bytes to their features, a row each, on the CPU.
 Describe = Callable[[UInt8[Tensor, "batch channels height width"]], Float[Tensor, "batch features"]]
 
 BLOCK = 1024
 
 
 def describe_all(batches: Iterable[Tensor], describe: Describe) -> Float[Tensor, "count features"]:
-    """The features of all images of some batches of bytes.
+    """Return the features of all images of some batches of bytes.
 
     Raises:
         ValueError: if there are no batches.
@@ -41,12 +41,12 @@ def describe_all(batches: Iterable[Tensor], describe: Describe) -> Float[Tensor,
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """The Gaussian that stands for a set of features.
+    """Gaussian fitted to a set of features.
 
     Attributes:
-        mean: of the features.
-        covariance: without bias, divided by ``count - 1``.
-        count: how many images it is of.
+        mean: mean of the features.
+        covariance: unbiased covariance, divided by ``count - 1``.
+        count: number of images.
     """
 
     mean: Float[Tensor, " features"]
@@ -55,10 +55,10 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, batches: Iterable[Float[Tensor, "_ features"]]) -> FeatureStatistics:
-        """Of features that come in batches, none of which is kept; all sums are float64.
+        """Compute them from batches of features, which are not kept; all sums are float64.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if there are no features.
         """
         whole: FeatureStatistics | None = None
         for batch in batches:
@@ -68,11 +68,11 @@ class FeatureStatistics:
             part = cls(mean, spread.T @ spread / max(len(rows) - 1, 1), len(rows))
             whole = part if whole is None else whole.with_more(part)
         if whole is None:
-            raise ValueError("no features to take the statistics of")
+            raise ValueError("no features to compute statistics of")
         return whole
 
     def with_more(self, other: FeatureStatistics) -> FeatureStatistics:
-        """Of both sets together (Chan, Golub and LeVeque 1983, eq. 2.1)."""
+        """Combine the statistics of both sets (Chan, Golub and LeVeque 1983, eq. 2.1)."""
         count = self.count + other.count
         apart = other.mean - self.mean
         scatter = (self.count - 1) * self.covariance + (other.count - 1) * other.covariance
@@ -83,17 +83,17 @@ class FeatureStatistics:
 
 
 def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
-    """The squared Wasserstein-2 distance of two Gaussians (Heusel et al. 2017, eq. 6).
+    """Return the squared Wasserstein-2 distance of two Gaussians (Heusel et al. 2017, eq. 6).
 
-    The trace of the root of a product that is not symmetric equals that of the symmetric
-    ``A^(1/2) B A^(1/2)``, whose eigenvalues are real and at least 0, so no complex root has to
-    be cut, even where there are fewer images than features.
+    The trace of the square root of the product, which is not symmetric, equals that of the
+    symmetric ``A^(1/2) B A^(1/2)``, whose eigenvalues are real and at least 0, so no imaginary
+    part has to be dropped, even with fewer images than features.
 
     Raises:
-        ValueError: if a set has fewer than two images: its covariance is not known.
+        ValueError: if a set has fewer than two images, so that it has no covariance.
     """
     if min(one.count, other.count) < 2:
-        raise ValueError(f"sets of {one.count} and {other.count}: a covariance takes at least 2")
+        raise ValueError(f"sets of {one.count} and {other.count}: a covariance needs at least 2")
     root = _root(in_float64(one.covariance))
     middle = root @ in_float64(other.covariance) @ root
     shared = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp(min=0).sqrt().sum()
@@ -117,26 +117,26 @@ def kernel_distance(
     subset_size: int = 1000,
     rng: torch.Generator | None = None,
 ) -> tuple[float, float]:
-    """The squared maximum mean discrepancy (KID), without bias: the mean over random subsets.
+    """Return the kernel distance (KID): the unbiased squared MMD, averaged over random subsets.
 
     The kernel is ``(x . y / features + 1) ** 3`` (Binkowski et al. 2018, section 4).
 
     Args:
-        real: features of one set,
-        made: and of the other.
-        subsets: how many are drawn.
-        subset_size: images of each set in a subset; all of the smaller set at most.
-        rng: draws them; with seed 0 where not given.
+        real: features of one set.
+        made: features of the other set.
+        subsets: number of subsets.
+        subset_size: number of images of each set in a subset; at most the smaller set.
+        rng: generator of the subsets; seeded with 0 by default.
 
     Returns:
         Mean and standard deviation over the subsets, the latter with division by ``subsets``.
 
     Raises:
-        ValueError: if a subset would have fewer than two images, or there are none.
+        ValueError: if a subset would have fewer than two images, or there are no subsets.
     """
     size = min(subset_size, len(real), len(made))
     if size < 2 or subsets < 1:
-        raise ValueError(f"{subsets} subsets of {size} images: at least 1 of 2 is needed")
+        raise ValueError(f"{subsets} subsets of {size} images: need at least 1 of 2")
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     values = torch.stack([
         _discrepancy(_drawn(real, size, rng), _drawn(made, size, rng)) for _ in range(subsets)
@@ -157,7 +157,7 @@ def _discrepancy(
         return (left @ right.T / width + 1) ** 3
 
     within = kernel(one, one) + kernel(other, other)
-    pairs = within.sum() - within.diagonal().sum()  # none is its own pair
+    pairs = within.sum() - within.diagonal().sum()  # without pairs of an image with itself
     return pairs / (size * (size - 1)) - 2 * kernel(one, other).mean()
 
 
@@ -166,13 +166,13 @@ def precision_recall(
     made: Float[Tensor, "others features"],
     neighbours: int = 3,
 ) -> tuple[float, float]:
-    """How many made images lie among real ones, and real ones among made ones.
+    """Return the fraction of generated images among real ones, and of real among generated.
 
-    A set's manifold is all that lies as near to one of its members as that member's k-th
+    A set's manifold is the union of balls around its members that reach to the k-th
     neighbour in the set (Kynkaanniemi et al. 2019, eq. 1 and 2).
 
     Raises:
-        ValueError: if a set has no more images than neighbours.
+        ValueError: if a set has no more images than ``neighbours``.
     """
     if not 1 <= neighbours < min(len(real), len(made)):
         raise ValueError(f"{neighbours} neighbours in sets of {len(real)} and {len(made)}")
@@ -180,7 +180,7 @@ def precision_recall(
 
 
 def _ratio_within(asked: Tensor, members: Tensor, neighbours: int) -> float:
-    """The share of the asked that lie on the manifold of the members."""
+    """Return the fraction of ``asked`` that lies on the manifold of ``members``."""
     asked, members = in_float64(asked), in_float64(members)
     # Each is its own nearest neighbour, at distance 0.
     radius = torch.cat([
@@ -195,7 +195,7 @@ def _ratio_within(asked: Tensor, members: Tensor, neighbours: int) -> float:
 
 
 def accuracy(logits: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"]) -> float:
-    """The share of the images whose likeliest class is theirs."""
+    """Return the fraction of images whose likeliest class is the right one."""
     return float(in_float64(logits.argmax(dim=1) == label).mean())
 
 
@@ -204,12 +204,12 @@ def psnr(
     made: Shaped[Tensor, "batch channels height width"],
     peak: float = 255.0,
 ) -> Float[Tensor, " batch"]:
-    """Peak signal-to-noise ratio in dB; infinite for what is the same.
+    """Return the peak signal-to-noise ratio in dB; infinite for identical images.
 
     Args:
-        original: levels,
-        made: and what became of them.
-        peak: from the lowest possible level to the highest.
+        original: levels of the originals.
+        made: levels of the reconstructions.
+        peak: difference of the highest and the lowest possible level.
     """
     error = (in_float64(original) - in_float64(made)).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(peak**2 / error)
@@ -220,21 +220,21 @@ def ssim(
     made: Shaped[Tensor, "batch channels height width"],
     peak: float = 255.0,
 ) -> Float[Tensor, " batch"]:
-    """Structural similarity, 1 for what is the same (Wang et al. 2004, eq. 13).
+    """Return the structural similarity, 1 for identical images (Wang et al. 2004, eq. 13).
 
-    Gaussian windows of 11 pixels and deviation 1.5, wherever they fit whole; the mean over
-    places and channels.
+    Gaussian windows of 11 pixels and standard deviation 1.5, wherever they fit whole; the mean
+    over positions and channels.
 
     Args:
-        original: levels,
-        made: and what became of them.
-        peak: from the lowest possible level to the highest.
+        original: levels of the originals.
+        made: levels of the reconstructions.
+        peak: difference of the highest and the lowest possible level.
 
     Raises:
-        ValueError: if no window fits.
+        ValueError: if the images are smaller than a window.
     """
     if min(original.shape[-2:]) < 11:
-        raise ValueError(f"{tuple(original.shape[-2:])} pixels: a window has 11 by 11")
+        raise ValueError(f"{tuple(original.shape[-2:])} pixels: must be at least 11 by 11")
     one, other = in_float64(original), in_float64(made)
     mean_one, mean_other = _windowed(one), _windowed(other)
     product = mean_one * mean_other
@@ -248,7 +248,7 @@ def ssim(
 
 
 def _windowed(levels: Float[Tensor, "batch channels height width"]) -> Tensor:
-    """Means in Gaussian windows; as the weights are a product, along one side, then the other."""
+    """Return means in Gaussian windows; the weights are separable: one side, then the other."""
     weights = torch.exp(-(torch.arange(-5, 6, dtype=levels.dtype).square()) / (2 * 1.5**2))
     weights = (weights / weights.sum()).to(levels.device)
     single = levels.flatten(0, 1)[:, None]

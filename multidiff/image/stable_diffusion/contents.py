@@ -1,4 +1,4 @@
-"""What a file holds, without knowing more of it: tensors, their names, JSON."""
+"""Contents of model files of unknown origin: tensors, their names, JSON."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.readers import AGAIN, read_json, reading
 
 SAFE = ".safetensors"
-UNSAFE = {"/", "\\", "\0"}  # in the name of a file that an index lists
+UNSAFE = {"/", "\\", "\0"}  # characters rejected in file names that an index lists
 LONGEST_NAME = 255
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-# What a file may be besides Stable Diffusion, by a piece of a name in it.
+# Files that are not Stable Diffusion, recognised by a part of a tensor's name.
 STRANGERS = {
-    "lora": "a LoRA, which changes a model: give it to sample by --lora",
-    "hada_w1": "a LoHa, which changes a model and is not read",
+    "lora": "a LoRA, which changes a model: pass it to sample with --lora",
+    "hada_w1": "a LoHa, which changes a model and is not supported",
     "conditioner.embedders.": "Stable Diffusion XL",
     "model.diffusion_model.label_emb.": "Stable Diffusion XL or another that reads labels",
     "joint_blocks.": "Stable Diffusion 3",
@@ -39,10 +39,10 @@ STRANGERS = {
 
 
 def tensors_in(path: Path) -> dict[str, Tensor]:
-    """A file's tensors; of a pickle those in its ``state_dict``, if it has one.
+    """Return a file's tensors; of a pickle those in its ``state_dict``, if it has one.
 
     Raises:
-        InputError: if there is no such file, it is damaged or of another kind, or would run code.
+        InputError: if it is missing, damaged, of another kind, or would run code.
     """
     if path.suffix == SAFE or not (path.is_file() and is_pickle(path)):
         _refuse_disguise(path)
@@ -54,13 +54,13 @@ def tensors_in(path: Path) -> dict[str, Tensor]:
 
 
 def weights_in(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a component of diffusers.
+    """Return the tensors of a diffusers component.
 
     Args:
-        folder: the component's; its files may be parts, told by an index.
+        folder: folder of the component; its weights may be sharded, with an index.
 
     Raises:
-        InputError: if it holds none, or they are not whole or no numbers.
+        InputError: if there are none, or they are incomplete or not finite.
     """
     found: dict[str, Tensor] = {}
     for path in files_of(folder):
@@ -71,10 +71,10 @@ def weights_in(folder: Path) -> dict[str, Tensor]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a component's weights: whole precision and safetensors first.
+    """Return a component's weight files: full precision and safetensors first.
 
     Raises:
-        InputError: if it holds none.
+        InputError: if there are none.
     """
     for variant in ("", ".fp16"):
         for ending in ("safetensors", "bin"):
@@ -86,17 +86,17 @@ def files_of(folder: Path) -> list[Path]:
                 if index.is_file():
                     return [folder / name for name in parts_of(index)]
     found = sorted(path.name for path in folder.iterdir())
-    raise InputError(f"{folder}: holds no weights ({some(found)}); download the model whole")
+    raise InputError(f"{folder}: has no weights ({some(found)}); download the whole model")
 
 
 def parts_of(index: Path) -> list[str]:
-    """Return the names of the files that an index lists, which all lie beside it.
+    """Return the names of the files that an index lists, all in the same folder.
 
     Args:
-        index: such as ``model.safetensors.index.json``.
+        index: index file such as ``model.safetensors.index.json``.
 
     Raises:
-        InputError: if it lists none, or a name leads out of its folder.
+        InputError: if it lists none, or a name points outside its folder.
     """
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
@@ -104,7 +104,7 @@ def parts_of(index: Path) -> list[str]:
     for tensor, name in listed.items():
         if not _is_name_beside(name):
             raise InputError(
-                f"{index}: says that {tensor} is in {name!r}, which is no file beside it; {AGAIN}"
+                f"{index}: lists {tensor} in {name!r}, which is not a file beside it; {AGAIN}"
             )
     return sorted(set(listed.values()))
 
@@ -117,10 +117,10 @@ def _is_name_beside(name: object) -> bool:
 
 
 def names_in(path: Path) -> list[str]:
-    """The names of a file's tensors, in safetensors without reading these; none in other files.
+    """Return the names of a file's tensors, without reading safetensors data; none in other files.
 
     Raises:
-        InputError: if it is damaged, or a pickle that would run code or poses as safetensors.
+        InputError: if it is damaged, or a pickle that would run code or is named safetensors.
     """
     if not path.is_file():
         return []
@@ -141,16 +141,16 @@ def names_in(path: Path) -> list[str]:
 def _refuse_disguise(path: Path) -> None:
     if path.suffix == SAFE and path.is_file() and is_pickle(path):
         raise InputError(
-            f"{path}: is a pickle by the name of safetensors; if you trust where it comes from, "
-            "call it .ckpt to have its tensors read, and nothing else"
+            f"{path}: is a pickle with the name of a safetensors file; if you trust its source, "
+            "rename it to .ckpt, and only its tensors will be read"
         )
 
 
 def stranger(names: Iterable[str]) -> str | None:
-    """What a file is that is often taken for Stable Diffusion; None if none of those known.
+    """Return the kind of a file that is often mistaken for Stable Diffusion; None if unknown.
 
     Args:
-        names: of its tensors.
+        names: names of its tensors.
     """
     names = list(names)
     for piece, what in STRANGERS.items():

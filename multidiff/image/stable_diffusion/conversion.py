@@ -1,6 +1,6 @@
-"""Stable Diffusion 1.x and 2.x: from the world's files to a model of ours, and back.
+"""Conversion of Stable Diffusion 1.x and 2.x to a model of ours, and back.
 
-Two forms are read and written, both without a look at the network: a folder of the diffusers
+Two forms are read and written, both offline: a folder of the diffusers
 library, and a single file (``.safetensors`` or ``.ckpt``) by CompVis' names.
 """
 
@@ -29,17 +29,17 @@ from multidiff.utils.report import Report
 logger = logging.getLogger(__name__)
 
 VERSIONS = {"quick_gelu": "Stable Diffusion 1", "gelu": "Stable Diffusion 2"}
-# What a folder without an index holds one of: a part of a model, or a change of one.
+# Files of a folder without an index: a part of a model, or a LoRA.
 ALONE = ("diffusion_pytorch_model.safetensors", "pytorch_lora_weights.safetensors")
 
 
 def knows(source: Path) -> bool:
-    """Whether a folder or file is Stable Diffusion, or something often taken for it.
+    """Return whether a folder or file is Stable Diffusion, or something often mistaken for it.
 
-    What is known and cannot be used is told by :func:`convert`.
+    :func:`convert` reports what is recognised but cannot be used.
 
     Raises:
-        InputError: if a file would run code, or is not whole.
+        InputError: if a file would run code, or is damaged.
     """
     if source.is_dir():
         return (source / INDEX).is_file() or any((source / name).is_file() for name in ALONE)
@@ -55,24 +55,25 @@ def convert(
     tokenizer: Path | None = None,
     ema: bool = False,
 ) -> Conversion:
-    """The model of a folder or file.
+    """Convert a folder or file to a model.
 
     Args:
         source: the folder with ``model_index.json``, or the file.
-        prediction: what the UNet predicts, where the source does not tell or is wrong.
-        tokenizer: folder with ``vocab.json`` and ``merges.txt``; for a single file, where
-            they do not lie beside it.
-        ema: take the moving average of the UNet's weights from a single file that has both.
+        prediction: output of the UNet, if the source does not state it or is wrong.
+        tokenizer: folder with ``vocab.json`` and ``merges.txt``; for a single file, if
+            they are not beside it.
+        ema: whether to use the moving average of the UNet's weights from a single file that has
+            both.
 
     Raises:
-        InputError: if it is another model, is not whole, or does not tell what it predicts.
+        InputError: if it is another model, is incomplete, or does not state its prediction.
     """
     if source.is_dir() and not (source / INDEX).is_file():
         raise InputError(
-            f"{source}: is a part of a model, or a LoRA, alone: give the folder with {INDEX}"
+            f"{source}: is only a part of a model, or a LoRA: give the folder with {INDEX}"
         )
     if source.is_dir() and ema:
-        raise InputError("--ema: only single files hold a moving average beside the weights")
+        raise InputError("--ema: only single files have a moving average beside the weights")
     texts = _tokenizer(source, tokenizer)
     if source.is_dir():
         words, tensors = read_folder(source, prediction)
@@ -86,18 +87,18 @@ def convert(
     about = f"{kind}, predicts {words.prediction}"
     if not texts:
         about += (
-            f"; put {VOCABULARY} and {MERGES} of CLIP's tokenizer into the folder before prompts "
-            "are read"
+            f"; put {VOCABULARY} and {MERGES} of CLIP's tokenizer into the folder before using "
+            "prompts"
         )
     return Conversion(words.recipe(f"{kind}, from {source.name}."), tensors, about, texts)
 
 
 def _tokenizer(source: Path, given: Path | None) -> dict[str, str]:
-    """The tokenizer's files: where the option says, in the source or beside it."""
+    """Return the tokenizer's files: from the option's folder, the source or beside it."""
     if given is not None:
         found = tokenizer_files(given)
         if not found:
-            raise InputError(f"--tokenizer {given}: holds no {VOCABULARY} and {MERGES}")
+            raise InputError(f"--tokenizer {given}: has no {VOCABULARY} and {MERGES}")
         return found
     root = source if source.is_dir() else source.parent
     return tokenizer_files(root / "tokenizer") or tokenizer_files(root)
@@ -112,18 +113,18 @@ def export(
     to: Literal["diffusers", "single-file"],
     half: bool = False,
 ) -> Report:
-    """Write a model so that other programs read it.
+    """Write a model in a format that other programs read.
 
     Args:
         model: the model.
-        folder: where it lies.
+        folder: its folder.
         destination: a folder for diffusers, or a ``.safetensors`` file.
         recipe: the model's section of its resolved recipe.
-        to: the form.
-        half: write float16.
+        to: the format.
+        half: whether to write float16.
 
     Raises:
-        InputError: if the form has no such model, or the system refuses.
+        InputError: if the format cannot represent the model, or the system refuses.
     """
     _check_kind(folder, recipe)
     tensors = half_precision(model.state_dict()) if half else model.state_dict()
@@ -131,30 +132,30 @@ def export(
         write_folder(recipe, tensors, tokenizer_files(folder), destination)
     else:
         if destination.suffix != ".safetensors":
-            raise InputError(f"{destination}: a single file is called NAME.safetensors")
+            raise InputError(f"{destination}: a single file must be called NAME.safetensors")
         renamed = single_file(recipe, tensors)
         with atomic_write(destination) as partial:
             save_tensors(renamed, partial, {"format": "pt"})
     lines = [f"{destination}: written for {to}"]
     sampler = (recipe.get("sampling") or {}).get("sampler", "ddim")
     if sampler != "ddim":
-        lines.append(f"{destination}: is sampled by ddim there, not by {sampler} as here")
+        lines.append(f"{destination}: uses the sampler ddim there, not {sampler} as here")
     return Report(lines, {"destination": str(destination)})
 
 
 def _check_kind(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Whether Stable Diffusion's programs could compute what a model does."""
+    """Check that Stable Diffusion's programs can run the model."""
     domain, denoiser = recipe["domain"], recipe["denoiser"]
     if domain["use"] != "LatentDomain" or not domain.get("text_encoder"):
-        raise InputError(f"{folder}: is no model of latents and captions, as Stable Diffusion is")
+        raise InputError(f"{folder}: has no latents and captions, as Stable Diffusion has")
     reads_captions = denoiser["condition_width"] is not None and denoiser["classes"] is None
     if not reads_captions or not {"cross", "none"}.issuperset(denoiser["attention"]):
         raise InputError(
-            f"{folder}: its UNet reads classes, or has attention without captions, which Stable "
-            "Diffusion's has not"
+            f"{folder}: its UNet has classes, or attention without captions, unlike Stable "
+            "Diffusion's"
         )
     if domain["text_encoder"]["skip"]:
         raise InputError(
-            f"{folder}: leaves {domain['text_encoder']['skip']} blocks of its text encoder out "
-            "(skip), which the other forms do not tell"
+            f"{folder}: skips {domain['text_encoder']['skip']} blocks of its text encoder "
+            "(skip), which the other formats cannot express"
         )

@@ -24,7 +24,7 @@ from multidiff.utils.readers import read_json, reading
 
 INDEX = "model_index.json"
 COMPONENTS = ("unet", "vae", "text_encoder", "scheduler")
-# Our word, theirs, and what theirs is where it is not said.
+# Our key, theirs, and the default of theirs.
 UNET_KEYS = (
     ("in_channels", "in_channels", 4),
     ("out_channels", "out_channels", 4),
@@ -56,7 +56,7 @@ TEXT_ENCODER_KEYS = (
     ("activation", "hidden_act", "quick_gelu"),
     ("length", "max_position_embeddings", 77),
 )
-# What changes the computation and is there in other models only: the values that we compute.
+# Options that change the computation, with the only values that we compute.
 FIXED: dict[str, dict[str, Any]] = {
     "unet": {
         "mid_block_type": "UNetMidBlock2DCrossAttn",
@@ -98,16 +98,16 @@ SCHEDULES = {"scaled_linear": "BetaSchedule.scaled_linear", "linear": "BetaSched
 
 
 def read_folder(folder: Path, prediction: str | None = None) -> tuple[Words, dict[str, Tensor]]:
-    """A folder's model in a recipe's words, and its tensors by our names.
+    """Return a folder's model in terms of a recipe, and its tensors by our names.
 
     Args:
-        folder: with ``model_index.json`` in it.
-        prediction: said by the scheduler's configuration where not given.
+        folder: folder with ``model_index.json``.
+        prediction: output of the UNet; that of the scheduler's configuration if None.
 
     Raises:
-        InputError: if it is another model, or not whole.
+        InputError: if it is another model, or incomplete.
     """
-    with reading(folder, "its configurations say what diffusers never writes"):
+    with reading(folder, "its configurations have values that diffusers never writes"):
         _check_index(folder)
         words = _words(folder, prediction)
     return words, _tensors(folder)
@@ -143,9 +143,9 @@ def _check_index(folder: Path) -> None:
     unet = (index.get("unet") or [None, None])[1]
     lacking = [name for name in COMPONENTS if not (folder / name).is_dir()]
     if "text_encoder_2" in index or "transformer" in index or unet != "UNet2DConditionModel":
-        raise InputError(f"{folder}: is a {kind}; what is read is Stable Diffusion 1 or 2")
+        raise InputError(f"{folder}: is a {kind}; supported are Stable Diffusion 1 and 2")
     if lacking:
-        raise InputError(f"{folder}: has no folder {', '.join(lacking)}; download the model whole")
+        raise InputError(f"{folder}: has no folder {', '.join(lacking)}; download the whole model")
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:
@@ -155,14 +155,14 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
         said = config.get(key, value)
         if said != value and not (isinstance(said, list) and set(said) == {value}):
             raise InputError(
-                f"{path}: {key} is {json.dumps(said)}; what is read is Stable Diffusion 1 or 2, "
+                f"{path}: {key} is {json.dumps(said)}; supported are Stable Diffusion 1 and 2, "
                 f"where it is {json.dumps(value)}"
             )
     return config
 
 
 def _size(unet: Mapping[str, Any], factor: int) -> tuple[int, int]:
-    """Width and height of the images that the UNet was made for."""
+    """Return width and height of the images that the UNet was made for."""
     said = unet.get("sample_size") or 64
     height, width = said if isinstance(said, list) else (said, said)
     return factor * width, factor * height
@@ -174,16 +174,16 @@ def _read_words(config: Mapping[str, Any], table: Iterable[tuple[str, str, Any]]
 
 
 def _levels(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Attention and heads of each level."""
+    """Return attention and heads of each level."""
     path = folder / "unet" / "config.json"
     down = config.get("down_block_types", [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"])
     up = config.get("up_block_types", ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3])
     for kind in down:
         if kind not in LEVELS:
-            raise InputError(f"{path}: a level is {kind}; read are {', '.join(LEVELS)}")
+            raise InputError(f"{path}: a level is {kind}; expected one of {', '.join(LEVELS)}")
     if [MIRRORED[kind] for kind in reversed(down)] != up:
         raise InputError(f"{path}: up_block_types do not mirror down_block_types")
-    # The configuration says "dim" and means the number; later ones say so, too.
+    # The configuration has "dim" in its key but means the number of heads; later ones document it.
     heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
     if isinstance(heads, int):
         heads = [heads] * len(down)
@@ -201,14 +201,14 @@ def _schedule(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         found = {"use": "BetaSchedule.cosine", "steps": steps}
     else:
         known = ", ".join([*SCHEDULES, "squaredcos_cap_v2"])
-        raise InputError(f"{path}: beta_schedule {kind!r} is not read; known are {known}")
+        raise InputError(f"{path}: beta_schedule {kind!r} must be one of {known}")
     return zero_terminal(found) if config.get("rescale_betas_zero_snr") else found
 
 
 def _predicts(path: Path, config: Mapping[str, Any]) -> str:
     said = config.get("prediction_type", "epsilon")
     if said not in PREDICTS:
-        raise InputError(f"{path}: prediction_type {said!r} is none of {', '.join(PREDICTS)}")
+        raise InputError(f"{path}: prediction_type {said!r} is not one of {', '.join(PREDICTS)}")
     return PREDICTS[said]
 
 
@@ -225,7 +225,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the files of weights that a folder's model is read from.
 
     Raises:
-        InputError: if a part of it holds none.
+        InputError: if a component has none.
     """
     return [path for part in ("unet", "vae", "text_encoder") for path in files_of(folder / part)]
 

@@ -1,4 +1,4 @@
-"""An image model of ours as a folder that the diffusers library loads as Stable Diffusion."""
+"""Export of an image model of ours as a folder that diffusers loads as Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from multidiff.models.weights import save_tensors
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write_dir, check_replaceable
 
-SINCE = "0.18.0"  # the version whose names of configurations and tensors are written
+SINCE = "0.18.0"  # diffusers version whose configuration and tensor names are written
 
 
 def write_folder(
@@ -27,20 +27,20 @@ def write_folder(
     texts: Mapping[str, str],
     destination: Path,
 ) -> None:
-    """Write the folder, whole or not at all.
+    """Write the folder, atomically.
 
     Args:
         model: the model's section of its resolved recipe.
-        tensors: the model's.
-        texts: ``vocab.json`` and ``merges.txt``, which must be there.
-        destination: the folder to be.
+        tensors: the model's tensors.
+        texts: ``vocab.json`` and ``merges.txt``, which are required.
+        destination: folder to write.
 
     Raises:
-        InputError: if diffusers has no such model, or the system refuses.
+        InputError: if diffusers cannot represent the model, or the system refuses.
     """
     if VOCABULARY not in texts or MERGES not in texts:
         raise InputError(
-            f"the model's folder holds no {VOCABULARY} and {MERGES}, which {destination} needs: "
+            f"the model's folder has no {VOCABULARY} and {MERGES}, which {destination} needs: "
             "put those of CLIP's tokenizer there"
         )
     check_replaceable(destination, folders.INDEX)
@@ -166,7 +166,7 @@ def _betas(schedule: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "BetaSchedule.cosine" and schedule["offset"] == 0.008:
         return {**steps, "beta_schedule": "squaredcos_cap_v2"}
     if kind not in kinds or schedule["first"] is None or schedule["last"] is None:
-        raise InputError(f"diffusers has no scheduler for {kind} as the recipe has it")
+        raise InputError(f"diffusers has no scheduler for the recipe's {kind}")
     ends = {"beta_start": schedule["first"], "beta_end": schedule["last"]}
     return {**steps, "beta_schedule": kinds[kind], **ends}
 
@@ -190,5 +190,5 @@ def _written(words: Mapping[str, Any], table: Iterable[tuple[str, str, Any]]) ->
 
 
 def half_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as float16, half the size."""
+    """Return tensors as float16, half the size."""
     return {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}

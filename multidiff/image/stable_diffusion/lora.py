@@ -1,7 +1,7 @@
-"""Low-rank changes of an image model's weights, merged into them.
+"""LoRA: low-rank changes of an image model's weights, merged into them.
 
-Hu et al. 2021, section 4.1: a layer's weight ``W`` becomes ``W + scale * B A`` with ``A`` of few
-rows and ``B`` of few columns, and ``scale = alpha / rank``. Files name layers in several ways:
+Hu et al. 2021, section 4.1: a layer's weight ``W`` becomes ``W + scale * B A``, where ``A`` has few
+rows and ``B`` few columns, and ``scale = alpha / rank``. Files name layers in several ways:
 ``unet.PATH.lora_A.weight`` (peft), ``unet.PATH.lora.down.weight`` and
 ``unet.PATH.processor.to_q_lora.down.weight`` (diffusers), ``lora_unet_PATH.lora_down.weight``
 with underscores for dots (kohya), where PATH may also be CompVis'.
@@ -28,15 +28,15 @@ from multidiff.utils.readers import parse_json
 
 logger = logging.getLogger(__name__)
 
-# The end of a name: which matrix it is.
+# Ends of names that identify the matrix.
 ENDINGS = {
     "down": re.compile(r"[._]lora(_A|[._]down|_linear_layer\.down)(\.default)?\.weight$"),
     "up": re.compile(r"[._]lora(_B|[._]up|_linear_layer\.up)(\.default)?\.weight$"),
     "alpha": re.compile(r"\.alpha$"),
 }
-# Other ways to change a layer, of which the product alone would be wrong.
+# Other methods of changing a layer, for which the plain product would be wrong.
 OTHERS = re.compile(r"\.(lora_|dora_|hada_|lokr_|diff).*$")
-# Once diffusers kept the matrices beside the layers, under short names.
+# Earlier versions of diffusers kept the matrices beside the layers, under short names.
 BESIDE = re.compile(r"(\.processor)?\.to_(q|k|v|out)$")
 UNET_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 TEXT_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
@@ -47,11 +47,11 @@ METADATA = "lora_adapter_metadata"
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What became of a file's tensors.
+    """Result of merging a file.
 
     Attributes:
         matched: paths of the layers that were changed.
-        unmatched: names of tensors that no layer of the model has a use for.
+        unmatched: names of tensors that fit no layer of the model.
     """
 
     matched: list[str]
@@ -60,11 +60,11 @@ class LoraReport:
 
 @dataclass(frozen=True)
 class Merged:
-    """A file whose changes are in a model's weights.
+    """A file whose changes are merged into a model's weights.
 
     Attributes:
-        name: of the file.
-        weight: how much of the change was made.
+        name: file name.
+        weight: weight of the change.
         digest: sha256 of the file.
     """
 
@@ -75,7 +75,7 @@ class Merged:
 
 @dataclass
 class _Change:
-    """What a file says about one layer."""
+    """Tensors of a file for one layer."""
 
     down: Tensor | None = None
     up: Tensor | None = None
@@ -84,26 +84,26 @@ class _Change:
 
 
 def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
-    """Change a model's weights by a LoRA; nothing is changed if any part does not fit.
+    """Merge a LoRA into a model's weights; nothing is changed if any part does not fit.
 
     Several add up, in any order. There is no switch to turn one off: load the model again, or
-    merge the file with the opposite weight, which takes it back up to rounding. What is merged
-    stands in ``model.loras``; a file that is merged already is added once more with a warning.
+    merge the file with the opposite weight, which undoes it up to rounding. Merged files are
+    listed in ``model.loras``; merging a file again adds to it, with a warning.
 
     Args:
-        model: with a UNet as ``denoiser`` and perhaps ``domain.text_encoder``.
+        model: model with a UNet as ``denoiser`` and optionally ``domain.text_encoder``.
         path: the safetensors file.
-        weight: how much of the change to make; -1 takes it back.
+        weight: weight of the change; -1 undoes it.
 
     Returns:
-        The layers that were changed, and the tensors that were not used, of which a warning tells
-        too.
+        The layers that were changed, and the tensors that were not used, which are also
+        logged as a warning.
 
     Raises:
         InputError: if nothing in the file belongs to the model, or something does not fit.
     """
     if not math.isfinite(weight):
-        raise InputError(f"{path}: weight {weight:g}: give a number such as 0.8")
+        raise InputError(f"{path}: weight {weight:g}: must be a finite number such as 0.8")
     tensors, metadata = read_tensors(path)
     layers = _layers(model)
     changes, unmatched = _changes(tensors, _Names(model, layers))
@@ -117,12 +117,12 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
         deltas[name] = weight * _scale(path, name, change, described) * delta
     if not deltas:
         shown = some(list(tensors)) or "nothing"
-        raise InputError(f"{path}: changes no layer of this model; it holds {shown}")
+        raise InputError(f"{path}: changes no layer of this model; its tensors are {shown}")
     broken = [name for name, delta in deltas.items() if not bool(torch.isfinite(delta).all())]
     if broken:
         raise InputError(
-            f"{path}: {some(broken)}: holds values that are no numbers (NaN or infinite); copy or "
-            "download it again, or take another"
+            f"{path}: {some(broken)}: has values that are not finite (NaN or infinite); copy or "
+            "download it again, or use another"
         )
     with torch.no_grad():
         for name, delta in deltas.items():
@@ -134,7 +134,7 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
 
 
 def _note(model: nn.Module, path: Path, weight: float) -> None:
-    """Keep in ``model.loras`` what is merged, and warn where a file is merged once more."""
+    """Record in ``model.loras`` what is merged, and warn if a file is merged again."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     merged: list[Merged] = vars(model).setdefault("loras", [])
@@ -150,7 +150,7 @@ def _note(model: nn.Module, path: Path, weight: float) -> None:
 
 
 def _layers(model: nn.Module) -> dict[str, Tensor]:
-    """The matrices and kernels of the UNet and the text encoder, by the layers' paths."""
+    """Return the matrices and kernels of the UNet and the text encoder, by the layers' paths."""
     return {
         name.removesuffix(".weight"): parameter
         for name, parameter in model.named_parameters()
@@ -161,7 +161,7 @@ def _layers(model: nn.Module) -> dict[str, Tensor]:
 
 
 class _Names:
-    """Finds the layer that a path in a file means."""
+    """Lookup of the layer that a path in a file refers to."""
 
     def __init__(self, model: nn.Module, layers: Mapping[str, Tensor]):
         self.layers = layers
@@ -177,7 +177,7 @@ class _Names:
                     self.flat[start + path.replace(".", "_")] = prefix + inner
 
     def find(self, path: str) -> str | None:
-        """A layer's path in the model; None if the model has none such."""
+        """Return a layer's path in the model; None if the model does not have it."""
         if path in self.flat:
             return self.flat[path]
         is_text = path.startswith("text_encoder.") or ".self_attn." in path or ".mlp.fc" in path
@@ -188,7 +188,7 @@ class _Names:
 
 
 def _changes(tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, _Change], list[str]]:
-    """What a file says about each layer, and the names of what is about none."""
+    """Return a file's changes by layer, and the names of the tensors that belong to none."""
     changes: dict[str, _Change] = {}
     strange: set[str] = set()
     unmatched: list[str] = []
@@ -212,7 +212,7 @@ def _changes(tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, _C
 
 
 def _taken_apart(name: str) -> tuple[str, str]:
-    """Which matrix a name means (empty if of another kind), and the path of its layer."""
+    """Return which matrix a name refers to (empty if neither), and the path of its layer."""
     for kind, ending in ENDINGS.items():
         found = ending.search(name)
         if found:
@@ -221,7 +221,7 @@ def _taken_apart(name: str) -> tuple[str, str]:
 
 
 def _product(path: Path, name: str, down: Tensor, up: Tensor, weight: Tensor) -> Tensor:
-    """``B A`` in the shape of the weight, for kernels too."""
+    """Return ``B A`` in the shape of the weight, for kernels too."""
     rank = down.shape[0] if down.ndim else 0
     fits = (
         rank > 0
@@ -238,7 +238,7 @@ def _product(path: Path, name: str, down: Tensor, up: Tensor, weight: Tensor) ->
 
 
 def _scale(path: Path, name: str, change: _Change, described: Mapping[str, Any]) -> float:
-    """``alpha / rank``, or ``alpha / sqrt(rank)`` where peft says so; 1 without alpha."""
+    """Return ``alpha / rank``, or ``alpha / sqrt(rank)`` if peft says so; 1 without alpha."""
     rank = 1 if change.down is None else change.down.shape[0]
     if change.alpha is not None:
         return change.alpha / rank
@@ -252,11 +252,11 @@ def _scale(path: Path, name: str, change: _Change, described: Mapping[str, Any])
     if alpha is None:
         return 1.0
     if not isinstance(alpha, int | float):
-        raise InputError(f"{path}: its {METADATA} gives alpha {alpha!r}, which is no number")
+        raise InputError(f"{path}: its {METADATA} gives alpha {alpha!r}, which is not a number")
     return alpha / (rank**0.5 if described.get(f"{part}.use_rslora") else rank)
 
 
 def _told_by_peft(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What peft wrote about both networks: their alpha, those of single layers, and the rule."""
+    """Return peft's metadata on both networks: alpha, that of single layers, and the rule."""
     described = parse_json(metadata.get(METADATA, "{}"), f"{path}: its {METADATA}")
     return described if isinstance(described, dict) else {}

@@ -1,8 +1,8 @@
 """Names of Stable Diffusion's parameters: diffusers', which are ours, and CompVis'.
 
 A map is a dict from our module paths to theirs; a name is renamed by the longest path that it
-begins with, so a map turned round is the map back. How many levels and layers there are is
-read from the names. Where the tensors differ too, ``tensors`` makes them alike.
+begins with, so an inverted map is the map back. The numbers of levels and layers are
+read from the names. Where the tensors differ too, ``tensors`` converts them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from multidiff.utils.errors import InputError
 Pairs = dict[str, str]
 Value = TypeVar("Value")
 
-# Where the three networks are: in a model of ours, and in a single file of theirs.
+# Prefixes of the three networks: in a model of ours, and in a single file of theirs.
 OUR_UNET, OUR_AUTOENCODER = "denoiser.", "domain.autoencoder."
 OUR_TEXT_ENCODER = "domain.text_encoder.transformer."
 UNET, AUTOENCODER = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.model."
-# OpenCLIP has 24 layers, and Stable Diffusion 2 was trained on what 23 of them make.
+# OpenCLIP has 24 layers, and Stable Diffusion 2 was trained on the output of the 23rd.
 OPEN_CLIP_LAYERS = 23
 
 UNET_RESNET = {
@@ -57,7 +57,7 @@ OPEN_CLIP_LAYER = {
 
 
 def renamed(name: str, pairs: Mapping[str, str]) -> str | None:
-    """A name with the longest path that the map knows replaced; None if it knows none."""
+    """Replace the longest path of a name that the map has; return None if it has none."""
     path = name
     while path not in pairs:
         path, dot, _ = path.rpartition(".")
@@ -67,21 +67,21 @@ def renamed(name: str, pairs: Mapping[str, str]) -> str | None:
 
 
 def apply_rotary(pairs: Mapping[str, str]) -> Pairs:
-    """The map back."""
+    """Invert a map."""
     return {theirs: ours for ours, theirs in pairs.items()}
 
 
 def sorted_out(
     tensors: Mapping[str, Value], pairs: Mapping[str, str]
 ) -> tuple[dict[str, Value], list[str]]:
-    """Renamed tensors, and the names that the map does not know."""
+    """Return renamed tensors, and the names that the map does not have."""
     new = {name: renamed(name, pairs) for name in tensors}
     known = {found: tensors[name] for name, found in new.items() if found is not None}
     return known, [name for name, found in new.items() if found is None]
 
 
 def within(prefix: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Those of the tensors whose names begin so, by the rest of their names."""
+    """Return the tensors whose names begin with the prefix, by the rest of their names."""
     cut = len(prefix)
     return {name[cut:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
@@ -91,10 +91,10 @@ def within(prefix: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
 
 @dataclass(frozen=True)
 class Levels:
-    """How a UNet is built.
+    """Structure of a UNet.
 
     Attributes:
-        layers: residual blocks of each level on the way down.
+        layers: number of residual blocks of each level on the way down.
         attended: whether each level has attention, finest first.
     """
 
@@ -103,7 +103,7 @@ class Levels:
 
 
 def levels_of_ours(names: Iterable[str]) -> Levels:
-    """The levels of a UNet by our names."""
+    """Return the levels of a UNet from our names."""
     names = set(names)
     count = _count(names, r"down_blocks\.(\d+)\.")
     attended = (f"down_blocks.{i}.attentions.0.norm.weight" in names for i in range(count))
@@ -111,24 +111,25 @@ def levels_of_ours(names: Iterable[str]) -> Levels:
 
 
 def levels_of_theirs(names: Iterable[str]) -> Levels:
-    """The levels of a UNet by CompVis' names.
+    """Return the levels of a UNet from CompVis' names.
 
     Raises:
-        InputError: if the blocks make no levels of one length.
+        InputError: if the blocks do not form levels of one length.
     """
     names = set(names)
     blocks = _count(names, r"input_blocks\.(\d+)\.")
     halving = [i for i in range(blocks) if f"input_blocks.{i}.0.op.weight" in names]
-    # Without the first convolution: each level's layers, and a block that halves but the last.
+    # Without the first convolution: each level's layers, and a downsampling block for all but the
+    # last.
     layers = (halving[0] if halving else blocks) - 1
     if layers < 1 or blocks != (layers + 1) * (len(halving) + 1):
-        raise InputError(f"{blocks} input blocks, of which {len(halving)} halve, are no UNet of it")
+        raise InputError(f"{blocks} input blocks, {len(halving)} downsampling: not its UNet")
     firsts = range(1, blocks, layers + 1)
     return Levels(layers, tuple(f"input_blocks.{i}.1.norm.weight" in names for i in firsts))
 
 
 def unet_map(levels: Levels) -> Pairs:
-    """Our paths in the UNet to CompVis'."""
+    """Map our paths in the UNet to CompVis'."""
     pairs = {
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
@@ -161,7 +162,7 @@ def unet_map(levels: Levels) -> Pairs:
 
 
 def averaged_name(name: str) -> str:
-    """What CompVis' files call the moving average of a UNet's parameter: its name, no dots."""
+    """Return CompVis' name of the moving average of a UNet's parameter: its name, no dots."""
     return "model_ema." + (UNET.removeprefix("model.") + name).replace(".", "")
 
 
@@ -169,11 +170,11 @@ def averaged_name(name: str) -> str:
 
 
 def autoencoder_map(levels: int, layers: int) -> Pairs:
-    """Our paths in the autoencoder to CompVis', whose decoder counts levels from the end.
+    """Map our paths in the autoencoder to CompVis', whose decoder counts levels from the end.
 
     Args:
-        levels: of resolution.
-        layers: residual blocks of each in the encoder; the decoder has one more.
+        levels: number of levels of resolution.
+        layers: number of residual blocks of each in the encoder; the decoder has one more.
     """
     pairs = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     for half in ("encoder", "decoder"):
@@ -200,7 +201,7 @@ def autoencoder_map(levels: int, layers: int) -> Pairs:
 
 
 def autoencoder_size(names: Iterable[str]) -> tuple[int, int]:
-    """Levels of an autoencoder, and their layers in its encoder, by our names or CompVis'."""
+    """Return the number of an autoencoder's levels and encoder layers, from either names."""
     names = set(names)
     at = r"encoder\.down(?:_blocks)?"
     layers = _count(names, at + r"\.0\.(?:resnets|block)\.(\d+)\.")
@@ -208,7 +209,7 @@ def autoencoder_size(names: Iterable[str]) -> tuple[int, int]:
 
 
 def autoencoder_map_of(names: Iterable[str]) -> Pairs:
-    """The map for an autoencoder with these names, ours or CompVis'."""
+    """Return the map for an autoencoder with these names, ours or CompVis'."""
     return autoencoder_map(*autoencoder_size(names))
 
 
@@ -216,7 +217,7 @@ def autoencoder_map_of(names: Iterable[str]) -> Pairs:
 
 
 def open_clip_map(layers: int) -> Pairs:
-    """Our paths in the text encoder to OpenCLIP's, its packed matrices taken apart."""
+    """Map our paths in the text encoder to OpenCLIP's, its packed matrices split."""
     pairs = {
         "embeddings.token_embedding": "token_embedding",
         "embeddings.position_embedding.weight": "positional_embedding",
@@ -229,7 +230,7 @@ def open_clip_map(layers: int) -> Pairs:
 
 
 def text_layers(names: Iterable[str]) -> int:
-    """How many layers a text encoder has, by our names or OpenCLIP's."""
+    """Return the number of layers of a text encoder, by our names or OpenCLIP's."""
     return _count(names, r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.")
 
 

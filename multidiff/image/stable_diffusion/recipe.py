@@ -1,4 +1,4 @@
-"""What a recipe says of a Stable Diffusion model."""
+"""Recipe of a Stable Diffusion model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from multidiff.image.diffusion.unet import UNet
 from multidiff.image.stable_diffusion.naming import OUR_AUTOENCODER, OUR_TEXT_ENCODER, OUR_UNET
 from multidiff.utils.errors import InputError
 
-# The published configurations of Stable Diffusion, where a file does not tell.
+# The published configurations of Stable Diffusion, used where a file states none.
 SCHEDULE = {"use": "BetaSchedule.scaled_linear", "steps": 1000, "first": 0.00085, "last": 0.012}
 SCALING = 0.18215
-# Models that see an image beside the noisy latent, by the channels of their input.
+# Models whose UNet reads an image beside the noisy latent, by the channels of their input.
 IMAGE_INPUTS = {
     9: "for inpainting",
     8: "for editing by instruction",
@@ -30,19 +30,19 @@ IMAGE_INPUTS = {
 
 @dataclass(frozen=True)
 class Words:
-    """A model in the words of a recipe.
+    """A model in terms of a recipe.
 
     Attributes:
-        denoiser: what its section says, but for ``use``; the next two alike.
-        autoencoder: see above.
-        text_encoder: see above.
-        schedule: the section whole.
+        denoiser: the section's values without ``use``.
+        autoencoder: values of the autoencoder's section, without ``use``.
+        text_encoder: values of the text encoder's section, without ``use``.
+        schedule: whole section of the schedule.
         prediction: epsilon, v or x0.
-        pad: number of the token that fills captions up.
-        size: width and height of images where none are asked for.
-        grid: at which times sampling evaluates.
-        sampler: which walks.
-        replaces: the scheduler that these stand for, as far as they differ from it.
+        pad: number of the token that pads captions.
+        size: default width and height of images.
+        grid: spacing of the timesteps.
+        sampler: name of the sampler.
+        replaces: the scheduler that these replace, and what differs.
     """
 
     denoiser: dict[str, Any]
@@ -57,7 +57,7 @@ class Words:
     replaces: str = ""
 
     def model(self) -> dict[str, Any]:
-        """The recipe's section."""
+        """Return the recipe's model section."""
         tokenizer = {"length": self.text_encoder["length"], "pad": self.pad}
         sampling = {"steps": 50, "grid": self.grid, "sampler": self.sampler, "guidance_scale": 7.5}
         sampling |= {"replaces": self.replaces} if self.replaces else {}
@@ -81,7 +81,7 @@ class Words:
         }
 
     def names(self) -> list[str]:
-        """The names of the model's tensors."""
+        """Return the names of the model's tensors."""
         with torch.device("meta"):
             parts: dict[str, Any] = {
                 OUR_UNET: UNet(**self.denoiser),
@@ -91,29 +91,29 @@ class Words:
         return [prefix + name for prefix, one in parts.items() for name in one.state_dict()]
 
     def recipe(self, origin: str) -> str:
-        """The recipe as YAML, with a line on top that says where it comes from.
+        """Return the recipe as YAML, with a comment on its origin in the first line.
 
         Args:
-            origin: that line.
+            origin: that comment.
         """
         return f"# {' '.join(origin.split())}\n{to_yaml({'model': self.model()})}"
 
 
 def zero_terminal(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """The section of a schedule that is rescaled to end without any signal."""
+    """Return the section of a schedule rescaled to zero terminal SNR."""
     return {"use": "BetaSchedule.zero_terminal_snr", "schedule": dict(schedule)}
 
 
 def check_input(source: Path, seen: int, latent: int) -> None:
-    """Refuse models that see an image beside the noisy latent.
+    """Reject models that read an image beside the noisy latent.
 
     Args:
-        source: where the model is from.
-        seen: channels that its UNet reads.
-        latent: channels of the latent.
+        source: file or folder of the model.
+        seen: number of channels that its UNet reads.
+        latent: number of channels of the latent.
 
     Raises:
-        InputError: if the two are not the same.
+        InputError: if the two differ.
     """
     if seen != latent:
         kind = IMAGE_INPUTS.get(seen, "of another kind")

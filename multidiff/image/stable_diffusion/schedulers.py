@@ -1,9 +1,9 @@
-"""What a diffusers scheduler samples by, and which of it is replaced here.
+"""Mapping of diffusers schedulers to our samplers, and what is not reproduced.
 
 A folder names the class of its scheduler and that class's options. Some of both have an exact
-counterpart; of what has none the walk keeps a line, which is printed when the folder is read and
-stands in every image's file. A class that belongs to another process (flow matching, EDM's
-preconditioning, consistency models) is refused: a walk in its stead would make wrong images.
+counterpart; for the others a line describes the replacement, which is printed when the folder is
+read and stored in every image's file. A class that belongs to another process (flow matching,
+EDM's preconditioning, consistency models) is rejected: a replacement would make wrong images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from multidiff.utils.errors import InputError
 
-# Options that several classes have, by what the plain class does.
+# Options shared by several classes, with the values of the plain class.
 THRESHOLD = {"thresholding": False}
 SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 MULTISTEP = {
@@ -43,14 +43,14 @@ DISTILLED = {
 
 @dataclass(frozen=True)
 class Scheduler:
-    """A class of the diffusers library.
+    """A scheduler class of the diffusers library.
 
     Attributes:
-        spacing: its timestep_spacing where the configuration gives none.
-        plain: its own options and their values in the plain scheduler; others are left-overs of
-            another class, which diffusers does not read either.
-        sampler: which of ours takes its part.
-        exact: the spacings on which that sampler computes the same; none where it replaces it.
+        spacing: its timestep_spacing if the configuration gives none.
+        plain: its own options and their values in the plain scheduler; others are left over from
+            another class, and diffusers does not read them either.
+        sampler: our sampler that replaces it.
+        exact: the spacings on which that sampler computes the same; empty if it never does.
     """
 
     spacing: str
@@ -69,7 +69,7 @@ KNOWN = {
     "DDPMScheduler": DDPM,
     "DDPMParallelScheduler": DDPM,
     "DPMSolverMultistepScheduler": Scheduler("linspace", DPM, "dpm++", ("trailing",)),
-    # Over sigma / alpha, where ours goes over alpha / sigma: the same flow, other steps.
+    # Over sigma / alpha, while ours steps over alpha / sigma: the same ODE, other steps.
     "HeunDiscreteScheduler": Scheduler("linspace", SIGMAS, "heun"),
     "PNDMScheduler": Scheduler("leading", {"skip_prk_steps": True, "set_alpha_to_one": False}),
     "LMSDiscreteScheduler": Scheduler("linspace", SIGMAS),
@@ -111,13 +111,13 @@ ALIKE = {"fixed_small_log": "fixed_small"}
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a folder's images are sampled here.
+    """Sampling of a folder's images here.
 
     Attributes:
-        sampler: which walks.
-        grid: at which times it evaluates.
-        replaces: which scheduler that stands for, and what of it is not reproduced; empty where
-            all of it is.
+        sampler: name of the sampler.
+        grid: spacing of the timesteps.
+        replaces: the scheduler that these replace, and what of it is not reproduced; empty if
+            everything is.
     """
 
     sampler: str
@@ -126,30 +126,30 @@ class Sampling:
 
 
 def sampling_of(path: Path, config: Mapping[str, Any]) -> Sampling:
-    """What takes the part of a scheduler.
+    """Return the replacement of a scheduler.
 
     Args:
-        path: of its configuration, for messages.
-        config: what it says.
+        path: path of its configuration, for messages.
+        config: the configuration.
 
     Raises:
-        InputError: if the class is not known, or belongs to another process.
+        InputError: if the class is unknown, or belongs to another process.
     """
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in KNOWN:
         raise InputError(
-            f"{path}: the scheduler {name} is none that Stable Diffusion 1 and 2 are sampled by "
-            f"here; known are {', '.join(kind.removesuffix('Scheduler') for kind in KNOWN)}"
+            f"{path}: the scheduler {name} is not supported for Stable Diffusion 1 and 2; "
+            f"expected one of {', '.join(kind.removesuffix('Scheduler') for kind in KNOWN)}"
         )
     if config.get("use_flow_sigmas"):
         raise InputError(
             f"{path}: use_flow_sigmas is true: the model was trained by flow matching, which is "
-            "not read"
+            "not supported"
         )
     kind = KNOWN[name]
     grid = config.get("timestep_spacing", kind.spacing)
     if grid not in SPACINGS:
-        raise InputError(f"{path}: timestep_spacing {grid!r} is none of {', '.join(SPACINGS)}")
+        raise InputError(f"{path}: timestep_spacing {grid!r} is not one of {', '.join(SPACINGS)}")
     lost = _lost(kind, config, grid)
     if not kind.exact or lost:
         rest = f"; not reproduced: {', '.join(lost)}" if lost else ""
@@ -158,7 +158,7 @@ def sampling_of(path: Path, config: Mapping[str, Any]) -> Sampling:
 
 
 def _lost(kind: Scheduler, config: Mapping[str, Any], grid: str) -> list[str]:
-    """The options that are not reproduced, each with its value."""
+    """Return the options that are not reproduced, each with its value."""
     lost = []
     for option, plain in kind.plain.items():
         value = config.get(option, plain)

@@ -1,8 +1,8 @@
-"""What the shapes of Stable Diffusion's tensors tell of it, in the words of a recipe.
+"""Stable Diffusion's configuration in terms of a recipe, derived from the shapes of its tensors.
 
-What they cannot tell is as in the published models: eight attention heads at every level where
-the first version's transformers begin with a convolution, heads of 64 where the second's begin
-with a linear map.
+What shapes do not determine is as in the published models: eight attention heads at every level
+if the transformers begin with a convolution (version 1), heads of 64 channels if they begin
+with a linear map (version 2).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEADS, SIZE_OF_A_HEAD = 8, 64
 
 
 def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The denoiser of a model with these tensors."""
+    """Return the denoiser's values for these tensors."""
     own = _Shapes(naming.OUR_UNET, tensors)
     levels = naming.levels_of_ours(naming.within(naming.OUR_UNET, tensors))
     count = len(levels.attended)
@@ -37,7 +37,7 @@ def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "heads": [max(1, c // SIZE_OF_A_HEAD) if is_linear else HEADS for c in channels],
         "condition_width": own[middle + "transformer_blocks.0.attn2.to_k.weight"][1],
         "linear_projection": is_linear,
-        # The same values in float32; in float16 the second generation overflows without.
+        # The same values in float32; in float16 version 2 overflows without upcasting.
         "upcast": is_linear,
         "groups": 32,
         "norm_eps": 1e-5,
@@ -47,7 +47,7 @@ def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Its autoencoder."""
+    """Return the autoencoder's values for these tensors."""
     own = _Shapes(naming.OUR_AUTOENCODER, tensors)
     levels, layers = naming.autoencoder_size(naming.within(naming.OUR_AUTOENCODER, tensors))
     positions = (f"encoder.down_blocks.{i}.resnets.0.conv2.weight" for i in range(levels))
@@ -63,7 +63,7 @@ def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def text_words(tensors: Mapping[str, Tensor], is_open_clip: bool) -> dict[str, Any]:
-    """Its text encoder."""
+    """Return the text encoder's values for these tensors."""
     own = _Shapes(naming.OUR_TEXT_ENCODER, tensors)
     vocabulary, width = own["embeddings.token_embedding.weight"]
     return {
@@ -78,7 +78,7 @@ def text_words(tensors: Mapping[str, Tensor], is_open_clip: bool) -> dict[str, A
 
 
 class _Shapes:
-    """Shapes of a part's tensors; a KeyError names what is missing in full."""
+    """Shapes of a component's tensors; a KeyError gives the full name of a missing one."""
 
     def __init__(self, prefix: str, tensors: Mapping[str, Tensor]):
         self.prefix, self.tensors = prefix, tensors
@@ -88,7 +88,7 @@ class _Shapes:
 
 
 def schedule_of(betas: Tensor | None) -> dict[str, Any]:
-    """The schedule that a file's table of betas stands for, the published one without it."""
+    """Return the schedule of a file's table of betas, or the published one without a table."""
     if betas is None:
         return dict(SCHEDULE)
     table = betas.double().flatten()

@@ -1,8 +1,8 @@
 """Stable Diffusion 1.x and 2.x in one file, by the names of CompVis and Stability AI.
 
-Nothing but the tensors says what the model is: channels, layers and widths are read from their
-shapes. What shapes cannot tell is as in the published models, and a model of ours that differs
-is not written so.
+Only the tensors describe the model: channels, layers and widths are derived from their
+shapes. What shapes do not determine is as in the published models, and a model of ours that
+differs cannot be written this way.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Two empty tensors by which some files say that they predict the velocity, and that their
-# schedule ends without signal.
+# Two empty tensors by which some files state v prediction and zero terminal SNR.
 VELOCITY, ZERO_TERMINAL = "v_pred", "ztsnr"
-# What published files hold besides, of no use here: the schedule's tables, the discriminator
-# of the autoencoder's training, and of OpenCLIP what reads a caption as a whole.
+# Further contents of published files, not needed here: the schedule's tables, the discriminator
+# of the autoencoder's training, and OpenCLIP's pooled output.
 PASSED_OVER = (
     *("betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar"),
     *("lvlb_weights", "scale_factor", "model_ema.", VELOCITY, ZERO_TERMINAL),
@@ -42,8 +41,8 @@ PASSED_OVER = (
     *(naming.OPEN_CLIP + name for name in ("text_projection", "logit_scale", "attn_mask")),
     *(f"cond_stage_model.{name}" for name in ("text_projection", "logit_scale")),
 )
-# What training programs leave in files beside Stable Diffusion: embeddings of textual inversion,
-# the autoencoder's moving average, and the rest of CLIP. Prompts are read without them.
+# What training programs leave in files beside Stable Diffusion: textual inversion embeddings,
+# the autoencoder's moving average, and the rest of CLIP. Prompts do not need them.
 LEFT_OVER = (
     "embedding_manager.",
     naming.AUTOENCODER + "model_ema.",
@@ -62,20 +61,20 @@ NEEDED = (
 def read_single_file(
     path: Path, prediction: str | None = None, ema: bool = False
 ) -> tuple[Words, dict[str, Tensor]]:
-    """A file's model in a recipe's words, and its tensors by our names.
+    """Return a file's model in terms of a recipe, and its tensors by our names.
 
     Args:
         path: the file.
-        prediction: epsilon or v, which shapes do not tell.
-        ema: take the moving average of the UNet.
+        prediction: epsilon or v, which shapes do not determine.
+        ema: whether to use the moving average of the UNet.
 
     Raises:
-        InputError: if it is another model, or holds or lacks tensors, named in the message.
+        InputError: if it is another model, or has extra or missing tensors, named in the message.
     """
     state = tensors_in(path)
     other = stranger(state)
     if other is not None:
-        raise InputError(f"{path}: is {other}; what is read is Stable Diffusion 1 or 2, whole")
+        raise InputError(f"{path}: is {other}; supported are whole Stable Diffusion 1 and 2 models")
     kept = unpacked(_kept(path, state))
     if ema:
         kept |= _averaged(path, kept, state)
@@ -86,7 +85,7 @@ def read_single_file(
         raise InputError(f"{path}: {error}") from error
     tensors, unknown = naming.sorted_out(kept, naming.apply_rotary(pairs))
     if unknown:
-        raise InputError(f"{path}: holds what is no part of Stable Diffusion: {some(unknown)}")
+        raise InputError(f"{path}: has tensors that Stable Diffusion does not: {some(unknown)}")
     tensors = as_matrices(tensors)
     try:
         words = _words(path, tensors, state, prediction)
@@ -96,7 +95,7 @@ def read_single_file(
     except InputError:
         raise
     except (IndexError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: its tensors have not the shapes of Stable Diffusion") from error
+        raise InputError(f"{path}: its tensors do not have Stable Diffusion's shapes") from error
     if lacking:
         theirs = [naming.renamed(name, pairs) or name for name in lacking]
         raise InputError(f"{path}: lacks {some(theirs)}; copy or download it again")
@@ -104,7 +103,7 @@ def read_single_file(
 
 
 def _kept(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that make the model, the text encoder's with ``text_model.`` in their names."""
+    """Return the model's tensors, the text encoder's with ``text_model.`` in their names."""
     kept: dict[str, Tensor] = {}
     left: list[str] = []
     beyond = f"{naming.OPEN_CLIP}transformer.resblocks.{naming.OPEN_CLIP_LAYERS}."
@@ -120,11 +119,11 @@ def _kept(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kept[name] = tensor
     for what, *prefixes in NEEDED:
         if not any(name.startswith(tuple(prefixes)) for name in kept):
-            raise InputError(f"{path}: holds no {what}; all of Stable Diffusion is needed")
+            raise InputError(f"{path}: has no {what}; all of Stable Diffusion is needed")
     if left:
         kinds = [start.rstrip(".") for start in LEFT_OVER if any(n.startswith(start) for n in left)]
         logger.warning(
-            "%s: passed over: %d tensors of %s, which images are made without",
+            "%s: skipped %d tensors of %s, which sampling does not use",
             path, len(left), ", ".join(kinds),
         )  # fmt: skip
     return kept
@@ -137,7 +136,7 @@ def _averaged(
     names = {naming.UNET + name: naming.averaged_name(name) for name in inner}
     lacking = [name for name in names.values() if name not in state]
     if lacking:
-        raise InputError(f"{path}: holds no moving average: lacks {some(lacking)}; leave --ema out")
+        raise InputError(f"{path}: has no moving average: lacks {some(lacking)}; remove --ema")
     return {name: state[averaged] for name, averaged in names.items()}
 
 
@@ -152,8 +151,8 @@ def _words(
         prediction = prediction or "v"
     if prediction is None and is_second:
         raise InputError(
-            f"{path}: is Stable Diffusion 2, whose tensors do not tell what it predicts: have "
-            "multidiff convert make a model of it with --prediction epsilon (512-base) or "
+            f"{path}: is Stable Diffusion 2, whose tensors do not state its prediction: convert it "
+            "with multidiff convert --prediction epsilon (512-base) or "
             "--prediction v (768)"
         )
     schedule, is_zero = schedule_of(state.get("betas")), ZERO_TERMINAL in state
@@ -174,14 +173,14 @@ def _words(
 
 
 def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's tensors by CompVis' names.
+    """Return a model's tensors by CompVis' names.
 
     Args:
         model: the model's section of its resolved recipe.
-        tensors: the model's.
+        tensors: the model's tensors.
 
     Raises:
-        InputError: if the model is anything that such a file does not tell.
+        InputError: if such a file cannot represent the model.
     """
     text, prediction = model["domain"]["text_encoder"], model["process"]["prediction"]
     is_open_clip = text["activation"] == "gelu"
@@ -194,16 +193,16 @@ def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
         for key, value in theirs.items():
             if key != "upcast" and ours.get(key) != value:
                 raise InputError(
-                    f"{name}: {key} is {ours.get(key)}, where readers of single files take "
+                    f"{name}: {key} is {ours.get(key)}, but readers of single files assume "
                     f"{value}: write it with --to diffusers"
                 )
     if prediction not in ("epsilon", "v"):
-        raise InputError(f"readers of single files know no model that predicts {prediction}")
+        raise InputError(f"readers of single files do not support prediction {prediction}")
     pairs = map_to_theirs(tensors, is_open_clip)
     written, unknown = naming.sorted_out(as_convolutions(tensors), pairs)
     if unknown:
-        raise InputError(f"a single file has no place for {some(unknown)}")
-    if prediction == "v" and not is_open_clip:  # of the first version nobody expects it
+        raise InputError(f"a single file cannot store {some(unknown)}")
+    if prediction == "v" and not is_open_clip:  # readers do not expect it for version 1
         written[VELOCITY] = torch.zeros(0)
     return packed(written)
 
@@ -212,10 +211,10 @@ def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
 
 
 def map_to_theirs(tensors: Mapping[str, Tensor], is_open_clip: bool) -> naming.Pairs:
-    """Our paths in a model to those in a single file.
+    """Map our paths in a model to those in a single file.
 
     Args:
-        tensors: the model's.
+        tensors: the model's tensors.
         is_open_clip: whether the file has the text encoder by OpenCLIP's names.
     """
     text = naming.within(naming.OUR_TEXT_ENCODER, tensors) if is_open_clip else ()
@@ -227,10 +226,10 @@ def map_to_theirs(tensors: Mapping[str, Tensor], is_open_clip: bool) -> naming.P
 
 
 def _map_of_file(tensors: Mapping[str, Tensor]) -> naming.Pairs:
-    """The same for the file with these tensors.
+    """Return the same map for the file with these tensors.
 
     Raises:
-        InputError: if the UNet's blocks make no levels of one length.
+        InputError: if the UNet's blocks do not form levels of one length.
     """
     return _whole_map(
         naming.levels_of_theirs(naming.within(naming.UNET, tensors)),

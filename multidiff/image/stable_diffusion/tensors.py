@@ -1,7 +1,7 @@
-"""Tensors of Stable Diffusion that differ by more than their names from file to file.
+"""Conversion of Stable Diffusion tensors that differ between files by more than their names.
 
-CompVis writes the autoencoder's attention as 1x1 convolutions, older files of diffusers call
-it otherwise, and OpenCLIP keeps queries, keys and values in one matrix.
+CompVis writes the autoencoder's attention as 1x1 convolutions, older diffusers files use
+other names for it, and OpenCLIP keeps queries, keys and values in one matrix.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 MATRIX = re.compile(r"mid_block\.attentions\.0\.to_(q|k|v|out\.0)\.weight$")
-# What diffusers called the autoencoder's attention before its version 0.18.
+# Names of the autoencoder's attention in diffusers before version 0.18.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def modern_attention(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """An autoencoder's tensors with the attention's names as they are today."""
+    """Return an autoencoder's tensors with today's names of the attention."""
     old = re.compile(rf"(mid_block\.attentions\.0)\.({'|'.join(OLD_ATTENTION)})\.")
     return {
         old.sub(lambda found: f"{found[1]}.{OLD_ATTENTION[found[2]]}.", name): value
@@ -30,7 +30,7 @@ def modern_attention(tensors: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def as_matrices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by our names, the 1x1 convolutions of the autoencoder's attention as matrices."""
+    """Return tensors with the 1x1 convolutions of the autoencoder's attention as matrices."""
     return {
         name: tensor.flatten(1) if MATRIX.search(name) and tensor.ndim > 2 else tensor
         for name, tensor in tensors.items()
@@ -38,7 +38,7 @@ def as_matrices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_convolutions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`as_matrices`."""
+    """Invert :func:`as_matrices`."""
     return {
         name: tensor[:, :, None, None] if MATRIX.search(name) and tensor.ndim == 2 else tensor
         for name, tensor in tensors.items()
@@ -46,7 +46,7 @@ def as_convolutions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_clip_prefix(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """A CLIP text model's tensors by our names: newer files leave ``text_model.`` out."""
+    """Return a CLIP text model's tensors by our names: newer files omit ``text_model.``."""
     return {
         name.removeprefix("text_model."): value
         for name, value in tensors.items()
@@ -55,7 +55,7 @@ def without_clip_prefix(tensors: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenCLIP's tensors with queries, keys and values apart, as ``in_proj.0``, 1 and 2."""
+    """Return OpenCLIP's tensors with queries, keys and values split, as ``in_proj.0``, 1 and 2."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         path, packed, kind = name.partition("in_proj_")
@@ -66,7 +66,7 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`unpacked`."""
+    """Invert :func:`unpacked`."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         path, apart, rest = name.partition("in_proj.")

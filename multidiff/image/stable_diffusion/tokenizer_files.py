@@ -1,4 +1,4 @@
-"""The files of CLIP's tokenizer, which travel with a model."""
+"""Files of CLIP's tokenizer, which belong to a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGIN_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 
 
 def tokenizer_files(folder: Path) -> dict[str, str]:
-    """``vocab.json`` and ``merges.txt`` of a folder, by name; empty if it has none.
+    """Return ``vocab.json`` and ``merges.txt`` of a folder, by name; empty if it has none.
 
     Newer programs write ``tokenizer.json`` instead, which holds both.
 
@@ -28,7 +28,7 @@ def tokenizer_files(folder: Path) -> dict[str, str]:
     if not whole.is_file():
         return {}
     content = read_json(whole)
-    with reading(whole, "has no vocabulary and merges of a byte-pair code"):
+    with reading(whole, "has no vocabulary and merges of a byte-pair encoding"):
         model = content["model"]
         merges = [one if isinstance(one, str) else " ".join(one) for one in model["merges"]]
         vocabulary = json.dumps(model["vocab"], ensure_ascii=False)
@@ -36,12 +36,12 @@ def tokenizer_files(folder: Path) -> dict[str, str]:
 
 
 def number_of(token: str, files: Mapping[str, str], otherwise: int) -> int:
-    """A token's number in the vocabulary, if there is one.
+    """Return a token's number in the vocabulary, or a default.
 
     Args:
-        token: as it is written there.
-        files: of the tokenizer; may be empty.
-        otherwise: its number where it is not found.
+        token: the token's text in the vocabulary.
+        files: files of the tokenizer; may be empty.
+        otherwise: number if it is not found.
     """
-    with reading(VOCABULARY, "is no vocabulary of tokens and their numbers"):
+    with reading(VOCABULARY, "is not a vocabulary of tokens and their numbers"):
         return int(json.loads(files.get(VOCABULARY, "{}")).get(token, otherwise))
