@@ -1,11 +1,11 @@
-"""Speed, beside what else does the same work: ``python -m benchmarks --help``.
+"""Speed and memory against other implementations: ``python -m benchmarks --help``.
 
-Everything is measured in one process, in alternation, so that whatever else the machine does
-slows all of it alike; memory in processes of its own, one after the other. Where steps take
-seconds, the process's own CPU time is reported (CPU s), without the time it waited for a core.
-Peers are optional; a missing one is reported:
+Everything is measured in one process, in alternation, so that other load on the machine
+affects all of it equally; memory in separate processes, one after the other. If steps take
+seconds, the process's own time is reported (CPU s), without waiting for a core. Peers are
+optional; a missing one is reported as not installed:
 
 - diffusers: ``pip install -e ".[bench]"``.
-- lmnt's WaveGrad: ``pip install --no-deps wavegrad``. The package pins versions of its
-  dependencies that are long gone; its network needs nothing but torch and numpy.
+- lmnt's WaveGrad: ``pip install --no-deps wavegrad``. The package pins obsolete versions of its
+  dependencies; its network needs only torch and numpy.
 """

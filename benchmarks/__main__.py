@@ -1,7 +1,7 @@
-"""``python -m benchmarks [part ...]``: run parts by name, print a table of each.
+"""``python -m benchmarks [part ...]``: run parts by name and print a table of each.
 
-What a part's ``measure`` takes by keyword, such as sizes, are options of the program when that
-part is named.
+The keyword arguments of a part's ``measure``, such as sizes, become options of the program when
+that part is named.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.timing import HEADING, Row, machine
 from multidiff.utils.report import table
 
-# Name -> module, imported when asked for.
+# Name -> module, imported on demand.
 COMPONENTS = {
     "startup": "startup",
     "reverse-loop": "reverse_loop",
@@ -40,7 +40,7 @@ COMPONENTS = {
 
 
 def main() -> None:
-    """The program."""
+    """Run the program."""
     named = {word: _module(word) for word in sys.argv[1:] if word in COMPONENTS}
     options = _parser(named).parse_args()
     found = machine()
@@ -62,14 +62,14 @@ def main() -> None:
 def _parser(named: dict[str, ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Speed and memory, beside what else does the same work.",
+        description="Speed and memory against other implementations.",
         epilog="The ratio is to the system whose ratio is 1; low is good for times (s, RTF), "
-        "memory and distances, high for what is done in a second. A part's own options are "
-        "shown where it is named before --help.",
+        "memory and distances, high for rates per second. A part's own options are "
+        "shown if it is named before --help.",
     )
     offer = f"of {', '.join(COMPONENTS)}; or all"
     parser.add_argument("parts", nargs="*", metavar="part", type=_part, help=offer)
-    parser.add_argument("--threads", type=_count, default=2, help="of the CPU (2)")
+    parser.add_argument("--threads", type=_count, default=2, help="number of CPU threads (2)")
     parser.add_argument("--rounds", type=_count, default=7, help="the median is over these (7)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     known: set[str] = set()
@@ -86,7 +86,7 @@ def _parser(named: dict[str, ModuleType]) -> argparse.ArgumentParser:
 
 
 def _sizes(part: ModuleType) -> dict[str, Any]:
-    """What a part takes by keyword, with what stands for it otherwise."""
+    """Return a part's keyword arguments and their defaults."""
     parameters = inspect.signature(part.measure).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -97,13 +97,13 @@ def _module(name: str) -> ModuleType:
 
 def _part(name: str) -> str:
     if name not in COMPONENTS:
-        raise argparse.ArgumentTypeError(f"no part {name}: there are {', '.join(COMPONENTS)}")
+        raise argparse.ArgumentTypeError(f"no part {name}: expected one of {', '.join(COMPONENTS)}")
     return name
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return int(text)
 
 

@@ -1,9 +1,9 @@
 """Peak memory and time of decoding one image at the true shape of Stable Diffusion's autoencoder.
 
-Each decoding has a process of its own, with random weights: the package's, whole and in tiles,
+Each decoding runs in its own process, with random weights: the package's, whole and in tiles,
 and diffusers' AutoencoderKL with tiles of the same size. Memory is the process's largest resident
-set, and what decoding added to it: before, the process holds torch and the weights. Ratio to
-diffusers' of the whole image.
+set, and the increase by decoding: before, the process holds torch and the weights. Ratios are to
+diffusers' whole image.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ MIB = 2**20
 def measure(
     threads: int, rounds: int, *, side: int = 512, tile: int = 256, small: int = 0
 ) -> list[Row]:
-    """Both libraries, both ways, a third of the rounds.
+    """Measure both libraries, whole and in tiles, for a third of the rounds.
 
     Args:
-        threads: of the CPU.
-        rounds: of everything else; a process takes half a minute.
-        side: height and width of the image,
-        tile: and of a tile.
-        small: 1 takes a tiny autoencoder instead, to try this out.
+        threads: number of CPU threads.
+        rounds: number of rounds of the other parts; a process takes half a minute.
+        side: height and width of the image.
+        tile: height and width of a tile.
+        small: 1 uses a tiny autoencoder instead, to try this out.
     """
     systems = {
         REFERENCE: ["theirs", 0],
@@ -61,7 +61,7 @@ def _in_a_process(words: list[Any]) -> dict[str, float]:
 
 
 def _decode(who: str, tile: int, side: int, small: int, threads: int) -> dict[str, float]:
-    """What one process does."""
+    """Decode in one process and return its figures."""
     import torch
 
     torch.set_num_threads(threads)
@@ -102,10 +102,10 @@ def _theirs(channels: tuple[int, ...], tile: int) -> Any:
 
 
 def _peak() -> int:
-    """Bytes of this process's largest resident set.
+    """Return the bytes of this process's largest resident set.
 
-    What the system counts for ``resource`` may begin with the parent's; that of the memory map
-    does not, where there is one to be read.
+    The count of ``resource`` may start from the parent's; that of the memory map does not, where
+    it can be read.
     """
     status = Path("/proc/self/status")
     if status.is_file():

@@ -1,9 +1,9 @@
-"""The training of diffusers' example for unconditional images, one step at a time.
+"""Training as in diffusers' example for unconditional images, one step at a time.
 
 What ``examples/unconditional_image_generation`` of diffusers does, with its settings: AdamW of
-torch's default kind, gradients of norm 1 at most, an average of the weights with warm-up, noise
-predicted on 1,000 linear betas, all through accelerate. Two things differ: images come from
-memory, not from files, and the rate falls with a share of work done that the caller tells.
+torch's default kind, gradient norms of at most 1, an average of the weights with warm-up, epsilon
+prediction on 1,000 linear betas, all through accelerate. Two things differ: images come from
+memory, not from files, and the rate decays with the fraction of work done, set by the caller.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from multidiff.training.lr_schedule import rate_at
 
 LEARNING_RATE = 1e-4
 BETAS, WEIGHT_DECAY = (0.95, 0.999), 1e-6
-WARMUP = 0.05  # of the whole; 500 steps in the example, whose whole is long
+WARMUP = 0.05  # fraction of the whole; 500 steps in the example, which trains longer
 LARGEST_GRADIENT = 1.0
 TABLE = 1000
-RESOLUTION = 10_000  # of the share of work done
+RESOLUTION = 10_000  # steps of the fraction of work done
 
 
 class DiffusersTraining:
-    """A network of diffusers in training.
+    """A diffusers network in training.
 
     Args:
-        network: takes states and steps of the table.
+        network: takes states and timesteps.
         image: bytes ``(count, channels, height, width)``.
-        batch_size: images in a step.
+        batch_size: number of images in a step.
     """
 
     def __init__(self, network: nn.Module, image: Tensor, batch_size: int):
@@ -54,10 +54,10 @@ class DiffusersTraining:
         self._batches = _endless(loader)
 
     def step(self, progress: float) -> float:
-        """One update of the weights.
+        """Make one update of the weights.
 
         Args:
-            progress: share of the work that is done, which the rate depends on.
+            progress: fraction of the work that is done, which the rate depends on.
 
         Returns:
             The loss before it.
@@ -84,13 +84,13 @@ class DiffusersTraining:
 
     @torch.no_grad()
     def samples(self, count: int, steps: int, at_once: int, seed: int) -> Tensor:
-        """Images near [-1, 1] from the averaged weights, by DDIM.
+        """Sample images near [-1, 1] with the averaged weights, by DDIM.
 
         Args:
-            count: of images.
-            steps: of the walk.
-            at_once: images in a batch.
-            seed: of the noise.
+            count: number of images.
+            steps: number of sampling steps.
+            at_once: number of images in a batch.
+            seed: random seed of the noise.
         """
         from diffusers import DDIMScheduler
 

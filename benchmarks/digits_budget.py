@@ -1,14 +1,14 @@
-"""Handwritten digits after the same CPU time of training, beside diffusers.
+"""Handwritten digits after the same CPU time of training, compared with diffusers.
 
-The package trains what ``recipes/image/digits.yaml`` says, latent diffusion with captions, and
-before that the autoencoder for it, whose time counts; it goes without the adversary that
-sharpens it in a longer training. Diffusers trains a UNet2DModel in pixels as its example for
+The package trains ``recipes/image/digits.yaml``, latent diffusion with captions, and
+before that its autoencoder, whose time counts; it does without the adversarial loss that
+sharpens it in longer training. Diffusers trains a UNet2DModel in pixels as its example for
 unconditional images does (:mod:`benchmarks.diffusers_training`), on the same digits padded to
-32x32. They take turns of some seconds until each has spent its time, and their rates fall with
-the share of it.
+32x32. They take turns of some seconds until each has used its time, and their rates decay with
+the fraction of it.
 
-Samples (ours of the digits that the held-out ones are) are compared with held-out digits on the
-features of the shipped classifier. As many digits of the training set show what is left of the
+Samples (ours with the classes of the held-out digits) are compared with held-out digits on the
+features of the shipped classifier. The same number of training digits shows the remaining
 distance between real images. Ratios are to diffusers'.
 """
 
@@ -35,7 +35,7 @@ from multidiff.image.metrics.sets import describe_all
 
 PART = "digits-budget"
 CLASSIFIER = "digit-features"
-UNET: Shape = (1, (64, 128, 128), 1, ("none", "self", "none"))  # 4.4 M weights, as ours has
+UNET: Shape = (1, (64, 128, 128), 1, ("none", "self", "none"))  # 4.4 M weights, as ours
 SIDE, BATCH = 32, 16  # the example's batch
 AT_ONCE, MOST = 50, 5000
 TURN_SECONDS = 5.0
@@ -43,19 +43,19 @@ OURS, THEIRS, REAL = "multidiff", "diffusers", "training digits"
 
 
 class Contender(Protocol):
-    """A training that goes on for as long as it is let."""
+    """A training that can be continued step by step."""
 
     @property
     def steps(self) -> int:
-        """Made so far."""
+        """Number of steps so far."""
         ...
 
     def step(self, progress: float) -> object:
-        """One update, where that share of the time is spent."""
+        """Make one update, when that fraction of the time is used."""
         ...
 
     def samples(self, count: int, steps: int, seed: int) -> Tensor:
-        """Digits in bytes."""
+        """Return digits in bytes."""
         ...
 
 
@@ -71,18 +71,18 @@ def measure(
     held_out: str = "",
     seed: int = 0,
 ) -> list[Row]:
-    """Distances, steps and the time of a sample.
+    """Measure distances, steps and the time of a sample.
 
     Args:
-        threads: of the CPU; the time of each counts.
-        rounds: of everything else; this is one.
-        minutes: of the CPU for each training.
-        samples: of each.
-        our_steps: steps of the package's sampler,
-        their_steps: and of diffusers' DDIM.
-        data: digits to train on; those of the recipe where not given.
-        held_out: digits to compare with; every twelfth of the others where not given.
-        seed: of weights, batches and samples.
+        threads: number of CPU threads; the time of each counts.
+        rounds: number of rounds of the other parts; this one has one.
+        minutes: CPU minutes of each training.
+        samples: number of samples of each.
+        our_steps: number of steps of the package's sampler.
+        their_steps: number of steps of diffusers' DDIM.
+        data: training digits; the recipe's by default.
+        held_out: digits to compare with; every twelfth of the others by default.
+        seed: random seed of weights, batches and samples.
     """
     with on_threads(threads), training_on_cpu():
         torch.manual_seed(seed)
@@ -115,7 +115,7 @@ def measure(
 
 
 def spend(contenders: Mapping[str, Contender], seconds: float) -> None:
-    """Have each train for so long, in turns."""
+    """Train each contender for that time, in turns."""
     used, reported = dict.fromkeys(contenders, 0.0), 0
     while min(used.values()) < seconds:
         for name, contender in contenders.items():
@@ -134,7 +134,7 @@ class PixelDigits:
     """Diffusers' side.
 
     Args:
-        images: what to train on.
+        images: training images.
     """
 
     def __init__(self, images: Images):
@@ -145,15 +145,15 @@ class PixelDigits:
 
     @property
     def steps(self) -> int:
-        """Made so far."""
+        """Number of steps so far."""
         return self.training.steps
 
     def step(self, progress: float) -> object:
-        """One update."""
+        """Make one update."""
         return self.training.step(progress)
 
     def samples(self, count: int, steps: int, seed: int) -> Tensor:
-        """Digits in bytes, cut to their size."""
+        """Return digits in bytes, cropped to their size."""
         made = self.training.samples(count, steps, AT_ONCE, seed)
         return from_unit(crop_to(made, *self.size))
 
@@ -164,7 +164,7 @@ def _some(images: Images, count: int, seed: int) -> Tensor:
 
 
 def _distances(made: Mapping[str, Tensor], real: Images) -> dict[str, SetDistance]:
-    """How far each set is from the held-out digits."""
+    """Return the distances of each set from the held-out digits."""
     classifier: ImageClassifier = multidiff.load(CLASSIFIER)
     features = describe_all(
         batches_of(real, list(range(min(len(real), MOST)))), classifier.describe

@@ -1,9 +1,9 @@
-"""A training step of an editor, and the share of it that corruption and alignment take.
+"""A training step of an editor, and the fractions of corruption and alignment in it.
 
-The step: texts are corrupted by up to six steps of edits, aligned with what they were, tagged and
-written, the backward pass and AdamW. The alignment alone stands beside rapidfuzz's editops of the
-same pairs, which is compiled and settles ties otherwise. Reported in CPU seconds, ratio to the
-step.
+The step: texts are corrupted by up to six steps of edits, aligned with the originals, tagged and
+written, the backward pass and AdamW. The alignment alone is compared with rapidfuzz's editops of
+the same pairs, which is compiled and breaks ties differently. Reported in CPU seconds, ratios to
+the step.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def measure(
     width: int = 192,
     layers: int = 4,
 ) -> list[Row]:
-    """The step and its parts.
+    """Measure the step and its parts.
 
     Args:
-        threads: of the CPU.
-        rounds: steps of each.
-        batch: sentences in a step.
-        length: of the sentences.
-        width: of the transformers,
-        layers: and the tagger's blocks; the generator has half of them.
+        threads: number of CPU threads.
+        rounds: number of steps of each.
+        batch: number of sentences in a step.
+        length: length of the sentences.
+        width: width of the transformers.
+        layers: number of the tagger's blocks; the generator has half of them.
     """
     reported = f"{layers} layers of {width}, {batch} sentences of {length}, {counted(threads)}"
     with on_threads(threads):

@@ -19,18 +19,18 @@ from multidiff.training.lr_schedule import rate_at
 from multidiff.training.trainer import Trainer
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "image"
-AUTOENCODER_RATIO = 0.3  # of the time
-SCALED_BY = 512  # digits whose latents say how far those spread
+AUTOENCODER_RATIO = 0.3  # fraction of the time
+SCALED_BY = 512  # number of digits whose latents determine the scaling
 AT_ONCE = 50
 
 
 class LatentDigits:
-    """What the recipes say, one step at a time.
+    """Training as in the recipes, one step at a time.
 
     Args:
-        data: digits to train on; those of the recipe where empty.
-        held_out: digits not to train on; a part of the others where empty.
-        seed: of the batches and the noise.
+        data: training digits; the recipe's if empty.
+        held_out: held-out digits; a part of the others if empty.
+        seed: random seed of the batches and the noise.
     """
 
     def __init__(self, data: str, held_out: str, seed: int):
@@ -50,11 +50,11 @@ class LatentDigits:
 
     @property
     def steps(self) -> int:
-        """Made so far, of both."""
+        """Number of steps of both so far."""
         return self._first.steps + (0 if self._second is None else self._second.steps)
 
     def step(self, progress: float) -> None:
-        """One update, where that share of the time is spent."""
+        """Make one update, when that fraction of the time is used."""
         if progress < AUTOENCODER_RATIO:
             self._first.step(progress / AUTOENCODER_RATIO)
             return
@@ -64,7 +64,7 @@ class LatentDigits:
 
     @torch.no_grad()
     def _begun(self) -> Training:
-        """The diffusion's training, on the autoencoder as it is now."""
+        """Return the diffusion's training, on the current autoencoder."""
         self._first.finish()
         trained, domain = self.autoencoder.autoencoder, self.model.domain
         domain.autoencoder.load_state_dict(trained.state_dict())
@@ -75,7 +75,7 @@ class LatentDigits:
         return Training(self.model.task(), self._batches, self._plan, self._seed)
 
     def samples(self, count: int, steps: int, seed: int) -> Tensor:
-        """Digits in bytes, of the kinds that the held-out ones are."""
+        """Return digits in bytes, of the held-out digits' classes."""
         if self._second is not None:
             self._second.finish()
         prompts = prompts_of(self.model, self.real, count)
@@ -83,13 +83,13 @@ class LatentDigits:
 
 
 class Training:
-    """A task in training as a recipe's trainer says, but for the time it has.
+    """A task trained as a recipe's trainer would, except for its length.
 
     Args:
-        task: with losses.
-        batches: what to train it on.
-        plan: rates and averages; its steps only say how the rate rises and falls.
-        seed: of the noise.
+        task: training task.
+        batches: training batches.
+        plan: rates and averages; its steps only set how the rate rises and decays.
+        seed: random seed of the noise.
     """
 
     def __init__(self, task: nn.Module, batches: Batches, plan: Trainer, seed: int):
@@ -102,7 +102,7 @@ class Training:
         self.average = MovingAverage(task, plan.ema_decay)
 
     def step(self, progress: float) -> None:
-        """One update."""
+        """Make one update."""
         plan, batch = self.plan, self.batches.batch(self.steps)
         position = round(progress * plan.steps)
         factor = rate_at(position, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
@@ -127,7 +127,7 @@ class Training:
 
 
 def _sources(data: str, held_out: str) -> list[str]:
-    """Changes of the recipe for other digits."""
+    """Return changes to the recipe for other digits."""
     changes = []
     if data:
         changes = [f"{part}.examples.source.path={data}" for part in ("data", "validation")]

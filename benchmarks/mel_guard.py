@@ -1,8 +1,8 @@
-"""Which mels of real recordings the guard refuses, right and on other scales, and their structure.
+"""Mels of real recordings that the guard rejects, correct and on other scales.
 
-For each family of changes: how many of the recordings' mels are refused, and the fluctuation of
-their fine structure relative to white noise (multidiff/audio/data/mel_guard.py). Right mels should
-all pass, those of other scales none.
+For each family of changes: the number of recordings whose mels are rejected, and the fluctuation
+of their fine structure relative to white noise (multidiff/audio/data/mel_guard.py). Correct mels
+should all pass, those on other scales none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multidiff.audio.mel import MelPreset, preset_named
 PART = "mel-guard"
 TEN = math.log(10)
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-# Changes of the sound, whose mels are right.
+# Changes of the sound, whose mels are correct.
 SOUNDS: dict[str, Change] = {
     "as it is": lambda x, rng: x,
     "x 0.01": lambda x, rng: 0.01 * x,
@@ -36,7 +36,7 @@ SOUNDS: dict[str, Change] = {
     "silence around it": lambda x, rng: np.pad(x, 11025),
     "digital silence": lambda x, rng: 0 * x,
 }
-# Changes of the mel that leave it right.
+# Changes of the mel that leave it correct.
 MELS: dict[str, Change] = {
     "5 frames": lambda m, rng: _cut(m, rng, 5),
     "20 frames": lambda m, rng: _cut(m, rng, 20),
@@ -80,15 +80,15 @@ def measure(
     threads: int, rounds: int, *, folder: str = "starter:speech", count: int = 200, seed: int = 0,
     preset: str = "hifigan-22k",
 ) -> list[Row]:  # fmt: skip
-    """Count what is refused of each family.
+    """Count the rejected mels of each family.
 
     Args:
-        threads: plays no part.
-        rounds: plays no part.
-        folder: with recordings; several with commas between, of which equally many are drawn.
-        count: how many recordings to draw, at most.
-        seed: of the draw.
-        preset: of the mels.
+        threads: unused.
+        rounds: unused.
+        folder: folder of recordings; several separated by commas, with equal numbers from each.
+        count: largest number of recordings to draw.
+        seed: random seed of the draw.
+        preset: preset of the mels.
     """
     rng, how = np.random.default_rng(seed), preset_named(preset)
     waves = list(_drawn(folder.split(","), count, rng, how.sample_rate_hz))

@@ -1,8 +1,8 @@
-"""How much of sampling is the network: every shipped model whose sampling is a walk.
+"""Fraction of sampling time spent in the network, for every shipped diffusion model.
 
 A round draws samples as the command line does, all defaults, and counts the CPU seconds within the
-denoiser apart. What is left is the sampler, the draws, the projections and the decoder. Ratios are
-to the whole.
+denoiser separately. The rest is the sampler, the draws, the projections and the decoder. Ratios
+are to the whole.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ OURS = "multidiff in all"
 
 
 def measure(threads: int, rounds: int, *, samples: int = 4, steps: int = 8) -> list[Row]:
-    """Seconds of each model's sampling, and of its network therein.
+    """Measure the seconds of each model's sampling, and of its network therein.
 
     Args:
-        threads: of the CPU.
-        rounds: of each.
-        samples: drawn at a time; of speech one, of a second.
-        steps: of each walk.
+        threads: number of CPU threads.
+        rounds: number of rounds of each.
+        samples: number of samples drawn at a time; for speech one, of a second.
+        steps: number of sampling steps.
     """
     rows = []
     with on_threads(threads):
@@ -42,7 +42,7 @@ def measure(threads: int, rounds: int, *, samples: int = 4, steps: int = 8) -> l
 
 
 def _draws(samples: int, steps: int) -> dict[str, tuple[Any, Callable[[], object]]]:
-    """Of each model, what it is and how it draws."""
+    """Return each model and its sampling function."""
     found: dict[str, Any] = {name: deepcopy(md.load(name)) for name in NETWORKS}
     asked = {
         "digits": ["7"] * samples,
@@ -61,14 +61,14 @@ def _drawing(model: Any, requests: list[Any], steps: int) -> Callable[[], object
 
 
 def _speaking(model: Any, steps: int) -> Callable[[], object]:
-    """A second of sound, of the mel of noise."""
+    """Return a function that synthesises a second of sound from the mel of noise."""
     noise = torch.rand(1, model.preset.sample_rate_hz, generator=torch.Generator().manual_seed(0))
     mel = model.preset.mel(noise - 0.5)
     return lambda: model.synthesize(mel, plan=model.plan(steps), seed=0)
 
 
 def _editing(model: Any, requests: list[TextRequest], steps: int) -> Callable[[], object]:
-    """Random words revised, by words that are drawn."""
+    """Return a function that revises random words, with drawn words."""
     sampling = model.sampling.changed(drawn({"steps": steps}))
     drafts = model.noise_drafts(requests, seed=0)
     return lambda: model.revise(drafts, requests, sampling=sampling, seed=0)
@@ -77,7 +77,7 @@ def _editing(model: Any, requests: list[TextRequest], steps: int) -> Callable[[]
 def _seconds(
     name: str, drawing: tuple[Any, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-    """Of each round after a first one, in all and in the network."""
+    """Return the seconds of each round after a first one, in total and in the network."""
     model, draw = drawing
     spent: dict[str, float] = defaultdict(float)
     watch_network(name, model, spent)

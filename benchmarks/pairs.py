@@ -12,15 +12,15 @@ from multidiff.image.diffusion.unet import Attention, UNet
 
 THEIR_DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 THEIR_UP = {"none": "UpBlock2D", "self": "AttnUpBlock2D", "cross": "CrossAttnUpBlock2D"}
-# Of a UNet of images: colours, widths of the levels, residual blocks, attention.
+# Shape of an image UNet: channels, widths of the levels, residual blocks, attention.
 Shape = tuple[int, tuple[int, ...], int, tuple[Attention, ...]]
-HEAD_WIDTH = 8  # what UNet2DModel gives each attention head
+HEAD_WIDTH = 8  # width of each attention head in UNet2DModel
 
 
 def pixel_unet(
     channels: int, widths: Sequence[int], layers: int, attention: Sequence[Attention]
 ) -> UNet:
-    """A UNet of images without a condition, shaped as :func:`their_pixel_unet`'s."""
+    """Return an unconditional image UNet, shaped as :func:`their_pixel_unet`'s."""
     heads = tuple(width // HEAD_WIDTH for width in widths)
     return UNet(channels, channels, tuple(widths), layers, tuple(attention), heads)
 
@@ -28,7 +28,7 @@ def pixel_unet(
 def their_pixel_unet(
     channels: int, widths: Sequence[int], layers: int, attention: Sequence[Attention], side: int
 ) -> Any:
-    """UNet2DModel of diffusers."""
+    """Return diffusers' UNet2DModel."""
     from diffusers import UNet2DModel
 
     return UNet2DModel(
@@ -44,14 +44,14 @@ def their_pixel_unet(
 
 
 def latent_unet(widths: Sequence[int], heads: int, words_width: int) -> UNet:
-    """A UNet of latents that reads a caption, attending at all levels but the coarsest."""
+    """Return a caption-conditional latent UNet, with attention at all levels but the coarsest."""
     levels = len(widths)
     attention: tuple[Attention, ...] = ("cross",) * (levels - 1) + ("none",)
     return UNet(4, 4, tuple(widths), 2, attention, (heads,) * levels, words_width)
 
 
 def their_latent_unet(widths: Sequence[int], heads: int, words_width: int, side: int) -> Any:
-    """UNet2DConditionModel of diffusers, shaped as :func:`latent_unet`."""
+    """Return diffusers' UNet2DConditionModel, shaped as :func:`latent_unet`."""
     from diffusers import UNet2DConditionModel
 
     attention = ("cross",) * (len(widths) - 1) + ("none",)
@@ -67,10 +67,10 @@ def their_latent_unet(widths: Sequence[int], heads: int, words_width: int, side:
 
 
 def group_by_length(ours: nn.Module, theirs: nn.Module) -> None:
-    """Give theirs our weights."""
+    """Load our weights into theirs."""
     theirs.load_state_dict({name: w.detach().clone() for name, w in ours.state_dict().items()})
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference in units of the largest value."""
+    """Return the largest difference relative to the largest value."""
     return float((one - other).abs().max() / other.abs().max())

@@ -1,10 +1,9 @@
-"""What a guided walk costs beyond its network: ``generate()`` over its forward passes.
+"""Overhead of guided sampling over its network: ``generate()`` against its forward passes.
 
 A small Stable Diffusion with random weights, DDIM with a negative prompt. The bare passes see
-the same doubled batch; reading the prompts and decoding the latents is in all three. Beside
-``ImageDiffusion.generate()`` runs diffusers' loop, its ``DDIMScheduler`` and
-``UNet2DConditionModel`` with the same weights, which ends at the same latents. Ratio to the bare
-passes.
+the same doubled batch; encoding the prompts and decoding the latents is in all three. For
+comparison, diffusers' loop, its ``DDIMScheduler`` and ``UNet2DConditionModel`` run with the same
+weights and end at the same latents. Ratios are to the bare passes.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ TABLE, FIRST_BETA, LAST_BETA = 1000, 0.00085, 0.012
 GUIDANCE, SEED = 7.5, 7
 PROMPT, NEGATIVE = "a red house", "fog"
 OURS, THEIRS = "multidiff generate()", "diffusers DDIMScheduler"
-SAME = 1e-2  # of latents, relative to the largest: the walk multiplies rounding
+SAME = 1e-2  # difference of latents, relative to the largest: sampling amplifies rounding
 
 
 def measure(
     threads: int, rounds: int, *, side: int = 256, steps: int = 20, batch: int = 2
 ) -> list[Row]:
-    """The bare passes, the package's loop and that of diffusers.
+    """Measure the bare passes, the package's loop and that of diffusers.
 
     Args:
-        threads: of the CPU.
-        rounds: walks of each.
+        threads: number of CPU threads.
+        rounds: number of sampling runs of each.
         side: height and width of the images.
-        steps: of the sampler.
-        batch: images at a time, so that twice as many states are in a forward pass.
+        steps: number of sampling steps.
+        batch: number of images at a time; a forward pass has twice as many states.
     """
     plain = f"{steps} forward passes"
     with on_threads(threads):
@@ -64,7 +63,7 @@ def measure(
 
 
 class _Loops:
-    """The model, its noise, and the three ways through them; each returns the last latents."""
+    """The model, its noise, and the three loops; each returns the last latents."""
 
     def __init__(self, side: int, steps: int, batch: int):
         torch.manual_seed(0)
@@ -87,7 +86,7 @@ class _Loops:
         self.levels = self.model.process.levels(times)[:-1]
 
     def ours(self) -> Tensor:
-        """By the package."""
+        """Sample with the package."""
         states: list[Tensor] = []
         self.model.generate(
             self.prompts,
@@ -100,7 +99,7 @@ class _Loops:
 
     @torch.no_grad()
     def plain(self) -> Tensor:
-        """The network alone, always on the same states."""
+        """Run the network alone, always on the same states."""
         words, twice = self._words(), torch.cat([self.noise, self.noise])
         for level in self.levels:
             both = NoiseLevel(*(part.expand(len(twice)) for part in level.parts()))
@@ -109,7 +108,7 @@ class _Loops:
         return self.noise
 
     def theirs(self) -> Callable[[], Tensor]:
-        """By diffusers, with our weights."""
+        """Return diffusers' loop, with our weights."""
         from diffusers import DDIMScheduler
 
         network = their_latent_unet(*UNET, side=self.noise.shape[-1]).eval()

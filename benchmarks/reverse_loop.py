@@ -1,8 +1,8 @@
-"""What the reverse loop costs beyond its network: 20 steps of DDIM over 20 forward passes.
+"""Overhead of the reverse loop over its network: 20 steps of DDIM against 20 forward passes.
 
-The network is the shipped vocoder's, with random weights, on two seconds of sound. Beside the
-package's ``sample()`` runs a loop around diffusers' ``DDIMScheduler`` with the same network,
-which ends at the same states. Ratio to the forward passes alone.
+The network is the shipped vocoder's, with random weights, on two seconds of sound. For comparison
+with the package's ``sample()``, a loop around diffusers' ``DDIMScheduler`` with the same network
+ends at the same states. Ratios are to the forward passes alone.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PART = "reverse-loop"
 STEPS, TABLE = 20, 1000
 SECONDS = 2.0
 PLAIN, OURS, THEIRS = f"{STEPS} forward passes", "multidiff sample()", "diffusers DDIMScheduler"
-SAME = 1e-2  # of states, relative to the largest: the walk multiplies rounding
+SAME = 1e-2  # difference of states, relative to the largest: sampling amplifies rounding
 
 
 def measure(threads: int, rounds: int) -> list[Row]:
-    """The bare passes, the package's loop and that of diffusers."""
+    """Measure the bare passes, the package's loop and that of diffusers."""
     with on_threads(threads):
         loops = _loops()
         seconds = {PLAIN: [], OURS: [], THEIRS: [], **in_alternation(loops, rounds)}

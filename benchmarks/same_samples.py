@@ -4,9 +4,9 @@
 
 Checks both commits out into a temporary folder and runs the same commands of each, with default
 options, on this machine with the same torch and number of threads. Compares decoded pixels, sound
-samples and texts, since files also hold metadata that may change. Prints one row a model and ends
-with status 1 if any differs. It is no test of the suite: samples depend on machine, torch and
-threads.
+samples and texts, since files also have metadata that may change. Prints one row for each model
+and ends with status 1 if any differs. It is not part of the test suite: samples depend on machine,
+torch and threads.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COMMANDS = {
 
 
 def content(path: Path) -> bytes:
-    """Return what a file holds, without its metadata."""
+    """Return a file's content, without its metadata."""
     if path.suffix == ".png":
         with Image.open(path) as image:
             return np.asarray(image).tobytes()
@@ -62,7 +62,7 @@ def content(path: Path) -> bytes:
 
 
 def digest(tree: Path, arguments: list[str], threads: int) -> str:
-    """Return a digest of all that one command makes, its text output included."""
+    """Return a digest of everything that one command produces, its text output included."""
     environment = {
         **os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads),
         "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1",
@@ -83,7 +83,7 @@ def digest(tree: Path, arguments: list[str], threads: int) -> str:
 
 
 def _without_times(text: str) -> str:
-    """Drop what a clock wrote: keys of JSON in seconds, and the closing line of texts."""
+    """Remove timings: JSON keys in seconds, and the closing line of texts."""
     try:
         facts = json.loads(text)
     except ValueError:
@@ -92,7 +92,7 @@ def _without_times(text: str) -> str:
 
 
 def checked_out(commit: str, folder: Path) -> Path:
-    """Return the folder in which a commit's tree lies."""
+    """Return the folder with a commit's files."""
     subprocess.run(
         ["git", "worktree", "add", "--quiet", "--detach", str(folder), commit], check=True
     )
@@ -100,7 +100,7 @@ def checked_out(commit: str, folder: Path) -> Path:
 
 
 def main() -> int:
-    """Compare two commits; status 1 where any model's samples differ."""
+    """Compare two commits; return status 1 if any model's samples differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("before")
     parser.add_argument("after", nargs="?", default="HEAD")

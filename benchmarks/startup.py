@@ -1,4 +1,4 @@
-"""How long ``multidiff --help`` takes to come, beside Python's own start."""
+"""Time that ``multidiff --help`` takes, compared with Python's own start."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PROGRAMS = {
 
 
 def measure(threads: int, rounds: int) -> list[Row]:
-    """Wall time of both processes; the number of threads plays no part."""
+    """Measure the wall time of both processes; the number of threads is not used."""
     calls = {name: caller(words) for name, words in PROGRAMS.items()}
     return rows_of(PART, "a process of its own", in_alternation(calls, rounds), "python -c pass")
 
 
 def caller(words: list[str]) -> Callable[[], object]:
-    """A function that runs Python with these words and waits for it."""
+    """Return a function that runs Python with these arguments and waits for it."""
 
     def call() -> object:
         return subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)

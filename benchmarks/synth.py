@@ -1,7 +1,7 @@
-"""The shipped vocoder's real-time factor on a recording, beside Griffin-Lim.
+"""The shipped vocoder's real-time factor on a recording, compared with Griffin-Lim.
 
-Both make sound from the recording's mel; reading it, loading the model and making the mel are
-not counted. Ratio to Griffin-Lim, which is librosa's, with the mel inverted first.
+Both make sound from the recording's mel; reading it, loading the model and computing the mel are
+not counted. Ratios are to Griffin-Lim, which is librosa's, with the mel inverted first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ YARDSTICK = f"Griffin-Lim, {GRIFFIN_LIM_ITERATIONS} iterations"
 
 
 def measure(threads: int, rounds: int) -> list[Row]:
-    """Real-time factors on one thread, and on the number given."""
+    """Measure real-time factors on one thread, and on the number given."""
     if MODEL not in shipped():
         return [Row(PART, RECORDING, f"{MODEL} model", "RTF")]
     vocoder = multidiff.load(MODEL)

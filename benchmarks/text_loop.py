@@ -1,10 +1,10 @@
-"""What sampling texts costs beyond its network: ``generate()`` over its forward passes.
+"""Overhead of sampling texts over its network: ``generate()`` against its forward passes.
 
-Sentences of one length under a model of the size of ``restaurant`` with random weights, all steps
-of the sampler, with what it does by default: soft clamping, self-conditioning, the pinned END. The
+Sentences of one length under a model of the size of ``restaurant`` with random weights, all
+sampling steps, with the defaults: soft clamping, self-conditioning, the pinned END. The
 bare passes are the same network on the same canvases, once with the head that reads its output as
-words (clamping to the mean word is a part of that model's prediction) and once without. Ratio to
-the passes with the head.
+words (clamping to the mean word is a part of that model's prediction) and once without. Ratios
+are to the passes with the head.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Written(Numbers):
     """Texts that stay numbers."""
 
     def text(self, numbers: list[int]) -> str:
-        """Of numbers."""
+        """Return the numbers as text."""
         return " ".join(map(str, numbers))
 
 
@@ -49,16 +49,16 @@ def measure(
     width: int = 192,
     layers: int = 5,
 ) -> list[Row]:
-    """The bare passes, with and without the head, and the package's loop.
+    """Measure the bare passes, with and without the head, and the package's loop.
 
     Args:
-        threads: of the CPU.
-        rounds: walks of each.
-        steps: of the sampler.
-        texts: at a time.
-        length: of each, END counted.
-        width: of the transformer,
-        layers: and its blocks.
+        threads: number of CPU threads.
+        rounds: number of sampling runs of each.
+        steps: number of sampling steps.
+        texts: number of texts at a time.
+        length: length of each, including END.
+        width: width of the transformer.
+        layers: number of its blocks.
     """
     case = f"{texts} sentences of {length}, {steps} steps, {counted(threads)}"
     with on_threads(threads):

@@ -1,11 +1,11 @@
-"""A training step of a text denoiser: the package's beside a BERT encoder's of equal size.
+"""A training step of a text denoiser, compared with a BERT encoder of equal size.
 
 Both read noisy embeddings, predict the clean ones and take the squared error, the backward pass
 and the step of the same AdamW (fused). The encoder is ``transformers``' with random weights, with
-the projections around it that Diffusion-LM has. Ours has adaptive norms of the noise level and
-turns queries and keys by their place; the encoder gets the level as one more embedding. Then the
-package's task as it trains: tokens to embeddings, noise, all losses of the paper, beside the same
-losses on the encoder. Reported in sentences trained on in a CPU second, ratio to the
+the projections around it that Diffusion-LM has. Ours is conditioned on the noise level in every
+norm and has RoPE; the encoder gets the level as one more embedding. Then the
+package's training task: tokens to embeddings, noise, all losses of the paper, compared with the
+same losses on the encoder. Reported in training sentences per CPU second, ratios to the
 encoder's.
 """
 
@@ -43,15 +43,15 @@ def measure(
     width: int = 192,
     layers: int = 4,
 ) -> list[Row]:
-    """The networks alone, and the task as it trains.
+    """Measure the networks alone, and the training task.
 
     Args:
-        threads: of the CPU.
-        rounds: steps of each.
-        batch: sentences in a step.
-        length: of the sentences.
-        width: of the transformers,
-        layers: and their blocks.
+        threads: number of CPU threads.
+        rounds: number of steps of each.
+        batch: number of sentences in a step.
+        length: length of the sentences.
+        width: width of the transformers.
+        layers: number of their blocks.
     """
     reported = f"{layers} layers of {width}, {batch} sentences of {length}, {counted(threads)}"
     rows = []
@@ -68,7 +68,7 @@ def measure(
 
 
 class BertDenoiser(nn.Module):
-    """The network of Diffusion-LM as it is published, in miniature."""
+    """The published network of Diffusion-LM, in miniature."""
 
     def __init__(self, width: int, layers: int, length: int):
         from transformers import BertConfig, BertModel
@@ -91,7 +91,7 @@ class BertDenoiser(nn.Module):
         self.width = width
 
     def forward(self, xt: Tensor, level: NoiseLevel, condition: Any = None) -> Tensor:
-        """The prediction."""
+        """Return the prediction."""
         time_embedding = self.time(sinusoid(1000 * level.time, self.width))[:, None]
         x = self.read(xt) + self.positions.weight[: xt.shape[1]] + time_embedding
         return self.say(self.encoder(self.norm(x)).last_hidden_state)
@@ -133,7 +133,7 @@ class Numbers:
     size = WORDS
 
     def numbers(self, text: str) -> list[int]:
-        """Of a text."""
+        """Return the numbers of a text."""
         return [int(word) for word in text.split()]
 
 

@@ -1,8 +1,8 @@
 """``python -m benchmarks.threads``: load, build layers, train and sample in many threads at once.
 
-Each kind of work is first done alone. Then threads do it over and over for the given time, all in
+Each kind of work is first done alone. Then threads repeat it for the given time, all in
 one process, and every result must equal the first one to the bit. One thread draws from the
-process's default generator, as code outside the package does: nobody else may move it.
+process's default generator, as code outside the package does: nothing else may advance it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Work = Callable[[], list[Tensor]]
 
 
 class Features(md.Domain, nn.Module):
-    """States from a frozen encoder whose modes would show in them."""
+    """States from a frozen encoder whose output depends on its train or eval mode."""
 
     def __init__(self):
         nn.Module.__init__(self)
@@ -56,11 +56,11 @@ class Network(nn.Module):
 
 @dataclass
 class Found:
-    """What the threads did.
+    """Result of all threads.
 
     Attributes:
-        done: how often each kind of work was done.
-        faults: what went wrong, a line each.
+        done: number of runs of each kind of work.
+        faults: errors, a line each.
     """
 
     done: Counter[str] = field(default_factory=Counter)
@@ -91,7 +91,7 @@ def trained(task: Callable[[], nn.Module], precision: Any) -> list[Tensor]:
 
 
 def works() -> dict[str, Work]:
-    """Return each kind of work but the building of layers."""
+    """Return each kind of work except the building of layers."""
     from multidiff.core.draws import DrawsFrom
     from multidiff.text.request import TextRequest
 
@@ -118,7 +118,7 @@ def works() -> dict[str, Work]:
 
 
 def stress(seconds: float) -> Found:
-    """Do all of it alone, then in eight threads at once for so long, and compare to the bit."""
+    """Do all of it alone, then in eight threads for the given time, and compare to the bit."""
     found, lock, stop = Found(), threading.Lock(), threading.Event()
     kinds = works()
     with contextlib.redirect_stderr(io.StringIO()):  # the lines of the trainers
@@ -171,9 +171,9 @@ def _difference(results: list[Tensor], wanted: list[Tensor]) -> str:
 
 
 def main() -> None:
-    """The program; its status is 1 where anything differs."""
+    """Run the program; its status is 1 if anything differs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long (60)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration in seconds (60)")
     seconds = parser.parse_args().seconds
     state = torch.get_rng_state()
     found = stress(seconds)

@@ -1,4 +1,4 @@
-"""Timing functions beside each other, and the rows that report it."""
+"""Timing of functions in alternation, and rows of results."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ PACKAGES = ("multidiff", "torch", "diffusers", "accelerate", "wavegrad", "libros
 
 @dataclass(frozen=True)
 class Row:
-    """What one system did in one case.
+    """Result of one system in one case.
 
     Attributes:
-        part: of the benchmarks.
-        case: what was to be done.
-        system: who did it.
-        unit: of the three numbers.
-        median: over the rounds; None where the system is not installed.
-        lowest: of the rounds.
-        highest: of the rounds.
-        ratio: the median over the rounds of this system's number over the reference's in the
-            same round; None where there is no reference.
+        part: part of the benchmarks.
+        case: measured case.
+        system: measured system.
+        unit: unit of the three numbers.
+        median: median over the rounds; None if the system is not installed.
+        lowest: lowest of the rounds.
+        highest: highest of the rounds.
+        ratio: median over the rounds of this system's number over the reference's in the
+            same round; None without a reference.
     """
 
     part: str
@@ -43,7 +43,7 @@ class Row:
     ratio: float | None = None
 
     def cells(self) -> list[str]:
-        """The row as text."""
+        """Return the row as text."""
         if self.median is None:
             return [self.part, self.case, self.system, "not installed", "", "", "", ""]
         numbers = [_number(x) for x in (self.median, self.lowest, self.highest)]
@@ -63,14 +63,14 @@ def in_alternation(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each call: a round calls every function once, every other one backwards.
+    """Return the seconds of each call: a round calls every function once, alternately backwards.
 
     Each function is called once beforehand, untimed.
 
     Args:
-        functions: by name.
-        rounds: how often each is called.
-        clock: tells seconds. That of the process (``time.process_time``) does not count what
+        functions: functions by name.
+        rounds: number of calls of each.
+        clock: clock in seconds. That of the process (``time.process_time``) does not count what
             a busy machine takes away, and counts each thread.
     """
     for function in functions.values():
@@ -92,15 +92,15 @@ def rows_of(
     unit: str = "s",
     value: Callable[[float], float] = lambda second: second,
 ) -> list[Row]:
-    """A row for each system, with its ratio to the reference.
+    """Return a row for each system, with its ratio to the reference.
 
     Args:
-        part: of the benchmarks.
-        case: what was to be done.
-        seconds: of each system and round; none for a system that is not installed.
-        reference: whose ratio is 1.
-        unit: of the values.
-        value: maps seconds to the reported value.
+        part: part of the benchmarks.
+        case: measured case.
+        seconds: seconds of each system and round; empty for a system that is not installed.
+        reference: system whose ratio is 1.
+        unit: unit of the values.
+        value: conversion from seconds to the reported value.
     """
     values = {system: [value(second) for second in taken] for system, taken in seconds.items()}
     against = values.get(reference, [])
@@ -116,13 +116,13 @@ def rows_of(
 
 
 def installed(package: str) -> bool:
-    """Whether a peer is there."""
+    """Return whether a peer is installed."""
     return find_spec(package) is not None
 
 
 @contextlib.contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Run the block, torch's and numpy's work, on this number of CPU threads."""
+    """Run torch and numpy on that number of CPU threads inside the block."""
     import torch
     from threadpoolctl import threadpool_limits  # comes with librosa
 
@@ -137,7 +137,7 @@ def on_threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training_on_cpu() -> Iterator[None]:
-    """Keep accelerate on the CPU inside the block; afterwards it chooses a device again."""
+    """Keep accelerate on the CPU inside the block; afterwards it chooses the device again."""
     from accelerate.state import AcceleratorState
 
     key = "ACCELERATE_USE_CPU"
@@ -154,12 +154,12 @@ def training_on_cpu() -> Iterator[None]:
 
 
 def counted(threads: int) -> str:
-    """A number of threads, as a case tells it."""
+    """Format a number of threads for a case."""
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on, and how busy that was at the beginning."""
+    """Return the machine, and its load at the beginning."""
     names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     models = [line.split(":")[1].strip() for line in names.splitlines() if "model name" in line]
     found = {}

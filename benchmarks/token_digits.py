@@ -1,8 +1,8 @@
-"""Digits by masked tokens beside digits by latent diffusion: quality for time.
+"""Digits by masked tokens compared with latent diffusion: quality for time.
 
-Both shipped models draw as many samples at several numbers of steps. Each setting has two rows:
-seconds for some images, and the feature distance to held-out digits on the classifier that ships,
-a number that does not depend on the machine. Ratios are to the diffusion at its most steps.
+Both shipped models draw equal numbers of samples at several numbers of steps. Each setting has two
+rows: seconds for some images, and the feature distance to held-out digits on the shipped
+classifier, which does not depend on the machine. Ratios are to the diffusion at its most steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multidiff.image.metrics.feature_distance import batches_of, compare_sets, l
 from multidiff.image.metrics.sets import describe_all
 
 PART = "token-digits"
-MOST = 5000  # real digits
+MOST = 5000  # largest number of real digits
 
 
 def measure(
@@ -36,18 +36,18 @@ def measure(
     diffusion: str = "digits",
     diffusion_steps: str = "20,50",
 ) -> list[Row]:
-    """Time and distance of each model at each of its numbers of steps.
+    """Measure time and distance of each model at each of its numbers of steps.
 
     Args:
-        threads: of the CPU.
-        rounds: that are timed.
-        samples: number of samples whose distance is reported.
-        timed: images made in a round.
+        threads: number of CPU threads.
+        rounds: number of timed rounds.
+        samples: number of samples for the distance.
+        timed: number of images generated in a round.
         held_out: real digits that neither was trained on.
-        tokens: the model of tokens,
-        token_steps: and its steps, with commas between.
-        diffusion: the diffusion model,
-        diffusion_steps: and its steps, the last the reference.
+        tokens: the token model.
+        token_steps: its numbers of steps, separated by commas.
+        diffusion: the diffusion model.
+        diffusion_steps: its numbers of steps, separated by commas, the last the reference.
     """
     classifier: Any = md.load("digit-features")
     draws: dict[str, Callable[[int], Tensor]] = {}

@@ -1,9 +1,9 @@
-"""How much of training is the network: a step of each shipped model.
+"""Fraction of training time spent in the network: a step of each shipped model.
 
 A round is one step of the trainer on the package's own data: batches are read and prepared, the
-losses computed, the gradient taken and shortened, AdamW and the moving average follow. Counted
-apart are the CPU seconds of the network's forward passes, of the gradient, and of AdamW. What is
-left is ours to answer for. Ratios are to the whole.
+losses and gradients computed and clipped, AdamW and the moving average updated. Counted
+separately are the CPU seconds of the network's forward passes, of the backward pass, and of
+AdamW. The rest is the package's overhead. Ratios are to the whole.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from multidiff.training.trainer import Trainer
 
 PART = "training-share"
 OURS = "multidiff in all"
-FAR = 10**9  # steps: neither the rate's fall nor a look at held-out data comes near
+FAR = 10**9  # steps: neither the rate's decay nor a validation is reached
 RECIPES = Path(__file__).parents[1] / "recipes" / "smoke"
 
 
 def measure(threads: int, rounds: int, *, batch: int = 16) -> list[Row]:
-    """Seconds of each model's step, and of its network therein.
+    """Measure the seconds of each model's step, and of its network therein.
 
     Args:
-        threads: of the CPU.
-        rounds: steps of each.
-        batch: samples in a step.
+        threads: number of CPU threads.
+        rounds: number of steps of each.
+        batch: number of samples in a step.
     """
     rows = []
     with on_threads(threads), training_on_cpu():
@@ -44,7 +44,7 @@ def measure(threads: int, rounds: int, *, batch: int = 16) -> list[Row]:
 
 
 def _seconds(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
-    """Of each step after two first ones, in all and by parts."""
+    """Return the seconds of each step after two first ones, in total and by parts."""
     model: Any = deepcopy(md.load(name))
     run = _run(name, model, batch)
     spent: dict[str, float] = defaultdict(float)
@@ -65,14 +65,14 @@ def _seconds(name: str, batch: int, rounds: int) -> dict[str, list[float]]:
 
 
 def _run(name: str, model: Any, batch: int) -> Run:
-    """A model about to be trained on the data of its smallest recipe."""
+    """Return a run ready to train a model on the data of its smallest recipe."""
     recipe = RECIPES / f"{name.replace('-', '_')}.yaml"
     parts = check_recipe(recipe, [f"data.batch_size={batch}"])
     data = parts["data"].build()
     if "precompute" in parts:
         data = parts["precompute"].build()(model, data)
     for weights, value in model.named_parameters():
-        value.requires_grad_("autoencoder" not in weights)  # a loaded model is at rest
+        value.requires_grad_("autoencoder" not in weights)  # a loaded model has no gradients
     plan = Trainer(steps=FAR, precision="fp32", log_every=FAR)
     run = Run(plan, model.task(), data, None, {}, Record({}, {}))
     run.begin(resume=False)

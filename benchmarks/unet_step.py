@@ -1,10 +1,10 @@
-"""A training step of a UNet: the package's beside diffusers'.
+"""A training step of a UNet, compared with diffusers.
 
 First the networks alone, a DDPM of small colour images and a small Stable Diffusion: the same
 weights, noisy states, times and captions; squared error on the noise, the backward pass and
-the step of the same AdamW (fused). Then a step of the package's trainer beside one of the
-example that diffusers documents, both through accelerate, each with its defaults. Reported in
-images trained on in a second of the CPU's time, ratio to diffusers'.
+the step of the same AdamW (fused). Then a step of the package's trainer compared with one of
+diffusers' documented example, both through accelerate, with their defaults. Reported in
+training images per CPU second, ratios to diffusers'.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PIXELS: Shape = (3, (64, 128, 128), 2, ("none", "self", "none"))
 LATENTS, WORDS = ((64, 128, 256), 8, 128), 16
 TABLE, LEARNING_RATE = 1000, 1e-4
 OURS = "multidiff"
-SAME = 1e-3  # of losses that took the same steps
+SAME = 1e-3  # difference of losses after the same steps
 FAR = 1_000_000
 CLOCK = time.process_time  # a step of seconds on a busy machine
 
@@ -57,14 +57,14 @@ Steps = dict[bool, Callable[[], float]]  # ours where true
 def measure(
     threads: int, rounds: int, *, batch: int = 16, side: int = 32, latent_side: int = 16
 ) -> list[Row]:
-    """All three cases.
+    """Measure all three cases.
 
     Args:
-        threads: of the CPU.
-        rounds: steps of each.
-        batch: images in a step.
-        side: height and width of images,
-        latent_side: and of latents.
+        threads: number of CPU threads.
+        rounds: number of steps of each.
+        batch: number of images in a step.
+        side: height and width of images.
+        latent_side: height and width of latents.
     """
     torch.manual_seed(0)
     alone, captions = f"UNet, {side}x{side}", f"UNet with captions, {latent_side}x{latent_side}"
@@ -115,7 +115,7 @@ def _latent_steps(batch: int, side: int) -> Steps:
 
 
 def step_of(network: nn.Module, output: Callable[[], Tensor], noise: Tensor) -> Callable[[], float]:
-    """One training step as a function that returns the loss before it."""
+    """Return one training step as a function that returns the loss before it."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step() -> float:
@@ -129,7 +129,7 @@ def step_of(network: nn.Module, output: Callable[[], Tensor], noise: Tensor) -> 
 
 
 def _trainers(batch: int, side: int) -> Steps:
-    """Our trainer's step, and that of diffusers' example."""
+    """Return our trainer's step, and that of diffusers' example."""
     image = torch.randint(0, 256, (4 * batch, PIXELS[0], side, side), dtype=torch.uint8)
     domain, process = PixelDomain((side, side)), GaussianProcess(BetaSchedule.linear(TABLE))
     task = DiffusionTask(domain, process, pixel_unet(*PIXELS))

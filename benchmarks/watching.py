@@ -1,4 +1,4 @@
-"""Seconds within the networks of the models that ship."""
+"""Time spent within the networks of the shipped models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 CLOCK = time.process_time
 NETWORK = "its network"
-# Of each model whose sampling is a walk, the part that is the network, and its methods.
+# The network of each shipped diffusion model, and its methods.
 _DENOISER = ("denoiser", ("forward",))
 NETWORKS = {
     "speech": _DENOISER,
@@ -24,10 +24,10 @@ def watch(owner: Any, method: str, what: str, spent: dict[str, float]) -> None:
     """Count the CPU seconds within a method from now on.
 
     Args:
-        owner: whose method it is.
+        owner: object with the method.
         method: its name.
-        what: it is counted as.
-        spent: seconds by what they are counted as.
+        what: key in ``spent``.
+        spent: seconds by key.
     """
     inner: Callable[..., Any] = getattr(owner, method)
 

@@ -1,7 +1,7 @@
-"""A training step of WaveGrad: the package's network beside lmnt's.
+"""A training step of WaveGrad: the package's network compared with lmnt's.
 
 The same weights, noisy samples, mels and noise levels; L1 on the noise, the backward pass and
-Adam's step. Reported in seconds of sound trained on in a second, ratio to lmnt's.
+Adam's step. Reported in training seconds of sound per second, ratios to lmnt's.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FRAMES = 24
 BATCHES = (4, 16)
 LEARNING_RATE = 2e-4
 OURS, THEIRS = "multidiff", "wavegrad (lmnt)"
-SAME = 1e-2  # of losses that took the same steps
+SAME = 1e-2  # difference of losses after the same steps
 
 
 def measure(threads: int, rounds: int) -> list[Row]:
-    """Both networks at each batch size."""
+    """Measure both networks at each batch size."""
     with on_threads(threads):
         return [row for batch in BATCHES for row in _measure_batch(batch, threads, rounds)]
 
@@ -54,7 +54,7 @@ def _measure_batch(batch: int, threads: int, rounds: int) -> list[Row]:
 def _their_step(
     ours: WaveGrad, xt: Tensor, level: NoiseLevel, mel: Tensor, noise: Tensor
 ) -> Callable[[], float]:
-    """The step of lmnt's network, whose initial weights ours takes over."""
+    """Return the step of lmnt's network, whose initial weights are copied to ours."""
     from wavegrad.model import WaveGrad as Theirs
     from wavegrad.params import params
 
@@ -66,7 +66,7 @@ def _their_step(
 
 
 def step_of(network: nn.Module, output: Callable[[], Tensor], noise: Tensor) -> Callable[[], float]:
-    """One training step as a function that returns the loss before it."""
+    """Return one training step as a function that returns the loss before it."""
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
 
     def step() -> float:

@@ -1,1 +1,1 @@
-"""Text: vocabulary, diffusion of embeddings, control, metrics."""
+"""Text: vocabularies, diffusion of embeddings, masked and edit-based models, metrics."""

@@ -1,4 +1,4 @@
-"""Texts as rows of tokens, what they are made from, and how long they become."""
+"""Base domain of texts: rows of tokens, their conditions, and their lengths."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from multidiff.utils.fingerprint import Fingerprint
 
 logger = logging.getLogger(__name__)
 
-# Never written inside a text; its end is put where its length says.
+# Tokens never written inside a text; END is put where the text's length says.
 UNWRITTEN = (PAD, END, UNKNOWN)
 
 
 @dataclass(frozen=True)
 class EncodedText(Encoded):
-    """A text as a state, and what it was made of.
+    """A text as a state, with its tokens.
 
     Attributes:
-        tokens: their numbers, padded with PAD.
-        embedding: of the tokens, for states that are noisy embeddings.
+        tokens: token numbers, padded with PAD.
+        embedding: embeddings of the tokens, for states that are noisy embeddings.
     """
 
     tokens: Int[Tensor, "batch length"] | None = None
@@ -40,30 +40,30 @@ class EncodedText(Encoded):
 
     @property
     def real(self) -> Bool[Tensor, "batch length"]:
-        """Where there is a token and no padding."""
+        """Return where there is a token rather than padding."""
         assert self.tokens is not None
         return self.tokens != PAD
 
 
 class TextDomain(nn.Module, Domain):
-    """What every way to make states of texts shares.
+    """Shared part of every domain of texts.
 
-    END is the last token of every text, and its place is its length. Padding is no part of a
-    state: it is masked in attention and in every loss, and how long a text becomes is drawn
-    from a distribution that is learned beside the rest.
+    END is the last token of every text, and its position is its length. Padding is not part of a
+    state: it is masked in attention and in every loss, and the length of a text is drawn
+    from a distribution that is learned alongside.
 
     Args:
-        vocabulary: texts to tokens.
-        length: the longest text, its END counted.
+        vocabulary: vocabulary of the tokens.
+        length: number of tokens of the longest text, including END.
         meanings: attributes whose values are the condition.
-        drop_values: share of the meanings of which training leaves a half open, value by
-            value, so that the model may be told a part.
-        source_length: tokens of the texts that these are made from, their END counted, where
-            those are the condition; 0 where they are not. Longer ones are cut.
-        ends: whether texts end. Stretches of running text do not.
+        drop_values: fraction of the meanings of which training drops half of the values, at
+            random, so that the model can be conditioned on a part.
+        source_length: number of tokens of the longest source text, including END, if sources
+            are the condition; 0 if not. Longer ones are truncated.
+        ends: whether texts end. Chunks of running text do not.
 
     Raises:
-        ValueError: if a length is too small, or there are two conditions.
+        ValueError: if a length is too small, or there are two kinds of conditions.
     """
 
     def __init__(
@@ -78,38 +78,38 @@ class TextDomain(nn.Module, Domain):
         if length < 2 or source_length < 0:
             raise ValueError(f"length {length} or source_length {source_length}: too small")
         if meanings is not None and source_length:
-            raise ValueError("texts are made from meanings or from other texts; give one")
+            raise ValueError("texts have meanings or sources as condition, not both; give one")
         super().__init__()
         self.vocabulary, self.meanings = vocabulary, meanings
         self.length, self.drop_values = length, drop_values
         self.source_length, self.ends = source_length, ends
         self.lengths = nn.Parameter(torch.zeros(length + 1))
-        # By a meaning's values, or by how much longer a text is than its source.
+        # By a meaning's values, or by the difference in length from the source.
         shape = (0 if meanings is None else meanings.size, length + 1)
         if source_length:
             shape = (1, length + 1 + source_length)
         self.lengths_by_source = nn.Parameter(torch.zeros(shape))
-        # What nothing is learned of has no state in an optimizer, and could not be resumed.
+        # Parameters that are never trained have no optimizer state and could not be resumed.
         self.lengths.requires_grad_(ends)
         self.lengths_by_source.requires_grad_(ends and self.sources > 0)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that it computes on."""
         return self.lengths.device
 
     @property
     def sources(self) -> int:
-        """How many numbers a condition is made of; 0 where there is none."""
+        """Number of distinct condition tokens; 0 without a condition."""
         if self.meanings is not None:
             return self.meanings.size
         return self.vocabulary.size if self.source_length else 0
 
     def check_reader(self, denoiser: nn.Module) -> None:
-        """See whether a network reads the conditions of this domain.
+        """Check that a network reads the conditions of this domain.
 
         Raises:
-            ValueError: if it reads others.
+            ValueError: if it does not.
         """
         reader = getattr(denoiser, "source", None)
         size = 0 if reader is None else reader.size
@@ -126,7 +126,7 @@ class TextDomain(nn.Module, Domain):
             )
 
     def encoded(self, batch: Any, rng: Rng | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Tokens and condition. A batch has ``text``, and ``meaning`` or ``source``."""
+        """Return tokens and condition. A batch has ``text``, and ``meaning`` or ``source``."""
         tokens = self.tokens(batch["text"])
         condition: dict[str, Tensor] = {"real": tokens != PAD}
         if self.meanings is not None:
@@ -137,7 +137,7 @@ class TextDomain(nn.Module, Domain):
         return tokens, condition
 
     def tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
-        """Numbers, END behind each text; a text that is too long is cut, and has no END."""
+        """Return numbers, END after each text; a text that is too long is cut, without END."""
         end = [END] if self.ends else []
         rows = [[*self.vocabulary.numbers(text), *end] for text in texts]
         for text, row in zip(texts, rows, strict=True):
@@ -146,7 +146,7 @@ class TextDomain(nn.Module, Domain):
         return self._padded(rows, self.length, PAD)
 
     def source_tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
-        """Numbers of texts that others are made from, END behind each, UNSPECIFIED after it."""
+        """Return numbers of source texts, END after each, UNSPECIFIED after it."""
         rows = [[*self.vocabulary.numbers(text), END] for text in texts]
         return self._padded(rows, self.source_length, UNSPECIFIED)
 
@@ -170,12 +170,12 @@ class TextDomain(nn.Module, Domain):
         real: Bool[Tensor, "batch length"],
         sources: Sequence[str] = (),
     ) -> dict[str, Tensor]:
-        """What the denoiser is told of meanings, of which what is not said is left open.
+        """Return the denoiser's condition; missing attributes are unspecified.
 
         Args:
-            meanings: of each text.
-            real: where there is no padding.
-            sources: what each text is made from, where the domain reads that.
+            meanings: meaning of each text.
+            real: mask that is false at padding.
+            sources: source of each text, if the domain has sources.
         """
         described = {"real": real}
         if self.meanings is not None:
@@ -187,7 +187,7 @@ class TextDomain(nn.Module, Domain):
     # ----------------------------------------------------------------- lengths
 
     def length_loss(self, encoded: Encoded) -> Float[Tensor, " batch"]:
-        """Cross-entropy of the lengths in nats, of all texts and as the condition tells them."""
+        """Return the cross-entropy of the lengths in nats, marginal plus conditional."""
         lengths = encoded.condition["real"].sum(dim=1)
         source = encoded.condition.get("source")
         loss = F.cross_entropy(self.length_logits(len(lengths), None), lengths, reduction="none")
@@ -199,7 +199,7 @@ class TextDomain(nn.Module, Domain):
         return loss + described
 
     def length_logits(self, batch: int, source: Tensor | None) -> Float[Tensor, "batch lengths"]:
-        """Of each length, 0 among them: those of all texts, and what the condition adds."""
+        """Return logits of each length from 0: the marginal ones plus the condition's."""
         if source is None:
             return self.lengths.expand(batch, -1)
         if self.source_length:
@@ -209,24 +209,24 @@ class TextDomain(nn.Module, Domain):
         return self.lengths.detach() + (described * (source != UNSPECIFIED)[..., None]).sum(dim=1)
 
     def length_nats(self, lengths: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What it costs to tell how long each text is, where nothing else is known of it."""
+        """Return the cost in nats of encoding each text's length, without a condition."""
         if not self.ends:
             return torch.zeros(len(lengths), device=lengths.device)
         logits = self.length_logits(len(lengths), None)
         return F.cross_entropy(logits, lengths, reduction="none")
 
     def written(self, numbers: Int[Tensor, "batch length"]) -> list[str]:
-        """The texts of tokens, each up to its END."""
+        """Return the texts of tokens, each up to its END."""
         return [self.vocabulary.text(row) for row in numbers.tolist()]
 
     def assets(self) -> dict[str, str]:
-        """What must lie beside the weights."""
+        """Return the assets by file name."""
         return self.vocabulary.assets()
 
     def load_assets(self, folder: Path) -> None:
-        """Take that up."""
+        """Load the assets from a folder."""
         self.vocabulary.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
-        """Return the fingerprint of what the vocabulary is made from."""
+        """Return the fingerprint of the vocabulary's source."""
         return getattr(self.vocabulary, "data_fingerprint", dict)()

@@ -1,4 +1,4 @@
-"""Texts and vocabularies of stated sizes where there are none, for dry runs."""
+"""Synthetic texts and vocabularies of stated sizes, for dry runs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from pathlib import Path
 from multidiff.text.data.listing import Texts, TextSource
 from multidiff.text.data.vocabulary import FIRST, checked
 
-# Words of a text whose length the recipe does not limit: longer than any network reads.
+# Number of words of a text whose length the recipe does not limit: longer than any network reads.
 MOST_WORDS = 1000
 WORDS = tuple(f"{first}{second}ab" for first in "bdfgklmnprst" for second in "aeiou")
 
 
 def made_up_text(words: int) -> str:
-    """Return a text of so many words."""
+    """Return a text with that many words."""
     return " ".join(islice(cycle(WORDS), words))
 
 
 @dataclass(frozen=True)
 class MadeUpSource(TextSource):
-    """A source that holds one text, of whatever kind the recipe's source holds.
+    """A source with one text, of the kind that the recipe's source has.
 
     Attributes:
-        words: of the text.
+        words: number of words of the text.
     """
 
     words: int = MOST_WORDS
 
     @classmethod
     def like(cls, source: TextSource, words: int) -> MadeUpSource:
-        """Return a source with the same columns, which reads nothing."""
+        """Return a source with the same columns that reads nothing."""
         own = {field.name: getattr(source, field.name) for field in fields(source)}
         return cls(**own, words=words)
 
@@ -58,7 +58,7 @@ class MadeUpVocabulary:
 
     Args:
         size: number of tokens.
-        split: takes texts apart.
+        split: function that splits texts.
         tokens: number of tokens for each part.
     """
 
@@ -68,11 +68,11 @@ class MadeUpVocabulary:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Every token counts as often as the others."""
+        """Return equal counts for all tokens."""
         return {str(number): 1 for number in range(FIRST, self.size)}
 
     def numbers(self, text: str) -> list[int]:
-        """Return numbers that depend on the text's parts alone."""
+        """Return numbers that depend only on the text's parts."""
         spread = max(1, self.size - FIRST)
         return [
             FIRST + zlib.crc32(f"{part}{piece}".encode()) % spread
@@ -93,8 +93,8 @@ class MadeUpVocabulary:
         return [len(text)] * len(self.numbers(text))
 
     def assets(self) -> dict[str, str]:
-        """Return nothing: there is no file."""
+        """Return no assets."""
         return {}
 
     def load_assets(self, folder: Path) -> None:
-        """Read nothing."""
+        """Do nothing: there are no assets."""

@@ -1,4 +1,4 @@
-"""What every model of texts shares: orders to lengths, batches and candidates."""
+"""Base of text models: requests to lengths, batches and candidates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multidiff.text.request import (
 from multidiff.text.sampling_config import TextSamplingConfig
 from multidiff.utils.errors import InputError
 
-# From some orders, their lengths in tokens and their generators to texts, on one canvas.
+# Maps requests, their lengths in tokens and their generators to texts, on one canvas.
 Make = Callable[[list[TextRequest], list[int], list[torch.Generator]], list[str]]
 # Receives each text, in the order of the requests, once it and all before it are done.
 OnText = Callable[[str], None]
@@ -36,10 +36,10 @@ class TextModel(DomainModel):
 
     Args:
         domain: texts as states.
-        process: what the denoiser is trained on.
+        process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: how to sample where nobody says otherwise.
-        drop_condition: share of the conditions that training leaves out, for guidance.
+        sampling: default sampling configuration.
+        drop_condition: fraction of the conditions that training drops, for guidance.
     """
 
     domain: TextDomain
@@ -59,11 +59,11 @@ class TextModel(DomainModel):
         self.sampling, self.drop_condition = sampling, drop_condition
 
     def task(self) -> DiffusionTask:
-        """What a trainer trains."""
+        """Return the training task."""
         return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return the properties that the weights depend on."""
         return {"kind": "texts"}
 
     @abstractmethod
@@ -80,18 +80,18 @@ class TextModel(DomainModel):
         batch_size: int = 64,
         on_text: OnText | None = None,
     ) -> list[str]:
-        """Texts, one for each order; models add what their own walk is told.
+        """Generate texts, one for each request; models add options of their own.
 
         Args:
-            requests: what is asked of each.
-            steps: of the walk.
-            sampler: its name.
-            guidance_scale: scale, for orders with a condition; 1 is off.
-            temperature: of the words that are chosen among.
-            seed: of the draws: text ``i`` has ``seed + i``, or the i-th of several.
-            num_candidates: drawn for each text, of which the one most like the others is taken.
-            batch_size: texts at a time.
-            on_text: receives each text in turn, as soon as it and all before it are done.
+            requests: request for each text.
+            steps: number of sampling steps.
+            sampler: name of the sampler.
+            guidance_scale: guidance scale, for requests with a condition; 1 is off.
+            temperature: temperature of the drawn tokens.
+            seed: random seed of the first text; text ``i`` uses ``seed + i``, or the i-th seed.
+            num_candidates: number drawn for each text; the one most like the others is kept.
+            batch_size: number of texts in a batch.
+            on_text: function that receives each text in turn, once it and all before it are done.
         """
 
     @abstractmethod
@@ -103,20 +103,20 @@ class TextModel(DomainModel):
         seed: int = 0,
         sources: Sequence[str] = (),
     ) -> dict[str, float]:
-        """A bound on what texts cost and its terms, in nats for each token.
+        """Return an upper bound on the cost of texts and its terms, in nats for each token.
 
         Args:
-            texts: what is measured.
-            meanings: what the model is told of each.
-            seed: of the first text's draws; the others follow.
-            sources: what each is made from, for models that read that; nothing where not given.
+            texts: texts to measure.
+            meanings: meaning of each, as the model's condition.
+            seed: random seed of the first text; text ``i`` uses ``seed + i``.
+            sources: source of each, for models with sources; empty if not given.
         """
 
     def _texts(
         self, requests: Sequence[TextRequest], seed: Seed, num_candidates: int, most: int,
         make: Make, on_text: OnText | None = None,
     ) -> list[str]:  # fmt: skip
-        """A text of each order, of so many candidates each, at most so many at a time."""
+        """Return a text for each request, the best of its candidates, in batches of ``most``."""
         requests = one_each(requests, TextRequest, "request")
         seeds = checked_seeds(seed, len(requests))
         check_candidates(num_candidates)
@@ -142,40 +142,40 @@ class TextModel(DomainModel):
         return texts
 
     def _best(self, num_candidates: list[str]) -> str:
-        """The one most like the others (minimum Bayes risk, Kumar & Byrne 2004)."""
+        """Return the candidate most like the others (minimum Bayes risk, Kumar & Byrne 2004)."""
         if len(num_candidates) == 1:
             return num_candidates[0]
         words = [self.domain.vocabulary.numbers(text) for text in num_candidates]
         return num_candidates[minimum_bayes_risk(words)]
 
     def _length(self, request: TextRequest, rng: torch.Generator) -> int:
-        """How many tokens a text has, END counted."""
+        """Return the number of tokens of a text, including END."""
         if request.length is None:
             return self._drawn_length(request, rng) if self.domain.ends else self.domain.length
         if not 1 <= request.length <= self.most_words:
             raise InputError(
-                f"a length of {request.length}: this model writes 1 to {self.most_words} tokens"
+                f"length {request.length}: this model writes 1 to {self.most_words} tokens"
             )
         return request.length + int(self.domain.ends)
 
     @property
     def most_words(self) -> int:
-        """The longest text that it writes, in tokens, END not counted."""
+        """Largest number of tokens that it writes, without END."""
         return self._longest() - int(self.domain.ends)
 
     def _longest(self) -> int:
-        """The most tokens of a text, END counted."""
+        """Return the largest number of tokens of a text, including END."""
         return self.domain.length
 
     def _drawn_length(self, request: TextRequest, rng: torch.Generator) -> int:
         source = self._told(request)
         logits = self.domain.length_logits(1, source)[0].cpu().double()
-        # Room for a word, and for all that is known.
+        # At least one word, and all known tokens.
         logits[: 2 + max(request.known, default=0)] = -torch.inf
         return drawn_index(logits, rng)
 
     def _told(self, request: TextRequest) -> Tensor | None:
-        """What a text's length may be told by."""
+        """Return the condition that a text's length depends on."""
         if self.domain.source_length and request.source:
             return self.domain.source_tokens([request.source])
         if request.meaning and self.domain.meanings is not None:

@@ -17,10 +17,10 @@ Preview = Callable[[Any, int], None]
 
 
 def preview(model: TextDiffusion, batch: dict[str, Any]) -> Preview:
-    """Writes samples of some held-out meanings, and the originals once.
+    """Return a function that logs samples of held-out meanings, and the originals once.
 
     Args:
-        model: in training.
+        model: model in training.
         batch: held-out texts.
     """
     write = _samples(model, batch, min(model.sampling.steps, MOST_STEPS))
@@ -33,10 +33,10 @@ def preview(model: TextDiffusion, batch: dict[str, Any]) -> Preview:
 
 
 def preview_masked(model: MaskedText, batch: dict[str, Any]) -> Preview:
-    """Writes samples of some held-out meanings or sources, and the originals once.
+    """Return a function that logs samples of held-out meanings or sources, and originals once.
 
     Args:
-        model: in training.
+        model: model in training.
         batch: held-out texts.
     """
     return _samples(model, batch, min(model.sampling.steps or MOST_STEPS, MOST_STEPS))

@@ -1,4 +1,4 @@
-"""What is asked of texts, and how it is laid out on canvases."""
+"""Requests for texts, and their layout on canvases."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from multidiff.text.domain import TextDomain
 from multidiff.utils.errors import InputError
 
 # A text's canvas is its length rounded up to a multiple of this, so that neither its noise nor
-# its neighbours' depend on whose batch it is in, and few batches are needed.
+# its neighbours' depends on the batch it is in, and few batches are needed.
 CANVAS = 8
 MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
 class TextRequest:
-    """What is asked of one text.
+    """A request for one text.
 
     Attributes:
-        meaning: what it is to say, as far as that is not left open.
-        known: tokens that are known, by their place.
-        length: how many tokens it has, END not counted; drawn where not given.
-        source: what it is made from, for models that read that.
+        meaning: attributes and values to express; missing attributes are unspecified.
+        known: known tokens by their position.
+        length: number of tokens without END; drawn if None.
+        source: source text, for models that read one.
     """
 
     meaning: Mapping[str, str] = field(default_factory=dict)
@@ -42,21 +42,21 @@ class TextRequest:
 def requests_from(
     meanings: Sequence[Mapping[str, str]], sources: Sequence[str] = ()
 ) -> list[TextRequest]:
-    """Orders that say so much and no more; sources are none where not given."""
+    """Return requests with these meanings; sources are empty if not given."""
     pairs = zip(meanings, sources or [""] * len(meanings), strict=True)
     return [TextRequest(meaning, source=source) for meaning, source in pairs]
 
 
 @dataclass(frozen=True)
 class Control:
-    """What texts are pulled towards while they are sampled.
+    """Classifier guidance of sampled texts.
 
     Attributes:
-        classifier: of noisy texts.
+        classifier: classifier of noisy texts.
         wanted: attributes and their values.
         updates: see :class:`~multidiff.core.gaussian.classifier_guidance.ClassifierGuidance`.
-        rate: likewise.
-        fluency: likewise.
+        rate: see there.
+        fluency: see there.
     """
 
     classifier: TextClassifier
@@ -67,35 +67,35 @@ class Control:
 
 
 def check_candidates(count: int) -> None:
-    """Refuse a number of candidates that there cannot be.
+    """Check a number of candidates.
 
     Raises:
         InputError: if it is out of range.
     """
     if not 1 <= count <= MOST_CANDIDATES:
-        raise InputError(f"--num-candidates {count}: at least 1, at most {MOST_CANDIDATES}")
+        raise InputError(f"--num-candidates {count}: must be 1 to {MOST_CANDIDATES}")
 
 
 def candidate_seeds(seed: int, count: int) -> list[int]:
-    """The seeds of a text's candidates; the first is its own."""
+    """Return the seeds of a text's candidates; the first is its own."""
     return [seed, *(mixed_seed(seed, number) for number in range(1, count))]
 
 
 def drawn_index(logits: Float[Tensor, " lengths"], rng: torch.Generator) -> int:
-    """One of the places of these logits, as probable as its own says."""
+    """Draw an index from these logits."""
     edges = torch.softmax(logits, dim=0).cumsum(0)
     return int(torch.searchsorted(edges, uniform((1,), rng) * edges[-1], right=True))
 
 
 def canvas_of(length: int) -> int:
-    """How many places the canvas of a text of so many tokens has."""
+    """Return the number of positions of the canvas of a text with that many tokens."""
     return -(-length // CANVAS) * CANVAS
 
 
 def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Which texts are made together: those whose canvases have one size.
+    """Return batches of texts whose canvases have one size.
 
-    The batch with the earliest text comes first, so that texts are done nearly in their order.
+    The batch with the earliest text comes first, so that texts finish nearly in their order.
     """
     group_by_length: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
@@ -109,7 +109,7 @@ def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
 def laid_out(
     requests: Sequence[TextRequest], lengths: Sequence[int], canvas: int, ends: bool = True
 ) -> tuple[Int[Tensor, "batch canvas"], Bool[Tensor, "batch canvas"]]:
-    """The tokens that are known on each canvas, and where: an END where each text ends."""
+    """Return the known tokens on each canvas and their mask: an END where each text ends."""
     tokens = torch.full((len(requests), canvas), PAD)
     is_known = torch.zeros(len(requests), canvas, dtype=torch.bool)
     for row, (request, length) in enumerate(zip(requests, lengths, strict=True)):
@@ -122,7 +122,7 @@ def laid_out(
 def condition_of(
     domain: TextDomain, requests: Sequence[TextRequest], real: Bool[Tensor, "batch canvas"]
 ) -> dict[str, Tensor]:
-    """What the denoiser is told of some orders."""
+    """Return the denoiser's condition for some requests."""
     described = domain.condition(
         [request.meaning for request in requests], real, [request.source for request in requests]
     )

@@ -225,8 +225,8 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         (["--edits-per-step", "slow"], "--edits-per-step slow: input should be 'all' or 'even'"),
         (["--sampler", "ddpm"], "--sampler ddpm: editing has none; leave it out"),
         (["--guidance-scale", "2"], "--guidance-scale 2.0: editing has none; leave it out"),
-        (["--prompt", "food[Klingon]"], "food=Klingon: food has no such value"),
-        (["--prompt", "Italian"], "'Italian' is no meaning"),
+        (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),
+        (["--prompt", "Italian"], "'Italian' is not a meaning"),
         (["--infill", "a"], "--infill: no such option here; this model adds --source"),
         (["--bootstrap", "nowhere"], "no model 'nowhere'"),
     ],
@@ -252,7 +252,7 @@ def test_a_vocabulary_that_does_not_fit_the_weights(small_edits, tmp_path, capsy
     kept["counts"].pop()
     (folder / "vocabulary.json").write_text(json.dumps(kept))
     conditional = complains(capsys, "sample", folder, "--source", "a pub")
-    assert "vocabulary of size 199 and the model's is 200" in conditional
+    assert "vocabulary of size 199, but the model's is 200" in conditional
 
 
 # ------------------------------------------------------------------- lines and spelling

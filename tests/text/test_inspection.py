@@ -100,7 +100,7 @@ def test_texts_on_both_sides_are_counted(tmp_path, caplog):
     assert not caplog.records
     other = source_of(tmp_path, ["two", "seven"], "other.txt")
     warn_of_repeats(Sentences(other), held_out)
-    assert "4 of 4 held-out texts stand in the training texts too" in caplog.text
+    assert "4 of 4 held-out texts are in the training texts too" in caplog.text
     assert repeated("abca", "cxa") == (3, 4)
 
 
@@ -121,7 +121,7 @@ def test_lines_of_running_text_on_both_sides_are_counted(tmp_path, caplog):
                        running=True)  # fmt: skip
     both = [TextChunks(source, 8, held_out=held_out, held_out_ratio=0.3) for held_out in (0, 1)]
     warn_of_repeats(*both)
-    assert "1 of 3 held-out lines of 20 characters or more stand in the training" in caplog.text
+    assert "1 of 3 held-out lines of 20 characters or more are in the training" in caplog.text
 
 
 def test_texts_that_are_cut_are_counted(tmp_path, capsys, caplog):
@@ -130,7 +130,7 @@ def test_texts_that_are_cut_are_counted(tmp_path, capsys, caplog):
              "trainer.validate_every=1", "model.denoiser.length=20"]  # fmt: skip
     with caplog.at_level(logging.WARNING):
         does(capsys, "train", recipe, *words, "--out", tmp_path / "run")
-    assert "have more tokens than length 20 and are cut; raise it" in caplog.text
+    assert "have more tokens than length 20 and are truncated; raise it" in caplog.text
 
 
 # ------------------------------------------------------------------------------ the recipe's split

@@ -31,9 +31,9 @@ def test_whole_and_partial_agree_on_what_is_said(choice):
 @pytest.mark.parametrize(
     ("meaning", "reported"),
     [
-        ({"foods": "x"}, "foods=x: no such attribute; did you mean food?"),
-        ({"food": "italian"}, "food=italian: food has no such value; did you mean Italian?"),
-        ({"food": "zzz"}, "food=zzz: food has no such value; there are Italian, French"),
+        ({"foods": "x"}, "foods=x: unknown attribute; did you mean food?"),
+        ({"food": "italian"}, "food=italian: unknown value of food; did you mean Italian?"),
+        ({"food": "zzz"}, "food=zzz: unknown value of food; expected one of Italian, French"),
     ],
 )
 def test_what_it_does_not_know(meaning, reported):

@@ -130,7 +130,7 @@ def test_numbers_are_tokens_too():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="order 0"):
+    with pytest.raises(ValueError, match="order must be at least 1, got 0"):
         NGramModel(PETS, order=0)
     with pytest.raises(ValueError, match="2 sentences without a token"):
         NGramModel([[], []])

@@ -152,9 +152,9 @@ def test_faults_of_a_given_model(own_model, tmp_path):
     with pytest.raises(InputError, match=r"gone\.model: no such file"):
         SentencePieceVocabulary(99, model=str(tmp_path / "gone.model")).assets()
     (tmp_path / "bad.model").write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"bad\.model: is no SentencePiece model"):
+    with pytest.raises(InputError, match=r"bad\.model: is not a SentencePiece model"):
         SentencePieceVocabulary(99, model=str(tmp_path / "bad.model")).text([])
-    with pytest.raises(InputError, match=r"sentencepiece\.txt: the model's folder holds none"):
+    with pytest.raises(InputError, match=r"sentencepiece\.txt: is not in the model's folder"):
         SentencePieceVocabulary(99).numbers("a")
     with pytest.raises(InputError, match="a model is not trained again"):
         SentencePieceVocabulary(99, source_of(tmp_path, ["a"]), model=path)
@@ -163,7 +163,7 @@ def test_faults_of_a_given_model(own_model, tmp_path):
 @pytest.mark.parametrize("content", ["", "not base64!", base64.b64encode(b"junk").decode()])
 def test_a_faulty_file_beside_the_weights(tmp_path, content):
     (tmp_path / "sentencepiece.txt").write_text(content)
-    with pytest.raises(InputError, match=r"sentencepiece\.txt: is no SentencePiece model"):
+    with pytest.raises(InputError, match=r"sentencepiece\.txt: is not a SentencePiece model"):
         SentencePieceVocabulary(99).load_assets(tmp_path)
 
 
@@ -235,7 +235,7 @@ def test_word_pieces_without_the_special_ones(folder_of, tmp_path):
 def test_a_unigram_tokenizer_names_its_unknown_by_number(folder_of):
     pieces = [("<pad>", 0.0), ("a", -1.0), ("<unk>", -9.0), ("b", -2.0)]
     vocabulary = HuggingFaceVocabulary(5, folder_of(Tokenizer(models.Unigram(pieces, unk_id=2))))
-    with pytest.raises(InputError, match="has 3 pieces beside the special ones"):
+    with pytest.raises(InputError, match="has 3 pieces besides the special ones"):
         vocabulary.numbers("a")
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.add_special_tokens(["<pad>"])
@@ -267,8 +267,8 @@ def test_faults_of_a_tokenizer(folder_of, tmp_path):
         HuggingFaceVocabulary(30522, folder).numbers("a")
     with pytest.raises(InputError, match=r"tokenizer\.json: no such file; name a folder"):
         HuggingFaceVocabulary(8, str(tmp_path)).numbers("a")
-    with pytest.raises(InputError, match=r"tokenizer\.json: the model's folder holds none"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: is not in the model's folder"):
         HuggingFaceVocabulary(8).assets()
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match=r"tokenizer\.json: is no tokenizer"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: is not a tokenizer"):
         HuggingFaceVocabulary(8).load_assets(tmp_path)

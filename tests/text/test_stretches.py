@@ -70,7 +70,7 @@ def test_batches_are_of_stretches_and_an_epoch_covers_the_text(running):
 
 def test_what_is_no_running_text(running, tmp_path):
     source = TextSource(running().path)
-    with pytest.raises(InputError, match=r"verse\.txt: stretches are cut from running text; set"):
+    with pytest.raises(InputError, match=r"verse\.txt: chunks are taken from running text; set"):
         TextChunks(source, 20)
     for wrong in ({"meaning_column": "mr"}, {"held_out_every": 5}, {"attribute_columns": ("x",)}):
         with pytest.raises(InputError, match=r"verse\.txt: running text is one text without"):
@@ -82,8 +82,8 @@ def test_what_is_no_running_text(running, tmp_path):
     [
         ({"length": 0}, "length 0 or held_out_ratio 0.1"),
         ({"length": 5, "held_out_ratio": 1.0}, "held_out_ratio 1:"),
-        ({"length": 500, "held_out": True}, "characters are held out, less than one stretch"),
-        ({"length": 5000}, "to train on, less than one stretch of 5000"),
+        ({"length": 500, "held_out": True}, "characters are held out, less than one chunk"),
+        ({"length": 5000}, "to train on, less than one chunk of 5000"),
         ({"length": 5, "held_out": True, "held_out_ratio": 0.0}, ": 0 of "),
     ],
 )

@@ -68,9 +68,9 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--control-strength", "-1,1,1"], "--control-strength -1,1,1: updates, rate and fluency"),
         (["--control-strength", "1.5,1,1"], "--control-strength 1.5,1,1"),
         (["--control-strength", "1"], "--control-strength 1: "),
-        (["--prompt", "food[Klingon]"], "food=Klingon: food has no such value"),
-        (["--prompt", "foods[Italian]"], "foods=Italian: no such attribute; did you mean food"),
-        (["--prompt", "Italian"], "'Italian' is no meaning"),
+        (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),
+        (["--prompt", "foods[Italian]"], "foods=Italian: unknown attribute; did you mean food"),
+        (["--prompt", "Italian"], "'Italian' is not a meaning"),
         (["--sampler", "euler"], "no sampler 'euler'"),
         (["--mask-image", "x"], "--mask-image: no such option here; this model adds --control"),
     ],
@@ -82,8 +82,8 @@ def test_what_cannot_be_sampled(small_restaurant, capsys, words, reported):
 @pytest.mark.parametrize(
     ("control", "reported"),
     [
-        ("food=Klingon", "food=Klingon: food has no such value; there are Chinese"),
-        ("foods=Italian", "foods=Italian: no such attribute; did you mean food?"),
+        ("food=Klingon", "food=Klingon: unknown value of food; expected one of Chinese"),
+        ("foods=Italian", "foods=Italian: unknown attribute; did you mean food?"),
     ],
 )
 def test_controls_that_do_not_exist(small_restaurant, small_control, capsys, control, reported):
@@ -197,7 +197,7 @@ def test_what_cannot_be_measured(small_restaurant, capsys, words, reported):
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
-        (["--control", "color"], "--control color: there are name, eatType"),
+        (["--control", "color"], "--control color: expected one of name, eatType"),
         ([], "name the attributes too"),
     ],
 )
@@ -240,4 +240,4 @@ def test_a_vocabulary_that_does_not_fit_the_weights(small_restaurant, tmp_path, 
     kept["pieces"].pop()
     kept["counts"].pop()
     (folder / "vocabulary.json").write_text(json.dumps(kept))
-    assert "vocabulary of size 199 and the model's is 200" in complains(capsys, "sample", folder)
+    assert "vocabulary of size 199, but the model's is 200" in complains(capsys, "sample", folder)

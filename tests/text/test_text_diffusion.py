@@ -160,7 +160,7 @@ def test_of_several_candidates_the_first_seed_is_the_texts_own(small_restaurant)
 def test_a_wrong_order_is_told(small_restaurant):
     model = md.load(small_restaurant)
     for length in (0, -1, 32):
-        with pytest.raises(InputError, match=f"length of {length}: this model writes 1 to 31"):
+        with pytest.raises(InputError, match=f"length {length}: this model writes 1 to 31"):
             model.generate([TextRequest(length=length)])
     with pytest.raises(InputError, match="temperature 0"):
         model.generate([TextRequest()], temperature=0)

@@ -263,7 +263,7 @@ def test_what_does_not_belong_together():
         sari([["a"]], [["a"]], [[]])
     with pytest.raises(ValueError, match="2 sources for 1 candidates"):
         sari([["a"], ["b"]], [["a"]], [[["a"]]])
-    with pytest.raises(ValueError, match="1 sentences: others are needed"):
+    with pytest.raises(ValueError, match="1 sentences: at least two are needed"):
         self_bleu(CATS, most=1)
 
 
@@ -349,10 +349,10 @@ def refused(match, path, texts=TEXTS):
 
 def test_folders_without_a_causal_model(tmp_path):
     refused("no such folder", tmp_path / "none")
-    refused("holds no causal language model", tmp_path)
+    refused("has no causal language model", tmp_path)
     write_gpt2(tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").unlink()
-    refused("holds no causal language model", tmp_path / "cut")
+    refused("has no causal language model", tmp_path / "cut")
 
 
 def test_a_model_that_lacks_weights(tmp_path):

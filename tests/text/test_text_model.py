@@ -88,7 +88,7 @@ def test_running_text_is_as_long_as_the_model_reads_unless_asked_otherwise():
 
 @pytest.mark.parametrize("length", [0, -1, 24, 10**6])
 def test_lengths_that_cannot_be(length):
-    with pytest.raises(InputError, match=f"a length of {length}: this model writes 1 to 23 tokens"):
+    with pytest.raises(InputError, match=f"length {length}: this model writes 1 to 23 tokens"):
         Noted().generate([TextRequest(length=length)])
 
 

@@ -156,13 +156,13 @@ def test_a_meaning_of_the_e2e_challenge():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("name", "'name' is no meaning"),
-        ("name[A], food", "'food' is no meaning"),
-        ("name[A] food[B]", r"'name\[A\] food\[B\]' is no meaning"),
-        ("name[[A]]", "is no meaning"),
-        ("name[A", "is no meaning"),
-        ("[A]", "is no meaning"),
-        ("inform(name[A])", "is no meaning"),
+        ("name", "'name' is not a meaning"),
+        ("name[A], food", "'food' is not a meaning"),
+        ("name[A] food[B]", r"'name\[A\] food\[B\]' is not a meaning"),
+        ("name[[A]]", "is not a meaning"),
+        ("name[A", "is not a meaning"),
+        ("[A]", "is not a meaning"),
+        ("inform(name[A])", "is not a meaning"),
         ("a[1], b[2], a[1]", "has 'a' twice"),
     ],
 )
@@ -242,24 +242,24 @@ def test_no_such_file(name):
     [
         ("a.txt", b"", ": is empty"),
         ("a.csv", b"\n \n", ": is empty"),
-        ("a.jsonl", b'{"text": ""}\n', ": holds no texts"),
-        ("a.csv", b"text\n", ": holds no texts"),
-        ("a.json", b"{}", ": '.json' is none of .txt, .csv, .tsv, .jsonl, .parquet, .arrow"),
+        ("a.jsonl", b'{"text": ""}\n', ": has no texts"),
+        ("a.csv", b"text\n", ": has no texts"),
+        ("a.json", b"{}", ": '.json' must be .txt, .csv, .tsv, .jsonl, .parquet, .arrow"),
         ("a.txt", b"one\ncaf\xe9\n", ":2: byte 0xe9 is not UTF-8"),
         ("a.csv", "text\nä\n".encode("utf-16"), ": is in UTF-16; convert it to UTF-8"),
         ("a.txt", b"one\ntwo\n\x00\x01", ":3: contains a zero byte"),
         ("a.parquet", b"PAR1 or not", ": is not a whole parquet file"),
         ("a.csv", b"a,b\n1,2\n", ": no column 'text'; it has ['a', 'b']"),
         ("a.jsonl", b'{"a": "x"}\n{"b": "x"}', ": no column 'text'; it has ['a', 'b']"),
-        ("a.csv", b"text,b\n1,2\n\n1\n", ":4: has 1 fields where line 1 has 2"),
-        ("a.csv", b'text,b\n"a\nb",2\n1,2,3\n', ":4: has 3 fields where line 1 has 2"),
+        ("a.csv", b"text,b\n1,2\n\n1\n", ":4: has 1 fields, but line 1 has 2"),
+        ("a.csv", b'text,b\n"a\nb",2\n1,2,3\n', ":4: has 3 fields, but line 1 has 2"),
         ("a.csv", b"text,text\n1,2\n", ":1: ['text', 'text'] has a name twice"),
         ("a.csv", b'text\nx\n"never\nclosed\n', ":3: the row that begins here cannot be read"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', ":3: is not JSON (Expecting value"),
         ("a.jsonl", b"[" * 100_000, ":1: is not JSON ("),
-        ("a.jsonl", b'["text"]', ":1: is no JSON object"),
+        ("a.jsonl", b'["text"]', ":1: is not a JSON object"),
         ("a.jsonl", b'{"text": ["a", "b"]}', ":1: 'text' is ['a', 'b'], no text"),
-        ("a.jsonl", b'{"text": "a \\ud83d"}', ":1: '\\ud83d' is half a character"),
+        ("a.jsonl", b'{"text": "a \\ud83d"}', ":1: '\\ud83d' is half a surrogate pair"),
     ],
 )
 def test_a_faulty_file(write, name, content, complaint):
@@ -278,7 +278,7 @@ def test_a_missing_source_is_named(write):
 
 def test_a_faulty_meaning_is_named(write):
     path = write("a.csv", "mr,ref,mood\nname[A],a,\nname(B),b,\n")
-    assert ":3: 'name(B)' is no meaning" in refused(by_meaning(path))
+    assert ":3: 'name(B)' is not a meaning" in refused(by_meaning(path))
     path = write("b.csv", "mr,ref,mood\nmood[A],a,good\n")
     assert ":2: 'mood' stands in 'mr' and is a column too" in refused(by_meaning(path))
 

@@ -164,7 +164,7 @@ def test_end_closes_and_padding_is_passed_over(make, kind):
     assert vocabulary.text([UNKNOWN]) == "\ufffd"
     assert not {PAD, END} & {*vocabulary.numbers("a \ufffd [PAD] </s>")}
     for wrong in (-1, vocabulary.size):
-        with pytest.raises(ValueError, match=f"number {wrong} is none of a vocabulary of"):
+        with pytest.raises(ValueError, match=f"number {wrong} is outside a vocabulary of"):
             vocabulary.text([wrong])
 
 
@@ -218,25 +218,25 @@ def test_a_model_brings_its_own(make, tmp_path, kind):
 @pytest.mark.parametrize("kind", [WordVocabulary, CharacterVocabulary])
 def test_no_source_and_no_file(kind):
     for use in (lambda v: v.numbers("a"), lambda v: v.text([]), lambda v: v.assets()):
-        with pytest.raises(InputError, match=r"vocabulary\.json: the model's folder holds none"):
+        with pytest.raises(InputError, match=r"vocabulary\.json: is not in the model's folder"):
             use(kind(9))
 
 
 @pytest.mark.parametrize("size", [-1, 0, 3])
 def test_a_size_without_tokens(size):
-    with pytest.raises(InputError, match=f"size {size} leaves a vocabulary no token; set 4"):
+    with pytest.raises(InputError, match=f"size {size} leaves no tokens; set 4"):
         WordVocabulary(size)
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b'{"pieces": ["a"], "counts": [1]}', "a vocabulary of size 4 and the model's is 5"),
-        (b'{"pieces": ["a", "a"], "counts": [1, 1]}', "is no vocabulary .*twice"),
-        (b'{"pieces": ["a", ["b"]], "counts": [1, 1]}', "is no vocabulary"),
-        (b'{"pieces": ["a", "b"], "counts": [1]}', "is no vocabulary"),
-        (b'{"pieces": ["a", "b"]}', "is no vocabulary"),
-        (b"[]", "is no vocabulary"),
+        (b'{"pieces": ["a"], "counts": [1]}', "a vocabulary of size 4, but the model's is 5"),
+        (b'{"pieces": ["a", "a"], "counts": [1, 1]}', "is not a vocabulary .*twice"),
+        (b'{"pieces": ["a", ["b"]], "counts": [1, 1]}', "is not a vocabulary"),
+        (b'{"pieces": ["a", "b"], "counts": [1]}', "is not a vocabulary"),
+        (b'{"pieces": ["a", "b"]}', "is not a vocabulary"),
+        (b"[]", "is not a vocabulary"),
         (b"{", "is not JSON"),
         (b"\xff", "is not UTF-8 text"),
     ],

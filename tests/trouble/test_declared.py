@@ -161,7 +161,7 @@ def test_a_tokenizer_that_panics(tmp_path, capfd, pre_tokenizer, unknown):
     path.write_text(json.dumps({**dict.fromkeys(absent), "added_tokens": [], **content}))
     vocabulary = HuggingFaceVocabulary(4, str(tmp_path))
     line = refused(lambda: vocabulary.numbers("a zebra"))
-    assert line.startswith(f"{path}: is no tokenizer (")
+    assert line.startswith(f"{path}: is not a tokenizer (")
     assert "panicked" not in capfd.readouterr().err
 
 
@@ -186,4 +186,4 @@ def test_pieces_that_are_not_utf_8(tmp_path):
     spoiled = content.replace(b"\n\x03\xe2\x96\x81", b"\n\x03\xe2\xff\x81")
     (tmp_path / "sentencepiece.txt").write_bytes(base64.b64encode(spoiled))
     line = refused(lambda: SentencePieceVocabulary(30).load_assets(tmp_path))
-    assert "sentencepiece.txt: is no SentencePiece model" in line
+    assert "sentencepiece.txt: is not a SentencePiece model" in line

@@ -1,1 +1,1 @@
-"""Texts to train on: sources, vocabularies, attributes."""
+"""Training data of text models: sources, vocabularies, attributes."""

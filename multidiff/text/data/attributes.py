@@ -1,4 +1,4 @@
-"""Meaning representations: what a sentence is to say, as values of attributes."""
+"""Meaning representations: the content of a sentence as values of attributes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from multidiff.utils.errors import InputError
 
-# The number of an attribute that nothing is said of (see multidiff.core.guidance).
+# The number of an unspecified attribute (see multidiff.core.guidance).
 UNSPECIFIED = -1
 SHOWN = 5
 
@@ -16,10 +16,10 @@ class MeaningTable:
     """Attributes, their values, and a number for each value and each absence.
 
     A meaning becomes one number for each attribute: that of its value, or the attribute's own
-    number for "not mentioned", or -1 where that is left open.
+    number for "not mentioned", or -1 where it is unspecified.
 
     Args:
-        attributes: the values of each, such as ``food: [Italian, French]``.
+        attributes: values of each attribute, such as ``food: [Italian, French]``.
     """
 
     def __init__(self, attributes: dict[str, tuple[str, ...]]):
@@ -40,14 +40,14 @@ class MeaningTable:
 
     @property
     def size(self) -> int:
-        """How many numbers there are."""
+        """Number of distinct numbers."""
         return self._next()
 
     def whole(self, meaning: Mapping[str, str]) -> list[int]:
-        """A meaning in full: an attribute that does not stand in it is not to be mentioned.
+        """Return the numbers of a complete meaning: missing attributes are not to be mentioned.
 
         Raises:
-            InputError: if an attribute or a value is none of the table's.
+            InputError: if an attribute or a value is not in the table.
         """
         given = self.partial(meaning)
         absences = self.absent.values()
@@ -57,10 +57,10 @@ class MeaningTable:
         ]
 
     def partial(self, meaning: Mapping[str, str]) -> list[int]:
-        """A meaning of which the rest is left open.
+        """Return the numbers of a meaning whose missing attributes are unspecified.
 
         Raises:
-            InputError: if an attribute or a value is none of the table's.
+            InputError: if an attribute or a value is not in the table.
         """
         for attribute, value in meaning.items():
             self.check(attribute, value)
@@ -70,26 +70,26 @@ class MeaningTable:
         ]
 
     def check(self, attribute: str, value: str) -> None:
-        """See whether an attribute has a value.
+        """Check that an attribute has a value.
 
         Raises:
-            InputError: if not, naming the nearest that there are.
+            InputError: if not, naming the nearest known ones.
         """
         if attribute not in self.attributes:
             raise InputError(
-                f"{attribute}={value}: no such attribute; {nearest(attribute, self.attributes)}"
+                f"{attribute}={value}: unknown attribute; {nearest(attribute, self.attributes)}"
             )
         if (attribute, value) not in self.number:
             known = nearest(value, self.attributes[attribute])
-            raise InputError(f"{attribute}={value}: {attribute} has no such value; {known}")
+            raise InputError(f"{attribute}={value}: unknown value of {attribute}; {known}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """What may have been meant by a word."""
+    """Return a hint at known words: the nearest ones, or else the first ones."""
     words = list(known)
     lower = {one.lower(): one for one in reversed(words)}
     near = [lower[one] for one in difflib.get_close_matches(word.lower(), lower, SHOWN, 0.5)]
     if near:
         return f"did you mean {' or '.join(near)}?"
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return f"there are {', '.join(words[:SHOWN])}{more}"
+    return f"expected one of {', '.join(words[:SHOWN])}{more}"

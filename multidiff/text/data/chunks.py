@@ -1,4 +1,4 @@
-"""Stretches of running text to train on: they begin and end anywhere."""
+"""Training chunks of running text: they begin and end anywhere."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from multidiff.utils.fingerprint import Fingerprint
 
 
 class TextChunks:
-    """Stretches of one long text, in memory.
+    """Chunks of one long text, in memory.
 
-    A stretch is so many characters, since a source knows of no tokens; with a vocabulary of
-    characters these are the same. For pieces of words take as many characters as the pieces that
-    the model reads mostly have: what is longer is cut.
+    The length of a chunk is counted in characters, since a source has no tokens; with a character
+    vocabulary these are the same. For subwords, choose the number of characters that the tokens
+    of the model's context usually have: longer chunks are truncated.
 
-    The last part of the text is held out, and its stretches follow each other. Those to train on
-    begin anywhere in the rest: an epoch is as many as would cover it, drawn anew at each visit.
+    The last part of the text is held out, and its chunks follow each other. Training chunks
+    begin anywhere in the rest: an epoch has the number that would cover it, drawn again at each
+    visit.
 
     Args:
-        source: where the text comes from; it says ``running: true``.
-        length: characters of a stretch.
-        held_out: take the part that training does not see.
-        held_out_ratio: share of the text that is held out.
+        source: source of the text, with ``running: true``.
+        length: number of characters of a chunk.
+        held_out: whether to take the part kept for validation.
+        held_out_ratio: fraction of the text that is held out.
 
     Attributes:
-        text: the part that the stretches are of.
-        before: the part before it; none of it where the stretches are to train on.
+        text: part of the text that the chunks are taken from.
+        before: the part before it; empty for training chunks.
 
     Raises:
-        InputError: if the source cannot be read or is no running text, or the part is shorter
-            than a stretch.
+        InputError: if the source cannot be read or is not running text, or the part is shorter
+            than a chunk.
     """
 
     def __init__(
@@ -46,13 +47,13 @@ class TextChunks:
     ):
         if not source.running:
             raise InputError(
-                f"{source.path}: stretches are cut from running text; set running: true in this "
+                f"{source.path}: chunks are taken from running text; set running: true in this "
                 "source and in that of the vocabulary"
             )
         if length < 1 or not 0 <= held_out_ratio < 1:
             raise InputError(
-                f"length {length} or held_out_ratio {held_out_ratio:g}: give a length from 1 and "
-                "a share in [0, 1)"
+                f"length must be at least 1, got {length}, and held_out_ratio in [0, 1), got "
+                f"{held_out_ratio:g}"
             )
         (whole,) = source.listing().texts
         cut = int(len(whole) * (1 - held_out_ratio))
@@ -62,7 +63,7 @@ class TextChunks:
             which = "held out" if held_out else "to train on"
             raise InputError(
                 f"{source.path}: {len(self.text)} of {len(whole)} characters are {which}, less "
-                f"than one stretch of {length}; make the stretches shorter or change "
+                f"than one chunk of {length}; shorten the chunks or change "
                 "held_out_ratio"
             )
 
@@ -74,7 +75,7 @@ class TextChunks:
         held_out: bool = False,
         held_out_ratio: float = 0.1,
     ) -> TextChunks:
-        """Return stretches of a text that is made up, for dry runs."""
+        """Return chunks of a synthetic text, for dry runs."""
         from multidiff.text.made_up import MadeUpSource
 
         words = max(1, math.ceil(length / max(1 - held_out_ratio, 0.01)))
@@ -88,7 +89,7 @@ class TextChunks:
         return {"source": self.source.fingerprint()}
 
     def stretch(self, start: int) -> str:
-        """The one that begins at that character of the part."""
+        """Return the chunk that begins at that character of the part."""
         return self.text[start : start + self.length]
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What is wrong with texts before a model is trained or measured on them.
+"""Checks of texts before a model is trained or evaluated on them.
 
-Unknown tokens flatter every figure: they are few, and easily guessed. Held-out texts that stand in
-the training texts too are remembered, not predicted. Neither shows in a loss.
+Unknown tokens flatter every figure: they are few, and easily guessed. Held-out texts that are in
+the training texts too may be memorised. Neither shows in a loss.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from multidiff.utils.report import Report
 
 logger = logging.getLogger(__name__)
 
-# Shares of the characters that stand in unknown tokens.
+# Fractions of the characters that are in unknown tokens.
 WARNED, REFUSED = 0.1, 0.5
-# Texts that are looked at, evenly spread.
+# Number of texts to check, evenly spread.
 LOOKS = 1000
 # Shorter lines, such as names of speakers, recur in any text.
 SHORTEST_LINE = 20
 FIX = (
-    "take a larger vocabulary, or a CharacterVocabulary or SentencePieceVocabulary, which read "
+    "use a larger vocabulary, or a CharacterVocabulary or SentencePieceVocabulary, which read "
     "any script"
 )
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """How much of some texts a vocabulary does not know.
+    """Fractions of some texts that a vocabulary does not know.
 
     Attributes:
-        tokens: share of the tokens.
-        characters: share of the characters, white space not counted.
+        tokens: fraction of the tokens.
+        characters: fraction of the characters, white space not counted.
     """
 
     tokens: float
@@ -46,7 +46,7 @@ class Unknown:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, texts: Sequence[str]) -> Unknown:
-        """Look at some of the texts, evenly spread."""
+        """Measure them on some of the texts, evenly spread."""
         tokens = characters = unknown = missed = 0
         for text in texts[:: max(1, len(texts) // LOOKS)]:
             found = vocabulary.unknown(text)
@@ -65,12 +65,12 @@ def _visible(text: str) -> int:
 
 
 def check_unknown(name: str, vocabulary: Vocabulary, texts: Sequence[str]) -> Unknown:
-    """Return how much of some texts a vocabulary does not know; warn where that is much.
+    """Return the fractions of some texts that a vocabulary does not know; warn if they are large.
 
     Args:
-        name: of the texts, for messages.
-        vocabulary: of the model.
-        texts: that it reads.
+        name: name of the texts, for messages.
+        vocabulary: vocabulary of the model.
+        texts: texts that the model reads.
 
     Raises:
         InputError: if it does not know the greater part.
@@ -85,7 +85,7 @@ def check_unknown(name: str, vocabulary: Vocabulary, texts: Sequence[str]) -> Un
 
 
 def note_unknown(name: str, vocabulary: Vocabulary, texts: Sequence[str], report: Report) -> None:
-    """State in a report how much of the measured texts the vocabulary does not know.
+    """Add the fractions of the evaluated texts that the vocabulary does not know to a report.
 
     Raises:
         InputError: see :func:`check_unknown`.
@@ -99,12 +99,12 @@ def note_unknown(name: str, vocabulary: Vocabulary, texts: Sequence[str], report
 
 
 def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
-    """Return what is to be known of texts before training on them; warn of what is wrong.
+    """Return notes on texts before training on them; warn of problems.
 
     Args:
-        model: of texts, with a domain.
-        data: batches to train on.
-        held_out: batches to validate by, or None.
+        model: text model, with a domain.
+        data: training batches.
+        held_out: validation batches, or None.
 
     Raises:
         InputError: if the vocabulary does not know the greater part of them.
@@ -127,7 +127,7 @@ def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
 
 
 def texts_of(examples: Sentences | TextChunks) -> Sequence[str]:
-    """Return all texts, or of running text some stretches."""
+    """Return all texts, or some chunks of running text."""
     if isinstance(examples, Sentences):
         return examples.texts
     starts = range(0, len(examples) * examples.length, examples.length)
@@ -135,7 +135,7 @@ def texts_of(examples: Sentences | TextChunks) -> Sequence[str]:
 
 
 def _warn_of_cuts(name: str, domain: TextDomain, examples: Sentences) -> None:
-    """Warn of texts, and of what they are made from, that the model does not read whole."""
+    """Warn of texts, and of their sources, that are longer than the model reads."""
     rows = examples.rows[:: max(1, len(examples.rows) // LOOKS)]
     count, end = domain.vocabulary.numbers, int(domain.ends)
     kinds = {"length": (examples.listing.texts, domain.length)}
@@ -145,17 +145,17 @@ def _warn_of_cuts(name: str, domain: TextDomain, examples: Sentences) -> None:
         longer = sum(len(count(texts[row])) + end > most for row in rows)
         if longer:
             logger.warning(
-                "%s: %d of %d looked at have more tokens than %s %d and are cut; raise it, or "
-                "leave longer ones out (longest)", name, longer, len(rows), option, most,
+                "%s: %d of %d checked have more tokens than %s %d and are truncated; raise it, or "
+                "skip longer ones (longest)", name, longer, len(rows), option, most,
             )  # fmt: skip
 
 
 def warn_of_repeats(data: Any, held_out: Any) -> None:
-    """Warn of held-out texts, or lines of running text, that stand in the training texts too.
+    """Warn of held-out texts, or lines of running text, that are in the training texts too.
 
     Args:
-        data: examples to train on.
-        held_out: examples to validate by.
+        data: training examples.
+        held_out: validation examples.
     """
     if isinstance(data, Sentences) and isinstance(held_out, Sentences):
         count, total = repeated(_keys(held_out), _keys(data))
@@ -167,14 +167,14 @@ def warn_of_repeats(data: Any, held_out: Any) -> None:
         return
     if count:
         logger.warning(
-            "%s: %d of %d held-out %s stand in the training texts too (%s), which flatters the "
-            "held-out figures; remove them, or keep repeated texts on one side by group_by",
+            "%s: %d of %d held-out %s are in the training texts too (%s), which flatters the "
+            "held-out figures; remove them, or keep repeated texts on one side with group_by",
             held_out.source.path, count, total, what, data.source.path,
         )  # fmt: skip
 
 
 def repeated(held_out: Iterable[Any], trained: Iterable[Any]) -> tuple[int, int]:
-    """Return how many held-out items stand among the trained ones, and how many there are."""
+    """Return how many held-out items are among the trained ones, and how many there are."""
     items = list(held_out)
     wanted = {*items}  # the smaller side
     there = {one for one in trained if one in wanted}
@@ -182,14 +182,14 @@ def repeated(held_out: Iterable[Any], trained: Iterable[Any]) -> tuple[int, int]
 
 
 def _keys(examples: Sentences) -> Iterable[Any]:
-    """Each text, with what it is made from: both have to be the same."""
+    """Return each text with its source: both have to be equal."""
     texts, sources = examples.listing.texts, examples.listing.sources
     for row in examples.rows:
         yield plain(texts[row]), "" if sources is None else plain(sources[row])
 
 
 def plain(text: str) -> str:
-    """Return a text as it is compared with others, white space aside."""
+    """Return a text in the form in which texts are compared, white space removed."""
     return " ".join(text.split())
 
 

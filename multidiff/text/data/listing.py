@@ -1,4 +1,4 @@
-"""What a source of texts holds: the texts, what each is made from, and what it means."""
+"""Contents of a text source: texts, their sources, and their meanings."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ ATTRIBUTE = re.compile(r"\s*([^\[\],]+?)\s*\[([^\[\]]*)\]\s*(?:,|$)")
 
 @dataclass(frozen=True)
 class TextSource:
-    """Where texts come from.
+    """A source of texts.
 
-    Texts that are blank are passed over.
+    Blank texts are skipped.
 
     Attributes:
-        path: a ``.txt`` file, one text a line; a ``.csv`` or ``.tsv`` file (in the second,
-            quotes are text); a ``.jsonl`` file, one object a line; a parquet or arrow file; a
+        path: a ``.txt`` file, one text per line; a ``.csv`` or ``.tsv`` file (in the second,
+            quotes are text); a ``.jsonl`` file, one object per line; a parquet or arrow file; a
             folder or name of a data set of the ``datasets`` library; or ``starter:NAME``, which
             comes with the package.
         column: column of the texts; the lines of a ``.txt`` file are a column of that name.
             A part of a nested column of a data set is called ``translation.de``.
-        source_column: column of the text that each is made from.
+        source_column: column of the source texts that texts are generated from.
         meaning_column: column of meaning representations, such as
             ``name[The Eagle], food[Italian]``.
         attribute_columns: columns that are attributes themselves, such as a sentiment.
         header: whether the first row of a ``.csv`` or ``.tsv`` file names the columns; if not,
             they are called ``0``, ``1`` and so on.
-        group_by: rows alike in this column stay on one side of the split; by default
-            ``meaning_column``. Its own ``column`` keeps a text that is repeated on one side.
-        held_out_every: every so many-th group (row, where there are no groups), in order of
-            first appearance, is kept for validation; 0 keeps none.
+        group_by: column whose equal values stay on one side of the split; by default
+            ``meaning_column``. Its own ``column`` keeps repeated texts on one side.
+        held_out_every: n to keep every n-th group (or row, without groups), in order of
+            first appearance, for validation; 0 keeps none.
         split: split of a data set.
         config: configuration of a data set, if it has several.
         running: whether all of it is one text, with newlines between the texts; of a ``.txt``
-            file blank lines are kept too. It has no meanings, no sources and no groups, and
-            what is held out of it is a stretch (see
+            file blank lines are kept too. It has no meanings, sources or groups, and
+            its held-out part is contiguous (see
             :class:`multidiff.text.data.chunks.TextChunks`).
 
     Raises:
-        InputError: if running text is asked for together with what it cannot have.
+        InputError: if running text is combined with options that do not apply to it.
     """
 
     path: str
@@ -69,28 +69,28 @@ class TextSource:
         if self.running and (any(others) or self.held_out_every):
             raise InputError(
                 f"{self.path}: running text is one text without meanings, sources and groups; "
-                "leave those and held_out_every out, or running"
+                "remove those and held_out_every, or running"
             )
 
     def columns(self) -> list[str]:
-        """Those that are read."""
+        """Return the columns that are read."""
         asked = (self.column, self.source_column, self.meaning_column, self.group_by)
         named = [column for column in (*asked, *self.attribute_columns) if column is not None]
         return list(dict.fromkeys(named))
 
     def check_path(self) -> None:
-        """Refuse a path that is neither here nor can be a data set on the hub.
+        """Reject a path that does not exist and cannot be a data set on the hub.
 
         Raises:
-            InputError: if it is so.
+            InputError: if the path is neither.
         """
         check_source(self.path, "texts")
 
     def listing(self) -> Texts:
-        """What it holds.
+        """Read its contents.
 
         Raises:
-            InputError: if it cannot be found or read, is empty, or lacks what is asked of it.
+            InputError: if it cannot be found or read, is empty, or lacks a requested column.
         """
         open_source(self.path, "texts")
         table = read_table(
@@ -106,7 +106,7 @@ class TextSource:
                 raise InputError(f"{self.path}: no column {column!r}; it has {table.columns}")
         texts = _gathered(self, table)
         if not texts.texts:
-            raise InputError(f"{self.path}: holds no texts; name a file or column that has some")
+            raise InputError(f"{self.path}: has no texts; name a file or column that has some")
         return Texts(["\n".join(texts.texts)], [self.path]) if self.running else texts
 
     def fingerprint(self, load: bool = True) -> Fingerprint:
@@ -121,16 +121,16 @@ class TextSource:
         return table_fingerprint(self.path, self.split, self.config, load)
 
     def rows(self, texts: Texts, held_out: bool) -> list[int]:
-        """Which of its texts are kept for validation, or are not.
+        """Return the rows of the texts kept for validation, or of the others.
 
         Raises:
-            InputError: if none are.
+            InputError: if there are none.
         """
         every = self.held_out_every
         if held_out and every < 1:
             raise InputError(
                 f"{self.path}: held_out_every is {every}, so no texts are held out; "
-                "set it, or take another source"
+                "set it, or use another source"
             )
         groups = texts.names if texts.groups is None else texts.groups
         where = {group: number for number, group in enumerate(dict.fromkeys(groups))}
@@ -149,12 +149,12 @@ class Texts:
     """Texts in the order of their source; every list has one item for each.
 
     Attributes:
-        texts: as they stand there.
-        names: what messages call them: ``path:line`` or ``path[row]``.
-        sources: what each is made from.
+        texts: the texts, unchanged.
+        names: names in messages: ``path:line`` or ``path[row]``.
+        sources: source of each text.
         meanings: attributes and their values, from ``meaning_column`` and
-            ``attribute_columns`` together; an attribute without a value is left out.
-        groups: which stay together in a split.
+            ``attribute_columns`` together; attributes without a value are missing.
+        groups: groups that stay together in a split.
     """
 
     texts: list[str]
@@ -165,7 +165,7 @@ class Texts:
 
 
 def parse_meaning(text: str) -> dict[str, str]:
-    """The attributes of a meaning representation and their values, in their order.
+    """Return the attributes of a meaning representation and their values, in their order.
 
     The form is that of the E2E challenge (Novikova et al. 2017):
     ``customer rating[5 out of 5], near[Café X]``.
@@ -179,7 +179,7 @@ def parse_meaning(text: str) -> dict[str, str]:
         found = ATTRIBUTE.match(text, where)
         if found is None:
             raise InputError(
-                f"{text[where : where + 60].strip()!r} is no meaning; "
+                f"{text[where : where + 60].strip()!r} is not a meaning representation; "
                 "write it as 'attribute[value], attribute[value]'"
             )
         attribute, value = found.groups()
@@ -191,7 +191,7 @@ def parse_meaning(text: str) -> dict[str, str]:
 
 
 def _gathered(source: TextSource, table: Table) -> Texts:
-    """The columns that are asked for, of the rows whose text is not blank."""
+    """Return the requested columns, of the rows whose text is not blank."""
     has_meaning = source.meaning_column is not None or bool(source.attribute_columns)
     group_by = source.group_by or source.meaning_column
     texts, names, sources, meanings, groups, blank = [], [], [], [], [], 0
@@ -209,7 +209,7 @@ def _gathered(source: TextSource, table: Table) -> Texts:
         if group_by is not None:
             groups.append(_word_of(row.get(group_by)))
     if blank:
-        logger.warning("%s: %d rows have no text; they are passed over", source.path, blank)
+        logger.warning("%s: %d rows have no text; they are skipped", source.path, blank)
     return Texts(
         texts,
         names,
@@ -222,13 +222,13 @@ def _gathered(source: TextSource, table: Table) -> Texts:
 def _text_of(name: str, column: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InputError(
-            f"{name}: {column!r} is {repr(value)[:60]}, no text; name a column of texts"
+            f"{name}: {column!r} is {repr(value)[:60]}, not a text; name a column of texts"
         )
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name}: {value[error.start]!r} is half a character; write the text again as UTF-8"
+            f"{name}: {value[error.start]!r} is half a surrogate pair; save the text as UTF-8"
         ) from error
     return value
 
@@ -247,8 +247,8 @@ def _meaning_of(source: TextSource, name: str, row: Mapping[str, Any]) -> dict[s
     for column in source.attribute_columns:
         if column in meaning:
             raise InputError(
-                f"{name}: {column!r} stands in {source.meaning_column!r} and is a column too; "
-                "leave it out of attribute_columns"
+                f"{name}: {column!r} is in {source.meaning_column!r} and is a column too; "
+                "remove it from attribute_columns"
             )
         meaning[column] = _word_of(row.get(column))
     return {attribute: value for attribute, value in meaning.items() if value}

@@ -1,4 +1,4 @@
-"""Texts to train on, with what each is to say or is made from."""
+"""Training texts with their meanings or sources."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Sentences:
     """Texts of a source, in memory.
 
     Args:
-        source: where they come from.
-        longest: texts of more words than this (punctuation marks are words) are left out, and
-            told of; all are taken where None.
-        held_out: take the texts that training does not see.
+        source: source of the texts.
+        longest: largest number of words (punctuation marks are words); longer texts are skipped
+            with a warning. None keeps all.
+        held_out: whether to take the texts kept for validation.
 
     Raises:
         InputError: if the source cannot be read, or no text is left.
@@ -37,7 +37,7 @@ class Sentences:
         kept = [row for row in rows if longest is None or counts[row] <= longest]
         if len(kept) < len(rows):
             logger.warning(
-                "%s: %d of %d texts have more than %d words and are left out",
+                "%s: %d of %d texts have more than %d words and are skipped",
                 source.path, len(rows) - len(kept), len(rows), longest,
             )  # fmt: skip
         if not kept:
@@ -49,7 +49,7 @@ class Sentences:
     def synthetic(
         cls, source: TextSource, longest: int | None = None, held_out: bool = False
     ) -> Sentences:
-        """Return one text as long as texts may be, without reading any, for dry runs."""
+        """Return one synthetic text of the largest length, for dry runs."""
         from multidiff.text.made_up import MOST_WORDS, MadeUpSource
 
         made = cls(MadeUpSource.like(source, longest or MOST_WORDS), longest, held_out)
@@ -66,12 +66,12 @@ class Sentences:
 
     @property
     def texts(self) -> list[str]:
-        """All of them."""
+        """Return all texts."""
         return [self.listing.texts[row] for row in self.rows]
 
     @property
     def meanings(self) -> list[dict[str, str]]:
-        """What each is to say; nothing where the source does not tell."""
+        """Return the meaning of each text; empty if the source has none."""
         described = self.listing.meanings
         return [{} if described is None else described[row] for row in self.rows]
 

@@ -1,4 +1,4 @@
-"""Which texts a model was trained on, so that it is measured on others."""
+"""Held-out splits: which texts a model was trained on, so that it is evaluated on others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multidiff.utils.report import Report
 logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
-# Training texts of larger files are not compared with those that are measured.
+# Training texts of larger files are not compared with those that are evaluated.
 MOST_BYTES = 64 << 20
 USUAL_RATIO = 0.1
 
@@ -28,14 +28,14 @@ def held_out_of(source: TextSource, folder: Path, every: int | None, report: Rep
     """Return a source of texts with the split by which the model was trained.
 
     Args:
-        source: texts to measure by.
-        folder: of the model, whose recipe says what it was trained on.
-        every: ``--held-out-every``; 0 takes all texts, and None the recipe's where the texts are
+        source: texts to evaluate on.
+        folder: folder of the model, whose recipe names its training data.
+        every: ``--held-out-every``; 0 takes all texts, None the recipe's value if the texts are
             those that the model was trained on.
-        report: is given the split.
+        report: report that the split is added to.
 
     Raises:
-        InputError: if the model was trained on all of them, and nobody asks for that.
+        InputError: if the model was trained on all of them, unless ``every`` is 0.
     """
     report.facts["data"] = source.path
     trained = dict(_trained_on(folder))
@@ -48,7 +48,7 @@ def held_out_of(source: TextSource, folder: Path, every: int | None, report: Rep
         if every == 0:
             raise InputError(
                 f"{source.path}: the model was trained on all of it, as its recipe says; name "
-                "other texts, or measure on these by --held-out-every 0"
+                "other texts, or evaluate on these with --held-out-every 0"
             )
         report.lines.append(f"held-out texts: every {every}th group, as the model's recipe says")
     report.facts["held_out_every"] = every or 0
@@ -61,17 +61,17 @@ def held_out_of(source: TextSource, folder: Path, every: int | None, report: Rep
 def held_out_ratio_of(
     source: TextSource, folder: Path, ratio: float | None, report: Report
 ) -> float:
-    """Return the share of a running text that is held out, as the model was trained.
+    """Return the fraction of a running text that is held out, as the model was trained.
 
     Args:
-        source: running text to measure by.
-        folder: of the model.
-        ratio: ``--held-out-ratio``; None takes the recipe's where the text is that which the
+        source: running text to evaluate on.
+        folder: folder of the model.
+        ratio: ``--held-out-ratio``; None takes the recipe's value if the text is that which the
             model was trained on.
-        report: is given the share.
+        report: report that the fraction is added to.
 
     Raises:
-        InputError: if the model was trained on all of it, and nobody asks for that.
+        InputError: if the model was trained on all of it, unless ``ratio`` is given.
     """
     for name, examples in _examples_of(folder):
         if ratio is not None or not is_same(name, source.path):
@@ -80,7 +80,7 @@ def held_out_ratio_of(
         if ratio == 0:
             raise InputError(
                 f"{source.path}: the model was trained on all of it, as its recipe says; name "
-                "another text, or measure on a part of this by --held-out-ratio 0.1"
+                "another text, or evaluate on a part of this with --held-out-ratio 0.1"
             )
         report.lines.append(f"held out: the last {ratio:.0%}, as the model's recipe says")
     report.facts["held_out_ratio"] = ratio = USUAL_RATIO if ratio is None else ratio
@@ -88,7 +88,7 @@ def held_out_ratio_of(
 
 
 def is_same(one: str, other: str) -> bool:
-    """Return whether two paths or names are of the same texts, a copy of a file among them."""
+    """Return whether two paths or names refer to the same texts, including copies of a file."""
     if one == other:
         return True
     here, there = resolve_path(one), resolve_path(other)
@@ -101,7 +101,7 @@ def is_same(one: str, other: str) -> bool:
 
 
 def _examples_of(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What the recipe trains on, by the path of its source."""
+    """Yield the recipe's training data with the path of their source."""
     recipe = folder / RECIPE
     if not recipe.is_file():
         return
@@ -113,19 +113,19 @@ def _examples_of(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _trained_on(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The sources that the recipe trains on, by their path."""
+    """Yield the sources that the recipe trains on, by their path."""
     for path, examples in _examples_of(folder):
         yield path, examples["source"]
 
 
 def _warn_of_trained(source: TextSource, trained: list[str]) -> None:
-    """Warn of texts that stand in what the model was trained on, where that lies here."""
+    """Warn of texts that are in the model's training data, if those exist here."""
     for name in trained:
         path = resolve_path(name)
         if Path(name).name == Path(source.path).name and not path.exists():
             logger.warning(
-                "%s: the model was trained on a file of this name, which does not lie at %s any "
-                "more; if it is the same, give --held-out-every as in the recipe",
+                "%s: the model was trained on a file of this name, which is no longer at %s; "
+                "if it is the same, give --held-out-every as in the recipe",
                 source.path, name,
             )  # fmt: skip
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
@@ -133,11 +133,11 @@ def _warn_of_trained(source: TextSource, trained: list[str]) -> None:
         try:
             other = TextSource(name, source.column).listing().texts
             texts = source.listing().texts
-        except InputError:  # with other columns it holds no such texts
+        except InputError:  # with other columns it has no such texts
             continue
         count, total = repeated(map(plain, texts), map(plain, other))
         if count:
             logger.warning(
-                "%s: %d of %d texts stand in what the model was trained on too (%s), which "
+                "%s: %d of %d texts are in the model's training data too (%s), which "
                 "flatters the figures", source.path, count, total, name,
             )  # fmt: skip

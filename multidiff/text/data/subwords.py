@@ -1,7 +1,7 @@
-"""Vocabularies of other libraries: SentencePiece, and what has a ``tokenizer.json``.
+"""Vocabularies of other libraries: SentencePiece, and tokenizers with a ``tokenizer.json``.
 
-Their pieces are numbered anew, in their own order, from 3 up. Their special pieces (begin, end,
-padding, unknown, mask and so on) are left out, since every vocabulary here has the same three.
+Their pieces are renumbered, in their own order, from 3 up. Their special pieces (begin, end,
+padding, unknown, mask and so on) are dropped, since every vocabulary here has the same three.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from multidiff.utils.readers import (
 )
 
 TOKENIZER = "tokenizer.json"
-# What a tokenizer is tried with when it is read.
+# Texts that a tokenizer is tried with when it is loaded.
 TRIALS = ("A small trial, with 42 words and more.", "", " ", "\u6f22\u5b57 \u00e9\n\t\U0001f642")
-# Of English, German and the like, by vocabularies of some ten thousand, 1.2 to 1.6; rounded up.
+# Pieces per word: 1.2 to 1.6 for English, German and the like with ten thousand pieces; rounded up.
 PIECES_OF_A_WORD = 2
 
 
@@ -49,8 +49,8 @@ class PieceVocabulary(SavedVocabulary):
     """Pieces that another library finds in a text; its own numbers are called ids.
 
     Args:
-        size: of the vocabulary, ``PAD``, ``END`` and ``UNKNOWN`` among them.
-        source: texts it is made from.
+        size: size of the vocabulary, including ``PAD``, ``END`` and ``UNKNOWN``.
+        source: texts to train it on.
     """
 
     def __init__(self, size: int, source: TextSource | None = None):
@@ -60,15 +60,15 @@ class PieceVocabulary(SavedVocabulary):
 
     @abstractmethod
     def _encode(self, text: str) -> list[int]:
-        """The id of each piece of a text."""
+        """Return the id of each piece of a text."""
 
     @abstractmethod
     def _parts(self, text: str) -> list[str]:
-        """What each piece is in the text."""
+        """Return the text of each piece."""
 
     @abstractmethod
     def _decode(self, ids: list[int]) -> str:
-        """The text of ids."""
+        """Return the text of ids."""
 
     def numbers(self, text: str) -> list[int]:
         """See :class:`multidiff.text.data.vocabulary.Vocabulary`."""
@@ -78,7 +78,7 @@ class PieceVocabulary(SavedVocabulary):
     def text(self, numbers: Sequence[int]) -> str:
         """See :class:`multidiff.text.data.vocabulary.Vocabulary`.
 
-        ``UNKNOWN`` is shown as the other library shows it, and passed over if it has no such
+        ``UNKNOWN`` is shown as the other library shows it, and skipped if it has no such
         piece.
         """
         self._ready()
@@ -96,18 +96,18 @@ class PieceVocabulary(SavedVocabulary):
 
     @classmethod
     def synthetic(cls, size: int, **options: Any) -> Vocabulary:
-        """Return a vocabulary of that size which reads no file and no texts, for dry runs."""
+        """Return a vocabulary of that size that reads neither files nor texts, for dry runs."""
         from multidiff.text.made_up import MadeUpVocabulary
 
         cls(size, **options)
         return MadeUpVocabulary(size, PIECE.findall, PIECES_OF_A_WORD)
 
     def _renumber(self, ids: Iterable[int], unknown: int | None, name: str) -> None:
-        """Number the ids of pieces that are not special; ``unknown`` is that of the unknown."""
+        """Number the ids of pieces that are not special; ``unknown`` is the unknown piece's id."""
         self._ids = dict(enumerate(ids, FIRST))
         if len(self._ids) + FIRST != self.size:
             raise InputError(
-                f"{name}: has {len(self._ids)} pieces beside the special ones, which makes a "
+                f"{name}: has {len(self._ids)} pieces besides the special ones, which makes a "
                 f"vocabulary of size {len(self._ids) + FIRST}, not {self.size}; set that size"
             )
         self._numbers = {piece: number for number, piece in self._ids.items()}
@@ -116,24 +116,24 @@ class PieceVocabulary(SavedVocabulary):
 
 
 def _whole(text: str) -> str:
-    """A text without halves of characters, at which the libraries fail.
+    """Return a text without unpaired surrogates, at which the libraries fail.
 
-    A command line in another encoding than the system's is read with such.
+    Command lines in another encoding than the system's contain them.
     """
     return re.sub("[\ud800-\udfff]", REPLACEMENT, text)
 
 
 class SentencePieceVocabulary(PieceVocabulary):
-    """Pieces of words that SentencePiece finds (Kudo and Richardson 2018).
+    """Subwords found by SentencePiece (Kudo and Richardson 2018).
 
     Texts stay as they are: nothing is normalised, and all white space is kept. Only U+2581 is
     read as a space, since it stands for one inside the library.
 
     Args:
-        size: of the vocabulary, ``PAD``, ``END`` and ``UNKNOWN`` among them.
-        source: trained on its texts that are not held out, and on what they are made from.
-        model: path of a ``.model`` file that is there already, in place of a source.
-        kind: how pieces are found, of those that are trained here.
+        size: size of the vocabulary, including ``PAD``, ``END`` and ``UNKNOWN``.
+        source: source to train it on: its texts that are not held out, and their sources.
+        model: path of an existing ``.model`` file, instead of a source.
+        kind: algorithm for vocabularies trained here.
 
     Raises:
         InputError: if the size is under 4, or both a source and a model are given; at the first
@@ -151,16 +151,16 @@ class SentencePieceVocabulary(PieceVocabulary):
     ):
         super().__init__(size, source)
         if source is not None and model is not None:
-            raise InputError(f"{model}: a model is not trained again; leave out it or the source")
+            raise InputError(f"{model}: a model is not trained again; remove it or the source")
         self.model, self.kind = model, kind
         self._processor: Any = None
         self._name = self.FILE
 
     def check_path(self) -> None:
-        """Refuse a model that is not there.
+        """Reject a model that does not exist.
 
         Raises:
-            InputError: if it is not.
+            InputError: if it does not exist.
         """
         if self.model is not None:
             check_file_size(Path(self.model))
@@ -179,7 +179,7 @@ class SentencePieceVocabulary(PieceVocabulary):
         return None if self.model is None else Path(self.model)
 
     def _trained(self, texts: list[str], name: str) -> bytes:
-        with needs("sentencepiece", "a vocabulary of pieces"):
+        with needs("sentencepiece", "a SentencePiece vocabulary"):
             import sentencepiece
 
         model = io.BytesIO()
@@ -198,26 +198,26 @@ class SentencePieceVocabulary(PieceVocabulary):
                 byte_fallback=False,
                 normalization_rule_name="identity",
                 remove_extra_whitespaces=False,
-                # Longer texts would be left out without a word.
+                # Longer texts would be skipped silently.
                 max_sentence_length=max(len(text.encode()) for text in texts) + 1,
                 minloglevel=2,
             )
         except RuntimeError as error:
             reason = str(error).rpartition("] ")[2]
             raise InputError(
-                f"{name}: no {self.kind} vocabulary of size {self.size} comes of it ({reason})"
+                f"{name}: does not yield a {self.kind} vocabulary of size {self.size} ({reason})"
             ) from error
         return model.getvalue()
 
     def _take(self, content: str, name: str) -> None:
-        with needs("sentencepiece", "a vocabulary of pieces"):
+        with needs("sentencepiece", "a SentencePiece vocabulary"):
             import sentencepiece
 
-        with reading(name, "is no SentencePiece model"):
+        with reading(name, "is not a SentencePiece model"):
             processor = sentencepiece.SentencePieceProcessor()
             processor.LoadFromSerializedProto(base64.b64decode(content.strip(), validate=True))
             for piece in range(processor.GetPieceSize()):
-                processor.IdToPiece(piece)  # fails of what is not UTF-8
+                processor.IdToPiece(piece)  # fails if it is not UTF-8
             for text in TRIALS:
                 processor.DecodeIds(processor.Encode(text, out_type=int))
         special = (processor.IsControl, processor.IsUnknown, processor.IsUnused)
@@ -237,8 +237,8 @@ class SentencePieceVocabulary(PieceVocabulary):
     def token_ends(self, text: str) -> list[int]:
         """See :class:`multidiff.text.data.vocabulary.Vocabulary`.
 
-        Exact where the library leaves texts as they are, as models that are trained here do; a
-        model that normalises them spreads what it adds and drops evenly.
+        Exact if the library does not normalise texts, as models trained here; a
+        model that normalises them spreads inserted and deleted characters evenly.
         """
         self._ready()
         ends = [*itertools.accumulate(map(len, self._parts(_whole(text))))]
@@ -253,11 +253,11 @@ class SentencePieceVocabulary(PieceVocabulary):
 
 
 class HuggingFaceVocabulary(PieceVocabulary):
-    """Pieces of any tokenizer that is kept as a ``tokenizer.json``.
+    """Pieces of any tokenizer stored as a ``tokenizer.json``.
 
     Args:
-        size: of the vocabulary: pieces of the tokenizer that are not special, and 3.
-        folder: where the file lies for training; a model that is written keeps it beside its
+        size: size of the vocabulary: the tokenizer's pieces that are not special, plus 3.
+        folder: folder of the file for training; a saved model keeps it beside its
             weights.
 
     Raises:
@@ -274,10 +274,10 @@ class HuggingFaceVocabulary(PieceVocabulary):
         self._name = TOKENIZER
 
     def check_path(self) -> None:
-        """Refuse a folder without a tokenizer.
+        """Reject a folder without a tokenizer.
 
         Raises:
-            InputError: if there is none.
+            InputError: if it has none.
         """
         if self.folder is not None:
             check_file_size(Path(self.folder) / TOKENIZER)
@@ -285,12 +285,12 @@ class HuggingFaceVocabulary(PieceVocabulary):
     def _make(self) -> tuple[str, str]:
         if self.folder is None:
             raise InputError(
-                f"{TOKENIZER}: the model's folder holds none, and its vocabulary has no folder; "
+                f"{TOKENIZER}: is not in the model's folder, and its vocabulary has no folder; "
                 "put the file there, or set the folder"
             )
         path = Path(self.folder) / TOKENIZER
         if not path.is_file():
-            raise InputError(f"{path}: no such file; name a folder that holds a {TOKENIZER}")
+            raise InputError(f"{path}: no such file; name a folder that has a {TOKENIZER}")
         return read_text(path), str(path)
 
     def _origin(self) -> Path | None:
@@ -301,11 +301,11 @@ class HuggingFaceVocabulary(PieceVocabulary):
             from tokenizers import Tokenizer
 
         model = parse_json(content, name)
-        with reading(name, "is no tokenizer"), without_panic_report():
+        with reading(name, "is not a tokenizer"), without_panic_report():
             model = model["model"]
             tokenizer = Tokenizer.from_str(content)
-            # What a tokenizer was last used with stays in its file: lengths that it cuts or fills
-            # to.
+            # The file stores settings of the tokenizer's last use: truncation and padding
+            # lengths.
             tokenizer.no_truncation()
             tokenizer.no_padding()
             unknown = model.get("unk_id")
@@ -314,7 +314,7 @@ class HuggingFaceVocabulary(PieceVocabulary):
             added = tokenizer.get_added_tokens_decoder()
             special = {piece for piece, token in added.items() if token.special} | {unknown}
             pieces = sorted({*tokenizer.get_vocab().values()} - special)
-            # Some faults show, as panics even, when a text is encoded.
+            # Some faults only appear, even as panics, when a text is encoded.
             for text in TRIALS:
                 tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids)
         self._renumber(pieces, unknown, name)

@@ -1,4 +1,4 @@
-"""Rows of text files and data sets, each with the name that messages call it."""
+"""Rows of text files and data sets, each with its name for messages."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Table:
     """Rows by column.
 
     Attributes:
-        columns: all there are.
-        names: of the rows: ``path:line`` or ``path[row]``.
-        rows: values of those columns that were asked for, or of all.
+        columns: all columns.
+        names: names of the rows: ``path:line`` or ``path[row]``.
+        rows: values of the requested columns, or of all.
     """
 
     columns: Sequence[str]
@@ -45,14 +45,14 @@ def read_table(
     config: str | None,
     whole: bool = False,
 ) -> Table:
-    """The rows of a file or data set (see :class:`multidiff.text.data.listing.TextSource`).
+    """Read the rows of a file or data set (see :class:`multidiff.text.data.listing.TextSource`).
 
     Args:
         where: its path or name.
-        asked: columns that will be read; the lines of a ``.txt`` file are the first of them.
+        asked: columns to read; the lines of a ``.txt`` file are the first of them.
         header: whether the first row of a ``.csv`` or ``.tsv`` file names the columns.
-        split: of a data set.
-        config: of a data set.
+        split: split of a data set.
+        config: configuration of a data set.
         whole: whether a ``.txt`` file is one row, with all its newlines.
 
     Raises:
@@ -61,7 +61,7 @@ def read_table(
     path = resolve_path(where)
     ending = path.suffix.lower()
     if path.is_file() and ending not in ENDINGS:
-        raise InputError(f"{where}: {ending!r} is none of {', '.join(ENDINGS)}; convert the file")
+        raise InputError(f"{where}: {ending!r} must be {', '.join(ENDINGS)}; convert the file")
     if not path.exists() and (ending in ENDINGS or path.is_absolute() or len(path.parts) > 2):
         raise InputError(f"{where}: no such file or folder; check the path")
     if not path.is_file() or ending in TABLE_ENDINGS:
@@ -77,19 +77,19 @@ def read_table(
 
 
 def _content(where: str, path: Path) -> str:
-    """The whole text of a file."""
-    with reading(where, fix="check its rights"):
+    """Return the whole text of a file."""
+    with reading(where, fix="check its permissions"):
         content = path.read_bytes()
     text = decoded(where, content)
     if not text.strip():
-        raise InputError(f"{where}: is empty; name a file that holds texts")
+        raise InputError(f"{where}: is empty; name a file that has texts")
     return text
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1.
+    """Yield the lines that are not blank, numbered from 1.
 
-    Not by ``splitlines``, which also ends a line at form feeds and other separators.
+    Not by ``splitlines``, which also splits at form feeds and other separators.
     """
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if line.strip():
@@ -110,7 +110,7 @@ def _from_objects(where: str, text: str) -> Table:
         name = f"{where}:{number}"
         row = parse_json(line, name, "correct the line")
         if not isinstance(row, dict):
-            raise InputError(f"{name}: is no JSON object; write one, in braces, on each line")
+            raise InputError(f"{name}: is not a JSON object; write one, in braces, on each line")
         names.append(name)
         rows.append(row)
     return Table(list(dict.fromkeys(key for row in rows for key in row)), names, rows)
@@ -128,8 +128,8 @@ def _from_cells(where: str, text: str, ending: str, header: bool) -> Table:
     for line, record in records if header else [(first, cells), *records]:
         if len(record) != len(columns):
             raise InputError(
-                f"{where}:{line}: has {len(record)} fields where line {first} has "
-                f"{len(columns)}; mend the line"
+                f"{where}:{line}: has {len(record)} fields, but line {first} has "
+                f"{len(columns)}; fix the line"
             )
         names.append(f"{where}:{line}")
         rows.append(dict(zip(columns, record, strict=True)))
@@ -137,7 +137,7 @@ def _from_cells(where: str, text: str, ending: str, header: bool) -> Table:
 
 
 def _records(where: str, text: str, ending: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, each with the line where it begins."""
+    """Yield the rows of a table, each with the line where it begins."""
     quoting = csv.QUOTE_NONE if ending == ".tsv" else csv.QUOTE_MINIMAL
     # strict: a quote that is never closed would swallow the rest of the file as one text.
     reader = csv.reader(
@@ -151,7 +151,7 @@ def _records(where: str, text: str, ending: str) -> Iterator[tuple[int, list[str
             return
         except csv.Error as error:
             raise InputError(
-                f"{where}:{line}: the row that begins here cannot be read ({error}); mend it"
+                f"{where}:{line}: the row that begins here cannot be read ({error}); fix it"
             ) from error
         if cells:
             yield line, cells
@@ -162,9 +162,9 @@ def table_fingerprint(where: str, split: str, config: str | None, load: bool) ->
 
     Args:
         where: its path or name.
-        split: of a data set.
-        config: of a data set.
-        load: whether a data set on the hub is opened to learn its revision.
+        split: split of a data set.
+        config: configuration of a data set.
+        load: whether to open a data set on the hub to find its revision.
 
     Raises:
         InputError: if a data set cannot be loaded.
@@ -185,11 +185,11 @@ def _from_data_set(where: str, asked: Sequence[str], split: str, config: str | N
 
 
 def _named(where: str, table: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a data set; a label is called by its name, where it has one."""
+    """Yield the rows of a data set; labels are replaced by their names, if they have some."""
     labels = {column: getattr(kind, "names", None) for column, kind in table.features.items()}
     rows = iter(table)
     while True:
-        with reading(where, "holds a row that cannot be read"):
+        with reading(where, "has a row that cannot be read"):
             row = next(rows, None)
             if row is None:
                 return
@@ -201,13 +201,13 @@ def _named(where: str, table: Any) -> Iterator[dict[str, Any]]:
 
 
 def _loaded(where: str, split: str, config: str | None) -> Any:
-    with reading(where, "is no data set of texts that can be loaded", "check the path"):
+    with reading(where, "is not a data set of texts that can be loaded", "check the path"):
         return _data_set(where, split, config)
 
 
 def _data_set(where: str, split: str, config: str | None) -> Any:
     with needs("datasets", "a data set of texts"):
-        import datasets  # seconds to import
+        import datasets  # takes seconds to import
 
     path = resolve_path(where)
     check_tables(path)

@@ -1,10 +1,10 @@
-"""Texts to numbers and back.
+"""Vocabularies: texts to token numbers and back.
 
-One policy holds for every vocabulary and every model of texts:
+One policy holds for every vocabulary and every text model:
 
 - ``END`` closes every text. It is an ordinary token: models read it and write it.
-- ``PAD`` fills a batch up to one length. It is masked, and never a part of a state.
-- ``UNKNOWN`` stands for what a vocabulary does not know. It is read and never written.
+- ``PAD`` pads the texts of a batch to one length. It is masked, and never part of a state.
+- ``UNKNOWN`` replaces what a vocabulary does not know. It is read and never written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from multidiff.utils.readers import parse_json, reading
 
 PAD, END, UNKNOWN, FIRST = 0, 1, 2, 3
 BLANK = "[MASK]"
-# How a text shows what is unknown; it is unknown itself, so that it is read as it was written.
+# Shown for unknown tokens; it is unknown itself, so that it is read back as it was written.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 PIECE = re.compile(r"\w+|[^\w\s]")
@@ -35,24 +35,24 @@ NO_SPACE_AFTER = set("(£$€'-")
 
 @runtime_checkable
 class Vocabulary(Protocol):
-    """What turns texts into numbers.
+    """Conversion of texts to token numbers.
 
     Attributes:
-        size: numbers are 0 to ``size - 1``, ``PAD``, ``END`` and ``UNKNOWN`` among them.
+        size: number of tokens, from 0 to ``size - 1``, including ``PAD``, ``END`` and ``UNKNOWN``.
     """
 
     size: int
 
     def numbers(self, text: str) -> list[int]:
-        """Those of a text, without ``END`` and ``PAD``."""
+        """Return the numbers of a text, without ``END`` and ``PAD``."""
         ...
 
     def text(self, numbers: Sequence[int]) -> str:
-        """The text of numbers up to the first ``END``; ``PAD`` is passed over."""
+        """Return the text of numbers up to the first ``END``; ``PAD`` is skipped."""
         ...
 
     def unknown(self, text: str) -> list[str]:
-        """The pieces of a text that it does not know, in their order."""
+        """Return the pieces of a text that it does not know, in their order."""
         ...
 
     def token_ends(self, text: str) -> list[int]:
@@ -60,19 +60,19 @@ class Vocabulary(Protocol):
         ...
 
     def assets(self) -> dict[str, str]:
-        """What must lie beside a model's weights, by name."""
+        """Return the assets, files beside a model's weights, by name."""
         ...
 
     def load_assets(self, folder: Path) -> None:
-        """Take those files up."""
+        """Load the assets from a folder."""
         ...
 
 
 def with_blanks(vocabulary: Vocabulary, text: str) -> list[int | None]:
-    """The numbers of a text in which ``[MASK]`` stands for any one token.
+    """Return the numbers of a text in which ``[MASK]`` stands for any one token.
 
-    Where two texts set after each other read with a space between them, as words do, the spaces
-    around a blank are left out; where spaces are tokens of their own, as in characters, they
+    If two texts are concatenated with a space between them, as words are, the spaces
+    around a blank are dropped; if spaces are tokens of their own, as in characters, they
     count.
 
     Returns:
@@ -88,21 +88,21 @@ def with_blanks(vocabulary: Vocabulary, text: str) -> list[int | None]:
 
 
 def sets_apart(vocabulary: Vocabulary) -> bool:
-    """Whether two texts set after each other read with a space between them."""
+    """Return whether two concatenated texts read with a space between them."""
     once = vocabulary.numbers("a")
     return " " in vocabulary.text([*once, *once])
 
 
 def checked(numbers: Iterable[int], size: int) -> list[int]:
-    """Numbers of a text: up to the first ``END``, without ``PAD``.
+    """Return numbers of a text up to the first ``END``, without ``PAD``.
 
     Raises:
-        ValueError: if one lies outside a vocabulary of that size.
+        ValueError: if a number is outside a vocabulary of that size.
     """
     found = []
     for number in map(int, numbers):
         if not 0 <= number < size:
-            raise ValueError(f"number {number} is none of a vocabulary of {size}")
+            raise ValueError(f"number {number} is outside a vocabulary of {size}")
         if number == END:
             break
         if number != PAD:
@@ -114,10 +114,9 @@ class ListedVocabulary(SavedVocabulary):
     """A list of pieces, most frequent first, one number for each.
 
     Args:
-        size: of the vocabulary, ``PAD``, ``END`` and ``UNKNOWN`` among them.
-        source: the pieces are those of its texts that are not held out, and of what they are
-            made from.
-        least_count: how often a piece must be there.
+        size: size of the vocabulary, including ``PAD``, ``END`` and ``UNKNOWN``.
+        source: source of the pieces: its texts that are not held out, and their sources.
+        least_count: least number of occurrences of a piece.
 
     Raises:
         InputError: if the size is under 4; at the first use, if the source cannot be read or
@@ -136,11 +135,11 @@ class ListedVocabulary(SavedVocabulary):
 
     @abstractmethod
     def split(self, text: str) -> list[str]:
-        """The pieces of a text."""
+        """Return the pieces of a text."""
 
     @abstractmethod
     def join(self, pieces: Sequence[str]) -> str:
-        """A text of pieces, which :meth:`split` takes apart again."""
+        """Return the text of pieces; :meth:`split` inverts it."""
 
     @abstractmethod
     def token_ends(self, text: str) -> list[int]:
@@ -148,14 +147,14 @@ class ListedVocabulary(SavedVocabulary):
 
     @classmethod
     def synthetic(cls, size: int, source: TextSource | None = None, **options: Any) -> Vocabulary:
-        """Return a vocabulary of that size which is made from no texts, for dry runs."""
+        """Return a vocabulary of that size that reads no texts, for dry runs."""
         from multidiff.text.made_up import MadeUpVocabulary
 
         return MadeUpVocabulary(size, cls(size, source, **options).split)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often each piece stands in the source, in the order of the numbers."""
+        """Number of occurrences of each piece in the source, in the order of the numbers."""
         self._ready()
         return dict(self._counts)
 
@@ -189,24 +188,24 @@ class ListedVocabulary(SavedVocabulary):
             )
         enough.sort(key=lambda item: (-item[1], item[0]))
         pieces, counts = zip(*enough[: self.size - FIRST], strict=True)
-        # ASCII alone: whoever writes the file may write it in any encoding.
+        # ASCII only: whoever writes the file may use any encoding.
         return json.dumps({"pieces": pieces, "counts": counts}) + "\n", path
 
     def _take(self, content: str, name: str) -> None:
-        with reading(name, "is no vocabulary", "take that of the same model"):
+        with reading(name, "is not a vocabulary", "use that of the same model"):
             found = parse_json(content, name)
             pieces, counts = found["pieces"], found["counts"]
             if not all(isinstance(count, int) for count in counts):
-                raise TypeError("a count is no whole number")
+                raise TypeError("a count is not a whole number")
             if not all(isinstance(piece, str) for piece in pieces):
-                raise TypeError("a piece is no text")
+                raise TypeError("a piece is not a text")
             counted = dict(zip(pieces, counts, strict=True))
             if len(counted) != len(pieces):
-                raise ValueError("a piece stands there twice")
+                raise ValueError("a piece appears twice")
         if len(pieces) + FIRST != self.size:
             raise InputError(
-                f"{name}: is a vocabulary of size {len(pieces) + FIRST} and the model's is "
-                f"{self.size}; take that of the same model"
+                f"{name}: is a vocabulary of size {len(pieces) + FIRST}, but the model's is "
+                f"{self.size}; use that of the same model"
             )
         self._counts, self._shown = counted, [REPLACEMENT, *counted]
         self._numbers = {piece: number for number, piece in enumerate(pieces, FIRST)}
@@ -215,14 +214,14 @@ class ListedVocabulary(SavedVocabulary):
 class WordVocabulary(ListedVocabulary):
     """One number for each word and each punctuation mark; white space does not count.
 
-    For languages that put spaces between words and whose words are letters alone; others want
-    pieces (:class:`multidiff.text.data.subwords.SentencePieceVocabulary`).
+    For languages that put spaces between words and whose words consist of letters; others need
+    subwords (:class:`multidiff.text.data.subwords.SentencePieceVocabulary`).
 
     Args:
         size: see :class:`ListedVocabulary`.
         source: see :class:`ListedVocabulary`.
         least_count: see :class:`ListedVocabulary`.
-        lower: whether words are the same in upper and lower case; texts then come in lower.
+        lower: whether to ignore case; texts are then written in lower case.
     """
 
     kind = "words"
@@ -238,17 +237,17 @@ class WordVocabulary(ListedVocabulary):
         self.lower = lower
 
     def split(self, text: str) -> list[str]:
-        """Words and single punctuation marks."""
-        # Composed: a letter and its accent may be written as two characters or as one.
+        """Return words and single punctuation marks."""
+        # Composed: a letter and its accent may be encoded as two characters or as one.
         return PIECE.findall(self._normal(text))
 
     def _normal(self, text: str) -> str:
         return unicodedata.normalize("NFC", text.lower() if self.lower else text)
 
     def token_ends(self, text: str) -> list[int]:
-        """See :class:`Vocabulary`; white space belongs to the word that it precedes."""
+        """See :class:`Vocabulary`; white space belongs to the word after it."""
         ends: list[int] = []
-        # Between white space, where composing and lower case keep to themselves.
+        # Each part between white space by itself, which composing and lower case do not cross.
         for found in re.finditer(r"\S+", text):
             inner = [piece.end() for piece in PIECE.finditer(self._normal(found[0]))]
             ends += [min(found.start() + end, found.end()) for end in inner[:-1]]
@@ -256,7 +255,7 @@ class WordVocabulary(ListedVocabulary):
         return ends
 
     def join(self, pieces: Sequence[str]) -> str:
-        """The words with spaces between them, and none where punctuation wants none."""
+        """Join words with spaces between them, except around punctuation where none belong."""
         text, last = "", ""
         for piece in pieces:
             glued = piece in NO_SPACE_BEFORE or last in NO_SPACE_AFTER
@@ -279,7 +278,7 @@ class CharacterVocabulary(ListedVocabulary):
         super().__init__(size, source)
 
     def split(self, text: str) -> list[str]:
-        """The characters."""
+        """Return the characters."""
         return list(text)
 
     def token_ends(self, text: str) -> list[int]:
@@ -287,5 +286,5 @@ class CharacterVocabulary(ListedVocabulary):
         return list(range(1, len(text) + 1))
 
     def join(self, pieces: Sequence[str]) -> str:
-        """The characters, one after the other."""
+        """Concatenate the characters."""
         return "".join(pieces)

@@ -1,4 +1,4 @@
-"""What a vocabulary knows, kept beside a model's weights or made from texts."""
+"""Vocabulary files, stored beside a model's weights or made from texts."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ LEAST_SIZE = 4
 
 
 class SavedVocabulary(ABC):
-    """One file beside the weights, or made at the first use.
+    """A vocabulary with one file beside the weights, made at the first use if it is missing.
 
-    Nothing is read when it is built: the source of a model that was trained elsewhere is not
-    there any more.
+    Nothing is read at construction: the source of a model that was trained elsewhere may not
+    exist here.
 
     Args:
-        size: of the vocabulary.
-        source: texts it is made from.
+        size: size of the vocabulary.
+        source: texts to make it from.
 
     Raises:
-        InputError: if the size leaves no number to a token of a text.
+        InputError: if the size leaves no number for a token of a text.
     """
 
     FILE: ClassVar[str]
 
     def __init__(self, size: int, source: TextSource | None = None):
         if size < LEAST_SIZE:
-            raise InputError(f"size {size} leaves a vocabulary no token; set {LEAST_SIZE} or more")
+            raise InputError(f"size {size} leaves no tokens; set {LEAST_SIZE} or more")
         self.size, self.source = size, source
         self._content: str | None = None
 
     @abstractmethod
     def _make(self) -> tuple[str, str]:
-        """The content of a file that was not found, and what it is made from."""
+        """Return the content of a missing file, and the name of its source."""
 
     @abstractmethod
     def _take(self, content: str, name: str) -> None:
-        """Take a content up; faults are told under that name."""
+        """Load a content; errors are reported under that name."""
 
     def load_assets(self, folder: Path) -> None:
-        """Take the file up, if it lies there; otherwise it is made when it is needed.
+        """Load the file if it exists; otherwise it is made when needed.
 
         Raises:
             InputError: if it cannot be read, or does not fit the size.
@@ -55,11 +55,11 @@ class SavedVocabulary(ABC):
             self._hold(read_text(path), str(path))
 
     def assets(self) -> dict[str, str]:
-        """The file's content, by its name."""
+        """Return the file's content, by its name."""
         return {self.FILE: self._ready()}
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
-        """Return the fingerprint of what it is made from; nothing where that is not there."""
+        """Return the fingerprint of its source; empty if that does not exist."""
         made_from = self._origin()
         if made_from is not None:
             return {self.FILE: of_path(made_from)} if made_from.is_file() else {}
@@ -71,7 +71,7 @@ class SavedVocabulary(ABC):
             return {}
 
     def _origin(self) -> Path | None:
-        """The file that it is a copy of, if it is one."""
+        """Return the file that it is a copy of, if it is one."""
         return None
 
     def _ready(self) -> str:
@@ -83,10 +83,10 @@ class SavedVocabulary(ABC):
         return content
 
     def _training_texts(self) -> list[str]:
-        """The texts of the source that are not held out, and what they are made from."""
+        """Return the texts of the source that are not held out, and their sources."""
         if self.source is None:
             raise InputError(
-                f"{self.FILE}: the model's folder holds none, and its vocabulary has no source; "
+                f"{self.FILE}: is not in the model's folder, and its vocabulary has no source; "
                 "put the file there, or set the source"
             )
         found = self.source.listing()

@@ -1,1 +1,1 @@
-"""Metrics of texts and the models that judge them."""
+"""Metrics of texts, and the classifiers and language models behind them."""

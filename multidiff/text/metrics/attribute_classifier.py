@@ -1,4 +1,4 @@
-"""An independent judge of what texts say: logistic regression on their n-grams."""
+"""An independent classifier of attributes in texts: logistic regression on their n-grams."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from multidiff.text.metrics.ngram import Sentence
 
-MOST = 3  # tokens of an n-gram
+MOST = 3  # largest number of tokens in an n-gram
 ABSENT = ""
 
 
 class AttributeClassifier:
-    """Tells the value of each attribute from which n-grams of 1 to 3 tokens a text holds.
+    """Predicts the value of each attribute from a text's n-grams of 1 to 3 tokens.
 
-    It shares nothing with the models it judges but the words, and is to be trained on texts that
-    they were not.
+    It shares nothing with the evaluated models except the words, and must be trained on texts that
+    they were not trained on.
 
     Args:
-        texts: tokens of texts to learn from.
-        meanings: attributes and values of each; one that is not there counts as a value too.
-        least: n-grams in fewer texts than this are not looked at.
-        steps: of full-batch training.
-        decay: of the weights.
+        texts: tokens of the training texts.
+        meanings: attributes and values of each; a missing attribute counts as a value too.
+        least: n-grams in fewer texts than this are ignored.
+        steps: number of full-batch training steps.
+        decay: weight decay.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class AttributeClassifier:
 
     @torch.no_grad()
     def meanings(self, texts: Sequence[Sentence]) -> list[dict[str, str]]:
-        """What texts are found to say; attributes that they do not mention are left out."""
+        """Return the predicted meanings of texts; attributes predicted absent are omitted."""
         found = [one.argmax(dim=1).tolist() for one in self._logits(*self._bags(texts))]
         described = zip(*found, strict=True) if found else iter([()] * len(texts))
         return [
@@ -102,7 +102,7 @@ class AttributeClassifier:
     def accuracy(
         self, texts: Sequence[Sentence], meanings: Sequence[Mapping[str, str]]
     ) -> dict[str, float]:
-        """How often it is right about each attribute."""
+        """Return the accuracy for each attribute."""
         found = self.meanings(texts)
         return {
             name: sum(

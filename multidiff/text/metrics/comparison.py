@@ -1,4 +1,4 @@
-"""What made texts are like, beside real ones: probable, varied, obedient, and no copies."""
+"""Generated texts compared with real ones: probability, diversity, control accuracy, copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from multidiff.text.model import TextModel
 from multidiff.text.request import TextRequest
 from multidiff.utils.report import Report, table
 
-ORDER = 4  # of the n-gram that judges
+ORDER = 4  # order of the scoring n-gram model
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
     how: dict[str, Any],
     report: Report,
 ) -> None:
-    """Samples and real texts side by side."""
+    """Report samples and real texts side by side."""
     texts, seconds = timed(lambda: model.generate(requests, **how))
     made = [model.domain.vocabulary.numbers(text) for text in texts]
     ngram = NGramModel(split.other, ORDER)
@@ -51,7 +51,7 @@ def compare(
 
 
 def language_model_facts(folder: Path | None, split: EvalSplit, report: Report) -> None:
-    """Samples and real texts under a causal language model, where one is given."""
+    """Report samples and real texts under a causal language model, if one is given."""
     if folder is None:
         return
     found = {
@@ -66,7 +66,7 @@ def language_model_facts(folder: Path | None, split: EvalSplit, report: Report) 
 def described(
     tokens: Sequence[Sequence[int]], ngram: NGramModel, trained: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """What a set of texts is like."""
+    """Return statistics of a set of texts."""
     facts = {
         "nats_per_token": ngram.nats_per_token(tokens),
         "distinct_1": distinct(tokens, 1),
@@ -80,7 +80,7 @@ def described(
 
 
 def _obedience(made: Sequence[Sequence[int]], split: EvalSplit) -> dict[str, dict[str, float]]:
-    """How often the judge finds said what was to be said, in samples and in real texts."""
+    """Return how often the classifier finds the requested values, in samples and real texts."""
     classifier = AttributeClassifier(split.other, split.other_meanings)
     wanted = [split.meanings[i % len(split.meanings)] for i in range(len(made))]
     return {
@@ -95,7 +95,7 @@ def _table(facts: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def columns_of(facts: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> list[str]:
-    """Some of the facts as a table, a column for each."""
+    """Format some of the facts as a table, a column for each."""
     keys = list(dict.fromkeys(key for name in names for key in facts[name]))
     rows = [
         [key, *(f"{facts[name][key]:.3f}" if key in facts[name] else "-" for name in names)]
@@ -107,7 +107,7 @@ def columns_of(facts: Mapping[str, Mapping[str, float]], names: Sequence[str]) -
 def rows_of(
     facts: Mapping[str, Mapping[str, float]], heading: Sequence[str], digits: int = 4
 ) -> list[str]:
-    """Some of the facts as a table, a row for each; the heading names its corner and the facts."""
+    """Format some of the facts as a table, a row for each; the heading has the column names."""
     corner, *keys = heading
     rows = [
         [name, *(f"{reported[key]:.{digits}f}" if key in reported else "-" for key in keys)]
@@ -117,6 +117,6 @@ def rows_of(
 
 
 def timed(make: Callable[[], list[str]]) -> tuple[list[str], float]:
-    """What is made, and how many seconds that took."""
+    """Return a function's result, and the seconds it took."""
     began = time.perf_counter()
     return make(), time.perf_counter() - began

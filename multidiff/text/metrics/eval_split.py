@@ -1,4 +1,4 @@
-"""Real texts in two parts: one trains the judges, one stands beside what a model makes."""
+"""Evaluation texts in two parts: one trains the classifiers, one is compared with samples."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Meaning = Mapping[str, str]
 
 @dataclass(frozen=True)
 class EvalSplit:
-    """Texts that the model was not trained on, in two parts, and those it was.
+    """Texts that the model was not trained on, in two parts, and its training texts.
 
     Attributes:
-        other: tokens of the texts that the judges are trained on.
-        other_meanings: what these say.
+        other: tokens of the texts that the classifiers are trained on.
+        other_meanings: meanings of these.
         real: tokens of the texts that samples are compared with.
-        texts: these as they stand.
-        meanings: what these say.
-        sources: what these are made from; empty texts where not told.
-        groups: which of these say the same.
-        trained: tokens of the texts that the model was trained on; none where not told.
+        texts: these texts, unchanged.
+        meanings: meanings of these.
+        sources: sources of these; empty texts if unknown.
+        groups: groups of these with equal meanings.
+        trained: tokens of the model's training texts; empty if unknown.
     """
 
     other: list[list[int]]
@@ -38,10 +38,10 @@ class EvalSplit:
     trained: list[list[int]]
 
     def fitting(self, length: int, count: int, option: str) -> list[int]:
-        """The first so many of the real texts that a model of that length can hold whole.
+        """Return the first ``count`` real texts that fit the model's length.
 
         Raises:
-            InputError: if none is as short.
+            InputError: if no text is short enough.
         """
         rows = [row for row, tokens in enumerate(self.real) if 0 < len(tokens) < length]
         if not rows:
@@ -56,14 +56,14 @@ def source_of(
     source_column: str | None = None,
     header: bool = True,
 ) -> TextSource:
-    """The texts that a command names, or those that come with the package."""
+    """Return the texts that a command names, or those that come with the package."""
     if data is None:
         return TextSource(DATA, column, source_column, meaning_column or "meaning")
     return TextSource(data, column, source_column, meaning_column, header=header)
 
 
 def eval_split(source: TextSource, vocabulary: Vocabulary, num: int) -> EvalSplit:
-    """Texts of a source in two parts, the second of about so many."""
+    """Split the texts of a source in two parts, the second of about ``num`` texts."""
     found = source.listing()
     held_out = source.held_out_every > 0
     rows = source.rows(found, held_out)
@@ -75,7 +75,7 @@ def eval_split(source: TextSource, vocabulary: Vocabulary, num: int) -> EvalSpli
     for row in rows:
         parts[groups[row] in second].append(row)
     if not all(parts):
-        raise InputError(f"{source.path}: {len(rows)} texts are too few to be parted in two")
+        raise InputError(f"{source.path}: {len(rows)} texts are too few to split in two")
     words = vocabulary.numbers
     meanings: list[Meaning] = [*(found.meanings or [{} for _ in found.texts])]
     sources = found.sources or [""] * len(found.texts)

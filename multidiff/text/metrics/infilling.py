@@ -1,4 +1,4 @@
-"""How well a model fills in what was taken out of real texts."""
+"""Infilling accuracy: tokens removed from real texts and predicted by a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fill_blanks(
     how: dict[str, Any],
     report: Report,
 ) -> None:
-    """A third of the tokens of real texts filled in, by the model and by an n-gram."""
+    """Report the infilling of a third of the tokens of real texts, by model and n-gram."""
     rng = np.random.default_rng(how["seed"])
     fits = split.fitting(model.domain.length, count, "blanks")
     real = [split.real[row] for row in fits]

@@ -1,13 +1,13 @@
-"""The n-gram language model, the yardstick of generators of text and itself a plain one.
+"""N-gram language model: a scorer of generated texts, and a plain generator itself.
 
 All orders are mixed by method C of Witten & Bell (1991), in the interpolated form that Chen &
 Goodman (1999) give it::
 
     P(w | h) = (c(h w) + T(h) P(w | h')) / (c(h) + T(h))
 
-``c`` counts in the training text, ``T(h)`` is the number of distinct events that followed the
-history ``h``, and ``h'`` is ``h`` without its first token. A history that was never seen gives
-way to ``h'`` wholly. The recursion ends in the uniform ``1 / V``, where the ``V`` events are the
+``c`` are counts in the training text, ``T(h)`` is the number of distinct events that followed the
+history ``h``, and ``h'`` is ``h`` without its first token. A history that was never seen backs off
+to ``h'``. The recursion ends in the uniform ``1 / V``, where the ``V`` events are the
 tokens of the training text, END and UNKNOWN.
 """
 
@@ -24,25 +24,25 @@ from jaxtyping import Float
 Sentence = Sequence[str | int]
 Events = tuple[int, ...]
 
-# Numbers of events; START stands in histories alone, before the first token.
+# Numbers of events; START occurs only in histories, before the first token.
 START, END, UNKNOWN, FIRST = -1, 0, 1, 2
 
 
 class NGramModel:
     """A Witten-Bell model of sentences, each closed by END.
 
-    A token that training never saw is the event UNKNOWN, whose count is 0; its probability is
-    what the uniform end of the recursion leaves it. All such tokens share it. A token that
-    stands for rare words in the training text is a token like others.
+    Tokens that did not occur in training are the event UNKNOWN, whose count is 0; its probability
+    is what the uniform end of the recursion leaves it, shared by all such tokens. A token that
+    stands for rare words in the training text is an ordinary token.
 
     Args:
-        sentences: the training text.
-        order: tokens that a probability looks at, the predicted one among them; 1 is the
+        sentences: training text.
+        order: number of tokens in an n-gram, the predicted one included; 1 is the
             unigram.
 
     Attributes:
-        order: as given.
-        tokens: of the training text, in the order in which they first appear.
+        order: order of the model.
+        tokens: tokens of the training text, in the order of their first appearance.
 
     Raises:
         ValueError: if the order is below 1 or there are no tokens.
@@ -50,7 +50,7 @@ class NGramModel:
 
     def __init__(self, sentences: Sequence[Sentence], order: int = 4):
         if order < 1:
-            raise ValueError(f"order {order}: a model looks at 1 token or more")
+            raise ValueError(f"order must be at least 1, got {order}")
         self.order = order
         self.tokens = list(dict.fromkeys(token for sentence in sentences for token in sentence))
         if not self.tokens:
@@ -60,7 +60,7 @@ class NGramModel:
         self._followers = self._counted(sentences)
 
     def _counted(self, sentences: Sequence[Sentence]) -> dict[Events, tuple[dict[int, int], int]]:
-        """What followed each history how often, and the sum of these counts."""
+        """Count what followed each history, and sum these counts."""
         grams: Counter[Events] = Counter()
         for sentence in sentences:
             padded = [*self._padded(sentence), END]
@@ -73,19 +73,19 @@ class NGramModel:
         return {history: (found, sum(found.values())) for history, found in counts.items()}
 
     def _padded(self, tokens: Sentence) -> list[int]:
-        """The events of the beginning of a sentence, after what stands for nothing before it."""
+        """Return the events at the beginning of a sentence, after the START events."""
         return [START] * (self.order - 1) + self._events(tokens)
 
     def _events(self, tokens: Sentence) -> list[int]:
         return [self._numbers.get(token, UNKNOWN) for token in tokens]
 
     def _history(self, tokens: Sentence) -> Events:
-        """What the event after these tokens depends on."""
+        """Return the history that the event after these tokens depends on."""
         events = self._padded(tokens)
         return tuple(events[len(events) - self.order + 1 :])
 
     def _seen(self, history: Events) -> Iterator[tuple[dict[int, int], int]]:
-        """The followers of all seen ends of a history, from the empty one on."""
+        """Yield the counts of followers of all seen suffixes of a history, from the empty one."""
         for start in range(len(history), -1, -1):
             found = self._followers.get(history[start:])
             if found is None:  # then no longer one was seen either
@@ -102,7 +102,7 @@ class NGramModel:
         return ratio
 
     def distribution(self, beginning: Sentence) -> Float[np.ndarray, " events"]:
-        """The probabilities of what may come next; they sum to one.
+        """Return the probabilities of the next event; they sum to one.
 
         Args:
             beginning: all tokens of the sentence so far.
@@ -118,7 +118,7 @@ class NGramModel:
         return ratios
 
     def nats(self, sentence: Sentence) -> list[float]:
-        """Minus the log probability of each token and, last, of END."""
+        """Return minus the log probability of each token and, last, of END."""
         events, width = [*self._padded(sentence), END], self.order - 1
         return [
             -math.log(
@@ -128,14 +128,14 @@ class NGramModel:
         ]
 
     def running_nats(self, tokens: Sentence, before: Sentence = ()) -> list[float]:
-        """Minus the log probability of each token of a stretch of running text.
+        """Return minus the log probability of each token of a segment of running text.
 
-        A stretch neither begins nor ends a sentence: histories reach back to its first token,
-        or into what stands before it, and END is not scored. The training text is one sentence.
+        A segment neither begins nor ends a sentence: histories reach back to its first token,
+        or into the text before it, and END is not scored. The training text is one sentence.
 
         Args:
-            tokens: the stretch.
-            before: what stands before it, as far as that is known.
+            tokens: the segment.
+            before: the text before it, as far as it is known.
         """
         events, width = self._events([*before, *tokens]), self.order - 1
         return [
@@ -148,7 +148,7 @@ class NGramModel:
         ]
 
     def nats_per_token(self, sentences: Sequence[Sentence]) -> float:
-        """The mean over all tokens of all sentences; each sentence's END is one of them.
+        """Return the mean over all tokens of all sentences, including each sentence's END.
 
         Raises:
             ValueError: if there are no sentences.
@@ -161,11 +161,11 @@ class NGramModel:
     # ------------------------------------------------------------------------ generation
 
     def sample(self, rng: np.random.Generator, longest: int) -> list[str | int]:
-        """Draw a sentence, token by token; UNKNOWN, which is no token, is never drawn.
+        """Draw a sentence, token by token; UNKNOWN is not a token and never drawn.
 
         Args:
-            rng: of all draws.
-            longest: the sentence is cut off after so many tokens.
+            rng: generator of all draws.
+            longest: number of tokens after which the sentence is truncated.
         """
         made: list[str | int] = []
         while len(made) < longest:
@@ -186,9 +186,9 @@ class NGramModel:
         the weights of a lone blank are exact, and a blank before others does not foresee them.
 
         Args:
-            sentence: None is a blank.
-            rng: draws tokens by their weights; without it each blank takes the likeliest, the
-                first of equals in ``tokens``.
+            sentence: tokens, and None for each blank.
+            rng: generator that draws tokens by their weights; without it each blank takes the
+                likeliest, the first of equals in ``tokens``.
         """
         filled = list(sentence)
         for position, token in enumerate(filled):
@@ -201,14 +201,14 @@ class NGramModel:
     def _weights(
         self, sentence: Sequence[str | int | None], position: int
     ) -> Float[np.ndarray, " tokens"]:
-        """How well each token fits a blank that has none before it."""
+        """Return the weight of each token for a blank that has no blank before it."""
         width = self.order - 1
         before = [token for token in sentence[:position] if token is not None]
         rest = list(takewhile(lambda token: token is not None, sentence[position + 1 :]))
         after = [self._numbers.get(token, UNKNOWN) for token in rest if token is not None]
         if position + 1 + len(rest) == len(sentence):
             after.append(END)
-        after = after[:width]  # those beyond do not depend on the blank
+        after = after[:width]  # tokens beyond do not depend on the blank
         weights = self.distribution(before)[FIRST:]
         for number in range(len(weights)):
             events = [*self._history(before), FIRST + number, *after]

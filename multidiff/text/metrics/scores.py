@@ -1,8 +1,8 @@
-"""How varied made sentences are, how near to real ones, and how probable.
+"""Metrics of generated sentences: diversity, similarity to references, and probability.
 
-None of these judges alone: a model that writes one good sentence again and again is probable, and
-one that writes its training text is near it. So nats are told with distinct n-grams, entropy and
-the share of copies.
+No single one suffices: a model that repeats one good sentence has a high probability, and
+one that writes its training text is close to it. So nats are reported with distinct n-grams,
+entropy and the fraction of copies.
 
 Sentences are lists of tokens. BLEU and SARI run from 0 to 100.
 """
@@ -20,14 +20,14 @@ from multidiff.text.metrics.ngram import Sentence
 from multidiff.utils.errors import InputError
 from multidiff.utils.packages import needs
 
-# BLEU and SARI look at n-grams of 1 to 4 tokens.
+# BLEU and SARI use n-grams of 1 to 4 tokens.
 ORDERS = (1, 2, 3, 4)
 
 # ---------------------------------------------------------------------------------- variety
 
 
 def distinct(sentences: Sequence[Sentence], n: int) -> float:
-    """Distinct n-grams by all n-grams (Li et al. 2016); 0 where there are none.
+    """Return the ratio of distinct n-grams to all n-grams (Li et al. 2016); 0 without any.
 
     Raises:
         ValueError: if there are no sentences.
@@ -38,7 +38,7 @@ def distinct(sentences: Sequence[Sentence], n: int) -> float:
 
 
 def entropy(sentences: Sequence[Sentence]) -> float:
-    """The entropy in nats of how often tokens occur; 0 where there are none.
+    """Return the entropy in nats of the token frequencies; 0 without any tokens.
 
     Raises:
         ValueError: if there are no sentences.
@@ -50,7 +50,7 @@ def entropy(sentences: Sequence[Sentence]) -> float:
 
 
 def copy_rate(sentences: Sequence[Sentence], training: Sequence[Sentence]) -> float:
-    """The share of sentences that stand, token for token, in the training text.
+    """Return the fraction of sentences that occur, token for token, in the training text.
 
     Raises:
         ValueError: if there are no sentences.
@@ -61,18 +61,18 @@ def copy_rate(sentences: Sequence[Sentence], training: Sequence[Sentence]) -> fl
 
 
 def self_bleu(sentences: Sequence[Sentence], most: int = 200) -> float:
-    """The mean BLEU of each sentence with all others as its references (Zhu et al. 2018).
+    """Return the mean BLEU of each sentence with all others as references (Zhu et al. 2018).
 
     Args:
-        sentences: two or more.
-        most: only the first so many are looked at, since the cost grows with the square.
+        sentences: two or more sentences.
+        most: number of sentences used at most, since the cost grows quadratically.
 
     Raises:
         ValueError: if fewer than two sentences are left.
     """
     lines = _lines(sentences[:most])
     if len(lines) < 2:
-        raise ValueError(f"{len(lines)} sentences: others are needed to compare one with")
+        raise ValueError(f"{len(lines)} sentences: at least two are needed")
     score = _sentence_bleu()
     scores = [
         score(line, lines[:position] + lines[position + 1 :]).score
@@ -85,17 +85,17 @@ def self_bleu(sentences: Sequence[Sentence], most: int = 200) -> float:
 
 
 def bleu(num_candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
-    """BLEU of a corpus (Papineni et al. 2002), by sacrebleu; no token is cut further.
+    """Return the corpus BLEU (Papineni et al. 2002), by sacrebleu without tokenization.
 
     Args:
-        num_candidates: one for each place.
-        references: one or more for each place, not everywhere as many.
+        num_candidates: candidate sentences.
+        references: one or more references for each candidate; their number may vary.
 
     Raises:
         ValueError: if there are no candidates, or some have no references.
     """
     with needs("sacrebleu", "BLEU"):
-        from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
+        from sacrebleu.metrics.bleu import BLEU  # takes a tenth of a second to import
 
     _refuse_unpaired(num_candidates, references)
     lines = iter(_lines([*num_candidates, *chain.from_iterable(references)]))
@@ -106,13 +106,13 @@ def bleu(num_candidates: Sequence[Sentence], references: Sequence[Sequence[Sente
 
 
 def minimum_bayes_risk(num_candidates: Sequence[Sentence]) -> int:
-    """Which candidate is most like the others (Kumar & Byrne 2004).
+    """Choose the candidate most like the others (minimum Bayes risk, Kumar & Byrne 2004).
 
     Args:
-        num_candidates: to choose among.
+        num_candidates: candidates to choose from.
 
     Returns:
-        The index of the one with the highest mean BLEU, each other candidate as the reference; the
+        Index of the one with the highest mean BLEU, each other candidate as the reference; the
         first of equals.
 
     Raises:
@@ -120,7 +120,7 @@ def minimum_bayes_risk(num_candidates: Sequence[Sentence]) -> int:
     """
     _refuse_none(num_candidates)
     lines, score = _lines(num_candidates), _sentence_bleu()
-    # Rounded once, so that the order of its terms cannot part equals.
+    # Rounded once, so that the order of summation cannot break ties.
     gains = [
         math.fsum(score(one, [other]).score for j, other in enumerate(lines) if j != i)
         for i, one in enumerate(lines)
@@ -129,15 +129,15 @@ def minimum_bayes_risk(num_candidates: Sequence[Sentence]) -> int:
 
 
 def _sentence_bleu() -> Any:
-    """BLEU of one line: n-grams longer than the line do not count, missing ones are smoothed."""
+    """Return BLEU for one line: n-grams longer than it do not count, missing ones are smoothed."""
     with needs("sacrebleu", "BLEU"):
-        from sacrebleu.metrics.bleu import BLEU  # a tenth of a second to import
+        from sacrebleu.metrics.bleu import BLEU  # takes a tenth of a second to import
 
     return BLEU(tokenize="none", effective_order=True).sentence_score
 
 
 def _lines(sentences: Sequence[Sentence]) -> list[str]:
-    """Numbers in place of tokens: BLEU sees the same matches, and tokens with spaces stay whole."""
+    """Replace tokens by numbers: BLEU sees the same matches, and tokens with spaces stay whole."""
     numbers: dict[str | int, str] = {}
     return [
         " ".join(numbers.setdefault(token, str(len(numbers))) for token in sentence)
@@ -146,7 +146,7 @@ def _lines(sentences: Sequence[Sentence]) -> list[str]:
 
 
 def edit_distance(one: Sentence, other: Sentence) -> int:
-    """Tokens to insert, delete or replace to make one of the other (Levenshtein 1966)."""
+    """Return the number of insertions, deletions and replacements (Levenshtein 1966)."""
     row = list(range(len(other) + 1))
     for number, token in enumerate(one, start=1):
         left, above = number, row[0]
@@ -165,19 +165,19 @@ def sari(
     num_candidates: Sequence[Sentence],
     references: Sequence[Sequence[Sentence]],
 ) -> float:
-    """SARI (Xu et al. 2016, section 4), the mean over sentences.
+    """Return SARI (Xu et al. 2016, section 4), the mean over sentences.
 
     A sentence's score is the mean of F1 of the n-grams added, F1 of those kept and the precision
     of those deleted. As in the paper, an n-gram counts once in a sentence, precision and recall
-    are means over n = 1 to 4 before F1 is made of them, and of several references each has its
-    share in what is kept and deleted. The paper is silent where nothing was done: that counts as
-    1 where nothing was to be done, and as 0 elsewhere; so copies of the source earn nothing for
+    are averaged over n = 1 to 4 before computing F1, and of several references each contributes
+    its fraction to what is kept and deleted. The paper does not define empty cases: they count as
+    1 if nothing was to be done, and as 0 otherwise; so copies of the source earn nothing for
     deletion, and a candidate that is its only reference has 100.
 
     Args:
-        sources: what was to be rewritten.
-        num_candidates: one for each source.
-        references: one or more for each source.
+        sources: sentences to rewrite.
+        num_candidates: one candidate for each source.
+        references: one or more references for each source.
 
     Raises:
         ValueError: if there are no candidates, or some have no source or references.
@@ -185,7 +185,7 @@ def sari(
     _refuse_unpaired(num_candidates, references)
     if len(sources) != len(num_candidates):
         raise ValueError(
-            f"{len(sources)} sources for {len(num_candidates)} candidates: one for each"
+            f"{len(sources)} sources for {len(num_candidates)} candidates: give one for each"
         )
     scores = map(_sentence_sari, sources, num_candidates, references)
     return 100 * math.fsum(scores) / len(num_candidates)
@@ -201,7 +201,7 @@ def _sentence_sari(source: Sentence, made: Sentence, references: Sequence[Senten
 def _rewriting_rates(
     source: Sentence, made: Sentence, references: Sequence[Sentence], n: int
 ) -> tuple[float, float, float, float, float]:
-    """Precision and recall of additions and of keeps, and precision of deletions."""
+    """Return precision and recall of additions and of keeps, and precision of deletions."""
     given, found = set(_grams(source, n)), set(_grams(made, n))
     votes = Counter(gram for reference in references for gram in set(_grams(reference, n)))
     kept = {gram: votes[gram] / len(references) for gram in given}
@@ -220,7 +220,7 @@ def _rewriting_rates(
 
 
 def _rate(right: float, number: float, counterpart: float) -> float:
-    """The right ones among so many; of none, all are right if the other side has none either."""
+    """Return the fraction of right ones; for an empty set, 1 if the other side is empty too."""
     if number:
         return right / number
     return 0.0 if counterpart else 1.0
@@ -235,19 +235,19 @@ def _f1(precision: float, recall: float) -> float:
 
 
 def causal_nats_per_token(texts: Sequence[str], path: str | Path) -> float:
-    """The mean of minus the log probability of all tokens, under a causal language model.
+    """Return the mean of minus the log probability of all tokens, by a causal language model.
 
     Each text is read after the model's token for the beginning (or else for the end) of a text,
-    so its first token counts as well; without such a token the first is only read. That a text
-    ends is not scored.
+    so its first token counts as well; without such a token the first one is context only. The end
+    of a text is not scored.
 
     Args:
-        texts: as people write them; the model's own tokenizer cuts them.
+        texts: plain texts; the model's own tokenizer splits them.
         path: a folder with a model and tokenizer as ``transformers`` saves them. Nothing is
-            fetched.
+            downloaded.
 
     Raises:
-        InputError: if the folder holds no such model, or a text is too long for it.
+        InputError: if the folder has no such model, or a text is too long for it.
         ValueError: if there is no token to score.
     """
     import torch
@@ -276,25 +276,25 @@ def causal_nats_per_token(texts: Sequence[str], path: str | Path) -> float:
 
 
 def _causal_model(folder: Path) -> tuple[Any, Any]:
-    """The tokenizer and the model of a folder."""
+    """Return the tokenizer and the model of a folder."""
     import torch
 
     with needs("transformers", "perplexity by a causal language model"):
-        from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds to import
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # takes seconds to import
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with a causal language model")
-    # Code in the folder is not run, and nobody is asked whether it may.
+    # Code in the folder is never run, without any prompt.
     options: Any = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **options
         )
-    except Exception as error:  # the library raises what its many readers raise
+    except Exception as error:  # the library's many readers raise many types
         reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
         raise InputError(
-            f"{folder}: holds no causal language model of transformers ({reason}); give a folder "
+            f"{folder}: has no causal language model of transformers ({reason}); give a folder "
             "with config.json, model.safetensors and the tokenizer's files"
         ) from error
     model, report = loaded
@@ -305,14 +305,14 @@ def _causal_model(folder: Path) -> tuple[Any, Any]:
         )
     if _looks_ahead(model.eval()):
         raise InputError(
-            f"{folder}: its model sees the words that it is to predict, as one that fills blanks "
-            "does; give a causal language model"
+            f"{folder}: its model sees the words that it has to predict, as models that fill "
+            "blanks do; give a causal language model"
         )
     return tokenizer, model
 
 
 def _looks_ahead(model: Any) -> bool:
-    """Whether a first token's output changes with the second."""
+    """Return whether a first token's output changes with the second."""
     import torch
 
     with torch.no_grad():
