@@ -56,7 +56,7 @@ class Forecast:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory peak leaves a tenth of the GPU's memory free."""
+        """Return whether the memory peak leaves a tenth of the GPU's memory free."""
         return self.cost.peak <= USABLE_MEMORY * self.gpu.memory_gb * GB
 
     def facts(self) -> dict[str, Any]:

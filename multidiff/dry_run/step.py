@@ -181,7 +181,7 @@ class Recipe:
 
     @property
     def in_bfloat16(self) -> bool:
-        """Whether a GPU would compute the network in bfloat16."""
+        """Return whether a GPU would compute the network in bfloat16."""
         return self.trainer.precision != "fp32"
 
 

@@ -35,7 +35,7 @@ class Stream:
     Attributes:
         segments: bytes, and ranges of the file, that make it up.
         missing: number of samples that its header declares beyond what it can contain.
-        lacks: other evidence that it is truncated; empty if there is none.
+        lacks: other evidence that it is truncated; empty without any.
     """
 
     segments: tuple[Segment, ...]

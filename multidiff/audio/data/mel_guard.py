@@ -58,7 +58,7 @@ class MelStatistics:
         greatest: greatest level.
         mean: mean of all levels.
         std: standard deviation of all levels.
-        fluctuation: fine structure relative to that of white noise; NaN if there is none.
+        fluctuation: fine structure relative to that of white noise; NaN without any.
         skew: skew of the fluctuations, negative for logarithms of sounds.
         num_frames: number of frames with fluctuations, silence excluded.
         silence: fraction of levels that equal the smallest one exactly.

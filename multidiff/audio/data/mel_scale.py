@@ -68,7 +68,7 @@ class MelScale:
 
     @property
     def is_identity(self) -> bool:
-        """Whether the values are natural logarithms already."""
+        """Return whether the values are natural logarithms already."""
         return (self.factor, self.offset) == (1.0, 0.0)
 
 

@@ -125,7 +125,7 @@ def _after_tag(content: Content, position: int) -> int:
 
 
 def _next(content: Content, position: int, kind: int | None) -> int | None:
-    """Return the start of the next frame that is followed by another one; None if there is none."""
+    """Return the start of the next frame that is followed by another one, or None."""
     last = min(len(content), position + SEARCHED)
     while True:
         position = content.find(b"\xff", position + 1, last)

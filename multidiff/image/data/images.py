@@ -149,7 +149,7 @@ class Images:
 
     @property
     def in_memory(self) -> bool:
-        """Whether all images are kept in memory."""
+        """Return whether all images are kept in memory."""
         return self._kept is not None
 
     def pixel_digest(self, index: int) -> bytes:
