@@ -74,7 +74,7 @@ def test_a_part_of_another_kind_is_refused():
     (found,) = faults(
         "data:\n  use: GaussianProcess\n  schedule: {use: SimpleLoss}\n  prediction: epsilon"
     )
-    assert found.startswith("r.yaml:3: SimpleLoss is no NoiseSchedule: it has no ")
+    assert found.startswith("r.yaml:3: SimpleLoss is not a NoiseSchedule: it has no ")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_part_of_another_kind_is_refused():
     [
         (
             "{use: SimpleLoss}",
-            "SimpleLoss is no Model: it has no task, metadata, assets, load_assets",
+            "SimpleLoss is not a Model: it has no task, metadata, assets, load_assets",
         ),
         ("{width: 3}", "model needs 'use', which names its class"),
     ],
@@ -115,7 +115,7 @@ def test_nothing_is_built_before_everything_is_right(monkeypatch):
         ("- 1\n- 2", "a recipe is a mapping"),
         ("", "a recipe is a mapping"),
         ("a: 1\na: 2", "r.yaml:2: a appears twice"),
-        ("a: 1\nb: !!bool maybe", "r.yaml:2: 'maybe' is no bool"),
+        ("a: 1\nb: !!bool maybe", "r.yaml:2: 'maybe' is not a valid bool"),
         ("a: 1\nb: !!set {c}", "r.yaml:2: the tag 'set' is not supported"),
         ("a: 1\nb: !!python/name:os.system x", "r.yaml:2: the tag 'python/name:os.system'"),
         ("a: 1\n? [b]\n: 2", "r.yaml:2: a key must be a word"),

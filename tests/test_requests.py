@@ -30,7 +30,7 @@ def test_pictures_of_one_prompt_and_of_seeds_of_every_kind(name):
     asked = ["seven" if name == "digits" else "7"]
     assert torch.equal(found, model.generate(asked, seed=[3], steps=1))
     assert len(model.generate(asked, seed=None, steps=1)) == 1
-    with pytest.raises(InputError, match=r"seed 1\.5: an integer"):
+    with pytest.raises(InputError, match=r"seed 1\.5: must be an integer"):
         model.generate(asked, seed=1.5, steps=1)
 
 

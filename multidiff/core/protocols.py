@@ -165,7 +165,7 @@ def check_process(process: Any) -> None:
     """
     if isinstance(process, type) or not callable(getattr(process, "prior", None)):
         raise TypeError(
-            f"process {process!r}: pass a process, such as GaussianProcess(BetaSchedule.cosine())"
+            f"process {process!r}: give a process, such as GaussianProcess(BetaSchedule.cosine())"
         )
 
 

@@ -191,7 +191,7 @@ def unpadded(rng: Rng | None, lengths: Sequence[int]) -> list[Unpadded]:
         ValueError: if there is not one generator for each length.
     """
     if rng is None or isinstance(rng, torch.Generator) or len(rng) != len(lengths):
-        raise ValueError(f"{len(lengths)} lengths need a list of generators, one for each")
+        raise ValueError(f"{len(lengths)} lengths need a list of generators, one each")
     own = [one.real if isinstance(one, Unpadded) else one for one in rng]
     return [Unpadded(one, length) for one, length in zip(own, lengths, strict=True)]
 
@@ -220,7 +220,7 @@ def seeds_from(seed: Any, count: int) -> list[int]:
         first = _integer(seed)
         return [first + i for i in range(count)]
     if isinstance(seed, str | bytes):
-        raise TypeError(f"seed {seed!r}: expected an integer, a list with one each, or None")
+        raise TypeError(f"seed {seed!r}: must be an integer, a list with one each, or None")
     if len(seed) != count:
         raise ValueError(f"{len(seed)} seeds for {count} samples: give one, or one for each")
     return [_integer(one) for one in seed]
@@ -230,7 +230,9 @@ def _integer(seed: Any) -> int:
     try:
         number = index(seed)
     except TypeError as error:
-        raise TypeError(f"seed {seed!r}: expected an integer, a list, or None") from error
+        raise TypeError(
+            f"seed {seed!r}: must be an integer, a list with one each, or None"
+        ) from error
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"seed {number}: must have 64 bits or fewer")
     return number

@@ -290,7 +290,7 @@ def bad_sounds(folder):
         "hollow.wav": "holds no samples",
         "truncated.flac": "truncated",
         "text.wav": "is not a sound file",
-        "nan.wav": "not numbers",
+        "nan.wav": "not finite",
         "silent.wav": "is silent",
         "one.wav": "1 samples at 22050 Hz",
         "integers.wav": "full scale is 1",
@@ -321,7 +321,7 @@ def bad_mels():
         "normalised": ((mel - mel.mean()) / mel.std(), "normalised"),
         "type": ((100 * mel).astype(np.int16), "int16"),
         "transposed": (mel.T, "transpose"),
-        "nan": (broken, "not numbers"),
+        "nan": (broken, "not finite"),
         "flat": (mel[0], "shape"),
         "empty": (mel[:, :0], "shape"),
     }

@@ -118,7 +118,7 @@ def test_smoothing_keeps_what_is_even():
 
 
 def test_a_hop_that_does_not_fit():
-    with pytest.raises(ValueError, match="is not a multiple"):
+    with pytest.raises(ValueError, match="must divide half"):
         Envelope(preset_named("hifigan-22k"), 96)
     with pytest.raises(InputError, match="unknown mel preset"):
         SpectralDomain("mel-22k")

@@ -60,7 +60,7 @@ def test_none_changes_nothing_and_the_truth_stays():
 
 
 def test_momentum_is_bounded():
-    with pytest.raises(ValueError, match="not in"):
+    with pytest.raises(ValueError, match="must be in"):
         MelProjection(HIFIGAN, momentum=2.5)
 
 

@@ -115,7 +115,7 @@ def test_searched_plans_lie_beside_the_weights(tmp_path):
     assert model.plan(4) == found[4] and model.plan(5).num_steps == 5
     assert read_plans(tmp_path / "elsewhere") == {}
     (tmp_path / "plans.json").write_text('{"4": {"levels": 3}}')
-    with pytest.raises(InputError, match="not a file of plans"):
+    with pytest.raises(InputError, match="not a file of inference schedules"):
         read_plans(tmp_path)
 
 

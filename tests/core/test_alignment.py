@@ -244,7 +244,7 @@ def test_alignments_that_contradict_themselves_are_refused(tags, replacements, i
 def test_other_lengths_are_refused():
     with pytest.raises(ValueError, match="give pairs"):
         align_many([[A]], [])
-    with pytest.raises(ValueError, match="tags for 2 tokens"):
+    with pytest.raises(ValueError, match="2 tags for 1 tokens"):
         align([A, B], [A]).apply([A])
     with pytest.raises(ValueError, match="need 2 gaps"):
         find_spans([KEEP], [True])

@@ -96,7 +96,7 @@ def test_weight_of_the_log_linear_schedule_is_one_over_time(eps):
 def test_settings_of_schedules():
     with pytest.raises(ValueError, match="power must be above 0, got 0"):
         PolynomialMasks(0)
-    with pytest.raises(ValueError, match=r"eps 1 is not in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"eps must be in \[0, 1\), got 1"):
         LogLinearMasks(1)
 
 
@@ -557,7 +557,7 @@ def test_the_bound_tells_the_network_condition_and_level():
 
 
 def test_settings_of_the_bound():
-    with pytest.raises(ValueError, match="0 steps"):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         discrete_time(0)
-    with pytest.raises(ValueError, match="0 draws"):
+    with pytest.raises(ValueError, match="num_times must be at least 1, got 0"):
         nelbo(MaskProcess(SIZE, LINEAR), conditionals(JOINT), SEQUENCES, num_times=0)

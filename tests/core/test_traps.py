@@ -267,7 +267,7 @@ def test_seeds_of_any_integer_kind():
     one, other = seeds_from(None, 2), seeds_from(None, 2)
     assert one[1] == one[0] + 1 and one != other
     for wrong in (1.5, "3", [1.5, 2.0], object()):
-        with pytest.raises(TypeError, match="an integer, one for each sample"):
+        with pytest.raises(TypeError, match="must be an integer, a list with one each"):
             seeds_from(wrong, 2)
     with pytest.raises(ValueError, match="3 seeds for 2 samples"):
         seeds_from([1, 2, 3], 2)

@@ -81,7 +81,7 @@ def test_other_numbers_of_levels_and_layers(attended, layers):
 
 
 def test_blocks_that_make_no_unet():
-    with pytest.raises(InputError, match="3 input blocks, of which 2 halve"):
+    with pytest.raises(InputError, match="3 input blocks, 2 downsampling"):
         naming.levels_of_theirs([f"input_blocks.{i}.0.op.weight" for i in (0, 2)])
 
 

@@ -157,7 +157,7 @@ def test_data_sets_of_every_kind(tmp_path, kind):
         Images(ImageSource(str(position), column="digit"))
     if kind in ("parquet", "plain-parquet", "splits"):
         assert numbers(Images(ImageSource(str(position), split="test"))) == [0]
-        with pytest.raises(InputError, match="no data set that can be loaded"):
+        with pytest.raises(InputError, match="a data set that can be loaded"):
             Images(ImageSource(str(position), split="nowhere"))
 
 
@@ -233,7 +233,7 @@ def test_files_that_are_refused_without_asking_the_hub(tmp_path, monkeypatch, na
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: pytest.fail("asked the hub"))
     (tmp_path / name).write_bytes(b"PK\3\4")
-    reason = "no file of images" if name in ("a.mp4", "a") else "an archive.*unpack it"
+    reason = "not a file of images" if name in ("a.mp4", "a") else "an archive.*unpack it"
     with pytest.raises(InputError, match=reason):
         Images(ImageSource(str(tmp_path / name)))
     with pytest.raises(InputError, match=reason):  # as `check` asks

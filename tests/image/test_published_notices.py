@@ -85,9 +85,9 @@ def test_which_schedulers_are_replaced(tmp_path, config, replaces):
     ("config", "reason"),
     [
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler"),
-        ({"_class_name": "EDMEulerScheduler"}, "the scheduler EDMEulerScheduler is none"),
-        ({"_class_name": "MyScheduler"}, "the scheduler MyScheduler is none"),
-        ({}, "the scheduler None is none"),
+        ({"_class_name": "EDMEulerScheduler"}, "the scheduler EDMEulerScheduler is not supported"),
+        ({"_class_name": "MyScheduler"}, "the scheduler MyScheduler is not supported"),
+        ({}, "the scheduler None is not supported"),
         ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "flow matching"),
         ({**EXACT, "timestep_spacing": "leadin"}, "timestep_spacing 'leadin'"),
     ],

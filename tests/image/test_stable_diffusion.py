@@ -428,7 +428,7 @@ def adds(name, *shape):
         (adds("control_model.x", 1), "is a ControlNet"),
         (adds("model.diffusion_model.input_blocks.0.0.weight", 64, 9, 3, 3),
          "is a model for inpainting: its UNet reads 9 channels"),
-        (adds("model.diffusion_model.input_blocks.0.0.weight"), "do not have Stable Diffusion's shapes"),
+        (adds("model.diffusion_model.input_blocks.0.0.weight"), "do not have Stable Diff"),
         (adds("model.diffusion_model.input_blocks.1.0.out_layers.3.weight", 33, 64, 3, 3),
          "do not have Stable Diffusion's shapes"),
         (adds("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", 9),

@@ -67,7 +67,7 @@ def test_conditions_by_the_names_of_the_network():
     assert torch.equal(TimestepDenoiser(network)(xt, level, named), wanted)
     with pytest.raises(TypeError, match="argument name for it is not set"):
         TimestepDenoiser(network)(xt, level, torch.tensor([1, 3]))
-    with pytest.raises(ValueError, match="0 steps"):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         TimestepDenoiser(network, steps=0)
 
 

@@ -216,7 +216,7 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         (["--revision-beams", "2"], "--revision-beams 2: no more than --beam 1"),
         (["--beam", "2", "--revision-beams", "3"], "--revision-beams 3: no more than --beam 2"),
         (["--beam", "2", "--temperature", "1"], "a beam keeps the likeliest and draws nothing"),
-        (["--num-candidates", "0"], "--num-candidates 0: at least 1"),
+        (["--num-candidates", "0"], "--num-candidates 0: must be 1"),
         (["--num-candidates", "4", "--beam", "2"], "as beside a --beam, all are the same text"),
         (["--temperature", "-1"], "--temperature -1: 0 (the likeliest) or more"),
         (["--top-p", "0"], "--top-p 0: above 0, up to 1 (all)"),

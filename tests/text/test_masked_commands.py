@@ -146,7 +146,7 @@ def test_texts_are_made_from_others(small_rewriter, capsys):
         (["--top-p", "0"], "--top-p 0: above 0, up to 1"),
         (["--top-p", "1.5"], "--top-p 1.5: above 0, up to 1"),
         (["--guidance-scale", "-1"], "--guidance-scale -1: 0 or more"),
-        (["--num-candidates", "0"], "--num-candidates 0: at least 1"),
+        (["--num-candidates", "0"], "--num-candidates 0: must be 1"),
         (["--num-candidates", "2", "--show-steps"], "--num-candidates 2: --show-steps shows one"),
         (["--source", "a pub"], "--source a pub: this model makes texts from none; leave it out"),
         (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),

@@ -229,7 +229,7 @@ def test_a_small_nucleus_and_no_temperature_take_the_likeliest():
         ({"top_p": 0}, "--top-p 0: above 0"),
         ({"top_p": 1.5}, "--top-p 1.5: above 0, up to 1"),
         ({"guidance_scale": -1}, "--guidance-scale -1: 0 or more"),
-        ({"num_candidates": 0}, "--num-candidates 0: at least 1"),
+        ({"num_candidates": 0}, "--num-candidates 0: must be 1"),
     ],
 )
 def test_walks_that_cannot_be(how, reported):

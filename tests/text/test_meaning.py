@@ -43,4 +43,4 @@ def test_what_it_does_not_know(meaning, reported):
 
 
 def test_of_many_words_the_first_are_named():
-    assert nearest("zzz", [str(n) for n in range(9)]) == "there are 0, 1, 2, 3, 4 and 4 more"
+    assert nearest("zzz", [str(n) for n in range(9)]) == "expected one of 0, 1, 2, 3, 4 and 4 more"

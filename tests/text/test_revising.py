@@ -541,10 +541,10 @@ def test_nothing_is_written_into_whatever_the_tagger_says():
         ({"top_p": 1.1}, "--top-p 1.1"),
         ({"edit_margin": math.nan}, "--edit-margin nan"),
         ({"beam": 2, "temperature": 1.0}, "a beam keeps the likeliest"),
-        ({"num_candidates": 0}, "--num-candidates 0: at least 1"),
+        ({"num_candidates": 0}, "--num-candidates 0: must be 1"),
         (
             {"num_candidates": 1001, "temperature": 1.0},
-            "--num-candidates 1001: at least 1, at most 1000",
+            "--num-candidates 1001: must be 1 to 1000",
         ),
         ({"num_candidates": 2}, "--num-candidates 2: without a --temperature"),
     ],

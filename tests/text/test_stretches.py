@@ -80,8 +80,8 @@ def test_what_is_no_running_text(running, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reported"),
     [
-        ({"length": 0}, "length 0 or held_out_ratio 0.1"),
-        ({"length": 5, "held_out_ratio": 1.0}, "held_out_ratio 1:"),
+        ({"length": 0}, "length must be at least 1, got 0"),
+        ({"length": 5, "held_out_ratio": 1.0}, r"held_out_ratio in \[0, 1\), got 1"),
         ({"length": 500, "held_out": True}, "characters are held out, less than one chunk"),
         ({"length": 5000}, "to train on, less than one chunk of 5000"),
         ({"length": 5, "held_out": True, "held_out_ratio": 0.0}, ": 0 of "),

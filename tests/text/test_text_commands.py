@@ -61,7 +61,7 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--infill", "a [MASK]", "--control", "first=the"], "give one word, as in --infill"),
         (["--length", "0"], "this model writes 1 to 31 tokens"),
         (["--length", "32"], "this model writes 1 to 31 tokens"),
-        (["--num-candidates", "0"], "--num-candidates 0: at least 1"),
+        (["--num-candidates", "0"], "--num-candidates 0: must be 1"),
         (["--steps", "0"], "--steps 0: from 1"),
         (["--temperature", "0"], "--temperature 0: more than 0"),
         (["--guidance-scale", "-1"], "--guidance-scale -1: 0 or more"),

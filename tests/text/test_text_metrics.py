@@ -375,7 +375,7 @@ def test_a_model_that_sees_what_follows(tmp_path):
         intermediate_size=8, max_position_embeddings=8, initializer_range=1.0,
     )  # fmt: skip
     BertForMaskedLM(config).save_pretrained(tmp_path)
-    refused("sees the words that it is to predict", tmp_path)
+    refused("sees the words that it has to predict", tmp_path)
 
 
 def test_a_text_longer_than_the_model_reads(tmp_path):

@@ -114,7 +114,7 @@ def test_the_candidate_most_like_the_others_is_taken():
     assert chosen in pool
     assert model._best(["the eagle is", "the eagle is a", "nice food", "cheap"]) == "the eagle is"
     assert model.generate([request], seed=3) == pool[:1]
-    with pytest.raises(InputError, match="--num-candidates 0: at least 1"):
+    with pytest.raises(InputError, match="--num-candidates 0: must be 1"):
         model.generate([request], num_candidates=0)
 
 

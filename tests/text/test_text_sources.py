@@ -258,7 +258,7 @@ def test_no_such_file(name):
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', ":3: is not JSON (Expecting value"),
         ("a.jsonl", b"[" * 100_000, ":1: is not JSON ("),
         ("a.jsonl", b'["text"]', ":1: is not a JSON object"),
-        ("a.jsonl", b'{"text": ["a", "b"]}', ":1: 'text' is ['a', 'b'], no text"),
+        ("a.jsonl", b'{"text": ["a", "b"]}', ":1: 'text' is ['a', 'b'], not a text"),
         ("a.jsonl", b'{"text": "a \\ud83d"}', ":1: '\\ud83d' is half a surrogate pair"),
     ],
 )
@@ -273,14 +273,14 @@ def test_columns_of_lines_are_one(write):
 
 def test_a_missing_source_is_named(write):
     path = write("a.jsonl", '{"text": "a", "from": "b"}\n{"text": "a"}')
-    assert ":2: 'from' is None, no text" in refused(TextSource(path, source_column="from"))
+    assert ":2: 'from' is None, not a text" in refused(TextSource(path, source_column="from"))
 
 
 def test_a_faulty_meaning_is_named(write):
     path = write("a.csv", "mr,ref,mood\nname[A],a,\nname(B),b,\n")
     assert ":3: 'name(B)' is not a meaning" in refused(by_meaning(path))
     path = write("b.csv", "mr,ref,mood\nmood[A],a,good\n")
-    assert ":2: 'mood' stands in 'mr' and is a column too" in refused(by_meaning(path))
+    assert ":2: 'mood' is in 'mr' and is a column too" in refused(by_meaning(path))
 
 
 def test_a_split_that_is_not_there(tmp_path):

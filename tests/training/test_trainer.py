@@ -132,12 +132,12 @@ def test_only_the_last_checkpoints_stay(tmp_path):
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     fit(tmp_path, 5)
-    with pytest.raises(InputError, match="--resume it"):
+    with pytest.raises(InputError, match="--resume to continue"):
         fit(tmp_path, 5)
 
 
 def test_nothing_to_resume(tmp_path):
-    with pytest.raises(InputError, match="no whole checkpoint"):
+    with pytest.raises(InputError, match="no intact checkpoint"):
         fit(tmp_path, 5, resume=True)
 
 

@@ -20,7 +20,7 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import check_file_size, reading
 
-NO_ARRAY = "is not a readable array file"
+NO_ARRAY = "is not an array file"
 ENDINGS = (".npy", ".npz", ".safetensors")
 
 

@@ -105,7 +105,7 @@ class SoundFile:
         source = self.source
         file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         view = io.BufferedReader(View(file, stream.segments), 1 << 16)
-        problem = "is not a readable sound file"
+        problem = "is not a sound file"
         try:
             with reading(self.name, problem, "use wav, flac, ogg or mp3"):
                 return soundfile.SoundFile(view)

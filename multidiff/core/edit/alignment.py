@@ -126,7 +126,7 @@ class Alignment:
             ValueError: if ``before`` does not have one token for each tag.
         """
         if len(before) != len(self.tags):
-            raise ValueError(f"{len(self.tags)} tags for a sequence of {len(before)} tokens")
+            raise ValueError(f"{len(self.tags)} tags for {len(before)} tokens")
         return rewrite(before, self.spans())
 
     def _written(self, span: Span) -> tuple[int, ...]:

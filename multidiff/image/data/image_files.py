@@ -121,7 +121,7 @@ def _loaded(source: Path | str | bytes, name: str) -> Iterator[Image.Image]:
                 image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         except Image.UnidentifiedImageError as error:
             raise InputError(
-                f"{name}: is not a readable image; use PNG, JPEG, WebP or the like"
+                f"{name}: is not an image that can be read; use PNG, JPEG, WebP or the like"
             ) from error
         except Image.DecompressionBombError as error:
             raise InputError(
