@@ -45,7 +45,10 @@ def images(source="{path: 'starter:digits'}", batch_size=2, size="[8, 8]"):
     ("text", "fault"),
     [
         ("trainer: {steps: 1}", ":1: trainer needs 'use'"),
-        ("trainer: {use: Trainer, steps: 1, compile: !!bool maybe}", ":1: 'maybe' is not a valid bool"),
+        (
+            "trainer: {use: Trainer, steps: 1, compile: !!bool maybe}",
+            ":1: 'maybe' is not a valid bool",
+        ),
         ("trainer: {use: Trainer, steps: -3}", ":1: "),
         ("trainer: {use: Batches, examples: 1, batch_size: 1}", ":1: Batches is not a Trainer"),
         ("trainer: 3", ":1: 3 is not valid here"),
