@@ -239,7 +239,7 @@ def test_a_sample_alone_is_the_sample_in_a_batch_and_draws_can_be_sharpened():
 
 
 def test_wrong_settings_and_shapes():
-    with pytest.raises(ValueError, match="0 steps: at least one"):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         discrete_bound(0)
     with pytest.raises(ValueError, match="returns 3 logits for each position"):
         UniformProcess(SIZE, LINEAR).estimate(torch.zeros(1, 1, 3), AT_ONE, level_at(0.5))

@@ -428,12 +428,12 @@ def adds(name, *shape):
         (adds("control_model.x", 1), "is a ControlNet"),
         (adds("model.diffusion_model.input_blocks.0.0.weight", 64, 9, 3, 3),
          "is a model for inpainting: its UNet reads 9 channels"),
-        (adds("model.diffusion_model.input_blocks.0.0.weight"), "do not have Stable Diff"),
+        (adds("model.diffusion_model.input_blocks.0.0.weight"), "do not have Stable Diffusion"),
         (adds("model.diffusion_model.input_blocks.1.0.out_layers.3.weight", 33, 64, 3, 3),
          "do not have Stable Diffusion's shapes"),
         (adds("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", 9),
          "do not have Stable Diffusion's shapes"),
-        (adds("model.diffusion_model.out.2.bias", 5), "denoiser.conv_out.bias (5,) where (4,)"),
+        (adds("model.diffusion_model.out.2.bias", 5), "denoiser.conv_out.bias (5,) instead of (4,)"),
     ],
 )  # fmt: skip
 def test_single_files_that_are_something_else(first, tmp_path, capsys, change, reason):
