@@ -433,7 +433,7 @@ def adds(name, *shape):
          "do not have Stable Diffusion's shapes"),
         (adds("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", 9),
          "do not have Stable Diffusion's shapes"),
-        (adds("model.diffusion_model.out.2.bias", 5), "denoiser.conv_out.bias (5,) instead of (4,)"),
+        (adds("model.diffusion_model.out.2.bias", 5), "conv_out.bias (5,) instead of (4,)"),
     ],
 )  # fmt: skip
 def test_single_files_that_are_something_else(first, tmp_path, capsys, change, reason):
