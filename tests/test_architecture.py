@@ -91,15 +91,6 @@ def test_files_stay_small(path):
             assert node.end_lineno - node.lineno <= 75, f"{path}:{node.lineno} {node.name}"
 
 
-def test_the_public_names():
-    assert len(multidiff.__all__) >= 15
-    for name in multidiff.__all__:
-        assert getattr(multidiff, name) is not None
-        assert name in dir(multidiff)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        multidiff.nonsense  # noqa: B018
-
-
 def test_help_waits_for_nothing_heavy():
     """What makes --help slow is imports; times are for benchmarks."""
     code = (
