@@ -82,7 +82,7 @@ def speech(vocoder):
     save(figure, "speech.png")
 
 
-def walked(vocoder):
+def sampling(vocoder):
     """Draw the state at several steps of sampling."""
     _, mel = recording(vocoder)
     mel = mel[..., : mel.shape[2] // 2]
@@ -94,7 +94,7 @@ def walked(vocoder):
         wave = vocoder.domain.to_wave(step.state, mel)[0]
         spectrogram(axis, wave, f"after step {step.number} of {step.total}")
     figure.tight_layout()
-    save(figure, "walk.png")
+    save(figure, "sampling.png")
 
 
 def sound(vocoder):
@@ -317,7 +317,7 @@ def training(log):
 # Images by name, and the model of each.
 PAGES = {
     "speech": (speech, "speech"),
-    "walk": (walked, "speech"),
+    "sampling": (sampling, "speech"),
     "sound": (sound, "speech"),
     "digits": (digits, "digits"),
     "painting": (painting, "digits"),
