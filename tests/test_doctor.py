@@ -63,8 +63,8 @@ def test_the_doctor_knows_the_packages_of_the_project():
         return {re.match(r"[\w.-]+", one)[0] for one in requirements}
 
     assert set(doctor.NEEDED) == names(PROJECT["dependencies"])
-    extra = names(PROJECT["optional-dependencies"]["metrics"])
-    assert extra == {name for name, module, *_ in doctor.OPTIONAL if module}
+    extras = PROJECT["optional-dependencies"]
+    assert names([*extras["metrics"], *extras["tts"]]) == {name for name, *_ in doctor.OPTIONAL}
 
 
 def test_a_broken_package_is_a_fault_and_an_optional_one_is_not(capsys, monkeypatch, one_model):
@@ -82,10 +82,11 @@ def test_a_broken_package_is_a_fault_and_an_optional_one_is_not(capsys, monkeypa
 def test_what_is_missing_is_named_with_what_it_gives(capsys, monkeypatch, one_model):
     without(monkeypatch, "torch_fidelity")
     uninstalled(monkeypatch, "torch-fidelity")
-    monkeypatch.setenv("PATH", "")
+    without(monkeypatch, "gruut")
+    uninstalled(monkeypatch, "gruut")
     printed = does(capsys, "doctor")
     assert re.search(r'torch-fidelity +missing; for FID .*"multidiff\[metrics\]"', printed)
-    assert re.search(r"espeak-ng +missing; for synth --text: apt install espeak-ng", printed)
+    assert re.search(r'gruut +missing; for synth --text: .*"multidiff\[tts\]"', printed)
 
 
 def test_a_version_out_of_bounds_is_a_fault(monkeypatch):

@@ -2,7 +2,6 @@
 
 import io
 import sys
-from contextlib import nullcontext
 
 import pytest
 import typer
@@ -157,16 +156,18 @@ def test_nothing_is_made_for_nobody(monkeypatch, tmp_path):
 
 def test_texts_to_be_spoken_come_from_a_file(tmp_path, monkeypatch, capsys):
     said = []
+
+    def speaks(model, texts, out, **options):
+        said.append((model, texts))
+        return Report()
+
     monkeypatch.setattr("multidiff.models.loading.load", lambda name, device: name)
-    monkeypatch.setattr("multidiff.cli.main.verb", lambda model, name: lambda *_, **__: Report())
-    monkeypatch.setattr(
-        "multidiff.audio.synthesis.spoken", lambda texts: nullcontext(said.append(texts))
-    )
+    monkeypatch.setattr("multidiff.cli.main.verb", lambda model, name: speaks)
     path = tmp_path / "lines.txt"
     path.write_text("one\ntwo\n")
     words = ["synth", "-o", tmp_path, "--text", "zero", "--text-file", path]
     does(capsys, *words)
-    assert said == [["zero", "one", "two"]]
+    assert said == [("kathleen", ["zero", "one", "two"])]
     assert "not both" in complains(capsys, *words, "a.wav")
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,6 @@ from multidiff.utils.files import REASONS, resolve_path
 from multidiff.utils.leftovers import visible_files
 
 SILENT = 1e-7
-SPEAKER = "espeak-ng"
 
 
 class SoundMel:
@@ -221,30 +218,3 @@ def find_inputs(paths: list[Path]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder")
     return files
-
-
-@contextmanager
-def spoken(texts: Sequence[str]) -> Iterator[list[Path]]:
-    """Yield recordings of the texts, read by espeak-ng.
-
-    The vocoder then synthesises them again. No model here reads text: this is a way to hear the
-    vocoder on any sentence, not speech synthesis by diffusion.
-
-    Args:
-        texts: sentences to speak; several are numbered from 1 in their files' names.
-
-    Raises:
-        InputError: if there is nothing to say or espeak-ng is not installed.
-    """
-    if not all(text.strip() for text in texts):
-        raise InputError("--text: is empty; give a sentence")
-    program = shutil.which(SPEAKER)
-    if program is None:
-        raise InputError(f"--text: needs {SPEAKER}, which is not installed (apt install {SPEAKER})")
-    with tempfile.TemporaryDirectory() as folder:
-        digits = len(str(len(texts)))
-        names = [f"text-{number:0{digits}}" for number in range(1, len(texts) + 1)]
-        paths = [Path(folder) / f"{name}.wav" for name in (names if len(texts) > 1 else ["text"])]
-        for path, text in zip(paths, texts, strict=True):
-            subprocess.run([program, "-w", str(path), "--", text], check=True, capture_output=True)
-        yield paths

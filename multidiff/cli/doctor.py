@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 import multidiff
-from multidiff.utils.packages import METRICS_EXTRA, trouble, version_of
+from multidiff.utils.packages import METRICS_EXTRA, TTS_EXTRA, trouble, version_of
 from multidiff.utils.report import Report
 
 # Distribution -> its module. tests/test_doctor.py compares it with pyproject.toml.
@@ -40,12 +39,12 @@ NEEDED = {
     "transformers": "transformers",
     "typer": "typer",
 }
-# (distribution or program, module or None for a program, feature, how to install it)
+# (distribution, module, feature, how to install it)
 OPTIONAL = (
     ("pesq", "pesq", "PESQ in eval of speech", METRICS_EXTRA),
     ("torchvision", "torchvision", "FID by Inception, with torch-fidelity", METRICS_EXTRA),
     ("torch-fidelity", "torch_fidelity", "FID by Inception in eval of images", METRICS_EXTRA),
-    ("espeak-ng", None, "synth --text", "apt install espeak-ng, or brew install espeak-ng"),
+    ("gruut", "gruut", "synth --text", TTS_EXTRA),
 )
 # Square matrices whose product is timed to see how fast bfloat16 is: 0.3 GFLOP.
 TIMED_SIZE, TIMED_RUNS = 512, 3
@@ -138,10 +137,6 @@ def _bounds() -> dict[str, Any]:
 def optional_parts() -> Iterator[Finding]:
     """Look for packages and programs that only some commands use."""
     for name, module, gives, fix in OPTIONAL:
-        if module is None:
-            where = shutil.which(name)
-            yield Finding(name, where or "missing", note="" if where else f"for {gives}: {fix}")
-            continue
         error = _import_error(module)
         if error is None:
             yield Finding(name, version_of(name) or "version unknown")

@@ -80,13 +80,16 @@ def synth(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="Have espeak-ng read this first; may be repeated. - reads stdin."),
+        typer.Option(help="Text to speak; may be repeated. - reads stdin."),
     ] = None,
     text_file: Annotated[
-        list[str] | None, typer.Option(help="A file of texts, one a line; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A file of texts: one a line with a folder as OUT, else one in all."),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="A sound file, or a folder.")] = ...,  # type: ignore[assignment]
-    model: Annotated[str, typer.Option(help="The vocoder.")] = "speech",
+    model: Annotated[
+        str | None, typer.Option(help="Voice of texts (kathleen) or vocoder of inputs (speech).")
+    ] = None,
     steps: Steps = None,
     sampler: Sampler = None,
     seed: Seed = 0,
@@ -100,27 +103,42 @@ def synth(
     mel_preset: Annotated[
         str | None, typer.Option(help="Preset that made mel files which state none.")
     ] = None,
+    speaker: Annotated[str | None, typer.Option(help="Voice of a model that has several.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Of texts: 2 speaks twice as fast.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of texts: noise that sampling starts from.")
+    ] = None,
+    dictionary: Annotated[
+        Path | None, typer.Option(help="Of texts: a file of words and their IPA phones.")
+    ] = None,
+    save_mel: Annotated[Path | None, typer.Option(help="Of texts: write the mels too.")] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Make speech from mel spectrograms, or from recordings by way of theirs."""
+    """Make speech from text, from mel spectrograms, or from recordings by way of their mels."""
     from multidiff.config.options import texts_of
     from multidiff.models.loading import load
 
     texts = texts_of("--text", text, text_file)
     if bool(inputs) == bool(texts):
         raise InputError("give INPUT files, or --text, and not both")
-    vocoder = load(model, checked_device(device))
-    run = verb(vocoder, "synth")
-    options = {"steps": steps, "sampler": sampler, "seed": seed, "ratio": process_ratio()}
-    options |= {"mel_scale": mel_scale, "mel_preset": mel_preset}
-    if inputs:
-        say(run(vocoder, inputs, out, **options), as_json)
-        return
-    from multidiff.audio.synthesis import spoken
-
-    with spoken(texts) as recordings:
-        say(run(vocoder, recordings, out, **options), as_json)
+    common = {"steps": steps, "sampler": sampler, "seed": seed}
+    of_mels = {"mel_scale": mel_scale, "mel_preset": mel_preset}
+    of_texts = {"speaker": speaker, "speed": speed, "temperature": temperature}
+    of_texts |= {"dictionary": dictionary, "save_mel": save_mel}
+    strange = of_mels if texts else of_texts
+    for name, value in strange.items():
+        if value is not None:
+            kind = "INPUT files" if texts else "--text"
+            raise InputError(f"--{name.replace('_', '-')} {value}: goes with {kind} alone")
+    ready = load(model or ("kathleen" if texts else "speech"), checked_device(device))
+    run = verb(ready, "synth")
+    if ("texts" in inspect.signature(run).parameters) != bool(texts):
+        raise InputError(f"--model {model}: {'speaks no text' if texts else 'reads only text'}")
+    if texts:
+        say(run(ready, texts, out, **common, **of_texts), as_json)
+    else:
+        say(run(ready, inputs, out, **common, **of_mels, ratio=process_ratio()), as_json)
 
 
 @app.command(context_settings=OPEN)

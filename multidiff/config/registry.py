@@ -81,6 +81,14 @@ COMPONENTS = {
     "WaveGrad": "multidiff.audio.vocoder.wavegrad:WaveGrad",
     "MDCTDenoiser": "multidiff.audio.vocoder.mdct_denoiser:MDCTDenoiser",
     "SpeechSegments": "multidiff.audio.data.segments:SpeechSegments",
+    # Speech from text.
+    "AcousticModel": "multidiff.audio.tts.model:AcousticModel",
+    "FitMelStatistics": "multidiff.audio.tts.model:FitMelStatistics",
+    "MelDomain": "multidiff.audio.tts.task:MelDomain",
+    "MelDecoder": "multidiff.audio.tts.mel_decoder:MelDecoder",
+    "PhoneEncoder": "multidiff.audio.tts.phone_encoder:PhoneEncoder",
+    "SpeechSamplingConfig": "multidiff.audio.tts.sampling_config:SpeechSamplingConfig",
+    "Utterances": "multidiff.audio.tts.utterances:Utterances",
 }
 
 # Commands of the command line for each kind of model.
@@ -91,6 +99,11 @@ COMMANDS = {
         "eval": "multidiff.audio.cli:measure",
         "preview": "multidiff.audio.vocoder.previews:preview",
         "inspect": "multidiff.audio.data.inspection:inspect",
+    },
+    "AcousticModel": {
+        "synth": "multidiff.audio.tts.cli:synth",
+        "preview": "multidiff.audio.tts.previews:preview",
+        "inspect": "multidiff.audio.tts.inspection:inspect",
     },
     "ImageDiffusion": {
         "sample": "multidiff.image.cli:sample",

@@ -20,15 +20,25 @@ class ConvNeXtBlock(nn.Module):
         embedding_width: size of the noise level's embedding.
         kernel: length of the convolution, odd.
         expansion: ratio of the bottleneck's width to that of the block.
+        dropout: probability that a channel of the bottleneck is zeroed in training, over all
+            frames of a sample.
     """
 
-    def __init__(self, width: int, embedding_width: int, kernel: int = 7, expansion: int = 3):
+    def __init__(
+        self,
+        width: int,
+        embedding_width: int,
+        kernel: int = 7,
+        expansion: int = 3,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.mix = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = AdaptiveNorm(width, embedding_width)
         self.widen = nn.Linear(width, expansion * width)
         self.narrow = nn.Linear(expansion * width, width)
         self.gate = nn.Linear(embedding_width, width)
+        self.dropout = dropout
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, 0.3)
 
@@ -38,4 +48,23 @@ class ConvNeXtBlock(nn.Module):
         """Return the frames after the block."""
         mixed = self.mix(x.transpose(1, 2)).transpose(1, 2)
         hidden = F.gelu(self.widen(self.norm(mixed, embedding)), approximate="tanh")
+        hidden = channel_dropout(hidden, self.dropout, self.training)
         return x + self.gate(embedding)[:, None] * self.narrow(hidden)
+
+
+def channel_dropout(
+    x: Float[Tensor, "batch frames width"], probability: float, training: bool
+) -> Float[Tensor, "batch frames width"]:
+    """Return a sequence with some channels of each sample zeroed over all its frames.
+
+    The draws of :func:`torch.nn.functional.dropout1d` for channels that are last, at the cost of
+    one draw a channel.
+
+    Args:
+        x: the sequence.
+        probability: that a channel is zeroed; the others are scaled up for it.
+        training: False returns ``x`` as it is.
+    """
+    if not training or probability == 0:
+        return x
+    return x * F.dropout(x.new_ones(len(x), 1, x.shape[-1]), probability, True)

@@ -13,6 +13,7 @@ from multidiff.utils.errors import InputError
 # code compiled for another numpy ValueError.
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 METRICS_EXTRA = 'pip install --upgrade "multidiff[metrics]"'
+TTS_EXTRA = 'pip install --upgrade "multidiff[tts]"'
 LONGEST_REASON = 160
 
 

@@ -167,24 +167,6 @@ def test_hidden_files_are_no_inputs(tmp_path, capsys, vocoder, clip):
     ]
 
 
-def test_text_is_read_by_espeak(tmp_path, capsys, vocoder, monkeypatch, clip):
-    """The reader is replaced where it is not installed; that it is asked for is told."""
-    asked = []
-
-    def reads(command, **options):
-        asked.append(command)
-        soundfile.write(command[2], samples(clip), RATE)
-
-    monkeypatch.setattr(synthesis.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(synthesis.subprocess, "run", reads)
-    does(capsys, "synth", "--text", "-v is no option", "-o", tmp_path / "a.wav", *vocoder)
-    assert asked[0][0].endswith("espeak-ng") and asked[0][-2:] == ["--", "-v is no option"]
-    assert len(samples(tmp_path / "a.wav")) == RATE
-    monkeypatch.setattr(synthesis.shutil, "which", lambda name: None)
-    reported = complains(capsys, "synth", "--text", "Hello.", "-o", tmp_path / "b.wav", *vocoder)
-    assert "espeak-ng" in reported and "install" in reported
-
-
 def test_two_processes_share_a_folder(tmp_path, small_vocoder):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -17,7 +17,6 @@ from multidiff.audio.synthesis import (
     SoundMel,
     find_inputs,
     opened,
-    spoken,
     synthesize_file,
     trimmed,
 )
@@ -333,27 +332,6 @@ def test_inputs_and_outputs(tmp_path):
 def test_chunks_are_cut_to_the_length_asked():
     chunks = [torch.arange(4.0), torch.arange(4.0), torch.arange(4.0)]
     assert np.concatenate(list(trimmed(iter(chunks), 6))).tolist() == [0, 1, 2, 3, 0, 1]
-
-
-def test_text_needs_a_speaker(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="espeak-ng, which is not installed"), spoken(["hello"]):
-        pass
-    with pytest.raises(InputError, match="is empty"), spoken(["a", "  "]):
-        pass
-
-
-def test_each_text_is_a_recording(monkeypatch):
-    said = []
-    monkeypatch.setattr("multidiff.audio.synthesis.shutil.which", lambda name: name)
-    monkeypatch.setattr(
-        "multidiff.audio.synthesis.subprocess.run", lambda words, **_: said.append(words)
-    )
-    with spoken(["one"]) as paths:
-        assert [path.name for path in paths] == ["text.wav"]
-    with spoken(["line"] * 10) as paths:
-        assert [path.stem for path in paths][::9] == ["text-01", "text-10"]
-    assert len(said) == 11 and said[0][-2:] == ["--", "one"]
 
 
 # ------------------------------------------------------------------------------ search

@@ -76,7 +76,7 @@ class AudioSource:
         Raises:
             InputError: if the source cannot be found or has none.
         """
-        opened = list(_readable(self._side(self._all(), held_out)))
+        opened = list(_readable(self._side(self.places(), held_out)))
         if not opened:
             raise InputError(f"{self.path}: no readable recordings on this side of the split")
         several = sum(recording.channels > 1 for recording in opened)
@@ -108,7 +108,12 @@ class AudioSource:
         table = _from_dataset(self).table
         return of_dataset(table, self.path, self.dataset_config, self.dataset_split)
 
-    def _all(self) -> Sequence[Any]:
+    def places(self) -> Sequence[Any]:
+        """Return what its recordings are opened from: paths, or content and name.
+
+        Raises:
+            InputError: if the source cannot be found.
+        """
         path = open_source(self.path, "recordings")
         if path.is_dir() and not _is_dataset_folder(path):
             return find_sounds(path)

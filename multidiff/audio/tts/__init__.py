@@ -1,0 +1,1 @@
+"""Speech from text: phonemes, durations, and a diffusion decoder of the log mel."""

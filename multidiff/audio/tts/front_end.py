@@ -1,0 +1,114 @@
+"""Text to phones by gruut: the optional extra ``tts``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from multidiff.audio.tts.normalization import normalized
+from multidiff.audio.tts.phones import STRESSES, Phone, sentence_of
+from multidiff.utils.errors import InputError
+from multidiff.utils.packages import TTS_EXTRA, needs
+
+logger = logging.getLogger(__name__)
+
+LANGUAGES = {"en-us": "en", "de-de": "de"}
+MAJOR = {"?": "?", "!": "!"}
+_LOCK = threading.Lock()  # gruut shares a database connection between callers
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence as it is read and as it is spoken.
+
+    Attributes:
+        text: its words.
+        phones: from the pause that begins it to the one that ends it.
+    """
+
+    text: str
+    phones: tuple[Phone, ...]
+
+
+class FrontEnd:
+    """Sentences of a text as phones.
+
+    Args:
+        language: ``en-us`` or ``de-de``.
+        dictionary: phones of words, which go before the library's own; by word in lower case.
+
+    Raises:
+        InputError: if there is no such language.
+    """
+
+    def __init__(
+        self, language: str = "en-us", dictionary: Mapping[str, Sequence[Phone]] | None = None
+    ):
+        if language not in LANGUAGES:
+            raise InputError(f"language {language!r}: one of {', '.join(LANGUAGES)}")
+        self.language = language
+        self.dictionary = {} if dictionary is None else dictionary
+
+    @property
+    def version(self) -> str:
+        """The library and its version, on which phones depend."""
+        with needs("gruut", "speech from text", TTS_EXTRA):
+            return f"gruut {metadata.version('gruut')}"
+
+    def sentences(self, text: str) -> list[Sentence]:
+        """Return the sentences of a text.
+
+        Raises:
+            InputError: if it has no words.
+            PackageError: if the library is missing.
+        """
+        found: list[Sentence] = []
+        for part in self._parts(normalized(text, self.language)):
+            words, pauses, texts = self._read(part)
+            if words:
+                found.append(Sentence(" ".join(texts), tuple(sentence_of(words, pauses))))
+        if not found:
+            raise InputError(f"text {text[:60]!r}: has no words to speak; give a sentence")
+        return found
+
+    def phones(self, text: str) -> list[Phone]:
+        """Return the phones of a text as those of one utterance, as transcripts are read."""
+        sentences = self.sentences(text)
+        return [sentences[0].phones[0], *(p for one in sentences for p in one.phones[1:])]
+
+    def _parts(self, text: str) -> list[Any]:
+        with needs("gruut", "speech from text", TTS_EXTRA):
+            import gruut  # two seconds to import
+        with _LOCK:
+            return list(gruut.sentences(text, lang=self.language))
+
+    def _read(self, part: Any) -> tuple[list[list[Phone]], list[str], list[str]]:
+        words: list[list[Phone]] = []
+        pauses: list[str] = []
+        texts: list[str] = []
+        for word in part:
+            if word.is_major_break or word.is_minor_break:
+                if pauses:
+                    pauses[-1] = MAJOR.get(word.text[:1], ".") if word.is_major_break else ","
+                continue
+            known = self.dictionary.get(word.text.lower())
+            phones = known or _phones_of(word.phonemes or ())
+            if phones:
+                words.append(list(phones))
+                pauses.append("")
+                texts.append(word.text)
+        return words, pauses, texts
+
+
+def _phones_of(marked: Sequence[str]) -> list[Phone]:
+    phones: list[Phone] = []
+    for one in marked:
+        stress = STRESSES.get(one[:1], 0)
+        symbol = one[1:] if stress else one
+        if symbol:
+            phones.append(Phone(symbol, stress, not phones))
+    return phones

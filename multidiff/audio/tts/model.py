@@ -1,0 +1,274 @@
+"""The acoustic model: phones to log mels, and with a vocoder to sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from multidiff.audio.mel import MelPreset
+from multidiff.audio.tts.mel_decoder import MelDecoder
+from multidiff.audio.tts.phone_encoder import PhoneEncoder, frames_of
+from multidiff.audio.tts.phones import Phone
+from multidiff.audio.tts.sampling_config import SpeechSamplingConfig
+from multidiff.audio.tts.speech import SpokenSentence, speak
+from multidiff.audio.tts.task import AcousticTask, MelDomain
+from multidiff.audio.vocoder.model import Vocoder
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.random import generators, unpadded
+from multidiff.core.sample import sample
+from multidiff.models.loading import load
+from multidiff.models.requests import Seed, checked_seeds
+from multidiff.utils.errors import InputError
+from multidiff.utils.readers import read_json
+
+FRONT_END = "front_end.json"
+
+
+@dataclass(frozen=True)
+class SpokenMel:
+    """A sentence's log mel.
+
+    Attributes:
+        mel: log mel ``(mels, frames)`` of the model's preset.
+        durations: frames of each phone.
+    """
+
+    mel: Float[Tensor, "mels frames"]
+    durations: np.ndarray
+
+
+class AcousticModel(nn.Module):
+    """Phones to log mels.
+
+    Args:
+        domain: mels as states.
+        process: how the decoder was trained.
+        denoiser: the decoder.
+        text: phones to durations and mean frames.
+        sampling: defaults of synthesis.
+        languages: language of each speaker's texts, by name; ``en-us`` where not given.
+        vocoder: name of the model that makes sound of its mels.
+        duration_weight: factor of the duration loss.
+        freezes_text: train the decoder alone, on text weights that were trained before.
+
+    Raises:
+        ValueError: if the parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        domain: MelDomain,
+        process: GaussianProcess,
+        denoiser: MelDecoder,
+        text: PhoneEncoder,
+        sampling: SpeechSamplingConfig | None = None,
+        languages: dict[str, str] | None = None,
+        vocoder: str = "speech",
+        duration_weight: float = 0.3,
+        freezes_text: bool = False,
+    ):
+        super().__init__()
+        bands = {domain.preset.n_mels, denoiser.n_mels, text.n_mels}
+        if len(bands) > 1:
+            raise ValueError(
+                f"n_mels: the mel has {domain.preset.n_mels}, the decoder {denoiser.n_mels} and "
+                f"the text encoder {text.n_mels}; give all the same"
+            )
+        self.languages = {name: (languages or {}).get(name, "en-us") for name in text.speakers}
+        strange = sorted((languages or {}).keys() - self.languages.keys())
+        if strange:
+            raise ValueError(f"languages: {strange[0]!r} is not one of the speakers")
+        self.domain, self.process, self.denoiser, self.text = domain, process, denoiser, text
+        self.sampling = SpeechSamplingConfig() if sampling is None else sampling
+        self.vocoder = vocoder
+        self.duration_weight, self.freezes_text = duration_weight, freezes_text
+        self.home: Path | None = None
+        self.read_by = ""
+
+    @property
+    def preset(self) -> MelPreset:
+        """Preset of its mels."""
+        return self.domain.preset
+
+    @property
+    def device(self) -> torch.device:
+        """Device of its weights."""
+        return self.domain.mean.device
+
+    def task(self) -> AcousticTask:
+        """Return what a trainer trains."""
+        return AcousticTask(
+            self.domain,
+            self.process,
+            self.denoiser,
+            self.text,
+            self.duration_weight,
+            self.freezes_text,
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """Return what must agree between the weights and the recipe."""
+        return {
+            "mel": self.preset.name,
+            "phonemes": " ".join(self.text.phonemes),
+            "speakers": " ".join(self.text.speakers),
+        }
+
+    def assets(self) -> dict[str, str]:
+        """Return which phonemiser read the transcripts, by name of the file."""
+        return {FRONT_END: json.dumps({"front_end": self.read_by})} if self.read_by else {}
+
+    def load_assets(self, folder: Path) -> None:
+        """Take up which phonemiser read the transcripts."""
+        if (folder / FRONT_END).is_file():
+            found = read_json(folder / FRONT_END)
+            self.read_by = str(found.get("front_end", "")) if isinstance(found, dict) else ""
+
+    @torch.no_grad()
+    def mels(
+        self,
+        phones: Sequence[str],
+        speaker: str | None = None,
+        *,
+        seed: Seed = 0,
+        config: SpeechSamplingConfig | None = None,
+        durations: Sequence[np.ndarray] | None = None,
+        **overrides: Any,
+    ) -> list[SpokenMel]:
+        """Return the log mel of each sentence.
+
+        What a seed makes of a sentence does not depend on the others.
+
+        Args:
+            phones: a line of phones for each (:func:`~multidiff.audio.tts.phones.parse_phones`).
+            speaker: name of the voice; the first where None.
+            seed: random seed of the first sentence, which count up from it, or one for each.
+            config: how to sample; the model's defaults where None.
+            durations: frames of each phone of each sentence; predicted where None.
+            overrides: fields of ``config`` to change, such as ``temperature=0.5``.
+
+        Raises:
+            InputError: if the model does not know a phone or the speaker, or an option is wrong.
+        """
+        config = replace(self.sampling if config is None else config, **overrides)
+        voice = self.text.speakers[0] if speaker is None else speaker
+        batch = self.text.read(phones, [voice] * len(phones))
+        seeds = checked_seeds(seed, len(phones))
+        hidden = self.text.hidden(batch)
+        if durations is None:
+            logs = self.text.log_durations(hidden, batch)
+            durations = [
+                config.frames(row[:count].double().cpu().numpy())
+                for row, count in zip(logs, batch.lengths, strict=True)
+            ]
+        condition, lengths = self._condition(hidden, durations)
+        state = condition["mean"]
+        if config.steps:
+            rng = unpadded(generators(seeds), lengths)
+            start = config.temperature * self.process.prior(tuple(state.shape), rng)
+            state = sample(
+                self.process,
+                self.denoiser,
+                config.sampler_named(None),
+                tuple(state.shape),
+                config.times(None, self.process.schedule.num_steps),
+                condition=condition,
+                rng=rng,
+                start=start.to(self.device),
+                device=self.device,
+            )
+        mels = self.domain.decode(state).transpose(1, 2).cpu()
+        return [
+            SpokenMel(mel[:, :length], one)
+            for mel, length, one in zip(mels, lengths, durations, strict=True)
+        ]
+
+    def speak(
+        self,
+        text: str,
+        *,
+        speaker: str | None = None,
+        seed: SupportsIndex = 0,
+        dictionary: Mapping[str, Sequence[Phone]] | None = None,
+        **options: Any,
+    ) -> Iterator[SpokenSentence]:
+        """Return an iterator of a text's sentences as sound, each made when it is asked for.
+
+        A sentence does not depend on those around it: its seed follows from its phones.
+
+        Args:
+            text: sentences and paragraphs.
+            speaker: name of the voice; the first where None.
+            seed: random seed of the whole.
+            dictionary: phones of words, by word in lower case
+                (:func:`~multidiff.audio.tts.dictionary.read_dictionary`).
+            options: fields of the sampling defaults to change, such as ``speed=1.2``.
+
+        Raises:
+            InputError: if the text has no words, the speaker is not known, or an option is
+                wrong.
+        """
+        return speak(self, text, speaker=speaker, seed=seed, dictionary=dictionary, **options)
+
+    def loaded_vocoder(self) -> Vocoder:
+        """Return the vocoder, which is loaded once.
+
+        Raises:
+            InputError: if it reads other mels.
+        """
+        found = self.__dict__.get("_loaded")  # no part of this model's own weights
+        if found is None:
+            found = load(self.vocoder, self.device)
+            if getattr(found, "preset", None) != self.preset:
+                raise InputError(
+                    f"vocoder {self.vocoder}: does not read {self.preset.name} mels, which the "
+                    "acoustic model makes; name another in the recipe"
+                )
+            self.__dict__["_loaded"] = found
+        return found
+
+    def _condition(
+        self, hidden: Tensor, durations: Sequence[np.ndarray]
+    ) -> tuple[dict[str, Tensor], list[int]]:
+        """Return what the decoder reads, padded to an even number of frames, and the lengths."""
+        lengths = [int(one.sum()) for one in durations]
+        size = max(lengths) + max(lengths) % 2
+        phone = np.zeros((len(lengths), size), np.int64)
+        features = np.zeros((len(lengths), size, 4), np.float32)
+        mask = np.zeros((len(lengths), size), np.float32)
+        for row, (length, one) in enumerate(zip(lengths, durations, strict=True)):
+            found = frames_of(one)
+            phone[row, :length], features[row, :length] = found.phone, found.features
+            mask[row, :length] = 1
+        index, near, real = (
+            torch.from_numpy(one).to(self.device) for one in (phone, features, mask)
+        )
+        text, mean = self.text.frames(hidden, index, near, real)
+        return {"mean": mean, "text": text, "mask": real}, lengths
+
+
+class FitMelStatistics:
+    """Sets the model's mean and deviation of each mel band to those of the training data."""
+
+    def __call__(self, model: AcousticModel, batches: Any) -> Any:
+        """Return the batches as they are.
+
+        Raises:
+            InputError: if the data give no statistics.
+        """
+        examples: Any = getattr(batches, "examples", None)
+        if not hasattr(examples, "statistics"):
+            raise InputError("FitMelStatistics: goes with data of Utterances")
+        mean, std = examples.statistics()
+        model.domain.mean.copy_(mean)
+        model.domain.std.copy_(std)
+        model.read_by = getattr(examples, "read_by", "")
+        return batches

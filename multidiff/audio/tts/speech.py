@@ -1,0 +1,185 @@
+"""Texts to sentences, and sentences to sound, one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from multidiff.audio.data.mel_files import MelArray
+from multidiff.audio.tts.front_end import FrontEnd, Sentence
+from multidiff.audio.tts.phones import START, Phone, write_phones
+from multidiff.core.random import mixed_seed
+from multidiff.models.requests import checked_seeds
+from multidiff.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from multidiff.audio.tts.model import AcousticModel
+    from multidiff.audio.vocoder.model import Vocoder
+
+logger = logging.getLogger(__name__)
+
+# About 15 seconds: more is cut at a pause, or else between words.
+MOST_PHONES = 160
+# Silence after a sentence, after a piece of one, and after a paragraph, beside what they end with.
+SENTENCE_PAUSE, PIECE_PAUSE, PARAGRAPH_PAUSE = 0.25, 0.0, 0.6
+
+
+@dataclass(frozen=True)
+class SpokenSentence:
+    """A sentence of a text, or a piece of a long one, as sound.
+
+    Attributes:
+        text: its words.
+        phones: line of its phones.
+        wave: its samples in [-1, 1], the pause after it included.
+        mel: log mel ``(mels, frames)`` of the sound without that pause.
+        durations: frames of each phone.
+        rate_hz: sample rate.
+    """
+
+    text: str
+    phones: str
+    wave: Float[Tensor, " samples"]
+    mel: Float[Tensor, "mels frames"]
+    durations: np.ndarray
+    rate_hz: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sentence, or a piece of a long one, and the pause after it.
+
+    Attributes:
+        sentence: its words and phones.
+        pause_seconds: silence after it.
+    """
+
+    sentence: Sentence
+    pause_seconds: float
+
+
+def pieces_of(text: str, front_end: FrontEnd) -> list[Piece]:
+    """Return what is spoken at once of a text: its sentences, long ones cut.
+
+    Args:
+        text: paragraphs, a line each or blank lines between them.
+        front_end: reads them.
+
+    Raises:
+        InputError: if the text has no words.
+    """
+    paragraphs = [one for one in text.splitlines() if one.strip()]
+    if not paragraphs:
+        raise InputError("the text is empty; give a sentence")
+    pieces: list[Piece] = []
+    faults: list[InputError] = []
+    for paragraph in paragraphs:
+        try:
+            sentences = front_end.sentences(paragraph)
+        except InputError as fault:  # such as a line of dashes between paragraphs
+            faults.append(fault)
+            continue
+        for number, sentence in enumerate(sentences, start=1):
+            parts = shortened(sentence)
+            last = PARAGRAPH_PAUSE if number == len(sentences) else SENTENCE_PAUSE
+            pauses = [PIECE_PAUSE] * (len(parts) - 1) + [last]
+            pieces += [Piece(*pair) for pair in zip(parts, pauses, strict=True)]
+    if not pieces:
+        raise faults[0]
+    return [*pieces[:-1], replace(pieces[-1], pause_seconds=0.0)]
+
+
+def shortened(sentence: Sentence, most: int = MOST_PHONES) -> list[Sentence]:
+    """Return a sentence cut into pieces of at most ``most`` phones, at pauses where it has some.
+
+    Args:
+        sentence: sentence of any length.
+        most: maximum number of phones of a piece; a single word may have more.
+    """
+    phones = sentence.phones
+    if len(phones) <= most:
+        return [sentence]
+    starts = [place for place, phone in enumerate(phones) if phone.starts_word]
+    cuts = [starts[0]]
+    for here, following in pairwise([*starts, len(phones)]):
+        if following - cuts[-1] > most and here > cuts[-1]:
+            reached = [one for one in starts if cuts[-1] < one <= here]
+            after_pause = [one for one in reached if phones[one - 1].is_pause]
+            cuts.append((after_pause or reached)[-1])
+    words = sentence.text.split()
+    found = []
+    for first, last in pairwise([*cuts, len(phones)]):
+        body = list(phones[first:last])
+        if not body[-1].is_pause:
+            body.append(Phone(","))
+        count = sum(one < first for one in starts), sum(one < last for one in starts)
+        text = " ".join(words[slice(*count)])
+        found.append(Sentence(text, (Phone(START), *body)))
+    return found
+
+
+def speak(
+    model: AcousticModel,
+    text: str,
+    *,
+    speaker: str | None = None,
+    seed: SupportsIndex = 0,
+    dictionary: Mapping[str, Sequence[Phone]] | None = None,
+    **options: Any,
+) -> Iterator[SpokenSentence]:
+    """Yield a text's sentences as sound; see :meth:`AcousticModel.speak`."""
+    voice = model.text.speakers[0] if speaker is None else speaker
+    model.text.speaker_number(voice)
+    front_end = FrontEnd(model.languages[voice], dictionary)
+    if model.read_by not in ("", front_end.version):
+        logger.warning(
+            "the voice learned phones of %s, but %s is installed: some words may sound wrong",
+            model.read_by, front_end.version,
+        )  # fmt: skip
+    config = replace(model.sampling, **options)
+    (whole,) = checked_seeds(seed, 1)
+    pieces = pieces_of(text, front_end)
+    vocoder = model.loaded_vocoder()
+
+    def spoken() -> Iterator[SpokenSentence]:
+        for piece in pieces:
+            phones = write_phones(piece.sentence.phones)
+            own = seed_of(phones, whole)
+            (made,) = model.mels([phones], voice, seed=own, config=config)
+            wave = sound_of(vocoder, made.mel, own)
+            rate = vocoder.preset.sample_rate_hz
+            silence = torch.zeros(round(piece.pause_seconds * rate))
+            yield SpokenSentence(
+                piece.sentence.text,
+                phones,
+                torch.cat([wave, silence]),
+                made.mel,
+                made.durations,
+                rate,
+            )
+
+    return spoken()
+
+
+def seed_of(phones: str, seed: int) -> int:
+    """Return a sentence's seed: it sounds the same whatever stands around it."""
+    digest = hashlib.blake2b(phones.encode(), digest_size=6).digest()
+    return mixed_seed(seed, int.from_bytes(digest, "big"))
+
+
+def sound_of(
+    vocoder: Vocoder, mel: Float[Tensor, "mels frames"], seed: int
+) -> Float[Tensor, " samples"]:
+    """Return the sound of a mel of the vocoder's preset."""
+    source = MelArray(mel.numpy(), "speech")
+    wave = torch.cat(list(vocoder.stream(source, seed=seed)))
+    return wave[: vocoder.preset.num_samples(mel.shape[1])]
