@@ -66,7 +66,7 @@ def their_latent_unet(widths: Sequence[int], heads: int, words_width: int, side:
     )
 
 
-def group_by_length(ours: nn.Module, theirs: nn.Module) -> None:
+def copy_weights(ours: nn.Module, theirs: nn.Module) -> None:
     """Load our weights into theirs."""
     theirs.load_state_dict({name: w.detach().clone() for name, w in ours.state_dict().items()})
 

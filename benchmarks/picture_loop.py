@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.pairs import apart, group_by_length, latent_unet, their_latent_unet
+from benchmarks.pairs import apart, copy_weights, latent_unet, their_latent_unet
 from benchmarks.timing import Row, counted, in_alternation, installed, on_threads, rows_of
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule, NoiseLevel
@@ -112,7 +112,7 @@ class _Loops:
         from diffusers import DDIMScheduler
 
         network = their_latent_unet(*UNET, side=self.noise.shape[-1]).eval()
-        group_by_length(self.model.denoiser, network)
+        copy_weights(self.model.denoiser, network)
         scheduler: Any = DDIMScheduler(
             num_train_timesteps=TABLE,
             beta_start=FIRST_BETA,

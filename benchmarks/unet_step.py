@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.pairs import (
     Shape,
-    group_by_length,
+    copy_weights,
     latent_unet,
     pixel_unet,
     their_latent_unet,
@@ -95,7 +95,7 @@ def _pixel_steps(batch: int, side: int) -> Steps:
     steps: Steps = {True: step_of(ours, lambda: ours(xt, level), noise)}
     if installed("diffusers"):
         theirs = their_pixel_unet(*PIXELS, side)
-        group_by_length(ours, theirs)
+        copy_weights(ours, theirs)
         steps[False] = step_of(theirs, lambda: theirs(xt, index).sample, noise)
     return steps
 
@@ -109,7 +109,7 @@ def _latent_steps(batch: int, side: int) -> Steps:
     steps: Steps = {True: step_of(ours, lambda: ours(xt, level, words), noise)}
     if installed("diffusers"):
         theirs = their_latent_unet(*LATENTS, side)
-        group_by_length(ours, theirs)
+        copy_weights(ours, theirs)
         steps[False] = step_of(theirs, lambda: theirs(xt, index, words).sample, noise)
     return steps
 

@@ -1,4 +1,4 @@
-"""Images into a folder, and what is read of files beside: what the image commands share."""
+"""Shared parts of the image commands: writing images into a folder, and reading masks."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ NUMBERED = re.compile(r"(\d{3,})(-.*)?\.png")
 
 
 class Prompted(Protocol):
-    """A model of images, perhaps drawn by prompts."""
+    """A model of images, optionally conditioned on prompts."""
 
     domain: Any
 
 
 def painted(mask_image: Path, init_image: Path, image: Tensor) -> Bool[Tensor, "height width"]:
-    """Return where a mask is white: there an image is repainted.
+    """Return where a mask is white: there an image is inpainted.
 
-    What is transparent counts as black: editors export masks as white on nothing.
+    Transparent pixels count as black: editors export masks as white on transparency.
 
     Args:
-        mask_image: a file.
-        init_image: the image's file.
-        image: the image, ``(1, channels, height, width)``.
+        mask_image: mask file.
+        init_image: file of the initial image.
+        image: initial image, ``(1, channels, height, width)``.
 
     Raises:
         InputError: if it is of another size, or black everywhere.
@@ -50,20 +50,20 @@ def painted(mask_image: Path, init_image: Path, image: Tensor) -> Bool[Tensor, "
     if area.shape != image.shape[2:]:
         raise InputError(
             f"{mask_image}: has {area.shape[1]}x{area.shape[0]} pixels and {init_image} "
-            f"{image.shape[3]}x{image.shape[2]}: make them the same"
+            f"{image.shape[3]}x{image.shape[2]}: resize one of them"
         )
     white = cut_mask(area, 255, f"--mask-image {mask_image}")
     if not bool(white.any()):
         raise InputError(
-            f"{mask_image}: is black everywhere (what is transparent counts as black): make "
+            f"{mask_image}: is black everywhere (transparent pixels count as black): make "
             f"white what "
-            "is to be repainted"
+            "is to be inpainted"
         )
     return white
 
 
 def checked_folder(folder: Path) -> Path:
-    """Return a folder that images may be written into.
+    """Return a folder that images may be written to.
 
     Raises:
         InputError: if it is a file.
@@ -76,7 +76,7 @@ def checked_folder(folder: Path) -> Path:
 
 
 def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
-    """Return prompts that the model can read; an empty one where it needs none.
+    """Return prompts that the model can read; an empty one if it needs none.
 
     Raises:
         InputError: if it reads none, or needs one.
@@ -85,7 +85,7 @@ def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
     if reads == "nothing" and prompts:
         raise InputError(f"--prompt {prompts[0]}: this model was trained without prompts")
     if reads == "prompt" and not prompts:
-        raise InputError("--prompt: say what the images are to show")
+        raise InputError("--prompt: is missing; describe the images")
     for complaint in map(model.domain.complaint, prompts):
         if complaint:
             logger.warning("%s", complaint)
@@ -93,16 +93,16 @@ def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
 
 
 class ImageWriter:
-    """Writes images into a folder as they are made, and never over another file.
+    """Writes images into a folder as they are generated, and never over another file.
 
-    Numbers go on after the highest in the folder, as other programs of the field count: a second
-    run adds to the first. The caller holds the folder's lock.
+    Numbers continue after the highest in the folder, as other programs of the field count: a
+    second run adds to the first. The caller holds the folder's lock.
 
     Args:
-        folder: that receives the files.
+        folder: output folder.
         wanted: prompt and seed of each image.
-        facts: what every file says about how it was made; asked for once, at the first image.
-        on_line: called with each line about what was written.
+        facts: function for the metadata of every file; called once, at the first image.
+        on_line: function called with each line of the report.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ImageWriter:
         self._began = time.perf_counter()
 
     def say(self, line: str) -> None:
-        """Add a line to the report, and hand it out at once."""
+        """Add a line to the report, and pass it to ``on_line`` at once."""
         self.lines.append(line)
         if self._on_line is not None:
             self._on_line(line)
@@ -130,7 +130,7 @@ class ImageWriter:
         """Write a PNG for each of some images, with its prompt and seed in the name.
 
         Args:
-            first: number of the first, among all that are wanted.
+            first: index of the first, among all requested images.
             images: bytes ``(batch, channels, height, width)``.
         """
         if not self.facts:
@@ -146,13 +146,13 @@ class ImageWriter:
         self._images.append(images)
 
     def free(self, stem: str) -> Path:
-        """Return a name for an image of the whole run that no file has yet."""
+        """Return an unused file name for an image of the whole run."""
         names = (f"{stem}-{self.first:03d}" + (f"-{n}" if n else "") for n in itertools.count())
         paths = (self.folder / f"{name}.png" for name in itertools.chain([stem], names))
         return next(path for path in paths if not path.exists())
 
     def report(self) -> Report:
-        """Write a grid of all images, and return what the command says of them."""
+        """Write a grid of all images, and return the command's report."""
         path = self.free(GRID)
         everything = {
             "prompt": " | ".join(dict.fromkeys(prompt for prompt, _ in self.wanted)),

@@ -44,7 +44,7 @@ Preview = Callable[[Any, int], None]
 Precision = Literal["auto", "fp32", "bf16"]
 MOST_THREADS = 1024
 # Settings of batches that determine the content of a batch.
-BATCHED = ("batch_size", "seed", "shuffle", "alike")
+BATCHED = ("batch_size", "seed", "shuffle", "group_by_length")
 
 
 @dataclass(kw_only=True)

@@ -308,7 +308,7 @@ def test_masks_as_editors_export_them(small_pixels, tmp_path, capsys, caplog):
     levels[..., 3] = 0
     Image.fromarray(levels).save(tmp_path / "nothing.png")
     reported = complains(capsys, *common, tmp_path / "nothing.png", "-o", tmp_path / "c")
-    assert "black everywhere (what is transparent counts as black)" in reported
+    assert "black everywhere (transparent pixels count as black)" in reported
 
 
 def test_colour_sizes(small_color, tmp_path, capsys):

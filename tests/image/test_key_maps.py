@@ -22,7 +22,7 @@ def there_and_back(names, pairs):
     """The names on the other side, each different, which lead back to these."""
     other = [naming.renamed(name, pairs) for name in names]
     assert None not in other and len(set(other)) == len(other)
-    assert [naming.renamed(name, naming.apply_rotary(pairs)) for name in other] == list(names)
+    assert [naming.renamed(name, naming.inverted(pairs)) for name in other] == list(names)
     return other
 
 
@@ -143,7 +143,7 @@ def test_packed_queries_keys_and_values():
     file = packed(apart)
     assert not unknown and len(file) == 4 + 2 * 12
     assert file["transformer.resblocks.1.attn.in_proj_weight"].shape == (24, 8)
-    back, unknown = naming.sorted_out(unpacked(file), naming.apply_rotary(naming.open_clip_map(2)))
+    back, unknown = naming.sorted_out(unpacked(file), naming.inverted(naming.open_clip_map(2)))
     assert not unknown and back.keys() == ours.keys()
     assert all(torch.equal(back[name], ours[name]) for name in ours)
 

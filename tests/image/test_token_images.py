@@ -158,7 +158,7 @@ def test_captions_are_their_words():
 
 
 def test_what_the_domain_refuses():
-    with pytest.raises(ValueError, match="by either, not by both"):
+    with pytest.raises(ValueError, match="give one condition, not both"):
         small_domain(classes=CLASSES, tokenizer=WordTokenizer(WORDS))
     with pytest.raises(ValueError, match="pad_to 6"):
         small_domain(pad_to=6)

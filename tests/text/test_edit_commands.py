@@ -17,7 +17,7 @@ from multidiff.core.edit.alignment import DELETE, KEEP, REPLACE, Span, align, re
 from multidiff.text.data.subwords import SentencePieceVocabulary
 from multidiff.text.data.vocabulary import CharacterVocabulary, WordVocabulary
 from multidiff.text.diffuser.network import Editor
-from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_channels
+from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_colour
 from multidiff.text.diffuser.reviser import Revision
 from multidiff.text.diffuser.sampling_config import FRESH
 from multidiff.text.diffuser.spelling import Spelling, origins_of
@@ -187,9 +187,9 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         for some in (words, other)
     ]
     assert scores[0] != scores[1]
-    assert "makes texts from others; give one" in complains(capsys, "sample", small_translator)
+    assert "makes texts from source texts" in complains(capsys, "sample", small_translator)
     long = complains(capsys, "sample", small_translator, "--source", "x " * 200)
-    assert "this model reads 95 at most" in long
+    assert "this model reads at most 95" in long
     conditional = complains(capsys, *words, "--prompt", "food[Thai]")
     assert "was trained without meanings" in conditional
 
@@ -199,14 +199,14 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
     [
         (["--source", ""], "--source '': is blank"),
         (["--source", " \t"], "is blank; write one, or --start nothing"),
-        (["--source", "a " * 41], "has 41 tokens and this model reads 40 at most; shorten it"),
-        (["--source", "a\x07b"], "U+0007 is a control character; take it out"),
+        (["--source", "a " * 41], "has 41 tokens, but this model reads at most 40; shorten it"),
+        (["--source", "a\x07b"], "U+0007 is a control character; remove it"),
         (["--source", "a\x1b[0m\nb"], "U+001B is a control character"),
-        (["--source", "a\ud800"], "U+D800 is half a character"),
+        (["--source", "a\ud800"], "U+D800 is half a surrogate pair"),
         (["--source", "a", "--start", "noise"], "--start noise: --source is the draft"),
         (["--source", "a", "--start", "nothing"], "--start nothing: --source is the draft"),
-        (["--source", "a", "--length", "5"], "--length 5: is that of noise"),
-        (["--start", "nothing", "--length", "5"], "--length 5: is that of noise"),
+        (["--source", "a", "--length", "5"], "--length 5: is for noise"),
+        (["--start", "nothing", "--length", "5"], "--length 5: is for noise"),
         (["--start", "somewhere"], "--start somewhere: input should be 'nothing' or 'noise'"),
         (["--length", "0"], "a length of 0: this model reads 1 to 40 tokens"),
         (["--length", "41"], "a length of 41: this model reads 1 to 40 tokens"),
@@ -238,7 +238,7 @@ def test_what_cannot_be_edited(small_edits, capsys, words, conditional):
 def test_a_bootstrap_has_the_drafts(small_edits, small_restaurant, capsys):
     words = ["sample", small_edits, "--bootstrap", small_restaurant]
     for more in (["--source", "a pub"], ["--start", "noise"]):
-        assert f"leave {more[0]}" in complains(capsys, *words, *more)
+        assert f"remove {more[0]}" in complains(capsys, *words, *more)
     conditional = complains(capsys, "sample", small_edits, "--bootstrap", small_edits)
     assert "is an EditedText, needs a TextModel" in conditional
 
@@ -362,6 +362,6 @@ def test_colours_are_for_terminals(monkeypatch):
             return False
 
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert wants_channels(Terminal()) and not wants_channels(Pipe())
+    assert wants_colour(Terminal()) and not wants_colour(Pipe())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not wants_channels(Terminal())
+    assert not wants_colour(Terminal())

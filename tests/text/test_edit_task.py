@@ -143,7 +143,7 @@ def test_shares_of_drafts(vocabulary):
     ratios = [found.count(vocabulary.numbers(text)) / 400 for text in ("", "d e", "a b c")]
     assert ratios == pytest.approx([0.25, 0.5, 0.25], abs=0.07)
     for wrong in ({"from_source": -0.1}, {"from_source": 0.6, "from_nothing": 0.6}):
-        with pytest.raises(ValueError, match="shares of one"):
+        with pytest.raises(ValueError, match="add up to at most 1"):
             task_of(vocabulary, **wrong)
 
 
@@ -288,7 +288,7 @@ def test_mistakes_of_a_sample_alone_are_those_in_a_batch(vocabulary, seed):
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.5])
 def test_shares_of_mistakes_that_cannot_be(vocabulary, ratio):
-    with pytest.raises(ValueError, match=f"from_own {ratio}: a share of one"):
+    with pytest.raises(ValueError, match=f"from_own {ratio}: must be in"):
         task_of(vocabulary, from_own=ratio)
 
 

@@ -113,7 +113,7 @@ def test_running_text_in_blocks(small_blocks, capsys):
         assert len(shown) == (6 if steps else 12)
     bits = facts(capsys, "eval", small_blocks, "--bound", 3)["bits_per_character"]
     assert 4 < bits["model, at most"]["mean"] < 6.2  # hardly trained; log2 of 67 is 6.07
-    assert bits["model, told what stands before, at most"]["mean"] < 6.2
+    assert bits["model, given the text before, at most"]["mean"] < 6.2
 
 
 def test_texts_are_made_from_others(small_rewriter, capsys):
@@ -229,7 +229,7 @@ def test_measures_of_running_text(small_characters, tmp_path, capsys):
     assert found["stretches"] == 3 and found["length"] == 32
     bits = found["bits_per_character"]
     assert 4 < bits["model, at most"]["mean"] < 6.2  # hardly trained; log2 of 67 is 6.07
-    assert bits["5-gram, told what stands before"]["mean"] < bits["5-gram"]["mean"] < 3
+    assert bits["5-gram, given the text before"]["mean"] < bits["5-gram"]["mean"] < 3
     path = tmp_path / "own.txt"
     path.write_text("The Eagle is a cheap pub.\n\n" * 40)
     found = facts(capsys, "eval", small_characters, path, "--held-out-ratio", 0.5, "--bound", 2)

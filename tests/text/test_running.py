@@ -53,7 +53,7 @@ def test_a_predictor_that_knows_the_shares_needs_their_cross_entropy(tmp_path):
 
 def test_the_n_gram_learns_from_what_is_not_held_out_and_gains_by_what_stands_before(tmp_path):
     bits = measured(tmp_path, "ab" * 400)["bits_per_character"]
-    alone, after = bits["5-gram"]["mean"], bits["5-gram, told what stands before"]["mean"]
+    alone, after = bits["5-gram"]["mean"], bits["5-gram, given the text before"]["mean"]
     truth = NGramModel(["ab" * 320], 5)
     reported = sum(truth.running_nats("ab" * 5, "abab")) / (10 * math.log(2))
     # One character in ten has nothing before it: it costs one bit.
@@ -84,7 +84,7 @@ def test_bits_of_pieces_are_nats_of_tokens_by_characters(tmp_path):
     # 480 characters are held out: 160 pieces of three, which are 16 stretches of 10.
     assert found["tokens"] == LENGTH * found["stretches"] == 160
     assert found["characters"] == 3 * found["tokens"]
-    for row in ("model, at most", "model, told what stands before, at most"):
+    for row in ("model, at most", "model, given the text before, at most"):
         assert bits[row]["mean"] == pytest.approx(math.log2(PIECES) / 3, abs=1e-5)
         assert bits[row]["nats_per_token"] == pytest.approx(math.log(PIECES), abs=1e-5)
         assert bits[row]["error"] == 0
@@ -158,7 +158,7 @@ def test_the_model_is_told_what_stands_before(tmp_path, length):
     model = MaskedText(domain, BlockMaskProcess(SIZE, LogLinearMasks(), 1), Alternating())
     bits = measure_running(model, source, 0.2, 0, 0).facts["bits_per_character"]
     assert bits["model, at most"]["mean"] == pytest.approx(math.log2(SIZE) / length, abs=1e-5)
-    assert bits["model, told what stands before, at most"]["mean"] == pytest.approx(0, abs=1e-5)
+    assert bits["model, given the text before, at most"]["mean"] == pytest.approx(0, abs=1e-5)
 
 
 def test_fewer_stretches_are_spread_over_the_text(tmp_path):
@@ -166,7 +166,7 @@ def test_fewer_stretches_are_spread_over_the_text(tmp_path):
     assert found["stretches"] == 3
     one = measured(tmp_path, "ab\n" * 400, count=1)["bits_per_character"]["model, at most"]
     assert set(one) == {"mean", "nats_per_token"}
-    with pytest.raises(InputError, match="--bound -1: stretches, 0 or more"):
+    with pytest.raises(InputError, match="--bound -1: must be a number of chunks, 0 or more"):
         measured(tmp_path, "ab\n" * 400, count=-1)
 
 

@@ -14,6 +14,7 @@ from toys import ring_task
 import multidiff
 from multidiff.config.recipe import read_recipe
 from multidiff.models.weights import read_tensors, save_tensors
+from multidiff.training.batches import Batches
 from multidiff.training.checkpoints import CheckpointFolder, check
 from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError
@@ -377,3 +378,25 @@ def test_fingerprints_of_data_sets():
     Table._fingerprint = "def"
     now = of_dataset(Table("xy"), "owner/name", None, "train")
     assert difference(before, now) == "revision was 'abc', is 'def'"
+
+
+class Lines:
+    """Examples of two lengths."""
+
+    lengths = (1, 2)
+
+    def __len__(self):
+        return 2
+
+    def example(self, index, rng):
+        return {"x": index}
+
+
+def test_a_record_has_every_setting_that_decides_a_batch():
+    plan = Trainer(steps=1)
+    one, two = (
+        plan._record(Batches(Lines(), 1, group_by_length=number), None).recipe["data"]
+        for number in (1, 2)
+    )
+    assert one["group_by_length"] == 1 and two["group_by_length"] == 2
+    assert {name for name in one if one[name] != two[name]} == {"group_by_length"}

@@ -32,12 +32,12 @@ def inspect(model: Vocoder, data: Any, held_out: Any) -> list[str]:
     if not isinstance(trained, SpeechSegments) or not isinstance(kept, SpeechSegments):
         return []
     contents = {utterance.content for utterance in trained.utterances}
-    group_by_length = [one.name for one in kept.utterances if one.content in contents]
-    if not group_by_length:
+    repeated = [one.name for one in kept.utterances if one.content in contents]
+    if not repeated:
         return []
     return [
-        f"{len(group_by_length)} of {len(kept.utterances)} held-out recordings are trained on "
+        f"{len(repeated)} of {len(kept.utterances)} held-out recordings are trained on "
         f"as well, such "
-        f"as {group_by_length[0]}: held-out losses flatter the model; use held_out_every, or "
+        f"as {repeated[0]}: held-out losses flatter the model; use held_out_every, or "
         f"remove copies"
     ]

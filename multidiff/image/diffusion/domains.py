@@ -1,4 +1,4 @@
-"""Images as states: their pixels, or the latents of an autoencoder with a caption's tokens."""
+"""Images as states: their pixels, or an autoencoder's latents with a caption."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BLACK = -1.0
 
 
 class PixelDomain(Domain):
-    """Pixels in [-1, 1], perhaps with a class (Ho et al. 2020).
+    """Pixels in [-1, 1], optionally with a class (Ho et al. 2020).
 
     Args:
         size: width and height.
         channels: 1 for grey, 3 for colour.
         pad_to: images are padded with black to multiples of this for the network.
-        classes: names of the classes that images are drawn by; none where empty.
+        classes: names of the classes that condition the images; empty for none.
     """
 
     def __init__(
@@ -43,33 +43,33 @@ class PixelDomain(Domain):
         self.reads: Literal["prompt", "class", "nothing"] = "class" if classes else "nothing"
 
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
-        """Pixels, and labels where there are classes."""
+        """Return pixels, and labels if there are classes."""
         return Encoded(
             self.to_state(to_unit(batch["image"])), batch.get("label") if self.classes else None
         )
 
     def decode(self, state: Tensor, condition: Condition = None) -> Tensor:
-        """Images near [-1, 1] of the domain's size."""
+        """Return images near [-1, 1] of the domain's size."""
         return self.to_image(state, self.size)
 
     def state_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
-        """Of the states of so many images of a width and height."""
+        """Return the shape of the states of ``count`` images of a width and height."""
         width, height = (length + -length % self.pad_to for length in size)
         return count, self.channels, height, width
 
     def to_state(self, image: Tensor) -> Tensor:
-        """Images in [-1, 1], padded where need be."""
+        """Return images in [-1, 1], padded if needed."""
         return pad_to_multiple(image, self.pad_to, BLACK)
 
     def to_image(self, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """The part of the states that is an image of a width and height."""
+        """Return the part of the states that is an image of a width and height."""
         return crop_to(state, *size)
 
     def condition(self, names: list[str]) -> Tensor | None:
-        """What the denoiser is told of classes: their numbers, -1 where the name is empty.
+        """Return the denoiser's condition: class numbers, -1 where the name is empty.
 
         Raises:
-            InputError: if there is no such class.
+            InputError: if a class is unknown.
         """
         for name in names:
             if name and name not in self.classes:
@@ -82,31 +82,31 @@ class PixelDomain(Domain):
         return torch.tensor([self.classes.index(name) if name else -1 for name in names])
 
     def complaint(self, prompt: str) -> str | None:
-        """Nothing: a class is known or it is an error."""
+        """Return None: a class is either known or an error."""
         return None
 
     def assets(self) -> dict[str, str]:
-        """Nothing lies beside the weights."""
+        """Return the required assets: none."""
         return {}
 
     def load_assets(self, folder: Path) -> None:
-        """Nothing to take up."""
+        """Do nothing: there are no assets."""
 
 
 class LatentDomain(nn.Module, Captioned, Domain):
     """Latents of an autoencoder and a caption (Rombach et al. 2022).
 
     Args:
-        autoencoder: images to latents; training leaves it as it is.
-        text_encoder: captions' tokens to a condition; None without captions.
-        tokenizer: captions to tokens.
-        drop_caption: share of the captions that training empties, for guidance. The empty
-            caption stands for "none", as in the published models, not zeros.
-        size: width and height of images where none are asked for.
+        autoencoder: autoencoder of the images; frozen in training.
+        text_encoder: encoder of the captions' tokens; None without captions.
+        tokenizer: tokenizer of the captions.
+        drop_caption: fraction of the captions that training empties, for classifier-free guidance.
+            The null condition is the empty caption, as in the published models, not zeros.
+        size: default width and height of images.
         pad_to: images are padded with black to multiples of this for the network.
 
     Raises:
-        ValueError: if a text encoder comes without a tokenizer or the other way round.
+        ValueError: if only one of text encoder and tokenizer is given.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class LatentDomain(nn.Module, Captioned, Domain):
         self.reads: Literal["prompt", "class", "nothing"] = "prompt" if tokenizer else "nothing"
 
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
-        """A draw of the latents, and the captions' tokens, some of them emptied.
+        """Draw the latents, and return them with the captions' tokens, some of them emptied.
 
         A batch has images, or the latents' ``latent_mean`` and ``latent_log_variance`` from
         a first pass over them.
@@ -151,39 +151,39 @@ class LatentDomain(nn.Module, Captioned, Domain):
         return self.gaussian(to_unit(batch["image"]))
 
     def kept(self, image: UInt8[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
-        """What a first pass keeps of images."""
+        """Return what a first pass stores for images."""
         found = self.gaussian(to_unit(image))
         return {"latent_mean": found.mean, "latent_log_variance": found.log_variance}
 
     def gaussian(self, image: Float[Tensor, "batch channels height width"]) -> LatentGaussian:
-        """The encoder's word on images in [-1, 1], padded first where need be."""
+        """Return the encoder's Gaussian for images in [-1, 1], padded first if needed."""
         own = next(self.autoencoder.parameters())
         padded = pad_to_multiple(image.to(own.device, own.dtype), self.pad_to, BLACK)
         found = self.autoencoder.encode(padded)
         return LatentGaussian(found.mean.float(), found.log_variance.float())
 
     def condition(self, captions: list[str]) -> Float[Tensor, "batch words width"] | None:
-        """What the denoiser is told of captions."""
+        """Return the denoiser's condition for captions."""
         if self.text_encoder is None or self.tokenizer is None:
             return None
         return self.text_encoder(self.tokenizer(captions))
 
     def decode(self, state: Tensor, condition: Condition = None) -> Tensor:
-        """Images near [-1, 1] of the domain's size."""
+        """Return images near [-1, 1] of the domain's size."""
         return self.to_image(state, self.size)
 
     def state_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
-        """Of the states of so many images of a width and height."""
+        """Return the shape of the states of ``count`` images of a width and height."""
         factor = self.autoencoder.factor
         width, height = ((length + -length % self.pad_to) // factor for length in size)
         return count, self.autoencoder.latent_channels, height, width
 
     def to_state(self, image: Tensor) -> Tensor:
-        """Images in [-1, 1] as the latents' scaled means."""
+        """Encode images in [-1, 1] as the latents' scaled means."""
         return self.autoencoder.to_state(self.gaussian(image).mean)
 
     def to_image(self, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """States as images near [-1, 1] of a width and height."""
+        """Decode states to images near [-1, 1] of a width and height."""
         own = next(self.autoencoder.parameters())
         latent = self.autoencoder.to_latent(state).to(own.device, own.dtype)
         return crop_to(self.autoencoder.decode(latent).float(), *size)

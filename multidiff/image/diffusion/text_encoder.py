@@ -1,4 +1,4 @@
-"""The text encoder: CLIP's, from its configuration or with its published weights."""
+"""CLIP text encoder, from its configuration or with its published weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class TextEncoder(nn.Module):
 
     Args:
         vocabulary: number of tokens.
-        width: of the outcome.
+        width: width of the output.
         feed_forward: inner width.
-        layers: blocks.
-        heads: attention heads.
+        layers: number of blocks.
+        heads: number of attention heads.
         activation: "quick_gelu" in Stable Diffusion 1, "gelu" in 2.
-        length: tokens of a caption.
-        skip: leave out so many of the last blocks; the final norm is applied all the same.
+        length: number of tokens of a caption.
+        skip: number of last blocks to skip; the final norm is still applied.
         trained: whether training changes it.
     """
 
@@ -39,10 +39,10 @@ class TextEncoder(nn.Module):
         trained: bool = False,
     ):
         with needs("transformers", "the text encoder"):
-            from transformers import CLIPTextConfig, CLIPTextModel  # seconds to import
+            from transformers import CLIPTextConfig, CLIPTextModel  # takes seconds to import
 
         if not 0 <= skip < layers:
-            raise ValueError(f"skip {skip}: from 0 to {layers - 1}")
+            raise ValueError(f"skip {skip}: must be 0 to {layers - 1}")
         super().__init__()
         config = CLIPTextConfig(
             vocab_size=vocabulary,
@@ -55,14 +55,14 @@ class TextEncoder(nn.Module):
             bos_token_id=vocabulary - 2,
             eos_token_id=vocabulary - 1,
         )
-        # On meta, for else the library exchanges torch's functions of initialisation while it
-        # builds, in the whole process; other threads' layers would come out of its own.
+        # On meta, since otherwise the library replaces torch's initialisation functions while it
+        # builds, in the whole process; layers built in other threads would be affected.
         with torch.device("meta"):
             model: Any = CLIPTextModel(config)
-        # Some versions of the library wrap the transformer once more; the names of the weights
-        # must not depend on it.
+        # Some versions of the library add a wrapper around the transformer; the names of the
+        # weights must not depend on it.
         self.transformer: Any = getattr(model, "text_model", model)
-        if not torch.empty(0).is_meta:  # else its values are read from a file
+        if not torch.empty(0).is_meta:  # otherwise its values are read from a file
             self._initialise(model)
         self.transformer.embeddings.position_ids = torch.arange(length)[None]
         self.width, self.skip, self.trained = width, skip, trained
@@ -70,7 +70,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, model: Any) -> None:
-        """Give the weights the random values that the library gives them."""
+        """Initialise the weights at random as the library does."""
         self.transformer.to_empty(device=torch.get_default_device())
         for module in self.transformer.modules():
             if hasattr(module, "reset_parameters"):
@@ -78,7 +78,7 @@ class TextEncoder(nn.Module):
         self.transformer.apply(model._init_weights)
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        """What each token has come to mean in its place."""
+        """Return the hidden state of each token."""
         tokens = tokens.to(next(self.parameters()).device)
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
             found = self.transformer(input_ids=tokens, output_hidden_states=self.skip > 0)

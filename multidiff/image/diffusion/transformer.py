@@ -1,6 +1,6 @@
 """Transformer blocks on feature maps, with cross-attention to a condition.
 
-Rombach et al. 2022, section 3.3 and appendix E.2.1; parameters are called as in the published
+Rombach et al. 2022, section 3.3 and appendix E.2.1; parameters have the names of the published
 weights.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from multidiff.image.blocks import as_tokens, merge_heads, split_heads
 
-# The norm at the transformers' entry has its own, whatever the UNet's other norms have.
+# Epsilon of the transformers' first norm, whatever that of the UNet's other norms.
 ENTRY_NORM_EPS = 1e-6
 
 
@@ -20,10 +20,10 @@ class CrossAttention(nn.Module):
     """Attention from tokens to a condition's tokens, or among themselves.
 
     Args:
-        width: of the tokens.
-        condition_width: of the condition's tokens; those of the tokens where not given.
-        heads: attention heads.
-        upcast: compute the attention in float32 whatever the precision around it, which the
+        width: width of the tokens.
+        condition_width: width of the condition's tokens; that of the tokens by default.
+        heads: number of attention heads.
+        upcast: whether to compute attention in float32 regardless of the precision, which the
             768-pixel model of Stable Diffusion 2.1 needs in float16.
     """
 
@@ -41,7 +41,7 @@ class CrossAttention(nn.Module):
         x: Float[Tensor, "batch tokens width"],
         condition: Float[Tensor, "batch words condition_width"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """What each token gathered."""
+        """Return the attention output of each token."""
         source = x if condition is None else condition
         q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
         if self.upcast:
@@ -59,13 +59,13 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(width, 2 * inner)
 
     def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows inner"]:
-        """The gated values."""
+        """Return the gated values."""
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
 
 class FeedForward(nn.Module):
-    """A gated layer four times as wide, and back."""
+    """A gated layer four times as wide, and a projection back."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -73,12 +73,12 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([GEGLU(width, inner), nn.Identity(), nn.Linear(inner, width)])
 
     def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        """The layer's output."""
+        """Return the layer's output."""
         return self.net[2](self.net[0](x))
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each around a shortcut."""
+    """Self-attention, cross-attention and feed-forward, each with a residual connection."""
 
     def __init__(self, width: int, condition_width: int, heads: int, upcast: bool):
         super().__init__()
@@ -94,22 +94,22 @@ class TransformerBlock(nn.Module):
         x: Float[Tensor, "batch tokens width"],
         condition: Float[Tensor, "batch words condition_width"],
     ) -> Float[Tensor, "batch tokens width"]:
-        """The tokens, informed by each other and by the condition."""
+        """Return the tokens after attention to each other and to the condition."""
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), condition)
         return x + self.ff(self.norm3(x))
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block on the places of a feature map, around a shortcut.
+    """A transformer block on the positions of a feature map, with a residual connection.
 
     Args:
-        channels: of the map.
-        condition_width: of the condition's tokens.
-        heads: attention heads.
-        groups: of the norm at the entry.
-        linear: enter and leave by linear layers (Stable Diffusion 2) or by 1x1 convolutions
-            (1.x): the same map, with weights of another shape.
+        channels: number of channels of the map.
+        condition_width: width of the condition's tokens.
+        heads: number of attention heads.
+        groups: number of groups of the first norm.
+        linear: whether the projections in and out are linear layers (Stable Diffusion 2) or 1x1
+            convolutions (1.x): the same map, with weights of another shape.
         upcast: see :class:`CrossAttention`.
     """
 
@@ -134,14 +134,14 @@ class SpatialTransformer(nn.Module):
         x: Float[Tensor, "batch channels height width"],
         condition: Float[Tensor, "batch words condition_width"],
     ) -> Float[Tensor, "batch channels height width"]:
-        """The map, informed by the condition."""
+        """Return the map after attention to the condition."""
         tokens = self.proj_in(as_tokens(self.norm(x)))
         tokens = self.proj_out(self.transformer_blocks[0](tokens, condition))
         return x + tokens.transpose(1, 2).reshape(x.shape)
 
 
 class PlaceConv(nn.Conv2d):
-    """A 1x1 convolution of places in a row: a linear layer with a convolution's weights."""
+    """A 1x1 convolution on positions in a row: a linear layer with a convolution's weights."""
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, 1)
@@ -149,7 +149,7 @@ class PlaceConv(nn.Conv2d):
     def forward(
         self, x: Float[Tensor, "batch length channels"]
     ) -> Float[Tensor, "batch length channels"]:
-        """The layer's output."""
+        """Return the layer's output."""
         return F.linear(x, self.weight.flatten(1), self.bias)
 
 

@@ -1,8 +1,8 @@
 """The UNet of DDPM and of Stable Diffusion 1.x and 2.x.
 
-One network serves both: each level of resolution has no attention, attention among its own
-places (Ho et al. 2020, appendix B) or transformers that also read a condition (Rombach et al.
-2022). Parameters are called as in the published weights.
+One network serves both: each level of resolution has no attention, self-attention
+(Ho et al. 2020, appendix B) or transformers that also read a condition (Rombach et al.
+2022). Parameters have the names of the published weights.
 """
 
 from __future__ import annotations
@@ -30,27 +30,29 @@ class UNet(nn.Module):
     """A denoiser of images or of latents.
 
     Args:
-        in_channels: of the noisy state.
-        out_channels: of the prediction; twice ``in_channels`` with learned variances.
-        channels: of the levels, finest first; each level but the last halves the size.
-        layers: residual blocks on the way down at each level; one more on the way up.
-        attention: what each level has: "none", "self" (among its own places) or "cross" (a
+        in_channels: number of channels of the noisy state.
+        out_channels: number of channels of the prediction; twice ``in_channels`` with learned
+            variances.
+        channels: channels of the levels, finest first; each level but the last halves the size.
+        layers: number of residual blocks of each level on the way down; one more on the way up.
+        attention: attention of each level: "none", "self" (among its positions) or "cross" (a
             transformer that reads the condition too).
-        heads: attention heads of each level. (The published configurations call this
-            ``attention_head_dim``.) The middle attends as the coarsest level would.
-        condition_width: of the condition's tokens; needed with "cross".
-        classes: how many class labels there are, where the condition is a label.
+        heads: number of attention heads of each level. (The published configurations call this
+            ``attention_head_dim``.) The middle has the coarsest level's.
+        condition_width: width of the condition's tokens; required with "cross".
+        classes: number of class labels, if the condition is a label.
         linear_projection: see :class:`~multidiff.image.diffusion.transformer.SpatialTransformer`.
         upcast: see :class:`~multidiff.image.diffusion.transformer.CrossAttention`.
-        groups: of the group norms.
-        norm_eps: of the group norms, but for those at a transformer's entry.
-        dropout: in the residual blocks.
-        flip_sin_to_cos: the time embedding has its cosines first, as Stable Diffusion's.
+        groups: number of groups of the group norms.
+        norm_eps: epsilon of the group norms, except those at a transformer's entry.
+        dropout: dropout probability in the residual blocks.
+        flip_sin_to_cos: whether the time embedding has its cosines first, as Stable Diffusion's.
         freq_shift: 0 for Stable Diffusion's frequencies, 1 for DDPM's.
-        time_steps: length of the table that the time index counts on.
-        save_memory: compute activations anew in the backward pass instead of keeping them.
-        channels_last: keep the channels of a place side by side in memory, as the convolutions
-            of GPUs in half precision want it. On the CPU training is faster without.
+        time_steps: number of timesteps of the time index.
+        save_memory: whether to recompute activations in the backward pass (gradient
+            checkpointing).
+        channels_last: whether to keep the channels of a position contiguous in memory, which
+            half-precision convolutions on GPUs prefer. On the CPU training is faster without.
 
     Raises:
         ValueError: if the lists' lengths differ, or a condition's width is missing.
@@ -80,7 +82,7 @@ class UNet(nn.Module):
         if not len(channels) == len(attention) == len(heads):
             raise ValueError(
                 f"channels, attention and heads have {len(channels)}, {len(attention)} and "
-                f"{len(heads)} entries: give one each for every level"
+                f"{len(heads)} entries: give one for each level"
             )
         if "cross" in attention and condition_width is None:
             raise ValueError('attention "cross" needs condition_width')
@@ -118,14 +120,14 @@ class UNet(nn.Module):
         level: NoiseLevel,
         condition: Tensor | None = None,
     ) -> Float[Tensor, "batch out_channels height width"]:
-        """The prediction.
+        """Return the prediction.
 
         Args:
             xt: states at ``level``.
-            level: of the noise; its time is embedded as an index of the table, between two
-                entries where need be.
+            level: noise level; its time is embedded as a timestep index, interpolated between two
+                integers if needed.
             condition: tokens ``(batch, words, condition_width)``, or class labels ``(batch,)``
-                with -1 where left out.
+                with -1 where dropped.
         """
         words = None if self.condition_width is None else condition
         time = self._time(level, condition)
@@ -155,7 +157,7 @@ class UNet(nn.Module):
         time: Tensor,
         words: Tensor | None,
     ) -> Tensor:
-        """A residual block and the attention after it."""
+        """Apply a residual block and the attention after it."""
 
         def step(h: Tensor) -> Tensor:
             h = resnet(h, time)
@@ -177,7 +179,7 @@ class UNet(nn.Module):
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes the blocks of a UNet, with what they all have in common."""
+    """Makes the blocks of a UNet with their shared settings."""
 
     time_width: int
     condition_width: int | None
@@ -191,7 +193,7 @@ class _Maker:
         return ResnetBlock(before, width, self.groups, self.norm_eps, self.time_width, self.dropout)
 
     def attention(self, width: int, kind: Attention, heads: int) -> list[nn.Module]:
-        """One module, or none."""
+        """Return one module, or an empty list."""
         if kind == "none":
             return []
         if kind == "self" or self.condition_width is None:
@@ -206,7 +208,7 @@ class _Maker:
 def _way_down(
     make: _Maker, plan: Sequence[tuple[int, Attention, int]], layers: int
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The levels, finest first, and the channels of what they hand across to the way up."""
+    """Return the levels, finest first, and the channels of their skip connections."""
     wide = plan[0][0]
     blocks, skips = nn.ModuleList(), [wide]
     for number, (width, kind, heads) in enumerate(plan):
@@ -232,7 +234,7 @@ def _middle(make: _Maker, width: int, heads: int) -> Level:
 def _way_up(
     make: _Maker, plan: Sequence[tuple[int, Attention, int]], layers: int, skips: list[int]
 ) -> nn.ModuleList:
-    """The levels, coarsest first."""
+    """Return the levels, coarsest first."""
     blocks, wide = nn.ModuleList(), plan[-1][0]
     for number, (width, kind, heads) in reversed(list(enumerate(plan))):
         block = Level()
@@ -246,13 +248,13 @@ def _way_up(
 
 
 class TimeEmbedding(nn.Module):
-    """The index in the table of betas as waves, through a small perceptron.
+    """Sinusoidal embedding of the timestep index, through a small MLP.
 
     Args:
-        num_waves: sines and cosines together.
-        width: of the embedding.
-        time_steps: length of the table.
-        flip_sin_to_cos: cosines first.
+        num_waves: number of sines and cosines together.
+        width: width of the embedding.
+        time_steps: number of timesteps.
+        flip_sin_to_cos: whether cosines come first.
         freq_shift: 1 for the frequencies of Ho et al.
     """
 
@@ -269,14 +271,14 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, level: NoiseLevel) -> Float[Tensor, "batch width"]:
-        """The embedding; a time between two entries of the table lies between their indices."""
+        """Return the embedding; a time between two timesteps is interpolated."""
         index = level.time * self.time_steps - 1
         waves = sinusoid(index, self.num_waves, order=self.order, last_rate=self.last_rate)
         return self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
 
 
 class Level(nn.Module):
-    """What happens at one resolution, on the way down, in the middle or on the way up."""
+    """Blocks at one resolution, on the way down, in the middle or on the way up."""
 
     def __init__(self):
         super().__init__()
@@ -284,10 +286,10 @@ class Level(nn.Module):
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
 
     def add(self, resnet: ResnetBlock, attentions: list[nn.Module]) -> None:
-        """A residual block, and the attention after it if there is one."""
+        """Append a residual block, and the attention after it if there is one."""
         self.resnets.append(resnet)
         self.attentions.extend(attentions)
 
     def pairs(self) -> Iterator[tuple[nn.Module, nn.Module | None]]:
-        """Residual blocks, each with the attention after it; in the middle the last has none."""
+        """Yield residual blocks with the attention after each; in the middle the last has none."""
         return itertools.zip_longest(self.resnets, self.attentions)

@@ -1,4 +1,4 @@
-"""Images as the tokens of a quantised autoencoder, with a class or a caption."""
+"""Images as the tokens of a quantized autoencoder, with a class or a caption."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from multidiff.image.tokenizers import Captioned, Tokenizer
 from multidiff.utils.errors import InputError
 
 Size = tuple[int, int]
-SHOWN = 20  # classes that a message names
+SHOWN = 20  # number of classes that a message lists
 
 
 class ImageTokenDomain(nn.Module, Captioned, Domain):
-    """Images as rows of tokens, row by row from the top (Esser et al. 2021; Chang et al. 2022).
+    """Images as token sequences, row by row from the top (Esser et al. 2021; Chang et al. 2022).
 
-    The condition is a dict with ``source`` (batch, places): the class's number, or the tokens of
-    a caption; -1 where it is left out.
+    The condition is a dict with ``source`` (batch, positions): the class's number, or the tokens
+    of a caption; -1 where it is dropped.
 
     Args:
-        autoencoder: images to tokens; training leaves it as it is.
-        classes: names of the classes that images are drawn by; none where empty. A number
-            stands for as many, named "0", "1" and so on.
-        tokenizer: captions to tokens; None without captions.
+        autoencoder: autoencoder from images to tokens; frozen in training.
+        classes: names of the classes that condition the images; empty for none. A number
+            stands for that many classes, named "0", "1" and so on.
+        tokenizer: tokenizer of captions; None without captions.
         size: width and height of images.
-        pad_to: images are padded with black to multiples of this; of the autoencoder's
-            reduction where not given.
+        pad_to: images are padded with black to multiples of this; the autoencoder's
+            reduction by default.
 
     Raises:
-        ValueError: if both classes and captions are given, there are fewer classes than none, or
+        ValueError: if both classes and captions are given, the number of classes is negative, or
             the padding does not fit.
     """
 
@@ -50,14 +50,14 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
     ):
         if isinstance(classes, int):
             if classes < 0:
-                raise ValueError(f"classes {classes}: a number of classes, or their names")
+                raise ValueError(f"classes {classes}: must be a number of classes, or their names")
             classes = tuple(map(str, range(classes)))
         if classes and tokenizer is not None:
-            raise ValueError("classes and a tokenizer: images are drawn by either, not by both")
+            raise ValueError("classes and a tokenizer: give one condition, not both")
         factor = autoencoder.factor
         multiple = factor if pad_to is None else pad_to
         if multiple < 1 or multiple % factor:
-            raise ValueError(f"pad_to {multiple}: is no multiple of the reduction, {factor}")
+            raise ValueError(f"pad_to {multiple}: must be a multiple of the reduction, {factor}")
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False)
         self.classes, self.tokenizer = tuple(classes), tokenizer
@@ -69,7 +69,7 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
 
     @property
     def codes(self) -> int:
-        """How many tokens there are."""
+        """Number of distinct tokens."""
         return self.autoencoder.quantizer.size
 
     @property
@@ -80,12 +80,12 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
 
     @property
     def length(self) -> int:
-        """Tokens of an image."""
+        """Number of tokens of an image."""
         rows, columns = self.grid
         return rows * columns
 
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
-        """Tokens, and what they are drawn by.
+        """Return tokens and condition.
 
         A batch has images, or the ``tokens`` from a first pass over them.
         """
@@ -94,7 +94,7 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that it computes on."""
         return next(self.autoencoder.parameters()).device
 
     def _told(self, batch: Any) -> Condition:
@@ -103,14 +103,14 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
         return self.condition(batch["caption"]) if self.reads == "prompt" else None
 
     def kept(self, image: UInt8[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
-        """What a first pass keeps of images."""
+        """Return what a first pass stores for images."""
         return {"tokens": self.tokens(image).to(torch.int32)}
 
     @torch.no_grad()
     def tokens(
         self, image: UInt8[Tensor, "batch channels height width"]
     ) -> Int[Tensor, "batch length"]:
-        """The tokens of images of the domain's size.
+        """Encode images of the domain's size as tokens.
 
         Raises:
             ValueError: if they have another size.
@@ -126,7 +126,7 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
     def decode(
         self, state: Int[Tensor, "batch length"], condition: Condition = None
     ) -> Float[Tensor, "batch channels height width"]:
-        """Images near [-1, 1] of the domain's size."""
+        """Return images near [-1, 1] of the domain's size."""
         own = next(self.autoencoder.parameters())
         tokens = state.to(own.device).unflatten(1, self.grid)
         return crop_to(self.autoencoder.decode(self.autoencoder.lookup(tokens)).float(), *self.size)
@@ -135,7 +135,7 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
     def images(
         self, tokens: Int[Tensor, "batch length"]
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """Tokens as images; the mask, number ``codes``, is seen as grey."""
+        """Decode tokens to images; the mask, number ``codes``, is shown as grey."""
         hidden = tokens == self.codes
         made = self.decode(tokens.masked_fill(hidden, 0))
         rows, columns = self.grid
@@ -146,10 +146,10 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
         return from_unit(made.masked_fill(covered, 0.0))
 
     def condition(self, prompts: list[str]) -> Condition:
-        """What the denoiser is told of classes or captions; an empty one is left out.
+        """Return the denoiser's condition for classes or captions; an empty one is dropped.
 
         Raises:
-            InputError: if there is no such class.
+            InputError: if a class is unknown.
         """
         if self.reads == "nothing":
             return None

@@ -66,7 +66,7 @@ def renamed(name: str, pairs: Mapping[str, str]) -> str | None:
     return pairs[path] + name[len(path) :]
 
 
-def apply_rotary(pairs: Mapping[str, str]) -> Pairs:
+def inverted(pairs: Mapping[str, str]) -> Pairs:
     """Invert a map."""
     return {theirs: ours for ours, theirs in pairs.items()}
 

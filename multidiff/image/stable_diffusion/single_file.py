@@ -83,7 +83,7 @@ def read_single_file(
         pairs = _map_of_file(kept)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    tensors, unknown = naming.sorted_out(kept, naming.apply_rotary(pairs))
+    tensors, unknown = naming.sorted_out(kept, naming.inverted(pairs))
     if unknown:
         raise InputError(f"{path}: has tensors that Stable Diffusion does not: {some(unknown)}")
     tensors = as_matrices(tensors)

@@ -1,1 +1,1 @@
-"""DiffusER: a text editor by edits."""
+"""DiffusER: an edit-based text editor."""

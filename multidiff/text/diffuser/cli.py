@@ -12,7 +12,7 @@ from multidiff.text.cli import write
 from multidiff.text.data.listing import parse_meaning
 from multidiff.text.diffuser.draft_sources import Draft, DraftSource, Start, drafts_of
 from multidiff.text.diffuser.model import EditedText
-from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_channels
+from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_colour
 from multidiff.text.diffuser.reviser import History
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig, EditsPerStep, drawn
 from multidiff.text.diffuser.spelling import Spelling
@@ -112,7 +112,7 @@ def _revised(
     on_line: OnLine | None,
 ) -> Report:
     """What becomes of drafts."""
-    marks = COLORED if wants_channels(sys.stdout) else PLAIN
+    marks = COLORED if wants_colour(sys.stdout) else PLAIN
     outputs: list[dict[str, Any]] = []
     lines: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What texts begin as when they are edited: as drafts that are given, as noise, as nothing."""
+"""Starting points of editing: given drafts, noise, an empty text, or another model's drafts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SHOWN = 40
 
 @dataclass(frozen=True)
 class Draft:
-    """What a text begins as.
+    """Starting point of a text.
 
     Attributes:
-        tokens: of the draft.
-        request: what is asked of the text.
-        seed: of its draws.
-        typed: the draft as it stood, if it was a text.
+        tokens: tokens of the draft.
+        request: request for the text.
+        seed: random seed of its draws.
+        typed: the draft as typed, if it was a text.
     """
 
     tokens: Sequence[int]
@@ -35,13 +35,13 @@ class Draft:
 
 @dataclass(frozen=True)
 class DraftSource:
-    """How drafts are had, as options tell it.
+    """Source of drafts, as set by options.
 
     Attributes:
-        sources: drafts or, for a model that reads such, what texts are made from.
-        start: begin from nothing or from noise.
+        sources: drafts or, for a model with sources, source texts.
+        start: whether to start from an empty text or from noise.
         bootstrap: a model that drafts.
-        length: tokens of noise, or of what the other model drafts.
+        length: number of tokens of noise, or of the other model's drafts.
     """
 
     sources: Sequence[str] = ()
@@ -51,27 +51,27 @@ class DraftSource:
 
     @property
     def texts(self) -> list[str]:
-        """The sources; a blank one is none where texts are to begin from nothing."""
+        """Return the sources; a blank one is dropped if texts start from nothing."""
         return [one for one in self.sources if one.strip() or self.start != "nothing"]
 
     def kind(self, model: EditedText) -> Literal["typed", "nothing", "noise", "drafted"]:
-        """What texts begin as.
+        """Return the kind of starting point.
 
-        A model that reads sources edits them only if it was trained to.
+        A model with sources edits them only if it was trained to.
 
         Raises:
             InputError: if options contradict each other.
         """
         reads, given = model.domain.source_length > 0, bool(self.texts)
         if reads and not given:
-            raise InputError("--source: this model makes texts from others; give one")
+            raise InputError("--source: is missing; this model makes texts from source texts")
         if self.bootstrap is not None:
             if self.start is not None or (given and not reads):
                 other = "--source" if self.start is None else f"--start {self.start}"
-                raise InputError(f"--bootstrap: its texts are the drafts; leave {other} out")
+                raise InputError(f"--bootstrap: its texts are the drafts; remove {other}")
             return "drafted"
         if self.start is not None and given and not reads:
-            raise InputError(f"--start {self.start}: --source is the draft; leave one of them out")
+            raise InputError(f"--start {self.start}: --source is the draft; remove one of them")
         if self.start is None and given and (model.from_source > 0 or not reads):
             return self._without_length("typed")
         if self.start == "nothing" or (self.start is None and model.from_nothing == 1):
@@ -81,8 +81,7 @@ class DraftSource:
     def _without_length(self, kind: Literal["typed", "nothing"]) -> Literal["typed", "nothing"]:
         if self.length is not None:
             raise InputError(
-                f"--length {self.length}: is that of noise, or of what --bootstrap drafts; "
-                "leave it out"
+                f"--length {self.length}: is for noise, or for what --bootstrap drafts; remove it"
             )
         return kind
 
@@ -90,7 +89,7 @@ class DraftSource:
 def drafts_of(
     model: EditedText, requests: Sequence[TextRequest], seeds: Sequence[int], beginning: DraftSource
 ) -> list[Draft]:
-    """A draft of each order, source and seed.
+    """Return a draft for each request, source and seed.
 
     Raises:
         InputError: if the model cannot read a source, or options contradict each other.
@@ -123,19 +122,19 @@ def drafts_of(
 
 
 def check_typed(text: str) -> None:
-    """See whether a text can be one.
+    """Check that a text can be a draft.
 
     Raises:
-        InputError: if it is blank or holds what no text holds.
+        InputError: if it is blank or has characters that no text has.
     """
     if not text.strip():
         raise InputError(f"--source {text!r}: is blank; write one, or --start nothing")
     for character in text:
         kind = unicodedata.category(character)
         if kind == "Cs" or (kind == "Cc" and not character.isspace()):
-            what = "half a character" if kind == "Cs" else "a control character"
+            what = "half a surrogate pair" if kind == "Cs" else "a control character"
             raise InputError(
-                f"--source {_short(text)}: U+{ord(character):04X} is {what}; take it out"
+                f"--source {_short(text)}: U+{ord(character):04X} is {what}; remove it"
             )
 
 
@@ -146,7 +145,7 @@ def _read(
     texts: Sequence[str],
     option: str,
 ) -> list[Draft]:
-    """Drafts that are texts."""
+    """Return drafts from texts."""
     drafts = []
     for request, seed, text in zip(requests, seeds, texts, strict=True):
         tokens = model.domain.vocabulary.numbers(text)
@@ -158,7 +157,7 @@ def _read(
 def _bootstrapped(
     drafter: TextModel, requests: Sequence[TextRequest], seeds: Sequence[int], length: int | None
 ) -> list[str]:
-    """What another model drafts, told what it can be told."""
+    """Return another model's drafts, conditioned as far as it can be."""
     cond = drafter.domain
     asked = [
         TextRequest(
@@ -174,11 +173,11 @@ def _bootstrapped(
 def _check_length(option: str, text: str, count: int, most: int) -> None:
     if count > most:
         raise InputError(
-            f"{option} {_short(text)}: has {count} tokens and this model reads {most} at most; "
+            f"{option} {_short(text)}: has {count} tokens, but this model reads at most {most}; "
             "shorten it"
         )
 
 
 def _short(text: str) -> str:
-    """The beginning of a text on one line."""
+    """Return the beginning of a text on one line."""
     return repr(text[:SHOWN]) + ("..." if len(text) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""What an editor reads and writes: drafts, edits marked on them, the stream of its words."""
+"""Inputs of an editor: drafts, edit tags on them, and the stream of written tokens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from multidiff.text.data.vocabulary import END, PAD
 
 @dataclass(frozen=True)
 class Drafts:
-    """Texts to be edited, a slot before each.
+    """Texts to be edited, with a slot before each.
 
     Attributes:
-        tokens: numbers, END in the slot, PAD behind.
-        real: where there is a token or the slot.
-        condition: what the network is told of them.
+        tokens: token numbers, END in the slot, padded with PAD.
+        real: true at tokens and the slot, false at padding.
+        condition: condition of the network.
     """
 
     tokens: Int[Tensor, "batch length"]
@@ -33,7 +33,7 @@ class Drafts:
     def of(
         cls, texts: Sequence[Sequence[int]], condition: Condition, device: torch.device
     ) -> Drafts:
-        """Drafts of some texts."""
+        """Return drafts from texts."""
         longest = 1 + max(map(len, texts))
         rows = [[END, *text] + [PAD] * (longest - 1 - len(text)) for text in texts]
         tokens = torch.tensor(rows, device=device)
@@ -45,8 +45,8 @@ class EditTags:
     """Edits of drafts.
 
     Attributes:
-        tags: KEEP, REPLACE or DELETE at each place; KEEP in the slot and in padding.
-        gaps: whether something is inserted behind each place.
+        tags: KEEP, REPLACE or DELETE at each position; KEEP in the slot and in padding.
+        gaps: whether something is inserted behind each position.
     """
 
     tags: Int[Tensor, "batch length"]
@@ -55,13 +55,13 @@ class EditTags:
 
 @dataclass(frozen=True)
 class DecoderInput:
-    """What the generator has written, span after span, each closed by END.
+    """The generator's output so far, span after span, each closed by END.
 
     Attributes:
-        read: the token before each that is written; END where a span begins.
-        slots: place of the draft at which the span is written.
-        kinds: 1 where that is an insertion, 0 where it is a replacement.
-        real: where there is anything.
+        read: the token before each written one; END where a span begins.
+        slots: position in the draft at which the span is written.
+        kinds: 1 for an insertion, 0 for a replacement.
+        real: false at padding.
     """
 
     read: Int[Tensor, "batch written"]
@@ -71,7 +71,7 @@ class DecoderInput:
 
     @classmethod
     def of(cls, spans: Sequence[Sequence[Span]], device: torch.device) -> DecoderInput:
-        """The stream of spans that are written, or begun; deletions are passed over."""
+        """Return the stream of spans that are written, or begun; deletions are skipped."""
         rows = [
             [
                 (token, span.start + (span.edit != INSERT), int(span.edit == INSERT), True)
@@ -88,7 +88,7 @@ class DecoderInput:
 
     @property
     def follows(self) -> Int[Tensor, "batch written"]:
-        """The token that follows each, PAD where there is nothing.
+        """Return the token that follows each, PAD where nothing follows.
 
         Where a span begins, END is read: the same END closes the span before.
         """
@@ -97,7 +97,7 @@ class DecoderInput:
 
 
 def edit_tags_of(spans: Sequence[Sequence[Span]], positions: int, device: torch.device) -> EditTags:
-    """EditTags of drafts with so many places, the slot counted."""
+    """Return the tags of drafts with that number of positions, the slot counted."""
     tags = torch.full((len(spans), positions), int(KEEP))
     gaps = torch.zeros(len(spans), positions, dtype=torch.bool)
     for row, some in enumerate(spans):

@@ -1,9 +1,9 @@
-"""Edits by minimum Bayes risk: what is fewest edits, on average, from what may be true.
+"""Minimum Bayes risk for edits: the fewest expected edits to the true text.
 
-Of several ways to write an edit the likeliest is not the best guess where the distance to an
-original counts: what is left alone or out costs no more than a wrong word. Each edit is settled
-by itself, because a distance is nearly the sum of those between kept tokens (Kumar and Byrne 2004,
-for whole sentences).
+Of several ways to write an edit the likeliest is not the best guess if the distance to an
+original counts: keeping or deleting a token costs no more than a wrong word. Each edit is chosen
+independently, because a distance is nearly the sum of those between kept tokens (Kumar and Byrne
+2004, for whole sentences).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Tokens = tuple[int, ...]
 def settled(
     text: Tokens, ways: Sequence[Sequence[Span]], tagging: Tagging, longest: int
 ) -> tuple[Span, ...]:
-    """The edits of a text that are made, and what is written in them.
+    """Return the edits to make in a text, with their written tokens.
 
     Args:
-        text: which is edited.
-        ways: the same edits, each written by a draw of its own.
-        tagging: what the tagger says of the text.
-        longest: tokens that it may have.
+        text: the text to edit.
+        ways: samples of the same edits, each with its own written tokens.
+        tagging: the tagger's probabilities for the text.
+        longest: largest number of tokens of the result.
     """
     spans, room = [], longest - len(text)
     for drawn in zip(*ways, strict=True):
@@ -43,20 +43,20 @@ def settled(
 
 
 def mbr(old: Tokens, fillings: Sequence[Tokens], odds: Odds, longest: int) -> Tokens:
-    """What is to stand at a place: as it is, nothing, or one of the fillings.
+    """Choose a span's content: unchanged, empty, or one of the fillings.
 
     Args:
-        old: what stands there.
-        fillings: draws of what may come, each as likely as the others.
-        odds: of what is true.
-        longest: tokens that there is room for.
+        old: current tokens of the span.
+        fillings: sampled contents, equally likely.
+        odds: probabilities of the three cases.
+        longest: largest number of tokens that fit.
 
     Returns:
-        Of what is possible at all, the one with the fewest edits to what is true, on average; of
-        equals the first.
+        Of the possible contents, the one with the fewest expected edits to the true one; the
+        first of equals.
     """
     chances = {old: odds.stays}
-    # A deletion has no fillings: what might have come counts as nothing.
+    # A deletion has no fillings: their probability counts for the empty content.
     chances[()] = chances.get((), 0.0) + (odds.leaves if fillings else 1 - odds.stays)
     for filling in fillings:
         chances[filling] = chances.get(filling, 0.0) + odds.comes / len(fillings)
@@ -66,7 +66,7 @@ def mbr(old: Tokens, fillings: Sequence[Tokens], odds: Odds, longest: int) -> To
         return edit_distance(one, other)
 
     def risk(one: Tokens) -> float:
-        # Each pair in one order: the way there is as long as the way back.
+        # Each pair in one order: the distance is symmetric.
         return sum(chance * apart(*sorted((one, other))) for other, chance in chances.items())
 
     possible = [one for one, chance in chances.items() if chance > 0 and len(one) <= longest]

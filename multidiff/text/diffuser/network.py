@@ -2,13 +2,13 @@
 
     (1) p(x' | x) = p_tag(e | x) p_write(w | x, e)
 
-The tagger says of every token whether it is kept, replaced or deleted, and of every gap whether
-something is inserted there. The generator reads the text with these edits marked on it, deleted
-tokens left out, and writes the replaced and inserted spans from left to right. Place 0 is a slot
-before the first token: a text may be empty, and an insertion may come first.
+The tagger predicts for every token whether it is kept, replaced or deleted, and for every gap
+whether something is inserted there. The generator reads the text with these edits marked on it,
+without deleted tokens, and writes the replaced and inserted spans from left to right. Position 0 is
+a slot before the first token: a text may be empty, and an insertion may come first.
 
 The paper trains two transformers. Here the generator may read the tagger's own encoding
-instead, marked: half the work, and on small data no worse.
+instead, with the edits marked: half the computation, and no worse on small data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUM_TAGS = 3  # KEEP, REPLACE, DELETE
 
 @dataclass(frozen=True)
 class Encoding:
-    """Drafts as the tagger reads them, and what they are made from."""
+    """Drafts encoded by the tagger, and their context."""
 
     drafts: Drafts
     hidden: Float[Tensor, "batch length width"]
@@ -43,10 +43,10 @@ class Template:
 
     Attributes:
         hidden: hidden states of the drafts.
-        context: what is read: sources, and these.
-        keys: which of that are there.
-        positions: of that, for attention.
-        ends: the first position behind each.
+        context: sources and these hidden states.
+        keys: mask of the context, false at padding.
+        positions: indices of the context, for attention.
+        ends: the first position behind each draft.
     """
 
     hidden: Float[Tensor, "batch length width"]
@@ -56,7 +56,7 @@ class Template:
     ends: Int[Tensor, " batch"]
 
     def __getitem__(self, rows: Tensor) -> Template:
-        """Some of the rows, or some of them several times."""
+        """Return some of the rows; a row may repeat."""
         return Template(
             self.hidden[rows],
             self.context[rows],
@@ -67,25 +67,25 @@ class Template:
 
 
 class Editor(nn.Module):
-    """Tags drafts and writes what is missing.
+    """Tags drafts and writes missing tokens.
 
-    The condition is a dict with ``source`` (batch, places), numbers of what a text is made
-    from, -1 where that is left out.
+    The condition is a dict with ``source`` (batch, positions), source tokens, -1 where dropped or
+    padding.
 
     Args:
-        size: how many tokens there are.
-        width: of the transformers.
-        layers: of the tagger's.
-        heads: of their attention.
-        length: the longest draft.
-        writer_layers: of the generator's.
-        shared: the generator reads the tagger's encoding; else one of its own, of as many
-            layers.
-        sources: how many numbers a source is made of; 0 without sources.
-        source_layers: of the source's encoder.
-        source_length: the longest source.
-        expansion: inner width of the perceptrons over that of the blocks.
-        dropout: share of each branch that training drops.
+        size: number of tokens.
+        width: width of the transformers.
+        layers: number of the tagger's blocks.
+        heads: number of attention heads.
+        length: length of the longest draft.
+        writer_layers: number of the generator's blocks.
+        shared: whether the generator reads the tagger's encoding; otherwise one of its own, with
+            the same number of blocks.
+        sources: number of distinct source tokens; 0 without sources.
+        source_layers: number of blocks in the source encoder.
+        source_length: length of the longest source.
+        expansion: ratio of the MLPs' inner width to that of the blocks.
+        dropout: dropout probability of each residual branch.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Editor(nn.Module):
         )
 
     def encode(self, drafts: Drafts) -> Encoding:
-        """The drafts as the tagger reads them, and their sources."""
+        """Encode the drafts for the tagger, and their sources."""
         around = DecoderContext.of(drafts.condition, self.source, drafts.tokens)
         keys = around.keys(drafts.real)
         found = self.encoder(self._read(drafts), None, around.context, keys, around.positions)
@@ -135,11 +135,11 @@ class Editor(nn.Module):
     def tags(
         self, encoding: Encoding
     ) -> tuple[Float[Tensor, "batch length tags"], Float[Tensor, "batch length"]]:
-        """Logits of the tag of each place, and that something is inserted behind it."""
+        """Return the logits of each position's tag, and of an insertion behind it."""
         return self.tagger(encoding.hidden), self.inserter(encoding.hidden).squeeze(-1)
 
     def template(self, encoding: Encoding, marks: EditTags) -> Template:
-        """The drafts as the generator reads them: marked, without what is deleted."""
+        """Return the drafts as the generator reads them: marked, without deleted tokens."""
         drafts, around = encoding.drafts, encoding.around
         marked = self.tag_marks(marks.tags) + self.gap_marks(marks.gaps.long())
         left = drafts.real & (marks.tags != DELETE)
@@ -158,13 +158,13 @@ class Editor(nn.Module):
     def write(
         self, template: Template, stream: DecoderInput, memory: KVCache | None = None
     ) -> Float[Tensor, "batch new size"]:
-        """Logits of the token that follows each of the stream; END closes a span.
+        """Return the logits of the token that follows each in the stream; END closes a span.
 
         Args:
             template: the drafts.
-            stream: what is written.
-            memory: of the drafts and of what was read of streams before, all of one length; only
-                the rest is read now, and told of.
+            stream: written tokens.
+            memory: KV cache of the drafts and of the streams read before, all of one length; only
+                the rest is read now, and has logits.
         """
         known = 0 if memory is None else memory.positions
         first, count = max(0, known - template.context.shape[1]), stream.read.shape[1]
@@ -173,11 +173,11 @@ class Editor(nn.Module):
         x = self.words(read) + self.kinds(kinds) + template.hidden.gather(1, slots)
         before = torch.ones(count, count, dtype=torch.bool, device=x.device).tril()
         own = before & stream.real[:, None]
-        # Padding reads itself, so that no row is without keys.
+        # Padding attends to itself, so that no row is without keys.
         own = (own | torch.eye(count, dtype=torch.bool, device=x.device))[:, first:]
         cond = template.keys[:, None].expand(-1, count - first, -1)
         keys = torch.cat([cond, own], dim=2)
-        # The stream stands right behind its draft, however far a batch pads that.
+        # The stream is right behind its draft, regardless of padding.
         positions = template.ends[:, None] + torch.arange(first, count, device=x.device)
         context = None
         if not known:

@@ -1,4 +1,4 @@
-"""Drafts and what becomes of them, for TensorBoard while an editor trains."""
+"""TensorBoard previews of drafts and their revisions while an editor trains."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from multidiff.text.diffuser.model import EditedText
 from multidiff.text.request import TextRequest
 
 EXAMPLES = 8
-# Corruption that leaves enough of a text to see whether it is repaired.
+# Number of corruption steps that leaves enough of a text to see whether it is repaired.
 STEPS = 2
 
 
 def preview(model: EditedText, batch: dict[str, Any]) -> Callable[[Any, int], None]:
-    """Writes some held-out texts corrupted, once, and as they are revised.
+    """Return a function that logs corrupted held-out texts once, and their revisions.
 
     Args:
-        model: in training.
+        model: model in training.
         batch: held-out texts.
     """
     texts = batch["text"][:EXAMPLES]
@@ -35,7 +35,7 @@ def preview(model: EditedText, batch: dict[str, Any]) -> Callable[[Any, int], No
 
 
 def _requests(model: EditedText, batch: dict[str, Any], count: int) -> list[TextRequest]:
-    """What the texts say or are made from, as far as the model is told."""
+    """Return requests with the texts' meanings or sources, if the model is conditioned on them."""
     meanings, sources = [{}] * count, [""] * count
     if model.domain.meanings is not None:
         meanings = batch["meaning"]
@@ -45,7 +45,7 @@ def _requests(model: EditedText, batch: dict[str, Any], count: int) -> list[Text
 
 
 def _drafts(model: EditedText, texts: Sequence[str], sources: Sequence[str]) -> list[list[int]]:
-    """What the model begins from in training: sources, nothing, or corrupted texts."""
+    """Return the model's starting points in training: sources, nothing, or corrupted texts."""
     most = model.editor.length
     if model.from_nothing == 1:
         return [[] for _ in texts]

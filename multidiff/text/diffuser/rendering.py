@@ -1,4 +1,4 @@
-"""Edits to be read: ``the pub is[- is-] near{+ by+} the river``."""
+"""Readable edits: ``the pub is[- is-] near{+ by+} the river``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multidiff.text.diffuser.spelling import Spelling, origins_of
 
 
 class Chunk(NamedTuple):
-    """A part of two texts: what is kept, or what gives way to what."""
+    """A part of two texts: kept text, or removed and written text."""
 
     kept: str = ""
     removed: str = ""
@@ -20,21 +20,21 @@ class Chunk(NamedTuple):
 
 
 class EditMarkers(NamedTuple):
-    """What stands before and after what is removed and what is written."""
+    """Markers before and after removed and written text."""
 
     removed: tuple[str, str]
     written: tuple[str, str]
 
 
-# As git marks words, and as terminals show colours: struck through in red, underlined in green.
+# As git marks words, and in terminal colours: struck through in red, underlined in green.
 PLAIN = EditMarkers(("[-", "-]"), ("{+", "+}"))
 COLORED = EditMarkers(("\x1b[9;31m", "\x1b[0m"), ("\x1b[4;32m", "\x1b[0m"))
 
 
 def lines_of(spelling: Spelling, history: History, marks: EditMarkers) -> list[str]:
-    """A numbered line for each revision, its edits marked, the draft first.
+    """Return a numbered line for each revision, its edits marked, the draft first.
 
-    Without what is marked as removed, a line is the text of the revision; without what is
+    Without the text marked as removed, a line is the text of the revision; without the text
     marked as written, that of the revision before.
     """
     texts = spelling.texts(history)
@@ -53,7 +53,7 @@ def lines_of(spelling: Spelling, history: History, marks: EditMarkers) -> list[s
 
 
 def facts_of(spelling: Spelling, history: History) -> list[dict[str, Any]]:
-    """What is told of each revision: text, score and edits, places counted in tokens."""
+    """Return text, score and edits of each revision, with positions counted in tokens."""
     texts, origins = spelling.texts(history), origins_of(history)
     facts = []
     for number in range(1, len(history)):
@@ -75,13 +75,13 @@ def facts_of(spelling: Spelling, history: History) -> list[dict[str, Any]]:
     return facts
 
 
-def wants_channels(stream: Any) -> bool:
-    """Whether a stream is a terminal whose user has not said otherwise (no-color.org)."""
+def wants_colour(stream: Any) -> bool:
+    """Return whether a stream is a terminal whose user has not disabled colours (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _chunks(before: Sequence[str], after: Sequence[str], spans: Sequence[Span]) -> Iterator[Chunk]:
-    """The parts of two texts, from what each token adds to its own."""
+    """Yield the parts of two texts, from the text that each token adds."""
     position = other = 0
     for span in (*spans, Span(INSERT, len(before), len(before))):
         while position < span.start:
@@ -93,7 +93,7 @@ def _chunks(before: Sequence[str], after: Sequence[str], spans: Sequence[Span]) 
 
 
 def _kept(before: str, after: str) -> Iterator[Chunk]:
-    """A token that stays, and what changes before it: a space, where its neighbour does."""
+    """Yield a kept token, and a changed space before it, if its neighbour changes it."""
     shared = 0
     while shared < min(len(before), len(after)) and before[-1 - shared] == after[-1 - shared]:
         shared += 1
@@ -103,7 +103,7 @@ def _kept(before: str, after: str) -> Iterator[Chunk]:
 
 
 def _marked(chunks: Sequence[Chunk], marks: EditMarkers) -> str:
-    """The chunks as a line, neighbouring edits as one."""
+    """Return the chunks as a line, neighbouring edits merged."""
     line, removed, written = "", "", ""
     for chunk in (*chunks, Chunk(" ")):
         removed, written = removed + chunk.removed, written + chunk.written

@@ -1,4 +1,4 @@
-"""The walk of an editor: drafts are tagged, spans are written, until nothing is to be edited."""
+"""Sampling loop of an editor: drafts are tagged and spans written, until no edit is left."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from multidiff.text.request import TextRequest, condition_of
 
 @dataclass(frozen=True)
 class Revision:
-    """A text on its way.
+    """One state of a text in editing.
 
     Attributes:
         tokens: the text.
-        spans: the edits that led here from the revision before; none for the draft.
-        score: log probability of all edits up to here, in nats; of edits settled among several
-            candidates the tags alone.
+        spans: the edits that led here from the revision before; empty for the draft.
+        score: log probability of all edits so far, in nats; for edits chosen among several
+            candidates, that of the tags alone.
     """
 
     tokens: tuple[int, ...]
@@ -44,9 +44,9 @@ class Reviser:
     """Revises drafts.
 
     Args:
-        domain: what numbers and conditions are.
+        domain: domain of the tokens and conditions.
         editor: the network.
-        sampling: how.
+        sampling: sampling configuration.
     """
 
     def __init__(self, domain: TextDomain, editor: Editor, sampling: EditSamplingConfig):
@@ -59,12 +59,12 @@ class Reviser:
         requests: Sequence[TextRequest],
         rngs: Sequence[Sequence[torch.Generator]],
     ) -> list[History]:
-        """Every revision of each draft on the best way, the draft first.
+        """Return every revision of each draft on the best path, the draft first.
 
         Args:
             drafts: tokens.
-            requests: what is asked of each.
-            rngs: source of the draws, for each as many as there are candidates.
+            requests: request for each.
+            rngs: generators of the draws, for each draft one for every candidate.
         """
         beams: list[list[History]] = [[[Revision(tuple(draft))]] for draft in drafts]
         moving = [*range(len(drafts))]
@@ -84,12 +84,12 @@ class Reviser:
                 best = _best_of(longer, self.sampling.revision_beams)
                 if not any(way[-1].spans for way in best):
                     moving.remove(row)
-                # A way that rests is looked at again beside those that go on.
+                # A finished path is compared again with those that continue.
                 beams[row] = [way if way[-1].spans else way[:-1] for way in best]
         return [ways[0] for ways in beams]
 
     def read(self, texts: Sequence[Sequence[int]], requests: Sequence[TextRequest]) -> Encoding:
-        """Texts as the tagger reads them, told what is asked of each."""
+        """Encode texts for the tagger, conditioned on their requests."""
         condition = None
         if self.domain.sources:
             real = torch.ones(len(texts), 1, dtype=torch.bool, device=self.domain.device)
@@ -103,7 +103,7 @@ class Reviser:
         rngs: Sequence[Sequence[torch.Generator]],
         left: int,
     ) -> list[list[Revision]]:
-        """The revisions that follow each text: as many as the beam is wide."""
+        """Return the revisions that follow each text, as many as the beam is wide."""
         encoding = self.read([one.tokens for one in texts], requests)
         choices = self.choices([one.tokens for one in texts], encoding, left)
         positions = encoding.drafts.tokens.shape[1]
@@ -127,7 +127,7 @@ class Reviser:
         template: Template,
         rngs: Sequence[Sequence[torch.Generator]],
     ) -> list[list[PartialSpan]]:
-        """Of several draws of each text's edits, those that risk the least."""
+        """Return, of several draws of each text's edits, those of minimum Bayes risk."""
         rows = [row for row, own in enumerate(rngs) for _ in own]
         draws = [one for own in rngs for one in own]
         written = iter(
@@ -144,7 +144,7 @@ class Reviser:
     def choices(
         self, texts: Sequence[Sequence[int]], encoding: Encoding, left: int
     ) -> list[Choice]:
-        """The edits that are made of each text, with so many revisions to come."""
+        """Return the edits to make in each text, with ``left`` revisions to come."""
         tags, gaps = (logits.cpu().double() for logits in self.editor.tags(encoding))
         log_tags, log_gaps = tags.log_softmax(dim=-1), _log_ratios(gaps)
         choices = []
@@ -161,12 +161,12 @@ class Reviser:
 
 
 def _log_ratios(logits: Tensor) -> Tensor:
-    """Log probabilities of no and yes."""
+    """Return log probabilities of no and yes."""
     return F.logsigmoid(torch.stack([-logits, logits], dim=-1))
 
 
 def _best_of(ways: list[History], most: int) -> list[History]:
-    """The likeliest ways, of those that end in the same text only the best."""
+    """Return the likeliest paths; of those that end in the same text only the best."""
     best: dict[tuple[int, ...], History] = {}
     for way in sorted(ways, key=lambda one: -one[-1].score):
         best.setdefault(way[-1].tokens, way)

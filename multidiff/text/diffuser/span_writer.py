@@ -1,4 +1,4 @@
-"""Writing the spans of an edited text, token by token, one way or several side by side."""
+"""Writing the spans of an edited text, token by token, by sampling or beam search."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class PartialSpan:
     """Spans of one text while they are written, from the left.
 
     Attributes:
-        spans: the edits, with what is written of them.
-        room: tokens that may be written in all, at least one for each span.
-        score: log probability of all edits up to here, in nats.
-        current: number of the span that is being written; deletions are passed over.
-        position: of what it goes on from among all that were written on side by side.
+        spans: the edits, with the tokens written so far.
+        room: number of tokens that may be written in total, at least one for each span.
+        score: log probability of all edits so far, in nats.
+        current: number of the span being written; deletions are skipped.
+        position: index in the previous beam of the hypothesis that it extends.
     """
 
     spans: tuple[Span, ...]
@@ -46,18 +46,18 @@ class PartialSpan:
 
     @property
     def done(self) -> bool:
-        """Whether all spans are written."""
+        """Return whether all spans are written."""
         return self.current == len(self.spans)
 
     @property
     def begun(self) -> tuple[Span, ...]:
-        """The spans up to the current one."""
+        """Return the spans up to the current one."""
         return self.spans[: self.current + 1]
 
     def allowed(self, logits: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
-        """Logits of what may follow, -inf elsewhere.
+        """Return logits of the tokens allowed next, -inf elsewhere.
 
-        No span is empty, and none takes the room of those that follow.
+        No span is empty, and none uses up the tokens reserved for those that follow.
         """
         begun = bool(self.spans[self.current].tokens)
         later = sum(span.edit != DELETE for span in self.spans[self.current + 1 :])
@@ -68,7 +68,7 @@ class PartialSpan:
         return logits.index_fill(0, torch.tensor(never), -math.inf)
 
     def followed(self, token: int, log_prob: float) -> PartialSpan:
-        """What it is after one more token; END closes a span."""
+        """Return the state after one more token; END closes a span."""
         score = self.score + log_prob
         if token == END:
             return replace(self, score=score, current=self.current + 1)
@@ -79,11 +79,11 @@ class PartialSpan:
 
 
 class SpanWriter:
-    """Writes spans by an editor's generator.
+    """Writes spans with an editor's generator.
 
     Args:
-        editor: whose generator it is.
-        sampling: how tokens are drawn, or how many ways are kept side by side.
+        editor: the network.
+        sampling: sampling configuration: token draws, or beam width.
     """
 
     def __init__(self, editor: Editor, sampling: EditSamplingConfig):
@@ -93,12 +93,12 @@ class SpanWriter:
     def __call__(
         self, begun: Sequence[PartialSpan], template: Template, rngs: Sequence[torch.Generator]
     ) -> list[list[PartialSpan]]:
-        """The best ways to write the spans of each text, as many as the beam is wide.
+        """Return the best ways to write the spans of each text, as many as the beam is wide.
 
         Args:
             begun: spans of each text.
             template: the texts as the generator reads them.
-            rngs: source of the draws, one for each text.
+            rngs: generators of the draws, one for each text.
         """
         beams = [[replace(one, position=row)] for row, one in enumerate(begun)]
         grow = self._drawn if self.beam == 1 else self._widened
@@ -120,9 +120,10 @@ class SpanWriter:
     def _following(
         self, ways: Sequence[PartialSpan], template: Template, memory: KVCache
     ) -> Float[Tensor, "ways size"]:
-        """Log probabilities of the token that follows each, on the CPU.
+        """Return log probabilities of the token that follows each, on the CPU.
 
-        Every way grows by a token at a time, END among them, so their streams are equally long.
+        Every hypothesis grows by a token at a time, including END, so their streams are equally
+        long.
         """
         stream = DecoderInput.of([way.begun for way in ways], template.hidden.device)
         found = self.editor.write(template, stream, memory)[:, -1].cpu().double()
@@ -132,7 +133,7 @@ class SpanWriter:
     def _drawn(
         self, ways: Sequence[PartialSpan], log_probs: Tensor, rngs: Sequence[torch.Generator]
     ) -> list[list[PartialSpan]]:
-        """Each way with a token drawn."""
+        """Return each hypothesis with a token drawn."""
         everywhere = torch.ones(len(ways), 1, dtype=torch.bool)
         drawn = self.draw(log_probs[:, None], everywhere, rngs)
         found = log_probs.gather(1, drawn)
@@ -144,7 +145,7 @@ class SpanWriter:
     def _widened(
         self, ways: Sequence[PartialSpan], log_probs: Tensor, rngs: Sequence[torch.Generator]
     ) -> list[list[PartialSpan]]:
-        """Each way with each of the likeliest tokens."""
+        """Return each hypothesis with each of the likeliest tokens."""
         found, tokens = log_probs.topk(min(self.beam, log_probs.shape[1]), dim=1)
         return [
             [

@@ -1,4 +1,4 @@
-"""What a vocabulary does not know is kept as it was typed, wherever an editor leaves it alone."""
+"""Preserving the spelling of unknown tokens as typed, wherever an editor leaves them alone."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ WRITTEN = -1
 class Spelling:
     """The spelling of a draft's tokens.
 
-    Tokens that are told apart from their neighbours by no space, as the parts of an emoji, come
-    without one where they are still neighbours and one of them is unknown.
+    Tokens not separated from their neighbours by a space, such as the parts of an emoji, are
+    joined again if they are still neighbours and one of them is unknown.
 
     Args:
-        vocabulary: that reads the draft.
+        vocabulary: vocabulary that reads the draft.
         typed: the draft as it was typed.
 
     Attributes:
-        tokens: of the draft.
+        tokens: tokens of the draft.
     """
 
     def __init__(self, vocabulary: Vocabulary, typed: str):
@@ -38,7 +38,7 @@ class Spelling:
             self._touching = self._touching_in(_composed(typed).lower())
 
     def _touching_in(self, typed: str) -> set[int]:
-        """The places whose tokens stand right before the next, one of the two unknown."""
+        """Return the positions whose tokens touch the next one, one of the two unknown."""
         shown = [
             self._unknown.get(position, self.vocabulary.text([token])).lower()
             for position, token in enumerate(self.tokens)
@@ -51,16 +51,16 @@ class Spelling:
         }
 
     def text(self, tokens: Sequence[int], origins: Sequence[int]) -> str:
-        """The text of some tokens.
+        """Return the text of some tokens.
 
         Args:
-            tokens: of a revision, or some of them.
-            origins: where each stood in the draft; see :func:`origins_of`.
+            tokens: tokens of a revision, or some of them.
+            origins: position of each in the draft; see :func:`origins_of`.
         """
         text = self.vocabulary.text(tokens)
         first, *rest = text.split(REPLACEMENT)
         unknown = [position for position, token in enumerate(tokens) if token == UNKNOWN]
-        if len(unknown) != len(rest):  # this vocabulary shows them otherwise
+        if len(unknown) != len(rest):  # this vocabulary shows them differently
             return text
         together = [
             here in self._touching and after == here + 1 for here, after in pairwise(origins)
@@ -75,12 +75,12 @@ class Spelling:
         return text
 
     def texts(self, history: History) -> list[str]:
-        """The text of each revision, the draft's first."""
+        """Return the text of each revision, the draft's first."""
         found = zip(history, origins_of(history), strict=True)
         return [self.text(one.tokens, origins) for one, origins in found]
 
     def pieces(self, tokens: Sequence[int], origins: Sequence[int]) -> list[str] | None:
-        """What each token adds to the text; None where tokens change what comes before them."""
+        """Return the text that each token adds; None if tokens change the text before them."""
         ends = [self.text(tokens[:end], origins[:end]) for end in range(len(tokens) + 1)]
         found = []
         for before, after in pairwise(ends):
@@ -91,7 +91,7 @@ class Spelling:
 
 
 def origins_of(history: History) -> list[list[int]]:
-    """Where each token of each revision stood in the draft; WRITTEN where it did not."""
+    """Return the position of each revision's tokens in the draft; WRITTEN for new ones."""
     found = [[*range(len(history[0].tokens))]]
     for revision in history[1:]:
         spans = [replace(one, tokens=(WRITTEN,) * len(one.tokens)) for one in revision.spans]
@@ -104,7 +104,7 @@ def _composed(text: str) -> str:
 
 
 def _as_typed(vocabulary: Vocabulary, text: str) -> list[str]:
-    """The unknown pieces of a text, in upper and lower case as they stand in it."""
+    """Return the unknown pieces of a text, in their original upper and lower case."""
     pieces, composed = vocabulary.unknown(text), _composed(text)
     lower = composed.lower()
     if len(lower) != len(composed):  # letters whose lower case is longer

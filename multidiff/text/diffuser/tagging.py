@@ -1,4 +1,4 @@
-"""What a tagger says of a text, and the edits that it wants."""
+"""A tagger's output for a text, and the edits that follow from it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Span
 
 @dataclass(frozen=True)
 class Odds:
-    """What may be true of a place that is to be edited; the three add up to 1.
+    """Probabilities of a span's true content; the three add up to 1.
 
     Attributes:
-        stays: it is right as it is.
-        leaves: nothing belongs there; what an insertion finds there, it is right with.
-        comes: something else does.
+        stays: the current content is right.
+        leaves: nothing belongs there; an insertion's own content is right.
+        comes: something else belongs there.
     """
 
     stays: float
@@ -29,11 +29,11 @@ class Odds:
 
 
 class Tagging:
-    """What a tagger says of one text.
+    """A tagger's output for one text.
 
     Args:
         log_tags: log probabilities of KEEP, REPLACE and DELETE of each token.
-        log_gaps: of nothing and something being inserted in each gap.
+        log_gaps: log probabilities of no insertion and of an insertion in each gap.
     """
 
     def __init__(self, log_tags: Float[Tensor, "tokens tags"], log_gaps: Float[Tensor, "gaps 2"]):
@@ -45,12 +45,12 @@ class Tagging:
         return len(self.log_tags)
 
     def edits(self, edit_margin: float) -> list[Span]:
-        """Edits that are likelier than not by so many nats, with a kept token between any two.
+        """Return edits that are likelier than none by a margin in nats, separated by kept tokens.
 
-        A token goes where it is likelier to go than to stay. Neighbours that go are one edit,
-        and all of them say together whether something comes instead; so does a gap beside them
-        that wants to be filled. Nothing is no text: something is inserted there whatever the
-        tagger says.
+        A token is removed where removing is likelier than keeping it. Neighbouring removed tokens
+        are one edit, and together they decide whether something replaces them, with an adjacent
+        gap that is to be filled. An empty result is not a text: something is inserted there
+        whatever the tagger predicts.
         """
         filled = (self.comes > edit_margin).tolist() if len(self) else [True]
         goes = (self.goes > edit_margin).tolist()
@@ -65,19 +65,19 @@ class Tagging:
         return sorted([*spans, *gaps], key=lambda span: span.start)
 
     def _run(self, start: int, stop: int, filled: Sequence[bool]) -> Span:
-        """Tokens that go, replaced if a gap among or beside them is filled, or they say so."""
+        """Return a run of removed tokens, replaced if a gap there is filled, or by vote."""
         own = self.log_tags[start:stop].sum(dim=0)
         comes = any(filled[start : stop + 1]) or bool(own[REPLACE] >= own[DELETE])
         return Span(REPLACE if comes else DELETE, start, stop)
 
     def surety(self, span: Span) -> float:
-        """By how many nats an edit is likelier than none, a run's the mean of its tokens'."""
+        """Return the log odds of an edit against none in nats, the mean over a run's tokens."""
         if span.edit == INSERT:
             return float(self.comes[span.start])
         return float(self.goes[span.start : span.stop].mean())
 
     def score(self, spans: Sequence[Span]) -> float:
-        """Log probability of these edits and no others, in nats; what is written does not count."""
+        """Return the log probability of exactly these edits, in nats, without written tokens."""
         tags, gaps = torch.full((len(self),), int(KEEP)), torch.zeros(len(self) + 1).long()
         for span in spans:
             tags[span.start : span.stop] = int(span.edit)
@@ -87,7 +87,7 @@ class Tagging:
         return float(found + self.log_gaps.gather(1, gaps[:, None]).sum())
 
     def odds(self, span: Span) -> Odds:
-        """What may be true of a place, a run's the mean of its tokens'."""
+        """Return the probabilities of a span's true content, the mean over a run's tokens."""
         if span.edit == INSERT:
             comes = float(self.log_gaps[span.start, 1].exp()) if len(self) else 1.0
             return Odds(1 - comes, 0.0, comes)

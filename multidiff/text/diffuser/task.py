@@ -1,4 +1,4 @@
-"""What trains an editor: texts are corrupted by edits, and it learns to undo them."""
+"""Training task of an editor: texts are corrupted by edits, and it learns to undo them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Target = Literal["clean", "before"]
 
 @dataclass(frozen=True)
 class EditBatch:
-    """Drafts, the edits that are to be made of them, and the texts that then stand there."""
+    """Drafts, the edits to make, and the resulting texts."""
 
     drafts: Drafts
     spans: list[tuple[Span, ...]]
@@ -44,13 +44,13 @@ class EditBatch:
         device: torch.device,
         encoded: EncodedText | None = None,
     ) -> EditBatch:
-        """How some texts become others, passage by passage.
+        """Return the edits from some texts to others, passage by passage.
 
         Args:
             befores: the drafts.
-            afters: what they are to become.
-            condition: what the network is told of them.
-            device: where it is.
+            afters: the target texts.
+            condition: condition of the network.
+            device: device of the network.
             encoded: the texts, for the loss of their lengths.
         """
         spans = [one.passages() for one in align_many(befores, afters)]
@@ -58,23 +58,23 @@ class EditBatch:
 
 
 class EditTask(nn.Module):
-    """Undoing edits: cross-entropies of tags, of gaps and of what is written.
+    """Undoing edits: cross-entropies of tags, of gaps and of written tokens.
 
     Args:
         domain: texts to tokens, and conditions.
-        process: that corrupts them.
+        process: process that corrupts them.
         editor: the network.
-        target: what it is to lead to: the "clean" text, or the state "before" the last step.
-        drop_condition: share of the samples whose condition is left out.
-        from_source: share of the samples whose draft is the text that theirs is made from
+        target: the target: the "clean" text, or the state "before" the last step.
+        drop_condition: fraction of the samples whose condition is dropped.
+        from_source: fraction of the samples whose draft is their source text
             (the paper's source bootstrap).
-        from_nothing: share of those whose draft is empty. With all of them this is an ordinary
+        from_nothing: fraction of those whose draft is empty. With 1 this is an ordinary
             autoregressive model of texts. The rest are corrupted.
-        from_own: share of the samples, of whatever draft, whose draft is first corrected by
-            words that the editor draws: it learns to see the mistakes that it makes itself.
+        from_own: fraction of the samples whose draft is first corrected with
+            tokens that the editor draws: it learns to see the mistakes that it makes itself.
 
     Raises:
-        ValueError: if the shares are none.
+        ValueError: if a fraction is out of range.
     """
 
     def __init__(
@@ -89,10 +89,11 @@ class EditTask(nn.Module):
         from_own: float = 0.0,
     ):
         if not 0 <= from_own <= 1:
-            raise ValueError(f"from_own {from_own:g}: a share of one")
+            raise ValueError(f"from_own {from_own:g}: must be in [0, 1]")
         if min(from_source, from_nothing) < 0 or from_source + from_nothing > 1:
             raise ValueError(
-                f"from_source {from_source:g} and from_nothing {from_nothing:g}: shares of one"
+                f"from_source {from_source:g} and from_nothing {from_nothing:g}: must be at least "
+                "0 and add up to at most 1"
             )
         super().__init__()
         self.domain, self.process, self.editor = domain, process, editor
@@ -102,14 +103,14 @@ class EditTask(nn.Module):
         self.from_own = from_own
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Nats for each tag, gap and written token of each sample, and for its length."""
+        """Return nats for each tag, gap and written token of each sample, and for its length."""
         edit_batch = self.edit_batch(batch, rng)
         assert edit_batch.encoded is not None
         length = self.domain.length_loss(edit_batch.encoded)
         return {**edit_losses(self.editor, edit_batch), "length": length}
 
     def edit_batch(self, batch: Any, rng: Rng | None) -> EditBatch:
-        """Drafts of a batch of texts and what is to be made of them."""
+        """Return drafts of a batch of texts and the edits to make in them."""
         tokens, condition = self.domain.encoded(batch, rng)
         texts = [[n for n in row if n not in (PAD, END)] for row in tokens.tolist()]
         befores, afters = self._pairs(texts, batch.get("source"), rng)
@@ -126,7 +127,7 @@ class EditTask(nn.Module):
         cond: dict[str, Tensor],
         rng: Rng | None,
     ) -> list[list[int]]:
-        """The drafts, a share of them corrected by words of the editor's own."""
+        """Return the drafts, a fraction of them corrected with the editor's own tokens."""
         rows = (uniform((len(befores),), rng) < self.from_own).nonzero().flatten().tolist()
         if not rows:
             return befores
@@ -168,14 +169,14 @@ class EditTask(nn.Module):
 
 @dataclass(frozen=True)
 class EditorOutput:
-    """What an editor says of a lesson.
+    """An editor's output for a batch of edits.
 
     Attributes:
-        marks: the edits that are to be made.
-        tags: logits.
-        gaps: likewise.
-        stream: what is to be written.
-        wrote: logits of what follows each token of the stream.
+        marks: the target edits.
+        tags: logits of the tags.
+        gaps: logits of insertions.
+        stream: the target tokens.
+        wrote: logits of the token that follows each in the stream.
     """
 
     marks: EditTags
@@ -186,7 +187,7 @@ class EditorOutput:
 
     @classmethod
     def of(cls, editor: Editor, edit_batch: EditBatch) -> EditorOutput:
-        """The answers, each word told what is right before it."""
+        """Evaluate the editor with teacher forcing."""
         drafts, device = edit_batch.drafts, edit_batch.drafts.tokens.device
         marks = edit_tags_of(edit_batch.spans, drafts.tokens.shape[1], device)
         encoding = editor.encode(drafts)
@@ -197,7 +198,7 @@ class EditorOutput:
 
 
 def edit_losses(editor: Editor, edit_batch: EditBatch) -> dict[str, Float[Tensor, " batch"]]:
-    """The cross-entropies of a lesson in nats: ``tag``, ``gap`` and ``write``."""
+    """Return the cross-entropies of a batch of edits in nats: ``tag``, ``gap`` and ``write``."""
     said = EditorOutput.of(editor, edit_batch)
     marks, stream = said.marks, said.stream
     tag = F.cross_entropy(said.tags.flatten(0, 1), marks.tags.flatten(), reduction="none")
@@ -216,22 +217,22 @@ def edit_losses(editor: Editor, edit_batch: EditBatch) -> dict[str, Float[Tensor
 def own_drafts(
     editor: Editor, edit_batch: EditBatch, befores: Sequence[Sequence[int]], rng: Rng | None
 ) -> list[list[int]]:
-    """Drafts with the mistakes that the editor itself makes.
+    """Return drafts with the mistakes that the editor itself makes.
 
-    Every edit of the lesson is made, with words drawn from what the editor would write there,
-    each told what is right before it: one evaluation for all, and as many words as are right.
+    Every edit of the batch is made, with tokens drawn from the editor's distribution there, with
+    teacher forcing: one evaluation for all, and as many tokens as in the target.
 
     Args:
-        editor: which writes.
-        edit_batch: the edits that are to be made.
-        befores: the drafts that the lesson is of.
+        editor: the network.
+        edit_batch: the target edits.
+        befores: the drafts of the batch.
         rng: source of the draws.
     """
     said = EditorOutput.of(editor, edit_batch)
     words = said.stream.real & (said.stream.follows != END)
     never = torch.tensor(UNWRITTEN, device=words.device)
     ratios = in_float64(said.wrote[words].index_fill(1, never, -math.inf)).softmax(dim=1)
-    # A row's first draws are the same however far a batch pads it.
+    # A row's first draws are the same regardless of padding.
     draws = uniform(tuple(words.shape), rng)[words.cpu()].to(ratios.device)
     drawn = torch.searchsorted(ratios.cumsum(dim=1), draws[:, None], right=True)
     written = iter(drawn.flatten().clamp(max=editor.size - 1).tolist())
@@ -242,7 +243,7 @@ def own_drafts(
 
 
 def _filled(span: Span, words: Iterator[int]) -> Span:
-    """The span with the next words in place of its own."""
+    """Return the span with the next tokens instead of its own."""
     return replace(span, tokens=tuple(islice(words, len(span.tokens))))
 
 

@@ -1,4 +1,4 @@
-"""Classifiers of noisy texts, by which sampling is controlled."""
+"""Classifiers of noisy texts, for classifier guidance."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from multidiff.utils.errors import InputError
 
 
 class TextClassifier(nn.Module):
-    """Tells the values of attributes from the noisy embeddings of a text.
+    """Predicts the values of attributes from the noisy embeddings of a text.
 
-    One network reads; each attribute has a head of its own, with one class more for "not
+    One network reads the text; each attribute has a head of its own, with one class more for "not
     mentioned" (the first).
 
     Args:
-        domain: of the model that is to be controlled, whose embeddings it reads; training
-            leaves them as they are.
-        process: of that model.
-        width: of the transformer.
-        layers: blocks.
-        heads: of attention.
-        embedding_width: of the level's embedding.
-        dropout: share of each branch that training drops.
+        domain: domain of the model to be guided, whose embeddings it reads; frozen in
+            training.
+        process: process of that model.
+        width: width of the transformer.
+        layers: number of blocks.
+        heads: number of attention heads.
+        embedding_width: width of the noise level's embedding.
+        dropout: dropout probability of each residual branch.
 
     Raises:
         ValueError: if the domain has no table of meanings.
@@ -64,23 +64,23 @@ class TextClassifier(nn.Module):
         self.say = nn.Linear(width, sum(self.counts))
 
     def task(self) -> TextClassifier:
-        """What a trainer trains."""
+        """Return the training task."""
         return self
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return the properties that the weights depend on."""
         return {"kind": "classifier of texts"}
 
     def assets(self) -> dict[str, str]:
-        """What must lie beside the weights."""
+        """Return the assets by file name."""
         return self.domain.assets()
 
     def load_assets(self, folder: Path) -> None:
-        """Take that up."""
+        """Load the assets from a folder."""
         self.domain.load_assets(folder)
 
     def data_fingerprint(self) -> dict[str, Any]:
-        """Return the fingerprint of what the vocabulary is made from."""
+        """Return the fingerprint of the vocabulary's source."""
         return self.domain.data_fingerprint()
 
     def forward(
@@ -89,14 +89,14 @@ class TextClassifier(nn.Module):
         level: NoiseLevel,
         real: Bool[Tensor, "batch length"],
     ) -> list[Float[Tensor, "batch classes"]]:
-        """Log probabilities of the classes of each attribute."""
+        """Return log probabilities of the classes of each attribute."""
         x = self.read(xt) + self.positions.weight[: xt.shape[1]]
         found = self.body(x, self.level(level), keys=real)
         mean = (found * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
         return [one.log_softmax(dim=-1) for one in self.say(mean).split(self.counts, dim=-1)]
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
-        """Cross-entropy of each attribute, on texts at random levels."""
+        """Return the cross-entropy of each attribute, on texts at random levels."""
         encoded = self.domain.encode(batch, rng)
         level = self.process.draw_level(len(encoded.x0), rng).to(encoded.x0.device)
         xt = self.process.corrupt(encoded.x0, level, rng).xt
@@ -108,21 +108,21 @@ class TextClassifier(nn.Module):
         }
 
     def classes(self, meanings: list[dict[str, str]]) -> Tensor:
-        """The class of each attribute in meanings, 0 where it is not mentioned."""
+        """Return the class of each attribute in meanings, 0 where it is not mentioned."""
         table = self.domain.meanings
         assert table is not None
         firsts = torch.tensor(list(table.absent.values()))
         return torch.tensor([table.whole(one) for one in meanings]) - firsts
 
     def wanted(self, wanted: Mapping[str, str], real: Tensor) -> LogLikelihood:
-        """The log likelihood that texts have all the values.
+        """Return the function for the log likelihood that texts have all the values.
 
         Args:
             wanted: attributes and their values.
-            real: where the texts have tokens.
+            real: mask of the texts' tokens, false at padding.
 
         Raises:
-            InputError: if an attribute or a value is none that it knows.
+            InputError: if an attribute or a value is unknown.
         """
         table = self.domain.meanings
         assert table is not None
@@ -140,10 +140,10 @@ class TextClassifier(nn.Module):
         return log_likelihood
 
     def check_fits(self, domain: EmbeddedDomain) -> None:
-        """See whether it reads the embeddings of a domain.
+        """Check that it reads the embeddings of a domain.
 
         Raises:
-            InputError: if they are others.
+            InputError: if it reads others.
         """
         own = self.domain.table
         if own.shape != domain.table.shape or not torch.allclose(

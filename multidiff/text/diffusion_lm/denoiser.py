@@ -1,4 +1,4 @@
-"""The network of texts as embeddings: a transformer over their places."""
+"""Denoiser of text embeddings: a transformer over positions."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from multidiff.nn.transformer import Transformer
 class TextDenoiser(nn.Module):
     """Predicts the clean embeddings of a text from noisy ones.
 
-    The condition is a dict: ``real`` (batch, length) where there is no padding, and ``source``
-    (batch, places), numbers of what the text is made from, -1 where that is left out.
+    The condition is a dict: ``real`` (batch, length), false at padding, and ``source``
+    (batch, positions), source tokens, -1 where dropped or padding.
 
     Args:
-        state_width: of the embeddings.
-        width: of the transformer.
-        layers: blocks.
-        heads: of attention.
-        length: the longest text.
-        self_conditioned: reads its last estimate beside the noisy state.
-        sources: how many numbers a source is made of; 0 without sources.
-        source_layers: of the source's encoder.
-        source_length: the longest source.
-        embedding_width: of the level's embedding.
-        expansion: inner width of the perceptrons over that of the blocks.
-        dropout: share of each branch that training drops.
+        state_width: width of the embeddings.
+        width: width of the transformer.
+        layers: number of blocks.
+        heads: number of attention heads.
+        length: length of the longest text.
+        self_conditioned: whether it reads its last estimate beside the noisy state.
+        sources: number of distinct source tokens; 0 without sources.
+        source_layers: number of blocks in the source encoder.
+        source_length: length of the longest source.
+        embedding_width: width of the noise level's embedding.
+        expansion: ratio of the MLPs' inner width to that of the blocks.
+        dropout: dropout probability of each residual branch.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TextDenoiser(nn.Module):
         read = state_width * (2 if self_conditioned else 1)
         self.read = nn.Sequential(nn.Linear(read, width), nn.Tanh(), nn.Linear(width, width))
         self.positions = nn.Embedding(length, width)
-        # Small, as in BERT: larger ones drown what is read.
+        # Small, as in BERT: larger ones drown the embeddings.
         nn.init.normal_(self.positions.weight, std=0.02)
         self.level = LogSNREmbedding(embedding_width)
         self.body = Transformer(width, layers, heads, embedding_width, expansion, dropout)
@@ -68,7 +68,7 @@ class TextDenoiser(nn.Module):
         level: NoiseLevel,
         condition: Condition = None,
     ) -> Float[Tensor, "batch length state"]:
-        """The prediction; see :class:`~multidiff.core.protocols.Denoiser`."""
+        """Return the prediction; see :class:`~multidiff.core.protocols.Denoiser`."""
         around = DecoderContext.of(condition, self.source, xt)
         x = self.read(xt) + self.positions.weight[: xt.shape[1]]
         found = self.body(x, self.level(level), around.context, around.keys(), around.positions)

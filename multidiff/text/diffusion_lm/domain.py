@@ -3,10 +3,10 @@
     (1) x_0 = Emb(w) + sigma_0 n                       the state of a text (section 4.1)
     (2) MSE(f(x_t, t), x_0), at the first level Emb(w)  the process's loss (appendix E)
     (3) CE(w | x_0)                                    rounding, by a head tied to Emb
-    (4) mean (alpha_T x_0)^2                           the tail: what is left at the last level
+    (4) mean (alpha_T x_0)^2                           the tail: signal left at the last level
     (5) CE(w | f(x_t, t))                              the anchor (Difformer, Gao et al. 2022)
 
-The published code takes (3) of the noised truth, as here, and not of the prediction.
+The published code computes (3) from the true x_0, as here, not from the prediction.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ Clamp = Literal["none", "soft", "hard"]
 
 
 class EmbeddedDomain(TextDomain):
-    """Texts, their embeddings, and the way back.
+    """Texts, their embeddings, and the inverse map.
 
     A state is ``(batch, length, width)``.
 
     Args:
         vocabulary: see :class:`~multidiff.text.domain.TextDomain`.
-        width: of the embeddings.
+        width: width of the embeddings.
         length: see :class:`~multidiff.text.domain.TextDomain`.
-        norm: length that every embedding is kept at; free where None, as published. A smaller
+        norm: norm that every embedding is rescaled to; free if None, as published. A smaller
             one lets the schedule destroy words earlier.
         first_std: sigma_0 of eq. (1).
-        clamp: what an estimate of a clean state is brought to: "soft" is the mean embedding
+        clamp: clamping of x0 estimates: "soft" is the mean embedding
             under the head's probabilities (score interpolation, Dieleman et al. 2022), "hard"
             the most probable word's (the paper's clamping trick), "none" leaves it.
-        anchor: factor of eq. (5).
+        anchor: weight of eq. (5).
         meanings: see :class:`~multidiff.text.domain.TextDomain`.
-        drop_values: likewise.
-        source_length: likewise.
+        drop_values: see :class:`~multidiff.text.domain.TextDomain`.
+        source_length: see :class:`~multidiff.text.domain.TextDomain`.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class EmbeddedDomain(TextDomain):
     # ----------------------------------------------------------------- text to state
 
     def embeddings(self) -> Float[Tensor, "words width"]:
-        """The embedding of each word."""
+        """Return the embedding of each word."""
         if self.norm is None:
             return self.table
         return F.normalize(self.table, dim=1) * self.norm
 
     def encode(self, batch: Any, rng: Rng | None) -> EncodedText:
-        """A draw of eq. (1)."""
+        """Draw states by eq. (1)."""
         tokens, condition = self.encoded(batch, rng)
         embedding = self.embed(tokens)
         noise = normal(embedding.shape, rng).to(embedding)
@@ -95,13 +95,13 @@ class EmbeddedDomain(TextDomain):
         return EncodedText(x0, condition, condition["real"][..., None], tokens, embedding)
 
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        """The embeddings of tokens; 0 where there is padding."""
+        """Return the embeddings of tokens; 0 at padding."""
         return F.embedding(tokens, self.embeddings()) * (tokens != PAD)[..., None]
 
     # ----------------------------------------------------------------- losses
 
     def target(self, encoded: Encoded, corrupted: Corrupted, process: Process) -> Corrupted:
-        """Eq. (2): at the first level of the table the embedding itself, elsewhere x_0."""
+        """Return the target of eq. (2): at the first level the embedding, elsewhere x_0."""
         assert isinstance(encoded, EncodedText) and encoded.embedding is not None
         steps = cast(GaussianProcess, process).schedule.num_steps
         if steps is None:
@@ -113,7 +113,7 @@ class EmbeddedDomain(TextDomain):
     def extra_losses(
         self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """Eq. (3) to (5), and the lengths' cross-entropy."""
+        """Return eq. (3) to (5), and the lengths' cross-entropy."""
         assert isinstance(encoded, EncodedText) and encoded.tokens is not None
         real, tokens = encoded.real, encoded.tokens
         last = cast(GaussianProcess, process).schedule.at(torch.ones(1)).alpha
@@ -129,7 +129,7 @@ class EmbeddedDomain(TextDomain):
         return losses
 
     def cross_entropy(self, state: Tensor, tokens: Tensor, real: Tensor) -> Float[Tensor, " batch"]:
-        """Nats for each real token under the head's reading of a state."""
+        """Return nats for each real token under the head applied to a state."""
         # Flat: over a transposed view the softmax is several times as slow on CPUs.
         logits = self.logits(state).flatten(0, 1)
         found = F.cross_entropy(logits, tokens.flatten(), reduction="none")
@@ -138,13 +138,13 @@ class EmbeddedDomain(TextDomain):
     # ----------------------------------------------------------------- state to text
 
     def logits(self, state: Float[Tensor, "batch length width"]) -> Tensor:
-        """Of each word at each place: the head, tied to the embeddings."""
+        """Return the logits of each word at each position: the head, tied to the embeddings."""
         return F.linear(state, self.log_scale.exp() * self.embeddings(), self.bias)
 
     def project(
         self, estimate: Estimate, xt: Tensor, level: NoiseLevel, condition: Condition = None
     ) -> Estimate:
-        """The estimate, clamped as training clamps it: to any words."""
+        """Return the estimate, clamped as in training: to any words."""
         return self.clamped(estimate, xt, level, self.clamp)
 
     def clamped(
@@ -156,14 +156,14 @@ class EmbeddedDomain(TextDomain):
         temperature: float = 1.0,
         unwritten: Sequence[int] = (),
     ) -> Estimate:
-        """The estimate, clamped in some way.
+        """Return the estimate, clamped in the given way.
 
         Args:
-            estimate: what the denoiser said.
-            xt: of what.
-            level: how noisy that is.
+            estimate: the denoiser's estimate.
+            xt: noisy state.
+            level: its noise level.
             clamp: see the class.
-            temperature: of the probabilities; below 1 words are chosen sooner.
+            temperature: temperature of the probabilities; below 1 words are committed to sooner.
             unwritten: words that get no probability.
         """
         if clamp == "none":
@@ -172,7 +172,7 @@ class EmbeddedDomain(TextDomain):
         if unwritten:
             never = torch.tensor(unwritten, device=bias.device)
             bias = bias.index_fill(0, never, -math.inf)
-        # As part of the small head the temperature costs no pass over all words of all places.
+        # Inside the small head the temperature costs no pass over all words of all positions.
         logits = F.linear(estimate.x0, self.log_scale.exp() / temperature * words, bias)
         if clamp == "hard":
             x0 = F.embedding(logits.argmax(dim=-1), words)
@@ -181,7 +181,7 @@ class EmbeddedDomain(TextDomain):
         return with_x0(estimate, x0, xt, level)
 
     def decode(self, state: Tensor, condition: Condition = None) -> list[str]:
-        """Texts of the most probable words; each ends at its END, or its last real place."""
+        """Return texts of the most probable words; each ends at END, or its last real position."""
         logits = self.logits(state)
         logits[..., [PAD, UNKNOWN]] = -math.inf
         numbers = logits.argmax(dim=-1)
@@ -190,6 +190,6 @@ class EmbeddedDomain(TextDomain):
         return self.written(numbers)
 
     def spread(self) -> Float[Tensor, ""]:
-        """Mean distance between embeddings: training that lets it vanish has collapsed."""
+        """Return the mean distance between embeddings; near 0 the training has collapsed."""
         words = self.embeddings()
         return torch.pdist(words).mean() if len(words) < 3000 else torch.pdist(words[:3000]).mean()

@@ -1,15 +1,15 @@
-"""A bound on the likelihood of texts under diffusion of their embeddings.
+"""Bound (NELBO) on the likelihood of texts under diffusion of their embeddings.
 
 With ``q(x_0 | w) = N(Emb(w), sigma_0^2)`` and the head ``p(w | x_0)``,
 
     (1) -log p(w) <= E_q [ bound of -log p(x_0) - log p(w | x_0) + log q(x_0 | w) ]
 
 (Li et al. 2022, eq. 2). The first term is the variational bound of the states; the last is minus
-the entropy of a Gaussian. The network is told where a text ends, so the length is paid for by
-itself, under the distribution that lengths are drawn from. Everything is told in nats for each
-token, END among them: padding is no part of a state and costs nothing.
+the entropy of a Gaussian. The network knows where a text ends, so the length is paid for
+separately, under the distribution that lengths are drawn from. Everything is in nats for each
+token, including END: padding is not part of a state and costs nothing.
 
-Where an embedding is known, what is left of x_0 is Gaussian:
+If an embedding is known, the rest of x_0 is Gaussian:
 
     (2) E[x_0 | x_t, w] = Emb + g (x_t - alpha Emb),  g = alpha sigma_0^2 / v
         Var[x_0 | x_t, w] = sigma_0^2 sigma^2 / v,    v = alpha^2 sigma_0^2 + sigma^2
@@ -41,7 +41,7 @@ from multidiff.text.request import condition_of, requests_from
 def completed(
     domain: EmbeddedDomain, estimate: Estimate, xt: Tensor, level: NoiseLevel
 ) -> Estimate:
-    """An estimate of x_0, where need be of its embedding and eq. (2)."""
+    """Return an estimate of x_0, if needed from that of its embedding and eq. (2)."""
     if domain.clamp == "none":
         return estimate
     clamped = domain.project(estimate, xt, level).x0
@@ -50,12 +50,12 @@ def completed(
 
 
 def _total(domain: EmbeddedDomain, level: NoiseLevel) -> Tensor:
-    """``v`` of eq. (2)."""
+    """Return ``v`` of eq. (2)."""
     return (level.alpha * domain.first_std) ** 2 + level.sigma**2
 
 
 def _residual(domain: EmbeddedDomain, level: NoiseLevel) -> Tensor:
-    """The variance of eq. (2)."""
+    """Return the variance of eq. (2)."""
     return (domain.first_std * level.sigma) ** 2 / _total(domain, level)
 
 
@@ -68,17 +68,17 @@ def text_bound(
     times: TimestepSchedule,
     sources: Sequence[str] = (),
 ) -> dict[str, Tensor]:
-    """The terms of each text's bound, in nats for the whole text, by name.
+    """Return the terms of each text's bound, in nats for the whole text, by name.
 
-    A network that reads its last estimate is told none: each term is one look at one state.
+    Self-conditioning is off: each term is one evaluation at one state.
 
     Args:
         model: the model.
-        texts: what is measured.
-        meanings: what the model is told of each; what they do not say is left open.
-        seeds: of the noise of each.
-        times: the walk.
-        sources: what each is made from, for models that read that; nothing where not given.
+        texts: texts to measure.
+        meanings: meaning of each, as the model's condition; missing attributes are unspecified.
+        seeds: random seeds of the noise of each.
+        times: timestep schedule.
+        sources: source of each, for models with sources; empty if not given.
     """
     domain, rng = model.domain, generators(seeds)
     requests = requests_from(meanings, sources)
@@ -131,16 +131,16 @@ def nats_per_token(
     batch_size: int = 50,
     sources: Sequence[str] = (),
 ) -> dict[str, float]:
-    """The bound of a set of texts and its terms, in nats for each token.
+    """Return the bound of a set of texts and its terms, in nats for each token.
 
     Args:
         model: the model.
-        texts: what is measured.
-        meanings: what the model is told of each.
-        seed: of the first text's noise; the others follow.
-        steps: of the walk; every step of the schedule's table where not given.
-        batch_size: texts at a time.
-        sources: what each is made from, for models that read that; nothing where not given.
+        texts: texts to measure.
+        meanings: meaning of each, as the model's condition.
+        seed: random seed of the first text; text ``i`` uses ``seed + i``.
+        steps: number of steps; every timestep of the schedule by default.
+        batch_size: number of texts in a batch.
+        sources: source of each, for models with sources; empty if not given.
     """
     times = uniform_timesteps(steps or model.process.schedule.num_steps or 1000)
     sums: dict[str, float] = {}

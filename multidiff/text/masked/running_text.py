@@ -1,4 +1,4 @@
-"""How well a model of running text predicts it: bits for each character, beside an n-gram."""
+"""Likelihood of running text: bits per character, compared with an n-gram."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
 
 STRETCHES = 200
-EDGE = 16  # Tokens at the edge of what is read may be others than in the whole text.
-ORDER = 5  # of the n-gram of characters
-TOLD = "told what stands before"
+EDGE = 16  # Tokens near the edge of a window may differ from those of the whole text.
+ORDER = 5  # order of the character n-gram
+TOLD = "given the text before"
 WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -38,27 +38,27 @@ def measure_running(
     make: Mapping[str, Callable[[], list[str]]] | None = None,
     report: Report | None = None,
 ) -> Report:
-    """Bits for each character of held-out stretches, and of samples under the n-gram.
+    """Measure bits per character of held-out chunks, and of samples under the n-gram.
 
-    Model and n-gram read a stretch by itself, and once more told what stands before it: the model
-    as much as half of what it reads. The n-gram learns from the part that is not held out. A
-    stretch has as many tokens as the model reads; its nats are divided by the characters that
-    these tokens are, so that figures of all vocabularies can be compared.
+    Model and n-gram score a chunk by itself, and once more given the text before it: the model
+    up to half of its context. The n-gram is trained on the part that is not held out. A
+    chunk has as many tokens as the model's context; its nats are divided by the characters of
+    these tokens, so that figures of all vocabularies can be compared.
 
     Args:
         model: the model.
-        source: of the whole text.
-        held_out_ratio: of the recipe's split.
-        count: of the stretches, evenly spread; 0 for 200, or all if there are fewer.
-        seed: of the first stretch's masks; the others follow.
-        make: what draws samples, by a name each.
-        report: is given what is measured; a new one where None.
+        source: source of the whole text.
+        held_out_ratio: held-out fraction in the recipe's split.
+        count: number of chunks, evenly spread; 0 for 200, or all if there are fewer.
+        seed: random seed of the first chunk's masks; chunk ``i`` uses ``seed + i``.
+        make: functions that draw samples, by name.
+        report: report to add the results to; a new one if None.
 
     Raises:
         InputError: if the text cannot be read or is too short.
     """
     if count < 0:
-        raise InputError(f"--bound {count}: stretches, 0 or more")
+        raise InputError(f"--bound {count}: must be a number of chunks, 0 or more")
     length = model.domain.length
     held_out = TextChunks(source, 1, held_out=True, held_out_ratio=held_out_ratio)
     windows = windows_of(model, held_out, count or STRETCHES)
@@ -75,7 +75,7 @@ def measure_running(
     report.facts.update({**described, "bits_per_character": facts})
     texts = [window.text for window in windows]
     note_unknown(source.path, model.domain.vocabulary, texts, report)
-    heading = f"bits for each character, {len(windows)} stretches of {length}"
+    heading = f"bits for each character, {len(windows)} chunks of {length}"
     if tokens != sum(characters):
         heading += f" tokens, {sum(characters) / tokens:.2f} characters each"
     report.lines.extend(rows_of(facts, [heading, "mean", "error"]))
@@ -92,12 +92,12 @@ def _samples(
     trained: str,
     ngram: NGramModel,
 ) -> dict[str, dict[str, float]]:
-    """Bits for each character under the n-gram, and the share of words that it has read."""
+    """Return bits per character under the n-gram, and the fraction of words seen in training."""
     known, facts = {*WORD.findall(trained)}, {}
 
     def like(texts: Sequence[str]) -> dict[str, float]:
         bits = sum(sum(ngram.running_nats(text)) for text in texts) / math.log(2)
-        # The first and the last of a stretch may be parts of words.
+        # The first and the last of a chunk may be parts of words.
         words = [word for text in texts for word in WORD.findall(text)[1:-1]]
         return {
             "bits": bits / max(1, sum(map(len, texts))),
@@ -113,7 +113,7 @@ def _samples(
 def _nats(
     model: MaskedText, ngram: NGramModel, windows: Sequence[Window], seed: int
 ) -> dict[str, list[float]]:
-    """What each stretch costs the model and the n-gram, alone and told what stands before it."""
+    """Return the nats of each chunk by model and n-gram, alone and given the text before it."""
     return {
         "model, at most": _model_nats(model, windows, 0, seed),
         f"model, {TOLD}, at most": _model_nats(model, windows, model.domain.length // 2, seed),
@@ -127,14 +127,14 @@ def _nats(
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of tokens, and what stands before it.
+    """A chunk of tokens, and the text before it.
 
     Attributes:
-        tokens: those of the stretch, behind as many of what stands before it as are there, half
-            as many at most.
-        first: how many of them stand before it.
-        text: the characters that the stretch's tokens are.
-        before: the characters before it that were read with it.
+        tokens: tokens of the chunk, after those before it, as far as they exist, at most half
+            as many.
+        first: number of tokens before the chunk.
+        text: characters of the chunk's tokens.
+        before: characters before it that were read with it.
     """
 
     tokens: list[int]
@@ -144,17 +144,17 @@ class Window:
 
 
 def windows_of(model: MaskedText, held_out: TextChunks, most: int) -> list[Window]:
-    """Stretches of exactly as many tokens as the model reads, evenly spread over a text.
+    """Return chunks of exactly the model's context length, evenly spread over a text.
 
-    Each is tokenised together with what stands around it, so that no token is cut.
+    Each is tokenised together with the surrounding text, so that no token is cut.
 
     Args:
-        model: which reads them.
-        held_out: the text, and what stands before it.
-        most: of the stretches.
+        model: model that reads them.
+        held_out: the text, and the text before it.
+        most: largest number of chunks.
 
     Raises:
-        InputError: if the text is shorter than one stretch.
+        InputError: if the text is shorter than one chunk.
     """
     length = model.domain.length
     whole, first = held_out.before + held_out.text, len(held_out.before)
@@ -170,7 +170,7 @@ def windows_of(model: MaskedText, held_out: TextChunks, most: int) -> list[Windo
     if not windows:
         raise InputError(
             f"{held_out.source.path}: {len(held_out.text)} characters are held out, fewer than "
-            f"the {length} tokens of one stretch; change held_out_ratio"
+            f"the {length} tokens of one chunk; change held_out_ratio"
         )
     return windows
 
@@ -178,9 +178,9 @@ def windows_of(model: MaskedText, held_out: TextChunks, most: int) -> list[Windo
 def _window(
     vocabulary: Vocabulary, whole: str, start: int, length: int
 ) -> tuple[Window, int] | None:
-    """The stretch of the first tokens that begin there or later, and where it ends.
+    """Return the chunk of the first tokens that begin there or later, and where it ends.
 
-    None where the text has no such stretch any more.
+    None if the text has no further chunk.
     """
     reach, before = 4 * length, length // 2
     while True:
@@ -206,9 +206,9 @@ def _window(
 def _model_nats(
     model: MaskedText, windows: Sequence[Window], before: int, seed: int
 ) -> list[float]:
-    """What the stretches cost, told so many tokens before each part.
+    """Return the nats of the chunks, given ``before`` tokens before each part.
 
-    A stretch comes in as many parts as are read together with what stands before them.
+    A chunk is split in parts that can be read together with the tokens before them.
     """
     length, before = model.domain.length, min(before, *(window.first for window in windows))
     total = torch.zeros(len(windows), dtype=torch.float64)
@@ -224,7 +224,7 @@ def _model_nats(
 
 
 def _bits(nats: Sequence[float], characters: Sequence[int]) -> dict[str, float]:
-    """Bits for each character of stretches of so many, and the standard error of that ratio."""
+    """Return bits per character of chunks of those lengths, and the ratio's standard error."""
     bits, counts = np.array(nats) / math.log(2), np.array(characters)
     mean = bits.sum() / counts.sum()
     found = {"mean": round(float(mean), 5)}

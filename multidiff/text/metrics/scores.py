@@ -84,11 +84,11 @@ def self_bleu(sentences: Sequence[Sentence], most: int = 200) -> float:
 # --------------------------------------------------------------------- nearness to references
 
 
-def bleu(num_candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
+def bleu(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> float:
     """Return the corpus BLEU (Papineni et al. 2002), by sacrebleu without tokenization.
 
     Args:
-        num_candidates: candidate sentences.
+        candidates: candidate sentences.
         references: one or more references for each candidate; their number may vary.
 
     Raises:
@@ -97,19 +97,19 @@ def bleu(num_candidates: Sequence[Sentence], references: Sequence[Sequence[Sente
     with needs("sacrebleu", "BLEU"):
         from sacrebleu.metrics.bleu import BLEU  # takes a tenth of a second to import
 
-    _refuse_unpaired(num_candidates, references)
-    lines = iter(_lines([*num_candidates, *chain.from_iterable(references)]))
-    made = list(islice(lines, len(num_candidates)))
+    _refuse_unpaired(candidates, references)
+    lines = iter(_lines([*candidates, *chain.from_iterable(references)]))
+    made = list(islice(lines, len(candidates)))
     groups = [list(islice(lines, len(group))) for group in references]
     score: Any = BLEU(tokenize="none").corpus_score
     return score(made, list(zip_longest(*groups))).score
 
 
-def minimum_bayes_risk(num_candidates: Sequence[Sentence]) -> int:
+def minimum_bayes_risk(candidates: Sequence[Sentence]) -> int:
     """Choose the candidate most like the others (minimum Bayes risk, Kumar & Byrne 2004).
 
     Args:
-        num_candidates: candidates to choose from.
+        candidates: candidates to choose from.
 
     Returns:
         Index of the one with the highest mean BLEU, each other candidate as the reference; the
@@ -118,8 +118,8 @@ def minimum_bayes_risk(num_candidates: Sequence[Sentence]) -> int:
     Raises:
         ValueError: if there are no candidates.
     """
-    _refuse_none(num_candidates)
-    lines, score = _lines(num_candidates), _sentence_bleu()
+    _refuse_none(candidates)
+    lines, score = _lines(candidates), _sentence_bleu()
     # Rounded once, so that the order of summation cannot break ties.
     gains = [
         math.fsum(score(one, [other]).score for j, other in enumerate(lines) if j != i)
@@ -162,7 +162,7 @@ def edit_distance(one: Sentence, other: Sentence) -> int:
 
 def sari(
     sources: Sequence[Sentence],
-    num_candidates: Sequence[Sentence],
+    candidates: Sequence[Sentence],
     references: Sequence[Sequence[Sentence]],
 ) -> float:
     """Return SARI (Xu et al. 2016, section 4), the mean over sentences.
@@ -176,19 +176,19 @@ def sari(
 
     Args:
         sources: sentences to rewrite.
-        num_candidates: one candidate for each source.
+        candidates: one candidate for each source.
         references: one or more references for each source.
 
     Raises:
         ValueError: if there are no candidates, or some have no source or references.
     """
-    _refuse_unpaired(num_candidates, references)
-    if len(sources) != len(num_candidates):
+    _refuse_unpaired(candidates, references)
+    if len(sources) != len(candidates):
         raise ValueError(
-            f"{len(sources)} sources for {len(num_candidates)} candidates: give one for each"
+            f"{len(sources)} sources for {len(candidates)} candidates: give one for each"
         )
-    scores = map(_sentence_sari, sources, num_candidates, references)
-    return 100 * math.fsum(scores) / len(num_candidates)
+    scores = map(_sentence_sari, sources, candidates, references)
+    return 100 * math.fsum(scores) / len(candidates)
 
 
 def _sentence_sari(source: Sentence, made: Sentence, references: Sequence[Sentence]) -> float:
@@ -333,12 +333,12 @@ def _refuse_none(sentences: Collection[Sentence]) -> None:
 
 
 def _refuse_unpaired(
-    num_candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
+    candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]
 ) -> None:
-    _refuse_none(num_candidates)
-    if len(references) != len(num_candidates):
+    _refuse_none(candidates)
+    if len(references) != len(candidates):
         raise ValueError(
-            f"references for {len(references)} of {len(num_candidates)} candidates: each needs some"
+            f"references for {len(references)} of {len(candidates)} candidates: each needs some"
         )
     if not all(references):
         raise ValueError(f"candidate {[*map(bool, references)].index(False)} has no references")
