@@ -180,8 +180,8 @@ class ClassifierFreeGuidance:
         self.denoiser, self.scale, self.rescale = denoiser, scale, rescale
         self.negative, self.channels, self.parts = negative, channels, parts
 
-    def __call__(self, xt: Tensor, level: Level, condition: Condition = None) -> Tensor:
-        """Return the guided prediction.
+    def __call__(self, xt: Any, level: Level, condition: Condition = None) -> Any:
+        """Return the guided prediction: a tensor, or a dict of them for a joint state.
 
         Raises:
             ValueError: if there is no condition to guide by, or it has several parts and
@@ -195,9 +195,14 @@ class ClassifierFreeGuidance:
                 "(condition=...), or turn guidance off"
             )
         negative = null_condition(condition, self.parts) if self.negative is None else self.negative
-        twice = type(level)(*(torch.cat([part, part]) for part in level.parts()))
         both = map_condition(lambda x, y: torch.cat([x, y]), condition, negative)
-        cond, uncond = self.denoiser(torch.cat([xt, xt]), twice, both).chunk(2)
+        output = self.denoiser(
+            map_condition(lambda one: torch.cat([one, one]), xt), _twice(level), both
+        )
+        return map_condition(self._guided, output)
+
+    def _guided(self, output: Tensor) -> Tensor:
+        cond, uncond = output.chunk(2)
         part = slice(None) if self.channels is None else slice(self.channels)
         guided = uncond[:, part] + self.scale * (cond - uncond)[:, part]
         guided = self._rescaled(guided, cond[:, part])
@@ -210,3 +215,9 @@ class ClassifierFreeGuidance:
         wanted, found = (x.std(dim=dims, correction=0, keepdim=True) for x in (cond, guided))
         ratio = torch.where(found > SMALLEST_DEVIATION, wanted / found, 1.0)
         return guided * (1 + self.rescale * (ratio - 1))
+
+
+def _twice(level: Level) -> Level:
+    if isinstance(level, dict):  # of a joint state: a level for each part
+        return type(level)({name: _twice(one) for name, one in level.items()})
+    return type(level)(*(torch.cat([part, part]) for part in level.parts()))

@@ -190,6 +190,25 @@ def test_guided_samples_move_towards_the_category():
     assert means[1] == pytest.approx(0.3, abs=0.05) and means[2] > means[0] + 0.3
 
 
+def test_a_condition_beside_the_state_guides_all_parts():
+    """Guidance by a caption around guidance towards a part: the two compose."""
+    process, xt, level = state_at(0.5)
+    exact = ExactJoint(process)
+
+    def captioned(xt, level, condition):
+        found = exact(xt, level)
+        return {
+            name: one + condition.view(-1, *[1] * (one.ndim - 1)) for name, one in found.items()
+        }
+
+    caption = torch.arange(64.0)
+    towards = JointGuidance(captioned, process, {"c": 2.0})
+    found = ClassifierFreeGuidance(towards, 3.0)(xt, level, caption)
+    plain = JointGuidance(exact, process, {"c": 2.0})(xt, level)
+    assert found.keys() == {"x", "c"}
+    torch.testing.assert_close(found["x"], plain["x"] + 3 * caption[:, None].double())
+
+
 def linear(xt, level, condition):
     """A network that adds what each part of its condition says, and how they meet."""
     kind, text = condition["kind"].float()[:, None] + 1, condition["text"]
