@@ -36,6 +36,7 @@ COMPONENTS = {
     "training-share": "training_share",
     "mel-guard": "mel_guard",
     "forecast": "forecast",
+    "precision": "precision",
 }
 
 

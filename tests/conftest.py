@@ -7,6 +7,8 @@ import pytest
 import torch
 
 # Two OpenMP threads on a shared two-core machine wait for each other; one does not.
+# What a run computes in is not to depend on the machine that tests it.
+os.environ.setdefault("MULTIDIFF_AUTO_PRECISION", "fp32")
 torch.set_num_threads(int(os.environ.get("MULTIDIFF_TEST_THREADS", "1")))
 jaxtyping.install_import_hook("multidiff.core", "shapes.checked")
 

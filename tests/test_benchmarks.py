@@ -49,6 +49,7 @@ TINY = {
     "network-share": "--samples 2 --steps 2",
     "training-share": "--batch 2",
     "forecast": "--steps 3",
+    "precision": "--batch 1 --length 8 --width 64 --layers 1 --side 8 --channels 32 --steps 1",
     "token-digits": "--samples 20 --timed 2 --token-steps 1 --diffusion-steps 1",
     "digits-budget": "--data starter:digits --minutes 0.02 --samples 5 --our-steps 2 "
     "--their-steps 1",
@@ -69,6 +70,7 @@ TINY = {
         "network-share",
         "training-share",
         "forecast",
+        "precision",
     ],
 )
 def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):

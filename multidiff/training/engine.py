@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env
 
 from multidiff.core.draws import DrawsFrom, InsideCheckpoint, default_generator_seeded
 
@@ -30,14 +29,6 @@ def begun_engine() -> Accelerator:
             engine = Accelerator()
             engine.native_amp, engine.scaler = False, None
             return engine
-
-
-def computes_in_bfloat16(precision: str) -> bool:
-    """Return whether a run's network computes in bfloat16."""
-    if precision == "auto":
-        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-        return not on_cpu
-    return precision == "bf16"
 
 
 @contextmanager

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from multidiff.core.random import BatchRows, Rng, mixed_seed
 from multidiff.core.task import TAKEN
 from multidiff.training.batches import BatchSource, moved_batch, stream
-from multidiff.training.checkpoints import CheckpointFolder, claimed
+from multidiff.training.checkpoints import Checkpoint, CheckpointFolder, claimed
 from multidiff.training.ema import MovingAverage
-from multidiff.training.engine import StepDraws, begun_engine, computes_in_bfloat16
+from multidiff.training.engine import StepDraws, begun_engine
 from multidiff.training.logging import TrainingLog
 from multidiff.training.lr_schedule import rate_at
 from multidiff.training.modes import Modes
+from multidiff.training.precision import computes_in_bfloat16
 from multidiff.training.record import Record
 from multidiff.training.resuming import check_assets, continued, rate_and_precision
 from multidiff.training.shards import gathered_weights, keep_precision, put_whole
@@ -82,7 +83,8 @@ class Run:
         self.plan, self.batches, self.folder, self.texts = plan, batches, folder, texts
         self.record = record
         self.engine = begun_engine()
-        self._bfloat16 = computes_in_bfloat16(plan.precision)
+        # One process that does not gain decides for all of them.
+        self._bfloat16 = not self.any_process(not computes_in_bfloat16(plan.precision, task))
         keep_precision(getattr(self.engine.state, "fsdp_plugin", None))
         if plan.compile:
             task.compile()
@@ -147,6 +149,7 @@ class Run:
             if resume:
                 found = self.checkpoints.newest()
                 name = str(self.folder)
+                self._keep_single_precision(found)
                 self.record, notes = continued(found, self.record, allow_changed, name)
                 check_assets(found, self.texts, name)
                 notes += rate_and_precision(found, self.plan, self.precision, name)
@@ -158,10 +161,18 @@ class Run:
                     "it, or choose another folder"
                 )
         self.log = TrainingLog(self.plan.steps, self.step, self.folder, self.engine.is_main_process)
+        if self._bfloat16 and self.engine.device.type == "cpu":
+            self.log.say("computing in bfloat16; trainer.precision=fp32 computes in float32")
         for note in notes:
             self.log.say(note)
         if resume:
             self.log.say(f"resuming from step {self.step}")
+
+    def _keep_single_precision(self, found: Checkpoint) -> None:
+        """Let ``auto`` go on in float32 where a run began in it, on whatever CPU."""
+        began = found.numbers.get("precision", self.precision)
+        if self.plan.precision == "auto" and self.engine.device.type == "cpu" and began == "fp32":
+            self._bfloat16 = False
 
     @property
     def precision(self) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from multidiff.core.random import Rng
 from multidiff.training.batches import BatchSource, source_of
 from multidiff.training.engine import process_settings
 from multidiff.training.lr_schedule import Decay, check_name
+from multidiff.training.precision import Precision
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
 from multidiff.training.run import Run
@@ -41,7 +42,6 @@ class Task(Protocol):
 
 
 Preview = Callable[[Any, int], None]
-Precision = Literal["auto", "fp32", "bf16"]
 MOST_THREADS = 1024
 # Settings of batches that determine the content of a batch.
 BATCHED = ("batch_size", "seed", "shuffle", "group_by_length")
@@ -61,7 +61,8 @@ class Trainer:
         weight_decay: AdamW's weight decay.
         max_gradient_norm: largest gradient norm; longer gradients are clipped to it.
         gradient_accumulation_steps: number of batches for one update.
-        precision: "bf16" runs the network in bfloat16 autocast; "auto" does so on a GPU.
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU, and on a CPU where it is
+            measured faster (see :func:`~multidiff.training.precision.computes_in_bfloat16`).
         ema_decay: decay of the weights' moving average, which is the result of training.
         compile: whether to compile the network (minutes at the start, then faster on a GPU).
         seed: random seed of the weights and the batches.
