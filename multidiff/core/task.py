@@ -156,7 +156,7 @@ def dtype_beside(x0: Tensor) -> torch.dtype:
 
 
 def full_precision(kind: str) -> AbstractContextManager[Any]:
-    """Return a block without autocast, which costs nothing where there is none to leave."""
+    """Return a block without autocast, at no cost where autocast is off."""
     if torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()

@@ -129,7 +129,7 @@ def test_a_sample_alone_is_the_sample_in_a_batch():
 
 
 def test_a_sampler_that_asks_again_is_warned_of_unless_the_others_stand_still():
-    with pytest.warns(UserWarning, match="'x' asks the network more than once"):
+    with pytest.warns(UserWarning, match="'x' evaluates the network more than once"):
         made("mask", schedule(3), sampler=Heun())
     c = torch.full((COUNT, 1), 1)
     x, _, calls = made("mask", schedule(12, c=Held(0)), {"c": c}, Heun())

@@ -234,7 +234,7 @@ def test_several_scales_compose_and_structure_stays():
     torch.testing.assert_close(single, plain)
     with pytest.raises(ValueError, match="no part 'txt'"):
         MultiConditionGuidance(linear, {"txt": 3.0})(xt, level, condition)
-    with pytest.raises(ValueError, match="at least one, and none below 0"):
+    with pytest.raises(ValueError, match="give at least one, and none below 0"):
         MultiConditionGuidance(linear, {"text": -1.0})
 
 
@@ -264,9 +264,9 @@ def test_two_parts_of_a_state_are_guided_by_scales_of_their_own():
     torch.testing.assert_close(found, f0 + 2 * (f1 - f0) + 3 * (f2 - f1))
     assert calls == [6]
     for wrong, message in (
-        ({"aa": 1.0}, "no part 'aa'"), ({}, "at least one, and none below 0"),
+        ({"aa": 1.0}, "no part 'aa'"), ({}, "give at least one, and none below 0"),
         ({"a": 1.0, ("a", "b"): 1.0}, "each part once"),
-        ({("a", "b", "out"): 2.0}, "at least one part to be generated"),
+        ({("a", "b", "out"): 2.0}, "leave at least one to be generated"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             JointGuidance(denoiser, process, wrong)
@@ -316,7 +316,7 @@ def test_more_that_is_refused():
             return {"x": torch.full((4, 1), worth), "c": torch.zeros(4, 1, 3)}
 
         sampled(denoiser=broken)
-    with pytest.raises(ValueError, match=r"Held\(1.5\): a time in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"Held\(1.5\): time must be in \[0, 1\]"):
         Held(1.5)
     with pytest.raises(ValueError, match="every part is held"):
         JointSchedule({"x": Held(0), "c": Held(1)})

@@ -1,16 +1,16 @@
-"""Unmasking by what the network is surest of, remasking, and first-hitting times.
+"""Adaptive unmasking: by the network's confidence, with remasking, and by first-hitting times.
 
-From level ``t`` to ``s < t``, with ``m`` the share that is masked, ``m_t > m_s``:
+From level ``t`` to ``s < t``, with ``m`` the masked fraction, ``m_t > m_s``:
 
     (1) by surety      counts as in :mod:`multidiff.core.discrete.samplers`; the positions with the
                        highest surety: max log p, p_1 - p_2, or -entropy of p
     (2) ReMDM          a token is masked again with probability r, and more masks are lifted, so
-                       that the share m stays the schedule's: see :class:`ReMDMSampler`
-    (3) first hitting  of n masks at share m the next is lifted at the share m u^(1 / n)
+                       that m follows the schedule: see :class:`ReMDMSampler`
+    (3) first hitting  of n masks at fraction m the next is lifted at m u^(1 / n)
 
 (1): entropy and margin as in Ye et al. 2025 (Dream) and Kim et al. 2025; (2) Wang et al. 2025;
 (3) Zheng et al. 2024. Networks give exact conditionals of single tokens, so (3), which lifts one
-mask at a time, is exact for every grid, whereas (1) prefers some orders to others.
+mask at a time, is exact for every timestep schedule, whereas (1) prefers some orders to others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RemaskingStrategy = Literal["cap", "rescale", "confidence"]
 def surety(
     log_probs: Float[Tensor, "*positions size"], kind: Surety
 ) -> Float[Tensor, "*positions"]:
-    """Return how sure a network is of each position; higher is surer.
+    """Return the network's confidence at each position; higher is surer.
 
     Args:
         log_probs: log probabilities of the tokens.
@@ -51,19 +51,19 @@ def surety(
 
 
 class SuretySampler:
-    """Exact counts, the positions first of which the network is surest, eq. (1).
+    """Exact counts, most certain positions first, eq. (1).
 
     MaskGIT (:class:`~multidiff.core.discrete.samplers.MaskGITSampler`) ranks positions by the
     probability of the token that was drawn; here the whole distribution counts, not the draw.
 
     Args:
         kind: "confidence", "margin" or "entropy": see :func:`surety`.
-        noise: Gumbel noise on the surety, annealed to 0.
-        pace: number of masks left after each step: the schedule's share, or evenly fewer.
-        draw: way of drawing the tokens.
+        noise: scale of Gumbel noise on the surety, annealed to 0.
+        pace: number of masks left after each step: the schedule's ratio, or evenly decreasing.
+        draw: rule for drawing tokens.
 
     Raises:
-        ValueError: if there is no such kind, or the noise is negative.
+        ValueError: if the kind is unknown, or the noise is negative.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class ReMDMSampler:
     """Ancestral steps that mask some tokens again (ReMDM, Wang et al. 2025).
 
     With ``r`` the probability that a token is masked again, a mask is lifted with probability
-    ``(alpha_s - (1 - r) alpha_t) / (1 - alpha_t)``, so that the share kept is the schedule's;
-    of several ``r`` their mean counts. With ``r_max = min(1, (1 - alpha_s) / alpha_t)``,
+    ``(alpha_s - (1 - r) alpha_t) / (1 - alpha_t)``, so that the fraction kept is the schedule's;
+    of several ``r`` the mean is used. With ``r_max = min(1, (1 - alpha_s) / alpha_t)``,
 
         cap         r = min(eta, r_max)
         rescale     r = eta r_max
@@ -115,11 +115,11 @@ class ReMDMSampler:
     Args:
         strategy: "cap", "rescale" or "confidence".
         eta: strength, in [0, 1]; 0 is plain ancestral sampling.
-        start: time from which downward tokens are masked again (ReMDM-switch); 1 is always.
-        draw: way of drawing the tokens.
+        start: time below which tokens are masked again (ReMDM-switch); 1 is always.
+        draw: rule for drawing tokens.
 
     Raises:
-        ValueError: if there is no such strategy, or a number is not in [0, 1].
+        ValueError: if the strategy is unknown, or a number is not in [0, 1].
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ReMDMSampler:
     ):
         if strategy not in get_args(RemaskingStrategy):
             known = ", ".join(get_args(RemaskingStrategy))
-            raise ValueError(f"strategy {strategy!r}: one of {known}")
+            raise ValueError(f"unknown strategy {strategy!r}: expected one of {known}")
         if not 0 <= eta <= 1 or not 0 <= start <= 1:
             raise ValueError(f"eta {eta:g} or start {start:g} is not in [0, 1]")
         self.strategy, self.eta, self.start = strategy, eta, start
@@ -185,11 +185,11 @@ def _mean_over(values: Tensor, positions: Tensor) -> Tensor:
 class FirstHittingSampler:
     """One mask at a time, at the random times of the continuous process, eq. (3).
 
-    The network is asked once for each token whatever the grid, at levels between those of the
-    grid: as few as one step gives an exact sample of the network's continuous-time process.
+    The network is evaluated once for each token whatever the timesteps, at levels between them:
+    even one step gives an exact sample of the network's continuous-time process.
 
     Args:
-        draw: way of drawing the tokens.
+        draw: rule for drawing tokens.
     """
 
     def __init__(self, draw: TokenDraw | None = None):
@@ -205,7 +205,7 @@ class FirstHittingSampler:
     ) -> tuple[Tensor, Any]:
         """See :class:`~multidiff.core.discrete.samplers.UnmaskingSampler`."""
         ratio, end = (in_float64(context.process.mask_ratio(one)) for one in (level, next_level))
-        # All draws of a step at once: a row's do not depend on how many tokens others lack.
+        # All draws of a step at once: a row's do not depend on the number of masks in others.
         draws, order = in_float64(context.uniform(xt)).to(ratio.device), context.uniform(xt)
         for number in range(xt.shape[1]):
             masked = context.masked(xt)

@@ -1,4 +1,4 @@
-"""What every process of tokens shares: levels to train on, levels to visit, logits to expect."""
+"""Shared base of token processes: training levels, sampling levels, checks of logits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from multidiff.core.random import Rng, uniform
 
 
 class TokenProcess:
-    """Tokens ``0 .. size - 1`` on a schedule of shares that are kept.
+    """Diffusion of tokens ``0 .. size - 1``, a scheduled fraction of which is kept.
 
     Args:
         size: number of tokens.
-        schedule: share kept over time.
-        first: cleanest time that training draws.
+        schedule: fraction of tokens kept over time.
+        first: cleanest time drawn in training.
 
     Raises:
-        ValueError: if there is no token, or the time is not in [0, 1).
+        ValueError: if there are no tokens, or the time is not in [0, 1).
     """
 
     def __init__(self, size: int, schedule: MaskSchedule, first: float):
@@ -30,11 +30,11 @@ class TokenProcess:
         self.size, self.schedule, self.first = size, schedule, first
 
     def draw_level(self, batch: int, rng: Rng | None) -> MaskLevel:
-        """Return a training level for each of ``batch`` samples, at times in [first, 1].
+        """Draw a training level for each of ``batch`` samples, at times in [first, 1].
 
-        One generator (or none) spreads them: each sample has a stratum of the times of its
-        own, drawn for it. With one generator each, samples are independent and their times are
-        plain uniform draws.
+        One generator (or None) stratifies the draws: each sample draws from its own stratum of
+        the times. With one generator for each sample, samples are independent and their times
+        are plain uniform draws.
         """
         draw = uniform((batch,), rng)
         if rng is None or isinstance(rng, torch.Generator):
@@ -42,19 +42,19 @@ class TokenProcess:
         return self.schedule.at(self.first + (1 - self.first) * (1 - draw))
 
     def levels(self, times: TimestepSchedule) -> list[MaskLevel]:
-        """Return the levels that these times visit, and the clean one where they end."""
+        """Return the levels of sampling with these timesteps, and the clean one at its end."""
         visits = self.schedule.at(times.times(cast(Any, self.schedule)))
         x0 = self.schedule.at(torch.zeros(1, dtype=torch.float64))
         return [visits[i : i + 1] for i in range(times.num_steps)] + [x0]
 
     def check_width(self, logits: Tensor) -> None:
-        """Refuse logits of another number of tokens.
+        """Reject logits for another number of tokens.
 
         Raises:
             ValueError: if the last dimension is not ``size``.
         """
         if logits.shape[-1] != self.size:
             raise ValueError(
-                f"the network returns {logits.shape[-1]} logits for each position, not one for "
-                f"each of {self.size} tokens (a mask, number {self.size}, is never predicted)"
+                f"the network returns {logits.shape[-1]} logits for each position, expected one "
+                f"for each of {self.size} tokens (a mask, number {self.size}, is never predicted)"
             )

@@ -1,8 +1,8 @@
-"""The uniform process of tokens: with time, more of them are replaced by random ones.
+"""The uniform process on tokens: over time, more and more of them are replaced by random ones.
 
-States are tokens ``0 .. K - 1``. With ``a`` the share kept at a level, ``s < t``, ``r = a_t / a_s``
-and ``i`` the token at a position of ``z_t`` (D3PM-uniform, Austin et al. 2021; UDLM, Schiff et
-al. 2024; Duo, Sahoo et al. 2025):
+States are tokens ``0 .. K - 1``. With ``a`` the fraction kept at a level, ``s < t``,
+``r = a_t / a_s`` and ``i`` the token at a position of ``z_t`` (D3PM-uniform, Austin et al. 2021;
+UDLM, Schiff et al. 2024; Duo, Sahoo et al. 2025):
 
     (1) q(z_t | x)       = a x + (1 - a) / K
     (2) q(z_s | z_t, x)  = [K a_t 1[x=i] 1_i + (r - a_t) 1_i + (a_s - a_t) x + (1 - r)(1 - a_s) / K]
@@ -38,11 +38,12 @@ TokenPrediction = Literal["leave_one_out", "posterior"]
 
 @dataclass(frozen=True)
 class RandomisedTokens:
-    """Tokens some of which were replaced by random ones, and what they were.
+    """Tokens some of which were replaced by random ones, together with the originals.
 
     Attributes:
-        earlier: level of the step before, for the bound of a walk; None in continuous time.
-        steps: number of steps of that walk.
+        earlier: level of the step before, for the bound with finitely many steps; None in
+            continuous time.
+        steps: number of those steps.
     """
 
     xt: Int[Tensor, "batch length"]
@@ -53,18 +54,18 @@ class RandomisedTokens:
 
 
 class UniformProcess(TokenProcess):
-    """Uniform diffusion of tokens ``(batch, length)``: see the module.
+    """Uniform diffusion of tokens ``(batch, length)``: see the module's docstring.
 
     Args:
         size: number of tokens K.
-        schedule: share of the tokens kept over time, the same schedules as for masks.
-        prediction: distribution that the network's logits stand for, "leave_one_out" (w) or
+        schedule: fraction of tokens kept over time, the same schedules as for masks.
+        prediction: distribution that the network's logits represent, "leave_one_out" (w) or
             "posterior" (m).
         objective: "bound" is eq. (3) without its prior term, "cross_entropy" is -log m(x).
-        first: cleanest time that training draws.
+        first: cleanest time drawn in training.
 
     Raises:
-        ValueError: if a setting has no such value.
+        ValueError: if a setting has an unknown value.
     """
 
     def __init__(
@@ -78,14 +79,14 @@ class UniformProcess(TokenProcess):
     ):
         super().__init__(size, schedule, first)
         if prediction not in get_args(TokenPrediction):
-            raise ValueError(f"prediction {prediction!r}: leave_one_out or posterior")
+            raise ValueError(f"prediction {prediction!r}: must be leave_one_out or posterior")
         if objective not in ("bound", "cross_entropy"):
-            raise ValueError(f"objective {objective!r}: bound or cross_entropy")
+            raise ValueError(f"objective {objective!r}: must be bound or cross_entropy")
         self.prediction, self.objective = prediction, objective
 
     @property
     def bound_form(self) -> BoundForm:
-        """Form of :func:`~multidiff.core.discrete.absorbing.nelbo` unless another is given."""
+        """Default form of :func:`~multidiff.core.discrete.absorbing.nelbo`."""
         return continuous_bound
 
     def corrupt(
@@ -217,18 +218,18 @@ def _wide(logits: Tensor) -> Tensor:
 def continuous_bound(
     process: UniformProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
 ) -> tuple[RandomisedTokens, Tensor]:
-    """Eq. (3) of the module, for :func:`~multidiff.core.discrete.absorbing.nelbo`."""
+    """Estimate eq. (3) of the module, for :func:`~multidiff.core.discrete.absorbing.nelbo`."""
     return process.corrupt(x0, process.schedule.at(position), rng, real), real.double()
 
 
 def discrete_bound(steps: int) -> BoundForm:
-    """Return the bound of a walk of that many even steps, not of its limit.
+    """Return the bound with that many even steps, not in their limit.
 
     Raises:
-        ValueError: if there is no step.
+        ValueError: if ``steps`` is less than 1.
     """
     if steps < 1:
-        raise ValueError(f"{steps} steps: at least one is needed")
+        raise ValueError(f"steps must be at least 1, got {steps}")
 
     def draw(
         process: UniformProcess, x0: Tensor, real: Tensor, position: Tensor, rng: Rng | None
@@ -242,10 +243,10 @@ def discrete_bound(steps: int) -> BoundForm:
 
 
 class UniformAncestralSampler:
-    """Draw from p(z_s | z_t), eq. (2) of the module averaged over the predicted tokens.
+    """Draws from p(z_s | z_t), eq. (2) of the module averaged over the predicted tokens.
 
     Args:
-        draw: changes the predicted distribution first: its temperature and top-p.
+        draw: temperature and top-p that are applied to the predicted distribution first.
     """
 
     def __init__(self, draw: TokenDraw | None = None):

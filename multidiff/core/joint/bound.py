@@ -1,11 +1,11 @@
-"""The variational bound of a joint state.
+"""Variational bound (NELBO) of a joint state.
 
     -log p(x) <= sum_parts KL(q(x_T | x) || prior) + sum_steps sum_parts E KL(q(x_s | x_t, x) || p)
 
-with all parts noisy at each step, each at its own level: the walk of
+with all parts noisy at each step, each at its own level: the reverse process of
 :class:`~multidiff.core.joint.sampler.JointSampler`, whose parts are independent given the state
-where a step begins. A part that is given costs nothing, so that the rest is the bound of a
-conditional; a part that is left out costs nothing either, and the rest is the bound of a marginal.
+where a step begins. A given part costs nothing, so that the rest is the bound of a
+conditional; a part held at pure noise costs nothing either, and the rest bounds a marginal.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from multidiff.core.random import Rng
 
 @runtime_checkable
 class BoundedProcess(Protocol):
-    """A process that charges each step of a walk, in nats for each sample."""
+    """A process that can bound each step of its reverse process, in nats for each sample."""
 
     def walk_state(
         self, x0: Tensor, level: Level, rng: Rng | None, mask: Tensor | None = None
     ) -> Corruption:
-        """Return a draw of the noisy state of a walk that starts at the prior."""
+        """Draw the noisy state of a reverse process that starts at the prior."""
         ...
 
     def prior_nats(
@@ -67,12 +67,12 @@ class JointBound:
 
     @property
     def per_part(self) -> dict[str, Float[Tensor, " batch"]]:
-        """What each part adds, given the noisy others."""
+        """Return the terms of each part, given the noisy others."""
         return {name: self.prior[name] + one.sum(dim=1) for name, one in self.steps.items()}
 
     @property
     def total(self) -> Float[Tensor, " batch"]:
-        """The whole bound: at least the negative log likelihood, in expectation."""
+        """Return the whole bound: at least the negative log likelihood, in expectation."""
         return torch.stack([*self.per_part.values()]).sum(dim=0)
 
 
@@ -93,10 +93,11 @@ def joint_nelbo(
     Args:
         process: process that the denoiser was trained on.
         denoiser: the network.
-        x0: states to measure; of parts that are left out only their shape is used.
-        times: time grid of each part; a part in ``Held(0)`` is given, in ``Held(1)`` left out.
+        x0: states to measure; for parts held at pure noise only their shape is used.
+        times: timestep schedule of each part; a part in ``Held(0)`` is given, in ``Held(1)``
+            pure noise.
         condition: condition of each sample.
-        mask: masks of the parts that have one; what is masked out costs nothing.
+        mask: masks of the parts that have one; masked-out positions cost nothing.
         options: further arguments of a part's ``step_nats``, such as the decoder of images,
             ``{"image": {"decoder": DiscretisedDecoder()}}``.
         rng: source of the draws.
@@ -110,7 +111,7 @@ def joint_nelbo(
     for name in free:
         if not isinstance(process.parts[name], BoundedProcess):
             kind = type(process.parts[name]).__name__
-            raise TypeError(f"part {name!r}: {kind} has no bound of a walk")
+            raise TypeError(f"part {name!r}: {kind} has no bound of its steps")
     device, masks = x0[free[0]].device, mask or {}
     levels = [level.to(device).expand(batch) for level in process.levels(times)]
     noisiest = levels[0]
@@ -146,7 +147,7 @@ def _walk_states(
     found = {}
     for name, one in process.parts.items():
         if name in level.held and bool((level[name].time == 1).all()):
-            # Left out: sampling starts from the prior, which does not know the state at all.
+            # Held at pure noise: sampling starts from the prior, independent of the state.
             noise = one.prior(x0[name].shape, rng).to(x0[name].device)
             found[name] = one.corrupt(noise, level[name], rng, masks.get(name))
             found[name] = replace(found[name], xt=noise)

@@ -1,8 +1,8 @@
-"""Guidance towards parts of a joint state, and by several scales at once.
+"""Guidance towards parts of a joint state, and with several scales at once.
 
-The output with some parts given is contrasted with that where they are pure noise: the network
-itself serves both, and no condition has to be dropped in training. With several scales the parts
-are added one after the other (Brooks et al. 2023, eq. 3), here for parts 1 and 2:
+The output with some parts given is contrasted with the output where they are pure noise: the
+network itself provides both, and no condition has to be dropped in training. With several scales
+the parts are added one after the other (Brooks et al. 2023, eq. 3), here for parts 1 and 2:
 
     f(none) + scale_1 (f(1) - f(none)) + scale_2 (f(1, 2) - f(1))
 
@@ -39,12 +39,12 @@ class JointGuidance:
     Args:
         denoiser: network of the joint process.
         process: joint process that it was trained on.
-        scales: scale of each given part, in the order in which they are added; 1 is off. A
-            tuple of names is guided by as one.
-        rng: source of the noise that stands for parts that are left out.
+        scales: guidance scale of each given part, in the order in which they are added; 1 is off.
+            A tuple of names is one guidance term.
+        rng: source of the noise that replaces dropped parts.
 
     Raises:
-        ValueError: if there is no such part, no scale, or a scale is negative.
+        ValueError: if a part is unknown, there are no scales, or a scale is negative.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class JointGuidance:
         check_names("scales", {*process.parts, *named}, process.parts)
         _check_scales(scales)
         if len(set(named)) != len(named) or len(named) == len(process.parts):
-            raise ValueError("scales: each part once, and at least one part to be generated")
+            raise ValueError("scales: name each part once, and leave at least one to be generated")
         self.denoiser, self.process, self.groups = denoiser, process, groups
         self.scales, self.rng = [*scales.values()], rng
 
@@ -94,7 +94,7 @@ class JointGuidance:
 class MultiConditionGuidance:
     """Guidance by several parts of a condition, a scale for each, in one batch.
 
-    The network must have been trained with each of them left out by a chance of its own
+    The network must have been trained with each of them dropped independently
     (``drop_condition={"text": 0.1, "image": 0.1}``). Parts that are not named, such as masks,
     edges and lengths, always stay.
 
@@ -103,7 +103,7 @@ class MultiConditionGuidance:
         scales: scale of each part of the condition, in the order in which they are added.
 
     Raises:
-        ValueError: if there is no scale, or one is negative.
+        ValueError: if there are no scales, or one is negative.
     """
 
     def __init__(self, denoiser: Denoiser, scales: Mapping[Any, float]):
@@ -114,11 +114,11 @@ class MultiConditionGuidance:
         """Return the guided output.
 
         Raises:
-            ValueError: if the condition has no such part.
+            ValueError: if the condition lacks a part.
         """
         if all(scale == 1 for scale in self.scales):
             return self.denoiser(xt, level, condition)
-        # From the last part on, parts are left out one more at a time; the full one comes last.
+        # From the last part on, one more part is dropped at a time; the full condition comes last.
         dropped: list[Parts] = [self.parts[number:] for number in range(len(self.parts))]
         conditions = [*(null_condition(condition, one) for one in dropped), condition]
         count = len(conditions)
@@ -132,4 +132,4 @@ class MultiConditionGuidance:
 
 def _check_scales(scales: Mapping[Any, float]) -> None:
     if not scales or min(scales.values()) < 0:
-        raise ValueError(f"scales {dict(scales)}: at least one, and none below 0")
+        raise ValueError(f"scales {dict(scales)}: give at least one, and none below 0")

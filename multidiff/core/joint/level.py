@@ -1,8 +1,8 @@
 """The levels of a joint state, one for each part, and the times that sampling visits.
 
-A part is noisy at a level of its own. That makes one network serve every question: all parts from
+Each part has a noise level of its own. One network thereby answers every query: all parts from
 noise is the joint distribution, a part held at its clean level is given, and a part held at pure
-noise is left out (UniDiffuser, Bao et al. 2023; Diffuse Everything, Rojas et al. 2025).
+noise is marginalised out (UniDiffuser, Bao et al. 2023; Diffuse Everything, Rojas et al. 2025).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multidiff.core.protocols import Level, Process
 
 
 def map_level(function: Callable[..., Tensor], *levels: Level) -> Level:
-    """Return the level whose tensors are the function of those of the given levels."""
+    """Return the level whose tensors are a function of those of the given levels."""
     first = levels[0]
     if isinstance(first, JointLevel):
         parts = {name: map_level(function, *(one[name] for one in levels)) for name in first}
@@ -58,7 +58,7 @@ class JointLevel(dict[str, Level]):
         return JointLevel({name: one.expand(batch) for name, one in self.items()}, self.held)
 
     def replaced(self, name: str, level: Level) -> JointLevel:
-        """Return the levels with another one for a part."""
+        """Return the levels with that of one part replaced."""
         return JointLevel({**self, name: level}, self.held)
 
 
@@ -67,15 +67,15 @@ class Held:
     """A part that stays at one time while the others are sampled.
 
     Attributes:
-        time: 0 for a part that is given, 1 for one that is left out; between them, a part that
-            is known as far as a noisy state shows it.
+        time: 0 for a given part, 1 for one that is marginalised out; between them, a part
+            that is known only through a noisy state.
     """
 
     time: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.time <= 1:
-            raise ValueError(f"Held({self.time:g}): a time in [0, 1]; 0 is given, 1 is left out")
+            raise ValueError(f"Held({self.time:g}): time must be in [0, 1]; 0 is given, 1 is noise")
 
     def level(self, process: Process) -> Level:
         """Return the level of a process at that time, for a batch of one."""
@@ -91,10 +91,11 @@ class JointSchedule:
     """The times that each part visits, in step with the others.
 
     Attributes:
-        parts: for each part a time grid, all of the same number of steps, or :class:`Held`.
+        parts: for each part a timestep schedule, all with the same number of steps, or
+            :class:`Held`.
 
     Raises:
-        ValueError: if every part is held, or two grids have different numbers of steps.
+        ValueError: if every part is held, or two schedules have different numbers of steps.
     """
 
     parts: Mapping[str, TimestepSchedule | Held]
@@ -120,10 +121,10 @@ class JointSchedule:
         return frozenset(name for name, one in self.parts.items() if isinstance(one, Held))
 
     def levels(self, processes: Mapping[str, Process]) -> list[JointLevel]:
-        """Return the levels that are visited, and last the one where sampling ends.
+        """Return the levels visited, and last the final one.
 
         Raises:
-            ValueError: if a part has no times, or there is no such part.
+            ValueError: if a part has no times, or is unknown.
         """
         check_names("times", self.parts, processes)
         found = {
@@ -139,7 +140,7 @@ class JointSchedule:
 
 
 def check_names(what: str, found: Collection[str], parts: Collection[str]) -> None:
-    """Refuse a mapping that has not exactly the parts of a process.
+    """Reject a mapping whose keys are not exactly the parts of a process.
 
     Raises:
         ValueError: if a part is missing or unknown, with the nearest name.
@@ -158,7 +159,7 @@ def batch_of(what: str, states: Mapping[str, Tensor], parts: Collection[str]) ->
     """Return the number of samples that the parts of a joint state have in common.
 
     Raises:
-        TypeError: if the states are no mapping.
+        TypeError: if the states are not a mapping.
         ValueError: if a part is missing, unknown, or of another batch size.
     """
     if not isinstance(states, Mapping):

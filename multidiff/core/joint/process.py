@@ -30,7 +30,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class JointCorrupted:
-    """A noisy joint state, and what each part was made of.
+    """A noisy joint state, with the clean one.
 
     Attributes:
         parts: the record of each part's own process.
@@ -59,14 +59,14 @@ class JointProcess:
 
     Args:
         parts: process of each part, by its name.
-        weights: factor of each part's loss; 1 where not given.
+        weights: weight of each part's loss; 1 by default.
         given: probability that training holds a part at its clean level, for conditionals; its
             loss is 0 then. At least one part is always noisy.
         left_out: probability that training holds a part at pure noise, for marginals.
 
     Raises:
-        TypeError: if a part has no process.
-        ValueError: if there is no part, a weight is negative or of no part, or the
+        TypeError: if a part's process is not one.
+        ValueError: if there are no parts, a weight is negative or of an unknown part, or the
             probabilities are not in [0, 1].
     """
 
@@ -84,7 +84,7 @@ class JointProcess:
             check_process(one)
         if given < 0 or left_out < 0 or given + left_out > 1:
             raise ValueError(
-                f"given {given:g} and left_out {left_out:g}: at least 0, at most 1 together"
+                f"given {given:g} and left_out {left_out:g}: must be at least 0, at most 1 together"
             )
         self.parts = dict(parts)
         self.weights = {**dict.fromkeys(parts, 1.0), **(weights or {})}
@@ -107,7 +107,7 @@ class JointProcess:
             draws = uniform((batch, len(self.parts)), rng)
             spared = (uniform((batch,), rng) * len(self.parts)).long()
             given, left_out = draws < self.given, draws >= 1 - self.left_out
-            # A sample whose parts are all clean teaches nothing: one of them is freed.
+            # A sample whose parts are all clean has no loss: one of them is made noisy.
             given[torch.arange(batch), spared] &= ~given.all(dim=1)
             for i, (name, process) in enumerate(self.parts.items()):
                 for time, rows in ((0.0, given[:, i]), (1.0, left_out[:, i])):
@@ -126,7 +126,7 @@ class JointProcess:
             mask: masks of the parts that have one.
 
         Raises:
-            TypeError: if the states are no dict, or a level is another process's.
+            TypeError: if the states are not a dict, or a level belongs to another process.
             ValueError: if a part is missing, unknown or of another batch size.
         """
         batch_of("corrupt", x0, self.parts)
@@ -163,7 +163,7 @@ class JointProcess:
         return torch.stack([*self.losses(output, corrupted, mask).values()]).sum(dim=0)
 
     def estimate(self, output: State, xt: State, level: JointLevel) -> dict[str, Reading]:
-        """Return what the output says of each part, as its process reads it."""
+        """Return the estimate of each part, as its process reads the output."""
         check_outputs(output, self.parts)
         return {
             name: one.estimate(output[name], xt[name], level[name])
@@ -176,15 +176,15 @@ class JointProcess:
         return {name: one.prior(shape[name], rng) for name, one in self.parts.items()}
 
     def levels(self, times: JointSchedule) -> list[JointLevel]:
-        """Return the levels that are visited, and last the one where sampling ends."""
+        """Return the levels visited, and last the final one."""
         return times.levels(self.parts)
 
     def check_levels(self, level: JointLevel) -> None:
-        """Refuse a level that belongs to another kind of process.
+        """Reject a level that belongs to another kind of process.
 
         Raises:
-            TypeError: if a part's level is not of the kind that its process makes.
-            ValueError: if a part has none.
+            TypeError: if a part's level is not of its process's type.
+            ValueError: if a part has no level.
         """
         check_names("level", level, self.parts)
         for name, process in self.parts.items():
@@ -197,10 +197,10 @@ class JointProcess:
 
 
 def check_outputs(output: Any, parts: Mapping[str, Process]) -> None:
-    """Refuse what a network returned in place of a dict with an output for each part.
+    """Check that a network returned a dict with an output for each part.
 
     Raises:
-        TypeError: if it is no dict.
+        TypeError: if it is not a dict.
         ValueError: if a part is missing or unknown.
     """
     if not isinstance(output, Mapping):
@@ -222,7 +222,7 @@ def _at_rows(level: Level, held: Level, rows: Tensor) -> Level:
 def _noisy_loss(
     process: Process, output: Tensor, corrupted: Corruption, mask: Tensor | None
 ) -> Float[Tensor, " batch"]:
-    """Return a part's loss, 0 in rows at the clean level, which it never meets elsewhere."""
+    """Return a part's loss, 0 in rows at the clean level, which its own training never has."""
     noisy = corrupted.level.time > 0
     if bool(noisy.all()):
         return process.loss(output, corrupted, mask)

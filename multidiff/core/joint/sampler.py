@@ -1,8 +1,8 @@
 """One step of a joint state, and the loop that makes them.
 
 All parts of a step share one evaluation of the network, at the state and levels where the step
-begins. A sampler with one evaluation a step keeps its order of convergence. One that asks again
-(Heun) sees the other parts where the step began, and falls to first order.
+begins. A sampler with one evaluation per step keeps its order of convergence. One with several
+(Heun) sees the other parts where the step began, and becomes first order.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from multidiff.core.sample import _Reader as SamplerContext
 
 @dataclass
 class JointContext:
-    """Whose steps a :class:`JointSampler` makes.
+    """Context of a :class:`JointSampler`'s steps.
 
     Attributes:
         process: process that the denoiser was trained on.
         denoiser: the network, perhaps guided.
         condition: condition of each sample.
         project: projections of estimates, for parts that have one.
-        asked_again: parts whose sampler asked the network more than once in a step.
+        asked_again: parts whose sampler evaluated the network more than once in a step.
     """
 
     process: JointProcess
@@ -48,7 +48,7 @@ class JointContext:
         """Return the network's output for each part.
 
         Raises:
-            TypeError: if it is no dict.
+            TypeError: if it is not a dict.
             ValueError: if a part is missing.
         """
         found: Any = self.denoiser(state, level, self.condition)  # pyright: ignore[reportArgumentType]
@@ -57,7 +57,7 @@ class JointContext:
 
 
 class _SharedOutput:
-    """The network as the sampler of one part sees it during a step."""
+    """The network as one part's sampler sees it during a step."""
 
     def __init__(self, context: JointContext, state: Mapping[str, Tensor], level: JointLevel):
         self.context, self.state, self.level = context, state, level
@@ -80,21 +80,21 @@ class _SharedOutput:
         if name not in self.context.asked_again:
             self.context.asked_again.add(name)
             warnings.warn(
-                f"the sampler of part {name!r} asks the network more than once a step: it sees "
-                "the other parts where the step began, so its order falls to 1; use one with one "
+                f"the sampler of part {name!r} evaluates the network more than once a step: it "
+                "sees the other parts where the step began, so its order is 1; use one with one "
                 "evaluation a step, such as DPMSolverPP()",
                 stacklevel=2,
             )
 
 
 class JointSampler:
-    """A sampler for each part, all in step.
+    """Samplers of all parts, stepping together.
 
     Args:
-        parts: sampler of each part that is not held: those of its process.
+        parts: sampler of each part that is not held, fitting its process.
 
     Raises:
-        TypeError: if one is no sampler.
+        TypeError: if one is not a sampler.
     """
 
     def __init__(self, parts: Mapping[str, Any]):
@@ -111,7 +111,7 @@ class JointSampler:
         memory: Any,
         rng: Rng | None,
     ) -> tuple[dict[str, Tensor], Any]:
-        """Return the state at ``next_level`` and what each part's sampler remembers."""
+        """Return the state at ``next_level`` and the memory of each part's sampler."""
         shared, memory, new = _SharedOutput(context, state, level), dict(memory or {}), dict(state)
         for name in context.process.parts:
             if name not in level.held:
@@ -140,20 +140,20 @@ class JointSampler:
         return xt, (opened, own)
 
     def check_parts(self, process: JointProcess, held: frozenset[str]) -> None:
-        """Refuse samplers that do not fit the parts to be sampled.
+        """Reject samplers that do not fit the parts to be sampled.
 
         Raises:
-            ValueError: if a part that is not held has no sampler, or there is no such part.
+            ValueError: if a part that is not held has no sampler, or a part is unknown.
         """
         check_names("sampler", {*self.parts, *held}, process.parts)
 
 
 @dataclass(frozen=True)
 class JointStep:
-    """What a progress callback gets after each step.
+    """Argument of a progress callback after each step.
 
     Attributes:
-        number: steps done, from 1.
+        number: number of steps done, from 1.
         total: number of all steps.
         level: levels just reached.
         state: state of each part there.
@@ -180,29 +180,29 @@ def sample_joint(
     device: torch.device | str | None = None,
     on_step: Callable[[JointStep], None] | None = None,
 ) -> dict[str, Tensor]:
-    """Sample a joint state, some of whose parts may be given or left out.
+    """Sample a joint state, with some parts optionally given or held at pure noise.
 
     Args:
         process: process that the denoiser was trained on.
         denoiser: the network, perhaps guided.
         sampler: sampler of each part that is not held.
-        shape: shape of each part, ``(batch, ...)``; that of a part in ``start`` may be left out.
-        times: time grid of each part, or :class:`~multidiff.core.joint.level.Held`.
-        start: states to start from: the data of parts that are given, which come back as they
-            are; a draw from the prior for parts that are not in it.
+        shape: shape of each part, ``(batch, ...)``; optional for parts in ``start``.
+        times: timestep schedule of each part, or :class:`~multidiff.core.joint.level.Held`.
+        start: states to start from: the data of given parts, which are returned unchanged; parts
+            that are missing start from the prior.
         condition: condition of each sample.
         project: projections of estimates, for parts that have one.
         rng: one generator, or one for each sample.
-        device: device of the states; that of ``rng`` where not given.
-        on_step: called after each step.
+        device: device of the states; that of ``rng`` by default.
+        on_step: function called after each step.
 
     Returns:
         The state of each part where its times end.
 
     Raises:
-        TypeError: if a sampler or a process is none, or a given part is no tensor.
+        TypeError: if a sampler or process has the wrong type, or a given part is not a tensor.
         ValueError: if a part is missing or of another batch size, a part held at its clean level
-            is not in ``start``, or a state leaves the finite numbers.
+            is not in ``start``, or a state is not finite.
     """
     start = dict(start or {})
     shape, batch = _checked_shape(process, shape, start, project or {})
@@ -246,13 +246,13 @@ def _checked_shape(
 
 
 def _check_finite(finite: Sequence[Tensor], names: Sequence[str]) -> None:
-    # Looked at once, after the last step: a GPU is waited for here alone.
+    # Checked once, after the last step: a GPU has to be waited for only here.
     good = torch.stack([*finite])
     if not bool(good.all()):
         step, part = (~good).nonzero()[0].tolist()
         raise ValueError(
             f"step {step + 1} of {len(finite)}: part {names[part]!r} is not finite; the network "
-            "returned NaN or infinity there, or the grid does not fit its prediction"
+            "returned NaN or infinity there, or the timesteps do not fit its prediction"
         )
 
 
@@ -265,7 +265,7 @@ def _start(
     project: Mapping[str, Projection],
     rng: Rng | None,
 ) -> dict[str, Tensor]:
-    """Return the state to start from: what is given, and noise."""
+    """Return the state to start from: given parts, and noise."""
     state = {}
     for name, part in process.parts.items():
         own = [level[name] for level in levels]

@@ -1,4 +1,4 @@
-"""What is trained on joint states: a domain of several parts, a joint process and one network."""
+"""Training task on joint states: a domain of several parts, a joint process and one network."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ class JointDomain(Domain):
 class JointTask(DiffusionTask):
     """Denoising of joint states, each part at a level of its own.
 
-    ``domain.encode`` returns dicts of states and masks by part, such as
-    :class:`JointDomain` does; the losses bear the names of the parts.
+    ``domain.encode`` returns dicts of states and masks by part, as
+    :class:`JointDomain` does; the losses have the names of the parts.
 
     Args:
         domain: media to joint states.
         process: process of each part.
         denoiser: network, from a dict of noisy states to a dict of outputs.
         drop_condition: see :class:`~multidiff.core.task.DiffusionTask`. The parts of the state
-            themselves are left out by their levels, not by this.
+            themselves are dropped by their levels, not by this.
 
     Raises:
-        ValueError: if a part has the name of something else in the log.
+        ValueError: if a part has a name that is reserved in the log.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class JointTask(DiffusionTask):
         taken = sorted(TAKEN & process.parts.keys())
         if taken:
             raise ValueError(
-                f"a part is named {taken[0]!r}, as something else in the log: rename it"
+                f"a part is named {taken[0]!r}, which is reserved in the log: rename it"
             )
-        # Draws of times that learn are modules: registered, they are saved and moved with us.
+        # Distributions of times that learn are modules: registered, they are saved and moved too.
         times = {name: getattr(one, "times", None) for name, one in process.parts.items()}
         self.part_times = nn.ModuleDict(
             {name: one for name, one in times.items() if isinstance(one, nn.Module)}
@@ -80,7 +80,7 @@ class JointTask(DiffusionTask):
         """Return the loss of each part for each sample, by the part's name.
 
         Raises:
-            TypeError: if the domain or the network returns no dict.
+            TypeError: if the domain or the network does not return a dict.
             ValueError: if a part is missing or of another batch size.
         """
         process: Any = self.process
@@ -101,7 +101,7 @@ class JointTask(DiffusionTask):
         clash = sorted(extra.keys() & (TAKEN | losses.keys()))
         if clash:
             raise ValueError(
-                f"{type(self.domain).__name__}.extra_losses: the name {clash[0]!r} stands for "
-                "something else in the losses and the log; give this loss another"
+                f"{type(self.domain).__name__}.extra_losses: the name {clash[0]!r} is reserved in "
+                "the losses and the log; rename this loss"
             )
         return {**losses, **extra}
