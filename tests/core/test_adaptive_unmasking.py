@@ -160,7 +160,7 @@ def test_no_remasking_is_the_ancestral_sampler():
 def test_wrong_settings():
     with pytest.raises(ValueError, match="kind 'max' is not one of confidence, margin, entropy"):
         SuretySampler("max")
-    with pytest.raises(ValueError, match="strategy 'loop': expected one of cap, rescale, confidence"):
+    with pytest.raises(ValueError, match="'loop': expected one of cap, rescale, confidence"):
         ReMDMSampler("loop")
     with pytest.raises(ValueError, match=r"eta 2 or start 1 is not in \[0, 1\]"):
         ReMDMSampler("cap", 2)
