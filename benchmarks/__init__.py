@@ -8,4 +8,7 @@ optional; a missing one is reported as not installed:
 - diffusers: ``pip install -e ".[bench]"``.
 - lmnt's WaveGrad: ``pip install --no-deps wavegrad``. The package pins obsolete versions of its
   dependencies; its network needs only torch and numpy.
+- k-diffusion and azula, of ``referee`` alone: ``pip install --no-deps k-diffusion torchsde
+  torchdiffeq trampoline azula``. The first pins an old numpy and training tools; its samplers need
+  neither.
 """

@@ -37,6 +37,7 @@ COMPONENTS = {
     "mel-guard": "mel_guard",
     "forecast": "forecast",
     "precision": "precision",
+    "referee": "referee",
 }
 
 

@@ -14,6 +14,8 @@ COMPONENTS = {
     ),
     "BetaSchedule": "multidiff.core.gaussian.schedules:BetaSchedule",
     "LogSNRSchedule": "multidiff.core.gaussian.schedules:LogSNRSchedule",
+    "RectifiedFlow": "multidiff.core.gaussian.flow:RectifiedFlow",
+    "VarianceExploding": "multidiff.core.gaussian.edm:VarianceExploding",
     # Processes and their parts.
     "GaussianProcess": "multidiff.core.gaussian.process:GaussianProcess",
     "BlockMaskProcess": "multidiff.core.discrete.blocks:BlockMaskProcess",
@@ -23,6 +25,8 @@ COMPONENTS = {
     "LogLinearMasks": "multidiff.core.discrete.schedules:LogLinearMasks",
     "PolynomialMasks": "multidiff.core.discrete.schedules:PolynomialMasks",
     "CosineMasks": "multidiff.core.discrete.schedules:CosineMasks",
+    "EDMPrediction": "multidiff.core.gaussian.linear_predictions:EDMPrediction",
+    "ScaledInput": "multidiff.core.gaussian.edm:ScaledInput",
     "SimpleLoss": "multidiff.core.gaussian.losses:SimpleLoss",
     "ConstantWeight": "multidiff.core.gaussian.losses:ConstantWeight",
     "HybridLoss": "multidiff.core.gaussian.losses:HybridLoss",
@@ -30,6 +34,8 @@ COMPONENTS = {
     "UniformTimes": "multidiff.core.gaussian.timesteps:UniformTimes",
     "DiscreteTimes": "multidiff.core.gaussian.timesteps:DiscreteTimes",
     "ImportanceTimes": "multidiff.core.gaussian.timesteps:ImportanceTimes",
+    "LogitNormalTimes": "multidiff.core.gaussian.time_laws:LogitNormalTimes",
+    "LogNormalSigmas": "multidiff.core.gaussian.time_laws:LogNormalSigmas",
     # Networks shared by the modality packages.
     "TokenDenoiser": "multidiff.nn.token_denoiser:TokenDenoiser",
     # Images.

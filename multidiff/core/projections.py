@@ -5,6 +5,8 @@ The noise is derived again, so that the estimate stays a pair that fits the nois
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,34 @@ def clip(low: float = -1.0, high: float = 1.0) -> Projection:
 
     def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
         return with_x0(estimate, estimate.x0.clamp(low, high), xt, level)
+
+    return project
+
+
+def dynamic_threshold(quantile: float = 0.995, limit: float = 1.0) -> Projection:
+    """Return a projection that scales large estimates down (Saharia et al. 2022, section 2.3).
+
+    Each x0 estimate is clipped at a quantile of its absolute values, where that exceeds the
+    limit, and divided by it: strong guidance then keeps contrast that clipping would flatten.
+
+    Args:
+        quantile: of the absolute values of a sample.
+        limit: bound of the data, 1 for pixels in [-1, 1].
+
+    Raises:
+        ValueError: if the quantile is not in (0, 1], or the limit not above 0.
+    """
+    if not 0 < quantile <= 1 or not limit > 0:
+        raise ValueError(f"dynamic threshold: quantile {quantile:g} in (0, 1], limit {limit:g} > 0")
+
+    def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
+        sizes = estimate.x0.abs().flatten(1).float()
+        # torch.quantile refuses more than 2^24 values; a k-th value does not.
+        rank = max(1, math.ceil(quantile * sizes.shape[1]))
+        bound = sizes.kthvalue(rank, dim=1).values.clamp(min=limit)
+        bound = bound.to(estimate.x0).reshape(-1, *[1] * (estimate.x0.ndim - 1))
+        x0 = estimate.x0.clamp(-bound, bound) * (limit / bound)
+        return with_x0(estimate, x0, xt, level)
 
     return project
 

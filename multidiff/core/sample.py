@@ -1,30 +1,35 @@
-"""The only reverse loop."""
+"""The only loop: :func:`traverse`, and what starts it.
+
+:func:`sample` goes from noise to data, :func:`encode` from data to the noise that a deterministic
+sampler makes them of. Discrete processes start the same loop in
+:mod:`multidiff.core.discrete.unmasking`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.context import SamplerContext
+from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.projections import keeps_in_bounds
 from multidiff.core.protocols import (
     Condition,
     Denoiser,
-    Level,
     Process,
     Projection,
-    Reading,
     Sampler,
     check_process,
     check_sampler,
     check_times,
 )
-from multidiff.core.random import Rng, device_of, normal, unpadded
+from multidiff.core.random import Rng, device_of, unpadded
 
 
 @dataclass(frozen=True)
@@ -40,28 +45,8 @@ class Step:
 
     number: int
     total: int
-    level: NoiseLevel
-    state: Tensor
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Estimates at a state and level, and the noise of the process: what samplers ask for."""
-
-    process: Process
-    denoiser: Denoiser
-    condition: Condition
-    project: Projection | None
-
-    def __call__(self, xt: Tensor, level: Level) -> Reading:
-        output = self.denoiser(xt, level, self.condition)
-        estimate = self.process.estimate(output, xt, level)
-        return estimate if self.project is None else self.project(estimate, xt, level)
-
-    def noise(self, state: Tensor, rng: Rng | None) -> Tensor:
-        """Draw the noise of a stochastic step where the generators live."""
-        draw = getattr(self.process, "noise", normal)
-        return draw(state.shape, rng).to(state.device)
+    level: Any
+    state: Any
 
 
 def _check_arguments(
@@ -124,23 +109,127 @@ def sample(
     Raises:
         TypeError: if process, sampler or times are something else, such as a name, a class or a
             number; if ``start`` are integers.
-        ValueError: if ``start`` does not have the given shape, the batch is empty, or the walk
-            cannot start from noise.
+        ValueError: if ``start`` does not have the given shape, the batch is empty, the walk
+            cannot start from noise, or the network returned NaN.
     """
     _check_arguments(process, sampler, shape, times, start)
     target_device = device_of(rng) if device is None else torch.device(device)
 
     if lengths is not None:
         rng = unpadded(rng, lengths)
-    estimate_at = _Reader(process, denoiser, condition, project)
+    context = SamplerContext(process, denoiser, condition, project)
     levels = [level.to(target_device).expand(shape[0]) for level in process.levels(times)]
     if start is None and not keeps_in_bounds(project) and hasattr(process, "check_levels"):
         cast(Any, process).check_levels(levels)
-    state = (process.prior(shape, rng) if start is None else start).to(target_device)
-    memory = None
-    for number in range(times.num_steps):
-        level, next_level = levels[number], levels[number + 1]
-        state, memory = sampler.step(estimate_at, state, level, next_level, memory, rng)
+    state = process.prior(shape, rng) if start is None else start
+    if start is None and hasattr(process, "start_at"):
+        state = cast(Any, process).start_at(state, levels[0])
+    return traverse(context, sampler, levels, state.to(target_device), rng=rng, on_step=on_step)
+
+
+def traverse(
+    context: Any,
+    sampler: Any,
+    levels: Sequence[Any],
+    state: Any,
+    *,
+    rng: Rng | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Any:
+    """Step a state over consecutive levels, in any direction: every walk is this loop.
+
+    Args:
+        context: handed to the sampler: a :class:`~multidiff.core.context.SamplerContext`, or
+            what the samplers of another kind of state ask of.
+        sampler: makes each step.
+        levels: visited levels, one more than there are steps.
+        state: state at the first of them, ``(batch, ...)``, or a dict of the parts of one.
+        rng: source of the steps' draws.
+        on_step: called after each step.
+
+    Returns:
+        The state at the last level.
+
+    Raises:
+        ValueError: if the state leaves the finite numbers, with the first step where it did.
+    """
+    memory, finite, total = None, [], len(levels) - 1
+    for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
+        state, memory = sampler.step(context, state, level, next_level, memory, rng)
+        parts = state if isinstance(state, Mapping) else {"": state}
+        finite.append(torch.stack([torch.isfinite(one).all() for one in parts.values()]))
         if on_step is not None:
-            on_step(Step(number + 1, times.num_steps, next_level, state))
+            on_step(Step(number, total, next_level, state))
+    if finite and not torch.compiler.is_compiling():
+        _check_finite(finite, [*state] if isinstance(state, Mapping) else None)
     return state
+
+
+def _check_finite(finite: Sequence[Tensor], names: Sequence[str] | None) -> None:
+    # Looked at once, after the last step: a GPU is waited for here alone.
+    good = torch.stack([*finite])
+    if not bool(good.all()):
+        step, part = (~good).nonzero()[0].tolist()
+        what = "the state" if names is None else f"part {names[part]!r}"
+        raise ValueError(
+            f"step {step + 1} of {len(finite)}: {what} is not finite; the network returned NaN or "
+            "infinity there, or the timesteps do not fit its prediction"
+        )
+
+
+class _DrawsNothing(SamplerContext):
+    """A context in which a sampler that draws noise is an error."""
+
+    def noise(self, state: Tensor, rng: Rng | None) -> Tensor:
+        """Refuse.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "encoding needs a deterministic sampler, but this one draws noise: use DDIM(), UniPC() "
+            "or another of those that docs/paths.md lists"
+        )
+
+
+@torch.no_grad()
+def encode(
+    process: Process,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    x0: Tensor,
+    times: TimestepSchedule,
+    *,
+    condition: Condition = None,
+    project: Projection | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Tensor:
+    """Return the noise that a deterministic sampler makes clean states of: DDIM inversion.
+
+    The same levels are visited as in sampling, but for the clean one, cleanest first. Sampling
+    with ``start=`` the result returns the states, the better the more steps there are.
+
+    Args:
+        process: process that the denoiser was trained on.
+        denoiser: the network, perhaps guided; guidance of scale 1 is inverted best.
+        sampler: a sampler that draws nothing.
+        x0: clean states, ``(batch, ...)``.
+        times: grid to be walked backwards, of at least two steps.
+        condition: condition of each sample.
+        project: changes every estimate, where given.
+        on_step: called after each step.
+
+    Returns:
+        States at the first level of the grid.
+
+    Raises:
+        ValueError: if the sampler draws noise, or the grid has one level only.
+    """
+    _check_arguments(process, sampler, x0.shape, times, x0)
+    if times.num_steps < 2:
+        raise ValueError("encoding needs a grid of at least two steps")
+    levels = [level.to(x0.device).expand(len(x0)) for level in process.levels(times)[:-1]]
+    levels.reverse()
+    context = _DrawsNothing(process, denoiser, condition, project)
+    start = (spread(levels[0].alpha, x0) * x0).to(x0.dtype)
+    return traverse(context, sampler, levels, start, on_step=on_step)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
-from multidiff.core.gaussian.samplers import SAMPLERS
+from multidiff.core.gaussian.flow import shifted_timesteps
+from multidiff.core.gaussian.sampler_registry import SAMPLERS
 from multidiff.core.gaussian.timesteps import (
     TimestepSchedule,
+    karras_timesteps,
     leading_timesteps,
     linspace_timesteps,
     log_snr_timesteps,
@@ -21,7 +24,7 @@ from multidiff.core.protocols import Sampler
 from multidiff.utils.errors import InputError
 
 Value = TypeVar("Value")
-GridName = Literal["leading", "trailing", "linspace", "even", "log-snr"]
+GridName = Literal["leading", "trailing", "linspace", "even", "log-snr", "karras", "shifted"]
 GRIDS: dict[str, Callable[[int], TimestepSchedule]] = {
     # What released Stable Diffusion does: one place later than the plain grid, and a last step
     # to the table's first level instead of the clean one.
@@ -30,6 +33,8 @@ GRIDS: dict[str, Callable[[int], TimestepSchedule]] = {
     "linspace": linspace_timesteps,
     "even": uniform_timesteps,
     "log-snr": log_snr_timesteps,
+    "karras": karras_timesteps,
+    "shifted": shifted_timesteps,
 }
 MOST_STEPS = 10_000
 
@@ -60,7 +65,7 @@ class SamplingConfig:
         Raises:
             InputError: if there cannot be so many.
         """
-        needs_table = self.grid not in ("even", "log-snr")
+        needs_table = self.grid in ("leading", "trailing", "linspace")
         return GRIDS[self.grid](self.count(steps, table if needs_table else None))
 
     def count(self, steps: int | None, most: int | None) -> int:
@@ -108,7 +113,9 @@ def named(table: Mapping[str, Value], name: str, kind: str) -> Value:
         InputError: if there is none of that name.
     """
     if name not in table:
-        raise InputError(f"no {kind} {name!r}: one of {', '.join(table)}")
+        near = difflib.get_close_matches(name, table, 1)
+        meant = f", perhaps {near[0]!r}" if near else ""
+        raise InputError(f"no {kind} {name!r}{meant}: one of {', '.join(table)}")
     return table[name]
 
 

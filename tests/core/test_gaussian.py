@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multidiff.core.gaussian.linear_predictions import PREDICTIONS
 from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.posterior import Transition
-from multidiff.core.gaussian.predictions import PREDICTIONS, noise_between, spread, with_x0
+from multidiff.core.gaussian.predictions import noise_between, spread, with_x0
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, clean_level
 from multidiff.core.protocols import Corrupted, Estimate
@@ -162,7 +163,7 @@ def test_noise_prediction_without_final_signal_is_refused():
 
 
 def test_unknown_predictions_are_refused(unchecked_signatures):
-    with pytest.raises(ValueError, match="one of epsilon, x0, v"):
+    with pytest.raises(ValueError, match="no prediction 'score': one of epsilon, x0, v, flow, edm"):
         GaussianProcess(LINEAR, "score")  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from oracles import gaussian_data, known_pair
 from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.process import GaussianProcess
-from multidiff.core.gaussian.samplers import DDIM, DDPM, SAMPLERS, DPMSolverPP, Heun
+from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
 from multidiff.core.gaussian.timesteps import (
     leading_timesteps,
@@ -254,7 +254,6 @@ def test_learned_variance_is_used():
 def test_wrong_options():
     with pytest.raises(ValueError, match="not in"):
         DDIM(eta=1.5)
-    assert set(SAMPLERS) == {"ddpm", "ddim", "heun", "dpm++"}
 
 
 def test_unknown_variance(unchecked_signatures):

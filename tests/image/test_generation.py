@@ -180,7 +180,7 @@ def test_other_sizes(digits, color):
         ({"steps": 0}, "--steps 0: from 1 to 1000"),
         ({"steps": 1001}, "--steps 1001"),
         ({"guidance_scale": -1.0}, "--guidance-scale -1"),
-        ({"sampler": "euler"}, "no sampler 'euler'"),
+        ({"sampler": "eulr"}, "no sampler 'eulr'"),
         ({"canvas": Canvas(noise_image(1, 1, 64, 64))}, "has 1 channels, not 3"),
         ({"canvas": Canvas(noise_image(1, 3, 64, 60))}, "60x64 of the initial image.*64x64"),
         ({"canvas": Canvas(noise_image(1, 3, 64, 64)), "size": (32, 32)}, "--size 32x32"),

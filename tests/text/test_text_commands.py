@@ -71,7 +71,7 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),
         (["--prompt", "foods[Italian]"], "foods=Italian: unknown attribute; did you mean food"),
         (["--prompt", "Italian"], "'Italian' is not a meaning"),
-        (["--sampler", "euler"], "no sampler 'euler'"),
+        (["--sampler", "eulr"], "no sampler 'eulr'"),
         (["--mask-image", "x"], "--mask-image: no such option here; this model adds --control"),
     ],
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from multidiff.core.discrete.absorbing import MaskProcess, all_real
 from multidiff.core.discrete.samplers import UnmaskingSampler, UnmaskingState
+from multidiff.core.discrete.schedules import MaskLevel
 from multidiff.core.gaussian.timesteps import uniform_timesteps
 from multidiff.core.protocols import Condition, Denoiser, check_sampler
 from multidiff.core.random import Rng, device_of
+from multidiff.core.sample import traverse
 
 
 def canvas(
@@ -105,12 +108,26 @@ def unmask(
     levels = [
         level.to(device).expand(shape[0]) for level in process.levels(uniform_timesteps(steps))
     ]
-    memory = None
-    for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
-        state, memory = sampler.step(context, state, level, next_level, memory)
-        if on_step is not None:
-            on_step(number, state)
-    return state
+    report = None if on_step is None else lambda step: on_step(step.number, step.state)
+    return traverse(context, _Stepped(sampler), levels, state, on_step=report)
+
+
+@dataclass(frozen=True)
+class _Stepped:
+    """An unmasking sampler in the one loop: its context holds the source of its draws."""
+
+    sampler: UnmaskingSampler
+
+    def step(
+        self,
+        context: UnmaskingState,
+        xt: Tensor,
+        level: MaskLevel,
+        next_level: MaskLevel,
+        memory: Any,
+        rng: Rng | None,
+    ) -> tuple[Tensor, Any]:
+        return self.sampler.step(context, xt, level, next_level, memory)
 
 
 def unmask_blocks(

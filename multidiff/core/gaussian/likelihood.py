@@ -27,7 +27,7 @@ from multidiff.core.gaussian.decoders import (
     LikelihoodDecoder,
 )
 from multidiff.core.gaussian.posterior import ReverseVariance, Transition, check_variance
-from multidiff.core.gaussian.predictions import mean_over_state, spread
+from multidiff.core.gaussian.predictions import ROUNDING, mean_over_state, spread
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.protocols import (
@@ -121,10 +121,12 @@ class Bound:
 
 
 def prior_kl(x0: Tensor, level: NoiseLevel, mask: Tensor | None = None) -> Float[Tensor, " batch"]:
-    """KL(q(x_T | x_0) || N(0, I)) for each dimension, in nats."""
-    mean = spread(level.alpha, x0) * x0
+    """Return KL(q(x_T | x_0) || N(0, (alpha^2 + sigma^2) I)) for each dimension, in nats."""
+    scale = torch.hypot(level.alpha, level.sigma)
+    scale = torch.where((scale - 1).abs() < ROUNDING, 1.0, scale)
+    mean = spread(level.alpha / scale, x0) * x0
     zero = torch.zeros_like(mean)
-    log_variance = 2 * spread(level.sigma, x0).log()
+    log_variance = 2 * spread(level.sigma / scale, x0).log()
     return mean_over_state(gaussian_kl(mean, log_variance, zero, zero), mask)
 
 

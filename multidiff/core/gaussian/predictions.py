@@ -9,7 +9,7 @@ instead of a table of them.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,9 @@ from torch import Tensor
 from multidiff.core.draws import draws_nothing
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Corrupted, Estimate
+
+# A path whose alpha^2 + sigma^2 differs from 1 by less is variance preserving.
+ROUNDING = 1e-9
 
 
 def spread(coefficient: Float[Tensor, " batch"], state: Tensor) -> Tensor:
@@ -128,7 +131,10 @@ class X0Prediction:
 
 
 class VPrediction:
-    """The network returns ``alpha noise - sigma x0`` (Salimans & Ho 2022, appendix D)."""
+    """The network returns ``alpha noise - sigma x0`` (Salimans & Ho 2022, appendix D).
+
+    On a path whose ``alpha^2 + sigma^2`` is not 1, the pair is divided by it.
+    """
 
     def target(self, corrupted: Corrupted) -> Tensor:
         """See :class:`Prediction`."""
@@ -139,20 +145,20 @@ class VPrediction:
         self, output: Tensor, xt: Tensor, level: NoiseLevel, fraction: Tensor | None = None
     ) -> Estimate:
         """See :class:`Prediction`."""
-        x0 = combine(level.alpha, xt, -level.sigma, output)
-        return Estimate(x0, combine(level.sigma, xt, level.alpha, output), fraction)
+        power = _power(level)
+        alpha, sigma = level.alpha / power, level.sigma / power
+        x0 = combine(alpha, xt, -sigma, output)
+        return Estimate(x0, combine(sigma, xt, alpha, output), fraction)
 
     def squared_error_per_x0(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
         """See :class:`Prediction`."""
-        return 1 / level.sigma**2
+        return _power(level) ** 2 / level.sigma**2
 
 
-PREDICTIONS: dict[str, type[Prediction]] = {
-    "epsilon": EpsilonPrediction,
-    "x0": X0Prediction,
-    "v": VPrediction,
-}
-PredictionName = Literal["epsilon", "x0", "v"]
+def _power(level: NoiseLevel) -> Float[Tensor, " batch"]:
+    """Return ``alpha^2 + sigma^2``, exactly 1 on a variance-preserving path."""
+    power = level.alpha**2 + level.sigma**2
+    return torch.where((power - 1).abs() < ROUNDING, 1.0, power)
 
 
 def noise_between(xt: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:

@@ -11,26 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.gaussian.likelihood import prior_nats, step_nats
+from multidiff.core.gaussian.linear_predictions import prediction_named
 from multidiff.core.gaussian.losses import Objective, SimpleLoss
-from multidiff.core.gaussian.predictions import (
-    PREDICTIONS,
-    EpsilonPrediction,
-    PredictionName,
-    combine,
-)
+from multidiff.core.gaussian.predictions import ROUNDING, Prediction, combine
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
 from multidiff.core.gaussian.timesteps import TimeSampler, TimestepSchedule, UniformTimes
 from multidiff.core.protocols import Corrupted, Estimate
 from multidiff.core.random import Rng, normal
 
-# A level's total scale, sqrt(alpha^2 + sigma^2), at time 1: sampling starts from noise of scale 1.
-LARGEST_FINAL_SCALE = 1.1
-# By how much the first step of a walk may multiply an error of the predicted noise: a warning,
-# and what is refused.
+# By how much a step may multiply an error of the network: a warning, and what is refused.
 LARGE_GAIN, LARGEST_GAIN = 10.0, 50.0
-# Above this signal scale the noisiest level is far from pure noise, and a walk that starts
-# from pure noise starts where no training example was.
-LARGEST_FINAL_ALPHA = 0.5
+# Above this share of the signal the noisiest level is far from pure noise, and sampling, which
+# starts from pure noise, starts where no training example was.
+LARGEST_FINAL_SIGNAL = 0.5
 
 
 class GaussianProcess:
@@ -38,7 +31,8 @@ class GaussianProcess:
 
     Args:
         schedule: how much noise at which time.
-        prediction: what the network returns.
+        prediction: what the network returns: "epsilon", "x0", "v", "flow", "edm", a name given to
+            :func:`~multidiff.core.gaussian.linear_predictions.register_prediction`, or an object.
         objective: the training loss; mean squared error of the prediction where not given.
         times: how training draws times; uniform where not given.
         learns_variance: the network returns twice the channels (dimension 1), the second
@@ -49,9 +43,9 @@ class GaussianProcess:
 
     Raises:
         TypeError: if the schedule is none, such as the name of one.
-        ValueError: if the network predicts noise and the schedule ends without signal (the
-            clean state cannot be read from the noise there), if the schedule ends at a scale
-            that sampling does not start from, or if nothing would train a learned variance.
+        ValueError: if there is no such prediction, if the schedule ends where the prediction does
+            not determine x0 (the noise without any signal), or if nothing would train a learned
+            variance.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -66,30 +60,31 @@ class GaussianProcess:
     def __init__(
         self,
         schedule: NoiseSchedule,
-        prediction: PredictionName = "epsilon",
+        prediction: str | Prediction = "epsilon",
         *,
         objective: Objective | None = None,
         times: TimeSampler | None = None,
         learns_variance: bool = False,
         offset_noise: float = 0.0,
     ):
-        if prediction not in PREDICTIONS:
-            raise ValueError(f"prediction {prediction!r}: one of {', '.join(PREDICTIONS)}")
         _check_schedule(schedule)
-        last_alpha = float(schedule.at(torch.ones(1)).alpha)
-        if prediction == "epsilon" and last_alpha == 0:
+        self.schedule = schedule
+        named = prediction_named(prediction) if isinstance(prediction, str) else prediction
+        self.prediction = named
+        last = schedule.at(torch.ones(1))
+        if float(named.squared_error_per_x0(last)) == 0:
             raise ValueError(
-                "the schedule ends with zero terminal SNR, where noise prediction says nothing "
-                'about the clean state: use prediction="v" or "x0"'
+                f"prediction {prediction!r}: the schedule ends with zero terminal SNR, where it "
+                'does not determine x0: use prediction="v", "flow" or "x0"'
             )
-        if last_alpha > LARGEST_FINAL_ALPHA:
+        signal = float(last.alpha / torch.hypot(last.alpha, last.sigma))
+        if signal > LARGEST_FINAL_SIGNAL:
             warnings.warn(
-                f"the schedule ends at alpha {last_alpha:.3f}: sampling starts from pure noise, "
-                "which training will never have seen",
+                f"the schedule ends at alpha {float(last.alpha):.3f}, sigma "
+                f"{float(last.sigma):.3f}: sampling starts from pure noise, which training will "
+                "never have seen",
                 stacklevel=2,
             )
-        self.schedule = schedule
-        self.prediction = PREDICTIONS[prediction]()
         self.objective = SimpleLoss() if objective is None else objective
         if learns_variance and isinstance(self.objective, SimpleLoss):
             raise ValueError(
@@ -177,8 +172,22 @@ class GaussianProcess:
         return normal(shape, rng)
 
     def prior(self, shape: Sequence[int], rng: Rng | None) -> Tensor:
-        """Draw the noise where sampling starts."""
-        return self.noise(shape, rng)
+        """Draw the noise where sampling starts: of unit variance on a variance-preserving path."""
+        return _scaled(self.noise(shape, rng), self.start_scale())
+
+    def start_scale(self, level: NoiseLevel | None = None) -> float:
+        """Return the standard deviation of pure noise at a level, ``hypot(alpha, sigma)``.
+
+        Args:
+            level: where sampling starts; the noisiest where not given.
+        """
+        level = self.schedule.at(torch.ones(1)) if level is None else level
+        scale = float(torch.hypot(level.alpha, level.sigma).flatten()[0])
+        return 1.0 if abs(scale - 1) < ROUNDING else scale
+
+    def start_at(self, prior: Tensor, level: NoiseLevel) -> Tensor:
+        """Return a draw of the prior at the scale of the level where sampling starts."""
+        return _scaled(prior, self.start_scale(level) / self.start_scale())
 
     def levels(self, times: TimestepSchedule) -> list[NoiseLevel]:
         """The levels a walk over these times visits, and the one where it ends."""
@@ -204,29 +213,40 @@ class GaussianProcess:
         return step_nats(self, output, corrupted, earlier, mask, **options)
 
     def check_levels(self, levels: Sequence[NoiseLevel]) -> None:
-        """Refuse a walk from pure noise whose first step drowns the state in the network's error.
+        """Refuse levels between which a step drowns the state in the network's error.
 
-        From the predicted noise the clean state is ``(xt - sigma noise) / alpha``. A step
-        from alpha near 0 to a much larger one multiplies the network's error by their ratio. A
-        projection that clips the clean state keeps it in bounds.
+        An error of the network is multiplied by ``sigma / |D|`` in the x0 estimate
+        (:mod:`~multidiff.core.gaussian.linear_predictions`), of which the next state takes
+        ``alpha``. For noise predictions that is the ratio of the two alphas: large where a step
+        leaves from nearly pure noise. A projection that clips the x0 estimate keeps it in bounds.
 
         Raises:
             ValueError: if the error grows fiftyfold; from tenfold on there is a warning.
         """
-        first, second = levels[0], levels[1]
-        gain = float((second.alpha / first.alpha).flatten()[0])
-        if gain <= LARGE_GAIN or not isinstance(self.prediction, EpsilonPrediction):
+        # The last step takes the estimate itself, from a level that is nearly clean.
+        there = [level.alpha.flatten()[:1] for level in levels[1:-1]]
+        if not there:
             return
-        cond = (
-            f"the first step, from alpha {float(first.alpha[0]):.2g} to "
-            f"{float(second.alpha[0]):.2g}, multiplies the error of a noise prediction by "
-            f"{gain:.0f}: start later (log_snr_timesteps(n), leading_timesteps(n)), clip the "
-            f"clean state "
-            '(project=clip()), or train with prediction="v"'
+        here = [self.prediction.squared_error_per_x0(one).flatten()[:1] for one in levels[:-2]]
+        gains = torch.cat(there) / torch.cat(here).sqrt()
+        step = int(gains.argmax())
+        if float(gains[step]) <= LARGE_GAIN:
+            return
+        first, second = levels[step], levels[step + 1]
+        problem = (
+            f"step {step + 1}, from alpha {float(first.alpha[0]):.2g} to "
+            f"{float(second.alpha[0]):.2g}, multiplies the network's error by "
+            f"{float(gains[step]):.0f}: start later (log_snr_timesteps(n), "
+            "leading_timesteps(n)), clip the x0 estimate (project=clip()), or train with "
+            'prediction="v"'
         )
-        if gain > LARGEST_GAIN:
-            raise ValueError(cond)
-        warnings.warn(cond, stacklevel=3)
+        if float(gains[step]) > LARGEST_GAIN:
+            raise ValueError(problem)
+        warnings.warn(problem, stacklevel=3)
+
+
+def _scaled(noise: Tensor, scale: float) -> Tensor:
+    return noise if scale == 1 else noise * scale
 
 
 def check_states(states: Tensor) -> None:
@@ -247,12 +267,4 @@ def _check_schedule(schedule: NoiseSchedule) -> None:
         raise TypeError(
             f"schedule {schedule!r}: give a schedule, such as md.BetaSchedule.cosine() or "
             "md.LogSNRSchedule()"
-        )
-    last = schedule.at(torch.ones(1))
-    scale = float((last.alpha**2 + last.sigma**2).sqrt())
-    if scale > LARGEST_FINAL_SCALE:
-        raise ValueError(
-            f"the schedule ends at alpha {float(last.alpha):.3g}, sigma {float(last.sigma):.3g}, "
-            "but sampling starts from noise of deviation 1: divide both by "
-            "sqrt(alpha^2 + sigma^2), the same process in other units"
         )

@@ -145,9 +145,6 @@ class DPMSolverPP:
         return combine(keep, xt, pull, slope), (x0, level)
 
 
-SAMPLERS = {"ddpm": DDPM, "ddim": DDIM, "heun": Heun, "dpm++": DPMSolverPP}
-
-
 def deterministic_step(estimate: Estimate, next_level: NoiseLevel) -> Tensor:
     """The estimated pair, mixed again at another level: DDIM with eta 0."""
     return combine(next_level.alpha, estimate.x0, next_level.sigma, estimate.noise)
@@ -159,11 +156,13 @@ def is_clean(level: NoiseLevel) -> bool:
     Raises:
         ValueError: if some rows have noise and others none: a walk visits one level at a time.
     """
-    x0 = level.sigma == 0
-    count = int(x0.sum())
-    if count not in (0, len(x0)):
+    if level.end is not None:
+        return level.end == "clean"
+    clean = level.sigma == 0
+    count = int(clean.sum())
+    if count not in (0, len(clean)):
         raise ValueError(
-            f"{count} of {len(x0)} rows are at the clean level and the others are not: "
+            f"{count} of {len(clean)} rows are at the clean level and the others are not: "
             "a sampler's step takes the whole batch to one level"
         )
     return count > 0

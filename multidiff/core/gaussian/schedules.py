@@ -13,9 +13,9 @@ a float32 table is wrong by 1e-4 where the noise is smallest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,17 @@ LARGEST_BETA = 0.999
 SLACK = 1e-6
 
 
+# Where on its path a level is; known without a look at the tensors, which torch.compile and a
+# GPU that is waited for would pay for.
+End = Literal["clean", "between", "noise"]
+
+
+def readable(value: Tensor) -> bool:
+    """Return whether a tensor's values may be looked at: on the CPU, not while it is traced."""
+    here = type(value) is Tensor and value.device.type == "cpu"
+    return here and not torch.compiler.is_compiling()
+
+
 @dataclass(frozen=True)
 class NoiseLevel:
     """How noisy each state of a batch is.
@@ -41,12 +52,15 @@ class NoiseLevel:
     Attributes:
         time: 0 (clean) to 1 (noisiest).
         alpha: scale of the clean signal.
-        sigma: scale of the noise, ``alpha^2 + sigma^2 = 1``.
+        sigma: scale of the noise; ``alpha^2 + sigma^2 = 1`` on a variance-preserving path.
+        end: "clean" without noise, "noise" without signal, "between" otherwise, for the whole
+            batch; None where it is not known without a look at the numbers.
     """
 
     time: Float[Tensor, " batch"]
     alpha: Float[Tensor, " batch"]
     sigma: Float[Tensor, " batch"]
+    end: End | None = None
 
     def timestep(self, steps: int) -> Float[Tensor, " batch"]:
         """Return the level as the step of a table that diffusers' networks read, 0 to steps - 1.
@@ -76,14 +90,18 @@ class NoiseLevel:
     def to(self, device: torch.device | str) -> NoiseLevel:
         """The same level on another device (as float32 where float64 does not exist)."""
         dtype = finest_dtype(device)
-        return NoiseLevel(*(part.to(device=device, dtype=dtype) for part in self.parts()))
+        return self._each(lambda part: part.to(device=device, dtype=dtype))
 
     def expand(self, batch: int) -> NoiseLevel:
         """One level for every state of a batch of that size."""
-        return NoiseLevel(*(part.expand(batch) for part in self.parts()))
+        return self._each(lambda part: part.expand(batch))
 
     def __getitem__(self, rows: slice | Tensor) -> NoiseLevel:
-        return NoiseLevel(*(part[rows] for part in self.parts()))
+        return self._each(lambda part: part[rows])
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> NoiseLevel:
+        time, alpha, sigma = (function(part) for part in self.parts())
+        return NoiseLevel(time, alpha, sigma, self.end)
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """The three tensors, in the order of construction."""
@@ -93,7 +111,7 @@ class NoiseLevel:
 def clean_level(batch: int = 1) -> NoiseLevel:
     """The level without any noise, where every walk back ends."""
     zero = torch.zeros(batch, dtype=torch.float64)
-    return NoiseLevel(zero, torch.ones_like(zero), zero)
+    return NoiseLevel(zero, torch.ones_like(zero), zero, "clean")
 
 
 def checked_times(time: Tensor) -> Float[Tensor, " batch"]:
@@ -110,7 +128,7 @@ def checked_times(time: Tensor) -> Float[Tensor, " batch"]:
             "steps lies at (k + 1) / T"
         )
     inside = (time >= -SLACK) & (time <= 1 + SLACK)
-    if type(time) is Tensor and time.device.type == "cpu" and not bool(inside.all()):
+    if readable(time) and not bool(inside.all()):
         raise ValueError(
             f"time {float(time[~inside][0]):g} is not in [0, 1]; step k of a table of T "
             "steps lies at (k + 1) / T"
@@ -197,7 +215,7 @@ class BetaSchedule:
         """
         alpha = torch.sigmoid(in_float64(log_snr)).sqrt()
         descending = self._alpha_knots.to(alpha.device)
-        if (alpha < descending[-1] - 1e-12).any():
+        if not torch.compiler.is_compiling() and (alpha < descending[-1] - 1e-12).any():
             raise ValueError(
                 f"a level with alpha {float(alpha.min()):.4g} is noisier than the schedule's "
                 f"noisiest, alpha {float(descending[-1]):.4g}"
@@ -304,7 +322,8 @@ class LogSNRSchedule:
             ValueError: if a level lies outside the schedule's range.
         """
         wanted = in_float64(log_snr)
-        if ((wanted < self.lowest - 1e-9) | (wanted > self.highest + 1e-9)).any():
+        outside = (wanted < self.lowest - 1e-9) | (wanted > self.highest + 1e-9)
+        if not torch.compiler.is_compiling() and outside.any():
             raise ValueError(
                 f"log SNR {[round(float(x), 3) for x in wanted]} leaves the schedule's range "
                 f"{self.lowest:g} .. {self.highest:g}"

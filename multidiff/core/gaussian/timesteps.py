@@ -189,11 +189,12 @@ class TimestepSchedule:
 
     def levels(self, schedule: NoiseSchedule) -> list[NoiseLevel]:
         """The level of each visit and, last, the level where the walk ends (batch of one)."""
-        visits = schedule.at(self.times(schedule))
+        each = schedule.at(self.times(schedule))
+        visits = [each[i : i + 1] for i in range(self.num_steps)]
         last = clean_level()
         if self.end is not None:
             last = schedule.at(torch.tensor([self.end(schedule)], dtype=torch.float64))
-        return [visits[i : i + 1] for i in range(self.num_steps)] + [last]
+        return [_marked(one) for one in (*visits, last)]
 
     def tail(self, num_steps: int) -> TimestepSchedule:
         """The last steps of the grid alone, for a walk that starts at a middle level.
@@ -206,6 +207,12 @@ class TimestepSchedule:
         return TimestepSchedule(
             num_steps, lambda schedule: self.times(schedule)[-num_steps:], self.end
         )
+
+
+def _marked(level: NoiseLevel) -> NoiseLevel:
+    """Return a level of one row that says at which end of its path it is."""
+    end = "clean" if float(level.sigma) == 0 else "noise" if float(level.alpha) == 0 else "between"
+    return NoiseLevel(*level.parts(), end)
 
 
 def uniform_timesteps(num_steps: int) -> TimestepSchedule:
@@ -276,10 +283,35 @@ def log_snr_timesteps(
     _at_least_one(num_steps)
 
     def find(schedule: NoiseSchedule) -> Tensor:
-        first, last = _log_snr_ends(schedule)
+        first, last = log_snr_ends(schedule)
         first = first if lowest is None else lowest
         last = last if highest is None else highest
         return schedule.time_at(torch.linspace(first, last, num_steps, dtype=torch.float64))
+
+    return TimestepSchedule(num_steps, find)
+
+
+def karras_timesteps(num_steps: int, rho: float = 7.0) -> TimestepSchedule:
+    """Return times at which ``(sigma / alpha)^(1 / rho)`` is even (Karras et al. 2022, eq. 5).
+
+    Both ends of the schedule are visited, and then the clean level; of an end that is infinite
+    (a rectified flow's) the time a thousandth before.
+
+    Args:
+        num_steps: number of steps.
+        rho: 7 crowds at small noise; towards infinity it is :func:`log_snr_timesteps`.
+
+    Raises:
+        ValueError: if there is no step, or rho is not above 0.
+    """
+    _at_least_one(num_steps)
+    if not rho > 0:
+        raise ValueError(f"rho {rho:g} must be above 0")
+
+    def find(schedule: NoiseSchedule) -> Tensor:
+        first, last = (math.exp(-end / (2 * rho)) for end in log_snr_ends(schedule))
+        roots = torch.linspace(first, last, num_steps, dtype=torch.float64)
+        return schedule.time_at(-2 * rho * torch.log(roots))
 
     return TimestepSchedule(num_steps, find)
 
@@ -316,7 +348,7 @@ def _on_table(
     return find
 
 
-def _log_snr_ends(schedule: NoiseSchedule) -> tuple[float, float]:
+def log_snr_ends(schedule: NoiseSchedule) -> tuple[float, float]:
     """Return both ends, or the log SNR one step (or thousandth) before where one is infinite."""
     table, beside = schedule.num_steps, 1 / (schedule.num_steps or 1000)
     clean_end = beside if table else 0.0

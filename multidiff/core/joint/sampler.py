@@ -7,7 +7,6 @@ begins. A sampler with one evaluation per step keeps its order of convergence. O
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from multidiff.core.context import SamplerContext
 from multidiff.core.discrete.absorbing import MaskProcess
 from multidiff.core.discrete.samplers import UnmaskingState
 from multidiff.core.joint.level import Held, JointLevel, JointSchedule, check_names
@@ -23,7 +23,7 @@ from multidiff.core.joint.process import JointProcess, check_outputs
 from multidiff.core.projections import keeps_in_bounds
 from multidiff.core.protocols import Condition, Denoiser, Level, Projection, check_sampler
 from multidiff.core.random import Rng, device_of
-from multidiff.core.sample import _Reader as SamplerContext
+from multidiff.core.sample import Step, traverse
 
 
 @dataclass
@@ -148,23 +148,6 @@ class JointSampler:
         check_names("sampler", {*self.parts, *held}, process.parts)
 
 
-@dataclass(frozen=True)
-class JointStep:
-    """Argument of a progress callback after each step.
-
-    Attributes:
-        number: number of steps done, from 1.
-        total: number of all steps.
-        level: levels just reached.
-        state: state of each part there.
-    """
-
-    number: int
-    total: int
-    level: JointLevel
-    state: Mapping[str, Tensor]
-
-
 @torch.no_grad()
 def sample_joint(
     process: JointProcess,
@@ -178,7 +161,7 @@ def sample_joint(
     project: Mapping[str, Projection] | None = None,
     rng: Rng | None = None,
     device: torch.device | str | None = None,
-    on_step: Callable[[JointStep], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
 ) -> dict[str, Tensor]:
     """Sample a joint state, with some parts optionally given or held at pure noise.
 
@@ -211,15 +194,8 @@ def sample_joint(
     levels = [level.to(target).expand(batch) for level in process.levels(times)]
     state = _start(process, shape, times, levels, start, project or {}, rng)
     context = JointContext(process, denoiser, condition, project or {})
-    memory, finite = None, []
     state = {name: one.to(target) for name, one in state.items()}
-    for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
-        state, memory = sampler.step(context, state, level, next_level, memory, rng)
-        finite.append(torch.stack([torch.isfinite(one).all() for one in state.values()]))
-        if on_step is not None:
-            on_step(JointStep(number, times.num_steps, next_level, state))
-    _check_finite(finite, [*state])
-    return state
+    return traverse(context, sampler, levels, state, rng=rng, on_step=on_step)
 
 
 def _checked_shape(
@@ -243,17 +219,6 @@ def _checked_shape(
         listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise ValueError(f"parts of a joint state have one batch size of at least 1, not {listed}")
     return whole, next(iter(sizes.values()))
-
-
-def _check_finite(finite: Sequence[Tensor], names: Sequence[str]) -> None:
-    # Checked once, after the last step: a GPU has to be waited for only here.
-    good = torch.stack([*finite])
-    if not bool(good.all()):
-        step, part = (~good).nonzero()[0].tolist()
-        raise ValueError(
-            f"step {step + 1} of {len(finite)}: part {names[part]!r} is not finite; the network "
-            "returned NaN or infinity there, or the timesteps do not fit its prediction"
-        )
 
 
 def _start(

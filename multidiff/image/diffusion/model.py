@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
+from multidiff.core.gaussian.edm import ScaledInput
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.guidance import ClassifierFreeGuidance, map_condition
@@ -79,7 +80,7 @@ class ImageDiffusion(DomainModel):
         self,
         domain: PixelDomain | LatentDomain,
         process: GaussianProcess,
-        denoiser: UNet,
+        denoiser: UNet | ScaledInput,
         sampling: ImageSamplingConfig | None = None,
         drop_condition: float = 0.0,
         subjects: tuple[str, ...] = (),
@@ -263,7 +264,7 @@ class ImageDiffusion(DomainModel):
         return size
 
 
-def _check_fit(domain: PixelDomain | LatentDomain, denoiser: UNet) -> None:
+def _check_fit(domain: PixelDomain | LatentDomain, denoiser: UNet | ScaledInput) -> None:
     """See that the denoiser reads and predicts such states, and reads such conditions.
 
     Raises:
