@@ -17,7 +17,6 @@ import torch
 import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of
 from benchmarks.watching import CLOCK, NETWORK, NETWORKS, watch_network
-from multidiff.text.diffuser.sampling_config import drawn
 from multidiff.text.request import TextRequest
 
 PART = "network-share"
@@ -64,14 +63,14 @@ def _speaking(model: Any, steps: int) -> Callable[[], object]:
     """Return a function that synthesises a second of sound from the mel of noise."""
     noise = torch.rand(1, model.preset.sample_rate_hz, generator=torch.Generator().manual_seed(0))
     mel = model.preset.mel(noise - 0.5)
-    return lambda: model.synthesize(mel, plan=model.plan(steps), seed=0)
+    return lambda: model.synthesize(mel, steps=steps, seed=0)
 
 
 def _editing(model: Any, requests: list[TextRequest], steps: int) -> Callable[[], object]:
     """Return a function that revises random words, with drawn words."""
-    sampling = model.sampling.changed(drawn({"steps": steps}))
+    sampling = model.sampling.replace(steps=steps).for_new_texts(model.sampling)
     drafts = model.noise_drafts(requests, seed=0)
-    return lambda: model.revise(drafts, requests, sampling=sampling, seed=0)
+    return lambda: model.revise(drafts, requests, config=sampling, seed=0)
 
 
 def _seconds(

@@ -76,13 +76,13 @@ class _Loops:
             ),
             GaussianProcess(BetaSchedule.scaled_linear(TABLE, FIRST_BETA, LAST_BETA)),
             latent_unet(*UNET),
-            ImageSamplingConfig(steps, "leading", "ddim", GUIDANCE),
+            ImageSamplingConfig(steps, "ddim", GUIDANCE, "leading"),
         ).eval()
         self.model.requires_grad_(False)
         self.size, self.prompts, self.steps = (side, side), [PROMPT] * batch, steps
         shape = self.model.domain.state_shape(batch, self.size)
         self.noise = normal(shape, generators([SEED + row for row in range(batch)]))
-        times = self.model.sampling.times(None, TABLE)
+        times = self.model.sampling.times(self.model.process.schedule)
         self.levels = self.model.process.levels(times)[:-1]
 
     def ours(self) -> Tensor:

@@ -171,7 +171,7 @@ def model_of(shape, unet, autoencoder, text_encoder):
         LatentDomain(autoencoder, text_encoder, tokenizer),
         GaussianProcess(schedule, shape.prediction),
         unet,
-        ImageSamplingConfig(20, "leading", "ddim", 7.5),
+        ImageSamplingConfig(20, "ddim", 7.5, "leading"),
     ).eval()
 
 

@@ -104,7 +104,7 @@ def sound(vocoder):
     with tempfile.TemporaryDirectory() as folder:
         for source, steps in [*((one, 8) for one in sources), (sources[0], 4)]:
             made = Path(folder) / "made.wav"
-            synthesize_file(vocoder, source, made, plan=vocoder.plan(steps))
+            synthesize_file(vocoder, source, made, config=vocoder.sampling.replace(steps=steps))
             pieces += [soundfile.read(made)[0], np.zeros(rate // 2)]
     wave = np.concatenate(pieces[:-1])
     SOUNDS.mkdir(exist_ok=True)

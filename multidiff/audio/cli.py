@@ -1,4 +1,4 @@
-"""What the command line does with a vocoder."""
+"""Commands of vocoders."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from multidiff.audio.mel import preset_named
 from multidiff.audio.metrics.evaluation import Clip, Scores, clips_of, evaluate
 from multidiff.audio.metrics.pairs import METRICS
 from multidiff.audio.synthesis import Synthesis, find_inputs, synthesize_file
-from multidiff.audio.vocoder.inference_schedule import write_plans
+from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig, write_plans
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.audio.vocoder.search import distance_on, search
-from multidiff.models.sampling_config import sampler_named
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
 from multidiff.utils.packages import PackageError
@@ -37,9 +36,8 @@ def synth(
     inputs: Sequence[Path],
     out: Path,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
-    seed: int = 0,
+    seed: int,
+    sampling: VocoderSamplingConfig,
     ratio: tuple[int, int] = (0, 1),
     mel_scale: str | None = None,
     mel_preset: str | None = None,
@@ -49,20 +47,17 @@ def synth(
     Args:
         model: the vocoder.
         inputs: files and folders.
-        out: a sound file for one input, a folder for several.
-        steps: network evaluations.
-        sampler: its name.
-        seed: of the noise.
+        out: sound file for one input, folder for several.
+        seed: random seed.
+        sampling: options of synthesis.
         ratio: number of this process and of all; each takes its part of the files.
-        mel_scale: scale of mel files that state none (:mod:`multidiff.audio.data.mel_scale`).
-        mel_preset: name of the preset of mel files that state none.
+        mel_scale: scale of mel files that state none: natural, log10, decibels, linear, preset,
+            range:LOW:HIGH:FROM:TO, standard:MEAN:STD, times:FACTOR:OFFSET.
+        mel_preset: preset that made mel files which state none.
 
     Raises:
         InputError: if an option is wrong, or the only input is.
     """
-    plan = model.plan(steps)
-    chosen = sampler_named(model.sampler if sampler is None else sampler)
-    stated = {"mel_scale": mel_scale, "mel_preset": mel_preset}
     if mel_scale is not None:
         mel_scale_named(mel_scale)
     if mel_preset is not None:
@@ -73,8 +68,9 @@ def synth(
     for source, output in jobs[ratio[0] :: ratio[1]]:
         try:
             made = synthesize_file(
-                model, source, output, plan=plan, sampler=chosen, seed=seed, **stated
-            )
+                model, source, output, seed=seed, config=sampling,
+                mel_scale=mel_scale, mel_preset=mel_preset,
+            )  # fmt: skip
             done.append(made)
         except PackageError:
             raise
@@ -85,13 +81,13 @@ def synth(
         logger.warning(
             "%d of %d recordings have several channels: the sound made has one", several, len(done)
         )
-    return Report([_line(one) for one in done], _facts(done, plan.num_steps), faults)
+    return Report([_line(one) for one in done], _facts(done, sampling.steps), faults)
 
 
 def outputs_for(
     files: Sequence[Path], out: Path, inputs: Sequence[Path]
 ) -> list[tuple[Path, Path]]:
-    """Which file each input goes to.
+    """Return the file that each input goes to.
 
     Raises:
         InputError: if two inputs would go to the same file, or to a kind that is not written.
@@ -142,36 +138,32 @@ def sample(
     num: int,
     prompts: Sequence[str],
     out: Path | None,
-    steps: int | None = None,
-    sampler: str | None = None,
-    guidance_scale: float | None = None,
-    seed: int = 0,
+    seed: int,
+    sampling: VocoderSamplingConfig,
 ) -> Report:
-    """Several readings of each prompt, which for a vocoder is a recording or a mel.
+    """Write several readings of each prompt, which for a vocoder is a recording or a mel.
+
+    Args:
+        model: the vocoder.
+        num: sounds of each prompt; sound ``i`` of each has seed ``seed + i``.
+        prompts: recordings and mel files.
+        out: folder of the sounds.
+        seed: random seed of each prompt's first sound.
+        sampling: options of synthesis.
 
     Raises:
-        InputError: if there is no prompt, no place to write, or guidance is asked for.
+        InputError: if there is no prompt, or no place to write.
     """
     if not prompts:
         raise InputError("a vocoder speaks from a mel: give --prompt a recording or a mel file")
-    if guidance_scale is not None:
-        raise InputError(
-            f"--guidance-scale {guidance_scale:g}: a vocoder has no unconditional half to guide"
-        )
     if out is None:
         raise InputError("-o OUT: name a folder for the sound files")
-    plan = model.plan(steps)
-    chosen = sampler_named(model.sampler if sampler is None else sampler)
     done = []
     for source in find_inputs([Path(prompt) for prompt in prompts]):
-        for number in range(num):
-            output = out / f"{source.stem}-{seed + number}{SOUND}"
-            done.append(
-                synthesize_file(
-                    model, source, output, plan=plan, sampler=chosen, seed=seed + number
-                )
-            )
-    return Report([_line(one) for one in done], _facts(done, plan.num_steps))
+        for number in range(seed, seed + num):
+            output = out / f"{source.stem}-{number}{SOUND}"
+            done.append(synthesize_file(model, source, output, seed=number, config=sampling))
+    return Report([_line(one) for one in done], _facts(done, sampling.steps))
 
 
 def measure(
@@ -179,38 +171,35 @@ def measure(
     data: str | None,
     folder: Path,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
-    seed: int = 0,
+    seed: int,
+    sampling: VocoderSamplingConfig,
     held_out_every: int = 0,
     search_steps: tuple[int, ...] = (),
 ) -> Report:
-    """Scores on recordings, with the projection alone and Griffin-Lim beside them.
+    """Measure the vocoder on recordings, beside the projection alone and Griffin-Lim.
 
     Args:
         model: the vocoder.
-        data: a source of recordings; those that come with the package where not given.
-        folder: of the model, where searched plans are kept.
-        steps: network evaluations.
-        sampler: its name.
-        seed: of the noise.
+        data: source of recordings; those of the package by default.
+        folder: folder of the model, where searched plans are kept.
+        seed: random seed.
+        sampling: options of synthesis.
         held_out_every: take only the recordings that training with this number held out.
-        search_steps: search for the best plans of so many evaluations first, and keep them.
+        search_steps: search for the best plans of these numbers of evaluations first, and keep
+            them.
     """
     clips = clips_of("starter:speech" if data is None else data, model.preset, held_out_every)
     lines = []
     if search_steps:
         lines = search_plans(model, clips, folder, search_steps)
-    plan = model.plan(steps)
-    chosen = sampler_named(model.sampler if sampler is None else sampler)
-    scores = evaluate(model, clips, plan, chosen, seed)
+    scores = evaluate(model, clips, sampling, seed)
     return Report(lines + score_table(scores), _score_facts(scores, len(clips)))
 
 
 def search_plans(
     model: Vocoder, clips: Sequence[Clip], folder: Path, numbers: Sequence[int]
 ) -> list[str]:
-    """Search for plans and keep them beside the weights; tells what was found."""
+    """Search for plans, keep them beside the weights, and return lines on what was found."""
     hop, rate = model.preset.hop_length, model.preset.sample_rate_hz
     frames = int(SEARCH_SECONDS * rate / hop)
     chosen = clips[:: max(len(clips) // SEARCH_CLIPS, 1)][:SEARCH_CLIPS]
@@ -218,7 +207,7 @@ def search_plans(
     objective = distance_on(model, short)
     lines = []
     for number in numbers:
-        plan, value = search(objective, model.plan(number), bounds=model.log_snr_bounds())
+        plan, value = search(objective, model.plan(steps=number), bounds=model.log_snr_bounds())
         model.searched[number] = plan
         write_plans(folder, model.searched)
         lines.append(f"{number} evaluations: distance {value:.4f}, kept in {folder}")
@@ -226,7 +215,7 @@ def search_plans(
 
 
 def score_table(scores: Sequence[Scores]) -> list[str]:
-    """Scores as lines of text."""
+    """Return scores as lines of text."""
     heading = ["system", *(name for name, _ in METRICS.values()), "RTF"]
     rows = [
         [one.system, *(_number(one.metrics[key]) for key in METRICS), f"{one.real_time_factor:.3f}"]

@@ -18,9 +18,8 @@ from torch import Tensor
 from multidiff.audio.data.mel_files import ENDINGS, read_mel
 from multidiff.audio.data.sound import EXTENSIONS, SoundFile, write_sound
 from multidiff.audio.mel import MelPreset
-from multidiff.audio.vocoder.inference_schedule import InferenceSchedule
+from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig
 from multidiff.audio.vocoder.model import MelSource, Vocoder
-from multidiff.core.protocols import Sampler
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import REASONS, resolve_path
 from multidiff.utils.leftovers import visible_files
@@ -109,9 +108,8 @@ def synthesize_file(
     source: Path,
     output: Path,
     *,
-    plan: InferenceSchedule | None = None,
-    sampler: Sampler | None = None,
     seed: int = 0,
+    config: VocoderSamplingConfig | None = None,
     mel_scale: str | None = None,
     mel_preset: str | None = None,
 ) -> Synthesis:
@@ -123,9 +121,8 @@ def synthesize_file(
         vocoder: the model.
         source: a recording, or a mel file.
         output: the sound file.
-        plan: inference schedule; the model's default if None.
-        sampler: sampler; the model's own if None.
-        seed: random seed of the noise.
+        seed: random seed.
+        config: options of synthesis; the model's own by default.
         mel_scale: scale of a mel file that states none.
         mel_preset: preset of a mel file that states none.
 
@@ -134,7 +131,7 @@ def synthesize_file(
     """
     began = time.perf_counter()
     with opened(source, vocoder.preset, mel_scale, mel_preset) as (mel, num_samples):
-        chunks = vocoder.stream(mel, plan=plan, sampler=sampler, seed=seed)
+        chunks = vocoder.stream(mel, seed=seed, config=config)
         rate = vocoder.preset.sample_rate_hz
         written = write_sound(output, trimmed(chunks, num_samples), rate)
         channels = mel.channels if isinstance(mel, SoundMel) else 1

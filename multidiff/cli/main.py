@@ -1,6 +1,6 @@
 """The command line: parse, call, print.
 
-Exit status: 0; 2 for what the user can mend (one line on stderr, no traceback); 1 for a
+Exit status: 0; 2 for what the user can fix (one line on stderr, no traceback); 1 for a
 fault of ours; 130 on Ctrl-C. Everything heavy is imported inside the commands.
 """
 
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multidiff import __version__
+from multidiff.cli.arguments import Device, Json, ModelName, PromptFiles, Seed
+from multidiff.cli.model_help import TAKEN, ModelCommand
 from multidiff.cli.parsing import (
     Commands,
     LivePrinter,
@@ -41,20 +43,11 @@ app = Commands(
     rich_markup_mode=None,
 )
 
-ModelName = Annotated[
-    str, typer.Argument(help="A shipped model, a folder, a hub id, or a foreign checkpoint.")
-]
-Steps = Annotated[int | None, typer.Option(help="Network evaluations.")]
-Sampler = Annotated[str | None, typer.Option(help="ddpm, ddim, heun or dpm++.")]
-Seed = Annotated[int, typer.Option(min=-(2**63), max=2**63 - 1, help="Of the noise.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, last.")]
-PromptFiles = Annotated[
-    list[str] | None, typer.Option(help="A file of prompts, one a line; may be repeated.")
-]
 MOST_SAMPLES = 1_000_000
-# Options that the model's own wing adds travel as unread arguments.
+# Options that depend on the model travel as unread arguments.
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+# Commands whose options depend on the model, in their help too.
+OF_MODEL: Any = {"cls": ModelCommand, "context_settings": OPEN}
 
 
 def show_version(wanted: bool) -> None:
@@ -73,134 +66,159 @@ def program(
     """Diffusion for image, audio and text on one core."""
 
 
-@app.command()
+@app.command(**OF_MODEL)
 def synth(
     inputs: Annotated[
-        list[Path] | None, typer.Argument(help="Sound or mel files, folders.")
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Sound or mel files, folders."),
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="Text to speak; may be repeated. - reads stdin."),
+        typer.Option(
+            metavar="TEXT",
+            help="text to speak; may be repeated; - reads standard input",
+            rich_help_panel="Inputs",
+        ),
     ] = None,
     text_file: Annotated[
         list[str] | None,
-        typer.Option(help="A file of texts: one a line with a folder as OUT, else one in all."),
-    ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="A sound file, or a folder.")] = ...,  # type: ignore[assignment]
-    model: Annotated[
-        str | None, typer.Option(help="Voice of texts (kathleen) or vocoder of inputs (speech).")
-    ] = None,
-    steps: Steps = None,
-    sampler: Sampler = None,
-    seed: Seed = 0,
-    mel_scale: Annotated[
-        str | None,
         typer.Option(
-            help="Scale of mel files that state none: natural, log10, decibels, linear, preset, "
-            "range:LOW:HIGH:FROM:TO, standard:MEAN:STD, times:FACTOR:OFFSET."
+            metavar="FILE",
+            help="file of texts: one a line with a folder as OUT, else one in all",
+            rich_help_panel="Inputs",
         ),
     ] = None,
-    mel_preset: Annotated[
-        str | None, typer.Option(help="Preset that made mel files which state none.")
+    out: Annotated[
+        Path,
+        typer.Option(
+            *("-o", "--out"),
+            metavar="PATH",
+            help="a sound file, or a folder",
+            rich_help_panel="Output",
+        ),
+    ] = ...,  # type: ignore[assignment]
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="voice of texts (kathleen) or vocoder of inputs (speech)",
+            rich_help_panel="Inputs",
+        ),
     ] = None,
-    speaker: Annotated[str | None, typer.Option(help="Voice of a model that has several.")] = None,
-    speed: Annotated[float | None, typer.Option(help="Of texts: 2 speaks twice as fast.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Of texts: noise that sampling starts from.")
-    ] = None,
-    dictionary: Annotated[
-        Path | None, typer.Option(help="Of texts: a file of words and their IPA phones.")
-    ] = None,
-    save_mel: Annotated[Path | None, typer.Option(help="Of texts: write the mels too.")] = None,
+    seed: Seed = 0,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Make speech from text, from mel spectrograms, or from recordings by way of their mels."""
-    from multidiff.config.options import texts_of
+    """Make speech from text, from mel spectrograms, or from recordings by way of their mels.
+
+    `multidiff synth --model MODEL --help` lists the options of sampling too.
+    """
+    from multidiff.config.options import read_options, texts_of
     from multidiff.models.loading import load
 
     texts = texts_of("--text", text, text_file)
-    if bool(inputs) == bool(texts):
+    has_inputs = bool(inputs) and not (inputs or [""])[0].startswith("--")
+    if has_inputs == bool(texts) and (has_inputs or not inputs):
         raise InputError("give INPUT files, or --text, and not both")
-    common = {"steps": steps, "sampler": sampler, "seed": seed}
-    of_mels = {"mel_scale": mel_scale, "mel_preset": mel_preset}
-    of_texts = {"speaker": speaker, "speed": speed, "temperature": temperature}
-    of_texts |= {"dictionary": dictionary, "save_mel": save_mel}
-    strange = of_mels if texts else of_texts
-    for name, value in strange.items():
-        if value is not None:
-            kind = "INPUT files" if texts else "--text"
-            raise InputError(f"--{name.replace('_', '-')} {value}: goes with {kind} alone")
     ready = load(model or ("kathleen" if texts else "speech"), checked_device(device))
     run = verb(ready, "synth")
     if ("texts" in inspect.signature(run).parameters) != bool(texts):
         raise InputError(f"--model {model}: {'speaks no text' if texts else 'reads only text'}")
+    files: list[str] = []
+    options = read_options(inputs or [], run, TAKEN["synth"], owner=ready, positionals=files)
+    if bool(files) == bool(texts):
+        raise InputError("give INPUT files, or --text, and not both")
     if texts:
-        say(run(ready, texts, out, **common, **of_texts), as_json)
-    else:
-        say(run(ready, inputs, out, **common, **of_mels, ratio=process_ratio()), as_json)
+        say(run(ready, texts, out, seed=seed, **options), as_json)
+        return
+    options["ratio"] = process_ratio()
+    say(run(ready, [Path(one) for one in files], out, seed=seed, **options), as_json)
 
 
-@app.command(context_settings=OPEN)
+@app.command(**OF_MODEL)
 def sample(
     context: typer.Context,
     model: ModelName,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="PATH", help="a folder", rich_help_panel="Output"),
+    ] = None,
     num: Annotated[
-        int, typer.Option("-n", min=1, max=MOST_SAMPLES, help="Samples for each prompt.")
+        int,
+        typer.Option(
+            "-n",
+            min=1,
+            max=MOST_SAMPLES,
+            metavar="INTEGER",
+            help="samples of each prompt",
+            rich_help_panel="Output",
+        ),
     ] = 1,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="The condition; may be repeated. - reads stdin.")
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="the condition; may be repeated; - reads standard input",
+            rich_help_panel="Inputs",
+        ),
     ] = None,
     prompt_file: PromptFiles = None,
-    steps: Steps = None,
-    sampler: Sampler = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="Scale; 1 is off.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Draw samples from a model; its wing may add options of its own."""
+    """Draw samples from a model.
+
+    `multidiff sample MODEL --help` lists all options of a model with its defaults.
+    """
     from multidiff.config.options import read_options, texts_of
     from multidiff.models.loading import load
 
     prompts = texts_of("--prompt", prompt, prompt_file)
     ready = load(model, checked_device(device))
     run = verb(ready, "sample")
-    common = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "seed": seed}
-    taken = {*common, "model", "num", "prompts", "out", "on_line"}
     usual = getattr(ready, "companions", {})
-    own = read_options(context.args, run, taken, lambda name: load(name, device), usual)
+    options = read_options(
+        context.args, run, TAKEN["sample"], lambda name: load(name, device), usual, ready
+    )
     live = LivePrinter(goes_on=out is not None or getattr(ready, "writes_files", False))
     if not as_json and "on_line" in inspect.signature(run).parameters:
-        own["on_line"] = live
-    say(run(ready, num=num, prompts=prompts, out=out, **common, **own), as_json, live.count)
+        options["on_line"] = live
+    report = run(ready, num=num, prompts=prompts, out=out, seed=seed, **options)
+    say(report, as_json, live.count)
 
 
-@app.command("eval", context_settings=OPEN)
+@app.command("eval", **OF_MODEL)
 def evaluate(
     context: typer.Context,
     model: ModelName,
-    data: Annotated[str | None, typer.Argument(help="Held-out media.")] = None,
-    steps: Steps = None,
-    sampler: Sampler = None,
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Held-out media.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Measure a model; its wing may add options of its own."""
+    """Measure a model.
+
+    `multidiff eval MODEL --help` lists all options of a model with its defaults.
+    """
     from multidiff.config.options import read_options
     from multidiff.models.loading import home_of, load
 
     ready = load(model, checked_device(device))
     run = verb(ready, "eval")
-    common = {"steps": steps, "sampler": sampler, "seed": seed}
-    words = list(context.args)
-    if data is not None and data.startswith("--"):  # an option that the parser took for DATA
-        words, data = [data, *words], None
-    taken = {*common, "model", "data", "folder"}
-    own = read_options(words, run, taken, lambda name: load(name, device))
-    say(run(ready, data, home_of(model), **common, **own), as_json)
+    words = [*([] if data is None else [data]), *context.args]  # DATA may follow options
+    found: list[str] = []
+    options = read_options(
+        words,
+        run,
+        TAKEN["eval"],
+        lambda name: load(name, device),
+        owner=ready,
+        positionals=found,
+    )
+    if len(found) > 1:
+        raise InputError(f"{found[1]}: DATA is one source, here {found[0]}; leave one out")
+    say(run(ready, found[0] if found else None, home_of(model), seed=seed, **options), as_json)
 
 
 @app.command()
@@ -214,7 +232,7 @@ def train(
         typer.Option(help="With --resume: recipe or data, if a change of it is meant."),
     ] = None,
 ) -> None:
-    """Train what a recipe says; the model comes to lie in OUT/model."""
+    """Train what a recipe says; the model is written to OUT/model."""
     from multidiff.config.options import refuse_repeated
     from multidiff.models.train import train_recipe
 
@@ -299,17 +317,17 @@ def convert(
 
 
 def verb(model: Any, name: str) -> Callable[..., Report]:
-    """What the model's wing does under a command.
+    """Return the function that a command runs for a kind of model.
 
     Raises:
-        InputError: if it does nothing of the sort.
+        InputError: if the model has no such command.
     """
     from multidiff.config.build import locate
     from multidiff.config.registry import COMMANDS
 
     kind = type(model).__name__
     if name not in COMMANDS.get(kind, {}):
-        raise InputError(f"a {kind} does not {name}; it knows {', '.join(COMMANDS.get(kind, {}))}")
+        raise InputError(f"a {kind} does not {name}; it can {', '.join(COMMANDS.get(kind, {}))}")
     return locate(COMMANDS[kind][name])
 
 
@@ -342,9 +360,7 @@ def run(arguments: list[str]) -> int:
     except OSError as fault:  # of a path or a disk, wherever the system refuses it
         if fault.errno not in REASONS:
             raise
-        complain(
-            f"{fault.filename or 'a file'}: {REASONS[fault.errno]}; mend that, or name another"
-        )
+        complain(f"{fault.filename or 'a file'}: {REASONS[fault.errno]}; fix that, or name another")
         return 2
     except ImportError as fault:  # a package that is missing or does not fit the others
         from multidiff.utils.packages import unimportable

@@ -1,26 +1,81 @@
-"""Options that a modality adds to a command, read from its function's signature.
+"""Options of a command that depend on the model, read from its function's signature.
 
-An option given twice adds up where it takes several values, and is refused otherwise. Options that
-take several texts can read them from a file too: ``--NAME-file FILE``, one text a line, or ``-``
-for standard input, which ``--NAME -`` reads as well.
+Keyword-only parameters are options; a parameter whose type is an
+:class:`~multidiff.config.option_set.OptionSet` stands for all options of that class. An option
+given twice adds up where it takes several values, and is refused otherwise. Options that take
+several texts can read them from a file too: ``--NAME-file FILE``, one text a line, or ``-`` for
+standard input, which ``--NAME -`` reads as well.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pydantic
 
+from multidiff.config.option_set import OptionSet, flag, options_in
 from multidiff.utils.errors import InputError
 from multidiff.utils.lines import STANDARD_INPUT, read_lines
 
 FROM_FILE = "-file"
+
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """The options of a command's function.
+
+    Attributes:
+        kinds: type of each option's value, without ``| None``, by parameter or field.
+        sets: classes of options, by the parameter that takes an object of each.
+    """
+
+    kinds: Mapping[str, Any]
+    sets: Mapping[str, type[OptionSet]] = field(default_factory=dict)
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """Return the parameter or field behind each option."""
+        return {flag(name).removeprefix("--"): name for name in self.kinds}
+
+    @property
+    def from_files(self) -> set[str]:
+        """Return the options that read from a file what others take."""
+        taking = self.flags.items()
+        return {f"{one}{FROM_FILE}" for one, name in taking if self.kinds[name] == list[str]}
+
+
+def options_of(function: Callable[..., Any], taken: Iterable[str] = ()) -> CommandOptions:
+    """Return the options of a function.
+
+    Args:
+        function: function whose keyword-only parameters are the options.
+        taken: parameters that the command fills itself.
+    """
+    hints = typing.get_type_hints(function)
+    names = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in set(taken)
+    ]
+    kinds: dict[str, Any] = {}
+    sets: dict[str, type[OptionSet]] = {}
+    for name in names:
+        kind = _bare(hints.get(name, str))
+        if inspect.isclass(kind) and issubclass(kind, OptionSet):
+            sets[name] = kind
+            fields = typing.get_type_hints(kind)
+            kinds |= {one: _bare(fields[one]) for one in options_in(kind)}
+        else:
+            kinds[name] = kind
+    return CommandOptions(kinds, sets)
 
 
 def read_options(
@@ -29,89 +84,94 @@ def read_options(
     taken: Iterable[str],
     load: Callable[[str], Any] | None = None,
     usual: Mapping[str, str] = {},
+    owner: Any = None,
+    positionals: list[str] | None = None,
 ) -> dict[str, Any]:
-    """``--name value`` pairs as keyword arguments of a function.
+    """Return ``--name value`` pairs as keyword arguments of a function.
 
     A flag of type bool stands alone; a tuple takes its values with commas between; a list is
     one for each time that the option is given, and so is a tuple of any length; a model is named,
-    and loaded.
+    and loaded; of an option set, the options that are given replace those of the owner's.
 
     Args:
-        arguments: what the command did not read itself.
-        function: whose keyword-only parameters are the options.
+        arguments: words that the command did not read itself.
+        function: function whose keyword-only parameters are the options.
         taken: parameters that the command fills itself.
-        load: makes a model of its name.
-        usual: names of models for options that are not given, as far as they can be had.
+        load: loads a model by its name.
+        usual: names of models for options that are not given, as far as they can be loaded.
+        owner: model whose attributes hold the default option sets; of a set that it lacks, the
+            class's own defaults.
+        positionals: receives words that belong to no option; None refuses them.
 
     Raises:
-        InputError: if there is no such option, its value is missing or not right, or it is given
+        InputError: if there is no such option, its value is missing or wrong, or it is given
             twice and takes one value.
     """
-    hints, known = _options_of(function, taken)
+    options = options_of(function, taken)
     values: dict[str, Any] = {}
-    for option, text in _pairs(arguments, known, hints):
-        name = known.get(option) or known[option.removesuffix(FROM_FILE)]
-        kind, model = hints[name], _model_in(hints[name])
-        if kind == list[str]:
-            values.setdefault(name, []).extend(_texts(f"--{option}", text or ""))
-        elif typing.get_origin(kind) is list:
-            item = _value(option, text, typing.get_args(kind)[0])
-            values.setdefault(name, []).append(item)
-        elif _adds_up(kind):
-            values[name] = (*values.get(name, ()), *_value(option, text, kind))
-        elif name in values:
-            refuse_repeated([f"--{option}"] * 2)
-        elif text is None:
-            values[name] = True
-        elif model is not None and load is not None:
-            values[name] = _model(option, text, model, load)
-        else:
-            values[name] = _value(option, text, kind)
+    for option, text in _pairs(arguments, options, positionals):
+        name = options.flags.get(option) or options.flags[option.removesuffix(FROM_FILE)]
+        _take(values, option, name, text, options.kinds[name], load)
     for name, text in usual.items():
-        model = _model_in(hints[name])
+        model = _model_in(options.kinds[name])
         if name not in values and model is not None and load is not None:
-            with suppress(InputError):  # the command says what it lacks where it needs it
+            with suppress(InputError):  # the command reports what it lacks where it needs it
                 values[name] = _model(name, text, model, load)
+    for name, kind in options.sets.items():
+        given = {one: values.pop(one) for one in options_in(kind) if one in values}
+        values[name] = getattr(owner, name, kind()).replace(**given)
     return values
+
+
+def _take(
+    values: dict[str, Any],
+    option: str,
+    name: str,
+    text: str | None,
+    kind: Any,
+    load: Callable[[str], Any] | None,
+) -> None:
+    """Add what one option says to the values."""
+    model = _model_in(kind)
+    if kind == list[str]:
+        values.setdefault(name, []).extend(_texts(f"--{option}", text or ""))
+    elif typing.get_origin(kind) is list:
+        item = _value(option, text, typing.get_args(kind)[0])
+        values.setdefault(name, []).append(item)
+    elif _adds_up(kind):
+        values[name] = (*values.get(name, ()), *_value(option, text, kind))
+    elif name in values:
+        refuse_repeated([f"--{option}"] * 2)
+    elif text is None:
+        values[name] = True
+    elif model is not None and load is not None:
+        values[name] = _model(option, text, model, load)
+    else:
+        values[name] = _value(option, text, kind)
 
 
 def option_names(function: Callable[..., Any]) -> set[str]:
     """Return the names of all options of a function, those that read files among them."""
-    hints, known = _options_of(function, ())
-    return {*known, *_from_files(known, hints)}
-
-
-def _options_of(
-    function: Callable[..., Any], taken: Iterable[str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The types of a function's parameters, and which of them is meant by each option."""
-    hints = {name: _bare(hint) for name, hint in typing.get_type_hints(function).items()}
-    known = {
-        name.replace("_", "-"): name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in set(taken)
-    }
-    return hints, known
-
-
-def _from_files(known: Mapping[str, str], hints: Mapping[str, Any]) -> set[str]:
-    """The options that read what others take from a file."""
-    return {f"{one}{FROM_FILE}" for one, name in known.items() if hints[name] == list[str]}
+    options = options_of(function)
+    return {*options.flags, *options.from_files}
 
 
 def _pairs(
-    arguments: Sequence[str], known: Mapping[str, str], hints: Mapping[str, Any]
+    arguments: Sequence[str], options: CommandOptions, positionals: list[str] | None
 ) -> list[tuple[str, str | None]]:
-    """Each option and its value, in their order; None for a flag."""
-    from_files = _from_files(known, hints)
+    """Return each option and its value, in their order; None for a flag."""
+    flags, known = options.flags, {*options.flags, *options.from_files}
     pairs: list[tuple[str, str | None]] = []
     left = list(arguments)
     while left:
         word = left.pop(0)
+        if not word.startswith("--") and positionals is not None:
+            positionals.append(word)
+            continue
         option, equals, attached = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or option not in {*known, *from_files}:
-            raise InputError(f"{word}: no such option here; {_offer(known)}")
-        is_flag = option in known and hints[known[option]] is bool
+        if not word.startswith("--") or option not in known:
+            raise InputError(f"{word}: no such option here; {_offer(option, known)}")
+        is_flag = option in flags and options.kinds[flags[option]] is bool
         if is_flag and not equals:
             pairs.append((option, None))
             continue
@@ -125,7 +185,7 @@ def texts_of(option: str, texts: Sequence[str] | None, files: Sequence[str] | No
     """Return the texts that an option gives, and then those of its files.
 
     Args:
-        option: its name, such as ``--prompt``.
+        option: name of the option, such as ``--prompt``.
         texts: values of the option; ``-`` stands for the lines of standard input.
         files: values of ``--NAME-file``.
 
@@ -138,29 +198,29 @@ def texts_of(option: str, texts: Sequence[str] | None, files: Sequence[str] | No
 
 
 def _texts(option: str, value: str) -> list[str]:
-    """The texts that one value of an option stands for."""
+    """Return the texts that one value of an option stands for."""
     if option.endswith(FROM_FILE) or value == STANDARD_INPUT:
         return read_lines(value, option)
     return [value]
 
 
 def refuse_repeated(names: Iterable[str], fix: str = "keep one") -> None:
-    """Refuse what is named twice and takes one value.
+    """Refuse a name that is given twice and takes one value.
 
     Args:
-        names: as they were given.
+        names: names as they were given.
         fix: what the user can do.
 
     Raises:
-        InputError: if one stands there twice.
+        InputError: if one is given twice.
     """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"{twice[0]}: is given twice and takes one value; {fix}")
+        raise InputError(f"{twice[0]}: is given twice but takes one value; {fix}")
 
 
 def _bare(hint: Any) -> Any:
-    """A hint without ``| None``, which no option can say."""
+    """Return a hint without ``| None``, which no option can give."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kinds = [one for one in typing.get_args(hint) if one is not type(None)]
         return kinds[0] if len(kinds) == 1 else hint
@@ -168,12 +228,12 @@ def _bare(hint: Any) -> Any:
 
 
 def _adds_up(hint: Any) -> bool:
-    """Whether a tuple may have any number of values."""
+    """Return whether a tuple may have any number of values."""
     return typing.get_origin(hint) is tuple and Ellipsis in typing.get_args(hint)
 
 
 def _model_in(hint: Any) -> type | None:
-    """The class of models that an option names, if it is of that kind."""
+    """Return the class of models that an option names; None for other kinds."""
     kinds = [one for one in (hint, *typing.get_args(hint)) if inspect.isclass(one)]
     return next((one for one in kinds if hasattr(one, "load_assets")), None)
 
@@ -201,5 +261,9 @@ def _value(option: str, text: str | None, hint: Any) -> Any:
         raise InputError(f"--{option} {text}: {reason[:1].lower()}{reason[1:]}") from error
 
 
-def _offer(known: Mapping[str, str]) -> str:
-    return f"this model adds {', '.join(f'--{k}' for k in known)}" if known else "it adds none"
+def _offer(option: str, known: Iterable[str]) -> str:
+    """Return what a user may have meant by an option that does not exist."""
+    near = difflib.get_close_matches(option, known, n=1)
+    if near:
+        return f"did you mean --{near[0]}?"
+    return f"this model takes {', '.join(f'--{k}' for k in sorted(known))}" if known else "leave it"

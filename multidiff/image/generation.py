@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from multidiff.models.requests import Seed as Seed
 from multidiff.models.requests import checked_seeds, one_each
-from multidiff.models.sampling_config import SamplingConfig
 from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 Made = UInt8[Tensor, "count channels height width"]
 # Receives the number of the first image of a batch, and the batch, as soon as it is made.
 OnBatch = Callable[[int, Tensor], None]
-# Beyond so many times the trained size, or below its inverse, images come out broken.
+# Beyond this multiple of the trained size, or below its inverse, images come out broken.
 FAR = 1.5
 
 
@@ -50,7 +49,7 @@ def in_batches(
 
     Args:
         make: makes the images of one batch.
-        prompts: of all; one text is one prompt.
+        prompts: one for each image; one text is one prompt.
         seed: image ``i`` has ``seed + i``, or the i-th of several; drawn where None.
         batch_size: images at a time.
         on_batch: called after each batch.
@@ -73,20 +72,20 @@ def in_batches(
     return torch.cat(made)
 
 
-def guidance_for(sampling: SamplingConfig, reads: str, guidance_scale: float | None) -> float:
-    """Return the scale by which a model is guided; the walk's where None, 1 where it reads nothing.
+def check_guidance(guidance_scale: float, reads: str) -> None:
+    """Refuse guidance of a model that has no condition.
+
+    Args:
+        guidance_scale: scale of classifier-free guidance; 1 is off.
+        reads: what the model's domain reads: prompt, class or nothing.
 
     Raises:
-        InputError: if it is none, or there is no prompt to be guided by.
+        InputError: if guidance is on and there is nothing to be guided by.
     """
-    if guidance_scale is None and reads == "nothing":
-        return 1.0
-    guidance_scale = sampling.checked_guidance(guidance_scale)
     if guidance_scale != 1 and reads == "nothing":
         raise InputError(
             f"--guidance-scale {guidance_scale:g}: this model reads no prompt to be guided by"
         )
-    return guidance_scale
 
 
 def check_precision(module: nn.Module) -> None:

@@ -113,6 +113,23 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
     return _ready(model, folder, device, trainable)
 
 
+def load_outline(name: str | Path) -> Any:
+    """Return a model as its recipe describes it, its parameters without values.
+
+    Args:
+        name: see :func:`load`.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    check_name(str(name))
+    found = convert_weights(Path(name)) if _may_need_conversion(name) else None
+    if found is not None:
+        return outline(found, Path(name))
+    with without_values():
+        return build_model(find_model(name) / RECIPE)
+
+
 def _ready(model: Any, home: Path, device: str | torch.device, trainable: bool) -> Any:
     model.home = home
     model = model.to(device).eval()

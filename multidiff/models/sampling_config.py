@@ -1,16 +1,21 @@
-"""How a model walks from noise to a sample, where nobody says otherwise."""
+"""Options of sampling, which recipe, command line and ``generate`` share.
+
+Each family has one class, derived from :class:`SamplingConfig`. The recipe's ``sampling:`` holds a
+model's defaults, ``model.sampling``; ``generate(..., config=..., **overrides)`` and the options of
+``multidiff sample`` replace some of them for one call.
+"""
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
+from multidiff.config.option_set import OptionSet, flag, option
 from multidiff.core.gaussian.flow import shifted_timesteps
 from multidiff.core.gaussian.sampler_registry import SAMPLERS
+from multidiff.core.gaussian.schedules import NoiseSchedule
 from multidiff.core.gaussian.timesteps import (
     TimestepSchedule,
     karras_timesteps,
@@ -23,10 +28,9 @@ from multidiff.core.gaussian.timesteps import (
 from multidiff.core.protocols import Sampler
 from multidiff.utils.errors import InputError
 
-Value = TypeVar("Value")
-GridName = Literal["leading", "trailing", "linspace", "even", "log-snr", "karras", "shifted"]
-GRIDS: dict[str, Callable[[int], TimestepSchedule]] = {
-    # What released Stable Diffusion does: one place later than the plain grid, and a last step
+Spacing = Literal["leading", "trailing", "linspace", "even", "log-snr", "karras", "shifted"]
+SPACINGS: dict[str, Callable[[int], TimestepSchedule]] = {
+    # What released Stable Diffusion does: one step later than the plain grid, and a last step
     # to the table's first level instead of the clean one.
     "leading": partial(leading_timesteps, offset=1, stop_short=True),
     "trailing": trailing_timesteps,
@@ -37,94 +41,78 @@ GRIDS: dict[str, Callable[[int], TimestepSchedule]] = {
     "shifted": shifted_timesteps,
 }
 MOST_STEPS = 10_000
+MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
-    """The walk's defaults.
+class SamplingConfig(OptionSet):
+    """Options of every model that is sampled step by step under guidance.
 
     Attributes:
-        steps: of the sampler.
-        grid: which times are visited.
-        sampler: its name.
-        guidance_scale: scale; 1 is off.
+        steps: number of reverse steps.
+        sampler: name of the rule for one step.
+        guidance_scale: scale of classifier-free guidance (Ho & Salimans 2022); 1 is off.
     """
 
-    steps: int = 50
-    grid: GridName = "even"
-    sampler: str = "ddim"
-    guidance_scale: float = 1.0
+    steps: int = option(50, "number of reverse steps", least=1, most=MOST_STEPS)
+    sampler: str = option("ddim", "rule for one reverse step", choices=SAMPLERS)
+    guidance_scale: float = option(
+        1.0, "scale of classifier-free guidance", least=0, note="1 is off"
+    )
 
-    def times(self, steps: int | None, table: int | None) -> TimestepSchedule:
-        """The times of a walk of exactly so many steps.
 
-        Args:
-            steps: how many; the default where None.
-            table: length of the schedule's table, if it has one.
+@dataclass(frozen=True)
+class GaussianSamplingConfig(SamplingConfig):
+    """Options of a Gaussian process.
 
-        Raises:
-            InputError: if there cannot be so many.
-        """
-        needs_table = self.grid in ("leading", "trailing", "linspace")
-        return GRIDS[self.grid](self.count(steps, table if needs_table else None))
+    Attributes:
+        steps: number of reverse steps.
+        sampler: name in :mod:`multidiff.core.gaussian.sampler_registry`.
+        guidance_scale: scale of classifier-free guidance; 1 is off.
+        timestep_spacing: leading, trailing or linspace on the schedule's table (Lin et al. 2023,
+            table 2), even in time, even in log SNR, karras (Karras et al. 2022) or shifted.
+    """
 
-    def count(self, steps: int | None, most: int | None) -> int:
-        """How many steps are made.
+    timestep_spacing: Spacing = option("even", "spacing of the times", choices=SPACINGS)
 
-        Raises:
-            InputError: if there cannot be so many.
-        """
-        count = self.steps if steps is None else steps
-        if not 1 <= count <= (most or MOST_STEPS):
-            raise InputError(
-                f"--steps {count}: from 1 to {most or MOST_STEPS} for the grid {self.grid!r}"
-            )
-        return count
-
-    def sampler_named(self, name: str | None) -> Sampler:
-        """A sampler; the default where None (see :func:`sampler_named`)."""
-        return sampler_named(self.sampler if name is None else name)
-
-    def checked_guidance(self, guidance_scale: float | None) -> float:
-        """A guidance scale; the default where None.
+    def times(self, schedule: NoiseSchedule) -> TimestepSchedule:
+        """Return the times to visit.
 
         Raises:
-            InputError: if it is none.
+            InputError: if the schedule has no table for the spacing, or no such number of steps.
         """
-        guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        if not 0 <= guidance_scale < math.inf:
-            raise InputError(f"--guidance-scale {guidance_scale:g}: 0 or more; 1 is off")
-        return guidance_scale
+        found = SPACINGS[self.timestep_spacing](self.steps)
+        return self._checked(found, schedule)
+
+    def _checked(self, times: TimestepSchedule, schedule: NoiseSchedule) -> TimestepSchedule:
+        try:
+            times.times(schedule)
+        except ValueError as error:
+            given = f"--steps {self.steps} --timestep-spacing {self.timestep_spacing}"
+            raise InputError(f"{given}: {error}") from error
+        return times
+
+    def build_sampler(self) -> Sampler:
+        """Return the rule for one step."""
+        return SAMPLERS[self.sampler]()
+
+
+def candidates_option() -> Any:
+    """Return the option of candidates among which one is chosen, which families of texts share."""
+    return option(
+        1,
+        "candidates drawn for each sample, of which one is chosen",
+        least=1,
+        most=MOST_CANDIDATES,
+    )
 
 
 def sampler_named(name: str) -> Sampler:
-    """A sampler with its defaults.
+    """Return the sampler of a name, with its defaults.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if there is no sampler of that name.
     """
-    return named(SAMPLERS, name, "sampler")()
-
-
-def named(table: Mapping[str, Value], name: str, kind: str) -> Value:
-    """What a name stands for in a table of samplers or orders.
-
-    Raises:
-        InputError: if there is none of that name.
-    """
-    if name not in table:
-        near = difflib.get_close_matches(name, table, 1)
-        meant = f", perhaps {near[0]!r}" if near else ""
-        raise InputError(f"no {kind} {name!r}{meant}: one of {', '.join(table)}")
-    return table[name]
-
-
-def token_temperature(temperature: float) -> float:
-    """A temperature of tokens that are drawn.
-
-    Raises:
-        InputError: if it is none.
-    """
-    if not 0 <= temperature < math.inf:
-        raise InputError(f"--temperature {temperature:g}: 0 (the likeliest) or more")
-    return temperature
+    if name not in SAMPLERS:
+        raise InputError(f"{flag('sampler')} {name}: one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]()

@@ -1,4 +1,4 @@
-"""What the sampling commands of all text models share: options to orders, texts to a report."""
+"""Shared parts of text models' commands: options to requests, texts to reports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.data.listing import parse_meaning
 from multidiff.text.data.vocabulary import BLANK, Vocabulary, with_blanks
 from multidiff.text.model import OnText, TextModel
@@ -20,10 +21,10 @@ from multidiff.utils.report import OnLine, Report
 logger = logging.getLogger(__name__)
 
 SAMPLES = "samples.txt"
-# What may be pinned without a classifier: what stands where.
+# What may be pinned without a classifier: the length and the first word.
 LENGTH, FIRST = "length", "first"
 
-# From orders and their seeds to texts, each of which is passed on as soon as it is done.
+# From requests and their seeds to texts, each of which is passed on as soon as it is done.
 Draw = Callable[[list[TextRequest], list[int], OnText], list[str]]
 
 
@@ -48,16 +49,16 @@ def requests_of(
     sources: Sequence[str],
     pinned: Mapping[str, str] = {},
 ) -> list[Asked]:
-    """What is asked of the texts of each prompt or source, with each of the texts to fill in.
+    """Return the requests for each prompt or source, with each of the texts to fill in.
 
     Args:
-        model: which is asked.
+        model: the model.
         prompts: meaning representations.
         infills: texts with ``[MASK]`` for each token to be found; of running text perhaps the
             beginning.
-        length: of the texts, in tokens.
-        sources: what the texts are made from.
-        pinned: ``length`` and ``first`` once more, as controls give them.
+        length: length of the texts, in tokens.
+        sources: sources of the texts.
+        pinned: ``length`` and ``first``, as controls give them.
 
     Raises:
         InputError: if words or meanings are unknown, lengths wrong, nothing is left to be filled
@@ -78,7 +79,7 @@ def requests_of(
 def _laid(
     model: TextModel, infill: str | None, length: int | None, pinned: Mapping[str, str]
 ) -> tuple[dict[int, int], int | None]:
-    """Which tokens of a text are known, and how many it has if that is known."""
+    """Return the known tokens of a text by position, and its length if that is known."""
     words = model.domain.vocabulary
     known: dict[int, int] = {}
     lengths: dict[str, int] = {}
@@ -102,7 +103,7 @@ def _laid(
 def _check_blanks(
     model: TextModel, infill: str, found: Sequence[int | None], length: int | None
 ) -> int | None:
-    """The length of a text to be filled in, if it is given or follows.
+    """Return the length of a text to be filled in, if it is given or follows.
 
     Raises:
         InputError: if nothing of it is left to be found.
@@ -138,7 +139,7 @@ def _meanings(model: TextModel, prompts: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _sources(model: TextModel, sources: Sequence[str]) -> Sequence[str]:
-    """What texts are made from; one empty text for a model that reads none."""
+    """Return the sources of texts; one empty text for a model that reads none."""
     words, reads = model.domain.vocabulary, model.domain.source_length
     if not reads:
         if sources:
@@ -159,7 +160,7 @@ def _sources(model: TextModel, sources: Sequence[str]) -> Sequence[str]:
 
 
 def _one_length(model: TextModel, lengths: Mapping[str, int]) -> int | None:
-    """The one length that all options name, if any does."""
+    """Return the one length that all options name, if any does."""
     if len(set(lengths.values())) > 1:
         described = ", ".join(f"{name} {number}" for name, number in lengths.items())
         raise InputError(f"{described}: the lengths contradict each other; keep one")
@@ -181,7 +182,7 @@ def _first(
 
 
 def readable(vocabulary: Vocabulary, option: str, text: str) -> str:
-    """A text that the model can read, blanks left out.
+    """Return a text that the model can read, blanks left out.
 
     Raises:
         InputError: if it never read some of it.
@@ -194,34 +195,32 @@ def readable(vocabulary: Vocabulary, option: str, text: str) -> str:
     return text
 
 
-def check_guidance(model: TextModel, guidance_scale: float | None, prompts: Sequence[str]) -> None:
-    """See whether guidance has anything to scale.
+def check_guidance(model: TextModel, sampling: SamplingConfig, prompts: Sequence[str]) -> None:
+    """Check that guidance has a condition to strengthen, where the caller asks for it.
 
     Args:
-        model: which is guided.
-        guidance_scale: the scale, if one is given.
-        prompts: what the texts are to say.
+        model: the model.
+        sampling: options of sampling; guidance is asked for where they override the model's.
+        prompts: meaning representations of the texts.
 
     Raises:
-        InputError: if it has not, so that it would be ignored, or is out of range.
+        InputError: if it has none, so that it would be ignored.
     """
-    if guidance_scale is None or model.sampling.checked_guidance(guidance_scale) == 1:
+    scale = sampling.guidance_scale
+    if "guidance_scale" not in sampling.overrides or scale == 1:
         return
     if not model.domain.sources:
         raise InputError(
-            f"--guidance-scale {guidance_scale:g}: this model has no condition to strengthen; "
-            f"leave "
-            f"it out"
+            f"--guidance-scale {scale:g}: this model has no condition to strengthen; leave it out"
         )
     if model.domain.meanings is not None and not any(prompts):
         raise InputError(
-            f"--guidance-scale {guidance_scale:g}: strengthens a --prompt; give one, or leave "
-            f"it out"
+            f"--guidance-scale {scale:g}: strengthens a --prompt; give one, or leave it out"
         )
     if model.drop_condition == 0:
         logger.warning(
             "--guidance-scale %g: the model was trained without drop_condition, so that it never "
-            "learned texts without a condition; the texts may be wrong", guidance_scale,
+            "learned texts without a condition; the texts may be wrong", scale,
         )  # fmt: skip
 
 
@@ -233,15 +232,15 @@ def drawn(
     on_line: OnLine | None = None,
     lines_of: Callable[[int, str], list[str]] = lambda number, text: [text],
 ) -> Report:
-    """A text of each request and seed, and what is reported of it.
+    """Return a report with a text for each request and seed.
 
     Args:
-        model: which draws.
+        model: the model.
         asked: one for each prompt, source and text to be filled in.
-        seeds: of the texts of each.
-        draw: makes them.
+        seeds: random seeds of the texts of each.
+        draw: makes the texts.
         on_line: receives each line as soon as it is made.
-        lines_of: the lines of a text, by its number and itself.
+        lines_of: returns the lines of a text, from its number and itself.
     """
     every = [one for one in asked for _ in seeds]
     numbers = [*seeds] * len(asked)
@@ -267,7 +266,7 @@ def drawn(
 
 
 def write(texts: Sequence[str], out: Path | None) -> None:
-    """The texts, a line each, into a file or a folder, if one is named."""
+    """Write texts, a line each, into a file or a folder, if one is named."""
     if out is None:
         return
     path = out if out.suffix else out / SAMPLES

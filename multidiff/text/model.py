@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,9 @@ from multidiff.text.request import (
     TextRequest,
     batches_of,
     candidate_seeds,
-    check_candidates,
     drawn_index,
 )
-from multidiff.text.sampling_config import TextSamplingConfig
+from multidiff.text.sampling_config import MaskedTextSamplingConfig, TextSamplingConfig
 from multidiff.utils.errors import InputError
 
 # Maps requests, their lengths in tokens and their generators to texts, on one canvas.
@@ -43,14 +43,14 @@ class TextModel(DomainModel):
     """
 
     domain: TextDomain
-    sampling: TextSamplingConfig
+    sampling: TextSamplingConfig | MaskedTextSamplingConfig
 
     def __init__(
         self,
         domain: TextDomain,
         process: Process,
         denoiser: nn.Module,
-        sampling: TextSamplingConfig,
+        sampling: TextSamplingConfig | MaskedTextSamplingConfig,
         drop_condition: float,
     ):
         super().__init__(domain)
@@ -71,27 +71,22 @@ class TextModel(DomainModel):
         self,
         requests: Sequence[TextRequest],
         *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance_scale: float | None = None,
-        temperature: float | None = None,
         seed: Seed = 0,
-        num_candidates: int = 1,
+        config: Any = None,
         batch_size: int = 64,
         on_text: OnText | None = None,
+        **overrides: Any,
     ) -> list[str]:
-        """Generate texts, one for each request; models add options of their own.
+        """Return a text for each request.
 
         Args:
-            requests: request for each text.
-            steps: number of sampling steps.
-            sampler: name of the sampler.
-            guidance_scale: guidance scale, for requests with a condition; 1 is off.
-            temperature: temperature of the drawn tokens.
-            seed: random seed of the first text; text ``i`` uses ``seed + i``, or the i-th seed.
-            num_candidates: number drawn for each text; the one most like the others is kept.
-            batch_size: number of texts in a batch.
-            on_text: function that receives each text in turn, once it and all before it are done.
+            requests: what is asked of each text.
+            seed: random seed of the first text; text ``i`` has ``seed + i``, or the i-th of
+                several. None draws one from the system.
+            config: options of sampling; the model's own, ``sampling``, by default.
+            batch_size: texts at a time.
+            on_text: receives each text in turn, as soon as it and all before it are done.
+            **overrides: single options in place of the config's.
         """
 
     @abstractmethod
@@ -103,29 +98,33 @@ class TextModel(DomainModel):
         seed: int = 0,
         sources: Sequence[str] = (),
     ) -> dict[str, float]:
-        """Return an upper bound on the cost of texts and its terms, in nats for each token.
+        """Return an upper bound on the cost of texts, and its terms, in nats per token.
 
         Args:
-            texts: texts to measure.
-            meanings: meaning of each, as the model's condition.
-            seed: random seed of the first text; text ``i`` uses ``seed + i``.
-            sources: source of each, for models with sources; empty if not given.
+            texts: the texts.
+            meanings: meaning representation of each.
+            seed: random seed of the first text's draws; the others count up.
+            sources: source of each, for models that read one.
         """
 
     def _texts(
-        self, requests: Sequence[TextRequest], seed: Seed, num_candidates: int, most: int,
-        make: Make, on_text: OnText | None = None,
-    ) -> list[str]:  # fmt: skip
-        """Return a text for each request, the best of its candidates, in batches of ``most``."""
+        self,
+        requests: Sequence[TextRequest],
+        seed: Seed,
+        num_candidates: int,
+        batch_size: int,
+        make: Make,
+        on_text: OnText | None = None,
+    ) -> list[str]:
+        """Return a text for each request, the best of its candidates."""
         requests = one_each(requests, TextRequest, "request")
         seeds = checked_seeds(seed, len(requests))
-        check_candidates(num_candidates)
         every = [request for request in requests for _ in range(num_candidates)]
         rngs = generators([n for one in seeds for n in candidate_seeds(one, num_candidates)])
         lengths = [self._length(request, rng) for request, rng in zip(every, rngs, strict=True)]
         made: list[str | None] = [None] * len(every)
         texts: list[str] = []
-        for rows in batches_of(lengths, most):
+        for rows in batches_of(lengths, batch_size):
             batch = make(
                 [every[i] for i in rows], [lengths[i] for i in rows], [rngs[i] for i in rows]
             )
@@ -168,14 +167,14 @@ class TextModel(DomainModel):
         return self.domain.length
 
     def _drawn_length(self, request: TextRequest, rng: torch.Generator) -> int:
-        source = self._told(request)
+        source = self._length_condition(request)
         logits = self.domain.length_logits(1, source)[0].cpu().double()
         # At least one word, and all known tokens.
         logits[: 2 + max(request.known, default=0)] = -torch.inf
         return drawn_index(logits, rng)
 
-    def _told(self, request: TextRequest) -> Tensor | None:
-        """Return the condition that a text's length depends on."""
+    def _length_condition(self, request: TextRequest) -> Tensor | None:
+        """Return the condition of a text's length; None without one."""
         if self.domain.source_length and request.source:
             return self.domain.source_tokens([request.source])
         if request.meaning and self.domain.meanings is not None:

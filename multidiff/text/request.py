@@ -14,12 +14,10 @@ from multidiff.text.data.attributes import UNSPECIFIED
 from multidiff.text.data.vocabulary import END, PAD
 from multidiff.text.diffusion_lm.classifier import TextClassifier
 from multidiff.text.domain import TextDomain
-from multidiff.utils.errors import InputError
 
 # A text's canvas is its length rounded up to a multiple of this, so that neither its noise nor
 # its neighbours' depends on the batch it is in, and few batches are needed.
 CANVAS = 8
-MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
@@ -64,16 +62,6 @@ class Control:
     updates: int = 6
     rate: float = 50.0
     fluency: float = 0.003
-
-
-def check_candidates(count: int) -> None:
-    """Check a number of candidates.
-
-    Raises:
-        InputError: if it is out of range.
-    """
-    if not 1 <= count <= MOST_CANDIDATES:
-        raise InputError(f"--num-candidates {count}: must be 1 to {MOST_CANDIDATES}")
 
 
 def candidate_seeds(seed: int, count: int) -> list[int]:

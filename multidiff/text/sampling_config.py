@@ -1,11 +1,11 @@
-"""How a text model walks from noise to a text, where nobody says otherwise."""
+"""Options of sampling from models of texts."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from multidiff.config.option_set import option
 from multidiff.core.discrete.adaptive_samplers import (
     FirstHittingSampler,
     ReMDMSampler,
@@ -19,39 +19,15 @@ from multidiff.core.discrete.samplers import (
     TokenDraw,
     UnmaskingSampler,
 )
-from multidiff.models.sampling_config import SamplingConfig, named, token_temperature
-from multidiff.utils.errors import InputError
+from multidiff.core.gaussian.sampler_registry import SAMPLERS
+from multidiff.models.sampling_config import (
+    MOST_STEPS,
+    GaussianSamplingConfig,
+    SamplingConfig,
+    candidates_option,
+)
 
-
-@dataclass(frozen=True)
-class TextSamplingConfig(SamplingConfig):
-    """The walk's defaults.
-
-    Attributes:
-        steps: see :class:`~multidiff.models.sampling_config.SamplingConfig`.
-        grid: likewise.
-        sampler: likewise.
-        guidance_scale: scale, for orders with a meaning; 1 is off.
-        temperature: of the words that clamping chooses among.
-    """
-
-    steps: int = 200
-    sampler: str = "ddpm"
-    temperature: float = 1.0
-
-    def checked_temperature(self, temperature: float | None) -> float:
-        """A temperature; the default where None.
-
-        Raises:
-            InputError: if it is none.
-        """
-        temperature = self.temperature if temperature is None else temperature
-        if not 0 < temperature < math.inf:
-            raise InputError(f"--temperature {temperature:g}: more than 0; 1 is as learned")
-        return temperature
-
-
-# What the name of a walk from masks to tokens stands for.
+# Samplers of masked texts, from the draw of their tokens.
 UNMASKING_SAMPLERS: dict[str, Callable[[TokenDraw], UnmaskingSampler]] = {
     "ancestral": lambda draw: AncestralSampler(draw=draw),
     "confidence": lambda draw: MaskGITSampler(draw=draw),
@@ -65,42 +41,64 @@ UNMASKING_SAMPLERS: dict[str, Callable[[TokenDraw], UnmaskingSampler]] = {
 
 
 @dataclass(frozen=True)
-class MaskedTextSamplingConfig(TextSamplingConfig):
-    """The defaults of a walk from masks to tokens.
+class TextSamplingConfig(GaussianSamplingConfig):
+    """Options of sampling word embeddings (Diffusion-LM).
 
     Attributes:
-        steps: of the walk; 0 for as many as a text has tokens.
-        grid: unused: its times are even.
-        sampler: one of ancestral, confidence, random, remasking, entropy, margin, remdm and
-            first-hitting.
-        guidance_scale: see :class:`TextSamplingConfig`.
-        temperature: of the tokens; 0 takes the likeliest.
-        top_p: tokens are drawn among the likeliest up to this probability.
+        steps: number of reverse steps.
+        sampler: name in :mod:`multidiff.core.gaussian.sampler_registry`.
+        guidance_scale: scale of classifier-free guidance, for requests with a meaning
+            representation; 1 is off.
+        timestep_spacing: see :class:`~multidiff.models.sampling_config.GaussianSamplingConfig`.
+        temperature: temperature of the words that clamping chooses among.
+        num_candidates: number of candidates drawn for each text, of which the one most like the
+            others is taken (minimum Bayes risk, Kumar & Byrne 2004).
     """
 
-    steps: int = 0
-    sampler: str = "random"
-    top_p: float = 1.0
+    steps: int = option(200, "number of reverse steps", least=1, most=MOST_STEPS)
+    sampler: str = option("ddpm", "rule for one reverse step", choices=SAMPLERS)
+    temperature: float = option(
+        1.0, "temperature of the words that clamping chooses among", above=0, note="1 is as learned"
+    )
+    num_candidates: int = candidates_option()
 
-    def mask_steps(self, steps: int | None) -> int | None:
-        """How many steps are made; None for as many as there are tokens.
 
-        Raises:
-            InputError: if there cannot be so many.
-        """
-        return None if steps is None and self.steps == 0 else self.count(steps, None)
+@dataclass(frozen=True)
+class MaskedTextSamplingConfig(SamplingConfig):
+    """Options of sampling masked texts.
 
-    def mask_sampler(
-        self, name: str | None, temperature: float | None, top_p: float | None
-    ) -> UnmaskingSampler:
-        """A sampler; each of these the default where None.
+    Attributes:
+        steps: number of reverse steps, of each block where texts are found in blocks; 0 for one
+            a token.
+        sampler: which masked tokens each step finds: each by chance (ancestral), the surest
+            (confidence), random ones, or all of which the least sure are masked again
+            (remasking); also entropy, margin, remdm and first-hitting
+            (:mod:`multidiff.core.discrete.adaptive_samplers`).
+        guidance_scale: scale of classifier-free guidance, for requests with a condition; 1 is off.
+        temperature: temperature of the tokens' distribution; 0 takes the likeliest.
+        top_p: tokens are drawn among the likeliest up to this probability.
+        num_candidates: number of candidates drawn for each text, of which the one most like the
+            others is taken (minimum Bayes risk, Kumar & Byrne 2004).
+    """
 
-        Raises:
-            InputError: if there is none of that name, or tokens cannot be drawn so.
-        """
-        sampler = named(UNMASKING_SAMPLERS, self.sampler if name is None else name, "sampler")
-        temperature = token_temperature(self.temperature if temperature is None else temperature)
-        top_p = self.top_p if top_p is None else top_p
-        if not 0 < top_p <= 1:
-            raise InputError(f"--top-p {top_p:g}: above 0, up to 1 (all)")
-        return sampler(TokenDraw(temperature, top_p))
+    steps: int = option(
+        0, "number of reverse steps", least=0, most=MOST_STEPS, note="0 makes one for each token"
+    )
+    sampler: str = option(
+        "random", "which masked tokens each step finds", choices=UNMASKING_SAMPLERS
+    )
+    temperature: float = option(
+        1.0, "temperature of the tokens' distribution", least=0, note="0 takes the likeliest"
+    )
+    top_p: float = option(
+        1.0,
+        "draw among the likeliest tokens up to this probability",
+        above=0,
+        most=1,
+        note="1 is all",
+    )
+    num_candidates: int = candidates_option()
+
+    def unmasking_sampler(self) -> UnmaskingSampler:
+        """Return the sampler."""
+        return UNMASKING_SAMPLERS[self.sampler](TokenDraw(self.temperature, self.top_p))

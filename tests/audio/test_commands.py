@@ -234,11 +234,11 @@ def test_eval_searches_plans_and_keeps_them(tmp_path, capsys, small_vocoder, cli
     import multidiff
 
     folder = shutil.copytree(small_vocoder, tmp_path / "model")
-    before = multidiff.load(folder).plan(2)
+    before = multidiff.load(folder).plan(steps=2)
     reported = does(capsys, "eval", folder, clip.parent, "--search-steps", "2")
     assert "2 evaluations" in reported
-    assert multidiff.load(folder).plan(2) != before
-    assert multidiff.load(folder).plan(2).num_steps == 2
+    assert multidiff.load(folder).plan(steps=2) != before
+    assert multidiff.load(folder).plan(steps=2).num_steps == 2
 
 
 def test_eval_refuses_what_holds_no_sound(tmp_path, capsys, small_vocoder):

@@ -15,7 +15,7 @@ from multidiff.audio.data.mel_input import mel_batch
 from multidiff.audio.data.mel_scale import mel_scale_named
 from multidiff.audio.mel import PRESETS, MelPreset
 from multidiff.audio.vocoder.domains import SpectralDomain
-from multidiff.audio.vocoder.inference_schedule import EvenSchedules
+from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig
 from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.core.gaussian.process import GaussianProcess
@@ -42,7 +42,7 @@ def fault(mel, preset=HIFIGAN):
 def tiny():
     torch.manual_seed(0)
     process = GaussianProcess(LogSNRSchedule(9, -7), "v")
-    plans = EvenSchedules(projections=1, final_projections=1, steps=2)
+    plans = VocoderSamplingConfig(2, projections=1, final_projections=1)
     return Vocoder(SpectralDomain(), process, MDCTDenoiser(width=16, depth=1), plans).eval()
 
 

@@ -199,7 +199,7 @@ def test_a_folder_of_ones_own_trains_the_recipe(tmp_path, monkeypatch):
     (folder / "a.flac").write_bytes((STARTER / "LJ80-07.flac").read_bytes())
     small = ("trainer.steps=1", "trainer.validation_batches=1", "data.batch_size=1",
              "validation.batch_size=1", "model.denoiser.depth=1", "model.denoiser.width=16",
-             "model.plans.final_projections=1", "model.plans.steps=1")  # fmt: skip
+             "model.sampling.final_projections=1", "model.sampling.steps=1")  # fmt: skip
     monkeypatch.chdir(tmp_path)
     recipe = RECIPES / "audio" / "speech.yaml"
     own = "data.examples.sources.0.path=voice"

@@ -22,8 +22,8 @@ from multidiff.audio.synthesis import (
 )
 from multidiff.audio.vocoder.domains import SpectralDomain, WaveformDomain
 from multidiff.audio.vocoder.inference_schedule import (
-    EvenSchedules,
     InferenceSchedule,
+    VocoderSamplingConfig,
     read_plans,
     write_plans,
 )
@@ -32,7 +32,6 @@ from multidiff.audio.vocoder.model import Vocoder, faded_in
 from multidiff.audio.vocoder.search import distance_on, moves, search
 from multidiff.audio.vocoder.wavegrad import WaveGrad
 from multidiff.core.gaussian.process import GaussianProcess
-from multidiff.core.gaussian.samplers import DDIM, DDPM
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
 from multidiff.models.sampling_config import sampler_named
 from multidiff.utils.errors import InputError
@@ -40,14 +39,14 @@ from multidiff.utils.errors import InputError
 HIFIGAN = PRESETS["hifigan-22k"]
 
 
-def vocoder(**options):
+def vocoder():
     """Small, with weights that do something."""
     torch.manual_seed(0)
     denoiser = MDCTDenoiser(width=16, depth=2)
     torch.nn.init.normal_(denoiser.write.weight, std=0.05)
     process = GaussianProcess(LogSNRSchedule(9, -7), "v")
-    plans = EvenSchedules(projections=1, final_projections=2, steps=3)
-    return Vocoder(SpectralDomain(), process, denoiser, plans, **options).eval()
+    sampling = VocoderSamplingConfig(3, projections=1, final_projections=2)
+    return Vocoder(SpectralDomain(), process, denoiser, sampling).eval()
 
 
 def wavegrad():
@@ -55,8 +54,8 @@ def wavegrad():
     process = GaussianProcess(BetaSchedule.linear(1000, 1e-6, 0.01), "epsilon")
     denoiser = WaveGrad("wavegrad-paper-24k", first_channels=96)
     return Vocoder(
-        WaveformDomain("wavegrad-paper-24k"), process, denoiser, EvenSchedules(-5, 13, steps=2),
-        sampler="ddpm",
+        WaveformDomain("wavegrad-paper-24k"), process, denoiser,
+        VocoderSamplingConfig(2, "ddpm", -5, 13),
     ).eval()  # fmt: skip
 
 
@@ -69,7 +68,7 @@ def a_mel(seconds=1.0, preset=HIFIGAN):
 
 
 def test_even_plans_take_exactly_the_steps_asked():
-    plan = EvenSchedules(-6, 8, projections=2, final_projections=5).plan(8)
+    plan = VocoderSamplingConfig(8, projections=2, final_projections=5).plan()
     assert plan.num_steps == 8 and plan.projections == (2,) * 8
     assert plan.log_snrs[0] == -6 and plan.log_snrs[-1] == 8
     calls = []
@@ -83,7 +82,7 @@ def test_even_plans_take_exactly_the_steps_asked():
 @pytest.mark.parametrize("steps", [0, -3, 10_000_000])
 def test_impossible_step_counts(steps):
     with pytest.raises(InputError, match="from 1 to 10000"):
-        vocoder().plan(steps)
+        vocoder().plan(steps=steps)
 
 
 def test_plans_that_make_no_sense():
@@ -111,7 +110,12 @@ def test_searched_plans_lie_beside_the_weights(tmp_path):
     assert found[4].log_snrs == [-3.0, 0.5, 2.0, 6.0] and found[4].final_projections == 8
     model = vocoder()
     model.load_assets(tmp_path)
-    assert model.plan(4) == found[4] and model.plan(5).num_steps == 5
+    assert model.plan(steps=4) == found[4] and model.plan(steps=5).num_steps == 5
+    assert model.plan(steps=4, sampler="ddpm") == found[4]
+    for name, value in {"log_snr_max": 7.0, "projections": 1, "final_projections": 3}.items():
+        assert model.plan(steps=4, **{name: value}) == (
+            model.sampling.replace(steps=4, **{name: value}).plan()
+        )
     assert read_plans(tmp_path / "elsewhere") == {}
     (tmp_path / "plans.json").write_text('{"4": {"levels": 3}}')
     with pytest.raises(InputError, match="not a file of inference schedules"):
@@ -131,7 +135,7 @@ def test_length_and_seeds(make):
     assert not torch.allclose(wave, model.synthesize(mel, seed=4))
 
 
-@pytest.mark.parametrize("sampler", [DDIM(), DDPM()])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_a_sound_does_not_depend_on_its_batch(sampler):
     model, mel = vocoder(), a_mel(0.3)
     both = model.synthesize(torch.cat([mel, mel]), sampler=sampler, seed=5)
@@ -371,8 +375,8 @@ def test_search_improves_what_is_heard():
 def test_evaluation_puts_yardsticks_beside_the_model():
     wave = speech("LJ80-07", 1.5)[:, : 256 * 120]
     clip = Clip("a", wave[0], HIFIGAN.mel(wave)[0])
-    plan = InferenceSchedule((-6.0, 1.0, 8.0), (1, 1, 1), 3)
-    scores = evaluate(vocoder(), [clip], plan)
+    config = VocoderSamplingConfig(3, projections=1, final_projections=3)
+    scores = evaluate(vocoder(), [clip], config)
     assert [one.system for one in scores] == [
         "3 evaluations", "projection alone, 6 iterations", "Griffin-Lim, 32 iterations",
     ]  # fmt: skip

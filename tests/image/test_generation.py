@@ -8,7 +8,7 @@ from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
 from multidiff.image.diffusion.model import Canvas
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.tokenizers import ClipTokenizer, WordTokenizer
-from multidiff.models.sampling_config import GRIDS
+from multidiff.models.sampling_config import SPACINGS
 from multidiff.utils.errors import InputError
 
 SEVEN = "a handwritten seven"
@@ -180,7 +180,7 @@ def test_other_sizes(digits, color):
         ({"steps": 0}, "--steps 0: from 1 to 1000"),
         ({"steps": 1001}, "--steps 1001"),
         ({"guidance_scale": -1.0}, "--guidance-scale -1"),
-        ({"sampler": "eulr"}, "no sampler 'eulr'"),
+        ({"sampler": "eulr"}, "--sampler eulr: did you mean euler"),
         ({"canvas": Canvas(noise_image(1, 1, 64, 64))}, "has 1 channels, not 3"),
         ({"canvas": Canvas(noise_image(1, 3, 64, 60))}, "60x64 of the initial image.*64x64"),
         ({"canvas": Canvas(noise_image(1, 3, 64, 64)), "size": (32, 32)}, "--size 32x32"),
@@ -308,13 +308,13 @@ def test_sizes_far_from_the_trained_one_are_warned_of(pixels, caplog):
 # ------------------------------------------------------------------------------ its parts
 
 
-@pytest.mark.parametrize("grid", sorted(GRIDS))
+@pytest.mark.parametrize("spacing", sorted(SPACINGS))
 @pytest.mark.parametrize("steps", [1, 3, 20, 999, 1000])
-def test_every_grid_has_the_steps_it_says(grid, steps):
+def test_every_spacing_has_the_steps_it_says(spacing, steps):
     schedule = md.BetaSchedule.scaled_linear(1000, 0.00085, 0.012)
-    sampling = ImageSamplingConfig(steps, grid)
-    assert len(sampling.times(None, 1000).times(schedule)) == steps
-    assert len(sampling.times_from(0.3, None, 1000).times(schedule)) == steps
+    sampling = ImageSamplingConfig(steps, timestep_spacing=spacing)
+    assert len(sampling.times(schedule).times(schedule)) == steps
+    assert len(sampling.times_from(0.3, schedule).times(schedule)) == steps
 
 
 def test_dropped_captions_are_empty_ones(digits):

@@ -123,7 +123,7 @@ def test_folder_and_file_say_the_same(first):
     assert ours["domain"]["tokenizer"] == {"use": "ClipTokenizer", "length": 12, "pad": 192}
     assert ours["sampling"] == {
         "steps": 50,
-        "grid": "leading",
+        "timestep_spacing": "leading",
         "sampler": "ddim",
         "guidance_scale": 7.5,
     }
@@ -195,7 +195,7 @@ def changed(root, tmp_path, component, **values):
     ("config", "words"),
     [
         ({"prediction_type": "v_prediction"}, {"prediction": "v"}),
-        ({"timestep_spacing": "trailing"}, {"grid": "trailing"}),
+        ({"timestep_spacing": "trailing"}, {"timestep_spacing": "trailing"}),
         ({"_class_name": "DPMSolverMultistepScheduler"}, {"sampler": "dpm++"}),
         ({"beta_schedule": "linear"}, {"use": "BetaSchedule.linear"}),
         ({"beta_schedule": "squaredcos_cap_v2"}, {"use": "BetaSchedule.cosine"}),
@@ -222,7 +222,7 @@ def test_zero_terminal_snr(tmp_path):
     options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     root, pipe = written(tmp_path, 1, prediction="v_prediction", **options)
     model = load(root / "folder")
-    assert model.sampling.grid == "trailing"
+    assert model.sampling.timestep_spacing == "trailing"
     time = torch.tensor([0, 500, 999])
     alpha = model.process.schedule.at((time + 1) / STEPS).alpha
     # Where diffusers keeps its last alpha above zero it does so by 2^-24.
@@ -326,7 +326,10 @@ def test_marks_that_some_files_carry(first, tmp_path):
         state.update(v_pred=torch.zeros(0), ztsnr=torch.zeros(0))
 
     found = said(convert(single(first, tmp_path, marks)))
-    assert found["process"]["prediction"] == "v" and found["sampling"]["grid"] == "trailing"
+    assert (
+        found["process"]["prediction"] == "v"
+        and found["sampling"]["timestep_spacing"] == "trailing"
+    )
     assert found["process"]["schedule"]["use"] == "BetaSchedule.zero_terminal_snr"
 
 
@@ -558,7 +561,7 @@ def test_files_of_no_known_kind(tmp_path, capsys):
 def test_sampling_and_measuring_need_no_conversion(first, form, tmp_path, capsys, monkeypatch):
     source, seen = first[0] / form, []
 
-    def measure(model, data, folder, *, steps, sampler, seed):
+    def measure(model, data, folder, *, seed):
         seen.append((type(model).__name__, folder))
         return Report([])
 

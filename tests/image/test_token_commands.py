@@ -30,7 +30,7 @@ def test_pictures_a_grid_and_what_they_were_made_of(small_tokens, tmp_path, caps
         2,
         "--seed",
         5,
-        "--order",
+        "--sampler",
         "halton",
         "--steps",
         6,
@@ -69,12 +69,12 @@ def test_lines_for_people(small_tokens, tmp_path, capsys):
     assert "000-0.png: an image, seed 0" in text
 
 
-def test_an_order_is_a_solver(small_tokens, tmp_path, capsys):
+def test_a_sampler_is_named(small_tokens, tmp_path, capsys):
     common = ["sample", small_tokens, "--prompt", "3", "--steps", 4, "--seed", 1]
     made = [
         facts(capsys, *common, *words, "-o", tmp_path / str(number))
         for number, words in enumerate(
-            (["--order", "random"], ["--sampler", "random"], ["--order", "ancestral"], [])
+            (["--sampler", "random"], ["--sampler=random"], ["--sampler", "ancestral"], [])
         )
     ]
     assert [one["sampler"] for one in made] == ["random", "random", "ancestral", "confidence"]
@@ -83,8 +83,6 @@ def test_an_order_is_a_solver(small_tokens, tmp_path, capsys):
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other) and not torch.equal(one, usual)
-    both = ["--order", "random", "--sampler", "halton"]
-    assert "are one option" in complains(capsys, *common, *both)
 
 
 def test_each_step_is_shown(small_tokens, tmp_path, capsys):
@@ -176,8 +174,8 @@ BAD = [
     (["--init-image", "{broken}", "--mask-image", "{mask}"], "broken.png"),
     (["--prompt", "eleven"], "no class 'eleven': one of 0, 1, 2"),
     (["--steps", "0"], "--steps 0"),
-    (["--order", "ddim"], "no order 'ddim'"),
-    (["--sampler", "ddim"], "no order 'ddim'"),
+    (["--order", "halton"], "--order: no such option here"),
+    (["--sampler", "ddim"], "--sampler ddim: one of confidence"),
     (["--noise", "-1"], "--noise -1"),
     (["--temperature", "-1"], "--temperature -1"),
     (["--guidance-scale", "-1"], "--guidance-scale -1"),
@@ -278,7 +276,7 @@ def test_nats_are_those_of_the_model(small_tokens, capsys, monkeypatch):
         (["--num", "0"], "nothing to measure"),
         (["--num", "0", "--nats", "-1"], "nothing to measure"),
         (["--num", "2", "--classifier", "digit-features", "--steps", "0"], "--steps 0"),
-        (["--num", "2", "--classifier", "digit-features", "--sampler", "ddim"], "no order 'ddim'"),
+        (["--num", "2", "--classifier", "digit-features", "--sampler", "ddim"], "--sampler ddim"),
         (["--bits", "2", "--num", "0"], "no such option"),
         (["nowhere.parquet", "--num", "0", "--nats", "2"], "nowhere.parquet"),
     ],

@@ -15,7 +15,11 @@ from multidiff.image.autoencoders.quantizers import FSQ, Quantized
 from multidiff.image.autoencoders.vq import VQAutoencoder
 from multidiff.image.maskgit.domain import ImageTokenDomain
 from multidiff.image.maskgit.model import MaskGIT, TokenDraft
-from multidiff.image.maskgit.sampling_config import ORDERS, MaskGITSamplingConfig, halton_order
+from multidiff.image.maskgit.sampling_config import (
+    UNMASKING_SAMPLERS,
+    MaskGITSamplingConfig,
+    halton_order,
+)
 from multidiff.image.tokenizers import WordTokenizer
 from multidiff.nn.token_denoiser import TokenDenoiser
 from multidiff.utils.errors import InputError
@@ -229,7 +233,7 @@ def test_training_masks_the_cosine_of_a_uniform_draw():
 # ----------------------------------------------------------------------- what stays as it is
 
 
-@pytest.mark.parametrize("sampler", ORDERS)
+@pytest.mark.parametrize("sampler", UNMASKING_SAMPLERS)
 @pytest.mark.parametrize("size", [(32, 24), (30, 26)])
 def test_what_is_not_painted_stays_to_the_bit(sampler, size):
     model = small_model(size)
@@ -281,7 +285,7 @@ def test_drafts_that_do_not_fit():
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-@pytest.mark.parametrize("sampler", ORDERS)
+@pytest.mark.parametrize("sampler", UNMASKING_SAMPLERS)
 def test_a_picture_alone_is_the_one_in_a_batch(sampler, guidance_scale):
     model = small_model((28, 28))
     how = {"sampler": sampler, "guidance_scale": guidance_scale, "steps": 6}
@@ -365,7 +369,7 @@ def learned():
     return model.eval(), tokens, image
 
 
-@pytest.mark.parametrize("sampler", ORDERS)
+@pytest.mark.parametrize("sampler", UNMASKING_SAMPLERS)
 def test_one_batch_is_learned_by_heart(learned, sampler):
     model, tokens, image = learned
     states, made = states_of(model, CLASSES, sampler=sampler, steps=8, temperature=0)
@@ -397,7 +401,7 @@ def test_training_leaves_the_autoencoder_as_it_is(learned):
     [
         ({"steps": 0}, "--steps 0"),
         ({"steps": -3}, "--steps -3"),
-        ({"sampler": "ddim"}, "no order 'ddim': one of confidence, random, halton"),
+        ({"sampler": "ddim"}, "--sampler ddim: one of confidence, random, halton"),
         ({"noise": -1.0}, "--noise -1"),
         ({"noise": math.nan}, "--noise nan"),
         ({"temperature": -0.1}, "--temperature -0.1"),

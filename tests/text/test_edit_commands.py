@@ -150,12 +150,10 @@ def test_several_candidates_are_a_walk_of_their_own(small_edits, every_kind, cap
     model = md.load(small_edits)
     drafts = model.numbers(["the pub is cheap in the", "a a a a a", ""])
     sampling = replace(model.sampling, steps=2, temperature=1.0, num_candidates=6, edit_margin=-1.0)
-    found = [one[-1].tokens for one in model.revise(drafts, sampling=sampling, seed=4)]
-    parted = model.revise(drafts, sampling=sampling, seed=4, batch_size=5)
+    found = [one[-1].tokens for one in model.revise(drafts, config=sampling, seed=4)]
+    parted = model.revise(drafts, config=sampling, seed=4, batch_size=5)
     assert found == [one[-1].tokens for one in parted]
-    assert all(found) and found != [
-        one[-1].tokens for one in model.revise(drafts, sampling=sampling)
-    ]
+    assert all(found) and found != [one[-1].tokens for one in model.revise(drafts, config=sampling)]
     printed = does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD, "--num-candidates", "4")
     assert printed != does(capsys, "sample", small_edits, "--source", DRAFT, *BOLD)
 
@@ -210,24 +208,24 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         (["--start", "somewhere"], "--start somewhere: input should be 'nothing' or 'noise'"),
         (["--length", "0"], "a length of 0: this model reads 1 to 40 tokens"),
         (["--length", "41"], "a length of 41: this model reads 1 to 40 tokens"),
-        (["--steps", "0"], "--steps 0: at least 1"),
-        (["--beam", "0"], "--beam 0: at least 1"),
-        (["--revision-beams", "0"], "--revision-beams 0: at least 1"),
+        (["--steps", "0"], "--steps 0: from 1 to 10000"),
+        (["--beam", "0"], "--beam 0: from 1 to 10000"),
+        (["--revision-beams", "0"], "--revision-beams 0: from 1 to 10000"),
         (["--revision-beams", "2"], "--revision-beams 2: no more than --beam 1"),
         (["--beam", "2", "--revision-beams", "3"], "--revision-beams 3: no more than --beam 2"),
         (["--beam", "2", "--temperature", "1"], "a beam keeps the likeliest and draws nothing"),
-        (["--num-candidates", "0"], "--num-candidates 0: must be 1"),
+        (["--num-candidates", "0"], "--num-candidates 0: from 1 to 1000"),
         (["--num-candidates", "4", "--beam", "2"], "as beside a --beam, all are the same text"),
-        (["--temperature", "-1"], "--temperature -1: 0 (the likeliest) or more"),
-        (["--top-p", "0"], "--top-p 0: above 0, up to 1 (all)"),
+        (["--temperature", "-1"], "--temperature -1: 0 or more; 0 takes the likeliest"),
+        (["--top-p", "0"], "--top-p 0: above 0, up to 1; 1 is all"),
         (["--edit-margin", "nan"], "--edit-margin nan: input should be a finite number"),
         (["--edit-margin", "much"], "--edit-margin much: "),
         (["--edits-per-step", "slow"], "--edits-per-step slow: input should be 'all' or 'even'"),
-        (["--sampler", "ddpm"], "--sampler ddpm: editing has none; leave it out"),
-        (["--guidance-scale", "2"], "--guidance-scale 2.0: editing has none; leave it out"),
+        (["--sampler", "ddpm"], "--sampler: no such option here"),
+        (["--guidance-scale", "2"], "--guidance-scale: no such option here"),
         (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),
         (["--prompt", "Italian"], "'Italian' is not a meaning"),
-        (["--infill", "a"], "--infill: no such option here; this model adds --source"),
+        (["--infill", "a"], "--infill: no such option here; this model takes --beam"),
         (["--bootstrap", "nowhere"], "no model 'nowhere'"),
     ],
 )

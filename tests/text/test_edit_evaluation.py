@@ -32,6 +32,11 @@ def biased(folder, keep=0.0, replace=0.0, insert=0.0):
     return model
 
 
+def measured(model, seed=0, steps=None, **options):
+    sampling = model.sampling.replace(steps=steps)
+    return measure(model, None, Path(), seed=seed, sampling=sampling, **options)
+
+
 def texts_of(model, num=ALL):
     """What the measures compare with."""
     split = eval_split(source_of(None, "text", None), model.domain.vocabulary, num)
@@ -41,7 +46,7 @@ def texts_of(model, num=ALL):
 
 def test_an_editor_that_keeps_everything(small_edits):
     model = biased(small_edits, keep=9, insert=-9)
-    found = measure(model, None, Path(), num=ALL, seed=3).facts
+    found = measured(model, num=ALL, seed=3).facts
     real, _ = texts_of(model)
     count = len(real)
     assert found["fixed"] == {"tokens_kept": 1, "gaps_kept": 1, "texts_kept": 1, "texts": count}
@@ -77,7 +82,7 @@ def test_an_editor_that_keeps_everything(small_edits):
 
 def test_an_editor_that_replaces_everything(small_edits):
     model = biased(small_edits, replace=9, insert=9)
-    report = measure(model, None, Path(), fixed=ALL, repair=ALL, steps=1)
+    report = measured(model, fixed=ALL, repair=ALL, steps=1)
     fixed, once = report.facts["fixed"], report.facts["repair"]["1 step"]
     assert fixed["tokens_kept"] == fixed["texts_kept"] == 0
     assert fixed["gaps_kept"] == 1  # what is replaced whole needs no insertion beside
@@ -97,7 +102,7 @@ def test_an_editor_that_replaces_everything(small_edits):
 def test_an_editor_that_inserts_everywhere(small_edits):
     """Where no room is left, insertions wait."""
     model = biased(small_edits, keep=9, insert=9)
-    found = measure(model, None, Path(), fixed=ALL).facts["fixed"]
+    found = measured(model, fixed=ALL).facts["fixed"]
     lengths = [len(text) for text in texts_of(model)[0]]
     filled = sum(min(one + 1, model.editor.length - one) for one in lengths)
     assert filled < sum(lengths) + len(lengths)
@@ -109,12 +114,12 @@ def test_an_editor_that_knows(small_edits, monkeypatch):
     model = md.load(small_edits)
     real, _ = texts_of(model)
 
-    def knows(drafts, requests, sampling, seed):
+    def knows(drafts, requests, config, seed):
         pairs = zip(drafts, real, strict=True)
         return [[Revision(tuple(draft)), Revision(tuple(text))] for draft, text in pairs]
 
     monkeypatch.setattr(model, "revise", knows)
-    for conditional in measure(model, None, Path(), repair=ALL).facts["repair"].values():
+    for conditional in measured(model, repair=ALL).facts["repair"].values():
         assert conditional["distance_after"] == 0 and conditional["fall_percent"] == 100
         assert conditional["repaired"] == 1 and conditional["revision_beams"] == 1
 
@@ -171,7 +176,7 @@ def test_what_the_texts_say_is_told_only_if_asked(small_edits):
         asked.append([one.meaning for one in requests]) or revise(drafts, requests, **more)
     )
     for conditional in (False, True):
-        measure(model, None, Path(), fixed=ALL, conditional=conditional)
+        measured(model, fixed=ALL, conditional=conditional)
     split = texts_of(model)[1]
     rows = Bench(model, EditSamplingConfig(), split, True, 0).rows(ALL, "fixed")
     assert asked == [[{}] * len(rows), [split.meanings[row] for row in rows]]
@@ -206,8 +211,8 @@ def test_tables_for_people(small_edits, capsys):
     [
         (["--num", "0"], "there is nothing to measure"),
         (["--fixed", "-1"], "there is nothing to measure"),
-        (["--sampler", "ddpm"], "--sampler ddpm: editing has none; leave it out"),
-        (["--steps", "0"], "--steps 0: at least 1"),
+        (["--sampler", "ddpm"], "--sampler: no such option here"),
+        (["--steps", "0"], "--steps 0: from 1 to 10000"),
         (["--rewrite", "3"], "name --source-column"),
         (["no.csv"], "no such file"),
         (["--beside", "nowhere"], "no model 'nowhere'"),

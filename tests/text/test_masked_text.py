@@ -198,6 +198,7 @@ def test_as_many_steps_as_the_canvas_has_places_or_as_many_as_are_asked_for():
     assert steps(small_model(), steps=3) == 3
     assert steps(small_model(sampling=MaskedTextSamplingConfig(steps=5))) == 5
     assert steps(small_model(sampling=MaskedTextSamplingConfig(steps=5)), steps=20) == 20
+    assert steps(small_model(sampling=MaskedTextSamplingConfig(steps=5)), steps=0) == 12
 
 
 def test_the_walks_own_ways_are_taken_where_nobody_says_otherwise():
@@ -221,15 +222,15 @@ def test_a_small_nucleus_and_no_temperature_take_the_likeliest():
 @pytest.mark.parametrize(
     ("how", "reported"),
     [
-        ({"steps": 0}, "--steps 0: from 1 to 10000"),
-        ({"sampler": "ddpm"}, "no sampler 'ddpm': one of ancestral, confidence, random, remasking"),
+        ({"steps": -1}, "--steps -1: from 0 to 10000; 0 makes one for each token"),
+        ({"sampler": "ddpm"}, "--sampler ddpm: one of ancestral, confidence, random, remasking"),
         ({"temperature": -1}, "--temperature -1: 0"),
         ({"temperature": math.nan}, "--temperature nan: 0"),
         ({"temperature": math.inf}, "--temperature inf: 0"),
         ({"top_p": 0}, "--top-p 0: above 0"),
         ({"top_p": 1.5}, "--top-p 1.5: above 0, up to 1"),
         ({"guidance_scale": -1}, "--guidance-scale -1: 0 or more"),
-        ({"num_candidates": 0}, "--num-candidates 0: must be 1"),
+        ({"num_candidates": 0}, "--num-candidates 0: from 1 to 1000"),
     ],
 )
 def test_walks_that_cannot_be(how, reported):
@@ -359,12 +360,12 @@ def test_what_is_known_costs_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reads": 4}, "a process of blocks of 2 places and a denoiser of blocks of 4"),
-        ({"reads": 0}, r"blocks of 0: make them alike \(0 is none: MaskProcess\)"),
+        ({"reads": 4}, "a process of blocks of 2 and a denoiser of blocks of 4"),
+        ({"reads": 0}, r"blocks of 0 positions: make them alike \(0 without blocks: MaskProcess\)"),
         ({"ends": True}, "running text"),
         ({"block": 3}, "its length 8 is to be a multiple"),
         ({"source_length": 5}, "source_length: 0"),
-        ({"drop_condition": 0.1}, "told nothing"),
+        ({"drop_condition": 0.1}, "without condition"),
     ],
 )
 def test_blocks_that_do_not_fit_are_refused(options, message):

@@ -531,9 +531,9 @@ def test_nothing_is_written_into_whatever_the_tagger_says():
 @pytest.mark.parametrize(
     ("options", "reported"),
     [
-        ({"steps": 0}, "--steps 0: at least 1"),
-        ({"beam": 0}, "--beam 0: at least 1"),
-        ({"revision_beams": 0}, "--revision-beams 0: at least 1"),
+        ({"steps": 0}, "--steps 0: from 1 to 10000"),
+        ({"beam": 0}, "--beam 0: from 1 to 10000"),
+        ({"revision_beams": 0}, "--revision-beams 0: from 1 to 10000"),
         ({"beam": 2, "revision_beams": 3}, "--revision-beams 3: no more than --beam 2"),
         ({"temperature": -0.5}, "--temperature -0.5: 0"),
         ({"temperature": math.nan}, "--temperature nan"),
@@ -541,10 +541,10 @@ def test_nothing_is_written_into_whatever_the_tagger_says():
         ({"top_p": 1.1}, "--top-p 1.1"),
         ({"edit_margin": math.nan}, "--edit-margin nan"),
         ({"beam": 2, "temperature": 1.0}, "a beam keeps the likeliest"),
-        ({"num_candidates": 0}, "--num-candidates 0: must be 1"),
+        ({"num_candidates": 0}, "--num-candidates 0: from 1 to 1000"),
         (
             {"num_candidates": 1001, "temperature": 1.0},
-            "--num-candidates 1001: must be 1 to 1000",
+            "--num-candidates 1001: from 1 to 1000",
         ),
         ({"num_candidates": 2}, "--num-candidates 2: without a --temperature"),
     ],
@@ -556,32 +556,30 @@ def test_walks_that_cannot_be(options, reported):
 
 def test_what_is_not_given_stays_and_a_beam_draws_nothing():
     sampling = EditSamplingConfig(steps=5, temperature=0.8, top_p=0.9)
-    assert sampling.changed({"steps": None, "edit_margin": 1.0}) == EditSamplingConfig(
+    assert sampling.replace(steps=None, edit_margin=1.0) == EditSamplingConfig(
         5, "all", 1.0, 0.8, 0.9
     )
-    assert sampling.changed({"beam": 4}) == EditSamplingConfig(5, beam=4)
-    assert sampling.changed({"top_p": 0.5}).temperature == 0.8
-    assert EditSamplingConfig().changed({"top_p": 0.5}) == EditSamplingConfig(
-        temperature=1.0, top_p=0.5
-    )
-    assert EditSamplingConfig().changed({"top_p": 0.5, "temperature": 0.3}).temperature == 0.3
-    assert EditSamplingConfig(beam=5, revision_beams=3).changed({"beam": 2}) == EditSamplingConfig(
+    assert sampling.replace(beam=4) == EditSamplingConfig(5, beam=4)
+    assert sampling.replace(top_p=0.5).temperature == 0.8
+    assert EditSamplingConfig().replace(top_p=0.5) == EditSamplingConfig(temperature=1.0, top_p=0.5)
+    assert EditSamplingConfig().replace(top_p=0.5, temperature=0.3).temperature == 0.3
+    assert EditSamplingConfig(beam=5, revision_beams=3).replace(beam=2) == EditSamplingConfig(
         beam=2, revision_beams=2
     )
     with pytest.raises(InputError, match="a beam keeps"):
-        sampling.changed({"beam": 4, "temperature": 0.8})
+        sampling.replace(beam=4, temperature=0.8)
 
 
 def test_several_candidates_are_drawn():
-    several = EditSamplingConfig(beam=5, revision_beams=3, edit_margin=0.5).changed(
-        {"num_candidates": 8}
+    several = EditSamplingConfig(beam=5, revision_beams=3, edit_margin=0.5).replace(
+        num_candidates=8
     )
     assert several == EditSamplingConfig(temperature=1.0, num_candidates=8)
-    assert several.changed({"beam": 2}) == EditSamplingConfig(beam=2)
-    assert EditSamplingConfig().changed({"num_candidates": 1}) == EditSamplingConfig()
-    assert EditSamplingConfig().changed({"num_candidates": 4, "top_p": 0.9}).temperature == 1.0
+    assert several.replace(beam=2) == EditSamplingConfig(beam=2)
+    assert EditSamplingConfig().replace(num_candidates=1) == EditSamplingConfig()
+    assert EditSamplingConfig().replace(num_candidates=4, top_p=0.9).temperature == 1.0
     with pytest.raises(InputError, match="--num-candidates 4: without a --temperature"):
-        EditSamplingConfig().changed({"num_candidates": 4, "beam": 2})
+        EditSamplingConfig().replace(num_candidates=4, beam=2)
 
 
 # ----------------------------------------------------------------------------- one learned

@@ -75,7 +75,8 @@ def test_batches_come_by_their_earliest_text():
 def test_lines_are_passed_on_as_they_are_made(small_masked, tmp_path):
     lines = []
     model = md.load(small_masked)
-    options = {"num": 3, "prompts": [], "out": tmp_path / "a.txt", "steps": 2, "length": 4}
+    options = {"num": 3, "prompts": [], "out": tmp_path / "a.txt", "seed": 0, "length": 4}
+    options["sampling"] = model.sampling.replace(steps=2)
     report = sample(model, **options, on_line=lines.append)
     assert lines == report.lines == (tmp_path / "a.txt").read_text().splitlines()
     shown = []

@@ -61,9 +61,9 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--infill", "a [MASK]", "--control", "first=the"], "give one word, as in --infill"),
         (["--length", "0"], "this model writes 1 to 31 tokens"),
         (["--length", "32"], "this model writes 1 to 31 tokens"),
-        (["--num-candidates", "0"], "--num-candidates 0: must be 1"),
+        (["--num-candidates", "0"], "--num-candidates 0: from 1 to 1000"),
         (["--steps", "0"], "--steps 0: from 1"),
-        (["--temperature", "0"], "--temperature 0: more than 0"),
+        (["--temperature", "0"], "--temperature 0: above 0; 1 is as learned"),
         (["--guidance-scale", "-1"], "--guidance-scale -1: 0 or more"),
         (["--control-strength", "-1,1,1"], "--control-strength -1,1,1: updates, rate and fluency"),
         (["--control-strength", "1.5,1,1"], "--control-strength 1.5,1,1"),
@@ -71,8 +71,8 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),
         (["--prompt", "foods[Italian]"], "foods=Italian: unknown attribute; did you mean food"),
         (["--prompt", "Italian"], "'Italian' is not a meaning"),
-        (["--sampler", "eulr"], "no sampler 'eulr'"),
-        (["--mask-image", "x"], "--mask-image: no such option here; this model adds --control"),
+        (["--sampler", "eulr"], "--sampler eulr: did you mean euler"),
+        (["--mask-image", "x"], "--mask-image: no such option here; this model takes --classifier"),
     ],
 )
 def test_what_cannot_be_sampled(small_restaurant, capsys, words, reported):

@@ -166,7 +166,7 @@ def test_a_wrong_order_is_told(small_restaurant):
         model.generate([TextRequest()], temperature=0)
     with pytest.raises(InputError, match="--num-candidates 0"):
         model.generate([TextRequest()], num_candidates=0)
-    with pytest.raises(InputError, match="no sampler 'eulr'"):
+    with pytest.raises(InputError, match="--sampler eulr: did you mean euler"):
         model.generate([TextRequest()], sampler="eulr")
     with pytest.raises(InputError, match="--steps 0: from 1 to 10000"):
         model.generate([TextRequest()], steps=0)

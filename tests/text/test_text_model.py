@@ -35,8 +35,9 @@ class Noted(TextModel):
         )
         self.batches = []
 
-    def generate(self, requests, *, seed=0, num_candidates=1, batch_size=64):
-        return self._texts(requests, seed, num_candidates, batch_size, self._made)
+    def generate(self, requests, *, seed=0, batch_size=64, **overrides):
+        config = self.sampling.replace(**overrides)
+        return self._texts(requests, seed, config.num_candidates, batch_size, self._made)
 
     def nats_per_token(self, texts, meanings, *, seed=0, sources=()):
         return {}
@@ -114,7 +115,7 @@ def test_the_candidate_most_like_the_others_is_taken():
     assert chosen in pool
     assert model._best(["the eagle is", "the eagle is a", "nice food", "cheap"]) == "the eagle is"
     assert model.generate([request], seed=3) == pool[:1]
-    with pytest.raises(InputError, match="--num-candidates 0: must be 1"):
+    with pytest.raises(InputError, match="--num-candidates 0: from 1 to 1000"):
         model.generate([request], num_candidates=0)
 
 

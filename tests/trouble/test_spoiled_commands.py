@@ -21,11 +21,12 @@ from PIL import Image
 from program import RECIPES
 
 import multidiff.models.loading
-from multidiff.audio.vocoder.inference_schedule import EvenSchedules
+from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig
 from multidiff.cli import main as cli
 from multidiff.config.build import locate
 from multidiff.config.registry import COMMANDS
 from multidiff.models.loading import shipped
+from multidiff.utils.errors import InputError
 
 # As little work as each model can be asked for.
 QUICK = {
@@ -297,8 +298,8 @@ def test_folders_where_files_are_wanted(tmp_path):
 
 @pytest.mark.parametrize("ends", [(1e30, 8.0), (8.0, -6.0), (math.nan, 8.0), (-6.0, math.inf)])
 def test_levels_that_do_not_grow(ends):
-    with pytest.raises(ValueError, match=r"lowest .* must be below highest"):
-        EvenSchedules(*ends)
+    with pytest.raises(InputError, match=r"--log-snr-.* (must be under|from -100 to)"):
+        VocoderSamplingConfig(log_snr_min=ends[0], log_snr_max=ends[1])
 
 
 def test_names_that_a_terminal_cannot_show(monkeypatch):

@@ -13,10 +13,9 @@ from torch import Tensor
 from multidiff.audio.data.segments import AudioSource
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.metrics.pairs import compare, griffin_lim
-from multidiff.audio.vocoder.inference_schedule import InferenceSchedule
+from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.audio.vocoder.projection import MelProjection
-from multidiff.core.protocols import Sampler
 from multidiff.core.random import placed_normal
 
 GRIFFIN_LIM_ITERATIONS = 32
@@ -72,18 +71,15 @@ def clips_of(data: str, preset: MelPreset, held_out_every: int = 0) -> list[Clip
 def evaluate(
     vocoder: Vocoder,
     clips: Sequence[Clip],
-    plan: InferenceSchedule,
-    sampler: Sampler | None = None,
+    config: VocoderSamplingConfig | None = None,
     seed: int = 0,
 ) -> list[Scores]:
-    """Score the vocoder, its projection without the network, and Griffin-Lim."""
-    preset = vocoder.preset
+    """Return scores of the vocoder, of its projection without the network, and of Griffin-Lim."""
+    preset, plan = vocoder.preset, vocoder.plan(config)
 
     def network(clip: Clip) -> Tensor:
         mel = clip.mel[None]
-        return vocoder.synthesize(mel, mel_scale="preset", plan=plan, sampler=sampler, seed=seed)[
-            0
-        ].cpu()
+        return vocoder.synthesize(mel, mel_scale="preset", config=config, seed=seed)[0].cpu()
 
     systems = [scored(f"{plan.num_steps} evaluations", clips, preset, network)]
     iterations = sum(plan.projections) + plan.final_projections

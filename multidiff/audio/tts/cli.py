@@ -15,6 +15,7 @@ from multidiff.audio.data.mel_files import write_mel
 from multidiff.audio.data.sound import EXTENSIONS, WRITTEN, write_sound
 from multidiff.audio.tts.dictionary import read_dictionary
 from multidiff.audio.tts.model import AcousticModel
+from multidiff.audio.tts.sampling_config import SpeechSamplingConfig
 from multidiff.audio.tts.speech import SpokenSentence
 from multidiff.utils.errors import InputError
 from multidiff.utils.packages import PackageError
@@ -47,12 +48,9 @@ def synth(
     texts: Sequence[str],
     out: Path,
     *,
-    seed: int = 0,
+    seed: int,
+    sampling: SpeechSamplingConfig,
     speaker: str | None = None,
-    steps: int | None = None,
-    temperature: float | None = None,
-    speed: float | None = None,
-    sampler: str | None = None,
     dictionary: Path | None = None,
     save_mel: Path | None = None,
 ) -> Report:
@@ -61,22 +59,17 @@ def synth(
     Args:
         model: the acoustic model.
         texts: one a file; all in turn where ``out`` is one file.
-        out: a sound file, or a folder of numbered ones.
+        out: sound file, or folder of numbered ones.
         seed: random seed of the noise.
-        speaker: name of the voice; the model's first where None.
-        steps: network evaluations.
-        temperature: factor of the noise.
-        speed: speaking rate; 2 is twice as fast.
-        sampler: its name.
-        dictionary: file of pronunciations.
-        save_mel: file or folder of the mels, as ``out`` is one.
+        sampling: options of sampling.
+        speaker: name of the voice; the model's first by default.
+        dictionary: file of words and their IPA phones.
+        save_mel: file of the mels too, or folder where ``out`` is one.
 
     Raises:
         InputError: if an option is wrong, or the only text is.
     """
-    named = {"steps": steps, "temperature": temperature, "speed": speed, "sampler": sampler}
-    options: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    options["speaker"] = speaker
+    options: dict[str, Any] = {"speaker": speaker, "config": sampling}
     if dictionary is not None:
         options["dictionary"] = read_dictionary(dictionary, model.text.number_of)
     jobs = _jobs(texts, out, save_mel)

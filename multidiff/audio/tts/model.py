@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -26,6 +26,7 @@ from multidiff.core.random import generators, unpadded
 from multidiff.core.sample import sample
 from multidiff.models.loading import load
 from multidiff.models.requests import Seed, checked_seeds
+from multidiff.models.sampling_config import sampler_named
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import read_json
 
@@ -151,14 +152,14 @@ class AcousticModel(nn.Module):
             phones: a line of phones for each (:func:`~multidiff.audio.tts.phones.parse_phones`).
             speaker: name of the voice; the first where None.
             seed: random seed of the first sentence, which count up from it, or one for each.
-            config: how to sample; the model's defaults where None.
+            config: options of sampling; the model's own, ``sampling``, by default.
             durations: frames of each phone of each sentence; predicted where None.
-            overrides: fields of ``config`` to change, such as ``temperature=0.5``.
+            **overrides: single options in place of the config's, such as ``temperature=0.5``.
 
         Raises:
             InputError: if the model does not know a phone or the speaker, or an option is wrong.
         """
-        config = replace(self.sampling if config is None else config, **overrides)
+        config = (config or self.sampling).replace(**overrides)
         voice = self.text.speakers[0] if speaker is None else speaker
         batch = self.text.read(phones, [voice] * len(phones))
         seeds = checked_seeds(seed, len(phones))
@@ -177,9 +178,9 @@ class AcousticModel(nn.Module):
             state = sample(
                 self.process,
                 self.denoiser,
-                config.sampler_named(None),
+                sampler_named(config.sampler),
                 tuple(state.shape),
-                config.times(None, self.process.schedule.num_steps),
+                config.times(),
                 condition=condition,
                 rng=rng,
                 start=start.to(self.device),
@@ -197,8 +198,9 @@ class AcousticModel(nn.Module):
         *,
         speaker: str | None = None,
         seed: SupportsIndex = 0,
+        config: SpeechSamplingConfig | None = None,
         dictionary: Mapping[str, Sequence[Phone]] | None = None,
-        **options: Any,
+        **overrides: Any,
     ) -> Iterator[SpokenSentence]:
         """Return an iterator of a text's sentences as sound, each made when it is asked for.
 
@@ -208,15 +210,17 @@ class AcousticModel(nn.Module):
             text: sentences and paragraphs.
             speaker: name of the voice; the first where None.
             seed: random seed of the whole.
+            config: options of sampling; the model's own, ``sampling``, by default.
             dictionary: phones of words, by word in lower case
                 (:func:`~multidiff.audio.tts.dictionary.read_dictionary`).
-            options: fields of the sampling defaults to change, such as ``speed=1.2``.
+            **overrides: single options in place of the config's, such as ``speed=1.2``.
 
         Raises:
             InputError: if the text has no words, the speaker is not known, or an option is
                 wrong.
         """
-        return speak(self, text, speaker=speaker, seed=seed, dictionary=dictionary, **options)
+        config = (config or self.sampling).replace(**overrides)
+        return speak(self, text, config, speaker=speaker, seed=seed, dictionary=dictionary)
 
     def loaded_vocoder(self) -> Vocoder:
         """Return the vocoder, which is loaded once.

@@ -1,14 +1,14 @@
-"""Sampling defaults of speech."""
+"""Options of sampling speech from text."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from multidiff.models.sampling_config import GridName, SamplingConfig, sampler_named
-from multidiff.utils.errors import InputError
+from multidiff.config.option_set import OptionSet, option
+from multidiff.core.gaussian.sampler_registry import SAMPLERS
+from multidiff.core.gaussian.timesteps import TimestepSchedule, uniform_timesteps
 
 MOST_STEPS = 1000
 SLOWEST, FASTEST = 0.25, 4.0
@@ -16,37 +16,35 @@ HOTTEST = 2.0
 
 
 @dataclass(frozen=True)
-class SpeechSamplingConfig(SamplingConfig):
-    """Defaults of speech.
+class SpeechSamplingConfig(OptionSet):
+    """Options of sampling.
 
     Attributes:
-        steps: network evaluations; 0 gives the mean mel without diffusion.
-        grid: which times are visited.
-        sampler: its name.
-        guidance_scale: 1; there is nothing to guide by.
+        steps: number of network evaluations; 0 gives the mean mel without diffusion.
+        sampler: name in :mod:`multidiff.core.gaussian.sampler_registry`.
         temperature: factor of the noise that sampling starts from.
         speed: speaking rate; 2 halves durations.
         duration_scale: factor of predicted durations at speed 1.
+
+    Raises:
+        InputError: if an option is out of range.
     """
 
-    steps: int = 10
-    grid: GridName = "even"
-    sampler: str = "dpm++"
-    guidance_scale: float = 1.0
-    temperature: float = 0.3
-    speed: float = 1.0
-    duration_scale: float = 1.0
+    steps: int = option(
+        10, "number of network evaluations", least=0, most=MOST_STEPS, note="0 gives the mean mel"
+    )
+    sampler: str = option("dpm++", "rule for one reverse step", choices=SAMPLERS)
+    temperature: float = option(
+        0.3, "factor of the noise that sampling starts from", least=0, most=HOTTEST
+    )
+    speed: float = option(
+        1.0, "speaking rate", least=SLOWEST, most=FASTEST, note="2 is twice as fast"
+    )
+    duration_scale: float = option(1.0, "factor of durations at speed 1", above=0)
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= HOTTEST:
-            raise InputError(f"--temperature {self.temperature:g}: from 0 to {HOTTEST:g}")
-        if not SLOWEST <= self.speed <= FASTEST:
-            raise InputError(f"--speed {self.speed:g}: from {SLOWEST:g} to {FASTEST:g}")
-        if not 0 <= self.steps <= MOST_STEPS:
-            raise InputError(f"--steps {self.steps}: from 0 (the mean mel) to {MOST_STEPS}")
-        if not 0 < self.duration_scale < math.inf:
-            raise ValueError(f"duration_scale {self.duration_scale:g}: above 0")
-        sampler_named(self.sampler)
+    def times(self) -> TimestepSchedule:
+        """Return the times to visit: evenly spaced."""
+        return uniform_timesteps(self.steps)
 
     def frames(self, log_durations: np.ndarray) -> np.ndarray:
         """Return whole frames of predicted durations, at least one each.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from multidiff.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multidiff.audio.tts.model import AcousticModel
+    from multidiff.audio.tts.sampling_config import SpeechSamplingConfig
     from multidiff.audio.vocoder.model import Vocoder
 
 logger = logging.getLogger(__name__)
@@ -130,11 +131,11 @@ def shortened(sentence: Sentence, most: int = MOST_PHONES) -> list[Sentence]:
 def speak(
     model: AcousticModel,
     text: str,
+    config: SpeechSamplingConfig,
     *,
     speaker: str | None = None,
     seed: SupportsIndex = 0,
     dictionary: Mapping[str, Sequence[Phone]] | None = None,
-    **options: Any,
 ) -> Iterator[SpokenSentence]:
     """Yield a text's sentences as sound; see :meth:`AcousticModel.speak`."""
     voice = model.text.speakers[0] if speaker is None else speaker
@@ -145,7 +146,6 @@ def speak(
             "the voice learned phones of %s, but %s is installed: some words may sound wrong",
             model.read_by, front_end.version,
         )  # fmt: skip
-    config = replace(model.sampling, **options)
     (whole,) = checked_seeds(seed, 1)
     pieces = pieces_of(text, front_end)
     vocoder = model.loaded_vocoder()

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import torch
 
+from multidiff.config.option_set import OptionSet, option
+from multidiff.core.gaussian.sampler_registry import SAMPLERS
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.gaussian.timesteps import TimestepSchedule, explicit_log_snrs
+from multidiff.models.sampling_config import MOST_STEPS
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import read_json, reading
 
 PLANS = "plans.json"
-MOST_STEPS = 10_000
 LOG_SNR_LIMIT = 100
 
 
@@ -61,41 +63,55 @@ class InferenceSchedule:
 
 
 @dataclass(frozen=True)
-class EvenSchedules:
-    """Inference schedules of any number of steps: levels evenly spaced in log SNR.
+class VocoderSamplingConfig(OptionSet):
+    """Options of synthesis.
 
     Attributes:
-        lowest: log SNR of the first level.
-        highest: log SNR of the last level.
-        projections: number of iterations of the mel projection at each level.
-        final_projections: number of iterations on the finished waveform.
-        steps: default number of steps.
+        steps: number of network evaluations (of a sampler that makes one a step).
+        sampler: name in :mod:`multidiff.core.gaussian.sampler_registry`.
+        log_snr_min: log SNR of the first level.
+        log_snr_max: log SNR of the last level; levels between them are evenly spaced.
+        projections: iterations of the mel projection on the estimate at each level.
+        final_projections: iterations of the mel projection on the finished waveform.
+
+    Raises:
+        InputError: if an option is out of range.
     """
 
-    lowest: float = -6.0
-    highest: float = 8.0
-    projections: int = 0
-    final_projections: int = 0
-    steps: int = 8
+    steps: int = option(
+        8, "network evaluations, at searched levels where there are any", least=1, most=MOST_STEPS
+    )
+    sampler: str = option("ddim", "rule for one reverse step", choices=SAMPLERS)
+    log_snr_min: float = option(
+        -6.0,
+        "log SNR of the first of evenly spaced levels",
+        least=-LOG_SNR_LIMIT,
+        most=LOG_SNR_LIMIT,
+    )
+    log_snr_max: float = option(
+        8.0, "log SNR of the last of evenly spaced levels", least=-LOG_SNR_LIMIT, most=LOG_SNR_LIMIT
+    )
+    projections: int = option(
+        0, "mel projections at each of evenly spaced levels", least=0, most=MOST_STEPS
+    )
+    final_projections: int = option(
+        0, "mel projections after evenly spaced levels", least=0, most=MOST_STEPS
+    )
 
     def __post_init__(self) -> None:
-        if not -LOG_SNR_LIMIT <= self.lowest < self.highest <= LOG_SNR_LIMIT:
-            raise ValueError(
-                f"lowest {self.lowest:g} must be below highest {self.highest:g}, and both within "
-                f"{LOG_SNR_LIMIT} of 0"
+        super().__post_init__()
+        if self.log_snr_min >= self.log_snr_max:
+            raise InputError(
+                f"--log-snr-min {self.log_snr_min:g}: must be under --log-snr-max "
+                f"{self.log_snr_max:g}"
             )
 
-    def plan(self, num_steps: int) -> InferenceSchedule:
-        """Return the schedule for that many steps.
-
-        Raises:
-            InputError: if the number is less than 1 or absurdly large.
-        """
-        if not 1 <= num_steps <= MOST_STEPS:
-            raise InputError(f"--steps {num_steps}: give a number from 1 to {MOST_STEPS}")
-        levels = torch.linspace(self.lowest, self.highest, num_steps, dtype=torch.float64).tolist()
+    def plan(self) -> InferenceSchedule:
+        """Return the schedule of evenly spaced levels."""
+        ends = self.log_snr_min, self.log_snr_max
+        levels = torch.linspace(*ends, self.steps, dtype=torch.float64).tolist()
         return InferenceSchedule(
-            tuple(levels), (self.projections,) * num_steps, self.final_projections
+            tuple(levels), (self.projections,) * self.steps, self.final_projections
         )
 
 

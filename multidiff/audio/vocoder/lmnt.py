@@ -47,8 +47,7 @@ model:
     prediction: epsilon
     objective: {{use: SimpleLoss, distance: l1}}
   denoiser: {{use: WaveGrad, mel: {mel}, embedding_scale: 1.0}}
-  plans: {{steps: 50, lowest: -5.0, highest: 13.0}}
-  sampler: ddpm
+  sampling: {{steps: 50, log_snr_min: -5.0, log_snr_max: 13.0, sampler: ddpm}}
 """
 
 

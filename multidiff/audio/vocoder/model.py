@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -14,12 +14,16 @@ from torch import Tensor, nn
 from multidiff.audio.data.mel_input import Array, mel_batch
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.vocoder.domains import SpeechDomain
-from multidiff.audio.vocoder.inference_schedule import EvenSchedules, InferenceSchedule, read_plans
+from multidiff.audio.vocoder.inference_schedule import (
+    InferenceSchedule,
+    VocoderSamplingConfig,
+    read_plans,
+)
 from multidiff.audio.vocoder.projection import MelProjection
 from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.core.protocols import Estimate, Projection, Sampler
+from multidiff.core.protocols import Estimate, Projection
 from multidiff.core.random import generators, mixed_seed, placed_normal
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
@@ -31,6 +35,8 @@ from multidiff.models.sampling_config import sampler_named
 CONTEXT_FRAMES = 96
 CHUNK_FRAMES = 864
 FADE_SAMPLES = 512
+# Options that say nothing of levels and projections, for which searched schedules stand.
+FREE = ("steps", "sampler")
 
 
 class MelSource(Protocol):
@@ -53,8 +59,7 @@ class Vocoder(nn.Module):
         domain: waveforms as states, and the mel preset.
         process: process that the denoiser is trained on.
         denoiser: the network; if it names a preset, it must be the domain's.
-        plans: inference schedules for any number of steps, used where no searched one exists.
-        sampler: name of the default sampler.
+        sampling: default options of synthesis.
 
     Raises:
         ValueError: if the denoiser was made for another preset, or the sampler is unknown.
@@ -65,8 +70,7 @@ class Vocoder(nn.Module):
         domain: SpeechDomain,
         process: GaussianProcess,
         denoiser: nn.Module,
-        plans: EvenSchedules | None = None,
-        sampler: str = "ddim",
+        sampling: VocoderSamplingConfig | None = None,
     ):
         super().__init__()
         made_for = getattr(denoiser, "preset", domain.preset)
@@ -76,11 +80,9 @@ class Vocoder(nn.Module):
                 f"{domain.preset.name}: set both to the same mel"
             )
         self.domain, self.process, self.denoiser = domain, process, denoiser
-        self.plans = EvenSchedules() if plans is None else plans
-        self.sampler = sampler
+        self.sampling = VocoderSamplingConfig() if sampling is None else sampling
         self.searched: dict[int, InferenceSchedule] = {}
         self.projection = MelProjection(domain.preset)
-        sampler_named(sampler)
 
     @property
     def preset(self) -> MelPreset:
@@ -108,21 +110,34 @@ class Vocoder(nn.Module):
         }
 
     def assets(self) -> dict[str, str]:
-        """Return the required assets: none."""
+        """Return no assets: nothing is needed beside the weights."""
         return {}
 
     def load_assets(self, folder: Path) -> None:
-        """Load the optional assets: searched inference schedules."""
+        """Read searched plans from the model's folder."""
         self.searched = read_plans(folder)
 
-    def plan(self, num_steps: int | None = None) -> InferenceSchedule:
-        """Return the best known inference schedule of that many network evaluations.
+    def plan(
+        self, config: VocoderSamplingConfig | None = None, **overrides: Any
+    ) -> InferenceSchedule:
+        """Return the schedule of some options: the searched one for the number of steps, if any.
+
+        Args:
+            config: options of synthesis; the model's own by default. Levels or projections other
+                than the model's own are made as they say.
+            **overrides: single options in place of the config's.
 
         Raises:
-            InputError: if the number is less than 1 or absurdly large.
+            InputError: if an option is out of range.
+            TypeError: if there is no option of a name.
         """
-        steps = self.plans.steps if num_steps is None else num_steps
-        return self.searched[steps] if steps in self.searched else self.plans.plan(steps)
+        config = (config or self.sampling).replace(**overrides)
+        is_own = config.replace(**{name: getattr(self.sampling, name) for name in FREE}) == (
+            self.sampling
+        )
+        if config.steps in self.searched and is_own and not {*config.overrides} - {*FREE}:
+            return self.searched[config.steps]
+        return config.plan()
 
     def log_snr_bounds(self) -> tuple[float, float]:
         """Return the noisiest and the cleanest level that the denoiser was trained on."""
@@ -138,10 +153,11 @@ class Vocoder(nn.Module):
         lengths: Sequence[int] | Tensor | None = None,
         mel_scale: str | None = None,
         plan: InferenceSchedule | None = None,
-        sampler: Sampler | None = None,
         seed: Seed = 0,
+        config: VocoderSamplingConfig | None = None,
         first_frame: int = 0,
         on_step: Callable[[Step], None] | None = None,
+        **overrides: Any,
     ) -> Float[Tensor, "batch samples"]:
         """Synthesise the waveforms of whole mels, or one piece each of longer ones.
 
@@ -151,21 +167,26 @@ class Vocoder(nn.Module):
             lengths: number of frames of each mel of a padded batch. The output for each mel
                 equals that for the mel alone, followed by zeros for its padding.
             mel_scale: scale of its values, such as ``log10`` or ``range:-1:1:-11.5129:2``
-                (:mod:`multidiff.audio.data.mel_scale`); ``preset`` takes them as they are. If
-                None, values that cannot be the preset's levels are rejected.
-            plan: inference schedule; the model's default if None.
-            sampler: sampler; the model's own if None.
-            seed: random seed of the first sample; sample ``i`` uses ``seed + i``, or the i-th of
-                several; drawn if None.
+                (:mod:`multidiff.audio.data.mel_scale`); ``preset`` takes them as they are. Where
+                it is not given, values that cannot be the preset's levels are refused.
+            plan: inference schedule, in place of the one that the options stand for.
+            seed: random seed of the first sample; sample ``i`` of the batch has ``seed + i``, or
+                the i-th of several. None draws one from the system.
+            config: options of synthesis; the model's own, ``sampling``, by default.
             first_frame: first frame of the piece in the whole mel. The noise depends on the
                 position, so overlapping pieces start from the same noise where they overlap.
-            on_step: function called after each step.
+            on_step: called after each step.
+            **overrides: single options in place of the config's, by the names of
+                :class:`~multidiff.audio.vocoder.inference_schedule.VocoderSamplingConfig`.
 
         Raises:
             InputError: if these cannot be mels of the model's preset, or the lengths are wrong.
+            TypeError: if there is no option of a name.
         """
         mels = mel_batch(mel, self.preset, lengths, mel_scale)
         seeds = checked_seeds(seed, len(mels))
+        config = (config or self.sampling).replace(**overrides)
+        plan = self.plan(config) if plan is None else plan
         sizes = [one.shape[1] for one in mels]
         longest = torch.as_tensor(mel).shape[-1]
         waves = torch.zeros(len(mels), self.preset.num_samples(longest), device=self.device)
@@ -174,8 +195,8 @@ class Vocoder(nn.Module):
             made = self._synthesized(
                 torch.stack([mels[row] for row in rows]),
                 [seeds[row] for row in rows],
-                self.plan() if plan is None else plan,
-                sampler,
+                plan,
+                config.sampler,
                 first_frame,
                 on_step,
             )
@@ -188,7 +209,7 @@ class Vocoder(nn.Module):
         mel: Float[Tensor, "batch mels frames"],
         seeds: Sequence[int],
         plan: InferenceSchedule,
-        sampler: Sampler | None = None,
+        sampler: str,
         first_frame: int = 0,
         on_step: Callable[[Step], None] | None = None,
     ) -> Float[Tensor, "batch samples"]:
@@ -199,7 +220,7 @@ class Vocoder(nn.Module):
         state = sample(
             self.process,
             self.denoiser,
-            sampler_named(self.sampler) if sampler is None else sampler,
+            sampler_named(sampler),
             shape,
             plan.times,
             condition=mel,
@@ -226,17 +247,19 @@ class Vocoder(nn.Module):
         source: MelSource,
         *,
         plan: InferenceSchedule | None = None,
-        sampler: Sampler | None = None,
         seed: SupportsIndex | None = 0,
+        config: VocoderSamplingConfig | None = None,
         chunk_frames: int = CHUNK_FRAMES,
+        **overrides: Any,
     ) -> Iterator[Float[Tensor, " samples"]]:
         """Yield the waveform of a mel of any length, a chunk at a time.
 
         Chunks see :data:`CONTEXT_FRAMES` beyond their ends and are cross-faded, so
         that no seam is audible; memory does not grow with the length.
         """
-        plan = self.plan() if plan is None else plan
-        (seed,) = checked_seeds(seed, 1)  # all chunks share a drawn seed
+        config = (config or self.sampling).replace(**overrides)
+        plan = self.plan(config) if plan is None else plan
+        (seed,) = checked_seeds(seed, 1)  # that all chunks share, where it is drawn
         hop = self.preset.hop_length
         hops = self.preset.num_samples(source.num_frames) // hop
         tail = torch.zeros(0)
@@ -244,7 +267,7 @@ class Vocoder(nn.Module):
             last = min(first + chunk_frames, hops)
             left, right = max(first - CONTEXT_FRAMES, 0), min(last + CONTEXT_FRAMES, hops)
             mel = source.frames(left, left + self.preset.num_frames((right - left) * hop))
-            wave = self._synthesized(mel, [seed], plan, sampler, left)
+            wave = self._synthesized(mel, [seed], plan, config.sampler, left)
             piece = wave[0, (first - left) * hop :].cpu()
             end = (last - first) * hop
             yield faded_in(tail, piece[:end])

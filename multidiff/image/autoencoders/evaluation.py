@@ -16,7 +16,6 @@ from multidiff.image.diffusion.evaluation import DATA, describes_by
 from multidiff.image.metrics.classifier import ImageClassifier
 from multidiff.image.metrics.feature_distance import batches_of, compare_sets, labelled
 from multidiff.image.metrics.sets import Describe, describe_all, psnr, ssim
-from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
 
 Batches = list[UInt8[Tensor, "batch channels height width"]]
@@ -27,8 +26,6 @@ def measure(
     data: str | None,
     folder: Path,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
     seed: int = 0,
     classifier: ImageClassifier | None = None,
     inception: Path | None = None,
@@ -40,19 +37,13 @@ def measure(
     Args:
         model: the autoencoder.
         data: held-out images.
-        folder: folder of the model; unused.
-        steps: must be None: an autoencoder takes no sampling steps.
-        sampler: must be None.
+        folder: folder of the model, unused.
         seed: random seed of the kernel distance's subsets.
-        classifier: classifier for the feature distance.
+        classifier: image classifier, for the feature distance.
         inception: file of Inception's weights, for FID.
-        most: largest number of images.
+        most: number of images, at most.
         split: split of the data set.
-
-    Raises:
-        InputError: if steps or a sampler are given.
     """
-    _refuse(steps, sampler)
     real = _batches(data, model.autoencoder.image_channels, split, most)
     report = compared(model, real, describes_by(model, classifier, inception), seed)
     if isinstance(model, TokenAutoencoder):
@@ -105,11 +96,6 @@ def compared(
         lines += [f"{name}: {line}" for line in distance.lines()]
         facts[name] = distance.facts()
     return Report(lines, facts)
-
-
-def _refuse(steps: int | None, sampler: str | None) -> None:
-    if steps is not None or sampler is not None:
-        raise InputError("--steps, --sampler: an autoencoder takes no steps; remove them")
 
 
 def _batches(data: str | None, channels: Literal[1, 3], split: str, most: int) -> Batches:

@@ -1,10 +1,11 @@
-"""How good an image model is: sets compared, prompts obeyed, bits counted, images restored."""
+"""Evaluation of image models: sets compared, prompts followed, bits per dimension counted."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +22,12 @@ from multidiff.image.data.image_files import to_unit
 from multidiff.image.data.images import Images
 from multidiff.image.diffusion.domains import PixelDomain
 from multidiff.image.diffusion.model import ImageDiffusion
+from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.metrics.classifier import ImageClassifier
 from multidiff.image.metrics.feature_distance import batches_of, compare_sets, labelled
 from multidiff.image.metrics.inception import inception_features
 from multidiff.image.metrics.sets import Describe, accuracy, describe_all
+from multidiff.models.sampling_config import SamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
 
@@ -33,14 +36,14 @@ DATA = "starter:digits"
 
 
 class Drawn(Protocol):
-    """A model that draws images by prompts."""
+    """A model that makes images of prompts."""
 
     domain: Any
     subjects: tuple[str, ...]
 
     @property
     def generate(self) -> Callable[..., Tensor]:
-        """Makes an image for each of some prompts."""
+        """Return the function that makes an image of each prompt."""
         ...
 
 
@@ -49,10 +52,8 @@ def measure(
     data: str | None,
     folder: Path,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
-    seed: int = 0,
-    guidance_scale: float | None = None,
+    seed: int,
+    sampling: ImageSamplingConfig,
     num: int = 1000,
     classifier: ImageClassifier | None = None,
     inception: Path | None = None,
@@ -62,28 +63,25 @@ def measure(
     label_column: str | None = None,
     caption_column: str | None = None,
 ) -> Report:
-    """Samples against real images.
+    """Compare samples with real images.
 
-    As many samples of each label are drawn as the real images have, or one for each of their
-    captions.
+    There are as many samples of each label as real images have it, or one for each caption.
 
     Args:
         model: the model.
         data: held-out images.
-        folder: of the model, unused.
-        steps: of the sampler.
-        sampler: its name.
-        seed: of the first sample's noise; the others follow.
-        guidance_scale: scale.
-        num: samples; 0 draws none.
-        classifier: a classifier, by the name of its model: feature distance on it, and whether
-            samples show what was asked for.
-        inception: a file of Inception's weights: FID and KID.
-        bits: real images whose bits per dimension are counted, for models in pixels.
-        most: real images to compare with.
-        split: of the data set.
-        label_column: labels of the data set; ``label`` where there is one.
-        caption_column: captions of the data set.
+        folder: folder of the model, unused.
+        seed: random seed of the first sample; the others count up.
+        sampling: options of sampling.
+        num: number of samples; 0 makes none.
+        classifier: image classifier, such as digit-features: feature distance on it, and the share
+            of samples that show what was asked for.
+        inception: file of Inception's weights: FID and KID.
+        bits: number of real images whose bits per dimension are counted, for models in pixels.
+        most: real images to compare with, at most.
+        split: split of the data set.
+        label_column: column of the data set's labels; ``label`` where there is one.
+        caption_column: column of the data set's captions.
 
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
@@ -95,78 +93,97 @@ def measure(
         report.lines.extend(bound_lines(bound))
         report.facts["bits_per_dim"] = bound_facts(bound)
     if num:
-        describes = describes_by(model, classifier, inception)
-        how = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "seed": seed}
-        judged(model, real, num, classifier, describes, most, how, report)
+        measured = Measured(real, describes_by(model, classifier, inception), classifier, most)
+        report_samples(model, measured, num, sampling, seed, report)
     return report
 
 
 def real_images(
     model: Drawn, data: str | None, split: str, label_column: str | None, caption_column: str | None
 ) -> tuple[Images, Report]:
-    """The real images that a model is measured by, and the beginning of what is told.
+    """Return the real images that a model is measured by, and the beginning of the report.
 
     Args:
-        model: whose size and colours they have.
-        data: where they are; those of the package where not given.
-        split: of the data set.
-        label_column: of the data set.
-        caption_column: likewise.
+        model: model whose size and channels they have.
+        data: source of the images; those of the package by default.
+        split: split of the data set.
+        label_column: column of the data set's labels.
+        caption_column: column of the data set's captions.
     """
     source, domain = DATA if data is None else data, model.domain
     real = labelled(source, domain.size, domain.channels, split, label_column, caption_column)
     return real, Report([], {"data": source})
 
 
-def judged(
-    model: Drawn,
-    real: Images,
-    num: int,
-    classifier: ImageClassifier | None,
-    describes: dict[str, Describe],
-    most: int,
-    how: dict[str, Any],
-    report: Report,
-) -> None:
-    """Samples, whether they show what was asked for, and how far they are from real images.
+@dataclass(frozen=True)
+class Measured:
+    """Yardsticks of samples.
 
-    Args:
-        model: which draws them.
-        real: images.
-        num: of the samples.
-        classifier: a classifier, if there is one.
-        describes: what images are compared by, by name.
-        most: real images to compare with.
-        how: they are drawn, the seed among it.
-        report: that receives what is found.
+    Attributes:
+        real: real images.
+        describes: features that sets of images are compared by, by name.
+        classifier: classifier of what images show; None without one.
+        most: real images to compare with, at most.
 
     Raises:
-        InputError: if there is nothing to compare by, or the model cannot draw so.
+        InputError: if there is nothing to compare by.
     """
-    if not describes:
-        raise InputError(
-            "--classifier MODEL (digit-features for digits) or --inception WEIGHTS: "
-            "name what samples are compared by, or set --num 0"
-        )
+
+    real: Images
+    describes: dict[str, Describe]
+    classifier: ImageClassifier | None
+    most: int
+
+    def __post_init__(self) -> None:
+        if not self.describes:
+            raise InputError(
+                "--classifier MODEL (digit-features for digits) or --inception WEIGHTS: "
+                "name what samples are compared by, or set --num 0"
+            )
+
+
+def report_samples(
+    model: Drawn,
+    measured: Measured,
+    num: int,
+    sampling: SamplingConfig,
+    seed: int,
+    report: Report,
+) -> None:
+    """Report how many samples show what was asked for, and how far they are from real images.
+
+    Args:
+        model: the model.
+        measured: what they are measured by.
+        num: number of samples.
+        sampling: options of sampling.
+        seed: random seed of the first sample.
+        report: receives lines and facts.
+
+    Raises:
+        InputError: if the model cannot sample so.
+    """
+    real = measured.real
     asked = prompts_of(model, real, num)
     began = time.perf_counter()
-    made = model.generate(asked, batch_size=AT_ONCE, **how)
-    report.facts["seconds_per_picture"] = round((time.perf_counter() - began) / num, 4)
-    if classifier is not None and real.labels is not None and len(set(asked)) > 1:
-        ratio = _ratio_right(classifier, made, real.labels[_positions(len(real), num)])
+    made = model.generate(asked, batch_size=AT_ONCE, config=sampling, seed=seed)
+    report.facts["seconds_per_image"] = round((time.perf_counter() - began) / num, 4)
+    if measured.classifier is not None and real.labels is not None and len(set(asked)) > 1:
+        labels = real.labels[_positions(len(real), num)]
+        ratio = _ratio_right(measured.classifier, made, labels)
         report.lines.append(f"{num} samples: {100 * ratio:.2f} % show what was asked for")
         report.facts["right"] = round(ratio, 6)
-    chosen = list(range(min(most, len(real))))
-    for name, describe in describes.items():
+    chosen = list(range(min(measured.most, len(real))))
+    for name, describe in measured.describes.items():
         features = describe_all(batches_of(real, chosen), describe)
         found = describe_all(made.split(AT_ONCE), describe)
-        distance = compare_sets(features, found, how["seed"])
+        distance = compare_sets(features, found, seed)
         report.lines.extend(f"{name}: {line}" for line in distance.lines())
         report.facts[name] = distance.facts()
 
 
 def prompts_of(model: Drawn, real: Images, count: int) -> list[str]:
-    """What to ask for, so that samples are of the same kinds as real images.
+    """Return prompts for samples of the same kinds as the real images.
 
     Raises:
         InputError: if the images have neither captions nor labels that the model knows.
@@ -194,7 +211,7 @@ def prompts_of(model: Drawn, real: Images, count: int) -> list[str]:
 def bits_per_dim(
     model: ImageDiffusion, image: UInt8[Tensor, "batch channels height width"], seed: int = 0
 ) -> Bound:
-    """The variational bound of images, one draw of the noise for each step of the table.
+    """Return the variational bound of images, one draw of the noise for each step of the table.
 
     Raises:
         InputError: if the model is not one of pixels, or has no table.
@@ -222,7 +239,7 @@ def bits_per_dim(
 
 
 def bound_facts(bound: Bound) -> dict[str, float]:
-    """The bound's terms in bits for each dimension, means over the images."""
+    """Return the bound's terms in bits per dimension, means over the images."""
     terms = {
         "total": bound.total,
         "prior": bound.prior,
@@ -236,7 +253,7 @@ def bound_facts(bound: Bound) -> dict[str, float]:
 
 
 def bound_lines(bound: Bound) -> list[str]:
-    """The same as text."""
+    """Return the same as lines of text."""
     facts = bound_facts(bound)
     return [
         f"{facts['images']} images: {facts['total']:.4f} bits per dimension "
@@ -248,7 +265,7 @@ def bound_lines(bound: Bound) -> list[str]:
 def describes_by(
     model: torch.nn.Module, classifier: ImageClassifier | None, inception: Path | None
 ) -> dict[str, Describe]:
-    """What images are compared by: a classifier's features, Inception's, or both."""
+    """Return what images are compared by: a classifier's features, Inception's, or both."""
     found: dict[str, Describe] = {}
     if classifier is not None:
         found["classifier"] = classifier.describe

@@ -1,10 +1,11 @@
-"""Image models: diffusion in pixels or in latents, and what people do with it."""
+"""Image models by Gaussian diffusion, in pixels or in latents."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.guidance import ClassifierFreeGuidance, map_condition
 from multidiff.core.projections import clip, compose, inpaint
-from multidiff.core.protocols import Condition, Denoiser, Projection, Sampler
+from multidiff.core.protocols import Condition, Denoiser, Projection
 from multidiff.core.random import generators
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
@@ -29,8 +30,8 @@ from multidiff.image.generation import (
     OnBatch,
     Part,
     Seed,
+    check_guidance,
     check_precision,
-    guidance_for,
     in_batches,
     warn_of_size,
 )
@@ -45,32 +46,29 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Request:
-    """How the images of one call are made, once it is checked."""
+    """One call of ``generate``, checked."""
 
-    size: Size
+    config: ImageSamplingConfig
     times: TimestepSchedule
-    sampler: Sampler
-    guidance_scale: float
-    rescale: float
+    size: Size
     negative_prompt: str
     canvas: Canvas | None
 
 
 class ImageDiffusion(DomainModel):
-    """A model of images.
+    """An image model by Gaussian diffusion.
 
     Args:
-        domain: images as states, and captions or classes as conditions.
-        process: what the denoiser is trained on.
+        domain: encodes images as states, and captions or classes as conditions.
+        process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: how to sample where nobody says otherwise.
+        sampling: default options of sampling.
         drop_condition: share of the classes that training leaves out, for guidance. (Captions
             are dropped by the domain.)
-        subjects: a prompt for each label of the data, by which the model is measured; the
-            classes where it has some.
+        subjects: a prompt for each label of the data, for evaluation; by default the classes.
 
     Raises:
-        ValueError: if domain and denoiser do not fit each other.
+        ValueError: if domain, denoiser and sampling options do not fit each other.
     """
 
     domain: PixelDomain | LatentDomain
@@ -91,14 +89,14 @@ class ImageDiffusion(DomainModel):
         self.process, self.denoiser = process, denoiser
         self.sampling = ImageSamplingConfig() if sampling is None else sampling
         self.drop_condition = drop_condition
-        self.sampling.sampler_named(None)
+        check_guidance(self.sampling.guidance_scale, domain.reads)
 
     def task(self) -> DiffusionTask:
-        """What a trainer trains."""
+        """Return the task that a trainer trains."""
         return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return what the weights were trained for."""
         return {"kind": "images", "channels": str(self.domain.channels)}
 
     @torch.no_grad()
@@ -108,41 +106,40 @@ class ImageDiffusion(DomainModel):
         *,
         negative_prompt: str = "",
         size: Size | None = None,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance_scale: float | None = None,
-        rescale: float | None = None,
-        seed: Seed = 0,
         canvas: Canvas | None = None,
+        seed: Seed = 0,
+        config: ImageSamplingConfig | None = None,
         batch_size: int = 16,
         on_step: Callable[[Step], None] | None = None,
         on_batch: OnBatch | None = None,
+        **overrides: Any,
     ) -> UInt8[Tensor, "count channels height width"]:
-        """Images, one for each prompt.
+        """Return an image for each prompt.
 
         Args:
             prompts: captions, or names of classes; empty texts for a model without either. One
                 text is one prompt.
-            negative_prompt: a caption to stay away from.
-            size: width and height; the canvas's or the model's where not given.
-            steps: of the sampler, all of which are made.
-            sampler: its name.
-            guidance_scale: scale; 1 is off.
-            rescale: of the guidance, see
-                :class:`~multidiff.image.diffusion.sampling_config.ImageSamplingConfig`.
-            seed: of the noise: image ``i`` has ``seed + i``, or the i-th of several; drawn from
-                the system where None. An image depends on its own alone, whatever is made beside
-                it.
-            canvas: an image to begin from, or one for each prompt, and the part of it to repaint.
-                What lies outside the mask comes back to the bit.
+            negative_prompt: caption that guidance leads away from.
+            size: width and height in pixels; by default the canvas's or the model's.
+            canvas: initial image, or one for each prompt, and the mask of its inpainted part.
+                Pixels outside the mask are returned to the bit.
+            seed: random seed of the first image; image ``i`` has ``seed + i``, or the i-th of
+                several. None draws one from the system. An image depends on its own seed alone,
+                whatever is made beside it.
+            config: options of sampling; the model's own, ``sampling``, by default.
             batch_size: images at a time.
             on_step: called after each step of each batch.
             on_batch: called after each batch with the number of its first image and the images.
+            **overrides: single options in place of the config's, by the names of
+                :class:`~multidiff.image.diffusion.sampling_config.ImageSamplingConfig`.
 
         Raises:
             InputError: if the model cannot do what is asked.
+            TypeError: if there is no option of a name.
         """
         prompts = one_each(prompts, str, "prompt")
+        config = (config or self.sampling).replace(**overrides)
+        check_guidance(config.guidance_scale, self.domain.reads)
         check_precision(self.denoiser)
         if isinstance(self.domain, LatentDomain) and self.domain.text_encoder is not None:
             check_precision(self.domain.text_encoder)
@@ -150,22 +147,15 @@ class ImageDiffusion(DomainModel):
         if canvas is not None:
             canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
-        request = _Request(
-            size,
-            self.sampling.times_from(strength or 1.0, steps, self.process.schedule.num_steps),
-            self.sampling.sampler_named(sampler),
-            guidance_for(self.sampling, self.domain.reads, guidance_scale),
-            self._checked_rescale(rescale),
-            negative_prompt,
-            canvas,
-        )
+        times = config.times_from(strength or 1.0, self.process.schedule)
+        request = _Request(config, times, size, negative_prompt, canvas)
         make = partial(self._made, request=request, on_step=on_step)
         return in_batches(make, prompts, seed, batch_size, on_batch)
 
     def _made(
         self, part: Part, request: _Request, on_step: Callable[[Step], None] | None
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """One batch of images."""
+        """Return the images of one batch."""
         canvas = None if request.canvas is None else request.canvas.rows(part.rows)
         if canvas is not None and canvas.strength == 0:
             return canvas.image.expand(len(part.prompts), -1, -1, -1).clone()
@@ -174,7 +164,7 @@ class ImageDiffusion(DomainModel):
         state = sample(
             self.process,
             self._guided(request, len(part.prompts)),
-            request.sampler,
+            request.config.build_sampler(),
             shape,
             request.times,
             condition=self._condition(part.prompts),
@@ -193,7 +183,7 @@ class ImageDiffusion(DomainModel):
         return map_condition(lambda one: one.to(self.device), self.domain.condition(prompts))
 
     def _guided(self, request: _Request, count: int) -> Denoiser:
-        if request.guidance_scale == 1:
+        if request.config.guidance_scale == 1:
             return self.denoiser
         away = None
         if self.domain.reads == "prompt":
@@ -204,8 +194,8 @@ class ImageDiffusion(DomainModel):
         channels = self.denoiser.conv_in.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(
             self.denoiser,
-            request.guidance_scale,
-            rescale=request.rescale,
+            request.config.guidance_scale,
+            rescale=request.config.rescale,
             negative=away,
             channels=channels,
         )
@@ -213,7 +203,7 @@ class ImageDiffusion(DomainModel):
     def _begun(
         self, canvas: Canvas | None, shape: tuple[int, ...], rng: list[torch.Generator]
     ) -> Tensor | None:
-        """A canvas as noisy states; nothing without one, for then the prior is drawn."""
+        """Return a canvas as noisy states; None where sampling starts from the prior."""
         if canvas is None or canvas.strength == 1:
             return None
         x0 = self._state_of(canvas).expand(shape)
@@ -231,12 +221,6 @@ class ImageDiffusion(DomainModel):
             kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only where all pixels are
             projections.append(inpaint(self._state_of(canvas), kept))
         return compose(*projections) if projections else None
-
-    def _checked_rescale(self, rescale: float | None) -> float:
-        rescale = self.sampling.rescale if rescale is None else rescale
-        if not 0 <= rescale <= 1:
-            raise InputError(f"--rescale {rescale:g}: from 0 (off) to 1")
-        return rescale
 
     def _checked_size(self, size: Size | None, canvas: Canvas | None) -> Size:
         if canvas is not None:
@@ -265,7 +249,7 @@ class ImageDiffusion(DomainModel):
 
 
 def _check_fit(domain: PixelDomain | LatentDomain, denoiser: UNet | ScaledInput) -> None:
-    """See that the denoiser reads and predicts such states, and reads such conditions.
+    """Check that the denoiser reads and predicts the domain's states, and reads its conditions.
 
     Raises:
         ValueError: if it does not.

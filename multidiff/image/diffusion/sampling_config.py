@@ -1,4 +1,4 @@
-"""How an image model walks from noise to an image, where nobody says otherwise."""
+"""Options of sampling from an image model by Gaussian diffusion."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ from dataclasses import dataclass
 
 import torch
 
+from multidiff.config.option_set import option
+from multidiff.core.gaussian.schedules import NoiseSchedule
 from multidiff.core.gaussian.timesteps import TimestepSchedule
-from multidiff.models.sampling_config import SamplingConfig
+from multidiff.models.sampling_config import GaussianSamplingConfig
 
 
 @dataclass(frozen=True)
-class ImageSamplingConfig(SamplingConfig):
-    """The walk's defaults.
+class ImageSamplingConfig(GaussianSamplingConfig):
+    """Options of sampling.
 
     Attributes:
-        steps: see :class:`~multidiff.models.sampling_config.SamplingConfig`.
-        grid: likewise.
-        sampler: likewise.
-        guidance_scale: likewise.
-        rescale: how far guided predictions are brought back to the conditional deviation,
-            0 to 1 (Lin et al. 2023, section 3.4).
-        replaces: the scheduler of a published model that this walk stands for, and what of it
-            is not reproduced; empty where nothing is replaced. It goes into images' files.
+        steps: number of reverse steps.
+        sampler: name in :mod:`multidiff.core.gaussian.sampler_registry`.
+        guidance_scale: scale of classifier-free guidance; 1 is off.
+        timestep_spacing: see :class:`~multidiff.models.sampling_config.GaussianSamplingConfig`.
+        rescale: how far guided predictions are brought back to the standard deviation of the
+            conditional ones, 0 to 1 (Lin et al. 2023, section 3.4).
+        replaces: scheduler of a published model that these options stand for, and what of it is
+            not reproduced; empty where nothing is replaced. It is written into images' files.
     """
 
-    rescale: float = 0.0
+    rescale: float = option(
+        0.0, "share of guidance rescale (Lin et al. 2023)", least=0, most=1, note="0 is off"
+    )
     replaces: str = ""
 
-    def times_from(self, strength: float, steps: int | None, table: int | None) -> TimestepSchedule:
-        """The times of a walk that begins at a middle time, and has all the steps.
+    def times_from(self, strength: float, schedule: NoiseSchedule) -> TimestepSchedule:
+        """Return the times from a middle time on, in the full number of steps.
 
         Args:
-            strength: that time; 1 is the usual beginning.
-            steps: how many; the default where None.
-            table: length of the schedule's table, if it has one.
+            strength: the first time; 1 is pure noise.
+            schedule: noise schedule of the process.
 
         Raises:
-            InputError: if there cannot be so many.
+            InputError: if the schedule has no such times.
         """
         if strength == 1:
-            return self.times(steps, table)
-        count = self.count(steps, None)
-        visits = torch.linspace(strength, 0, count + 1, dtype=torch.float64)[:-1]
-        return TimestepSchedule(count, lambda _: visits)
+            return self.times(schedule)
+        visits = torch.linspace(strength, 0, self.steps + 1, dtype=torch.float64)[:-1]
+        return TimestepSchedule(self.steps, lambda _: visits)

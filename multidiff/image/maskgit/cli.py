@@ -1,4 +1,4 @@
-"""What the command line does with a model of image tokens."""
+"""Commands of models of image tokens."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from multidiff.config.option_set import options_as_text
 from multidiff.image.data.image_files import grid, read_image, write_image
 from multidiff.image.data.provenance import model_facts, source_facts
+from multidiff.image.generation import OnBatch
 from multidiff.image.maskgit.model import MaskGIT, TokenDraft
+from multidiff.image.maskgit.sampling_config import MaskGITSamplingConfig
 from multidiff.image.outputs import (
     SAMPLES,
     ImageWriter,
@@ -34,64 +36,46 @@ def sample(
     num: int,
     prompts: Sequence[str],
     out: Path | None,
-    steps: int | None = None,
-    sampler: str | None = None,
-    guidance_scale: float | None = None,
-    seed: int = 0,
-    order: str | None = None,
-    temperature: float | None = None,
-    noise: float | None = None,
+    seed: int,
+    sampling: MaskGITSamplingConfig,
     init_image: Path | None = None,
     mask_image: Path | None = None,
     show_steps: bool = False,
     on_line: OnLine | None = None,
 ) -> Report:
-    """Images of each prompt, a PNG each as soon as it is made, and a grid of all.
+    """Write images of each prompt, a PNG each as soon as it is made, and a grid of all.
 
     Args:
         model: the model.
         num: images of each prompt; image ``i`` of each has seed ``seed + i``.
         prompts: classes or captions; none for a model without either.
-        out: folder.
-        steps: of the walk, from 1 to the tokens of an image.
-        sampler: the order in which masks are lifted: confidence, random, halton, remasking,
-            ancestral, entropy, margin, remdm or first-hitting.
-        guidance_scale: scale; 1 is off.
-        seed: of the draws.
-        order: another name of the sampler.
-        temperature: of the tokens; 0 takes the likeliest.
-        noise: of the confidence, annealed to 0.
-        init_image: an image of which some is repainted.
-        mask_image: an image, white there.
+        out: folder of the images.
+        seed: random seed of each prompt's first image.
+        sampling: options of sampling.
+        init_image: image of which a part is inpainted.
+        mask_image: image that is white where the initial one is inpainted.
         show_steps: write the canvas after each step, a row for each image, masks in grey.
         on_line: called with each line of the report as soon as it is known.
 
     Raises:
         InputError: if an option is wrong.
     """
-    if order is not None and sampler not in (None, order):
-        raise InputError(f"--order {order} and --sampler {sampler}: are one option; keep either")
     folder = checked_folder(SAMPLES if out is None else out)
     draft = draft_of(init_image, mask_image, model.domain.channels)
     wanted = list(itertools.product(checked_prompts(model, prompts), range(seed, seed + num)))
-    how: dict[str, Any] = {
-        "steps": steps,
-        "sampler": order or sampler,
-        "guidance_scale": guidance_scale,
-    }
-    how |= {"temperature": temperature, "noise": noise}
     with lock_dir(folder), model_facts(model) as facts_of_model:
         writer = ImageWriter(
             folder,
             wanted,
             lambda: (
                 facts_of_model()
-                | _facts(model, how)
+                | options_as_text(sampling)
+                | {"steps": str(_steps(model, sampling))}
                 | source_facts(init_image=init_image, mask_image=mask_image)
             ),
             on_line,
         )
-        canvases = _watched(model, wanted, {**how, "draft": draft, "on_batch": writer.write})
+        canvases = _watched(model, wanted, sampling, draft, writer.write)
         report = writer.report()
         if show_steps:
             report.facts["strip"] = str(_write_steps(model, canvases, writer))
@@ -109,7 +93,7 @@ def _write_steps(model: MaskGIT, canvases: Sequence[Tensor], writer: ImageWriter
 
 
 def draft_of(init_image: Path | None, mask_image: Path | None, channels: int) -> TokenDraft | None:
-    """The draft that files describe; none without one.
+    """Return the draft that files describe; None without one.
 
     Raises:
         InputError: if one of them comes alone, or they do not fit.
@@ -127,10 +111,14 @@ def draft_of(init_image: Path | None, mask_image: Path | None, channels: int) ->
 
 
 def _watched(
-    model: MaskGIT, wanted: Sequence[tuple[str, int]], how: dict[str, Any]
+    model: MaskGIT,
+    wanted: Sequence[tuple[str, int]],
+    sampling: MaskGITSamplingConfig,
+    draft: TokenDraft | None,
+    on_batch: OnBatch,
 ) -> list[Tensor]:
     """Make the images, and return the tokens of all after each step."""
-    total = _steps(model, how)
+    total = _steps(model, sampling)
     prompts, seeds = zip(*wanted, strict=True)
     seen: dict[int, list[Tensor]] = {}
     with progress() as bar:
@@ -140,27 +128,12 @@ def _watched(
             if bar is not None:
                 bar(SimpleNamespace(number=number, total=total))
 
-        model.generate(prompts, seed=seeds, on_step=on_step, **how)
+        model.generate(
+            prompts, draft=draft, seed=seeds, config=sampling, on_step=on_step, on_batch=on_batch
+        )
     return [torch.cat(parts) for parts in seen.values()]
 
 
-def _steps(model: MaskGIT, how: dict[str, Any]) -> int:
-    """How many are made, once they are checked."""
-    return min(how["steps"] or model.sampling.steps, model.domain.length)
-
-
-def _facts(model: MaskGIT, how: dict[str, Any]) -> dict[str, str]:
-    """What every image's file says about how it was made, beside model and files."""
-    sampling = model.sampling
-    own = sampling.guidance_scale if model.domain.reads != "nothing" else 1.0
-    usual = {
-        "sampler": sampling.sampler,
-        "guidance_scale": own,
-        "temperature": sampling.temperature,
-    }
-    usual |= {"noise": sampling.noise}
-    given = {name: how[name] if how[name] is not None else value for name, value in usual.items()}
-    return {
-        "steps": str(_steps(model, how)),
-        **{name: one if isinstance(one, str) else f"{one:g}" for name, one in given.items()},
-    }
+def _steps(model: MaskGIT, sampling: MaskGITSamplingConfig) -> int:
+    """Return the number of steps that are made."""
+    return min(sampling.steps, model.domain.length)

@@ -1,4 +1,4 @@
-"""What a model of image tokens is measured by."""
+"""Evaluation of models of image tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from multidiff.image.data.images import Images
 from multidiff.image.diffusion.evaluation import (
     AT_ONCE,
+    Measured,
     describes_by,
-    judged,
     prompts_of,
     real_images,
+    report_samples,
 )
 from multidiff.image.maskgit.model import MaskGIT
+from multidiff.image.maskgit.sampling_config import MaskGITSamplingConfig
 from multidiff.image.metrics.classifier import ImageClassifier
 from multidiff.image.metrics.feature_distance import batches_of
 from multidiff.utils.report import Report, checked_counts
@@ -26,12 +28,8 @@ def measure(
     data: str | None,
     folder: Path,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
-    seed: int = 0,
-    guidance_scale: float | None = None,
-    temperature: float | None = None,
-    noise: float | None = None,
+    seed: int,
+    sampling: MaskGITSamplingConfig,
     num: int = 1000,
     classifier: ImageClassifier | None = None,
     inception: Path | None = None,
@@ -41,27 +39,23 @@ def measure(
     label_column: str | None = None,
     caption_column: str | None = None,
 ) -> Report:
-    """Samples against real images, and what real images cost.
+    """Compare samples with real images, and bound the cost of real images.
 
     Args:
         model: the model.
         data: held-out images.
-        folder: of the model, unused.
-        steps: of the walk.
-        sampler: the order.
-        seed: of the first sample's draws; the others follow.
-        guidance_scale: scale.
-        temperature: of the tokens.
-        noise: of the confidence.
-        num: samples; 0 draws none.
-        classifier: see :func:`multidiff.image.diffusion.evaluation.measure`, as for all that
-            follows.
-        inception: likewise.
-        nats: real images whose tokens' cost is bounded, in nats.
-        most: real images to compare with.
-        split: of the data set.
-        label_column: labels of the data set.
-        caption_column: captions of the data set.
+        folder: folder of the model, unused.
+        seed: random seed of the first sample; the others count up.
+        sampling: options of sampling.
+        num: number of samples; 0 makes none.
+        classifier: image classifier, such as digit-features: feature distance on it, and the share
+            of samples that show what was asked for.
+        inception: file of Inception's weights: FID and KID.
+        nats: number of real images whose tokens' cost is bounded, in nats.
+        most: real images to compare with, at most.
+        split: split of the data set.
+        label_column: column of the data set's labels; ``label`` where there is one.
+        caption_column: column of the data set's captions.
 
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
@@ -71,23 +65,13 @@ def measure(
     if nats:
         _bounded(model, real, min(nats, len(real)), seed, report)
     if num:
-        how = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "seed": seed}
-        how |= {"temperature": temperature, "noise": noise}
-        judged(
-            model,
-            real,
-            num,
-            classifier,
-            describes_by(model, classifier, inception),
-            most,
-            how,
-            report,
-        )
+        measured = Measured(real, describes_by(model, classifier, inception), classifier, most)
+        report_samples(model, measured, num, sampling, seed, report)
     return report
 
 
 def _bounded(model: MaskGIT, real: Images, count: int, seed: int, report: Report) -> None:
-    """The bound of real images' tokens, told what they show."""
+    """Report the bound of real images' tokens, given what they show."""
     asked = prompts_of(model, real, count)
     found = []
     for first in range(0, count, AT_ONCE):

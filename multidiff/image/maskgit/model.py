@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from multidiff.core.discrete.absorbing import MaskProcess, nelbo
-from multidiff.core.discrete.samplers import UnmaskingSampler
 from multidiff.core.discrete.unmasking import unmask
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.protocols import Denoiser
@@ -24,8 +23,8 @@ from multidiff.image.generation import (
     OnBatch,
     Part,
     Seed,
+    check_guidance,
     check_precision,
-    guidance_for,
     in_batches,
 )
 from multidiff.image.maskgit.domain import ImageTokenDomain
@@ -63,11 +62,10 @@ class TokenDraft:
 
 @dataclass(frozen=True)
 class _TokenPlan:
-    """How the images of one call are made, once it is checked."""
+    """One call of ``generate``, checked."""
 
+    config: MaskGITSamplingConfig
     steps: int
-    sampler: UnmaskingSampler
-    guidance_scale: float
     known: Int[Tensor, "one length"] | None
     draft: TokenDraft | None
 
@@ -77,9 +75,9 @@ class MaskGIT(DomainModel):
 
     Args:
         domain: images as tokens.
-        process: what the denoiser is trained on.
+        process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: how to sample where nobody says otherwise.
+        sampling: default options of sampling.
         drop_condition: share of the conditions that training leaves out, for guidance.
         subjects: a prompt for each label of the data, by which the model is measured; the
             classes where it has some.
@@ -116,13 +114,14 @@ class MaskGIT(DomainModel):
         self.sampling = MaskGITSamplingConfig() if sampling is None else sampling
         self.drop_condition = drop_condition
         self.subjects = subjects or domain.classes
+        check_guidance(self.sampling.guidance_scale, domain.reads)
 
     def task(self) -> DiffusionTask:
-        """What a trainer trains."""
+        """Return the task that a trainer trains."""
         return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return what the weights were trained for."""
         return {"kind": "image tokens", "codes": str(self.domain.codes)}
 
     @torch.no_grad()
@@ -130,64 +129,55 @@ class MaskGIT(DomainModel):
         self,
         prompts: str | Sequence[str],
         *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance_scale: float | None = None,
-        temperature: float | None = None,
-        noise: float | None = None,
-        seed: Seed = 0,
         draft: TokenDraft | None = None,
+        seed: Seed = 0,
+        config: MaskGITSamplingConfig | None = None,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,
         on_batch: OnBatch | None = None,
+        **overrides: Any,
     ) -> UInt8[Tensor, "count channels height width"]:
-        """Images, one for each prompt.
+        """Return an image for each prompt.
 
         Args:
             prompts: classes or captions; empty texts for a model without either. One text is
                 one prompt.
-            steps: of the walk.
-            sampler: the order, one of confidence, random, halton, remasking,
-                ancestral, entropy, margin, remdm and first-hitting.
-            guidance_scale: scale; 1 is off.
-            temperature: of the tokens; 0 takes the likeliest.
-            noise: of the confidence; see
-                :class:`~multidiff.image.maskgit.sampling_config.MaskGITSamplingConfig`.
-            seed: of the draws: image ``i`` has ``seed + i``, or the i-th of several; drawn from
-                the system where None. An image depends on its own alone, whatever is made beside
-                it.
-            draft: an image of which some is repainted. What lies outside the mask comes
-                back to the bit, and the tokens that lie there whole are known.
+            draft: image of which a part is inpainted. Pixels outside the mask are returned to the
+                bit, and tokens that lie there whole are known.
+            seed: random seed of the first image; image ``i`` has ``seed + i``, or the i-th of
+                several. None draws one from the system. An image depends on its own seed alone,
+                whatever is made beside it.
+            config: options of sampling; the model's own, ``sampling``, by default.
             batch_size: images at a time.
             on_step: called with the steps done and the tokens after each step of each batch.
             on_batch: called after each batch with the number of its first image and the images.
+            **overrides: single options in place of the config's, by the names of
+                :class:`~multidiff.image.maskgit.sampling_config.MaskGITSamplingConfig`.
 
         Raises:
             InputError: if the model cannot do what is asked.
+            TypeError: if there is no option of a name.
         """
+        config = (config or self.sampling).replace(**overrides)
+        check_guidance(config.guidance_scale, self.domain.reads)
         check_precision(self)
-        plan = _TokenPlan(
-            self.sampling.token_steps(steps, self.domain.length),
-            self.sampling.token_sampler(sampler, temperature, noise, self.domain.grid),
-            guidance_for(self.sampling, self.domain.reads, guidance_scale),
-            None if draft is None else self.known(draft),
-            draft,
-        )
+        steps = config.token_steps(self.domain.length)
+        plan = _TokenPlan(config, steps, None if draft is None else self.known(draft), draft)
         make = partial(self._made, plan=plan, on_step=on_step)
         return in_batches(make, prompts, seed, batch_size, on_batch)
 
     def _made(
         self, part: Part, plan: _TokenPlan, on_step: Callable[[int, Tensor], None] | None
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """One batch of images."""
+        """Return the images of one batch."""
         shape = (len(part.prompts), self.domain.length)
         denoiser: Denoiser = self.denoiser
-        if plan.guidance_scale != 1 and any(part.prompts):
-            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance_scale)
+        if plan.config.guidance_scale != 1 and any(part.prompts):
+            denoiser = ClassifierFreeGuidance(denoiser, plan.config.guidance_scale)
         tokens = unmask(
             self.process,
             denoiser,
-            plan.sampler,
+            plan.config.unmasking_sampler(self.domain.grid),
             shape,
             plan.steps,
             condition=self.domain.condition(part.prompts),
@@ -202,7 +192,7 @@ class MaskGIT(DomainModel):
         return torch.where(plan.draft.mask.cpu(), made, plan.draft.image.cpu())
 
     def known(self, draft: TokenDraft) -> Int[Tensor, "one length"]:
-        """The tokens of a draft, the mask's number where any of a token's pixels is painted.
+        """Return the tokens of a draft, the mask's number where any of a token's pixels is masked.
 
         Raises:
             InputError: if the image is not of the model's kind.
@@ -228,12 +218,12 @@ class MaskGIT(DomainModel):
         seed: int = 0,
         looks: int = LOOKS,
     ) -> Float[Tensor, " batch"]:
-        """What each token of images costs at most, in nats, told their prompts.
+        """Return an upper bound on the cost of images, in nats a token, given their prompts.
 
         Args:
-            image: of the domain's size.
-            prompts: one for each, empty where nothing is told.
-            seed: of the masks: image ``i`` has ``seed + i``.
+            image: images of the domain's size.
+            prompts: one for each; empty without a condition.
+            seed: random seed of the first image's masks; image ``i`` has ``seed + i``.
             looks: evaluations for each image.
         """
         bound: Any = nelbo(
@@ -248,7 +238,7 @@ class MaskGIT(DomainModel):
 
 
 def _check_reader(domain: ImageTokenDomain, reader: SourceEncoder | None) -> None:
-    """See whether a network reads what images are drawn by.
+    """Check that a network reads the domain's conditions.
 
     Raises:
         ValueError: if it does not.

@@ -1,12 +1,12 @@
-"""How a model of image tokens walks from masks to an image, where nobody says otherwise."""
+"""Options of sampling from a model of image tokens."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from multidiff.config.option_set import option
 from multidiff.core.discrete.adaptive_samplers import (
     FirstHittingSampler,
     ReMDMSampler,
@@ -21,14 +21,13 @@ from multidiff.core.discrete.samplers import (
     TokenDraw,
     UnmaskingSampler,
 )
-from multidiff.models.sampling_config import SamplingConfig, named, token_temperature
-from multidiff.utils.errors import InputError
+from multidiff.models.sampling_config import MOST_STEPS, SamplingConfig
 
 logger = logging.getLogger(__name__)
 
 Grid = tuple[int, int]
-# What the name of an order stands for: from draw, noise of the confidence and grid.
-ORDERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSampler]] = {
+# What a sampler is made of: the draw of tokens, noise of the confidence, and the grid of tokens.
+UNMASKING_SAMPLERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSampler]] = {
     "confidence": lambda draw, noise, grid: MaskGITSampler(noise=noise, draw=draw),
     "random": lambda draw, noise, grid: RandomOrderSampler(draw=draw),
     "halton": lambda draw, noise, grid: FixedOrderSampler(halton_order(*grid), draw=draw),
@@ -43,71 +42,58 @@ ORDERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSampler]] = {
 
 @dataclass(frozen=True)
 class MaskGITSamplingConfig(SamplingConfig):
-    """The walk's defaults.
+    """Options of sampling.
 
     Attributes:
-        steps: of the walk.
-        grid: unused: its times are even.
-        sampler: the order in which masks are lifted: one of confidence (MaskGIT), random, halton
-            (Besnier et al. 2025: every few of the first cover the image), remasking
-            (Mask-Predict), ancestral, entropy, margin, remdm and first-hitting.
-        guidance_scale: see :class:`~multidiff.models.sampling_config.SamplingConfig`.
-        temperature: of the tokens; 0 takes the likeliest.
-        noise: Gumbel noise on the confidence, annealed to 0; 4.5 in MaskGIT. With none the
+        steps: number of reverse steps, at most one for each token.
+        sampler: which masked tokens each step finds: the surest (confidence, MaskGIT), random
+            ones, those of a Halton sequence (Besnier et al. 2025: any number of the first ones
+            cover the image), all of which the least sure are masked again (remasking,
+            Mask-Predict), or each by chance (ancestral); also entropy, margin, remdm and
+            first-hitting (:mod:`multidiff.core.discrete.adaptive_samplers`).
+        guidance_scale: scale of classifier-free guidance; 1 is off.
+        temperature: temperature of the tokens' distribution; 0 takes the likeliest.
+        noise: Gumbel noise on the confidence, annealed to 0; 4.5 in MaskGIT. Without noise the
             easiest tokens come first, and images lose variety.
     """
 
-    steps: int = 8
-    sampler: str = "confidence"
-    temperature: float = 1.0
-    noise: float = 4.5
+    steps: int = option(
+        8, "number of reverse steps, at most one for each token", least=1, most=MOST_STEPS
+    )
+    sampler: str = option(
+        "confidence", "which masked tokens each step finds", choices=UNMASKING_SAMPLERS
+    )
+    temperature: float = option(
+        1.0, "temperature of the tokens' distribution", least=0, note="0 takes the likeliest"
+    )
+    noise: float = option(
+        4.5, "Gumbel noise on the confidence", least=0, note="0 takes the surest first"
+    )
 
-    def token_steps(self, steps: int | None, tokens: int) -> int:
-        """How many steps are made: no more than there are tokens, for each lifts one at least.
-
-        Raises:
-            InputError: if there cannot be so many.
-        """
-        count = self.count(steps, None)
-        if count > tokens:
+    def token_steps(self, tokens: int) -> int:
+        """Return the number of steps for an image of some tokens: each step finds at least one."""
+        if self.steps > tokens:
             logger.warning(
-                "--steps %d: an image has %d tokens, so %d steps are made", count, tokens, tokens
-            )
-        return min(count, tokens)
+                "--steps %d: an image has %d tokens, so %d steps are made",
+                self.steps, tokens, tokens,
+            )  # fmt: skip
+        return min(self.steps, tokens)
 
-    def token_sampler(
-        self, name: str | None, temperature: float | None, noise: float | None, grid: Grid
-    ) -> UnmaskingSampler:
-        """A sampler; each of these the default where None.
-
-        Args:
-            name: of the order.
-            temperature: of the tokens.
-            noise: of the confidence.
-            grid: rows and columns of tokens.
-
-        Raises:
-            InputError: if there is none of that name, or tokens cannot be drawn so.
-        """
-        order = named(ORDERS, self.sampler if name is None else name, "order")
-        draw = TokenDraw(
-            token_temperature(self.temperature if temperature is None else temperature)
-        )
-        noise = self.noise if noise is None else noise
-        if not 0 <= noise < math.inf:
-            raise InputError(f"--noise {noise:g}: 0 (the surest first) or more")
-        return order(draw, noise, grid)
+    def unmasking_sampler(self, grid: Grid) -> UnmaskingSampler:
+        """Return the sampler for a grid of tokens, rows and columns."""
+        make = UNMASKING_SAMPLERS[self.sampler]
+        return make(TokenDraw(self.temperature), self.noise, grid)
 
 
 def halton_order(rows: int, columns: int) -> list[int]:
-    """The cells of a grid in the order in which a Halton sequence first meets them.
+    """Return the cells of a grid in the order in which a Halton sequence first meets them.
 
     The sequence of bases 2 (down) and 3 (across) spreads any number of its first points evenly
     over the image (Halton 1964; Besnier et al. 2025, section 4).
 
     Args:
-        rows: of the grid.
-        columns: of the grid.
+        rows: rows of the grid.
+        columns: columns of the grid.
 
     Returns:
         Numbers of the cells, row by row from the top.
@@ -122,7 +108,7 @@ def halton_order(rows: int, columns: int) -> list[int]:
 
 
 def _radical(number: int, base: int) -> float:
-    """The digits of a number in a base, mirrored at the point."""
+    """Return the digits of a number in a base, mirrored at the point."""
     value, ratio = 0.0, 1.0
     while number:
         number, digit = divmod(number, base)

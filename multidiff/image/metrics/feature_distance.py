@@ -94,8 +94,6 @@ def measure(
     data: str | None,
     folder: Path,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
     seed: int = 0,
     against: str | None = None,
     most: int = 0,
@@ -106,21 +104,17 @@ def measure(
 
     Args:
         model: the classifier.
-        data: source of images, the real ones if there are two.
-        folder: folder of the model; unused.
-        steps: must be None: a classifier takes no sampling steps.
-        sampler: must be None.
+        data: source of images, real ones where there are two.
+        folder: folder of the model, unused.
         seed: random seed of the choice of images.
         against: source of images to compare with the first; these need no labels.
-        most: number of images to draw from a source; 0 uses all.
-        split: split of both sources, if they have several.
-        label_column: column of labels of a data set; ``label`` by default.
+        most: number of images of a source, taken by chance; 0 takes all.
+        split: split of both sources, where they have several.
+        label_column: column of a data set's labels; ``label`` where there is one.
 
     Raises:
         InputError: if there are no images, or neither labels nor a second set.
     """
-    if steps is not None or sampler is not None:
-        raise InputError("--steps, --sampler: a classifier takes no steps; remove them")
     if data is None:
         raise InputError("DATA: name a folder, file or data set of labelled images")
     first = labelled(data, model.size, model.channels, split, label_column)

@@ -141,7 +141,7 @@ def _scheduler(model: Mapping[str, Any]) -> dict[str, Any]:
     said = {ours: theirs for theirs, ours in folders.PREDICTS.items()}
     schedule = process["schedule"]
     is_zero = schedule["use"] == "BetaSchedule.zero_terminal_snr"
-    grid = sampling.get("grid", "leading")
+    grid = sampling.get("timestep_spacing", "leading")
     is_leading = grid not in ("trailing", "linspace")
     return {
         "_class_name": "DDIMScheduler",

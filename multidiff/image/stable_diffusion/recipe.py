@@ -59,7 +59,8 @@ class Words:
     def model(self) -> dict[str, Any]:
         """Return the recipe's model section."""
         tokenizer = {"length": self.text_encoder["length"], "pad": self.pad}
-        sampling = {"steps": 50, "grid": self.grid, "sampler": self.sampler, "guidance_scale": 7.5}
+        sampling = {"steps": 50, "timestep_spacing": self.grid, "sampler": self.sampler}
+        sampling |= {"guidance_scale": 7.5}
         sampling |= {"replaces": self.replaces} if self.replaces else {}
         return {
             "use": "ImageDiffusion",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from multidiff.core.edit.alignment import Span
 from multidiff.text.diffuser.model import EditedText
@@ -59,7 +59,7 @@ class Bench:
         self, drafts: Sequence[Sequence[int]], requests: Sequence[TextRequest]
     ) -> list[tuple[Span, ...]]:
         """What the tagger would have edited of each text, all at once."""
-        sampling = replace(self.sampling, edits_per_step="all")
+        sampling = self.sampling.replace(edits_per_step="all")
         reviser = Reviser(self.model.domain, self.model.editor, sampling)
         found: list[tuple[Span, ...]] = []
         for first in range(0, len(drafts), AT_ONCE):

@@ -1,4 +1,4 @@
-"""What the command line does with a model that edits texts."""
+"""Commands of models that edit texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multidiff.text.diffuser.draft_sources import Draft, DraftSource, Start, dra
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_colour
 from multidiff.text.diffuser.reviser import History
-from multidiff.text.diffuser.sampling_config import EditSamplingConfig, EditsPerStep, drawn
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.diffuser.spelling import Spelling
 from multidiff.text.model import TextModel
 from multidiff.text.request import TextRequest
@@ -23,60 +23,35 @@ from multidiff.utils.report import OnLine, Report
 
 
 def sample(
-    model: EditedText, *, num: int, prompts: Sequence[str], out: Path | None,
-    steps: int | None = None, sampler: str | None = None, guidance_scale: float | None = None,
-    seed: int = 0, source: list[str] = [], start: Start | None = None,  # noqa: B006
-    bootstrap: TextModel | None = None, length: int | None = None, beam: int | None = None,
-    revision_beams: int | None = None, top_p: float | None = None, temperature: float | None = None,
-    edits_per_step: EditsPerStep | None = None, edit_margin: float | None = None,
-    num_candidates: int | None = None,
+    model: EditedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: int,
+    sampling: EditSamplingConfig, source: list[str] = [], start: Start | None = None,  # noqa: B006
+    bootstrap: TextModel | None = None, length: int | None = None,
     show_edits: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
-    """Drafts revised, a line each.
+    """Print revised drafts, a line each.
 
     Args:
         model: the model.
         num: texts of each prompt and source; text ``i`` of each has seed ``seed + i``.
-        prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; what they
-            do not say is left open.
-        out: a file that receives the texts, or a folder for one.
-        steps: most revisions.
-        sampler: none is known here.
-        guidance_scale: likewise.
-        seed: of the draws.
-        source: a draft or, for a model that reads such, what the text is made from. May be
-            repeated, or read from a file (``--source-file``).
-        start: begin from an empty draft, or from random tokens (so where nothing is given).
-        bootstrap: the model that drafts the texts.
-        length: in tokens, of the noise or of what the other model drafts; drawn where not given.
-        beam: see :class:`~multidiff.text.diffuser.sampling_config.EditSamplingConfig`.
-        revision_beams: likewise.
-        top_p: likewise; tokens are then drawn, as they are where texts begin from noise or
-            nothing.
-        temperature: likewise.
-        edits_per_step: likewise.
-        edit_margin: likewise.
-        num_candidates: likewise; tokens are then drawn.
+        prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
+            attributes are left open.
+        out: file that receives the texts, or folder for one.
+        seed: random seed of each first text.
+        sampling: options of revising.
+        source: draft or, for a model that reads such, source of the text; may be repeated.
+        start: begin from an empty draft, or from random tokens (as without a source); tokens are
+            then drawn, with top-p 0.95 and edit margin -3 unless other options say how.
+        bootstrap: model that drafts the texts.
+        length: length in tokens, of the noise or of what the other model drafts; drawn by default.
         show_edits: print every revision with its edits marked, and then the text.
         on_line: receives each line as soon as it is made.
 
     Raises:
         InputError: if an option is wrong, or some contradict each other.
     """
-    for name, value in (("sampler", sampler), ("guidance_scale", guidance_scale)):
-        if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} {value}: editing has none; leave it out")
     beginning = DraftSource(source, start, bootstrap, length)
-    given: dict[str, Any] = {
-        "steps": steps,
-        "edits_per_step": edits_per_step,
-        "edit_margin": edit_margin,
-        "beam": beam,
-    }
-    given |= {"temperature": temperature, "top_p": top_p, "revision_beams": revision_beams}
-    given |= {"num_candidates": num_candidates}
-    fresh = beginning.kind(model) in ("noise", "nothing")
-    sampling = model.sampling.changed(drawn(given) if fresh else given)
+    if beginning.kind(model) in ("noise", "nothing"):
+        sampling = sampling.for_new_texts(model.sampling)
     seeds = range(seed, seed + num)
     requests = [TextRequest(meaning) for meaning in _meanings(model, bootstrap, prompts)]
     drafts = drafts_of(model, requests, seeds, beginning)
@@ -89,7 +64,7 @@ def sample(
 def _meanings(
     model: EditedText, bootstrap: TextModel | None, prompts: Sequence[str]
 ) -> list[dict[str, str]]:
-    """What each prompt says, to the model or to the one that drafts."""
+    """Return each prompt's attributes, for the model or for the one that drafts."""
     readers = [one.domain.meanings for one in (model, bootstrap) if one is not None]
     tables = [table for table in readers if table is not None]
     if prompts and not tables:
@@ -111,7 +86,7 @@ def _revised(
     show_edits: bool,
     on_line: OnLine | None,
 ) -> Report:
-    """What becomes of drafts."""
+    """Return a report of what becomes of drafts."""
     marks = COLORED if wants_colour(sys.stdout) else PLAIN
     outputs: list[dict[str, Any]] = []
     lines: list[str] = []
@@ -132,7 +107,7 @@ def _revised(
     began = time.perf_counter()
     model.revise(
         [one.tokens for one in drafts], [one.request for one in drafts],
-        sampling=sampling, seed=[one.seed for one in drafts], on_history=note,
+        config=sampling, seed=[one.seed for one in drafts], on_history=note,
     )  # fmt: skip
     seconds = time.perf_counter() - began
     facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}

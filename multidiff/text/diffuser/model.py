@@ -4,7 +4,7 @@ The paper has no code. What it leaves open, and is decided here, beside
 :mod:`multidiff.core.edit.process`:
 
 - **What training aims at.** The clean text, or the state before the last step; the recipe says.
-  Far from clean text the state before is noise too, and cannot be told from the one behind:
+  Far from clean text the state before is noise too, and looks like the one after it:
   small models aim at the clean text.
 - **What an edit is.** All that happens between two kept tokens: which of the tokens that go are
   replaced and which deleted, ties of the alignment settle, and no text shows it.
@@ -19,7 +19,7 @@ The paper has no code. What it leaves open, and is decided here, beside
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -46,13 +46,13 @@ class EditedText(DomainModel):
         domain: texts to tokens, and what they are made from.
         process: how training corrupts them.
         editor: the network.
-        sampling: how to revise where nobody says otherwise.
+        sampling: default options of revising.
         noise: what corruption writes: all tokens alike, or each as often as texts have it.
         target: see :class:`~multidiff.text.diffuser.task.EditTask`.
-        drop_condition: likewise.
-        from_source: likewise.
-        from_nothing: likewise.
-        from_own: likewise.
+        drop_condition: see there.
+        from_source: see there.
+        from_nothing: see there.
+        from_own: see there.
 
     Raises:
         ValueError: if these do not fit each other.
@@ -92,7 +92,7 @@ class EditedText(DomainModel):
             process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
 
     def corruption(self) -> EditProcess:
-        """The process, told what to write."""
+        """Return the process with the tokens that it writes."""
         if self.noise == "frequency":
             counts = getattr(self.domain.vocabulary, "counts", None)
             if counts is None:
@@ -104,7 +104,7 @@ class EditedText(DomainModel):
         return self.process
 
     def task(self) -> EditTask:
-        """What a trainer trains."""
+        """Return the task that a trainer trains."""
         return EditTask(
             self.domain,
             self.corruption(),
@@ -117,7 +117,7 @@ class EditedText(DomainModel):
         )
 
     def metadata(self) -> dict[str, str]:
-        """What the weights were made for."""
+        """Return what the weights were trained for."""
         return {"kind": "texts"}
 
     @torch.no_grad()
@@ -126,24 +126,30 @@ class EditedText(DomainModel):
         drafts: Sequence[Sequence[int]],
         requests: Sequence[TextRequest] | None = None,
         *,
-        sampling: EditSamplingConfig | None = None,
         seed: Seed = 0,
+        config: EditSamplingConfig | None = None,
         batch_size: int = 64,
         on_history: Callable[[History], None] | None = None,
+        **overrides: Any,
     ) -> list[History]:
-        """Every revision of each draft, the draft itself first.
+        """Return every revision of each draft, the draft itself first.
 
         Args:
-            drafts: tokens.
-            requests: what is asked of each.
-            sampling: how to revise; the model's own where not given.
-            seed: of the draws: draft ``i`` has ``seed + i``, or the i-th of several.
+            drafts: tokens of each draft.
+            requests: what is asked of each text.
+            seed: random seed of the first draft; draft ``i`` has ``seed + i``, or the i-th of
+                several. None draws one from the system.
+            config: options of revising; the model's own, ``sampling``, by default.
             batch_size: drafts at a time, each of their candidates counted.
             on_history: receives the revisions of each draft in turn, batch by batch.
+            **overrides: single options in place of the config's, by the names of
+                :class:`~multidiff.text.diffuser.sampling_config.EditSamplingConfig`.
 
         Raises:
             InputError: if a draft is longer than the model reads.
+            TypeError: if there is no option of a name.
         """
+        config = (config or self.sampling).replace(**overrides)
         most = self.editor.length
         for draft in drafts:
             if len(draft) > most:
@@ -152,11 +158,10 @@ class EditedText(DomainModel):
                 )
         nothing = [TextRequest() for _ in drafts]
         asked = nothing if requests is None else one_each(requests, TextRequest, "request")
-        how = self.sampling if sampling is None else sampling
         seeds = checked_seeds(seed, len(drafts))
-        rngs = [generators(candidate_seeds(one, how.num_candidates)) for one in seeds]
-        reviser = Reviser(self.domain, self.editor, how)
-        at_once = max(1, batch_size // how.num_candidates)
+        rngs = [generators(candidate_seeds(one, config.num_candidates)) for one in seeds]
+        reviser = Reviser(self.domain, self.editor, config)
+        at_once = max(1, batch_size // config.num_candidates)
         found: list[History] = []
         for first in range(0, len(drafts), at_once):
             rows = slice(first, first + at_once)
@@ -170,10 +175,10 @@ class EditedText(DomainModel):
     def noise_drafts(
         self, requests: Sequence[TextRequest], *, seed: Seed = 0
     ) -> list[tuple[int, ...]]:
-        """Random tokens for each order: as many as it says, or as the training texts have.
+        """Return random tokens for each request: as many as it asks for, or as training texts have.
 
         Raises:
-            InputError: if an order asks for more than the model reads.
+            InputError: if a request asks for more than the model reads.
         """
         # Mixed, so that what is written later does not follow the draws of its own noise.
         requests = one_each(requests, TextRequest, "request")
@@ -182,7 +187,7 @@ class EditedText(DomainModel):
         return self.corruption().prior(lengths, rngs)
 
     def _length(self, request: TextRequest, rng: torch.Generator) -> int:
-        """How many tokens a text has, END not counted."""
+        """Return the number of tokens of a text, END not counted."""
         most, end = self.editor.length, int(self.domain.ends)
         if request.length is not None:
             if not 1 <= request.length <= most:
@@ -199,9 +204,9 @@ class EditedText(DomainModel):
         return 1 + drawn_index(logits[1 + end : 1 + end + most], rng)
 
     def texts(self, histories: Sequence[History]) -> list[str]:
-        """What each draft has become."""
+        """Return the last revision of each draft as text."""
         return [self.domain.vocabulary.text(one[-1].tokens) for one in histories]
 
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Drafts of texts."""
+        """Return texts as drafts."""
         return [self.domain.vocabulary.numbers(text) for text in texts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -25,8 +24,8 @@ def leave_alone(bench: Bench, count: int, report: Report) -> None:
     rows = bench.rows(count, "fixed")
     drafts, requests = [bench.split.real[row] for row in rows], bench.requests(rows)
     edits = bench.tagged(drafts, requests)
-    sampling = replace(bench.sampling, steps=1)
-    histories = bench.model.revise(drafts, requests, sampling=sampling, seed=bench.seed)
+    sampling = bench.sampling.replace(steps=1)
+    histories = bench.model.revise(drafts, requests, config=sampling, seed=bench.seed)
     pairs = zip(histories, drafts, strict=True)
     facts = {
         "tokens_kept": _ratio(tag == KEEP for one in _tags(edits, drafts) for tag in one),
@@ -63,7 +62,7 @@ def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
         for text, rng in zip(real, generators(seeds), strict=True)
     ]
     drafts = [one.tokens[:most] for one in states]
-    histories = bench.model.revise(drafts, requests, sampling=bench.sampling, seed=bench.seed)
+    histories = bench.model.revise(drafts, requests, config=bench.sampling, seed=bench.seed)
     after = [one[-1].tokens for one in histories]
     scripts = [one.passages() for one in align_many(drafts, real)]
     wanted = [tag for one in _tags(scripts, drafts) for tag in one]

@@ -39,7 +39,7 @@ def rewritten(
     else:
         seeds = range(seed, seed + len(sources))
         drafts = [[*one] for one in model.noise_drafts(requests, seed=seeds)]
-    return model.texts(model.revise(drafts, requests, sampling=sampling, seed=seed))
+    return model.texts(model.revise(drafts, requests, config=sampling, seed=seed))
 
 
 def compared(

@@ -42,7 +42,7 @@ def _written(
     report: Report,
 ) -> None:
     histories = bench.model.revise(
-        drafts, bench.requests(rows), sampling=bench.sampling, seed=bench.seed
+        drafts, bench.requests(rows), config=bench.sampling, seed=bench.seed
     )
     steps = bench.sampling.steps
     for look in [*(look for look in LOOKS if look < steps), steps]:
@@ -63,7 +63,7 @@ def revise_drafts(bench: Bench, drafter: TextModel, count: int, report: Report) 
     asked = [TextRequest(one if drafter.domain.meanings is not None else {}) for one in meanings]
     typed = model.numbers(drafter.generate(asked, seed=bench.seed))
     drafts = [numbers[: model.editor.length] for numbers in typed]
-    histories = model.revise(drafts, bench.requests(rows), sampling=bench.sampling, seed=bench.seed)
+    histories = model.revise(drafts, bench.requests(rows), config=bench.sampling, seed=bench.seed)
     revised = [[*one[-1].tokens] for one in histories]
     facts = bench.described({"drafts": drafts, "revised": revised, "real": split.real})
     distances = [edit_distance(*pair) for pair in zip(drafts, revised, strict=True)]

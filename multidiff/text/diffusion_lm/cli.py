@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from multidiff.text.diffusion_lm.classifier import TextClassifier
 from multidiff.text.diffusion_lm.model import TextDiffusion
 from multidiff.text.model import OnText
 from multidiff.text.request import Control, TextRequest
+from multidiff.text.sampling_config import TextSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report, progress
 
@@ -29,37 +29,30 @@ PULL = (6, 50.0, 0.003)
 
 
 def sample(
-    model: TextDiffusion, *, num: int, prompts: Sequence[str], out: Path | None,
-    steps: int | None = None, sampler: str | None = None, guidance_scale: float | None = None,
-    seed: int = 0, control: list[str] = [], classifier: TextClassifier | None = None,  # noqa: B006
-    infill: list[str] = [], length: int | None = None, source: list[str] = [],  # noqa: B006
-    num_candidates: int = 1, temperature: float | None = None,
+    model: TextDiffusion, *, num: int, prompts: Sequence[str], out: Path | None, seed: int,
+    sampling: TextSamplingConfig, control: list[str] = [],  # noqa: B006
+    classifier: TextClassifier | None = None, infill: list[str] = [],  # noqa: B006
+    length: int | None = None, source: list[str] = [],  # noqa: B006
     control_strength: tuple[float, float, float] | None = None, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
-    """Texts, a line each.
+    """Print texts, a line each.
 
     Args:
         model: the model.
         num: texts of each prompt; text ``i`` of each has seed ``seed + i``.
-        prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; what they
-            do not say is left open.
-        out: a file that receives the lines, or a folder for one.
-        steps: of the sampler.
-        sampler: its name.
-        guidance_scale: scale of the prompts; 1 is off.
-        seed: of the noise.
-        control: ``attribute=value``, towards which a classifier pulls the texts; ``length=N``;
-            ``first=WORD``. May be repeated.
-        classifier: the model that does so.
-        infill: a text with ``[MASK]`` for each token to be found. May be repeated, or read from a
-            file (``--infill-file``).
-        length: of the texts, in tokens.
-        source: what the texts are made from, for models that read that. May be repeated, or read
-            from a file (``--source-file``).
-        num_candidates: drawn for each text, of which the one most like the others is told.
-        temperature: of the words that clamping chooses among.
+        prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
+            attributes are left open.
+        out: file that receives the lines, or folder for one.
+        seed: random seed of each prompt's first text.
+        sampling: options of sampling.
+        control: ``attribute=value``, towards which a classifier guides the texts; ``length=N``;
+            ``first=WORD``; may be repeated.
+        classifier: classifier of noisy texts for --control.
+        infill: text with ``[MASK]`` for each token to be found; may be repeated.
+        length: length of the texts, in tokens.
+        source: source of the texts, for models that read one; may be repeated.
         control_strength: updates towards the controls after each step, their rate, and the fluency
-            that holds the texts where the model puts them.
+            that holds texts where the model puts them; by default 6,50,0.003.
         on_line: receives each text as soon as it is done.
 
     Raises:
@@ -67,15 +60,15 @@ def sample(
     """
     wanted = read_controls(control)
     pinned = {name: wanted.pop(name) for name in (LENGTH, FIRST) if name in wanted}
-    check_guidance(model, guidance_scale, prompts)
+    check_guidance(model, sampling, prompts)
     pulled = _pulled(classifier, wanted, control_strength)
-    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale}
-    how |= {"temperature": temperature, "num_candidates": num_candidates, "control": pulled}
     requests = requests_of(model, prompts, infill, length, source, pinned)
 
     def draw(every: list[TextRequest], seeds: list[int], on_text: OnText) -> list[str]:
         with progress() as on_step:
-            return model.generate(every, **how, seed=seeds, on_step=on_step, on_text=on_text)
+            return model.generate(
+                every, control=pulled, seed=seeds, config=sampling, on_step=on_step, on_text=on_text
+            )
 
     report = drawn(model, requests, range(seed, seed + num), draw, on_line)
     _add_scores(report, pulled)
@@ -90,7 +83,7 @@ def _add_scores(report: Report, control: Control | None) -> None:
 
 
 def read_controls(controls: Sequence[str]) -> dict[str, str]:
-    """``attribute=value`` pairs.
+    """Return ``attribute=value`` pairs.
 
     Raises:
         InputError: if one is written otherwise, or two contradict each other.
@@ -132,7 +125,7 @@ def _pulled(
 
 @torch.no_grad()
 def scores(control: Control, texts: Sequence[str]) -> list[dict[str, float]]:
-    """How probable the classifier finds each wanted value in finished texts."""
+    """Return the probability of each wanted value in finished texts, by the classifier."""
     domain, process = control.classifier.domain, control.classifier.process
     tokens = domain.tokens(texts)
     real = tokens != PAD

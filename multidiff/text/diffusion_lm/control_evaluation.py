@@ -1,4 +1,4 @@
-"""How good a classifier of noisy texts is, and how well it steers a model."""
+"""Evaluation of classifiers of noisy texts, and of the models that they guide."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from multidiff.text.metrics.comparison import ORDER
 from multidiff.text.metrics.eval_split import EvalSplit, eval_split, source_of
 from multidiff.text.metrics.ngram import NGramModel
 from multidiff.text.request import Control, TextRequest
+from multidiff.text.sampling_config import TextSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, table
 
@@ -31,47 +32,38 @@ EACH = 50
 
 
 def measure(
-    model: TextClassifier, data: str | None, folder: Path, *, steps: int | None = None,
-    sampler: str | None = None, seed: int = 0, num: int = 500,
-    steered: TextDiffusion | None = None, control: tuple[str, ...] = (), each: int | None = None,
-    control_strength: tuple[float, float, float] | None = None, guidance_scale: float | None = None,
-    temperature: float | None = None, column: str = "text", meaning_column: str | None = None,
-    held_out_every: int | None = None,
+    model: TextClassifier, data: str | None, folder: Path, *, seed: int,
+    sampling: TextSamplingConfig, num: int = 500, steered: TextDiffusion | None = None,
+    control: tuple[str, ...] = (), each: int | None = None,
+    control_strength: tuple[float, float, float] | None = None, column: str = "text",
+    meaning_column: str | None = None, held_out_every: int | None = None,
 ) -> Report:  # fmt: skip
-    """How often it is right about noisy texts; how often samples that it steers have a value.
+    """Measure accuracy on noisy texts, and how often guided samples have the wanted values.
 
     Args:
         model: the classifier.
-        data: held-out texts, or all of which every so many-th group is held out.
-        folder: of the model, whose recipe says what it was trained on.
-        steps: of the sampler.
-        sampler: its name.
-        seed: of the first text's noise; the others follow.
-        num: held-out texts; 0 looks at none.
-        steered: the model that it steers.
-        control: attributes; samples are pulled towards each of their values in turn.
-            ``food+area`` pulls towards two at once.
-        each: samples for each value, 50 by default.
-        control_strength: updates after each step, their rate, and the fluency that holds them back.
-        guidance_scale: the model is told the value, by so much, in place of being pulled.
-        temperature: of the words that clamping chooses among.
-        column: of the texts.
-        meaning_column: of their meanings.
-        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
+        data: held-out texts, or all of which every n-th group is held out.
+        folder: folder of the model, whose recipe has its training data.
+        seed: random seed of the first text; the others count up.
+        sampling: options of the guided model's samples, in place of its own. With a guidance
+            scale the model is conditioned on the value in place of classifier guidance.
+        num: number of held-out texts; 0 reads none.
+        steered: model that the classifier guides.
+        control: attributes; samples are guided towards each of their values in turn;
+            ``food+area`` guides towards two at once.
+        each: samples of each value, 50 by default.
+        control_strength: updates after each step, their rate, and the fluency that holds texts
+            where the model puts them; by default 6,50,0.003.
+        column: column of the texts.
+        meaning_column: column of their meaning representations.
+        held_out_every: held-out split; the recipe's where the data trained the model, 0 for all.
 
     Raises:
-        InputError: if the data tell no meanings, or an attribute is none of the model's.
+        InputError: if the data have no meaning representations, or the model lacks an attribute.
     """
-    steering = {
-        "control": control or None,
-        "each": each,
-        "control_strength": control_strength,
-        "guidance_scale": guidance_scale,
-        "steps": steps,
-        "sampler": sampler,
-        "temperature": temperature,
-    }
-    _check_steering(steered, {name: one for name, one in steering.items() if one is not None})
+    given = {"control": control or None, "each": each, "control_strength": control_strength}
+    given = {name: one for name, one in given.items() if one is not None} | {**sampling.overrides}
+    _check_steering(steered, given)
     source, report = source_of(data, column, meaning_column), Report()
     source = held_out_of(source, folder, held_out_every, report)
     if num:
@@ -79,16 +71,16 @@ def measure(
     if steered is not None:
         targets = targets_of(model, control)
         split = eval_split(source, steered.domain.vocabulary, REAL)
-        how = {"steps": steps, "sampler": sampler, "seed": seed, "temperature": temperature}
         updates, rate, fluency = PULL if control_strength is None else control_strength
-        pulled = Control(model, {}, int(updates), rate, fluency) if guidance_scale is None else None
-        count = EACH if each is None else each
-        _steer(steered, pulled or guidance_scale, targets, count, split, how, report)
+        guided = "guidance_scale" in sampling.overrides
+        by = None if guided else Control(model, {}, int(updates), rate, fluency)
+        config = steered.sampling.replace(**sampling.overrides)
+        _steer(steered, by, targets, EACH if each is None else each, split, config, seed, report)
     return report
 
 
 def _check_steering(steered: TextDiffusion | None, given: Mapping[str, Any]) -> None:
-    """See whether the options of steering have something to steer, in one way.
+    """Check that the options of guided samples have a model to guide, in one way.
 
     Raises:
         InputError: if one would be ignored.
@@ -96,7 +88,7 @@ def _check_steering(steered: TextDiffusion | None, given: Mapping[str, Any]) -> 
     if steered is None and given:
         name = next(iter(given))
         raise InputError(
-            f"--{name.replace('_', '-')}: is of samples that are steered; name --steered MODEL"
+            f"--{name.replace('_', '-')}: is of samples that are guided; name --steered MODEL"
         )
     if "control_strength" in given and "guidance_scale" in given:
         raise InputError("--control-strength and --guidance-scale: are two ways to steer; keep one")
@@ -104,10 +96,10 @@ def _check_steering(steered: TextDiffusion | None, given: Mapping[str, Any]) -> 
 
 @torch.no_grad()
 def _right(model: TextClassifier, source: TextSource, num: int, seed: int, report: Report) -> None:
-    """The share of held-out texts whose values are told right, by attribute and time."""
+    """Report the classifier's accuracy on held-out texts, by attribute and time."""
     found = source.listing()
     if found.meanings is None:
-        raise InputError(f"{source.path}: tells no meanings; name --meaning-column")
+        raise InputError(f"{source.path}: has no meaning representations; name --meaning-column")
     rows = source.rows(found, source.held_out_every > 0)
     rows = rows[:: max(1, len(rows) // num)][:num]
     texts = [found.texts[row] for row in rows]
@@ -137,7 +129,7 @@ def _right(model: TextClassifier, source: TextSource, num: int, seed: int, repor
 
 
 def targets_of(model: TextClassifier, attributes: Sequence[str]) -> list[dict[str, str]]:
-    """The values to be tried: all of an attribute, or of several the values in step.
+    """Return the values to try: all of an attribute, or of several the values in step.
 
     Raises:
         InputError: if there is no such attribute, or none is named.
@@ -159,22 +151,25 @@ def targets_of(model: TextClassifier, attributes: Sequence[str]) -> list[dict[st
 
 def _steer(
     steered: TextDiffusion,
-    by: Control | float | None,
+    control: Control | None,
     targets: Sequence[Mapping[str, str]],
     each: int,
     split: EvalSplit,
-    how: dict[str, Any],
+    sampling: TextSamplingConfig,
+    seed: int,
     report: Report,
 ) -> None:
-    """How often samples that are pulled towards values have them, and have them anyway."""
+    """Report how often samples guided towards values have them, and have them anyway."""
     classifier = AttributeClassifier(split.other, split.other_meanings)
     ngram = NGramModel(split.other, ORDER)
     words = steered.domain.vocabulary.numbers
-    free = [words(text) for text in steered.generate([TextRequest()] * each, **how)]
+    free = [
+        words(text) for text in steered.generate([TextRequest()] * each, config=sampling, seed=seed)
+    ]
     base = classifier.meanings(free)
     facts: dict[str, dict[str, float]] = {}
     for wanted in targets:
-        texts = _steered(steered, by, wanted, each, how)
+        texts = _steered(steered, control, wanted, each, sampling, seed)
         made = [words(text) for text in texts]
         name = ", ".join(f"{attribute}={value}" for attribute, value in wanted.items())
         facts[name] = {
@@ -195,16 +190,17 @@ def _steer(
 
 def _steered(
     model: TextDiffusion,
-    by: Control | float | None,
+    control: Control | None,
     wanted: Mapping[str, str],
     each: int,
-    how: dict[str, Any],
+    sampling: TextSamplingConfig,
+    seed: int,
 ) -> list[str]:
-    """Texts that are pulled towards values, or are told them."""
-    if isinstance(by, Control):
-        control = dataclasses.replace(by, wanted=wanted)
-        return model.generate([TextRequest()] * each, control=control, **how)
-    return model.generate([TextRequest(wanted)] * each, guidance_scale=by, **how)
+    """Return texts that are guided towards values by the classifier, or conditioned on them."""
+    if control is None:
+        return model.generate([TextRequest(wanted)] * each, config=sampling, seed=seed)
+    control = dataclasses.replace(control, wanted=wanted)
+    return model.generate([TextRequest()] * each, control=control, config=sampling, seed=seed)
 
 
 def _ratio(found: Sequence[Mapping[str, str]], wanted: Mapping[str, str]) -> float:

@@ -1,10 +1,9 @@
-"""How good a text model is: probable, varied, obedient, and no copyist."""
+"""Evaluation of text models: how probable, varied and obedient samples are, and no copies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from multidiff.text.data.inspection import note_unknown
 from multidiff.text.data.listing import TextSource
@@ -15,6 +14,7 @@ from multidiff.text.metrics.eval_split import EvalSplit, eval_split, source_of
 from multidiff.text.metrics.infilling import fill_blanks
 from multidiff.text.model import TextModel
 from multidiff.text.request import TextRequest
+from multidiff.text.sampling_config import TextSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
 
@@ -24,14 +24,10 @@ def measure(
     data: str | None,
     folder: Path,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
-    seed: int = 0,
-    guidance_scale: float | None = None,
-    temperature: float | None = None,
+    seed: int,
+    sampling: TextSamplingConfig,
     num: int = 500,
     unconditional: bool = False,
-    num_candidates: int = 1,
     bound: int = 0,
     blanks: int = 0,
     language_model: Path | None = None,
@@ -40,27 +36,23 @@ def measure(
     source_column: str | None = None,
     held_out_every: int | None = None,
 ) -> Report:
-    """Samples beside real texts, under an n-gram that was trained on others.
+    """Compare samples with real texts under an n-gram model trained on others.
 
     Args:
         model: the model.
-        data: held-out texts, or all of which every so many-th group is held out.
-        folder: of the model, whose recipe says what it was trained on.
-        steps: of the sampler.
-        sampler: its name.
-        seed: of the first sample's noise; the others follow.
-        guidance_scale: scale of the meanings, or of the sources.
-        temperature: of the words that clamping chooses among.
-        num: samples; 0 draws none.
-        unconditional: samples are told no meaning, and no source.
-        num_candidates: drawn for each sample.
-        bound: texts whose likelihood is bounded.
-        blanks: texts of which a third of the tokens is filled in again.
-        language_model: folder of a causal language model that judges too.
-        column: of the texts.
-        meaning_column: of their meanings.
-        source_column: of what they are made from, for models that read that.
-        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
+        data: held-out texts, or all of which every n-th group is held out.
+        folder: folder of the model, whose recipe has its training data.
+        seed: random seed of the first sample; the others count up.
+        sampling: options of sampling.
+        num: number of samples; 0 makes none.
+        unconditional: sample without meaning representations and sources.
+        bound: number of texts whose likelihood is bounded.
+        blanks: number of texts of which a third of the tokens is filled in again.
+        language_model: folder of a causal language model that measures too.
+        column: column of the texts.
+        meaning_column: column of their meaning representations.
+        source_column: column of their sources, for models that read one.
+        held_out_every: held-out split; the recipe's where the data trained the model, 0 for all.
 
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
@@ -68,15 +60,12 @@ def measure(
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
     source, report = source_of(data, column, meaning_column, source_column), Report()
     source, split = measured(model, source, folder, held_out_every, most, report)
-    how: dict[str, Any] = {
-        "steps": steps,
-        "sampler": sampler,
-        "guidance_scale": guidance_scale,
-        "seed": seed,
-    }
-    how |= {"temperature": temperature, "num_candidates": num_candidates}
     requests = requests_like(model, source, split, unconditional)
-    report_made(model, requests, split, how, num, blanks, language_model, report)
+    if num:
+        compare(model, first_of(requests, num), split, sampling, seed, report)
+        language_model_facts(language_model, split, report)
+    if blanks:
+        fill_blanks(model, requests, blanks, split, sampling, seed, report)
     if bound:
         _bound(model, requests, split, bound, seed, report)
     return report
@@ -90,7 +79,7 @@ def measured(
     most: int,
     report: Report,
 ) -> tuple[TextSource, EvalSplit]:
-    """The source with the split of the model's recipe, and its held-out texts in two parts.
+    """Return the source with the split of the model's recipe, and its held-out texts in two parts.
 
     Raises:
         InputError: if the model was trained on all of them, or does not know their words.
@@ -101,24 +90,6 @@ def measured(
     return source, split
 
 
-def report_made(
-    model: TextModel,
-    requests: Sequence[TextRequest],
-    split: EvalSplit,
-    how: dict[str, Any],
-    num: int,
-    blanks: int,
-    language_model: Path | None,
-    report: Report,
-) -> None:
-    """So many samples beside real texts, and so many texts of which blanks are filled in."""
-    if num:
-        compare(model, first_of(requests, num), split, how, report)
-        language_model_facts(language_model, split, report)
-    if blanks:
-        fill_blanks(model, requests, blanks, split, how, report)
-
-
 def _bound(
     model: TextModel,
     requests: Sequence[TextRequest],
@@ -127,7 +98,7 @@ def _bound(
     seed: int,
     report: Report,
 ) -> None:
-    """The likelihood of real texts, at least."""
+    """Report a bound on the likelihood of real texts."""
     rows = split.fitting(model.domain.length, count, "bound")
     terms = bound_of(model, [requests[row] for row in rows], split, rows, seed)
     report.facts["bound"] = {name: round(value, 4) for name, value in terms.items()}
@@ -138,10 +109,10 @@ def _bound(
 def requests_like(
     model: TextModel, source: TextSource, split: EvalSplit, unconditional: bool
 ) -> list[TextRequest]:
-    """An order for each of the real texts: what it says, or is made from, where models read that.
+    """Return a request for each real text: its meaning or source, where models read one.
 
     Raises:
-        InputError: if a model reads sources and none are told.
+        InputError: if a model reads sources and there are none.
     """
     domain = model.domain
     if unconditional or (domain.meanings is None and not domain.source_length):
@@ -157,7 +128,7 @@ def requests_like(
 
 
 def first_of(requests: Sequence[TextRequest], num: int) -> list[TextRequest]:
-    """So many of them, over and over."""
+    """Return a number of requests, from the first on, over and over."""
     return [requests[position % len(requests)] for position in range(num)]
 
 
@@ -168,7 +139,7 @@ def bound_of(
     rows: Sequence[int],
     seed: int,
 ) -> dict[str, float]:
-    """What some of the real texts cost at most, told what their orders say."""
+    """Return a bound on the cost of some real texts under the conditions of their requests."""
     return model.nats_per_token(
         [split.texts[row] for row in rows],
         [request.meaning for request in requests],

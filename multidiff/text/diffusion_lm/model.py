@@ -1,4 +1,4 @@
-"""Text models by Gaussian diffusion of embeddings, and what people do with them."""
+"""Text models by Gaussian diffusion of word embeddings (Diffusion-LM, Li et al. 2022)."""
 
 from __future__ import annotations
 
@@ -37,12 +37,10 @@ from multidiff.text.sampling_config import TextSamplingConfig
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the texts of one call are made, once it is checked."""
+    """One call of ``generate``, checked."""
 
+    config: TextSamplingConfig
     times: TimestepSchedule
-    sampler: Sampler
-    guidance_scale: float
-    temperature: float
     control: Control | None
 
 
@@ -50,19 +48,21 @@ class TextDiffusion(TextModel):
     """A model of texts by Gaussian diffusion of their embeddings.
 
     Args:
-        domain: texts as states.
-        process: what the denoiser is trained on.
+        domain: encodes texts as states.
+        process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: how to sample where nobody says otherwise.
+        sampling: default options of sampling.
         drop_condition: share of the conditions that training leaves out, for guidance.
-        self_conditioning: how the denoiser is told its last estimate, if it reads that.
-        known: share of the texts of which training tells some tokens, for filling in.
-        classifier: name of the model that controls this one where no other is named.
+        self_conditioning: share of the samples that training gives their last estimate, for
+            denoisers that read it.
+        known: share of the texts of which training gives some tokens, for infilling.
+        classifier: name of the default model of classifier guidance.
     """
 
     domain: EmbeddedDomain
     process: GaussianProcess
     denoiser: TextDenoiser
+    sampling: TextSamplingConfig
 
     def __init__(
         self,
@@ -86,15 +86,14 @@ class TextDiffusion(TextModel):
         self.classifier = classifier
         described = denoiser.self_conditioned
         self.memory = SelfConditioning(self_conditioning, known=known) if described else None
-        self.sampling.sampler_named(None)
 
     @property
     def companions(self) -> dict[str, str]:
-        """Models that commands use beside it where no others are named."""
+        """Return models that commands use beside it, by option."""
         return {} if self.classifier is None else {"classifier": self.classifier}
 
     def task(self) -> DiffusionTask:
-        """What a trainer trains."""
+        """Return the task that a trainer trains."""
         return DiffusionTask(
             self.domain, self.process, self.denoiser, self.drop_condition, self.memory
         )
@@ -117,40 +116,39 @@ class TextDiffusion(TextModel):
         self,
         requests: Sequence[TextRequest],
         *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance_scale: float | None = None,
-        temperature: float | None = None,
         control: Control | None = None,
         seed: Seed = 0,
-        num_candidates: int = 1,
+        config: TextSamplingConfig | None = None,
         batch_size: int = 64,
         on_step: Callable[[Step], None] | None = None,
         on_text: OnText | None = None,
+        **overrides: Any,
     ) -> list[str]:
-        """Texts, one for each order.
+        """Return a text for each request.
 
         Args:
-            requests: what is asked of each.
-            steps: of the sampler.
-            sampler: its name.
-            guidance_scale: scale, for orders with a meaning; 1 is off.
-            temperature: of the words that clamping chooses among.
-            control: what they are pulled towards.
-            seed: of the noise: text ``i`` has ``seed + i``, or the i-th of several. A text
-                depends on its own alone, whatever is made beside it.
-            num_candidates: drawn for each text, of which the one most like the others is taken
-                (minimum Bayes risk, Kumar & Byrne 2004).
+            requests: what is asked of each text.
+            control: classifier guidance towards attributes.
+            seed: random seed of the first text; text ``i`` has ``seed + i``, or the i-th of
+                several. None draws one from the system. A text depends on its own seed alone,
+                whatever is made beside it.
+            config: options of sampling; the model's own, ``sampling``, by default.
             batch_size: texts at a time.
-            on_step: told after each step of each batch.
+            on_step: called after each step of each batch.
             on_text: receives each text in turn, as soon as it and all before it are done.
+            **overrides: single options in place of the config's, by the names of
+                :class:`~multidiff.text.sampling_config.TextSamplingConfig`.
 
         Raises:
             InputError: if the model cannot do what is asked.
+            TypeError: if there is no option of a name.
         """
-        plan = self._checked(steps, sampler, guidance_scale, temperature, control)
+        config = (config or self.sampling).replace(**overrides)
+        if control is not None:
+            control.classifier.check_fits(self.domain)
+        plan = _Plan(config, config.times(self.process.schedule), control)
         make = partial(self._made, plan=plan, on_step=on_step)
-        return self._texts(requests, seed, num_candidates, batch_size, make, on_text)
+        return self._texts(requests, seed, config.num_candidates, batch_size, make, on_text)
 
     def _made(
         self,
@@ -160,7 +158,7 @@ class TextDiffusion(TextModel):
         plan: _Plan,
         on_step: Callable[[Step], None] | None,
     ) -> list[str]:
-        """One batch of texts, all on canvases of one size."""
+        """Return the texts of one batch, all on canvases of one size."""
         canvas = min(canvas_of(lengths[0]), self.domain.length)
         tokens, is_known = laid_out(requests, lengths, canvas)
         tokens, is_known = tokens.to(self.device), is_known.to(self.device)
@@ -171,7 +169,7 @@ class TextDiffusion(TextModel):
         clamp = partial(
             self.domain.clamped,
             clamp=self.domain.clamp,
-            temperature=plan.temperature,
+            temperature=plan.config.temperature,
             unwritten=UNWRITTEN,
         )
         project = compose(clamp, inpaint(known, is_known[..., None]))
@@ -197,7 +195,7 @@ class TextDiffusion(TextModel):
         return self._written(state, tokens, is_known, real)
 
     def _written(self, state: Tensor, tokens: Tensor, is_known: Tensor, real: Tensor) -> list[str]:
-        """The words of a state; those that were known are themselves, whatever the head says."""
+        """Return the words of a state; known tokens stay, whatever the head predicts."""
         logits = self.domain.logits(state)
         logits[..., list(UNWRITTEN)] = -torch.inf
         numbers = torch.where(is_known, tokens, logits.argmax(dim=-1))
@@ -205,35 +203,15 @@ class TextDiffusion(TextModel):
         return self.domain.written(numbers)
 
     def _guided(self, plan: _Plan, requests: list[TextRequest]) -> Any:
-        if plan.guidance_scale == 1 or not any(
+        if plan.config.guidance_scale == 1 or not any(
             request.meaning or request.source for request in requests
         ):
             return self.denoiser
-        return ClassifierFreeGuidance(self.denoiser, plan.guidance_scale)
+        return ClassifierFreeGuidance(self.denoiser, plan.config.guidance_scale)
 
     def _controlled(self, plan: _Plan, real: Tensor) -> Sampler:
-        control = plan.control
+        control, sampler = plan.control, plan.config.build_sampler()
         if control is None or not control.wanted:
-            return plan.sampler
+            return sampler
         wanted = control.classifier.wanted(control.wanted, real)
-        return ClassifierGuidance(
-            plan.sampler, wanted, control.updates, control.rate, control.fluency
-        )
-
-    def _checked(
-        self,
-        steps: int | None,
-        sampler: str | None,
-        guidance_scale: float | None,
-        temperature: float | None,
-        control: Control | None,
-    ) -> _Plan:
-        if control is not None:
-            control.classifier.check_fits(self.domain)
-        return _Plan(
-            self.sampling.times(steps, self.process.schedule.num_steps),
-            self.sampling.sampler_named(sampler),
-            self.sampling.checked_guidance(guidance_scale),
-            self.sampling.checked_temperature(temperature),
-            control,
-        )
+        return ClassifierGuidance(sampler, wanted, control.updates, control.rate, control.fluency)

@@ -1,4 +1,4 @@
-"""How good a model of masked texts is, by number of steps too, and what its likelihood is."""
+"""Evaluation of models of masked texts, by number of steps too, and their likelihood."""
 
 from __future__ import annotations
 
@@ -13,101 +13,101 @@ from multidiff.text.diffusion_lm.evaluation import (
     bound_of,
     first_of,
     measured,
-    report_made,
     requests_like,
 )
 from multidiff.text.masked.model import MaskedText
 from multidiff.text.masked.running_text import measure_running
-from multidiff.text.metrics.comparison import ORDER, described, rows_of, timed
+from multidiff.text.metrics.comparison import (
+    ORDER,
+    compare,
+    described,
+    language_model_facts,
+    rows_of,
+    timed,
+)
 from multidiff.text.metrics.eval_split import DATA, EvalSplit, source_of
+from multidiff.text.metrics.infilling import fill_blanks
 from multidiff.text.metrics.ngram import NGramModel
 from multidiff.text.request import TextRequest
+from multidiff.text.sampling_config import MaskedTextSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
 
 ENDING = "is of texts that end, and this model writes running text"
 RUNNING = "is of running text, and this model's texts end"
-# Of the n-grams beside the bound, and what is told of samples by number of steps.
+# Orders of the n-grams beside the bound, and what is reported of samples by number of steps.
 ORDERS = (2, 4)
 BY_STEPS = ("nats_per_token", "entropy", "distinct_2", "copies", "seconds")
 
 
 def measure(
-    model: MaskedText, data: str | None, folder: Path, *,
-    steps: int | None = None, sampler: str | None = None, seed: int = 0,
-    guidance_scale: float | None = None, temperature: float | None = None,
-    top_p: float | None = None, num: int = 500, by_steps: tuple[int, ...] = (),
-    unconditional: bool = False, num_candidates: int = 1,
-    bound: int = 0, blanks: int = 0, language_model: Path | None = None,
-    column: str = "text", meaning_column: str | None = None, source_column: str | None = None,
-    held_out_every: int | None = None, held_out_ratio: float | None = None,
+    model: MaskedText, data: str | None, folder: Path, *, seed: int,
+    sampling: MaskedTextSamplingConfig, num: int = 500, by_steps: tuple[int, ...] = (),
+    unconditional: bool = False, bound: int = 0, blanks: int = 0,
+    language_model: Path | None = None, column: str = "text", meaning_column: str | None = None,
+    source_column: str | None = None, held_out_every: int | None = None,
+    held_out_ratio: float | None = None,
 ) -> Report:  # fmt: skip
-    """Samples beside real texts under an n-gram; bounds, of running text in bits a character.
+    """Compare samples with real texts under an n-gram model; bound the likelihood of real texts.
 
     Args:
         model: the model.
-        data: held-out texts, or all of which every so many-th group is held out.
-        folder: of the model, whose recipe says what it was trained on.
-        steps: of the walk.
-        sampler: ancestral, confidence, random, remasking, entropy, margin, remdm or
-            first-hitting.
-        seed: of the first sample's draws; the others follow.
-        guidance_scale: scale of the meanings, or of the sources.
-        temperature: of the tokens.
-        top_p: tokens are drawn among the likeliest up to this probability.
-        num: samples; 0 draws none.
-        by_steps: so many samples at each of these numbers of steps; 0 is as many as tokens.
-        unconditional: samples are told no meaning, and no source.
-        num_candidates: drawn for each sample.
-        bound: texts whose likelihood is bounded; of running text stretches, 0 for 200 of them.
-        blanks: texts of which a third of the tokens is filled in again.
-        language_model: folder of a causal language model that judges too.
-        column: of the texts.
-        meaning_column: of their meanings.
-        source_column: of what they are made from, for models that read that.
-        held_out_every: of the split; the recipe's where the data trained the model, 0 for all.
-        held_out_ratio: of running text, by default as in the recipe.
+        data: held-out texts, or all of which every n-th group is held out.
+        folder: folder of the model, whose recipe has its training data.
+        seed: random seed of the first sample; the others count up.
+        sampling: options of sampling.
+        num: number of samples; 0 makes none.
+        by_steps: numbers of steps, at each of which the samples are made; 0 is one for each token.
+        unconditional: sample without meaning representations and sources.
+        bound: number of texts whose likelihood is bounded; of running text pieces, 0 for 200.
+        blanks: number of texts of which a third of the tokens is filled in again.
+        language_model: folder of a causal language model that measures too.
+        column: column of the texts.
+        meaning_column: column of their meaning representations.
+        source_column: column of their sources, for models that read one.
+        held_out_every: held-out split; the recipe's where the data trained the model, 0 for all.
+        held_out_ratio: held-out share of running text, by default the recipe's.
 
     Raises:
         InputError: if there is nothing to measure by, or the model cannot do it.
     """
-    how: dict[str, Any] = {"sampler": sampler, "guidance_scale": guidance_scale, "seed": seed}
-    how |= {"temperature": temperature, "top_p": top_p, "num_candidates": num_candidates}
     if not model.domain.ends:
         _refuse(
             {
                 "blanks": blanks,
-                "language-model": language_model,
+                "language_model": language_model,
                 "unconditional": unconditional,
-                "held-out-every": held_out_every,
-                "meaning-column": meaning_column,
-                "source-column": source_column,
-                "guidance_scale": guidance_scale,
+                "held_out_every": held_out_every,
+                "meaning_column": meaning_column,
+                "source_column": source_column,
+                "guidance_scale": sampling.overrides.get("guidance_scale"),
             },
             ENDING,
         )
-        make = _makers(model, [TextRequest()] * num, by_steps, steps, how)
+        make = _makers(model, [TextRequest()] * num, by_steps, sampling, seed)
         text, report = TextSource(DATA if data is None else data, column, running=True), Report()
         ratio = held_out_ratio_of(text, folder, held_out_ratio, report)
         return measure_running(model, text, ratio, bound, seed, make, report)
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
-    _refuse({"held-out-ratio": held_out_ratio}, RUNNING)
+    _refuse({"held_out_ratio": held_out_ratio}, RUNNING)
     source, report = source_of(data, column, meaning_column, source_column), Report()
     source, split = measured(model, source, folder, held_out_every, most, report)
     requests = requests_like(model, source, split, unconditional)
     if by_steps:
-        make = _makers(model, first_of(requests, num), by_steps, steps, how)
+        make = _makers(model, first_of(requests, num), by_steps, sampling, seed)
         _by_steps(model, make, split, report)
-        num = 0
-    how["steps"] = steps
-    report_made(model, requests, split, how, num, blanks, language_model, report)
+    elif num:
+        compare(model, first_of(requests, num), split, sampling, seed, report)
+        language_model_facts(language_model, split, report)
+    if blanks:
+        fill_blanks(model, requests, blanks, split, sampling, seed, report)
     if bound:
         _bounds(model, source, split, bound, seed, report)
     return report
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
-    """Refuse options that a model does not take."""
+    """Refuse options that do not apply to a model."""
     for name, value in options.items():
         if value not in (None, 0, False):
             raise InputError(f"--{name.replace('_', '-')}: {why}; leave it out")
@@ -117,21 +117,20 @@ def _makers(
     model: MaskedText,
     requests: Sequence[TextRequest],
     by_steps: Sequence[int],
-    steps: int | None,
-    how: dict[str, Any],
+    sampling: MaskedTextSamplingConfig,
+    seed: int,
 ) -> dict[str, Callable[[], list[str]]]:
-    """What draws samples of walks of several lengths, by what each is called."""
+    """Return what makes samples at several numbers of steps, by its name in the report."""
     reported = f"--by-steps {','.join(map(str, by_steps))}"
     if by_steps and not requests:
         raise InputError(f"{reported}: draws samples; set --num above 0")
-    if by_steps and steps is not None:
-        raise InputError(f"{reported}: says the steps, and so does --steps {steps}")
+    if by_steps and "steps" in sampling.overrides:
+        raise InputError(f"{reported}: says the steps, and so does --steps {sampling.steps}")
     if min(by_steps, default=0) < 0:
         raise InputError(f"{reported}: from 1, and 0 for as many as a text has tokens")
-    alone = None if model.sampling.steps == 0 else model.domain.length
     return {
         str(count) if count else "as tokens": partial(
-            model.generate, requests, **how, steps=count or alone
+            model.generate, requests, config=sampling.replace(steps=count), seed=seed
         )
         for count in by_steps
     }
@@ -140,7 +139,7 @@ def _makers(
 def _by_steps(
     model: MaskedText, make: dict[str, Callable[[], list[str]]], split: EvalSplit, report: Report
 ) -> None:
-    """Samples of walks of several lengths beside real texts."""
+    """Report samples of several numbers of steps beside real texts."""
     ngram, words = NGramModel(split.other, ORDER), model.domain.vocabulary.numbers
     facts: dict[str, dict[str, float]] = {}
     for name, texts_of in make.items():
@@ -156,7 +155,7 @@ def _by_steps(
 def _bounds(
     model: MaskedText, source: TextSource, split: EvalSplit, count: int, seed: int, report: Report
 ) -> None:
-    """What real texts cost at most, told and untold, beside n-grams of the same texts."""
+    """Report bounds on the cost of real texts, conditional and not, beside n-gram models."""
     rows = split.fitting(model.domain.length, count, "bound")
     nothing = [TextRequest()] * len(rows)
     facts: dict[str, dict[str, float]] = {}

@@ -1,9 +1,8 @@
-"""Texts by masked diffusion: all places masked at first, then ever fewer (Sahoo et al. 2024)."""
+"""Text models by masked diffusion: all tokens masked at first (MDLM, Sahoo et al. 2024)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch import Tensor
 from multidiff.core.devices import moved
 from multidiff.core.discrete.absorbing import MaskProcess, nelbo
 from multidiff.core.discrete.blocks import BlockMaskProcess
-from multidiff.core.discrete.samplers import UnmaskingSampler
 from multidiff.core.discrete.unmasking import unmask, unmask_blocks
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.protocols import Corruption, Denoiser, Encoded, Process, Reading
@@ -44,54 +42,44 @@ LONGEST = 100_000
 class TokenDomain(TextDomain):
     """Texts as their tokens; see :class:`~multidiff.text.domain.TextDomain`.
 
-    A text's END is never masked: the network is told where a text ends.
+    A text's END is never masked: where a text ends is known to the network.
 
     Attributes:
-        in_blocks: the network is told the clean text too, of which each block reads what stands
-            before it.
+        in_blocks: the network reads the clean text too, each block the part before it.
     """
 
     in_blocks = False
 
     def encode(self, batch: Any, rng: Rng | None) -> EncodedText:
-        """Tokens, of which all but END and PAD count."""
+        """Return the tokens, of which all but END and PAD count."""
         tokens, condition = self.encoded(batch, rng)
         if self.in_blocks:
             condition["x0"] = tokens
         return EncodedText(tokens, condition, self.counted(tokens), tokens)
 
     def counted(self, tokens: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
-        """Which of them are to be found: no padding, and no END that the length tells."""
+        """Return which tokens are to be found: no padding, and no END, which the length gives."""
         return (tokens != PAD) & (tokens != END) if self.ends else tokens != PAD
 
     def extra_losses(
         self, encoded: Encoded, corrupted: Corruption, estimate: Reading, process: Process
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """The lengths' cross-entropy."""
+        """Return the cross-entropy of the lengths."""
         return {"length": self.length_loss(encoded)} if self.ends else {}
-
-
-@dataclass(frozen=True)
-class _UnmaskingPlan:
-    """How the texts of one call are made, once it is checked."""
-
-    steps: int | None
-    sampler: UnmaskingSampler
-    guidance_scale: float
 
 
 class MaskedText(TextModel):
     """A model of texts by masked diffusion.
 
     Args:
-        domain: texts as tokens.
-        process: what the denoiser is trained on.
+        domain: encodes texts as tokens.
+        process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: how to sample where nobody says otherwise.
+        sampling: default options of sampling.
         drop_condition: share of the conditions that training leaves out, for guidance.
 
     Attributes:
-        block: places of the blocks that a text is found in, by a process of such; 0 for none.
+        block: positions of each block that texts are found in; 0 for texts found as a whole.
 
     Raises:
         ValueError: if these do not fit each other.
@@ -128,48 +116,37 @@ class MaskedText(TextModel):
         self,
         requests: Sequence[TextRequest],
         *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance_scale: float | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
         seed: Seed = 0,
-        num_candidates: int = 1,
+        config: MaskedTextSamplingConfig | None = None,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,
         on_text: OnText | None = None,
+        **overrides: Any,
     ) -> list[str]:
-        """Texts, one for each order.
+        """Return a text for each request.
 
         Args:
-            requests: what is asked of each.
-            steps: of the walk, of each block where there are any; as many as it has tokens
-                where neither this nor the model says.
-            sampler: one of ancestral, confidence, random, remasking, entropy, margin, remdm
-                and first-hitting.
-            guidance_scale: scale, for orders with a condition; 1 is off.
-            temperature: of the tokens; 0 takes the likeliest.
-            top_p: tokens are drawn among the likeliest up to this probability.
-            seed: of the draws: text ``i`` has ``seed + i``, or the i-th of several. A text
-                depends on its own alone, whatever is made beside it.
-            num_candidates: drawn for each text, of which the one most like the others is taken.
+            requests: what is asked of each text.
+            seed: random seed of the first text; text ``i`` has ``seed + i``, or the i-th of
+                several. None draws one from the system. A text depends on its own seed alone,
+                whatever is made beside it.
+            config: options of sampling; the model's own, ``sampling``, by default.
             batch_size: texts at a time.
-            on_step: told the steps done and the tokens after each step of each batch.
+            on_step: called with the steps done and the tokens after each step of each batch.
             on_text: receives each text in turn, as soon as it and all before it are done.
+            **overrides: single options in place of the config's, by the names of
+                :class:`~multidiff.text.sampling_config.MaskedTextSamplingConfig`.
 
         Raises:
             InputError: if the model cannot do what is asked.
+            TypeError: if there is no option of a name.
         """
-        plan = _UnmaskingPlan(
-            self.sampling.mask_steps(steps),
-            self.sampling.mask_sampler(sampler, temperature, top_p),
-            self.sampling.checked_guidance(guidance_scale),
-        )
-        make = partial(self._made, plan=plan, on_step=on_step)
-        return self._texts(requests, seed, num_candidates, batch_size, make, on_text)
+        config = (config or self.sampling).replace(**overrides)
+        make = partial(self._made, config=config, on_step=on_step)
+        return self._texts(requests, seed, config.num_candidates, batch_size, make, on_text)
 
     def _longest(self) -> int:
-        """Running text is written in blocks, so that it may be of any length."""
+        """Return the most tokens; running text is written in blocks, so that any length will do."""
         return self.domain.length if self.domain.ends else LONGEST
 
     def _made(
@@ -177,16 +154,16 @@ class MaskedText(TextModel):
         requests: list[TextRequest],
         lengths: list[int],
         rng: list[torch.Generator],
-        plan: _UnmaskingPlan,
+        config: MaskedTextSamplingConfig,
         on_step: Callable[[int, Tensor], None] | None,
     ) -> list[str]:
-        """One batch of texts, all on canvases of one size."""
+        """Return the texts of one batch, all on canvases of one size."""
         canvas = min(canvas_of(lengths[0]), self._longest())
         canvas += -canvas % (self.block or 1)
         tokens, is_known = laid_out(requests, lengths, canvas, self.domain.ends)
         real = torch.arange(canvas) < torch.tensor(lengths)[:, None]
         known = torch.where(is_known, tokens, self.process.size).masked_fill(~real, PAD)
-        fill = partial(self._filled, requests=requests, rng=rng, plan=plan, on_step=on_step)
+        fill = partial(self._filled, requests=requests, rng=rng, config=config, on_step=on_step)
         known, shown = known.to(self.device), min(canvas, self.domain.length)
         if self.block:
             return self.domain.written(self._in_turn(fill, known, on_step))
@@ -199,15 +176,15 @@ class MaskedText(TextModel):
         known: Tensor,
         on_step: Callable[[int, Tensor], None] | None,
     ) -> Tensor:
-        """Each block found behind those before it, all of which are told after each step."""
+        """Return a text found block by block; each step reports all blocks up to there."""
         reader, found = BlockReader(self.denoiser), known[:, :0]
 
-        def tell(number: int, tokens: Tensor) -> None:
+        def report(number: int, tokens: Tensor) -> None:
             assert on_step is not None
             on_step(number, torch.cat([found, tokens], dim=1))
 
         for part in known.split(self.block, dim=1):
-            block = fill(part, denoiser=reader, on_step=tell if on_step else None)
+            block = fill(part, denoiser=reader, on_step=report if on_step else None)
             reader.take(block)
             found = torch.cat([found, block], dim=1)
         return found
@@ -217,25 +194,25 @@ class MaskedText(TextModel):
         known: Tensor,
         requests: list[TextRequest],
         rng: list[torch.Generator],
-        plan: _UnmaskingPlan,
+        config: MaskedTextSamplingConfig,
         on_step: Callable[[int, Tensor], None] | None,
         denoiser: Denoiser | None = None,
     ) -> Tensor:
-        """A stretch without masks."""
+        """Return a piece of text with its masks filled in."""
         if not bool((known == self.process.size).any()):
             return known
         real = known != PAD
         denoiser = self.denoiser if denoiser is None else denoiser
-        if plan.guidance_scale != 1 and any(
+        if config.guidance_scale != 1 and any(
             request.meaning or request.source for request in requests
         ):
-            denoiser = ClassifierFreeGuidance(denoiser, plan.guidance_scale)
+            denoiser = ClassifierFreeGuidance(denoiser, config.guidance_scale)
         return unmask(
             self.process,
             denoiser,
-            plan.sampler,
+            config.unmasking_sampler(),
             known.shape,
-            plan.steps or known.shape[1],
+            config.steps or known.shape[1],
             condition=condition_of(self.domain, requests, real),
             known=known,
             real=real,
@@ -254,7 +231,7 @@ class MaskedText(TextModel):
         seed: int = 0,
         sources: Sequence[str] = (),
     ) -> dict[str, float]:
-        """See :class:`TextModel`: the masked tokens, and the length."""
+        """Return a bound in nats per token; see :class:`~multidiff.text.model.TextModel`."""
         found = self.nats(texts, meanings, seed=seed, sources=sources)
         count = float(found.pop("count").sum())
         terms = {name: float(value.sum()) / count for name, value in found.items()}
@@ -269,14 +246,14 @@ class MaskedText(TextModel):
         sources: Sequence[str] = (),
         known: int = 0,
     ) -> dict[str, Float[Tensor, " texts"]]:
-        """What each text costs at most, in nats; told what :meth:`nats_per_token` is.
+        """Return an upper bound on the cost of each text, in nats.
 
         Args:
-            texts: what is measured.
-            meanings: what the model is told of each.
-            seed: of the first text's draws; the others follow.
-            sources: what each is made from.
-            known: how many tokens of each stand before what is measured, and cost nothing.
+            texts: the texts.
+            meanings: meaning representation of each.
+            seed: random seed of the first text's draws; the others count up.
+            sources: source of each.
+            known: number of first tokens that are given, and cost nothing.
 
         Returns:
             ``tokens``, ``length``, and the ``count`` of its tokens, END among them.
@@ -295,13 +272,13 @@ class MaskedText(TextModel):
         seed: int = 0,
         known: int = 0,
     ) -> Float[Tensor, " texts"]:
-        """Return a bound on what the tokens of each text cost, in nats, its length not counted.
+        """Return an upper bound on the cost of each text's tokens, in nats, its length not counted.
 
         Args:
-            tokens: of each text, padded with PAD.
-            requests: what the model is told of each.
-            seed: of the first text's draws; the others follow.
-            known: how many tokens of each stand before what is measured, and cost nothing.
+            tokens: tokens of each text, padded with PAD.
+            requests: conditions of each.
+            seed: random seed of the first text's draws; the others count up.
+            known: number of first tokens that are given, and cost nothing.
         """
         longest = self.domain.length
         tokens = F.pad(tokens, (0, longest - tokens.shape[1]), value=PAD)
@@ -332,17 +309,17 @@ class MaskedText(TextModel):
 def _block_of(
     domain: TokenDomain, process: MaskProcess, denoiser: TokenDenoiser, drop_condition: float
 ) -> int:
-    """Places of a block, on which all agree; 0 for texts that are found as a whole."""
+    """Return the positions of a block, on which all agree; 0 for texts found as a whole."""
     block = process.block if isinstance(process, BlockMaskProcess) else 0
     reads = getattr(denoiser, "block", 0)
     if block != reads:
         raise ValueError(
-            f"a process of blocks of {block} places and a denoiser of blocks of {reads}: make them "
-            "alike (0 is none: MaskProcess)"
+            f"a process of blocks of {block} and a denoiser of blocks of {reads} positions: make "
+            "them alike (0 without blocks: MaskProcess)"
         )
     if block and (domain.ends or domain.length % block or domain.sources or drop_condition):
         raise ValueError(
-            f"blocks of {block} places are for running text (ends: false) that is told nothing (no "
+            f"blocks of {block} positions are for running text (ends: false) without condition (no "
             "meanings, source_length: 0, drop_condition: 0), and its length "
             f"{domain.length} is to be a multiple of them"
         )

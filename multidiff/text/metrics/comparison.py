@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.metrics.attribute_classifier import AttributeClassifier
 from multidiff.text.metrics.eval_split import EvalSplit
 from multidiff.text.metrics.ngram import NGramModel
@@ -29,11 +29,12 @@ def compare(
     model: TextModel,
     requests: Sequence[TextRequest],
     split: EvalSplit,
-    how: dict[str, Any],
+    sampling: SamplingConfig,
+    seed: int,
     report: Report,
 ) -> None:
     """Report samples and real texts side by side."""
-    texts, seconds = timed(lambda: model.generate(requests, **how))
+    texts, seconds = timed(lambda: model.generate(requests, config=sampling, seed=seed))
     made = [model.domain.vocabulary.numbers(text) for text in texts]
     ngram = NGramModel(split.other, ORDER)
     sets = {"samples": made, "real": split.real}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.metrics.comparison import ORDER, columns_of
 from multidiff.text.metrics.eval_split import EvalSplit
 from multidiff.text.metrics.ngram import NGramModel
@@ -21,11 +21,12 @@ def fill_blanks(
     requests: Sequence[TextRequest],
     count: int,
     split: EvalSplit,
-    how: dict[str, Any],
+    sampling: SamplingConfig,
+    seed: int,
     report: Report,
 ) -> None:
-    """Report the infilling of a third of the tokens of real texts, by model and n-gram."""
-    rng = np.random.default_rng(how["seed"])
+    """Report a third of the tokens of real texts filled in, by the model and by an n-gram."""
+    rng = np.random.default_rng(seed)
     fits = split.fitting(model.domain.length, count, "blanks")
     real = [split.real[row] for row in fits]
     holes = [set(rng.permutation(len(one))[: max(1, len(one) // 3)].tolist()) for one in real]
@@ -40,7 +41,7 @@ def fill_blanks(
     filler = NGramModel(split.trained or split.other, ORDER)
     sets = {
         "filled by the model": [model.domain.vocabulary.numbers(one)
-                                for one in model.generate(asked, **how)],
+                                for one in model.generate(asked, config=sampling, seed=seed)],
         "by the n-gram": [filler.fill([there.get(position) for position in range(len(one))], rng)
                           for there, one in zip(known, real, strict=True)],
         "real": real,

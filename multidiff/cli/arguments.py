@@ -1,0 +1,37 @@
+"""Arguments that several commands take, with their help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A shipped model, a folder, a hub id, or a foreign checkpoint."
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=-(2**63),
+        max=2**63 - 1,
+        metavar="INTEGER",
+        help="random seed of the first sample; the others count up",
+        rich_help_panel="Sampling",
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="print one JSON object on stdout, last", rich_help_panel="Output"),
+]
+PromptFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="file of prompts, one a line; may be repeated",
+        rich_help_panel="Inputs",
+    ),
+]
