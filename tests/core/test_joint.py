@@ -1,15 +1,21 @@
 """Joint states: levels, training records, sampling of joint, conditionals and marginals, bound."""
 
+import math
+import warnings
+
 import pytest
 import torch
 from joint_toy import ENTROPY, MEAN, STD, ExactJoint, P, draws, joint_process
 
 from multidiff.core.discrete.samplers import AncestralSampler
 from multidiff.core.discrete.uniform import UniformAncestralSampler
+from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM, DPMSolverPP, Heun
-from multidiff.core.gaussian.timesteps import uniform_timesteps
+from multidiff.core.gaussian.schedules import LogSNRSchedule
+from multidiff.core.gaussian.timesteps import TimestepSchedule, uniform_timesteps
 from multidiff.core.joint.bound import joint_nelbo
 from multidiff.core.joint.level import Held, JointSchedule
+from multidiff.core.joint.process import JointProcess
 from multidiff.core.joint.sampler import JointSampler, sample_joint
 
 
@@ -134,3 +140,45 @@ def test_a_sampler_that_asks_again_is_warned_of_unless_the_others_stand_still():
     c = torch.full((COUNT, 1), 1)
     x, _, calls = made("mask", schedule(12, c=Held(0)), {"c": c}, Heun())
     assert calls == 23 and cdf_distance(x, torch.tensor([0.0, 1.0, 0.0])) < 0.03
+
+
+def test_one_evaluation_a_step_keeps_the_order_of_each_part():
+    """Two correlated Gaussians on schedules of their own; Heun asks twice and falls to 1."""
+    parts = {
+        "a": GaussianProcess(LogSNRSchedule(6.0, -6.0), "x0"),
+        "b": GaussianProcess(LogSNRSchedule(4.0, -8.0), "x0"),
+    }
+    process, cov = JointProcess(parts), torch.tensor([[1.0, 0.8], [0.8, 1.0]]).double()
+
+    def denoiser(xt, level, condition=None):
+        a, s = (
+            torch.stack([getattr(level[name], kind)[0] for name in parts])
+            for kind in ("alpha", "sigma")
+        )
+        spread = a[:, None] * cov * a + torch.diag(s**2)
+        x0 = torch.cat([xt["a"], xt["b"]], dim=1) @ torch.linalg.solve(spread, a[:, None] * cov)
+        return {"a": x0[:, :1], "b": x0[:, 1:]}
+
+    start = {
+        name: torch.randn(64, 1, generator=seeded(i), dtype=torch.float64)
+        for i, name in enumerate(parts)
+    }
+
+    def end(sampler, steps):
+        grid = TimestepSchedule(
+            steps,
+            lambda _: torch.linspace(1, 0.02, steps + 1, dtype=torch.float64)[:-1],
+            lambda _: 0.02,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = sample_joint(
+                process, denoiser, JointSampler(dict.fromkeys(parts, sampler)), {},
+                JointSchedule(dict.fromkeys(parts, grid)), start=start,
+            )  # fmt: skip
+        return torch.cat([*state.values()], dim=1)
+
+    exact = end(DPMSolverPP(), 250)
+    for sampler, order in ((DDIM(), 1.0), (DPMSolverPP(), 2.0), (Heun(), 1.0)):
+        errors = [float((end(sampler, steps) - exact).abs().mean()) for steps in (25, 50)]
+        assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1), sampler

@@ -105,15 +105,19 @@ class UniformProcess(TokenProcess):
 
     def estimate(self, output: Tensor, xt: Tensor, level: MaskLevel) -> Tensor:
         """Return log m, the log probabilities of the clean tokens given all of ``xt``."""
-        self.check_width(output)
-        shift = 0.0 if self.prediction == "posterior" else self._log_own(output, xt, level)
-        return torch.log_softmax(_wide(output) + shift, dim=-1)
+        return self._read(output, xt, level, "posterior")
 
     def leave_one_out(self, output: Tensor, xt: Tensor, level: MaskLevel) -> Tensor:
         """Return log w, the log probabilities given the other tokens of ``xt``."""
+        return self._read(output, xt, level, "leave_one_out")
+
+    def _read(self, output: Tensor, xt: Tensor, level: MaskLevel, wanted: str) -> Tensor:
         self.check_width(output)
-        shift = 0.0 if self.prediction != "posterior" else -self._log_own(output, xt, level)
-        return torch.log_softmax(_wide(output) + shift, dim=-1)
+        logits = output.to(torch.promote_types(output.dtype, torch.float32))
+        if wanted != self.prediction:
+            own = self._log_own(logits, xt, level)
+            logits = logits + own if wanted == "posterior" else logits - own
+        return torch.log_softmax(logits, dim=-1)
 
     def _log_own(self, output: Tensor, xt: Tensor, level: MaskLevel) -> Tensor:
         """Return log q(z_t = i | x) for each x, eq. (1)."""
@@ -206,10 +210,6 @@ class UniformProcess(TokenProcess):
             found = self.estimate(output, corrupted.xt, corrupted.level)
             terms = -found.gather(-1, corrupted.x0[..., None])[..., 0]
         return terms.masked_fill(~real, 0.0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 # ----------------------------------------------------------------------------- bound
