@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from torch import Tensor
 
 from multidiff.core.context import SamplerContext
+from multidiff.core.discrete.process import TokenProcess
 from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.projections import keeps_in_bounds
@@ -30,6 +31,11 @@ from multidiff.core.protocols import (
     check_times,
 )
 from multidiff.core.random import Rng, device_of, unpadded
+
+if TYPE_CHECKING:
+    from multidiff.core.joint.level import JointSchedule
+    from multidiff.core.joint.process import JointProcess
+    from multidiff.core.joint.sampler import JointSampler
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,12 @@ def _check_arguments(
         raise ValueError(f"shape {tuple(shape)}: a batch of at least one, batch first")
     if start is not None and tuple(start.shape) != tuple(shape):
         raise ValueError(f"start has shape {tuple(start.shape)}, not {tuple(shape)}")
-    if start is not None and not start.is_floating_point():
+    tokens = isinstance(process, TokenProcess)
+    if start is not None and not tokens and not start.is_floating_point():
         raise TypeError(f"start has {start.dtype}: states of a walk are floating-point numbers")
 
 
-@torch.no_grad()
+@overload
 def sample(
     process: Process,
     denoiser: Denoiser,
@@ -82,7 +89,42 @@ def sample(
     device: torch.device | str | None = None,
     on_step: Callable[[Step], None] | None = None,
     lengths: Sequence[int] | None = None,
-) -> Tensor:
+) -> Tensor: ...
+
+
+@overload
+def sample(
+    process: JointProcess,
+    denoiser: Denoiser,
+    sampler: JointSampler,
+    shape: Mapping[str, Sequence[int]],
+    times: JointSchedule,
+    *,
+    condition: Condition = None,
+    project: Mapping[str, Projection] | None = None,
+    rng: Rng | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    device: torch.device | str | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> dict[str, Tensor]: ...
+
+
+@torch.no_grad()
+def sample(
+    process: Any,
+    denoiser: Denoiser,
+    sampler: Any,
+    shape: Any,
+    times: Any,
+    *,
+    condition: Condition = None,
+    project: Any = None,
+    rng: Rng | None = None,
+    start: Any = None,
+    device: torch.device | str | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Any:
     """Walk from noise to a state.
 
     Args:
@@ -112,6 +154,15 @@ def sample(
         ValueError: if ``start`` does not have the given shape, the batch is empty, the walk
             cannot start from noise, or the network returned NaN.
     """
+    if isinstance(shape, Mapping) or isinstance(getattr(process, "parts", None), dict):
+        from multidiff.core.joint.sampler import sample_joint  # it imports the loop of this module
+
+        if lengths is not None:
+            raise ValueError("lengths are those of one state: a joint state has masks by part")
+        about = {"condition": condition, "project": project, "on_step": on_step}
+        return sample_joint(
+            process, denoiser, sampler, shape, times, start=start, rng=rng, device=device, **about
+        )
     _check_arguments(process, sampler, shape, times, start)
     target_device = device_of(rng) if device is None else torch.device(device)
 

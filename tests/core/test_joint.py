@@ -17,6 +17,7 @@ from multidiff.core.joint.bound import joint_nelbo
 from multidiff.core.joint.level import Held, JointSchedule
 from multidiff.core.joint.process import JointProcess
 from multidiff.core.joint.sampler import JointSampler, sample_joint
+from multidiff.core.sample import sample
 
 
 def seeded(seed=0):
@@ -119,6 +120,23 @@ def test_a_marginal_leaves_the_other_at_noise():
     x, c, _ = made("mask", schedule(20, c=Held(1)))
     assert cdf_distance(x, P) < 0.035
     assert bool((c == 3).all())  # masked to the end
+
+
+def test_the_one_loop_is_called_by_its_one_name():
+    process = joint_process()
+    exact, sampler = ExactJoint(process), JointSampler({"x": DDIM(), "c": AncestralSampler()})
+    shape, steps = {"x": (3, 1), "c": (3, 1)}, []
+    one, two = (
+        run(
+            process, exact, sampler, shape, schedule(4), rng=seeded(),
+            on_step=lambda step: steps.append(step.number),
+        )
+        for run in (sample, sample_joint)
+    )  # fmt: skip
+    assert all(torch.equal(one[name], two[name]) for name in shape)
+    assert steps == [1, 2, 3, 4] * 2
+    with pytest.raises(ValueError, match="a joint state has masks by part"):
+        sample(process, exact, sampler, shape, schedule(4), lengths=[1, 1, 1])
 
 
 def test_a_sample_alone_is_the_sample_in_a_batch():

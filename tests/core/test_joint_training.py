@@ -22,6 +22,7 @@ from multidiff.core.joint.process import JointProcess
 from multidiff.core.joint.sampler import JointSampler, sample_joint
 from multidiff.core.joint.task import JointDomain, JointTask
 from multidiff.core.protocols import Domain, Encoded
+from multidiff.core.sample import sample
 from multidiff.training.trainer import Trainer
 
 
@@ -302,6 +303,22 @@ REFUSED = {
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sampled(**options)
+
+
+@pytest.mark.usefixtures("unchecked_signatures")
+def test_what_is_not_of_a_joint_state_is_refused():
+    process, shape = joint_process(), {"x": (4, 1), "c": (4, 1)}
+    for options, message in (
+        (
+            (process.parts["x"], SAMPLER, shape, BOTH),
+            "process is a GaussianProcess: .* Joint",
+        ),
+        ((process, DDIM(), shape, BOTH), "sampler is a DDIM: .* needs a JointSampler"),
+        ((process, SAMPLER, (4, 1), BOTH), "shape is a tuple: .* needs a dict by part"),
+        ((process, SAMPLER, shape, GRID), "times is a TimestepSchedule: .* needs a JointSchedule"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            sample(options[0], ExactJoint(process), *options[1:])
 
 
 def test_more_that_is_refused():

@@ -5,12 +5,13 @@ import itertools
 import pytest
 import torch
 
+from multidiff.core.gaussian.flow_likelihood import flow_log_likelihood
 from multidiff.core.gaussian.likelihood import ContinuousDecoder, vlb
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
 from multidiff.core.gaussian.schedules import LogSNRSchedule
 from multidiff.core.gaussian.subspace import LinearSubspace, SubspaceProcess, ZeroMean
-from multidiff.core.gaussian.timesteps import uniform_timesteps
+from multidiff.core.gaussian.timesteps import log_snr_timesteps, uniform_timesteps
 from multidiff.core.sample import sample
 
 SCHEDULE = LogSNRSchedule()
@@ -88,6 +89,14 @@ def test_the_bound_is_that_of_coordinates():
     torch.testing.assert_close(found.total, wanted.total, rtol=1e-6, atol=1e-6)
     plain = vlb(GaussianProcess(SCHEDULE), gaussian, x0, rng=seeded(), **options)
     assert float((plain.total - wanted.total).abs().min()) > 0.1
+
+
+def test_the_flow_likelihood_is_that_of_coordinates():
+    x0 = ZeroMean(1).project(STD * normal(5, 4))
+    options = {"times": log_snr_timesteps(20)}
+    found = flow_log_likelihood(SubspaceProcess(SCHEDULE, ZeroMean(1)), gaussian, x0, **options)
+    exact = torch.distributions.Normal(0.0, STD).log_prob(x0 @ helmert(4).T).sum(dim=1)
+    torch.testing.assert_close(found, exact, rtol=0, atol=2e-3)
 
 
 def test_a_linear_subspace_agrees_with_the_mean():

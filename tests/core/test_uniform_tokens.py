@@ -238,6 +238,19 @@ def test_a_sample_alone_is_the_sample_in_a_batch_and_draws_can_be_sharpened():
     assert torch.equal(greedy, wanted.expand(20, 2))
 
 
+def test_sampling_goes_on_from_noisy_tokens():
+    """From a middle level of a corrupted joint draw, the joint comes out again."""
+    process, steps = UniformProcess(SIZE, LINEAR), uniform_timesteps(20)
+    x0 = STATES[torch.multinomial(JOINT.flatten(), 2000, True, generator=seeded())]
+    level = LINEAR.at(torch.full((2000,), 0.5))
+    start = process.corrupt(x0, level, seeded(1)).xt
+    found = sample(
+        process, Exact(), UniformAncestralSampler(), (2000, 2), steps.tail(10), start=start,
+        rng=seeded(2),
+    )  # fmt: skip
+    assert total_variation(found) < 0.05 < total_variation(start)
+
+
 def test_wrong_settings_and_shapes():
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         discrete_bound(0)

@@ -102,8 +102,9 @@ def flow_log_likelihood(
     for level, next_level in itertools.pairwise(reversed(visited)):
         u, gained = _runge_kutta(rate, u, level, next_level)
         total = total + gained
-    values = x0[0].numel()
-    end = -0.5 * (u.double() ** 2 + math.log(2 * math.pi)).flatten(1).sum(dim=1)
+    subspace = getattr(process, "subspace", None)
+    values = x0[0].numel() if subspace is None else subspace.dimension(x0).double()
+    end = -0.5 * ((u.double() ** 2).flatten(1).sum(dim=1) + values * math.log(2 * math.pi))
     return end + total + values * kept.log()
 
 

@@ -187,6 +187,7 @@ def sample_joint(
         ValueError: if a part is missing or of another batch size, a part held at its clean level
             is not in ``start``, or a state is not finite.
     """
+    _check_kinds(process, sampler, shape, times)
     start = dict(start or {})
     shape, batch = _checked_shape(process, shape, start, project or {})
     sampler.check_parts(process, times.held)
@@ -196,6 +197,21 @@ def sample_joint(
     context = JointContext(process, denoiser, condition, project or {})
     state = {name: one.to(target) for name, one in state.items()}
     return traverse(context, sampler, levels, state, rng=rng, on_step=on_step)
+
+
+def _check_kinds(process: Any, sampler: Any, shape: Any, times: Any) -> None:
+    kinds = {
+        "process": (process, JointProcess),
+        "sampler": (sampler, JointSampler),
+        "shape": (shape, Mapping),
+        "times": (times, JointSchedule),
+    }
+    for what, (found, kind) in kinds.items():
+        if not isinstance(found, kind):
+            wanted = "dict by part" if kind is Mapping else kind.__name__
+            raise TypeError(
+                f"{what} is a {type(found).__name__}: sampling a joint state needs a {wanted}"
+            )
 
 
 def _checked_shape(
