@@ -61,7 +61,7 @@ TINY = {
     [
         "unet-step",
         "image-loop",
-        pytest.param("decode-memory", marks=pytest.mark.slow),  # four processes
+        pytest.param("decode-memory", marks=pytest.mark.long),  # four processes
         "digits-budget",
         "token-digits",
         "text-step",

@@ -81,7 +81,9 @@ def no_exchange(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
-@pytest.mark.parametrize("system", ["as it is", "without exchange"])
+@pytest.mark.parametrize(
+    "system", ["as it is", pytest.param("without exchange", marks=pytest.mark.long)]
+)
 def test_a_killed_replacement_leaves_the_old_or_the_new_folder(tmp_path, system, request):
     if system != "as it is":
         request.getfixturevalue("no_exchange")

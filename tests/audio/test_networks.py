@@ -224,7 +224,7 @@ def test_frame_denoiser_starts_without_an_opinion():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["frames", "wavegrad"])
+@pytest.mark.parametrize("kind", ["frames", pytest.param("wavegrad", marks=pytest.mark.long)])
 def test_a_denoiser_overfits_one_segment(kind):
     torch.manual_seed(0)
     if kind == "frames":

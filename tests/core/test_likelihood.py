@@ -84,7 +84,7 @@ def test_discretised_decoder_stays_finite_in_float32():
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
-@pytest.mark.parametrize("steps", [50, 1000])
+@pytest.mark.parametrize("steps", [50, pytest.param(1000, marks=pytest.mark.long)])
 def test_bound_with_the_exact_reverse_is_the_likelihood(name, steps):
     """With exact means and variances nothing is lost at any number of steps."""
     process = GaussianProcess(

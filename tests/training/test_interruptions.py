@@ -74,7 +74,11 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "resumed"), [(signal.SIGTERM, 143, True), (signal.SIGHUP, 129, False)]
+    ("number", "status", "resumed"),
+    [
+        (signal.SIGTERM, 143, True),
+        pytest.param(signal.SIGHUP, 129, False, marks=pytest.mark.long),
+    ],
 )
 def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status, resumed):
     """The signal goes to the whole group, as a terminal and a scheduler send it."""

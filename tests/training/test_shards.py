@@ -30,7 +30,9 @@ def copies(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", ["NO_WRAP", "TRANSFORMER_BASED_WRAP"])
+@pytest.mark.parametrize(
+    "shards", [pytest.param("NO_WRAP", marks=pytest.mark.long), "TRANSFORMER_BASED_WRAP"]
+)
 def test_shards_train_like_copies(tmp_path, copies, shards, monkeypatch):
     """Steps, looks at held-out data, previews, checkpoints, the model, and going on."""
     monkeypatch.setitem(ENVIRONMENT, "SHARDS", shards)
@@ -55,7 +57,7 @@ def test_shards_train_like_copies(tmp_path, copies, shards, monkeypatch):
         assert here["denoising"] == pytest.approx(there["denoising"], rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_half_precision_in_shards(tmp_path, monkeypatch):
     """The network computes in bfloat16; nothing else does."""
     monkeypatch.setitem(ENVIRONMENT, "SHARDS", "TRANSFORMER_BASED_WRAP")

@@ -25,7 +25,14 @@ def saved(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("package", "times"), [("speech", 1), ("digits_pixels", 1), ("masked", 2)])
+@pytest.mark.parametrize(
+    ("package", "times"),
+    [
+        ("speech", 1),
+        pytest.param("digits_pixels", 1, marks=pytest.mark.long),
+        pytest.param("masked", 2, marks=pytest.mark.long),
+    ],
+)
 def test_killed_at_random_moments_a_checkpoint_always_loads(package, times, tmp_path):
     moments = random.Random(package)
     words = ["train", RECIPES / "smoke" / f"{package}.yaml", *QUICK, "--out", tmp_path]
