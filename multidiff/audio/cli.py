@@ -27,7 +27,7 @@ from multidiff.utils.report import Report, table
 logger = logging.getLogger(__name__)
 
 SOUND = ".wav"
-# A search listens to this many clips, this many seconds of each.
+# Number of clips that a search uses, and seconds of each.
 SEARCH_CLIPS, SEARCH_SECONDS = 6, 3.0
 
 
@@ -50,13 +50,13 @@ def synth(
         out: sound file for one input, folder for several.
         seed: random seed.
         sampling: options of synthesis.
-        ratio: number of this process and of all; each takes its part of the files.
+        ratio: rank of this process and their number; each takes its part of the files.
         mel_scale: scale of mel files that state none: natural, log10, decibels, linear, preset,
             range:LOW:HIGH:FROM:TO, standard:MEAN:STD, times:FACTOR:OFFSET.
-        mel_preset: preset that made mel files which state none.
+        mel_preset: preset of mel files that state none.
 
     Raises:
-        InputError: if an option is wrong, or the only input is.
+        InputError: if an option or the only input is wrong.
     """
     if mel_scale is not None:
         mel_scale_named(mel_scale)
@@ -79,7 +79,7 @@ def synth(
     several = sum(one.channels > 1 for one in done)
     if several:
         logger.warning(
-            "%d of %d recordings have several channels: the sound made has one", several, len(done)
+            "%d of %d recordings have several channels: the output has one", several, len(done)
         )
     return Report([_line(one) for one in done], _facts(done, sampling.steps), faults)
 
@@ -87,10 +87,10 @@ def synth(
 def outputs_for(
     files: Sequence[Path], out: Path, inputs: Sequence[Path]
 ) -> list[tuple[Path, Path]]:
-    """Return the file that each input goes to.
+    """Return the output file of each input.
 
     Raises:
-        InputError: if two inputs would go to the same file, or to a kind that is not written.
+        InputError: if two inputs have the same output, or its format cannot be written.
     """
     if out.suffix.lower() in set(EXTENSIONS) - set(WRITTEN):
         raise InputError(f"{out}: sound is written as {' or '.join(WRITTEN)}")
@@ -98,7 +98,7 @@ def outputs_for(
         is_file = out.suffix.lower() in WRITTEN
         return [(files[0], out if is_file else out / f"{files[0].stem}{SOUND}")]
     if out.suffix.lower() in WRITTEN:
-        raise InputError(f"{out}: {len(files)} inputs do not go into one file; name a folder")
+        raise InputError(f"{out}: {len(files)} inputs do not fit into one file; name a folder")
     pairs = [(file, out / f"{file.stem}{SOUND}") for file in files]
     taken: dict[Path, Path] = {}
     for file, output in pairs:
@@ -141,18 +141,18 @@ def sample(
     seed: int,
     sampling: VocoderSamplingConfig,
 ) -> Report:
-    """Write several readings of each prompt, which for a vocoder is a recording or a mel.
+    """Write several samples of each prompt, which for a vocoder is a recording or a mel.
 
     Args:
         model: the vocoder.
-        num: sounds of each prompt; sound ``i`` of each has seed ``seed + i``.
+        num: number of sounds of each prompt; sound ``i`` of each uses seed ``seed + i``.
         prompts: recordings and mel files.
         out: folder of the sounds.
         seed: random seed of each prompt's first sound.
         sampling: options of synthesis.
 
     Raises:
-        InputError: if there is no prompt, or no place to write.
+        InputError: if a prompt or the output folder is missing.
     """
     if not prompts:
         raise InputError("a vocoder speaks from a mel: give --prompt a recording or a mel file")
@@ -176,17 +176,17 @@ def measure(
     held_out_every: int = 0,
     search_steps: tuple[int, ...] = (),
 ) -> Report:
-    """Measure the vocoder on recordings, beside the projection alone and Griffin-Lim.
+    """Measure the vocoder on recordings, compared with the projection alone and Griffin-Lim.
 
     Args:
         model: the vocoder.
-        data: source of recordings; those of the package by default.
-        folder: folder of the model, where searched plans are kept.
+        data: source of recordings; the package's own by default.
+        folder: folder of the model, where searched inference schedules are stored.
         seed: random seed.
         sampling: options of synthesis.
-        held_out_every: take only the recordings that training with this number held out.
-        search_steps: search for the best plans of these numbers of evaluations first, and keep
-            them.
+        held_out_every: n to use only every n-th recording, which training with n held out.
+        search_steps: numbers of evaluations to search the best inference schedules for first;
+            they are stored.
     """
     clips = clips_of("starter:speech" if data is None else data, model.preset, held_out_every)
     lines = []
@@ -199,7 +199,7 @@ def measure(
 def search_plans(
     model: Vocoder, clips: Sequence[Clip], folder: Path, numbers: Sequence[int]
 ) -> list[str]:
-    """Search for plans, keep them beside the weights, and return lines on what was found."""
+    """Search for inference schedules, store them, and return lines on the result."""
     hop, rate = model.preset.hop_length, model.preset.sample_rate_hz
     frames = int(SEARCH_SECONDS * rate / hop)
     chosen = clips[:: max(len(clips) // SEARCH_CLIPS, 1)][:SEARCH_CLIPS]
@@ -215,7 +215,7 @@ def search_plans(
 
 
 def score_table(scores: Sequence[Scores]) -> list[str]:
-    """Return scores as lines of text."""
+    """Format scores as lines of text."""
     heading = ["system", *(name for name, _ in METRICS.values()), "RTF"]
     rows = [
         [one.system, *(_number(one.metrics[key]) for key in METRICS), f"{one.real_time_factor:.3f}"]

@@ -1,4 +1,4 @@
-"""Arguments that several commands take, with their help."""
+"""Arguments shared by several commands, with their help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Seed = Annotated[
         min=-(2**63),
         max=2**63 - 1,
         metavar="INTEGER",
-        help="random seed of the first sample; the others count up",
+        help="random seed of the first sample; sample i uses seed + i",
         rich_help_panel="Sampling",
     ),
 ]
@@ -31,7 +31,7 @@ PromptFiles = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE",
-        help="file of prompts, one a line; may be repeated",
+        help="file of prompts, one per line; may be repeated",
         rich_help_panel="Inputs",
     ),
 ]

@@ -1,7 +1,7 @@
 """The command line: parse, call, print.
 
-Exit status: 0; 2 for what the user can fix (one line on stderr, no traceback); 1 for a
-fault of ours; 130 on Ctrl-C. Everything heavy is imported inside the commands.
+Exit status: 0; 2 for errors that the user can fix (one line on stderr, no traceback); 1 for a
+bug; 130 on Ctrl-C. Everything heavy is imported inside the commands.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ app = Commands(
 )
 
 MOST_SAMPLES = 1_000_000
-# Options that depend on the model travel as unread arguments.
+# Options that depend on the model are passed on unparsed.
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 # Commands whose options depend on the model, in their help too.
 OF_MODEL: Any = {"cls": ModelCommand, "context_settings": OPEN}
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and end, where ``--version`` is given."""
+    """Print the version and exit, if ``--version`` is given."""
     if wanted:
         print(f"multidiff {__version__}")
         raise typer.Exit
@@ -84,7 +84,7 @@ def synth(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="file of texts: one a line with a folder as OUT, else one in all",
+            help="file of texts: one per line if OUT is a folder, else one text in all",
             rich_help_panel="Inputs",
         ),
     ] = None,
@@ -101,7 +101,7 @@ def synth(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="voice of texts (kathleen) or vocoder of inputs (speech)",
+            help="voice for texts (kathleen) or vocoder for inputs (speech)",
             rich_help_panel="Inputs",
         ),
     ] = None,
@@ -109,7 +109,7 @@ def synth(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Make speech from text, from mel spectrograms, or from recordings by way of their mels.
+    """Make speech from text, from mel spectrograms, or from recordings via their mels.
 
     `multidiff synth --model MODEL --help` lists the options of sampling too.
     """
@@ -150,7 +150,7 @@ def sample(
             min=1,
             max=MOST_SAMPLES,
             metavar="INTEGER",
-            help="samples of each prompt",
+            help="number of samples of each prompt",
             rich_help_panel="Output",
         ),
     ] = 1,
@@ -217,7 +217,7 @@ def evaluate(
         positionals=found,
     )
     if len(found) > 1:
-        raise InputError(f"{found[1]}: DATA is one source, here {found[0]}; leave one out")
+        raise InputError(f"{found[1]}: DATA is one source, here {found[0]}; remove one")
     say(run(ready, found[0] if found else None, home_of(model), seed=seed, **options), as_json)
 
 
@@ -225,18 +225,18 @@ def evaluate(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/NAME where not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/NAME by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="From the newest checkpoint.")] = False,
     allow_changed: Annotated[
         list[str] | None,
-        typer.Option(help="With --resume: recipe or data, if a change of it is meant."),
+        typer.Option(help="With --resume: recipe or data, to accept that it changed."),
     ] = None,
 ) -> None:
-    """Train what a recipe says; the model is written to OUT/model."""
+    """Train the model of a recipe; it is written to OUT/model."""
     from multidiff.config.options import refuse_repeated
     from multidiff.models.train import train_recipe
 
-    process_ratio()  # the environment is refused here, before libraries read it
+    process_ratio()  # reject a wrong environment here, before libraries read it
     environment_number("LOCAL_RANK", 0)
     refuse_repeated(word.partition("=")[0] for word in overrides or ())
     folder = Path("runs") / recipe.stem if out is None else out
@@ -248,22 +248,22 @@ def train(
 @app.command()
 def check(
     recipes: Annotated[
-        list[str], typer.Argument(help="Recipes, YAML files; key.path=value changes them all.")
+        list[str], typer.Argument(help="Recipes (YAML files); key.path=value changes all of them.")
     ],
     skip_data: Annotated[
-        bool, typer.Option("--skip-data", help="The data need not be there yet.")
+        bool, typer.Option("--skip-data", help="Do not require the data to exist.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Also run one training step of each, on no GPU.")
+        bool, typer.Option("--dry-run", help="Also run one training step of each, without a GPU.")
     ] = False,
-    gpu: Annotated[str, typer.Option(help="GPU that time and memory are of.")] = "h200",
-    mfu: Annotated[float, typer.Option(help="Share of the GPU's peak that is reached.")] = 0.35,
+    gpu: Annotated[str, typer.Option(help="GPU to estimate time and memory for.")] = "h200",
+    mfu: Annotated[float, typer.Option(help="Fraction of the GPU's peak that is reached.")] = 0.35,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table.")] = False,
     as_json: Json = False,
 ) -> None:
     """Find everything wrong in recipes without reading data or running anything.
 
-    With --dry-run, which needs no data, also print what training them takes.
+    With --dry-run, which needs no data, also print the cost of training them.
     """
     from multidiff.cli.check import check_recipes
     from multidiff.utils.report import Report
@@ -300,12 +300,12 @@ def doctor(as_json: Json = False) -> None:
 def convert(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A foreign checkpoint, or a folder of ours.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the model to be.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the new model.")],
     half: Annotated[bool, typer.Option("--half", help="Write float16, half the size.")] = False,
 ) -> None:
-    """Turn a checkpoint, of another project or of a run, into a model.
+    """Convert a checkpoint, of another project or of a run, to a model.
 
-    What the source's kind needs besides comes last. Stable Diffusion: --prediction epsilon or
+    Options of the source's kind come last. Stable Diffusion: --prediction epsilon or
     v, --tokenizer FOLDER, --ema; from a model of ours: --to diffusers or single-file.
     """
     from multidiff.models.convert import convert_checkpoint
@@ -332,8 +332,8 @@ def verb(model: Any, name: str) -> Callable[..., Report]:
 
 
 def main() -> None:
-    """The program ``multidiff``."""
-    # Names of files need not be text that the terminal can show.
+    """Run the program ``multidiff``."""
+    # File names need not be text that the terminal can show.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
@@ -343,26 +343,26 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-# What the parser raises about wrong options: the parent of all its kinds, which typer does
-# not export.
+# The parser's exception for wrong options: the common parent of its exceptions, which typer
+# does not export.
 ParserError: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; returns its exit status."""
+    """Run a command and return its exit status."""
     try:
         status = app(arguments, prog_name="multidiff", standalone_mode=False)
     except InputError as fault:
         complain(str(fault))
         return 2
-    except OSError as fault:  # of a path or a disk, wherever the system refuses it
+    except OSError as fault:  # a path or disk error, wherever it is raised
         if fault.errno not in REASONS:
             raise
         complain(f"{fault.filename or 'a file'}: {REASONS[fault.errno]}; fix that, or name another")
         return 2
-    except ImportError as fault:  # a package that is missing or does not fit the others
+    except ImportError as fault:  # a package that is missing or incompatible
         from multidiff.utils.packages import unimportable
 
         complain(unimportable(fault))

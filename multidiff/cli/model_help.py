@@ -11,7 +11,7 @@ from multidiff.cli.parsing import OncePerOption
 
 HELP = "--help"
 LAST = ("Output", "Other")
-# Parameters of the commands' functions that the command line fills itself.
+# Parameters of the commands' functions that the command line fills in itself.
 TAKEN = {
     "synth": {"model", "inputs", "texts", "out", "seed", "ratio"},
     "sample": {"model", "num", "prompts", "out", "seed", "on_line"},
@@ -22,12 +22,12 @@ TAKEN = {
 class ModelCommand(OncePerOption):
     """A command that adds the options of the model it names, in its help too.
 
-    ``--help`` beside a model's name reads the model's recipe; without one nothing heavy is
+    ``--help`` with a model's name reads the model's recipe; without one nothing heavy is
     imported.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse a command's words, or print the help of the model that they name."""
+        """Parse a command's arguments, or print the help of the model that they name."""
         if HELP in args:
             values, _, _ = self.make_parser(ctx).parse_args([one for one in args if one != HELP])
             name = self._model_named(values)
@@ -37,7 +37,7 @@ class ModelCommand(OncePerOption):
         return super().parse_args(ctx, args)
 
     def _model_named(self, values: dict[str, Any]) -> str | None:
-        """Return the model that the words name; of ``synth``, also a first word that is one."""
+        """Return the model that the arguments name; for ``synth``, also as the first argument."""
         name = values.get("model")
         inputs = values.get("inputs") or ()
         if not isinstance(name, str) and inputs and not str(inputs[0]).startswith("-"):

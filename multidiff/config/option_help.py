@@ -1,7 +1,7 @@
 """Lines of ``--help`` for the options of a command's function: one source for each text.
 
-An option of an :class:`~multidiff.config.option_set.OptionSet` has its help, group and range
-there; the docstring's ``Args`` section has the help of every other parameter.
+The help, group and range of an :class:`~multidiff.config.option_set.OptionSet` option are declared
+there; the docstring's ``Args`` section is the help of every other parameter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multidiff.config.option_set import Option, flag, options_in
 from multidiff.config.options import FROM_FILE, options_of
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
-# Parameters whose name begins so belong to what is printed or written.
+# Prefix of parameters that control what is printed or written.
 SHOWN = "show_"
 
 
@@ -29,7 +29,7 @@ class HelpEntry:
 
     Attributes:
         name: option and metavar, such as ``--steps INTEGER``.
-        help: what it is, with its range and its default.
+        help: description, with range and default.
         group: heading.
     """
 
@@ -49,9 +49,9 @@ def help_entries(
 
     Args:
         function: function whose keyword-only parameters are the options.
-        taken: parameters that the command fills itself.
-        owner: model whose option sets are the defaults; without it no defaults of sets are shown.
-        usual: names of models that are used where an option is not given.
+        taken: parameters that the command fills in itself.
+        owner: model whose option sets are the defaults; None shows no defaults of sets.
+        usual: default models of options by name.
         group: heading of the options that are in no set.
     """
     options = options_of(function, taken)
@@ -71,7 +71,7 @@ def help_entries(
         text = described.get(name, "") + default
         entries.append(HelpEntry(_name(name, kind), text, own))
         if kind == list[str]:
-            read = f"file of values of {flag(name)}, one a line; - reads standard input"
+            read = f"file of values of {flag(name)}, one per line; - reads standard input"
             entries.append(HelpEntry(f"{flag(name)}{FROM_FILE} FILE", read, own))
     return entries
 
@@ -93,7 +93,7 @@ def argument_help(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """Return a sentence of a docstring without its markup and its full stop."""
+    """Return a docstring's sentence without markup and full stop."""
     return re.sub(r"``([^`]*)``", r"\1", text).removesuffix(".")
 
 
@@ -123,7 +123,7 @@ def _metavar(kind: Any) -> str:
 
 
 def default_text(default: Any) -> str:
-    """Return a default as help shows it; empty without one."""
+    """Return a default for display in the help; empty without one."""
     is_unset = default is None or default is False or default is inspect.Parameter.empty
     if is_unset or default in ("", (), []):
         return ""

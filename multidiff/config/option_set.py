@@ -35,7 +35,7 @@ class Option:
         above: value that it must exceed; None without a bound.
         most: largest value; None without a bound.
         note: meaning of a special value, such as "1 is off".
-        choices: names that it may have; empty where any text will do.
+        choices: allowed names; empty if any text is allowed.
     """
 
     help: str
@@ -62,7 +62,7 @@ class Option:
         return "; ".join(part for part in (bounds, self.note) if part)
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse a value that the option cannot have.
+        """Reject a value that the option cannot have.
 
         Args:
             name: name on the command line, such as ``--top-p``.
@@ -98,7 +98,7 @@ def option(
     note: str = "",
     choices: Iterable[str] = (),
 ) -> Any:
-    """Return a dataclass field that is an option too (see :class:`Option`)."""
+    """Return a dataclass field that is also an option (see :class:`Option`)."""
     about = Option(help, group, least, above, most, note, tuple(choices))
     return field(default=default, metadata={OPTION: about})
 
@@ -108,7 +108,7 @@ class OptionSet:
     """Base of dataclasses whose fields are options.
 
     Attributes:
-        overrides: the values that :meth:`replace` put in place of the first object's.
+        overrides: values set by :meth:`replace`, relative to the first object.
     """
 
     overrides: ClassVar[Mapping[str, Any]] = MappingProxyType({})
@@ -120,10 +120,10 @@ class OptionSet:
             about.check(flag(name), value)
 
     def replace(self, **overrides: Any) -> Self:
-        """Return a copy with other values; None leaves an option as it is.
+        """Return a copy with other values; None keeps an option.
 
         Raises:
-            TypeError: if there is no option of that name.
+            TypeError: if an option is unknown.
             InputError: if a value is out of range.
         """
         self.check_names(overrides)
@@ -131,10 +131,10 @@ class OptionSet:
         return self.with_overrides(given, given)
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Refuse names that no option has.
+        """Reject unknown option names.
 
         Raises:
-            TypeError: if there is no option of a name.
+            TypeError: if an option is unknown.
         """
         known = options_in(type(self))
         for name in names:
@@ -144,14 +144,14 @@ class OptionSet:
                 raise TypeError(f"{type(self).__name__} has no option {name!r}; {hint}")
 
     def with_overrides(self, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Self:
-        """Return a copy with some values, of which some count as overrides."""
+        """Return a copy with other values, some of which count as overrides."""
         new = dataclasses.replace(self, **values)
         object.__setattr__(new, "overrides", {**self.overrides, **overrides})
         return new
 
 
 def options_in(kind: type) -> dict[str, Option]:
-    """Return the options that a class declares, by name; none for any other class."""
+    """Return the options that a class declares, by name; empty for any other class."""
     if not dataclasses.is_dataclass(kind):
         return {}
     fields = dataclasses.fields(kind)
@@ -159,7 +159,7 @@ def options_in(kind: type) -> dict[str, Option]:
 
 
 def options_as_text(options: OptionSet) -> dict[str, str]:
-    """Return the options' values as text, by name, as files and reports keep them."""
+    """Return the options' values as text by name, for files and reports."""
     values = {name: getattr(options, name) for name in options_in(type(options))}
     return {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
 
@@ -170,7 +170,7 @@ def flag(name: str) -> str:
 
 
 def _check_type(owner: OptionSet, name: str, value: Any) -> None:
-    """Refuse what is no number where the default is one, and no text where that is one."""
+    """Reject a value whose type differs from the default's: number, text or bool."""
     default = getattr(type(owner), name)
     if isinstance(default, bool):
         kind, wanted = bool, "True or False"

@@ -2,8 +2,8 @@
 
 Keyword-only parameters are options; a parameter whose type is an
 :class:`~multidiff.config.option_set.OptionSet` stands for all options of that class. An option
-given twice adds up where it takes several values, and is refused otherwise. Options that take
-several texts can read them from a file too: ``--NAME-file FILE``, one text a line, or ``-`` for
+given twice accumulates if it takes several values, and is rejected otherwise. Options that take
+several texts can read them from a file too: ``--NAME-file FILE``, one text per line, or ``-`` for
 standard input, which ``--NAME -`` reads as well.
 """
 
@@ -47,7 +47,7 @@ class CommandOptions:
 
     @property
     def from_files(self) -> set[str]:
-        """Return the options that read from a file what others take."""
+        """Return the options that read values of other options from a file."""
         taking = self.flags.items()
         return {f"{one}{FROM_FILE}" for one, name in taking if self.kinds[name] == list[str]}
 
@@ -57,7 +57,7 @@ def options_of(function: Callable[..., Any], taken: Iterable[str] = ()) -> Comma
 
     Args:
         function: function whose keyword-only parameters are the options.
-        taken: parameters that the command fills itself.
+        taken: parameters that the command fills in itself.
     """
     hints = typing.get_type_hints(function)
     names = [
@@ -89,23 +89,23 @@ def read_options(
 ) -> dict[str, Any]:
     """Return ``--name value`` pairs as keyword arguments of a function.
 
-    A flag of type bool stands alone; a tuple takes its values with commas between; a list is
-    one for each time that the option is given, and so is a tuple of any length; a model is named,
-    and loaded; of an option set, the options that are given replace those of the owner's.
+    A bool option takes no value; a tuple's values are separated by commas; a list has one value
+    for each time that the option is given, and so does a tuple of any length; a model is given by
+    name, and loaded; in an option set, the options that are given replace the owner's.
 
     Args:
-        arguments: words that the command did not read itself.
+        arguments: arguments that the command did not parse itself.
         function: function whose keyword-only parameters are the options.
-        taken: parameters that the command fills itself.
-        load: loads a model by its name.
-        usual: names of models for options that are not given, as far as they can be loaded.
-        owner: model whose attributes hold the default option sets; of a set that it lacks, the
-            class's own defaults.
-        positionals: receives words that belong to no option; None refuses them.
+        taken: parameters that the command fills in itself.
+        load: function that loads a model by its name.
+        usual: default models of options by name, used if they can be loaded.
+        owner: model whose attributes hold the default option sets; for missing ones the
+            class's own defaults are used.
+        positionals: list that receives arguments that belong to no option; None rejects them.
 
     Raises:
-        InputError: if there is no such option, its value is missing or wrong, or it is given
-            twice and takes one value.
+        InputError: if an option is unknown, its value is missing or wrong, or it is given
+            twice but takes one value.
     """
     options = options_of(function, taken)
     values: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def read_options(
     for name, text in usual.items():
         model = _model_in(options.kinds[name])
         if name not in values and model is not None and load is not None:
-            with suppress(InputError):  # the command reports what it lacks where it needs it
+            with suppress(InputError):  # the command reports missing models if it needs them
                 values[name] = _model(name, text, model, load)
     for name, kind in options.sets.items():
         given = {one: values.pop(one) for one in options_in(kind) if one in values}
@@ -131,7 +131,7 @@ def _take(
     kind: Any,
     load: Callable[[str], Any] | None,
 ) -> None:
-    """Add what one option says to the values."""
+    """Add the value of one option to the values."""
     model = _model_in(kind)
     if kind == list[str]:
         values.setdefault(name, []).extend(_texts(f"--{option}", text or ""))
@@ -151,7 +151,7 @@ def _take(
 
 
 def option_names(function: Callable[..., Any]) -> set[str]:
-    """Return the names of all options of a function, those that read files among them."""
+    """Return the names of all options of a function, including those that read files."""
     options = options_of(function)
     return {*options.flags, *options.from_files}
 
@@ -182,7 +182,7 @@ def _pairs(
 
 
 def texts_of(option: str, texts: Sequence[str] | None, files: Sequence[str] | None) -> list[str]:
-    """Return the texts that an option gives, and then those of its files.
+    """Return the texts that an option gives, followed by those of its files.
 
     Args:
         option: name of the option, such as ``--prompt``.
@@ -198,14 +198,14 @@ def texts_of(option: str, texts: Sequence[str] | None, files: Sequence[str] | No
 
 
 def _texts(option: str, value: str) -> list[str]:
-    """Return the texts that one value of an option stands for."""
+    """Return the texts that one value of an option refers to."""
     if option.endswith(FROM_FILE) or value == STANDARD_INPUT:
         return read_lines(value, option)
     return [value]
 
 
 def refuse_repeated(names: Iterable[str], fix: str = "keep one") -> None:
-    """Refuse a name that is given twice and takes one value.
+    """Reject a name that is given twice but takes one value.
 
     Args:
         names: names as they were given.
@@ -220,7 +220,7 @@ def refuse_repeated(names: Iterable[str], fix: str = "keep one") -> None:
 
 
 def _bare(hint: Any) -> Any:
-    """Return a hint without ``| None``, which no option can give."""
+    """Return a hint without ``| None``, which no option can express."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kinds = [one for one in typing.get_args(hint) if one is not type(None)]
         return kinds[0] if len(kinds) == 1 else hint
@@ -233,7 +233,7 @@ def _adds_up(hint: Any) -> bool:
 
 
 def _model_in(hint: Any) -> type | None:
-    """Return the class of models that an option names; None for other kinds."""
+    """Return the class of model that an option names; None for other kinds."""
     kinds = [one for one in (hint, *typing.get_args(hint)) if inspect.isclass(one)]
     return next((one for one in kinds if hasattr(one, "load_assets")), None)
 
@@ -246,7 +246,7 @@ def _model(option: str, name: str, kind: type, load: Callable[[str], Any]) -> An
 
 
 def _a(kind: type) -> str:
-    """Return a class's name behind its article."""
+    """Return a class's name with its article."""
     name = kind.__name__
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
@@ -262,7 +262,7 @@ def _value(option: str, text: str | None, hint: Any) -> Any:
 
 
 def _offer(option: str, known: Iterable[str]) -> str:
-    """Return what a user may have meant by an option that does not exist."""
+    """Return a hint at what a user may have meant by an unknown option."""
     near = difflib.get_close_matches(option, known, n=1)
     if near:
         return f"did you mean --{near[0]}?"

@@ -1,4 +1,4 @@
-"""Commands of image models by Gaussian diffusion."""
+"""Commands of Gaussian-diffusion image models."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def sample(
     lora: tuple[str, ...] = (),
     on_line: OnLine | None = None,
 ) -> Report:
-    """Write images of each prompt, a PNG each as soon as it is made, and a grid of all.
+    """Write images of each prompt, a PNG each as soon as it is generated, and a grid of all.
 
     Args:
         model: the model.
-        num: images of each prompt; image ``i`` of each has seed ``seed + i``.
-        prompts: captions or classes; none for a model without either.
+        num: number of images of each prompt; image ``i`` of each uses seed ``seed + i``.
+        prompts: captions or classes; empty for a model without either.
         out: folder of the images.
         seed: random seed of each prompt's first image.
-        sampling: options of sampling.
+        sampling: sampling options.
         negative_prompt: caption that guidance leads away from.
         size: ``WIDTHxHEIGHT`` in pixels.
-        init_image: image to begin from (img2img).
-        strength: share of the initial image that is replaced by noise first, 0 to 1; by default
+        init_image: initial image (img2img).
+        strength: fraction of the initial image replaced by noise first, 0 to 1; by default
             0.8, and 1 with a mask.
         mask_image: image that is white where the initial one is inpainted.
-        lora: files of low-rank weights to merge, each perhaps with ``:weight`` behind it.
-        on_line: called with each line of the report as soon as it is known.
+        lora: LoRA files to merge, each optionally followed by ``:weight``.
+        on_line: function called with each line of the report as soon as it is known.
 
     Raises:
         InputError: if an option is wrong.
@@ -98,7 +98,7 @@ def size_of(text: str) -> Size:
     """Return width and height from ``WIDTHxHEIGHT``.
 
     Raises:
-        InputError: if it is written otherwise.
+        InputError: if it has another form.
     """
     found = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
     if found is None:
@@ -127,7 +127,7 @@ def canvas_of(
 
 
 def _added(model: ImageDiffusion, text: str) -> str:
-    """Merge a file of low-rank weights, and return a line on how much of it fitted."""
+    """Merge a LoRA file, and return a line on how much of it fitted."""
     path, weight = _weighed(text)
     report = merge_lora(model, path, weight)
     left = f", {len(report.unmatched)} not" if report.unmatched else ""
@@ -135,7 +135,7 @@ def _added(model: ImageDiffusion, text: str) -> str:
 
 
 def _weighed(text: str) -> tuple[Path, float]:
-    """Return a file, and the weight behind its last colon."""
+    """Return a file, and the weight after its last colon."""
     name, colon, weight = text.rpartition(":")
     try:
         return (Path(name), float(weight)) if colon else (Path(text), 1.0)
@@ -144,7 +144,7 @@ def _weighed(text: str) -> tuple[Path, float]:
 
 
 def _facts(config: ImageSamplingConfig, canvas: Canvas | None) -> dict[str, str]:
-    """Return what every image's file says of the options, beside model and files."""
+    """Return the options as facts for every image's file, besides model and files."""
     facts = options_as_text(config)
     facts |= {"replaces": config.replaces} if config.replaces else {}
     if canvas is None:

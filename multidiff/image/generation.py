@@ -1,4 +1,4 @@
-"""Images in batches, each from a seed of its own: what models of images share."""
+"""Batched generation of images, each from its own seed, for all image models."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from multidiff.utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 Made = UInt8[Tensor, "count channels height width"]
-# Receives the number of the first image of a batch, and the batch, as soon as it is made.
+# Receives the index of the first image of a batch, and the batch, as soon as it is generated.
 OnBatch = Callable[[int, Tensor], None]
-# Beyond this multiple of the trained size, or below its inverse, images come out broken.
+# Beyond this multiple of the trained size, or below its inverse, images are usually broken.
 FAR = 1.5
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images that are made at once.
+    """Images that are generated in one batch.
 
     Attributes:
-        prompts: one for each.
-        seeds: one for each.
-        rows: which they are among all.
+        prompts: prompt of each image.
+        seeds: random seed of each image.
+        rows: their range among all images.
     """
 
     prompts: list[str]
@@ -48,20 +48,21 @@ def in_batches(
     """Return images, one for each prompt.
 
     Args:
-        make: makes the images of one batch.
-        prompts: one for each image; one text is one prompt.
-        seed: image ``i`` has ``seed + i``, or the i-th of several; drawn where None.
-        batch_size: images at a time.
-        on_batch: called after each batch.
+        make: function that generates the images of one batch.
+        prompts: prompt of each image; a single text is one prompt.
+        seed: random seed of the first image; image ``i`` uses ``seed + i``, or the i-th of
+            several; drawn if None.
+        batch_size: number of images in a batch.
+        on_batch: function called after each batch.
 
     Raises:
-        InputError: if there is no prompt, or not one seed for each, or the batch is empty.
+        InputError: if there are no prompts, the seeds do not match, or the batch is empty.
     """
     prompts = one_each(prompts, str, "prompt")
     if not prompts:
         raise InputError("no prompts: give one for each image, empty ones for a model without")
     if batch_size < 1:
-        raise InputError(f"batch_size {batch_size}: 1 or more images at a time")
+        raise InputError(f"batch_size {batch_size}: must be at least 1")
     seeds = checked_seeds(seed, len(prompts))
     made = []
     for first in range(0, len(prompts), batch_size):
@@ -73,14 +74,14 @@ def in_batches(
 
 
 def check_guidance(guidance_scale: float, reads: str) -> None:
-    """Refuse guidance of a model that has no condition.
+    """Reject guidance of a model without a condition.
 
     Args:
         guidance_scale: scale of classifier-free guidance; 1 is off.
-        reads: what the model's domain reads: prompt, class or nothing.
+        reads: condition of the model's domain: prompt, class or nothing.
 
     Raises:
-        InputError: if guidance is on and there is nothing to be guided by.
+        InputError: if guidance is on without a condition to guide by.
     """
     if guidance_scale != 1 and reads == "nothing":
         raise InputError(
@@ -92,13 +93,13 @@ def check_precision(module: nn.Module) -> None:
     """Check that a network computes in float32, as the states and the samplers do.
 
     Raises:
-        InputError: if some of its weights have another type; says what to do.
+        InputError: if some of its weights have another dtype; says what to do.
     """
     kinds = {one.dtype for one in module.parameters() if one.is_floating_point()}
     other = sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32})
     if other:
         raise InputError(
-            f"the model's weights are {', '.join(other)}: images are made in float32; call "
+            f"the model's weights are {', '.join(other)}: images are generated in float32; call "
             "model.float() first"
         )
 

@@ -30,8 +30,8 @@ from multidiff.utils.errors import InputError
 
 Spacing = Literal["leading", "trailing", "linspace", "even", "log-snr", "karras", "shifted"]
 SPACINGS: dict[str, Callable[[int], TimestepSchedule]] = {
-    # What released Stable Diffusion does: one step later than the plain grid, and a last step
-    # to the table's first level instead of the clean one.
+    # As released Stable Diffusion: one timestep later than the plain spacing, and a last step
+    # to the schedule's first level instead of the clean one.
     "leading": partial(leading_timesteps, offset=1, stop_short=True),
     "trailing": trailing_timesteps,
     "linspace": linspace_timesteps,
@@ -79,7 +79,7 @@ class GaussianSamplingConfig(SamplingConfig):
         """Return the times to visit.
 
         Raises:
-            InputError: if the schedule has no table for the spacing, or no such number of steps.
+            InputError: if the schedule has no table for the spacing, or the steps do not fit.
         """
         found = SPACINGS[self.timestep_spacing](self.steps)
         return self._checked(found, schedule)
@@ -98,7 +98,7 @@ class GaussianSamplingConfig(SamplingConfig):
 
 
 def candidates_option() -> Any:
-    """Return the option of candidates among which one is chosen, which families of texts share."""
+    """Return the option for the number of candidates, which families of texts share."""
     return option(
         1,
         "candidates drawn for each sample, of which one is chosen",
@@ -111,7 +111,7 @@ def sampler_named(name: str) -> Sampler:
     """Return the sampler of a name, with its defaults.
 
     Raises:
-        InputError: if there is no sampler of that name.
+        InputError: if the sampler is unknown.
     """
     if name not in SAMPLERS:
         raise InputError(f"{flag('sampler')} {name}: one of {', '.join(SAMPLERS)}")

@@ -21,10 +21,10 @@ from multidiff.utils.report import OnLine, Report
 logger = logging.getLogger(__name__)
 
 SAMPLES = "samples.txt"
-# What may be pinned without a classifier: the length and the first word.
+# Controls that need no classifier: the length and the first word.
 LENGTH, FIRST = "length", "first"
 
-# From requests and their seeds to texts, each of which is passed on as soon as it is done.
+# Maps requests and their seeds to texts, each of which is passed on as soon as it is done.
 Draw = Callable[[list[TextRequest], list[int], OnText], list[str]]
 
 
@@ -33,8 +33,8 @@ class Asked:
     """A request, and the options that it comes from.
 
     Attributes:
-        request: what is asked of each of its texts.
-        options: ``prompt``, and ``source`` and ``infill`` where they are given.
+        request: request for each of its texts.
+        options: ``prompt``, and ``source`` and ``infill`` if they are given.
     """
 
     request: TextRequest
@@ -54,15 +54,15 @@ def requests_of(
     Args:
         model: the model.
         prompts: meaning representations.
-        infills: texts with ``[MASK]`` for each token to be found; of running text perhaps the
+        infills: texts with ``[MASK]`` for each token to fill in; for running text optionally the
             beginning.
         length: length of the texts, in tokens.
-        sources: sources of the texts.
-        pinned: ``length`` and ``first``, as controls give them.
+        sources: source texts.
+        pinned: ``length`` and ``first``, as set by controls.
 
     Raises:
-        InputError: if words or meanings are unknown, lengths wrong, nothing is left to be filled
-            in, or the model does not read such things.
+        InputError: if words or meanings are unknown, lengths are wrong, there is nothing to fill
+            in, or the model does not read such inputs.
     """
     meanings = _meanings(model, prompts)
     asked = []
@@ -87,7 +87,7 @@ def _laid(
         found = with_blanks(words, readable(words, "--infill", infill))
         known = {position: number for position, number in enumerate(found) if number is not None}
         length = _check_blanks(model, infill, found, length)
-        # Running text goes on behind it where it is to be longer.
+        # Running text continues behind it if it is to be longer.
         if model.domain.ends or length is None or length < len(found):
             lengths["--infill"] = len(found)
     if length is not None:
@@ -106,13 +106,13 @@ def _check_blanks(
     """Return the length of a text to be filled in, if it is given or follows.
 
     Raises:
-        InputError: if nothing of it is left to be found.
+        InputError: if there is nothing to fill in.
     """
     if not found or None in found:
         return length
     if model.domain.ends:
         raise InputError(
-            f"--infill {infill}: has no {BLANK}, so nothing is to be filled in, and this model "
+            f"--infill {infill}: has no {BLANK}, so there is nothing to fill in, and this model "
             f"does not continue texts; write {BLANK} for each missing token, as in "
             f'"{infill.rstrip()} {BLANK} {BLANK}"'
         )
@@ -121,7 +121,7 @@ def _check_blanks(
     if length is None or length == len(found):
         raise InputError(
             f"--infill {infill}: has {len(found)} tokens and no {BLANK}; set --length above "
-            f"{len(found)}, and the text goes on up to there"
+            f"{len(found)}, and the text is continued up to that length"
         )
     return length
 
@@ -132,35 +132,35 @@ def _meanings(model: TextModel, prompts: Sequence[str]) -> list[dict[str, str]]:
     for prompt, meaning in zip(prompts, meanings, strict=True):
         if table is None:
             raise InputError(
-                f"--prompt {prompt}: this model was trained without meanings; leave it out"
+                f"--prompt {prompt}: this model was trained without meanings; remove it"
             )
         table.partial(meaning)
     return meanings or [{}]
 
 
 def _sources(model: TextModel, sources: Sequence[str]) -> Sequence[str]:
-    """Return the sources of texts; one empty text for a model that reads none."""
+    """Return the sources of texts; one empty text for a model without sources."""
     words, reads = model.domain.vocabulary, model.domain.source_length
     if not reads:
         if sources:
-            raise InputError(
-                f"--source {sources[0]}: this model makes texts from none; leave it out"
-            )
+            raise InputError(f"--source {sources[0]}: this model has no sources; remove it")
         return [""]
     for source in sources or [""]:
         if not source.strip():
-            raise InputError(f"--source {source}: this model makes texts from others; give one")
+            raise InputError(
+                f"--source {source}: this model makes texts from source texts; give one"
+            )
         count = len(words.numbers(readable(words, "--source", source)))
         if count >= reads:
             raise InputError(
-                f"--source {source}: has {count} tokens and this model reads {reads - 1}; "
+                f"--source {source}: has {count} tokens, but this model reads at most {reads - 1}; "
                 "shorten it"
             )
     return sources
 
 
 def _one_length(model: TextModel, lengths: Mapping[str, int]) -> int | None:
-    """Return the one length that all options name, if any does."""
+    """Return the one length that all options give, if any does."""
     if len(set(lengths.values())) > 1:
         described = ", ".join(f"{name} {number}" for name, number in lengths.items())
         raise InputError(f"{described}: the lengths contradict each other; keep one")
@@ -182,44 +182,44 @@ def _first(
 
 
 def readable(vocabulary: Vocabulary, option: str, text: str) -> str:
-    """Return a text that the model can read, blanks left out.
+    """Return a text that the model can read, without blanks.
 
     Raises:
-        InputError: if it never read some of it.
+        InputError: if it has tokens that are not in the vocabulary.
     """
     unknown = vocabulary.unknown(text.replace(BLANK, " "))
     if unknown:
         raise InputError(
-            f"{option} {text}: the model never read {', '.join(unknown)}; say it otherwise"
+            f"{option} {text}: the model does not know {', '.join(unknown)}; rephrase it"
         )
     return text
 
 
 def check_guidance(model: TextModel, sampling: SamplingConfig, prompts: Sequence[str]) -> None:
-    """Check that guidance has a condition to strengthen, where the caller asks for it.
+    """Check that guidance has a condition to strengthen, if it is requested.
 
     Args:
         model: the model.
-        sampling: options of sampling; guidance is asked for where they override the model's.
+        sampling: sampling options; guidance is requested if they override the model's.
         prompts: meaning representations of the texts.
 
     Raises:
-        InputError: if it has none, so that it would be ignored.
+        InputError: if there is no condition, so that guidance would be ignored.
     """
     scale = sampling.guidance_scale
     if "guidance_scale" not in sampling.overrides or scale == 1:
         return
     if not model.domain.sources:
         raise InputError(
-            f"--guidance-scale {scale:g}: this model has no condition to strengthen; leave it out"
+            f"--guidance-scale {scale:g}: this model has no condition to strengthen; remove it"
         )
     if model.domain.meanings is not None and not any(prompts):
         raise InputError(
-            f"--guidance-scale {scale:g}: strengthens a --prompt; give one, or leave it out"
+            f"--guidance-scale {scale:g}: strengthens a --prompt; give one, or remove it"
         )
     if model.drop_condition == 0:
         logger.warning(
-            "--guidance-scale %g: the model was trained without drop_condition, so that it never "
+            "--guidance-scale %g: the model was trained without drop_condition, so it never "
             "learned texts without a condition; the texts may be wrong", scale,
         )  # fmt: skip
 
@@ -238,9 +238,9 @@ def drawn(
         model: the model.
         asked: one for each prompt, source and text to be filled in.
         seeds: random seeds of the texts of each.
-        draw: makes the texts.
-        on_line: receives each line as soon as it is made.
-        lines_of: returns the lines of a text, from its number and itself.
+        draw: function that generates the texts.
+        on_line: function that receives each line as soon as it is made.
+        lines_of: function from a text's index and the text to its lines.
     """
     every = [one for one in asked for _ in seeds]
     numbers = [*seeds] * len(asked)
@@ -266,7 +266,7 @@ def drawn(
 
 
 def write(texts: Sequence[str], out: Path | None) -> None:
-    """Write texts, a line each, into a file or a folder, if one is named."""
+    """Write texts, one per line, into a file or a folder, if one is named."""
     if out is None:
         return
     path = out if out.suffix else out / SAMPLES

@@ -1,4 +1,4 @@
-"""Options of sampling from models of texts."""
+"""Sampling options of text models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from multidiff.models.sampling_config import (
     candidates_option,
 )
 
-# Samplers of masked texts, from the draw of their tokens.
+# Samplers of masked texts, from a rule for token draws.
 UNMASKING_SAMPLERS: dict[str, Callable[[TokenDraw], UnmaskingSampler]] = {
     "ancestral": lambda draw: AncestralSampler(draw=draw),
     "confidence": lambda draw: MaskGITSampler(draw=draw),
@@ -52,7 +52,7 @@ class TextSamplingConfig(GaussianSamplingConfig):
         timestep_spacing: see :class:`~multidiff.models.sampling_config.GaussianSamplingConfig`.
         temperature: temperature of the words that clamping chooses among.
         num_candidates: number of candidates drawn for each text, of which the one most like the
-            others is taken (minimum Bayes risk, Kumar & Byrne 2004).
+            others is kept (minimum Bayes risk, Kumar & Byrne 2004).
     """
 
     steps: int = option(200, "number of reverse steps", least=1, most=MOST_STEPS)
@@ -68,24 +68,24 @@ class MaskedTextSamplingConfig(SamplingConfig):
     """Options of sampling masked texts.
 
     Attributes:
-        steps: number of reverse steps, of each block where texts are found in blocks; 0 for one
-            a token.
-        sampler: which masked tokens each step finds: each by chance (ancestral), the surest
-            (confidence), random ones, or all of which the least sure are masked again
-            (remasking); also entropy, margin, remdm and first-hitting
+        steps: number of reverse steps, for each block if texts are generated in blocks; 0 for one
+            per token.
+        sampler: masked tokens that each step predicts: each by chance (ancestral), the most
+            confident (confidence), random ones, or all of which the least confident are masked
+            again (remasking); also entropy, margin, remdm and first-hitting
             (:mod:`multidiff.core.discrete.adaptive_samplers`).
         guidance_scale: scale of classifier-free guidance, for requests with a condition; 1 is off.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
-        top_p: tokens are drawn among the likeliest up to this probability.
+        top_p: nucleus sampling: draw among the likeliest tokens up to this probability.
         num_candidates: number of candidates drawn for each text, of which the one most like the
-            others is taken (minimum Bayes risk, Kumar & Byrne 2004).
+            others is kept (minimum Bayes risk, Kumar & Byrne 2004).
     """
 
     steps: int = option(
         0, "number of reverse steps", least=0, most=MOST_STEPS, note="0 makes one for each token"
     )
     sampler: str = option(
-        "random", "which masked tokens each step finds", choices=UNMASKING_SAMPLERS
+        "random", "which masked tokens each step predicts", choices=UNMASKING_SAMPLERS
     )
     temperature: float = option(
         1.0, "temperature of the tokens' distribution", least=0, note="0 takes the likeliest"

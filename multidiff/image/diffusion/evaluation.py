@@ -1,4 +1,4 @@
-"""Evaluation of image models: sets compared, prompts followed, bits per dimension counted."""
+"""Evaluation of image models: set distances, prompt accuracy, bits per dimension."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ DATA = "starter:digits"
 
 
 class Drawn(Protocol):
-    """A model that makes images of prompts."""
+    """A model that generates images from prompts."""
 
     domain: Any
     subjects: tuple[str, ...]
 
     @property
     def generate(self) -> Callable[..., Tensor]:
-        """Return the function that makes an image of each prompt."""
+        """Return the function that generates an image for each prompt."""
         ...
 
 
@@ -65,26 +65,26 @@ def measure(
 ) -> Report:
     """Compare samples with real images.
 
-    There are as many samples of each label as real images have it, or one for each caption.
+    The samples have the labels of the real images in equal numbers, or one sample for each caption.
 
     Args:
         model: the model.
         data: held-out images.
         folder: folder of the model, unused.
-        seed: random seed of the first sample; the others count up.
-        sampling: options of sampling.
-        num: number of samples; 0 makes none.
-        classifier: image classifier, such as digit-features: feature distance on it, and the share
-            of samples that show what was asked for.
+        seed: random seed of the first sample; sample ``i`` uses ``seed + i``.
+        sampling: sampling options.
+        num: number of samples; 0 for none.
+        classifier: image classifier, such as digit-features: feature distance on it, and the
+            fraction of samples that show their prompt.
         inception: file of Inception's weights: FID and KID.
-        bits: number of real images whose bits per dimension are counted, for models in pixels.
-        most: real images to compare with, at most.
+        bits: number of real images whose bits per dimension are computed, for pixel models.
+        most: largest number of real images to compare with.
         split: split of the data set.
-        label_column: column of the data set's labels; ``label`` where there is one.
+        label_column: column of the data set's labels; ``label`` by default.
         caption_column: column of the data set's captions.
 
     Raises:
-        InputError: if there is nothing to measure by, or the model cannot do it.
+        InputError: if there is nothing to compare with, or the model cannot do it.
     """
     checked_counts({"num": num, "bits": bits})
     real, report = real_images(model, data, split, label_column, caption_column)
@@ -101,11 +101,11 @@ def measure(
 def real_images(
     model: Drawn, data: str | None, split: str, label_column: str | None, caption_column: str | None
 ) -> tuple[Images, Report]:
-    """Return the real images that a model is measured by, and the beginning of the report.
+    """Return the real images for an evaluation, and the beginning of the report.
 
     Args:
         model: model whose size and channels they have.
-        data: source of the images; those of the package by default.
+        data: source of the images; the package's own by default.
         split: split of the data set.
         label_column: column of the data set's labels.
         caption_column: column of the data set's captions.
@@ -117,16 +117,16 @@ def real_images(
 
 @dataclass(frozen=True)
 class Measured:
-    """Yardsticks of samples.
+    """References and features for measuring samples.
 
     Attributes:
         real: real images.
-        describes: features that sets of images are compared by, by name.
-        classifier: classifier of what images show; None without one.
-        most: real images to compare with, at most.
+        describes: feature functions for comparing sets of images, by name.
+        classifier: classifier of the images' content, or None.
+        most: largest number of real images to compare with.
 
     Raises:
-        InputError: if there is nothing to compare by.
+        InputError: if there is nothing to compare with.
     """
 
     real: Images
@@ -150,18 +150,18 @@ def report_samples(
     seed: int,
     report: Report,
 ) -> None:
-    """Report how many samples show what was asked for, and how far they are from real images.
+    """Report how many samples show their prompt, and their distances from real images.
 
     Args:
         model: the model.
-        measured: what they are measured by.
+        measured: references and features.
         num: number of samples.
-        sampling: options of sampling.
+        sampling: sampling options.
         seed: random seed of the first sample.
-        report: receives lines and facts.
+        report: report to add lines and facts to.
 
     Raises:
-        InputError: if the model cannot sample so.
+        InputError: if the model cannot sample with these options.
     """
     real = measured.real
     asked = prompts_of(model, real, num)
@@ -183,7 +183,7 @@ def report_samples(
 
 
 def prompts_of(model: Drawn, real: Images, count: int) -> list[str]:
-    """Return prompts for samples of the same kinds as the real images.
+    """Return prompts for samples with the labels or captions of the real images.
 
     Raises:
         InputError: if the images have neither captions nor labels that the model knows.
@@ -211,10 +211,10 @@ def prompts_of(model: Drawn, real: Images, count: int) -> list[str]:
 def bits_per_dim(
     model: ImageDiffusion, image: UInt8[Tensor, "batch channels height width"], seed: int = 0
 ) -> Bound:
-    """Return the variational bound of images, one draw of the noise for each step of the table.
+    """Return the variational bound of images, with one draw of the noise for each timestep.
 
     Raises:
-        InputError: if the model is not one of pixels, or has no table.
+        InputError: if the model is not a pixel model, or its schedule has no table.
     """
     steps = model.process.schedule.num_steps
     if not isinstance(model.domain, PixelDomain) or steps is None or model.domain.pad_to > 1:
@@ -239,7 +239,7 @@ def bits_per_dim(
 
 
 def bound_facts(bound: Bound) -> dict[str, float]:
-    """Return the bound's terms in bits per dimension, means over the images."""
+    """Return the bound's terms in bits per dimension, averaged over the images."""
     terms = {
         "total": bound.total,
         "prior": bound.prior,
@@ -253,7 +253,7 @@ def bound_facts(bound: Bound) -> dict[str, float]:
 
 
 def bound_lines(bound: Bound) -> list[str]:
-    """Return the same as lines of text."""
+    """Format the bound's terms as lines of text."""
     facts = bound_facts(bound)
     return [
         f"{facts['images']} images: {facts['total']:.4f} bits per dimension "
@@ -265,7 +265,7 @@ def bound_lines(bound: Bound) -> list[str]:
 def describes_by(
     model: torch.nn.Module, classifier: ImageClassifier | None, inception: Path | None
 ) -> dict[str, Describe]:
-    """Return what images are compared by: a classifier's features, Inception's, or both."""
+    """Return feature functions for comparing images: a classifier's, Inception's, or both."""
     found: dict[str, Describe] = {}
     if classifier is not None:
         found["classifier"] = classifier.describe

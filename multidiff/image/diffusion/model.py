@@ -59,20 +59,20 @@ class ImageDiffusion(DomainModel):
     """An image model by Gaussian diffusion.
 
     Args:
-        domain: encodes images as states, and captions or classes as conditions.
+        domain: codec between images and states, captions or classes and conditions.
         process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: default options of sampling.
-        drop_condition: share of the classes that training leaves out, for guidance. (Captions
+        sampling: default sampling options.
+        drop_condition: fraction of the classes that training drops, for guidance. (Captions
             are dropped by the domain.)
-        subjects: a prompt for each label of the data, for evaluation; by default the classes.
+        subjects: prompt for each label of the data, for evaluation; by default the classes.
 
     Raises:
         ValueError: if domain, denoiser and sampling options do not fit each other.
     """
 
     domain: PixelDomain | LatentDomain
-    writes_files = True  # whether or not anybody reads the lines about them
+    writes_files = True  # even if the lines about them are not read
 
     def __init__(
         self,
@@ -92,11 +92,11 @@ class ImageDiffusion(DomainModel):
         check_guidance(self.sampling.guidance_scale, domain.reads)
 
     def task(self) -> DiffusionTask:
-        """Return the task that a trainer trains."""
+        """Return the training task."""
         return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
 
     def metadata(self) -> dict[str, str]:
-        """Return what the weights were trained for."""
+        """Return the properties that the weights depend on."""
         return {"kind": "images", "channels": str(self.domain.channels)}
 
     @torch.no_grad()
@@ -114,28 +114,29 @@ class ImageDiffusion(DomainModel):
         on_batch: OnBatch | None = None,
         **overrides: Any,
     ) -> UInt8[Tensor, "count channels height width"]:
-        """Return an image for each prompt.
+        """Generate an image for each prompt.
 
         Args:
-            prompts: captions, or names of classes; empty texts for a model without either. One
-                text is one prompt.
+            prompts: captions, or names of classes; empty texts for a model without either. A
+                single text is one prompt.
             negative_prompt: caption that guidance leads away from.
             size: width and height in pixels; by default the canvas's or the model's.
-            canvas: initial image, or one for each prompt, and the mask of its inpainted part.
+            canvas: initial image (img2img), or one for each prompt, and the mask for inpainting.
                 Pixels outside the mask are returned to the bit.
-            seed: random seed of the first image; image ``i`` has ``seed + i``, or the i-th of
-                several. None draws one from the system. An image depends on its own seed alone,
-                whatever is made beside it.
-            config: options of sampling; the model's own, ``sampling``, by default.
-            batch_size: images at a time.
-            on_step: called after each step of each batch.
-            on_batch: called after each batch with the number of its first image and the images.
-            **overrides: single options in place of the config's, by the names of
+            seed: random seed of the first image; image ``i`` uses ``seed + i``, or the i-th of
+                several. None draws one from the system. An image depends only on its own seed,
+                not on its batch.
+            config: sampling options; the model's own, ``sampling``, by default.
+            batch_size: number of images in a batch.
+            on_step: function called after each step of each batch.
+            on_batch: function called after each batch with the index of its first image and the
+                images.
+            **overrides: single options that replace the config's, by the names of
                 :class:`~multidiff.image.diffusion.sampling_config.ImageSamplingConfig`.
 
         Raises:
-            InputError: if the model cannot do what is asked.
-            TypeError: if there is no option of a name.
+            InputError: if the model cannot fulfil the request.
+            TypeError: if an option is unknown.
         """
         prompts = one_each(prompts, str, "prompt")
         config = (config or self.sampling).replace(**overrides)
@@ -155,7 +156,7 @@ class ImageDiffusion(DomainModel):
     def _made(
         self, part: Part, request: _Request, on_step: Callable[[Step], None] | None
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """Return the images of one batch."""
+        """Generate the images of one batch."""
         canvas = None if request.canvas is None else request.canvas.rows(part.rows)
         if canvas is not None and canvas.strength == 0:
             return canvas.image.expand(len(part.prompts), -1, -1, -1).clone()
@@ -203,7 +204,7 @@ class ImageDiffusion(DomainModel):
     def _begun(
         self, canvas: Canvas | None, shape: tuple[int, ...], rng: list[torch.Generator]
     ) -> Tensor | None:
-        """Return a canvas as noisy states; None where sampling starts from the prior."""
+        """Return a canvas as noisy states; None if sampling starts from the prior."""
         if canvas is None or canvas.strength == 1:
             return None
         x0 = self._state_of(canvas).expand(shape)
@@ -218,7 +219,7 @@ class ImageDiffusion(DomainModel):
         projections = [clip()] if isinstance(self.domain, PixelDomain) else []
         if canvas is not None and canvas.mask is not None:
             free = pad_to_multiple(canvas.mask[None, None].float(), self.domain.pad_to)
-            kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only where all pixels are
+            kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only if all its pixels are
             projections.append(inpaint(self._state_of(canvas), kept))
         return compose(*projections) if projections else None
 
@@ -232,7 +233,7 @@ class ImageDiffusion(DomainModel):
             if size is not None and size != (width, height):
                 raise InputError(
                     f"--size {size[0]}x{size[1]}: the initial image has {width}x{height}; "
-                    "leave the size out, or resize the image"
+                    "remove the size, or resize the image"
                 )
             size = (width, height)
         size = self.domain.size if size is None else size
@@ -249,7 +250,7 @@ class ImageDiffusion(DomainModel):
 
 
 def _check_fit(domain: PixelDomain | LatentDomain, denoiser: UNet | ScaledInput) -> None:
-    """Check that the denoiser reads and predicts the domain's states, and reads its conditions.
+    """Check that the denoiser fits the domain's states and conditions.
 
     Raises:
         ValueError: if it does not.

@@ -1,4 +1,4 @@
-"""Options of sampling from an image model by Gaussian diffusion."""
+"""Sampling options of Gaussian-diffusion image models."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class ImageSamplingConfig(GaussianSamplingConfig):
         sampler: name in :mod:`multidiff.core.gaussian.sampler_registry`.
         guidance_scale: scale of classifier-free guidance; 1 is off.
         timestep_spacing: see :class:`~multidiff.models.sampling_config.GaussianSamplingConfig`.
-        rescale: how far guided predictions are brought back to the standard deviation of the
-            conditional ones, 0 to 1 (Lin et al. 2023, section 3.4).
-        replaces: scheduler of a published model that these options stand for, and what of it is
-            not reproduced; empty where nothing is replaced. It is written into images' files.
+        rescale: fraction by which guided predictions are brought back to the standard deviation
+            of the conditional ones, 0 to 1 (Lin et al. 2023, section 3.4).
+        replaces: scheduler of a published model that these options replace, and what of it is
+            not reproduced; empty for none. It is stored in images' files.
     """
 
     rescale: float = option(
-        0.0, "share of guidance rescale (Lin et al. 2023)", least=0, most=1, note="0 is off"
+        0.0, "fraction of guidance rescale (Lin et al. 2023)", least=0, most=1, note="0 is off"
     )
     replaces: str = ""
 
     def times_from(self, strength: float, schedule: NoiseSchedule) -> TimestepSchedule:
-        """Return the times from a middle time on, in the full number of steps.
+        """Return the times from an intermediate time on, spaced as in the full number of steps.
 
         Args:
-            strength: the first time; 1 is pure noise.
+            strength: first time; 1 is pure noise.
             schedule: noise schedule of the process.
 
         Raises:

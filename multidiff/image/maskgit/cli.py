@@ -43,19 +43,19 @@ def sample(
     show_steps: bool = False,
     on_line: OnLine | None = None,
 ) -> Report:
-    """Write images of each prompt, a PNG each as soon as it is made, and a grid of all.
+    """Write images of each prompt, a PNG each as soon as it is generated, and a grid of all.
 
     Args:
         model: the model.
-        num: images of each prompt; image ``i`` of each has seed ``seed + i``.
-        prompts: classes or captions; none for a model without either.
+        num: number of images of each prompt; image ``i`` of each uses seed ``seed + i``.
+        prompts: classes or captions; empty for a model without either.
         out: folder of the images.
         seed: random seed of each prompt's first image.
-        sampling: options of sampling.
-        init_image: image of which a part is inpainted.
+        sampling: sampling options.
+        init_image: initial image, of which a part is inpainted.
         mask_image: image that is white where the initial one is inpainted.
         show_steps: write the canvas after each step, a row for each image, masks in grey.
-        on_line: called with each line of the report as soon as it is known.
+        on_line: function called with each line of the report as soon as it is known.
 
     Raises:
         InputError: if an option is wrong.
@@ -93,10 +93,10 @@ def _write_steps(model: MaskGIT, canvases: Sequence[Tensor], writer: ImageWriter
 
 
 def draft_of(init_image: Path | None, mask_image: Path | None, channels: int) -> TokenDraft | None:
-    """Return the draft that files describe; None without one.
+    """Return the draft from image files; None without them.
 
     Raises:
-        InputError: if one of them comes alone, or they do not fit.
+        InputError: if only one is given, or they do not fit.
     """
     if init_image is None and mask_image is None:
         return None
@@ -104,7 +104,7 @@ def draft_of(init_image: Path | None, mask_image: Path | None, channels: int) ->
         raise InputError(
             "--init-image and --mask-image go together: an image, and one that is white where "
             "it is to be "
-            "repainted"
+            "inpainted"
         )
     image = read_image(init_image, channels=channels)[None]
     return TokenDraft(image, painted(mask_image, init_image, image))
@@ -117,7 +117,7 @@ def _watched(
     draft: TokenDraft | None,
     on_batch: OnBatch,
 ) -> list[Tensor]:
-    """Make the images, and return the tokens of all after each step."""
+    """Generate the images, and return the tokens of all after each step."""
     total = _steps(model, sampling)
     prompts, seeds = zip(*wanted, strict=True)
     seen: dict[int, list[Tensor]] = {}
@@ -135,5 +135,5 @@ def _watched(
 
 
 def _steps(model: MaskGIT, sampling: MaskGITSamplingConfig) -> int:
-    """Return the number of steps that are made."""
+    """Return the number of steps that will be made."""
     return min(sampling.steps, model.domain.length)

@@ -45,20 +45,20 @@ def measure(
         model: the model.
         data: held-out images.
         folder: folder of the model, unused.
-        seed: random seed of the first sample; the others count up.
-        sampling: options of sampling.
-        num: number of samples; 0 makes none.
-        classifier: image classifier, such as digit-features: feature distance on it, and the share
-            of samples that show what was asked for.
+        seed: random seed of the first sample; sample ``i`` uses ``seed + i``.
+        sampling: sampling options.
+        num: number of samples; 0 for none.
+        classifier: image classifier, such as digit-features: feature distance on it, and the
+            fraction of samples that show their prompt.
         inception: file of Inception's weights: FID and KID.
         nats: number of real images whose tokens' cost is bounded, in nats.
-        most: real images to compare with, at most.
+        most: largest number of real images to compare with.
         split: split of the data set.
-        label_column: column of the data set's labels; ``label`` where there is one.
+        label_column: column of the data set's labels; ``label`` by default.
         caption_column: column of the data set's captions.
 
     Raises:
-        InputError: if there is nothing to measure by, or the model cannot do it.
+        InputError: if there is nothing to compare with, or the model cannot do it.
     """
     checked_counts({"num": num, "nats": nats})
     real, report = real_images(model, data, split, label_column, caption_column)
@@ -71,7 +71,7 @@ def measure(
 
 
 def _bounded(model: MaskGIT, real: Images, count: int, seed: int, report: Report) -> None:
-    """Report the bound of real images' tokens, given what they show."""
+    """Report the bound of real images' tokens, given their prompts."""
     asked = prompts_of(model, real, count)
     found = []
     for first in range(0, count, AT_ONCE):

@@ -1,4 +1,4 @@
-"""Images by masked tokens: all masked at first, and a few parallel steps (Chang et al. 2022)."""
+"""MaskGIT: images by masked tokens, all masked at first, in a few parallel steps."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from multidiff.models.base import DomainModel
 from multidiff.nn.token_denoiser import SourceEncoder, TokenDenoiser
 from multidiff.utils.errors import InputError
 
-# Draws of the masks for each image whose likelihood is bounded.
+# Number of mask draws for each image whose likelihood is bounded.
 LOOKS = 32
 
 
 @dataclass(frozen=True)
 class TokenDraft:
-    """An image of which some is repainted.
+    """An image of which a part is inpainted.
 
     Attributes:
         image: bytes ``(1, channels, height, width)``.
-        mask: ``(height, width)``, true where it is repainted; numbers are converted as
-            :func:`~multidiff.image.canvas.checked_mask` says.
+        mask: ``(height, width)``, true where it is inpainted; numbers are converted by
+            :func:`~multidiff.image.canvas.checked_mask`.
 
     Raises:
-        InputError: if these are no image and mask, or do not fit each other.
+        InputError: if these are not an image and a mask, or do not fit each other.
     """
 
     image: UInt8[Tensor, "one channels height width"]
@@ -56,7 +56,7 @@ class TokenDraft:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", checked_image(self.image))
         if len(self.image) != 1:
-            raise InputError(f"a draft of {len(self.image)} images: give one, which serves all")
+            raise InputError(f"a draft of {len(self.image)} images: give one, used for all")
         object.__setattr__(self, "mask", checked_mask(self.mask, self.image))
 
 
@@ -71,23 +71,22 @@ class _TokenPlan:
 
 
 class MaskGIT(DomainModel):
-    """A model of images by masked diffusion of their tokens.
+    """An image model by masked diffusion of tokens (Chang et al. 2022).
 
     Args:
         domain: images as tokens.
         process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: default options of sampling.
-        drop_condition: share of the conditions that training leaves out, for guidance.
-        subjects: a prompt for each label of the data, by which the model is measured; the
-            classes where it has some.
+        sampling: default sampling options.
+        drop_condition: fraction of the conditions that training drops, for guidance.
+        subjects: prompt for each label of the data, for evaluation; by default the classes.
 
     Raises:
         ValueError: if these do not fit each other.
     """
 
     domain: ImageTokenDomain
-    writes_files = True  # whether or not anybody reads the lines about them
+    writes_files = True  # even if the lines about them are not read
 
     def __init__(
         self,
@@ -117,11 +116,11 @@ class MaskGIT(DomainModel):
         check_guidance(self.sampling.guidance_scale, domain.reads)
 
     def task(self) -> DiffusionTask:
-        """Return the task that a trainer trains."""
+        """Return the training task."""
         return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
 
     def metadata(self) -> dict[str, str]:
-        """Return what the weights were trained for."""
+        """Return the properties that the weights depend on."""
         return {"kind": "image tokens", "codes": str(self.domain.codes)}
 
     @torch.no_grad()
@@ -137,26 +136,27 @@ class MaskGIT(DomainModel):
         on_batch: OnBatch | None = None,
         **overrides: Any,
     ) -> UInt8[Tensor, "count channels height width"]:
-        """Return an image for each prompt.
+        """Generate an image for each prompt.
 
         Args:
-            prompts: classes or captions; empty texts for a model without either. One text is
+            prompts: classes or captions; empty texts for a model without either. A single text is
                 one prompt.
             draft: image of which a part is inpainted. Pixels outside the mask are returned to the
-                bit, and tokens that lie there whole are known.
-            seed: random seed of the first image; image ``i`` has ``seed + i``, or the i-th of
-                several. None draws one from the system. An image depends on its own seed alone,
-                whatever is made beside it.
-            config: options of sampling; the model's own, ``sampling``, by default.
-            batch_size: images at a time.
-            on_step: called with the steps done and the tokens after each step of each batch.
-            on_batch: called after each batch with the number of its first image and the images.
-            **overrides: single options in place of the config's, by the names of
+                bit, and tokens that lie wholly there are known.
+            seed: random seed of the first image; image ``i`` uses ``seed + i``, or the i-th of
+                several. None draws one from the system. An image depends only on its own seed,
+                not on its batch.
+            config: sampling options; the model's own, ``sampling``, by default.
+            batch_size: number of images in a batch.
+            on_step: function called with the steps done and the tokens after each step.
+            on_batch: function called after each batch with the index of its first image and the
+                images.
+            **overrides: single options that replace the config's, by the names of
                 :class:`~multidiff.image.maskgit.sampling_config.MaskGITSamplingConfig`.
 
         Raises:
-            InputError: if the model cannot do what is asked.
-            TypeError: if there is no option of a name.
+            InputError: if the model cannot fulfil the request.
+            TypeError: if an option is unknown.
         """
         config = (config or self.sampling).replace(**overrides)
         check_guidance(config.guidance_scale, self.domain.reads)
@@ -169,7 +169,7 @@ class MaskGIT(DomainModel):
     def _made(
         self, part: Part, plan: _TokenPlan, on_step: Callable[[int, Tensor], None] | None
     ) -> UInt8[Tensor, "batch channels height width"]:
-        """Return the images of one batch."""
+        """Generate the images of one batch."""
         shape = (len(part.prompts), self.domain.length)
         denoiser: Denoiser = self.denoiser
         if plan.config.guidance_scale != 1 and any(part.prompts):
@@ -192,16 +192,16 @@ class MaskGIT(DomainModel):
         return torch.where(plan.draft.mask.cpu(), made, plan.draft.image.cpu())
 
     def known(self, draft: TokenDraft) -> Int[Tensor, "one length"]:
-        """Return the tokens of a draft, the mask's number where any of a token's pixels is masked.
+        """Return the tokens of a draft, with the mask's number for tokens with any masked pixel.
 
         Raises:
-            InputError: if the image is not of the model's kind.
+            InputError: if the image's size or channels are not the model's.
         """
         channels, height, width = draft.image.shape[1:]
         if (width, height) != tuple(self.domain.size) or channels != self.domain.channels:
             wanted = "x".join(map(str, self.domain.size))
             raise InputError(
-                f"an image of {width}x{height} with {channels} channels: this model paints "
+                f"an image of {width}x{height} with {channels} channels: this model generates "
                 f"{wanted} with {self.domain.channels}; resize it"
             )
         painted = pad_to_multiple(draft.mask[None, None].float(), self.domain.pad_to)
@@ -222,9 +222,9 @@ class MaskGIT(DomainModel):
 
         Args:
             image: images of the domain's size.
-            prompts: one for each; empty without a condition.
-            seed: random seed of the first image's masks; image ``i`` has ``seed + i``.
-            looks: evaluations for each image.
+            prompts: prompt of each; empty without a condition.
+            seed: random seed of the first image's masks; image ``i`` uses ``seed + i``.
+            looks: number of evaluations for each image.
         """
         bound: Any = nelbo(
             self.process,
@@ -245,7 +245,7 @@ def _check_reader(domain: ImageTokenDomain, reader: SourceEncoder | None) -> Non
     """
     sources = 0 if reader is None else reader.size
     if domain.reads == "prompt" and sources == 0:
-        raise ValueError("a denoiser with sources 0 for captions: set as many as tokens")
+        raise ValueError("a denoiser with sources 0 for captions: set the number of caption tokens")
     if sources < len(domain.classes) or (domain.reads == "nothing" and sources > 0):
         raise ValueError(
             f"a denoiser with sources {sources} for {len(domain.classes)} classes: set "

@@ -1,4 +1,4 @@
-"""Options of sampling from a model of image tokens."""
+"""Sampling options of image token models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from multidiff.models.sampling_config import MOST_STEPS, SamplingConfig
 logger = logging.getLogger(__name__)
 
 Grid = tuple[int, int]
-# What a sampler is made of: the draw of tokens, noise of the confidence, and the grid of tokens.
+# Samplers from a rule for token draws, noise on the confidence, and the grid of tokens.
 UNMASKING_SAMPLERS: dict[str, Callable[[TokenDraw, float, Grid], UnmaskingSampler]] = {
     "confidence": lambda draw, noise, grid: MaskGITSampler(noise=noise, draw=draw),
     "random": lambda draw, noise, grid: RandomOrderSampler(draw=draw),
@@ -46,32 +46,32 @@ class MaskGITSamplingConfig(SamplingConfig):
 
     Attributes:
         steps: number of reverse steps, at most one for each token.
-        sampler: which masked tokens each step finds: the surest (confidence, MaskGIT), random
-            ones, those of a Halton sequence (Besnier et al. 2025: any number of the first ones
-            cover the image), all of which the least sure are masked again (remasking,
+        sampler: masked tokens that each step predicts: the most confident (confidence, MaskGIT),
+            random ones, those of a Halton sequence (Besnier et al. 2025: any number of its first
+            ones cover the image), all of which the least confident are masked again (remasking,
             Mask-Predict), or each by chance (ancestral); also entropy, margin, remdm and
             first-hitting (:mod:`multidiff.core.discrete.adaptive_samplers`).
         guidance_scale: scale of classifier-free guidance; 1 is off.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
-        noise: Gumbel noise on the confidence, annealed to 0; 4.5 in MaskGIT. Without noise the
-            easiest tokens come first, and images lose variety.
+        noise: scale of Gumbel noise on the confidence, annealed to 0; 4.5 in MaskGIT. Without
+            noise the easiest tokens come first, and images lose diversity.
     """
 
     steps: int = option(
         8, "number of reverse steps, at most one for each token", least=1, most=MOST_STEPS
     )
     sampler: str = option(
-        "confidence", "which masked tokens each step finds", choices=UNMASKING_SAMPLERS
+        "confidence", "which masked tokens each step predicts", choices=UNMASKING_SAMPLERS
     )
     temperature: float = option(
         1.0, "temperature of the tokens' distribution", least=0, note="0 takes the likeliest"
     )
     noise: float = option(
-        4.5, "Gumbel noise on the confidence", least=0, note="0 takes the surest first"
+        4.5, "Gumbel noise on the confidence", least=0, note="0 takes the most confident first"
     )
 
     def token_steps(self, tokens: int) -> int:
-        """Return the number of steps for an image of some tokens: each step finds at least one."""
+        """Return the number of steps for an image's tokens: each step predicts at least one."""
         if self.steps > tokens:
             logger.warning(
                 "--steps %d: an image has %d tokens, so %d steps are made",
@@ -86,17 +86,17 @@ class MaskGITSamplingConfig(SamplingConfig):
 
 
 def halton_order(rows: int, columns: int) -> list[int]:
-    """Return the cells of a grid in the order in which a Halton sequence first meets them.
+    """Return the cells of a grid in the order in which a Halton sequence first visits them.
 
     The sequence of bases 2 (down) and 3 (across) spreads any number of its first points evenly
     over the image (Halton 1964; Besnier et al. 2025, section 4).
 
     Args:
-        rows: rows of the grid.
-        columns: columns of the grid.
+        rows: number of rows of the grid.
+        columns: number of columns of the grid.
 
     Returns:
-        Numbers of the cells, row by row from the top.
+        Indices of the cells, row by row from the top.
     """
     met: dict[int, None] = {}
     number = 0
@@ -108,7 +108,7 @@ def halton_order(rows: int, columns: int) -> list[int]:
 
 
 def _radical(number: int, base: int) -> float:
-    """Return the digits of a number in a base, mirrored at the point."""
+    """Return the digits of a number in a base, mirrored at the point (radical inverse)."""
     value, ratio = 0.0, 1.0
     while number:
         number, digit = divmod(number, base)

@@ -1,4 +1,4 @@
-"""What editors are measured with: real texts, and what is told of sets of texts."""
+"""Shared parts of the evaluation of editors: real texts, and statistics of sets of texts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Bench:
     """An editor and real texts.
 
     Attributes:
-        model: which is measured.
-        sampling: how it revises.
+        model: the editor.
+        sampling: options of revising.
         split: real texts.
-        conditional: whether it is told what the texts say.
-        seed: of the first text's draws; the others follow.
+        conditional: whether the editor is conditioned on the texts' meanings.
+        seed: random seed of the first text; text ``i`` uses ``seed + i``.
     """
 
     model: EditedText
@@ -37,15 +37,15 @@ class Bench:
     seed: int
 
     def rows(self, count: int, option: str) -> list[int]:
-        """The first so many real texts that the model reads whole.
+        """Return the first ``count`` real texts that the model reads whole.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there are none.
         """
         return self.split.fitting(self.model.editor.length + 1, count, option)
 
     def requests(self, rows: Sequence[int]) -> list[TextRequest]:
-        """What the model is told of real texts: what they are made from always, if it reads it."""
+        """Return requests for real texts: with their sources always, if the model reads them."""
         reads = self.model.domain.source_length > 0
         return [
             TextRequest(
@@ -58,7 +58,7 @@ class Bench:
     def tagged(
         self, drafts: Sequence[Sequence[int]], requests: Sequence[TextRequest]
     ) -> list[tuple[Span, ...]]:
-        """What the tagger would have edited of each text, all at once."""
+        """Return the edits that the tagger wants in each text, all at once."""
         sampling = self.sampling.replace(edits_per_step="all")
         reviser = Reviser(self.model.domain, self.model.editor, sampling)
         found: list[tuple[Span, ...]] = []
@@ -69,7 +69,7 @@ class Bench:
         return found
 
     def described(self, sets: dict[str, Sequence[Sequence[int]]]) -> dict[str, dict[str, float]]:
-        """What sets of texts are like, under an n-gram of other texts."""
+        """Return statistics of sets of texts, under an n-gram trained on other texts."""
         ngram = NGramModel(self.split.other, ORDER)
         return {
             name: {

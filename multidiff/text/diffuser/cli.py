@@ -1,4 +1,4 @@
-"""Commands of models that edit texts."""
+"""Commands of text editing models."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def sample(
     bootstrap: TextModel | None = None, length: int | None = None,
     show_edits: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
-    """Print revised drafts, a line each.
+    """Print revised drafts, one per line.
 
     Args:
         model: the model.
-        num: texts of each prompt and source; text ``i`` of each has seed ``seed + i``.
+        num: number of texts of each prompt and source; text ``i`` of each uses seed ``seed + i``.
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
-            attributes are left open.
+            attributes are unspecified.
         out: file that receives the texts, or folder for one.
         seed: random seed of each first text.
         sampling: options of revising.
-        source: draft or, for a model that reads such, source of the text; may be repeated.
-        start: begin from an empty draft, or from random tokens (as without a source); tokens are
-            then drawn, with top-p 0.95 and edit margin -3 unless other options say how.
+        source: draft or, for a model with sources, source of the text; may be repeated.
+        start: start from an empty draft, or from random tokens (as without a source); tokens are
+            then drawn, by default with top-p 0.95 and edit margin -3.
         bootstrap: model that drafts the texts.
-        length: length in tokens, of the noise or of what the other model drafts; drawn by default.
+        length: length in tokens, of the noise or of the other model's drafts; drawn by default.
         show_edits: print every revision with its edits marked, and then the text.
-        on_line: receives each line as soon as it is made.
+        on_line: function that receives each line as soon as it is made.
 
     Raises:
         InputError: if an option is wrong, or some contradict each other.
@@ -69,7 +69,7 @@ def _meanings(
     tables = [table for table in readers if table is not None]
     if prompts and not tables:
         raise InputError(
-            f"--prompt {prompts[0]}: this model was trained without meanings; leave it out"
+            f"--prompt {prompts[0]}: this model was trained without meanings; remove it"
         )
     meanings = [parse_meaning(prompt) for prompt in prompts]
     for table in tables:
@@ -86,7 +86,7 @@ def _revised(
     show_edits: bool,
     on_line: OnLine | None,
 ) -> Report:
-    """Return a report of what becomes of drafts."""
+    """Return a report of the revised drafts."""
     marks = COLORED if wants_colour(sys.stdout) else PLAIN
     outputs: list[dict[str, Any]] = []
     lines: list[str] = []

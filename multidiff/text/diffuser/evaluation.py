@@ -37,31 +37,31 @@ def measure(
     conditional: bool = False, column: str = "text", meaning_column: str | None = None,
     source_column: str | None = None, headless: bool = False, held_out_every: int | None = None,
 ) -> Report:  # fmt: skip
-    """Measure what an editor does to clean and to corrupted texts, or what else is asked for.
+    """Measure what an editor does to clean and to corrupted texts, or other requested figures.
 
     Args:
         model: the model.
         data: held-out texts, or all of which every n-th group is held out.
         folder: folder of the model, whose recipe has its training data.
-        seed: random seed of the first text; the others count up.
+        seed: random seed of the first text; text ``i`` uses ``seed + i``.
         sampling: options of revising.
         num: number of drafts of --bootstrap; of clean and corrupted texts by default.
         fixed: number of clean texts: how much of them is left alone.
         repair: number of texts corrupted by 1, 2 and 3 steps: their distance from the originals.
-        from_noise: number of texts that begin as noise, beside real ones; their tokens are drawn.
-        from_nothing: number of texts that begin as nothing, beside real ones; tokens are drawn.
+        from_noise: number of texts started from noise, compared with real ones; tokens are drawn.
+        from_nothing: number of texts started empty, compared with real ones; tokens are drawn.
         bootstrap: model whose drafts of real meaning representations are revised.
-        rewrite: number of texts that are rewritten, beside what they are to become.
-        beside: model that rewrites them too.
+        rewrite: number of texts to rewrite, compared with their targets.
+        beside: another model that rewrites them too.
         conditional: condition on the meaning representations.
         column: column of the texts.
         meaning_column: column of their meaning representations.
         source_column: column of their sources.
-        headless: the data's first row names no columns, which are called 0, 1 and so on.
-        held_out_every: held-out split; the recipe's where the data trained the model, 0 for all.
+        headless: the data's first row has no column names; columns are called 0, 1 and so on.
+        held_out_every: n of the held-out split; by default the recipe's for its data, 0 for all.
 
     Raises:
-        InputError: if there is nothing to measure by, or an option is wrong.
+        InputError: if there is nothing to measure, or an option is wrong.
     """
     _check_options(model, conditional, beside is not None and not rewrite)
     source = source_of(data, column, meaning_column, source_column, not headless)
@@ -78,15 +78,15 @@ def measure(
 
 
 def _check_options(model: EditedText, conditional: bool, idle: bool) -> None:
-    """Check that each option does something.
+    """Check that each option has an effect.
 
     Raises:
         InputError: if one would be ignored.
     """
     if conditional and model.domain.meanings is None:
-        raise InputError("--conditional: this model was trained without meanings; leave it out")
+        raise InputError("--conditional: this model was trained without meanings; remove it")
     if idle:
-        raise InputError("--beside: rewrites too; say how many texts by --rewrite")
+        raise InputError("--beside: rewrites too; give the number of texts by --rewrite")
 
 
 def _counts(asked: Sequence[int], num: int, drafts: bool) -> dict[str, int]:
@@ -111,14 +111,14 @@ def _bench(
     seed: int,
     report: Report,
 ) -> Bench:
-    """Return the model beside real texts.
+    """Return the model with real texts.
 
     Raises:
         InputError: if the model reads sources and there are none.
     """
     if model.domain.source_length and source.source_column is None:
         raise InputError(
-            f"{source.path}: this model makes texts from others; name their --source-column"
+            f"{source.path}: this model makes texts from source texts; name their --source-column"
         )
     split = eval_split(source, model.domain.vocabulary, most)
     note_unknown(source.path, model.domain.vocabulary, split.texts, report)
@@ -132,7 +132,7 @@ def _measure(
     bootstrap: TextModel | None,
     report: Report,
 ) -> None:
-    """Report the parts that are asked for; texts from noise or nothing are drawn."""
+    """Report the requested parts; texts from noise or nothing are drawn."""
     for name, part in COMPONENTS.items():
         if counts[name]:
             part(fresh if name in FRESH else bench, counts[name], report)
@@ -149,7 +149,7 @@ def _rewrite(
     seed: int,
     report: Report,
 ) -> None:
-    """Report rewritten texts, another model's too, beside what they were to become."""
+    """Report rewritten texts, another model's too, compared with their targets."""
     sources, wanted = pairs_of(source, count)
     made = {"rewritten": rewritten(model, sources, sampling, seed)}
     if beside is not None:

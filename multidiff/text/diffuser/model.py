@@ -1,19 +1,19 @@
-"""Texts by edits: a draft is tagged and rewritten, again and again (DiffusER, Reid et al. 2022).
+"""Texts by edits: a draft is tagged and rewritten repeatedly (DiffusER, Reid et al. 2022).
 
-The paper has no code. What it leaves open, and is decided here, beside
+The paper has no code. Choices that it leaves open, besides those of
 :mod:`multidiff.core.edit.process`:
 
-- **What training aims at.** The clean text, or the state before the last step; the recipe says.
-  Far from clean text the state before is noise too, and looks like the one after it:
-  small models aim at the clean text.
-- **What an edit is.** All that happens between two kept tokens: which of the tokens that go are
-  replaced and which deleted, ties of the alignment settle, and no text shows it.
-- **Which drafts it learns from.** Corrupted texts, and for a share of them (``from_own``) what
-  the editor itself makes of those: noise is easy to see, its own mistakes are not.
-- **When editing ends**: where the tagger keeps every token and fills no gap.
-- **How much of it is done at once**: all edits that the tagger wants, or an even share of them,
-  the surest first, so that a text that starts from noise comes in as many revisions as are
-  asked for.
+- **Training target.** The clean text, or the state before the last step, as the recipe sets.
+  Far from clean text the state before is noise too, and similar to the one after it:
+  small models use the clean text.
+- **Unit of an edit.** Everything between two kept tokens: which of the removed tokens are
+  replaced and which deleted follows from the alignment's tie-breaking, and cannot be predicted.
+- **Training drafts.** Corrupted texts, and for a fraction of them (``from_own``) what
+  the editor itself makes of those: noise is easy to detect, its own mistakes are not.
+- **End of editing**: when the tagger keeps every token and fills no gap.
+- **Edits per step**: all edits that the tagger wants, or an even fraction of them,
+  the most certain first, so that a text started from noise takes the requested number of
+  revisions.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class EditedText(DomainModel):
     """A model that edits texts.
 
     Args:
-        domain: texts to tokens, and what they are made from.
-        process: how training corrupts them.
+        domain: texts to tokens, and their conditions.
+        process: corruption in training.
         editor: the network.
         sampling: default options of revising.
-        noise: what corruption writes: all tokens alike, or each as often as texts have it.
+        noise: distribution of the corruption's tokens: uniform, or by frequency in the texts.
         target: see :class:`~multidiff.text.diffuser.task.EditTask`.
         drop_condition: see there.
         from_source: see there.
@@ -92,7 +92,7 @@ class EditedText(DomainModel):
             process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
 
     def corruption(self) -> EditProcess:
-        """Return the process with the tokens that it writes."""
+        """Return the process with its distribution of written tokens."""
         if self.noise == "frequency":
             counts = getattr(self.domain.vocabulary, "counts", None)
             if counts is None:
@@ -104,7 +104,7 @@ class EditedText(DomainModel):
         return self.process
 
     def task(self) -> EditTask:
-        """Return the task that a trainer trains."""
+        """Return the training task."""
         return EditTask(
             self.domain,
             self.corruption(),
@@ -117,7 +117,7 @@ class EditedText(DomainModel):
         )
 
     def metadata(self) -> dict[str, str]:
-        """Return what the weights were trained for."""
+        """Return the properties that the weights depend on."""
         return {"kind": "texts"}
 
     @torch.no_grad()
@@ -136,18 +136,18 @@ class EditedText(DomainModel):
 
         Args:
             drafts: tokens of each draft.
-            requests: what is asked of each text.
-            seed: random seed of the first draft; draft ``i`` has ``seed + i``, or the i-th of
+            requests: request for each text.
+            seed: random seed of the first draft; draft ``i`` uses ``seed + i``, or the i-th of
                 several. None draws one from the system.
             config: options of revising; the model's own, ``sampling``, by default.
-            batch_size: drafts at a time, each of their candidates counted.
-            on_history: receives the revisions of each draft in turn, batch by batch.
-            **overrides: single options in place of the config's, by the names of
+            batch_size: number of drafts in a batch, each candidate counted.
+            on_history: function that receives the revisions of each draft in turn.
+            **overrides: single options that replace the config's, by the names of
                 :class:`~multidiff.text.diffuser.sampling_config.EditSamplingConfig`.
 
         Raises:
             InputError: if a draft is longer than the model reads.
-            TypeError: if there is no option of a name.
+            TypeError: if an option is unknown.
         """
         config = (config or self.sampling).replace(**overrides)
         most = self.editor.length
@@ -175,19 +175,19 @@ class EditedText(DomainModel):
     def noise_drafts(
         self, requests: Sequence[TextRequest], *, seed: Seed = 0
     ) -> list[tuple[int, ...]]:
-        """Return random tokens for each request: as many as it asks for, or as training texts have.
+        """Return random tokens for each request, of the requested or a typical length.
 
         Raises:
-            InputError: if a request asks for more than the model reads.
+            InputError: if a requested length exceeds what the model reads.
         """
-        # Mixed, so that what is written later does not follow the draws of its own noise.
+        # Mixed, so that tokens written later do not repeat the draws of their own noise.
         requests = one_each(requests, TextRequest, "request")
         rngs = generators([mixed_seed(one, 1) for one in checked_seeds(seed, len(requests))])
         lengths = [self._length(request, rng) for request, rng in zip(requests, rngs, strict=True)]
         return self.corruption().prior(lengths, rngs)
 
     def _length(self, request: TextRequest, rng: torch.Generator) -> int:
-        """Return the number of tokens of a text, END not counted."""
+        """Return the number of tokens of a text, without END."""
         most, end = self.editor.length, int(self.domain.ends)
         if request.length is not None:
             if not 1 <= request.length <= most:
@@ -208,5 +208,5 @@ class EditedText(DomainModel):
         return [self.domain.vocabulary.text(one[-1].tokens) for one in histories]
 
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return texts as drafts."""
+        """Return the tokens of texts, as drafts."""
         return [self.domain.vocabulary.numbers(text) for text in texts]

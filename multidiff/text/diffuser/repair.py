@@ -1,4 +1,4 @@
-"""What an editor does to texts that are right, and to texts that were corrupted."""
+"""Evaluation of an editor on clean texts and on corrupted texts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from multidiff.text.metrics.comparison import columns_of
 from multidiff.text.metrics.scores import edit_distance
 from multidiff.utils.report import Report
 
-# Corruption steps that are repaired.
+# Numbers of corruption steps to repair.
 STEPS = (1, 2, 3)
 
 
 @torch.no_grad()
 def leave_alone(bench: Bench, count: int, report: Report) -> None:
-    """How much of clean texts is kept: tokens, gaps and whole texts after one revision."""
+    """Report how much of clean texts is kept: tokens, gaps and whole texts after one revision."""
     rows = bench.rows(count, "fixed")
     drafts, requests = [bench.split.real[row] for row in rows], bench.requests(rows)
     edits = bench.tagged(drafts, requests)
@@ -40,7 +40,7 @@ def leave_alone(bench: Bench, count: int, report: Report) -> None:
 
 @torch.no_grad()
 def repair_corrupted(bench: Bench, count: int, report: Report) -> None:
-    """How far corrupted texts are from the originals, before and after."""
+    """Report the distance of corrupted texts from the originals, before and after."""
     steps = [step for step in STEPS if step <= bench.model.process.steps]
     facts = {_name(step): _repaired(bench, count, step) for step in steps}
     report.facts["repair"] = facts
@@ -52,7 +52,7 @@ def _name(steps: int) -> str:
 
 
 def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
-    """What is told of texts that were corrupted by so many steps."""
+    """Return figures of texts corrupted by that number of steps."""
     rows = bench.rows(count, "repair")
     real, requests = [bench.split.real[row] for row in rows], bench.requests(rows)
     process, most = bench.model.corruption(), bench.model.editor.length
@@ -83,7 +83,7 @@ def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
 
 
 def _tags(edits: Sequence[Sequence[Span]], drafts: Sequence[Sequence[int]]) -> Iterator[list[Edit]]:
-    """KEEP, REPLACE or DELETE for each token of each draft."""
+    """Yield KEEP, REPLACE or DELETE for each token of each draft."""
     for spans, draft in zip(edits, drafts, strict=True):
         tags = [KEEP] * len(draft)
         for span in spans:

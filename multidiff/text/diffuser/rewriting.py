@@ -1,4 +1,4 @@
-"""How well an editor rewrites texts that are given with what they should become."""
+"""Evaluation of an editor on texts with given rewritings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from multidiff.utils.errors import InputError
 
 
 def pairs_of(source: TextSource, num: int) -> tuple[list[str], list[str]]:
-    """Held-out texts to be rewritten, and what became of them; all are held out if none are.
+    """Return held-out texts to rewrite, and their targets; all texts if none are held out.
 
     Raises:
-        InputError: if the source does not tell what texts are made from.
+        InputError: if the data have no source texts.
     """
     found = source.listing()
     if found.sources is None:
@@ -28,7 +28,7 @@ def pairs_of(source: TextSource, num: int) -> tuple[list[str], list[str]]:
 def rewritten(
     model: EditedText, sources: Sequence[str], sampling: EditSamplingConfig | None, seed: int
 ) -> list[str]:
-    """What a model makes of texts: it edits them, reads them beside a draft, or both."""
+    """Return a model's rewritings: it edits texts, reads them beside a draft, or both."""
     reads = model.domain.source_length > 0
     requests = [TextRequest(source=one if reads else "") for one in sources]
     if model.from_source > 0 or not reads:
@@ -45,7 +45,7 @@ def rewritten(
 def compared(
     sources: Sequence[str], references: Sequence[str], made: dict[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """BLEU and SARI of several rewritings and of the sources as they are, words by spaces."""
+    """Return BLEU and SARI of several rewritings and of the unchanged sources, split at spaces."""
     described = [text.split() for text in sources]
     wanted = [[text.split()] for text in references]
     facts = {}

@@ -1,4 +1,4 @@
-"""Options of revising drafts, and the choice among the edits that a tagger finds."""
+"""Options of revising drafts, and the choice among a tagger's edits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from multidiff.text.diffuser.tagging import Tagging
 from multidiff.utils.errors import InputError
 
 EditsPerStep = Literal["all", "even"]
-# Where there is nothing to correct, the likeliest text is the same for all: texts are drawn. What
-# is drawn is revised too, where it is likelier than one in twenty to be wrong.
+# With nothing to correct, the likeliest text is always the same: tokens are drawn instead. Drawn
+# tokens are revised too, if they are wrong with a probability above one in twenty.
 FRESH = {"top_p": 0.95, "edit_margin": -3.0}
-# Several candidates are drawn as they are likely, so that they can be averaged over, and what they
-# risk is caution enough.
+# Several candidates are drawn from the model's distribution, so that they can be averaged over;
+# their risk replaces the edit margin.
 SEVERAL = {"temperature": 1.0, "edit_margin": 0.0, "beam": 1, "revision_beams": 1}
 
 
@@ -28,23 +28,25 @@ class EditSamplingConfig(OptionSet):
 
     Attributes:
         steps: largest number of revisions.
-        edits_per_step: make all edits that the tagger wants, or an even share of them, the surest
-            first.
+        edits_per_step: whether to make all edits that the tagger wants, or an even fraction of
+            them, the most certain first.
         edit_margin: nats by which an edit must be likelier than keeping the text.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
-        top_p: tokens are drawn among the likeliest up to this probability; 0.6 in the paper.
+        top_p: nucleus sampling: draw among the likeliest tokens up to this probability; 0.6 in
+            the paper.
         beam: number of token sequences kept while writing; 1 draws one.
         revision_beams: number of texts kept from revision to revision (the paper's second beam).
-        num_candidates: number of draws of what is written, of which each edit takes what is fewest
-            edits from what may be true (:mod:`multidiff.text.diffuser.mbr`).
+        num_candidates: number of draws of the written tokens, of which each edit takes the one
+            of minimum Bayes risk (:mod:`multidiff.text.diffuser.mbr`).
 
     Raises:
-        InputError: if a number is out of range, a beam is to draw, or candidates are not.
+        InputError: if a number is out of range, or beam and candidates contradict the
+            temperature.
     """
 
     steps: int = option(12, "largest number of revisions", least=1, most=MOST_STEPS)
     edits_per_step: EditsPerStep = option(
-        "all", "make all edits at once, or an even share of them", choices=("all", "even")
+        "all", "make all edits at once, or an even fraction of them", choices=("all", "even")
     )
     edit_margin: float = option(0.0, "nats by which an edit must be likelier than keeping the text")
     temperature: float = option(
@@ -73,24 +75,25 @@ class EditSamplingConfig(OptionSet):
         if self.beam > 1 and self.temperature > 0:
             raise InputError(
                 f"--temperature {self.temperature:g}: a beam keeps the likeliest and draws "
-                "nothing; leave it out, or --beam"
+                "nothing; remove it, or --beam"
             )
         if self.num_candidates > 1 and self.temperature == 0:
             raise InputError(
                 f"--num-candidates {self.num_candidates}: without a --temperature, as beside a "
-                "--beam, all are the same text; leave either out"
+                "--beam, all are the same text; remove either"
             )
 
     def replace(self, **overrides: Any) -> Self:
-        """Return a copy with other values; None leaves an option as it is.
+        """Return a copy with other values; None keeps an option.
 
-        What goes with them follows: a beam draws nothing and keeps no more revisions than it is
-        wide; what is drawn by top-p or as one of several has a temperature; and of several
-        candidates the risk takes the place of the edit margin.
+        Dependent options follow: a beam draws nothing and keeps no more revisions than its
+        width; tokens drawn by top-p or as one of several candidates have a temperature; and for
+        several candidates the risk replaces the edit margin.
 
         Raises:
-            TypeError: if there is no option of that name.
-            InputError: if a number is out of range, a beam is to draw, or candidates are not.
+            TypeError: if an option is unknown.
+            InputError: if a number is out of range, or beam and candidates contradict the
+                temperature.
         """
         self.check_names(overrides)
         given = {name: value for name, value in overrides.items() if value is not None}
@@ -106,11 +109,11 @@ class EditSamplingConfig(OptionSet):
         return self.with_overrides(new, given)
 
     def for_new_texts(self, default: EditSamplingConfig) -> EditSamplingConfig:
-        """Return the options for texts that start from noise or from nothing: they are drawn.
+        """Return the options for texts that start from noise or from nothing, which are drawn.
 
         Args:
             default: the model's own options. Without a temperature, top-p or beam among the
-                overrides, what is drawn takes the place of its values.
+                overrides, the values for drawing replace its values.
         """
         if {"temperature", "top_p", "beam"} & {*self.overrides}:
             return self
@@ -122,8 +125,8 @@ class Choice:
     """The edits of one text that are made at once.
 
     Attributes:
-        spans: from the left, with a kept token between any two, and nothing written yet.
-        tagging: what they were chosen by.
+        spans: edits from the left, separated by kept tokens, with nothing written yet.
+        tagging: tagging that they were chosen by.
     """
 
     spans: tuple[Span, ...]
@@ -131,26 +134,26 @@ class Choice:
 
     @property
     def score(self) -> float:
-        """Log probability that the tagger gives all of them, in nats."""
+        """Return the log probability that the tagger gives all of them, in nats."""
         return self.tagging.score(self.spans)
 
 
 def choose(tagging: Tagging, sampling: EditSamplingConfig, left: int, longest: int) -> Choice:
-    """Return the edits that are made of a text.
+    """Return the edits to make in a text.
 
-    Where the text has no room, the least sure insertions wait.
+    If a text would become too long, the least certain insertions wait.
 
     Args:
         tagging: the tagger's probabilities.
-        sampling: options: how sure the tagger has to be, and how much is done at once.
-        left: revisions to come, this one among them.
-        longest: most tokens of a text.
+        sampling: options: required certainty, and number of edits at once.
+        left: number of revisions to come, including this one.
+        longest: largest number of tokens of a text.
     """
     spans = tagging.edits(sampling.edit_margin)
     surety = {span: tagging.surety(span) for span in spans}
     if sampling.edits_per_step == "even":
         spans = _surest(spans, surety, math.ceil(len(spans) / left))
-    # Where tokens are replaced, at least one comes for those that go, and there is room for it.
+    # A replacement writes at least one token for those it removes, so it fits.
     room = longest - len(tagging) + sum(s.stop - s.start for s in spans if s.edit == DELETE)
     inserted = [span for span in spans if span.edit == INSERT]
     waiting = {*inserted} - {*_surest(inserted, surety, room)}
@@ -158,6 +161,6 @@ def choose(tagging: Tagging, sampling: EditSamplingConfig, left: int, longest: i
 
 
 def _surest(spans: Sequence[Span], surety: Mapping[Span, float], most: int) -> list[Span]:
-    """Return the surest of the edits, at most ``most``, from the left; of equals the first."""
+    """Return the most certain edits, at most ``most``, from the left; the first of equals."""
     kept = {*sorted(spans, key=lambda span: -surety[span])[:most]}
     return [span for span in spans if span in kept]

@@ -1,4 +1,4 @@
-"""What an editor makes of noise, of nothing, and of another model's drafts."""
+"""Evaluation of an editor from noise, from empty texts, and from another model's drafts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from multidiff.text.model import TextModel
 from multidiff.text.request import TextRequest
 from multidiff.utils.report import Report
 
-# Revisions after which texts are looked at, beside the last.
+# Numbers of revisions after which texts are evaluated, besides the last.
 LOOKS = (1, 4, 8, 12)
 
 
 def write_from_noise(bench: Bench, count: int, report: Report) -> None:
-    """Texts that begin as random tokens, as many as a real text has, after some revisions."""
+    """Report texts started from random tokens, as many as a real text has, after revisions."""
     rows = bench.rows(count, "from-noise")
     lengths = [len(bench.split.real[row]) for row in rows]
     pairs = zip(bench.requests(rows), lengths, strict=True)
@@ -28,7 +28,7 @@ def write_from_noise(bench: Bench, count: int, report: Report) -> None:
 
 
 def write_from_nothing(bench: Bench, count: int, report: Report) -> None:
-    """Texts that begin empty, after some revisions."""
+    """Report texts started empty, after revisions."""
     rows = bench.rows(count, "from-nothing")
     _written(bench, rows, [() for _ in rows], {}, "from_nothing", report)
 
@@ -56,7 +56,7 @@ def _written(
 
 
 def revise_drafts(bench: Bench, drafter: TextModel, count: int, report: Report) -> None:
-    """Another model's texts before and after, and how often they say what they are to say."""
+    """Report another model's texts before and after, and how often they express their meaning."""
     split, model = bench.split, bench.model
     rows = [position % len(split.real) for position in range(count)]
     meanings = [split.meanings[row] for row in rows]

@@ -1,4 +1,4 @@
-"""Sampling from a model of word embeddings on the command line."""
+"""Command-line sampling from Diffusion-LM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from multidiff.text.sampling_config import TextSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report, progress
 
-# Updates after each step, their rate, and the fluency that holds texts where they are.
+# Number of updates after each step, their rate, and the weight of fluency.
 PULL = (6, 50.0, 0.003)
 
 
@@ -35,25 +35,25 @@ def sample(
     length: int | None = None, source: list[str] = [],  # noqa: B006
     control_strength: tuple[float, float, float] | None = None, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
-    """Print texts, a line each.
+    """Print texts, one per line.
 
     Args:
         model: the model.
-        num: texts of each prompt; text ``i`` of each has seed ``seed + i``.
+        num: number of texts of each prompt; text ``i`` of each uses seed ``seed + i``.
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
-            attributes are left open.
+            attributes are unspecified.
         out: file that receives the lines, or folder for one.
         seed: random seed of each prompt's first text.
-        sampling: options of sampling.
+        sampling: sampling options.
         control: ``attribute=value``, towards which a classifier guides the texts; ``length=N``;
             ``first=WORD``; may be repeated.
         classifier: classifier of noisy texts for --control.
-        infill: text with ``[MASK]`` for each token to be found; may be repeated.
+        infill: text with ``[MASK]`` for each token to fill in; may be repeated.
         length: length of the texts, in tokens.
-        source: source of the texts, for models that read one; may be repeated.
-        control_strength: updates towards the controls after each step, their rate, and the fluency
-            that holds texts where the model puts them; by default 6,50,0.003.
-        on_line: receives each text as soon as it is done.
+        source: source text, for models that read one; may be repeated.
+        control_strength: number of updates towards the controls after each step, their rate, and
+            the weight of fluency, which keeps texts likely; by default 6,50,0.003.
+        on_line: function that receives each text as soon as it is done.
 
     Raises:
         InputError: if an option is wrong.
@@ -86,7 +86,7 @@ def read_controls(controls: Sequence[str]) -> dict[str, str]:
     """Return ``attribute=value`` pairs.
 
     Raises:
-        InputError: if one is written otherwise, or two contradict each other.
+        InputError: if one has another form, or two contradict each other.
     """
     wanted: dict[str, str] = {}
     for text in controls:
@@ -109,13 +109,11 @@ def _pulled(
     described = ",".join(f"{number:g}" for number in given)
     if min(given) < 0 or updates != int(updates):
         raise InputError(
-            f"--control-strength {described}: updates, rate and fluency, each 0 or more"
+            f"--control-strength {described}: must be updates, rate and fluency, each 0 or more"
         )
     if not wanted:
         if control_strength is not None:
-            raise InputError(
-                f"--control-strength {described}: is of --control attribute=value; give one"
-            )
+            raise InputError(f"--control-strength {described}: requires --control attribute=value")
         return None
     if classifier is None:
         described = ", ".join(f"{name}={value}" for name, value in wanted.items())

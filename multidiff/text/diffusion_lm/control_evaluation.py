@@ -44,19 +44,19 @@ def measure(
         model: the classifier.
         data: held-out texts, or all of which every n-th group is held out.
         folder: folder of the model, whose recipe has its training data.
-        seed: random seed of the first text; the others count up.
-        sampling: options of the guided model's samples, in place of its own. With a guidance
-            scale the model is conditioned on the value in place of classifier guidance.
-        num: number of held-out texts; 0 reads none.
+        seed: random seed of the first text; text ``i`` uses ``seed + i``.
+        sampling: options of the guided model's samples, replacing its own. With a guidance
+            scale the model is conditioned on the value instead of classifier guidance.
+        num: number of held-out texts; 0 for none.
         steered: model that the classifier guides.
         control: attributes; samples are guided towards each of their values in turn;
             ``food+area`` guides towards two at once.
-        each: samples of each value, 50 by default.
-        control_strength: updates after each step, their rate, and the fluency that holds texts
-            where the model puts them; by default 6,50,0.003.
+        each: number of samples of each value, 50 by default.
+        control_strength: number of updates after each step, their rate, and the weight of fluency,
+            which keeps texts likely; by default 6,50,0.003.
         column: column of the texts.
         meaning_column: column of their meaning representations.
-        held_out_every: held-out split; the recipe's where the data trained the model, 0 for all.
+        held_out_every: n of the held-out split; by default the recipe's for its data, 0 for all.
 
     Raises:
         InputError: if the data have no meaning representations, or the model lacks an attribute.
@@ -88,7 +88,7 @@ def _check_steering(steered: TextDiffusion | None, given: Mapping[str, Any]) -> 
     if steered is None and given:
         name = next(iter(given))
         raise InputError(
-            f"--{name.replace('_', '-')}: is of samples that are guided; name --steered MODEL"
+            f"--{name.replace('_', '-')}: applies to guided samples; name --steered MODEL"
         )
     if "control_strength" in given and "guidance_scale" in given:
         raise InputError("--control-strength and --guidance-scale: are two ways to steer; keep one")
@@ -129,16 +129,16 @@ def _right(model: TextClassifier, source: TextSource, num: int, seed: int, repor
 
 
 def targets_of(model: TextClassifier, attributes: Sequence[str]) -> list[dict[str, str]]:
-    """Return the values to try: all of an attribute, or of several the values in step.
+    """Return the values to try: all of an attribute, or of several the values in parallel.
 
     Raises:
-        InputError: if there is no such attribute, or none is named.
+        InputError: if an attribute is unknown, or none is named.
     """
     targets: list[dict[str, str]] = []
     for text in attributes:
         names = text.split("+")
         if not set(names) <= set(model.attributes):
-            raise InputError(f"--control {text}: there are {', '.join(model.attributes)}")
+            raise InputError(f"--control {text}: expected one of {', '.join(model.attributes)}")
         values = [model.attributes[name] for name in names]
         targets += [
             {name: own[position % len(own)] for name, own in zip(names, values, strict=True)}
@@ -159,7 +159,7 @@ def _steer(
     seed: int,
     report: Report,
 ) -> None:
-    """Report how often samples guided towards values have them, and have them anyway."""
+    """Report how often guided samples have the wanted values, compared with unguided ones."""
     classifier = AttributeClassifier(split.other, split.other_meanings)
     ngram = NGramModel(split.other, ORDER)
     words = steered.domain.vocabulary.numbers
@@ -196,7 +196,7 @@ def _steered(
     sampling: TextSamplingConfig,
     seed: int,
 ) -> list[str]:
-    """Return texts that are guided towards values by the classifier, or conditioned on them."""
+    """Return texts that the classifier guides towards values, or that are conditioned on them."""
     if control is None:
         return model.generate([TextRequest(wanted)] * each, config=sampling, seed=seed)
     control = dataclasses.replace(control, wanted=wanted)

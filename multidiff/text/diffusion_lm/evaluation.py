@@ -1,4 +1,4 @@
-"""Evaluation of text models: how probable, varied and obedient samples are, and no copies."""
+"""Evaluation of text models: probability, diversity, control accuracy and copies of samples."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def measure(
         model: the model.
         data: held-out texts, or all of which every n-th group is held out.
         folder: folder of the model, whose recipe has its training data.
-        seed: random seed of the first sample; the others count up.
-        sampling: options of sampling.
-        num: number of samples; 0 makes none.
+        seed: random seed of the first sample; sample ``i`` uses ``seed + i``.
+        sampling: sampling options.
+        num: number of samples; 0 for none.
         unconditional: sample without meaning representations and sources.
-        bound: number of texts whose likelihood is bounded.
+        bound: number of texts whose likelihood is bounded (NELBO).
         blanks: number of texts of which a third of the tokens is filled in again.
-        language_model: folder of a causal language model that measures too.
+        language_model: folder of a causal language model that scores texts too.
         column: column of the texts.
         meaning_column: column of their meaning representations.
         source_column: column of their sources, for models that read one.
-        held_out_every: held-out split; the recipe's where the data trained the model, 0 for all.
+        held_out_every: n of the held-out split; by default the recipe's for its data, 0 for all.
 
     Raises:
-        InputError: if there is nothing to measure by, or the model cannot do it.
+        InputError: if there is nothing to compare with, or the model cannot do it.
     """
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
     source, report = source_of(data, column, meaning_column, source_column), Report()
@@ -109,7 +109,7 @@ def _bound(
 def requests_like(
     model: TextModel, source: TextSource, split: EvalSplit, unconditional: bool
 ) -> list[TextRequest]:
-    """Return a request for each real text: its meaning or source, where models read one.
+    """Return a request for each real text: its meaning or source, if the model reads one.
 
     Raises:
         InputError: if a model reads sources and there are none.
@@ -121,14 +121,14 @@ def requests_like(
         return [TextRequest(meaning) for meaning in split.meanings]
     if source.source_column is None:
         raise InputError(
-            f"{source.path}: this model makes texts from others; name their --source-column, or "
-            "measure it --unconditional"
+            f"{source.path}: this model makes texts from source texts; name their "
+            "--source-column, or measure it --unconditional"
         )
     return [TextRequest(source=one) for one in split.sources]
 
 
 def first_of(requests: Sequence[TextRequest], num: int) -> list[TextRequest]:
-    """Return a number of requests, from the first on, over and over."""
+    """Return a number of requests, repeating them from the first on."""
     return [requests[position % len(requests)] for position in range(num)]
 
 
@@ -139,7 +139,7 @@ def bound_of(
     rows: Sequence[int],
     seed: int,
 ) -> dict[str, float]:
-    """Return a bound on the cost of some real texts under the conditions of their requests."""
+    """Return a bound on the cost of some real texts, conditioned on their requests."""
     return model.nats_per_token(
         [split.texts[row] for row in rows],
         [request.meaning for request in requests],

@@ -45,17 +45,17 @@ class _Plan:
 
 
 class TextDiffusion(TextModel):
-    """A model of texts by Gaussian diffusion of their embeddings.
+    """A text model by Gaussian diffusion of embeddings.
 
     Args:
-        domain: encodes texts as states.
+        domain: codec between texts and states.
         process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: default options of sampling.
-        drop_condition: share of the conditions that training leaves out, for guidance.
-        self_conditioning: share of the samples that training gives their last estimate, for
-            denoisers that read it.
-        known: share of the texts of which training gives some tokens, for infilling.
+        sampling: default sampling options.
+        drop_condition: fraction of the conditions that training drops, for guidance.
+        self_conditioning: fraction of the samples that receive their last estimate in training,
+            for denoisers that read it.
+        known: fraction of the texts of which training reveals some tokens, for infilling.
         classifier: name of the default model of classifier guidance.
     """
 
@@ -89,11 +89,11 @@ class TextDiffusion(TextModel):
 
     @property
     def companions(self) -> dict[str, str]:
-        """Return models that commands use beside it, by option."""
+        """Return models that commands use with it, by option."""
         return {} if self.classifier is None else {"classifier": self.classifier}
 
     def task(self) -> DiffusionTask:
-        """Return the task that a trainer trains."""
+        """Return the training task."""
         return DiffusionTask(
             self.domain, self.process, self.denoiser, self.drop_condition, self.memory
         )
@@ -124,24 +124,24 @@ class TextDiffusion(TextModel):
         on_text: OnText | None = None,
         **overrides: Any,
     ) -> list[str]:
-        """Return a text for each request.
+        """Generate a text for each request.
 
         Args:
-            requests: what is asked of each text.
+            requests: request for each text.
             control: classifier guidance towards attributes.
-            seed: random seed of the first text; text ``i`` has ``seed + i``, or the i-th of
-                several. None draws one from the system. A text depends on its own seed alone,
-                whatever is made beside it.
-            config: options of sampling; the model's own, ``sampling``, by default.
-            batch_size: texts at a time.
-            on_step: called after each step of each batch.
-            on_text: receives each text in turn, as soon as it and all before it are done.
-            **overrides: single options in place of the config's, by the names of
+            seed: random seed of the first text; text ``i`` uses ``seed + i``, or the i-th of
+                several. None draws one from the system. A text depends only on its own seed,
+                not on its batch.
+            config: sampling options; the model's own, ``sampling``, by default.
+            batch_size: number of texts in a batch.
+            on_step: function called after each step of each batch.
+            on_text: function that receives each text in turn, once it and all before it are done.
+            **overrides: single options that replace the config's, by the names of
                 :class:`~multidiff.text.sampling_config.TextSamplingConfig`.
 
         Raises:
-            InputError: if the model cannot do what is asked.
-            TypeError: if there is no option of a name.
+            InputError: if the model cannot fulfil the request.
+            TypeError: if an option is unknown.
         """
         config = (config or self.sampling).replace(**overrides)
         if control is not None:
@@ -158,7 +158,7 @@ class TextDiffusion(TextModel):
         plan: _Plan,
         on_step: Callable[[Step], None] | None,
     ) -> list[str]:
-        """Return the texts of one batch, all on canvases of one size."""
+        """Generate the texts of one batch, all on canvases of one size."""
         canvas = min(canvas_of(lengths[0]), self.domain.length)
         tokens, is_known = laid_out(requests, lengths, canvas)
         tokens, is_known = tokens.to(self.device), is_known.to(self.device)

@@ -1,4 +1,4 @@
-"""Sampling from a model of masked texts on the command line."""
+"""Command-line sampling from masked text models."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def sample(
     length: int | None = None, source: list[str] = [],  # noqa: B006
     show_steps: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
-    """Print texts, a line each.
+    """Print texts, one per line.
 
     Args:
         model: the model.
-        num: texts of each prompt; text ``i`` of each has seed ``seed + i``.
+        num: number of texts of each prompt; text ``i`` of each uses seed ``seed + i``.
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
-            attributes are left open.
+            attributes are unspecified.
         out: file that receives the texts, or folder for one.
         seed: random seed of each prompt's first text.
-        sampling: options of sampling.
-        infill: text with ``[MASK]`` for each token to be found; running text goes on behind it
+        sampling: sampling options.
+        infill: text with ``[MASK]`` for each token to fill in; running text continues behind it
             up to its length; may be repeated.
-        length: length of the texts, in tokens; running text may be longer than the model reads.
-        source: source of the texts, for models that read one; may be repeated.
-        show_steps: print each text after each step, ``[MASK]`` where a token is not found yet.
-        on_line: receives each line as soon as it is made.
+        length: length of the texts, in tokens; running text may be longer than the context.
+        source: source text, for models that read one; may be repeated.
+        show_steps: print each text after each step, with ``[MASK]`` for tokens still masked.
+        on_line: function that receives each line as soon as it is made.
 
     Raises:
         InputError: if an option is wrong.
     """
     if show_steps and sampling.num_candidates > 1:
         raise InputError(
-            f"--num-candidates {sampling.num_candidates}: --show-steps shows one; leave either out"
+            f"--num-candidates {sampling.num_candidates}: --show-steps shows one; remove either"
         )
     check_guidance(model, sampling, prompts)
     requests = requests_of(model, prompts, infill, length, source)
@@ -71,7 +71,7 @@ def _made(
     seeds: list[int],
     on_text: OnText,
 ) -> list[str]:
-    """Return all of the texts, made batch by batch."""
+    """Return all of the texts, generated batch by batch."""
     count = sampling.steps or model.block
     with progress() as bar:
 
@@ -93,7 +93,7 @@ def _watched(
     seeds: list[int],
     on_text: OnText,
 ) -> list[str]:
-    """Return the texts, made one by one, with the states of each noted in ``shown``."""
+    """Return the texts, generated one by one, with the states of each added to ``shown``."""
     words, mask = model.domain.vocabulary, model.process.size
     texts: list[str] = []
     for request, seed in zip(requests, seeds, strict=True):
@@ -111,7 +111,7 @@ def _watched(
 def with_masks(vocabulary: Vocabulary, numbers: Sequence[int], mask: int) -> str:
     """Return the text of numbers up to END, with ``[MASK]`` for each mask.
 
-    It is what :func:`~multidiff.text.data.vocabulary.with_blanks` reads.
+    It inverts :func:`~multidiff.text.data.vocabulary.with_blanks`.
     """
     inner = itertools.takewhile(lambda number: number != END, numbers)
     parts: list[str] = []
@@ -122,7 +122,7 @@ def with_masks(vocabulary: Vocabulary, numbers: Sequence[int], mask: int) -> str
 
 
 def _states(shown: Sequence[Sequence[str]], number: int, text: str) -> list[str]:
-    """Return the states of a text, a line each, after an empty line for all but the first text."""
+    """Return the states of a text, one per line, after an empty line for all but the first text."""
     states = shown[number]
     width = len(str(len(states)))
     lines = [""] if number else []

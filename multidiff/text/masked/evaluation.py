@@ -1,4 +1,4 @@
-"""Evaluation of models of masked texts, by number of steps too, and their likelihood."""
+"""Evaluation of masked text models: samples, also by number of steps, and likelihood."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from multidiff.text.sampling_config import MaskedTextSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
 
-ENDING = "is of texts that end, and this model writes running text"
-RUNNING = "is of running text, and this model's texts end"
-# Orders of the n-grams beside the bound, and what is reported of samples by number of steps.
+ENDING = "applies to texts that end, but this model writes running text"
+RUNNING = "applies to running text, but this model's texts end"
+# Orders of the n-grams compared with the bound, and figures of samples by number of steps.
 ORDERS = (2, 4)
 BY_STEPS = ("nats_per_token", "entropy", "distinct_2", "copies", "seconds")
 
@@ -54,22 +54,23 @@ def measure(
         model: the model.
         data: held-out texts, or all of which every n-th group is held out.
         folder: folder of the model, whose recipe has its training data.
-        seed: random seed of the first sample; the others count up.
-        sampling: options of sampling.
-        num: number of samples; 0 makes none.
-        by_steps: numbers of steps, at each of which the samples are made; 0 is one for each token.
+        seed: random seed of the first sample; sample ``i`` uses ``seed + i``.
+        sampling: sampling options.
+        num: number of samples; 0 for none.
+        by_steps: numbers of steps to make samples at; 0 is one step for each token.
         unconditional: sample without meaning representations and sources.
-        bound: number of texts whose likelihood is bounded; of running text pieces, 0 for 200.
+        bound: number of texts whose likelihood is bounded (NELBO); of running text chunks, 0 for
+            200.
         blanks: number of texts of which a third of the tokens is filled in again.
-        language_model: folder of a causal language model that measures too.
+        language_model: folder of a causal language model that scores texts too.
         column: column of the texts.
         meaning_column: column of their meaning representations.
         source_column: column of their sources, for models that read one.
-        held_out_every: held-out split; the recipe's where the data trained the model, 0 for all.
-        held_out_ratio: held-out share of running text, by default the recipe's.
+        held_out_every: n of the held-out split; by default the recipe's for its data, 0 for all.
+        held_out_ratio: held-out fraction of running text, by default the recipe's.
 
     Raises:
-        InputError: if there is nothing to measure by, or the model cannot do it.
+        InputError: if there is nothing to compare with, or the model cannot do it.
     """
     if not model.domain.ends:
         _refuse(
@@ -107,10 +108,10 @@ def measure(
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
-    """Refuse options that do not apply to a model."""
+    """Reject options that do not apply to a model."""
     for name, value in options.items():
         if value not in (None, 0, False):
-            raise InputError(f"--{name.replace('_', '-')}: {why}; leave it out")
+            raise InputError(f"--{name.replace('_', '-')}: {why}; remove it")
 
 
 def _makers(
@@ -120,14 +121,14 @@ def _makers(
     sampling: MaskedTextSamplingConfig,
     seed: int,
 ) -> dict[str, Callable[[], list[str]]]:
-    """Return what makes samples at several numbers of steps, by its name in the report."""
+    """Return functions that make samples at several numbers of steps, by name in the report."""
     reported = f"--by-steps {','.join(map(str, by_steps))}"
     if by_steps and not requests:
         raise InputError(f"{reported}: draws samples; set --num above 0")
     if by_steps and "steps" in sampling.overrides:
-        raise InputError(f"{reported}: says the steps, and so does --steps {sampling.steps}")
+        raise InputError(f"{reported}: sets the steps, and so does --steps {sampling.steps}")
     if min(by_steps, default=0) < 0:
-        raise InputError(f"{reported}: from 1, and 0 for as many as a text has tokens")
+        raise InputError(f"{reported}: must be from 1, or 0 for one step per token")
     return {
         str(count) if count else "as tokens": partial(
             model.generate, requests, config=sampling.replace(steps=count), seed=seed
@@ -139,7 +140,7 @@ def _makers(
 def _by_steps(
     model: MaskedText, make: dict[str, Callable[[], list[str]]], split: EvalSplit, report: Report
 ) -> None:
-    """Report samples of several numbers of steps beside real texts."""
+    """Report samples at several numbers of steps, compared with real texts."""
     ngram, words = NGramModel(split.other, ORDER), model.domain.vocabulary.numbers
     facts: dict[str, dict[str, float]] = {}
     for name, texts_of in make.items():
@@ -155,7 +156,7 @@ def _by_steps(
 def _bounds(
     model: MaskedText, source: TextSource, split: EvalSplit, count: int, seed: int, report: Report
 ) -> None:
-    """Report bounds on the cost of real texts, conditional and not, beside n-gram models."""
+    """Report bounds on the cost of real texts, conditional and not, compared with n-grams."""
     rows = split.fitting(model.domain.length, count, "bound")
     nothing = [TextRequest()] * len(rows)
     facts: dict[str, dict[str, float]] = {}

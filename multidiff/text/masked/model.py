@@ -33,19 +33,19 @@ from multidiff.text.request import (
 )
 from multidiff.text.sampling_config import MaskedTextSamplingConfig
 
-# Draws of the masks for each text whose likelihood is bounded, and texts at a time.
+# Number of mask draws for each text whose likelihood is bounded, and texts in a batch.
 LOOKS, AT_ONCE = 32, 50
-# Tokens of the longest running text that may be asked for.
+# Tokens of the longest running text that may be requested.
 LONGEST = 100_000
 
 
 class TokenDomain(TextDomain):
     """Texts as their tokens; see :class:`~multidiff.text.domain.TextDomain`.
 
-    A text's END is never masked: where a text ends is known to the network.
+    A text's END is never masked: the network knows where a text ends.
 
     Attributes:
-        in_blocks: the network reads the clean text too, each block the part before it.
+        in_blocks: whether the network reads the clean text too, each block the part before it.
     """
 
     in_blocks = False
@@ -58,7 +58,7 @@ class TokenDomain(TextDomain):
         return EncodedText(tokens, condition, self.counted(tokens), tokens)
 
     def counted(self, tokens: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
-        """Return which tokens are to be found: no padding, and no END, which the length gives."""
+        """Return which tokens are predicted: no padding, and no END, which the length gives."""
         return (tokens != PAD) & (tokens != END) if self.ends else tokens != PAD
 
     def extra_losses(
@@ -69,17 +69,17 @@ class TokenDomain(TextDomain):
 
 
 class MaskedText(TextModel):
-    """A model of texts by masked diffusion.
+    """A text model by masked diffusion.
 
     Args:
-        domain: encodes texts as tokens.
+        domain: texts as tokens.
         process: process that the denoiser is trained on.
         denoiser: the network.
-        sampling: default options of sampling.
-        drop_condition: share of the conditions that training leaves out, for guidance.
+        sampling: default sampling options.
+        drop_condition: fraction of the conditions that training drops, for guidance.
 
     Attributes:
-        block: positions of each block that texts are found in; 0 for texts found as a whole.
+        block: number of positions of each block of block diffusion; 0 without blocks.
 
     Raises:
         ValueError: if these do not fit each other.
@@ -123,30 +123,30 @@ class MaskedText(TextModel):
         on_text: OnText | None = None,
         **overrides: Any,
     ) -> list[str]:
-        """Return a text for each request.
+        """Generate a text for each request.
 
         Args:
-            requests: what is asked of each text.
-            seed: random seed of the first text; text ``i`` has ``seed + i``, or the i-th of
-                several. None draws one from the system. A text depends on its own seed alone,
-                whatever is made beside it.
-            config: options of sampling; the model's own, ``sampling``, by default.
-            batch_size: texts at a time.
-            on_step: called with the steps done and the tokens after each step of each batch.
-            on_text: receives each text in turn, as soon as it and all before it are done.
-            **overrides: single options in place of the config's, by the names of
+            requests: request for each text.
+            seed: random seed of the first text; text ``i`` uses ``seed + i``, or the i-th of
+                several. None draws one from the system. A text depends only on its own seed,
+                not on its batch.
+            config: sampling options; the model's own, ``sampling``, by default.
+            batch_size: number of texts in a batch.
+            on_step: function called with the steps done and the tokens after each step.
+            on_text: function that receives each text in turn, once it and all before it are done.
+            **overrides: single options that replace the config's, by the names of
                 :class:`~multidiff.text.sampling_config.MaskedTextSamplingConfig`.
 
         Raises:
-            InputError: if the model cannot do what is asked.
-            TypeError: if there is no option of a name.
+            InputError: if the model cannot fulfil the request.
+            TypeError: if an option is unknown.
         """
         config = (config or self.sampling).replace(**overrides)
         make = partial(self._made, config=config, on_step=on_step)
         return self._texts(requests, seed, config.num_candidates, batch_size, make, on_text)
 
     def _longest(self) -> int:
-        """Return the most tokens; running text is written in blocks, so that any length will do."""
+        """Return the largest length; running text is written in blocks, to any length."""
         return self.domain.length if self.domain.ends else LONGEST
 
     def _made(
@@ -157,7 +157,7 @@ class MaskedText(TextModel):
         config: MaskedTextSamplingConfig,
         on_step: Callable[[int, Tensor], None] | None,
     ) -> list[str]:
-        """Return the texts of one batch, all on canvases of one size."""
+        """Generate the texts of one batch, all on canvases of one size."""
         canvas = min(canvas_of(lengths[0]), self._longest())
         canvas += -canvas % (self.block or 1)
         tokens, is_known = laid_out(requests, lengths, canvas, self.domain.ends)
@@ -176,7 +176,7 @@ class MaskedText(TextModel):
         known: Tensor,
         on_step: Callable[[int, Tensor], None] | None,
     ) -> Tensor:
-        """Return a text found block by block; each step reports all blocks up to there."""
+        """Return a text generated block by block; each step reports all blocks up to there."""
         reader, found = BlockReader(self.denoiser), known[:, :0]
 
         def report(number: int, tokens: Tensor) -> None:
@@ -251,12 +251,12 @@ class MaskedText(TextModel):
         Args:
             texts: the texts.
             meanings: meaning representation of each.
-            seed: random seed of the first text's draws; the others count up.
+            seed: random seed of the first text's draws; text ``i`` uses ``seed + i``.
             sources: source of each.
             known: number of first tokens that are given, and cost nothing.
 
         Returns:
-            ``tokens``, ``length``, and the ``count`` of its tokens, END among them.
+            ``tokens``, ``length``, and the ``count`` of its tokens, including END.
         """
         tokens = self.domain.tokens(texts)
         total = self.token_nats(tokens, requests_from(meanings, sources), seed=seed, known=known)
@@ -272,19 +272,19 @@ class MaskedText(TextModel):
         seed: int = 0,
         known: int = 0,
     ) -> Float[Tensor, " texts"]:
-        """Return an upper bound on the cost of each text's tokens, in nats, its length not counted.
+        """Return an upper bound on the cost of each text's tokens in nats, without its length.
 
         Args:
             tokens: tokens of each text, padded with PAD.
             requests: conditions of each.
-            seed: random seed of the first text's draws; the others count up.
+            seed: random seed of the first text's draws; text ``i`` uses ``seed + i``.
             known: number of first tokens that are given, and cost nothing.
         """
         longest = self.domain.length
         tokens = F.pad(tokens, (0, longest - tokens.shape[1]), value=PAD)
         count = (tokens != PAD).sum(dim=1)
         total = torch.zeros(len(tokens), dtype=torch.float64)
-        # By canvases, as texts are made: what is drawn for one does not depend on its batch.
+        # By canvases, as texts are generated: the draws for one do not depend on its batch.
         for rows in batches_of(count.tolist(), AT_ONCE):
             x0 = tokens[rows, : min(canvas_of(int(count[rows[0]])), longest)]
             condition = condition_of(self.domain, [requests[row] for row in rows], x0 != PAD)
@@ -309,7 +309,7 @@ class MaskedText(TextModel):
 def _block_of(
     domain: TokenDomain, process: MaskProcess, denoiser: TokenDenoiser, drop_condition: float
 ) -> int:
-    """Return the positions of a block, on which all agree; 0 for texts found as a whole."""
+    """Return the block size, on which all must agree; 0 without blocks."""
     block = process.block if isinstance(process, BlockMaskProcess) else 0
     reads = getattr(denoiser, "block", 0)
     if block != reads:
@@ -321,6 +321,6 @@ def _block_of(
         raise ValueError(
             f"blocks of {block} positions are for running text (ends: false) without condition (no "
             "meanings, source_length: 0, drop_condition: 0), and its length "
-            f"{domain.length} is to be a multiple of them"
+            f"{domain.length} must be a multiple of the block"
         )
     return block
