@@ -74,7 +74,7 @@ WORDS = [
 
 
 def cases(count):
-    """So many drawn cases, the same every time."""
+    """Randomly drawn cases, the same every time."""
     return settings(
         max_examples=count * TIMES,
         derandomize=TIMES == 1,

@@ -1,7 +1,7 @@
 """The command line with its weights in FSDP's shards, on CPU processes.
 
 accelerate shards only where it finds GPUs and else falls back to whole copies; here its state is
-told otherwise, and the rest is as on GPUs, with gloo.
+set to shard, and the rest is as on GPUs, with gloo.
 """
 
 import faulthandler

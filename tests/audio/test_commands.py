@@ -47,7 +47,7 @@ def samples(path):
 
 
 def test_the_main_job(tmp_path, capsys, vocoder):
-    """A recording's mel becomes a sound of the same length, and the speed is told."""
+    """A recording's mel becomes a sound of the same length, and the speed is reported."""
     out = tmp_path / "spoken.wav"
     reported = does(capsys, "synth", CLIP, "-o", out, *vocoder)
     assert "real-time factor" in reported and "1 thread" in reported and str(out) in reported

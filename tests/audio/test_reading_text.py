@@ -107,7 +107,7 @@ def test_a_dictionary_goes_before_the_library(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("tomato", "no phones"),
         ("tomato t qq", "phone 'qq'"),
@@ -115,7 +115,7 @@ def test_a_dictionary_goes_before_the_library(tmp_path):
         ("", "no words"),
     ],
 )
-def test_a_wrong_dictionary_names_its_line(tmp_path, line, told):
+def test_a_wrong_dictionary_names_its_line(tmp_path, line, reported):
     path = tmp_path / "words.txt"
     path.write_text(f"{line}\n", "utf-8")
 
@@ -123,7 +123,7 @@ def test_a_wrong_dictionary_names_its_line(tmp_path, line, told):
         if symbol == "qq":
             raise InputError("phone 'qq': the model does not know it")
 
-    with pytest.raises(InputError, match=rf"words\.txt.*{told}"):
+    with pytest.raises(InputError, match=rf"words\.txt.*{reported}"):
         read_dictionary(path, check)
 
 

@@ -104,7 +104,7 @@ def test_a_text_file_becomes_one_sound_or_one_a_line(tmp_path, capsys, voice):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--text", "  "], "empty"),
         (["--text", "..."], "no words"),
@@ -118,9 +118,9 @@ def test_a_text_file_becomes_one_sound_or_one_a_line(tmp_path, capsys, voice):
         (["starter:speech/LJ80-07.flac"], "reads only text"),
     ],
 )
-def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path, capsys, voice, words, told):
+def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path, capsys, voice, words, reported):
     out = tmp_path / "a.wav"
-    assert told in complains(capsys, "synth", "--model", voice, *words, "-o", out)
+    assert reported in complains(capsys, "synth", "--model", voice, *words, "-o", out)
     assert not any(tmp_path.iterdir())
 
 
@@ -128,8 +128,8 @@ def test_wrong_files_beside_a_text_are_refused(tmp_path, capsys, voice):
     words = ["synth", "--model", voice, "--text", "hi", "-o", tmp_path / "a.wav"]
     dictionary = tmp_path / "words.txt"
     dictionary.write_text("hi h qq\n")
-    told = complains(capsys, *words, "--dictionary", dictionary)
-    assert "words.txt:1: phone 'qq': the model does not know it" in told
+    reported = complains(capsys, *words, "--dictionary", dictionary)
+    assert "words.txt:1: phone 'qq': the model does not know it" in reported
     assert "--save-mel" in complains(capsys, *words, "--save-mel", tmp_path / "folder")
 
 

@@ -44,7 +44,7 @@ def test_ljspeech_lists_and_plain_lists_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "reported"),
     [
         (["a.wav|hello", "b.wav|you"], r"metadata\.csv: 2 of its 2 recordings are not there"),
         (["a.wav"], r"metadata\.csv:1: has no file and text"),
@@ -52,8 +52,8 @@ def test_ljspeech_lists_and_plain_lists_are_read(tmp_path):
         ([], "the list is empty"),
     ],
 )
-def test_wrong_lists_are_refused_in_one_line(tmp_path, lines, told):
-    with pytest.raises(InputError, match=told) as fault:
+def test_wrong_lists_are_refused_in_one_line(tmp_path, lines, reported):
+    with pytest.raises(InputError, match=reported) as fault:
         TranscribedSource(listed(tmp_path / "voice", *lines)).transcripts("train")
     assert "\n" not in str(fault.value)
 

@@ -309,7 +309,7 @@ def test_padding_does_not_change_the_loss(objective):
     plain = process.loss(logits[:, :4], masked_at([1, 0, 1, 0], x0, 6, level))
     longer = F.pad(x0, (0, 3))
     real = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
-    # Masked padding, as of a corruption that was not told of it, does not count either.
+    # Masked padding, as from a corruption without a padding mask, does not count either.
     made = masked_at([1, 0, 1, 0, 1, 0, 1], longer, 6, level)
     torch.testing.assert_close(process.loss(logits, made, real), plain)
 

@@ -1,4 +1,4 @@
-"""A denoiser that is told its last estimate."""
+"""Self-conditioning: a denoiser that reads its last estimate."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_training_tells_some_samples_a_first_estimate_without_gradients():
     (first, first_grad, _), (second, second_grad, _) = whole.denoiser.read
     assert not first_grad and second_grad
     assert 0 < len(first) < 16 and len(second) == 16
-    assert first[:, 2:].abs().max() == 0  # the first look is told nothing
+    assert first[:, 2:].abs().max() == 0  # the first evaluation reads zeros
     cond = second[:, 2:].abs().sum(dim=1) > 0
     assert int(cond.sum()) == len(first)
     torch.testing.assert_close(second[cond][:, :2], first[:, :2])
@@ -106,7 +106,7 @@ def test_a_known_part_is_told_as_it_is_before_and_beside_the_first_estimate():
     assert known[known.any(dim=1)].double().mean() == pytest.approx(0.5, abs=0.15)
     cond = (second[..., 2:].abs().sum(dim=-1) > 0).all(dim=1)
     assert (second[~cond][..., 2:][~known[~cond]] == 0).all()
-    # The first look is told what is known, and nothing else.
+    # The first evaluation reads the known positions, and zeros elsewhere.
     looked = torch.stack([(second[..., :2] == one[..., :2]).flatten(1).all(1) for one in first])
     rows = looked.int().argmax(dim=1)
     assert torch.equal(first[..., 2:], points[rows] * known[rows][..., None])

@@ -305,7 +305,7 @@ def test_ddim_equals_diffusers_where_its_strides_are_right(spacing, grid, counts
 def test_where_diffusers_ddim_differs(spacing, grid, count):
     """Its previous step is t - 1000 // n, which is not the next of these grids (issue 9261).
 
-    Ours passes the oracle test above for the same grids. When this fails, they mended it.
+    Ours passes the oracle test above for the same grids. When this fails, they fixed it.
     """
     start = double(1, 5).float()
     scheduler = diffusers.DDIMScheduler(

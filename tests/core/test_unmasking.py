@@ -518,14 +518,14 @@ def masks_read(sampler, length, steps, **options):
 
 def test_counts_of_mask_predict():
     assert masks_read(MaskPredictSampler(), 10, 4) == [10, 7, 5, 2]
-    assert masks_read(MaskPredictSampler(), 3, 6) == [3, 2, 2, 1, 1, 1]  # at least one anew
+    assert masks_read(MaskPredictSampler(), 3, 6) == [3, 2, 2, 1, 1, 1]  # at least one again
     known = torch.tensor([[1, 6, 6, 2, 6, 6]])
     assert masks_read(MaskPredictSampler(), 6, 4, known=known) == [4, 3, 2, 1]
 
 
 @pytest.mark.parametrize("seed", [2, 4])
 def test_mask_predict_by_hand(seed):
-    """The least sure are predicted anew, the others keep the probability they were set with."""
+    """The least sure are predicted again, the others keep the probability they were set with."""
     length, steps = 12, 6
     table, process = Table(6, length, seed), MaskProcess(6, LINEAR)
     tokens, surety = torch.full((length,), 6), torch.zeros(length)
@@ -544,7 +544,7 @@ def test_mask_predict_by_hand(seed):
 
 
 def test_a_first_mistake_is_mended():
-    """Both tokens must be alike: drawn apart they are not; the unsure one is drawn anew."""
+    """Both tokens must be alike: drawn apart they are not; the unsure one is drawn again."""
 
     def group_by_length(xt, level, condition=None):
         logits = torch.tensor([[[0.0, 0.1], [2.0, 0.0]]]).repeat(len(xt), 1, 1)

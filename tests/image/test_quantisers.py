@@ -176,7 +176,7 @@ def test_near_codes_far_from_zero_are_told_apart():
 
 
 def test_one_update_by_hand():
-    """Counts 1, 1 and 2, 1 anew; sums 0, 10 and 3, 9 anew; the means of both."""
+    """Counts 1, 1 and new ones 2, 1; sums 0, 10 and new ones 3, 9; the means of both."""
     made = codebook([[0.0], [10.0]], decay=0.5, revive_below=0.0, smoothing=0.5)
     found = made(torch.tensor([1.0, 2.0, 9.0]).reshape(1, 1, 1, 3), training=True)
     assert found.tokens.flatten().tolist() == [0, 0, 1]

@@ -600,7 +600,7 @@ def test_options_of_the_command(second, tmp_path, capsys):
     assert f"--tokenizer {tmp_path}: has no vocab.json and merges.txt" in reported
     assert "Stable Diffusion 2, predicts v" in does(capsys, *arguments)
     assert (out / "vocab.json").is_file() and (out / "merges.txt").is_file()
-    # A folder written anew keeps what lies beside the weights.
+    # A folder that is rewritten keeps the files beside the weights.
     does(capsys, "convert", out, tmp_path / "half", "--half")
     assert (tmp_path / "half/merges.txt").read_text() == (out / "merges.txt").read_text()
 

@@ -163,7 +163,7 @@ def fit(folder, steps, resume=False):
 
 
 def test_going_on_equals_never_having_stopped(tmp_path):
-    """Codes, counts and the codes drawn anew too, to the bit."""
+    """Codes, counts and the replaced codes too, to the bit."""
     whole = fit(tmp_path / "whole", 6)
     fit(tmp_path / "halves", 3)
     halves = fit(tmp_path / "halves", 6, resume=True)

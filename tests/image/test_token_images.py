@@ -318,7 +318,7 @@ def test_guidance_is_one_doubled_batch_a_step():
     assert counted.sizes == [2] * 8
     guided = model.generate(["star", "line"], steps=4, guidance_scale=3)
     assert counted.sizes[8:] == [4] * 4 and not torch.equal(guided, plain)
-    # Nothing told, nothing to be guided by.
+    # Without a condition there is nothing to guide by.
     uncond = model.generate(["", ""], steps=4, guidance_scale=3)
     assert counted.sizes[12:] == [2] * 4
     assert torch.equal(model.generate(["", ""], steps=4), uncond)

@@ -1,4 +1,4 @@
-"""Networks over tokens and what they are told."""
+"""Networks over tokens and their conditions."""
 
 import pytest
 import torch

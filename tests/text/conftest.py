@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def small_restaurant(tmp_path_factory):
-    """The folder of a text model that is told meanings."""
+    """The folder of a text model conditioned on meanings."""
     from program import trained
 
     return trained(tmp_path_factory.mktemp("runs") / "restaurant", "restaurant")
@@ -25,7 +25,7 @@ def small_control(tmp_path_factory, small_restaurant):
 
 @pytest.fixture(scope="session")
 def small_masked(tmp_path_factory):
-    """The folder of a masked model that is told meanings."""
+    """The folder of a masked model conditioned on meanings."""
     from program import trained
 
     return trained(tmp_path_factory.mktemp("runs") / "masked", "masked")
@@ -65,7 +65,7 @@ def small_rewriter(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_edits(tmp_path_factory):
-    """The folder of an editor that is told meanings."""
+    """The folder of an editor conditioned on meanings."""
     from program import trained
 
     return trained(tmp_path_factory.mktemp("runs") / "edits", "edits")

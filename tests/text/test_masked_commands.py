@@ -117,7 +117,7 @@ def test_running_text_in_blocks(small_blocks, capsys):
 
 
 def test_texts_are_made_from_others(small_rewriter, capsys):
-    """Hardly trained, it hardly hears what it is told: guidance makes that loud."""
+    """Hardly trained, it hardly follows its condition: guidance amplifies it."""
     words = ["sample", small_rewriter, "-n", 6, "--steps", 3, "--length", 9, "--source"]
     loud = ["--guidance-scale", 300]
     one, other = (

@@ -30,7 +30,7 @@ SENTENCES = st.lists(st.lists(st.sampled_from("abc"), max_size=6), min_size=1, m
 
 
 def formula(sentences, order, history, event):
-    """The recursion as the paper writes it, counting anew for each term."""
+    """The recursion as the paper writes it, counting again for each term."""
     if history is None:
         return Fraction(1, len({token for s in sentences for token in s}) + 2)
     seen = Counter()

@@ -73,7 +73,7 @@ def test_one_batch_is_learned_by_heart_and_said_when_asked(clamp, tmp_path):
     ]
     assert model.generate(requests) == list(SENTENCES.values())
     assert model.generate(requests, steps=200, sampler="ddim") == list(SENTENCES.values())
-    # Infilling without being told the meaning: the words around it are enough.
+    # Infilling without the meaning: the words around it are enough.
     known, length = position_of_known(model, f"the eagle is a {BLANK} pub near the {BLANK}.")
     (text,) = model.generate([TextRequest(known=known, length=length)])
     assert text == SENTENCES["a"]

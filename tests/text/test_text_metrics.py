@@ -204,7 +204,7 @@ def test_sari_of_means_and_harmonic_means():
     """F1 is made of mean precision and mean recall; the mean of F1 would be (2/3 + 0 + 2) / 4.
 
     Additions: x is right and y is not; no pair is right; nothing of three or four is wanted,
-    and nothing made. Keeps and deletions: none of one token, the rest likewise.
+    and nothing made. Keeps and deletions: none of one token, the rest as well.
     """
     found = one_sari("a", "x y", "x")
     precision, recall = (1 / 2 + 0 + 1 + 1) / 4, (1 + 0 + 1 + 1) / 4

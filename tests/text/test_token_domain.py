@@ -1,4 +1,4 @@
-"""Texts as their tokens: what is masked, what is told, and what lengths cost."""
+"""Texts as their tokens: what is masked, the conditions, and what lengths cost."""
 
 import math
 
@@ -103,7 +103,7 @@ def test_a_task_trains_on_it():
     batch = {"text": ["the eagle", "a pub near"] * 3, "meaning": [{"food": "French"}, {}] * 3}
     losses = task.losses(batch, generators(range(6)))
     assert set(losses) == {"denoising", "length"}
-    # Two terms of a uniform distribution over 0 to 10 tokens: of all texts, and as told.
+    # Two terms of a uniform distribution over 0 to 10 tokens: of all texts, and of the condition.
     assert losses["length"].tolist() == pytest.approx([2 * math.log(11)] * 6)
     sum(loss.mean() for loss in losses.values()).backward()
     assert domain.lengths.grad.abs().sum() > 0 and denoiser.words.weight.grad.abs().sum() > 0

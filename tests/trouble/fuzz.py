@@ -472,7 +472,7 @@ def outcome(name, rng, folder):
 
 
 def fuzz(seed, count, names=(), show=False):
-    """Run so many cases, spread over the readers; returns counts by reader and the faults."""
+    """Run that many cases, spread over the readers; return counts by reader and the faults."""
     counts, faults = {}, []
     names = list(names or READERS)
     for number in range(count):

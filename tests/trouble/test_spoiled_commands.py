@@ -225,7 +225,7 @@ ODD = [
 @cases(30)
 def test_numbers_of_recipes(tmp_path, field, value):
     if field == "trainer.gradient_accumulation_steps" and value.startswith("99"):
-        return  # it would do as it is told
+        return  # it would run as requested
     words = ["trainer.steps=1", "trainer.validation_batches=1", f"{field}={value}"]
     ended("train", RECIPES / "smoke" / "masked.yaml", *words, "--out", tmp_path / "run", lines=None)
     assert not left_behind(tmp_path)
