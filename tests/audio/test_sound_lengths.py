@@ -164,7 +164,7 @@ def test_several_channels_are_said_once(tmp_path, capsys, caplog, small_vocoder)
         caplog.clear()
         facts(capsys, "synth", tmp_path, "-o", tmp_path / "out", "--model", small_vocoder)
     assert [r.message for r in caplog.records] == [
-        "2 of 2 recordings have several channels: the sound made has one"
+        "2 of 2 recordings have several channels: the output has one"
     ]
 
 

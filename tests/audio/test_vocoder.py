@@ -327,7 +327,7 @@ def test_inputs_and_outputs(tmp_path):
     one, out = tmp_path / "a.wav", tmp_path / "out"
     assert outputs_for([one], out / "x.flac", [one]) == [(one, out / "x.flac")]
     assert outputs_for([one], out, [one]) == [(one, out / "a.wav")]
-    with pytest.raises(InputError, match="do not go into one file"):
+    with pytest.raises(InputError, match="do not fit into one file"):
         outputs_for(found, tmp_path / "x.wav", [tmp_path])
     with pytest.raises(InputError, match="as would"):
         outputs_for([one, tmp_path / "sub" / "a.flac"], out, [tmp_path])

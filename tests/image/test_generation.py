@@ -367,7 +367,7 @@ def test_word_tokens():
     assert tokenizer.complaint("A seven!") is None
     assert "cut off: 'seven'" in tokenizer.complaint("a purple seven a seven")
     assert "does not know purple" in tokenizer.complaint("a purple seven")
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicates"):
         WordTokenizer(("a", "a"))
 
 

@@ -190,7 +190,7 @@ BAD = {
     "header-only": ("a.png", lambda path: path.write_bytes(_photo(path)[:30]), "is not an image"),
     "floats": (
         "a.tiff", lambda path: Image.fromarray(GREY.astype(np.float32)).save(path),
-        "no known range",
+        "unknown range",
     ),
     "deep": (
         "a.tiff", lambda path: Image.fromarray(GREY.astype(np.int32) << 20).save(path),

@@ -170,7 +170,7 @@ BAD = [
     (["--init-image", "{init}", "--mask-image", "no.png"], "no.png"),
     (["--init-image", "{init}", "--mask-image", "{small}"], "has 20x16 pixels"),
     (["--init-image", "{init}", "--mask-image", "{init}"], "black everywhere"),
-    (["--init-image", "{other}", "--mask-image", "{small}"], "paints 28x28 with 1; resize it"),
+    (["--init-image", "{other}", "--mask-image", "{small}"], "generates 28x28 with 1; resize it"),
     (["--init-image", "{broken}", "--mask-image", "{mask}"], "broken.png"),
     (["--prompt", "eleven"], "no class 'eleven': one of 0, 1, 2"),
     (["--steps", "0"], "--steps 0"),

@@ -277,7 +277,7 @@ def test_drafts_that_do_not_fit():
         TokenDraft(image, torch.zeros(16, 12, dtype=torch.bool))
     for shape in ((1, 1, 16, 16), (1, 3, 12, 16)):
         wrong = TokenDraft(torch.zeros(shape, dtype=torch.uint8), torch.ones(shape[2:]).bool())
-        with pytest.raises(InputError, match="this model paints 16x12 with 1; resize it"):
+        with pytest.raises(InputError, match="this model generates 16x12 with 1; resize it"):
             model.generate(["star"], draft=wrong)
 
 

@@ -130,7 +130,7 @@ def test_texts_are_made_from_others(small_rewriter, capsys):
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
-        (["--infill", "the [MASK] zebra"], "--infill the [MASK] zebra: the model never read zebra"),
+        (["--infill", "the [MASK] zebra"], "[MASK] zebra: the model does not know zebra"),
         (["--infill", ""], "--infill 0: this model writes 1 to 31 tokens"),
         (["--infill", "[MASK] " * 32], "--infill 32: this model writes 1 to 31 tokens"),
         (["--infill", "[MASK]", "--length", "2"], "--infill 1, --length 2: the lengths contradict"),
@@ -148,7 +148,7 @@ def test_texts_are_made_from_others(small_rewriter, capsys):
         (["--guidance-scale", "-1"], "--guidance-scale -1: 0 or more"),
         (["--num-candidates", "0"], "--num-candidates 0: from 1 to 1000"),
         (["--num-candidates", "2", "--show-steps"], "--num-candidates 2: --show-steps shows one"),
-        (["--source", "a pub"], "--source a pub: this model makes texts from none; leave it out"),
+        (["--source", "a pub"], "--source a pub: this model has no sources; remove it"),
         (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),
         (["--prompt", "Italian"], "'Italian' is not a meaning"),
         (
@@ -164,10 +164,10 @@ def test_what_cannot_be_sampled(small_masked, capsys, words, reported):
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
-        ([], "this model makes texts from others; give one"),
-        (["--source", " "], "this model makes texts from others; give one"),
-        (["--source", "a zebra"], "--source a zebra: the model never read zebra"),
-        (["--source", "food " * 40], "has 40 tokens and this model reads 39; shorten it"),
+        ([], "this model makes texts from source texts; give one"),
+        (["--source", " "], "this model makes texts from source texts; give one"),
+        (["--source", "a zebra"], "--source a zebra: the model does not know zebra"),
+        (["--source", "food " * 40], "has 40 tokens, but this model reads at most 39; shorten it"),
         (["--source", SOURCE, "--prompt", "food[Thai]"], "was trained without meanings"),
     ],
 )
@@ -250,8 +250,8 @@ def test_measures_of_running_text(small_characters, tmp_path, capsys):
     [
         (["--num", "0"], "there is nothing to measure"),
         (["--num", "0", "--bound", "-1"], "there is nothing to measure"),
-        (["--by-steps", "4", "--steps", "4"], "--by-steps 4: says the steps, and so does --steps"),
-        (["--by-steps", "4,-1"], "--by-steps 4,-1: from 1, and 0 for"),
+        (["--by-steps", "4", "--steps", "4"], "--by-steps 4: sets the steps, and so does --steps"),
+        (["--by-steps", "4,-1"], "--by-steps 4,-1: must be from 1, or 0 for"),
         (["--by-steps", "4", "--num", "0", "--bound", "1"], "draws samples; set --num above 0"),
         (["--by-steps", "many"], "--by-steps many: "),
         (["no.csv"], "no such file"),
@@ -264,10 +264,10 @@ def test_what_cannot_be_measured(small_masked, capsys, words, reported):
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
-        (["--blanks", "3"], "--blanks: is of texts that end"),
+        (["--blanks", "3"], "--blanks: applies to texts that end"),
         (["--by-steps", "3", "--num", "0"], "--by-steps 3: draws samples; set --num above 0"),
         (["--by-steps", "3", "--steps", "4"], "and so does --steps 4"),
-        (["--by-steps", "-1"], "--by-steps -1: from 1, and 0 for"),
+        (["--by-steps", "-1"], "--by-steps -1: must be from 1, or 0 for"),
         (["--num", "-1", "--by-steps", "2"], "set --num above 0"),
         (["--held-out-ratio", "1"], "held_out_ratio in [0, 1), got 1"),
         (["--held-out-ratio", "0"], "0 of 93585 characters are held out"),

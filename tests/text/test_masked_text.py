@@ -363,7 +363,7 @@ def test_what_is_known_costs_nothing():
         ({"reads": 4}, "a process of blocks of 2 and a denoiser of blocks of 4"),
         ({"reads": 0}, r"blocks of 0 positions: make them alike \(0 without blocks: MaskProcess\)"),
         ({"ends": True}, "running text"),
-        ({"block": 3}, "its length 8 is to be a multiple"),
+        ({"block": 3}, "its length 8 must be a multiple"),
         ({"source_length": 5}, "source_length: 0"),
         ({"drop_condition": 0.1}, "without condition"),
     ],

@@ -127,7 +127,7 @@ def test_running_text_goes_on_or_says_why_not(small_characters, capsys):
         (
             "small_restaurant",
             ["--control-strength", "1,1,1"],
-            "--control-strength 1,1,1: is of --control",
+            "--control-strength 1,1,1: requires --control",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def test_known_words_stay(small_restaurant, capsys):
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
-        (["--infill", "the [MASK] zebra"], "the model never read zebra"),
+        (["--infill", "the [MASK] zebra"], "the model does not know zebra"),
         (["--control", "food=Italian"], "needs a classifier"),
         (["--control", "food"], "write attribute=value"),
         (["--control", "length=5", "--control", "length=6"], "contradicts --control length=5"),
@@ -65,7 +65,7 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--steps", "0"], "--steps 0: from 1"),
         (["--temperature", "0"], "--temperature 0: above 0; 1 is as learned"),
         (["--guidance-scale", "-1"], "--guidance-scale -1: 0 or more"),
-        (["--control-strength", "-1,1,1"], "--control-strength -1,1,1: updates, rate and fluency"),
+        (["--control-strength", "-1,1,1"], "-1,1,1: must be updates, rate and fluency"),
         (["--control-strength", "1.5,1,1"], "--control-strength 1.5,1,1"),
         (["--control-strength", "1"], "--control-strength 1: "),
         (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),

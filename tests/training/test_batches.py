@@ -60,7 +60,7 @@ def test_nothing_to_draw():
 
     with pytest.raises(ValueError, match="both must be > 0"):
         Batches(Nothing(), 4)
-    with pytest.raises(ValueError, match="no batches"):
+    with pytest.raises(ValueError, match="list of batches"):
         ListedBatches([])
 
 

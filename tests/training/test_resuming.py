@@ -224,7 +224,7 @@ def test_a_change_of_both_kinds_needs_both_allowed(home, capsys):
 def test_wrong_ways_to_resume(home, capsys):
     assert "2 steps are done" in complains(capsys, *words(home, "trainer.steps=1", "--resume"))
     nonsense = words(home, "--resume", "--allow-changed", "weights")
-    assert "--allow-changed weights: recipe or data" in complains(capsys, *nonsense)
+    assert "--allow-changed weights: expected recipe or data" in complains(capsys, *nonsense)
     alone = words(home, "--allow-changed", "data")
     assert "requires --resume" in complains(capsys, *alone)
 
