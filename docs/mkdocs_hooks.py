@@ -50,6 +50,7 @@ def on_page_markdown(markdown, page, config, files):
         path = (folder / target).resolve()
         if not path.exists() or path.is_relative_to(DOCS):
             return found[0]  # mkdocs itself reports a link that leads nowhere
-        return f"{text} (`{path.relative_to(ROOT)}`)"
+        name = str(path.relative_to(ROOT))
+        return f"`{name}`" if name.startswith(text) else f"{text} (`{name}`)"
 
     return LINK.sub(resolved, markdown)
