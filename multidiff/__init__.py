@@ -21,12 +21,18 @@ _THEMES: dict[str, dict[str, str]] = {
         "core.gaussian.process": "GaussianProcess",
         "core.gaussian.subspace": "LinearSubspace SubspaceProcess ZeroMean",
         "core.gaussian.schedules": "BetaSchedule LogSNRSchedule NoiseLevel",
+        "core.gaussian.flow": "RectifiedFlow shifted_timesteps",
+        "core.gaussian.edm": "ScaledInput VarianceExploding",
+        "core.gaussian.time_laws": "LogNormalSigmas LogitNormalTimes",
         "core.gaussian.losses": "HybridLoss MinSNR SimpleLoss",
         "core.gaussian.timesteps": (
-            "TimestepSchedule leading_timesteps linspace_timesteps log_snr_timesteps "
-            "trailing_timesteps uniform_timesteps"
+            "TimestepSchedule karras_timesteps leading_timesteps linspace_timesteps "
+            "log_snr_timesteps trailing_timesteps uniform_timesteps"
         ),
         "core.gaussian.samplers": "DDIM DDPM DPMSolverPP Heun",
+        "core.gaussian.multistep": "AdamsBashforth DEIS FlowABM UniPC",
+        "core.gaussian.stochastic": "DPMSolverPPSDE EDMChurn",
+        "core.gaussian.adaptive": "RK45",
         "core.gaussian.self_conditioning": "SelfConditionedDenoiser SelfConditioning",
     },
     "Discrete diffusion": {
@@ -53,15 +59,18 @@ _THEMES: dict[str, dict[str, str]] = {
         "core.joint.guidance": "JointGuidance MultiConditionGuidance",
     },
     "Sampling, guidance, projections": {
-        "core.sample": "sample",
+        "core.sample": "encode sample",
         "core.guidance": "ClassifierFreeGuidance",
+        "core.guidance_variants": "Autoguidance IntervalGuidance",
         "core.gaussian.classifier_guidance": "ClassifierGuidance",
-        "core.projections": "clip compose inpaint",
+        "core.projections": "clip compose dynamic_threshold inpaint",
+        "core.gaussian.inverse": "DPS MMPS PiGDM RePaint",
         "core.random": "generators",
     },
     "Likelihood bounds (ELBO)": {
         "core.gaussian.decoders": "ContinuousDecoder DiscretisedDecoder",
         "core.gaussian.likelihood": "vlb",
+        "core.gaussian.flow_likelihood": "flow_log_likelihood",
         "core.discrete.absorbing": "nelbo",
         "core.joint.bound": "joint_nelbo",
     },
@@ -112,13 +121,27 @@ if TYPE_CHECKING:
     from multidiff.core.discrete.unmasking import unmask as unmask
     from multidiff.core.edit.alignment import align as align
     from multidiff.core.edit.process import EditProcess as EditProcess
+    from multidiff.core.gaussian.adaptive import RK45 as RK45
     from multidiff.core.gaussian.classifier_guidance import ClassifierGuidance as ClassifierGuidance
     from multidiff.core.gaussian.decoders import ContinuousDecoder as ContinuousDecoder
     from multidiff.core.gaussian.decoders import DiscretisedDecoder as DiscretisedDecoder
+    from multidiff.core.gaussian.edm import ScaledInput as ScaledInput
+    from multidiff.core.gaussian.edm import VarianceExploding as VarianceExploding
+    from multidiff.core.gaussian.flow import RectifiedFlow as RectifiedFlow
+    from multidiff.core.gaussian.flow import shifted_timesteps as shifted_timesteps
+    from multidiff.core.gaussian.flow_likelihood import flow_log_likelihood as flow_log_likelihood
+    from multidiff.core.gaussian.inverse import DPS as DPS
+    from multidiff.core.gaussian.inverse import MMPS as MMPS
+    from multidiff.core.gaussian.inverse import PiGDM as PiGDM
+    from multidiff.core.gaussian.inverse import RePaint as RePaint
     from multidiff.core.gaussian.likelihood import vlb as vlb
     from multidiff.core.gaussian.losses import HybridLoss as HybridLoss
     from multidiff.core.gaussian.losses import MinSNR as MinSNR
     from multidiff.core.gaussian.losses import SimpleLoss as SimpleLoss
+    from multidiff.core.gaussian.multistep import DEIS as DEIS
+    from multidiff.core.gaussian.multistep import AdamsBashforth as AdamsBashforth
+    from multidiff.core.gaussian.multistep import FlowABM as FlowABM
+    from multidiff.core.gaussian.multistep import UniPC as UniPC
     from multidiff.core.gaussian.process import GaussianProcess as GaussianProcess
     from multidiff.core.gaussian.samplers import DDIM as DDIM
     from multidiff.core.gaussian.samplers import DDPM as DDPM
@@ -131,16 +154,23 @@ if TYPE_CHECKING:
         SelfConditionedDenoiser as SelfConditionedDenoiser,
     )
     from multidiff.core.gaussian.self_conditioning import SelfConditioning as SelfConditioning
+    from multidiff.core.gaussian.stochastic import DPMSolverPPSDE as DPMSolverPPSDE
+    from multidiff.core.gaussian.stochastic import EDMChurn as EDMChurn
     from multidiff.core.gaussian.subspace import LinearSubspace as LinearSubspace
     from multidiff.core.gaussian.subspace import SubspaceProcess as SubspaceProcess
     from multidiff.core.gaussian.subspace import ZeroMean as ZeroMean
+    from multidiff.core.gaussian.time_laws import LogitNormalTimes as LogitNormalTimes
+    from multidiff.core.gaussian.time_laws import LogNormalSigmas as LogNormalSigmas
     from multidiff.core.gaussian.timesteps import TimestepSchedule as TimestepSchedule
+    from multidiff.core.gaussian.timesteps import karras_timesteps as karras_timesteps
     from multidiff.core.gaussian.timesteps import leading_timesteps as leading_timesteps
     from multidiff.core.gaussian.timesteps import linspace_timesteps as linspace_timesteps
     from multidiff.core.gaussian.timesteps import log_snr_timesteps as log_snr_timesteps
     from multidiff.core.gaussian.timesteps import trailing_timesteps as trailing_timesteps
     from multidiff.core.gaussian.timesteps import uniform_timesteps as uniform_timesteps
     from multidiff.core.guidance import ClassifierFreeGuidance as ClassifierFreeGuidance
+    from multidiff.core.guidance_variants import Autoguidance as Autoguidance
+    from multidiff.core.guidance_variants import IntervalGuidance as IntervalGuidance
     from multidiff.core.joint.bound import joint_nelbo as joint_nelbo
     from multidiff.core.joint.guidance import JointGuidance as JointGuidance
     from multidiff.core.joint.guidance import MultiConditionGuidance as MultiConditionGuidance
@@ -152,6 +182,7 @@ if TYPE_CHECKING:
     from multidiff.core.joint.task import JointTask as JointTask
     from multidiff.core.projections import clip as clip
     from multidiff.core.projections import compose as compose
+    from multidiff.core.projections import dynamic_threshold as dynamic_threshold
     from multidiff.core.projections import inpaint as inpaint
     from multidiff.core.protocols import Denoiser as Denoiser
     from multidiff.core.protocols import Domain as Domain
@@ -160,6 +191,7 @@ if TYPE_CHECKING:
     from multidiff.core.protocols import Process as Process
     from multidiff.core.protocols import Sampler as Sampler
     from multidiff.core.random import generators as generators
+    from multidiff.core.sample import encode as encode
     from multidiff.core.sample import sample as sample
     from multidiff.core.task import DiffusionTask as DiffusionTask
     from multidiff.image.canvas import Canvas as Canvas
