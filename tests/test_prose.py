@@ -59,26 +59,19 @@ def openings() -> list[str]:
     return found
 
 
-def test_banned_words_are_rare():
-    hits = banned()
-    assert len(hits) <= MOST_BANNED, "\n".join(hits)
-    ours = [hit for hit in hits if not hit.startswith(("multidiff/", "CHANGELOG.md"))]
-    assert ours == []
+def test_no_banned_word():
+    # The changelog of past versions stays as it was written.
+    assert [hit for hit in banned() if not hit.startswith("CHANGELOG.md")] == []
 
 
 def test_docstrings_open_with_a_verb():
-    hits = openings()
-    assert len(hits) <= MOST_OPENINGS, "\n".join(hits)
+    assert openings() == []
 
 
 def test_the_fields_terms_can_be_found():
     text = "".join(path.read_text("utf-8") for path in sorted(ROOT.glob("docs/*.md"))).lower()
     assert [term for term in TERMS if term.lower() not in text] == []
 
-
-# What is left; these only fall.
-MOST_BANNED = 290
-MOST_OPENINGS = 670
 
 if __name__ == "__main__":
     for one in (*banned(), *openings()):

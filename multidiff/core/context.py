@@ -1,4 +1,4 @@
-"""What a sampler is handed: estimates at any state and level, and levels of its own making."""
+"""Context of a sampler: estimates at any state and level, and levels between those visited."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ DIFFERENTIATES = "differentiates"
 class SamplerContext:
     """Estimates of one process by one denoiser, as the first argument of ``Sampler.step``.
 
-    Called with a state and a level it returns the estimate there. A sampler may ask as often as
-    it needs, also at levels that the grid does not visit (:meth:`at_log_snr`).
+    Called with a state and a level it returns the estimate there. A sampler may call it as often
+    as it needs, also at levels that the timestep schedule does not visit (:meth:`at_log_snr`).
 
     Attributes:
         process: process that the denoiser was trained on.
         denoiser: the network, perhaps guided.
         condition: condition of each sample.
-        project: changes every estimate, where given (clipping, inpainting, an inverse problem).
+        project: projection of every estimate, or None (clipping, inpainting, an inverse problem).
     """
 
     process: Process
@@ -70,8 +70,8 @@ class SamplerContext:
     def at_log_snr(self, log_snr: Float[Tensor, " batch"]) -> NoiseLevel:
         """Return the level of the process's own path at a log signal-to-noise ratio.
 
-        Networks that embed the time find the right one. Ratios beyond the two ends of the path
-        are taken as those ends.
+        Networks that embed the time receive the matching one. Ratios beyond the two ends of the
+        path are clamped to those ends.
 
         Raises:
             TypeError: if the process has no noise schedule.

@@ -1,6 +1,6 @@
-"""Projections: what is known of the clean state, put into every estimate.
+"""Projections: known properties of the clean state, imposed on every estimate.
 
-The noise is derived again, so that the estimate stays a pair that fits the noisy state.
+The noise is derived again, so that the pair still fits the noisy state.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Estimate, Projection
 
-# Marks projections that leave some of the state as it was estimated.
+# Marks projections that leave some of the state unchanged.
 UNBOUNDED = "leaves_some_unbounded"
 
 
 def clip(low: float = -1.0, high: float = 1.0) -> Projection:
-    """Keep the clean estimate within bounds, for states that have them (pixels, not latents)."""
+    """Clip the x0 estimate, for states that have bounds (pixels, not latents)."""
 
     def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
         return with_x0(estimate, estimate.x0.clamp(low, high), xt, level)
@@ -34,7 +34,7 @@ def dynamic_threshold(quantile: float = 0.995, limit: float = 1.0) -> Projection
     limit, and divided by it: strong guidance then keeps contrast that clipping would flatten.
 
     Args:
-        quantile: of the absolute values of a sample.
+        quantile: quantile of the absolute values of a sample.
         limit: bound of the data, 1 for pixels in [-1, 1].
 
     Raises:
@@ -45,7 +45,7 @@ def dynamic_threshold(quantile: float = 0.995, limit: float = 1.0) -> Projection
 
     def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
         sizes = estimate.x0.abs().flatten(1).float()
-        # torch.quantile refuses more than 2^24 values; a k-th value does not.
+        # torch.quantile rejects more than 2^24 values; a k-th value does not.
         rank = max(1, math.ceil(quantile * sizes.shape[1]))
         bound = sizes.kthvalue(rank, dim=1).values.clamp(min=limit)
         bound = bound.to(estimate.x0).reshape(-1, *[1] * (estimate.x0.ndim - 1))
@@ -56,7 +56,7 @@ def dynamic_threshold(quantile: float = 0.995, limit: float = 1.0) -> Projection
 
 
 def inpaint(known: Tensor, mask: Tensor) -> Projection:
-    """Keep ``known`` where ``mask`` is 1: inpainting. The last estimate has it to the bit.
+    """Keep ``known`` where ``mask`` is 1: inpainting. The last estimate equals it to the bit.
 
     Args:
         known: clean states, broadcastable to the batch.
@@ -72,7 +72,7 @@ def inpaint(known: Tensor, mask: Tensor) -> Projection:
 
 
 def compose(*projections: Projection) -> Projection:
-    """Several projections, one after the other."""
+    """Apply several projections, one after the other."""
 
     def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
         for one in projections:

@@ -1,7 +1,7 @@
-"""The only loop: :func:`traverse`, and what starts it.
+"""The sampling loop, :func:`traverse`, and the functions that start it.
 
-:func:`sample` goes from noise to data, :func:`encode` from data to the noise that a deterministic
-sampler makes them of. Discrete processes start the same loop in
+:func:`sample` goes from noise to data, :func:`encode` from data to the noise from which a
+deterministic sampler generates them. Discrete processes start the same loop in
 :mod:`multidiff.core.discrete.unmasking`.
 """
 
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """What a progress callback is told after each step.
+    """Argument of a progress callback after each step.
 
     Attributes:
-        number: steps done, from 1.
-        total: steps of the walk.
-        level: the level just reached.
-        state: the state there, ``(batch, ...)``.
+        number: number of steps done, from 1.
+        total: number of all steps.
+        level: level just reached.
+        state: state there, ``(batch, ...)``.
     """
 
     number: int
@@ -125,33 +125,33 @@ def sample(
     on_step: Callable[[Step], None] | None = None,
     lengths: Sequence[int] | None = None,
 ) -> Any:
-    """Walk from noise to a state.
+    """Generate samples: run the reverse process from noise to a state.
 
     Args:
-        process: what the denoiser was trained on.
+        process: process that the denoiser was trained on.
         denoiser: the network, perhaps guided.
-        sampler: makes each step.
-        shape: of the states, ``(batch, ...)``.
-        times: which times are visited.
-        condition: what the denoiser is told.
-        project: puts what is known into every estimate (clipping, a mask, a spectrum).
+        sampler: sampler that makes each step.
+        shape: shape of the states, ``(batch, ...)``.
+        times: timestep schedule.
+        condition: condition passed to the denoiser.
+        project: projection of every estimate (clipping, inpainting, a spectrum).
         rng: one generator, or one for each sample; a sample then does not depend on the
             others in its batch.
-        start: noisy states at the first visited level, for a walk from the middle (see
-            ``TimestepSchedule.tail``); a draw from the prior where not given.
-        device: where to walk; where ``rng`` lives if not given.
-        on_step: told after each step.
-        lengths: how many positions of each sample are real, along dimension 1; the rest is
-            padding. What a seed makes then does not depend on the padding, if the denoiser's
-            answer does not. It needs a generator for each sample.
+        start: noisy states at the first visited level, to start at an intermediate level (see
+            ``TimestepSchedule.tail``); a draw from the prior by default.
+        device: device to sample on; that of ``rng`` by default.
+        on_step: function called after each step.
+        lengths: number of real positions of each sample, along dimension 1; the rest is
+            padding. The sample of a seed then does not depend on the padding, if the denoiser's
+            output does not. It needs a generator for each sample.
 
     Returns:
-        The state at the level where the times end, for most grids the clean one.
+        The state at the level where the times end, usually the clean one.
 
     Raises:
-        TypeError: if process, sampler or times are something else, such as a name, a class or a
-            number; if ``start`` are integers.
-        ValueError: if ``start`` does not have the given shape, the batch is empty, the walk
+        TypeError: if process, sampler or times have the wrong type, such as a name, a class or a
+            number; if ``start`` has integers.
+        ValueError: if ``start`` does not have the given shape, the batch is empty, the schedule
             cannot start from noise, or the network returned NaN.
     """
     if isinstance(shape, Mapping) or isinstance(getattr(process, "parts", None), dict):
@@ -187,22 +187,22 @@ def traverse(
     rng: Rng | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Any:
-    """Step a state over consecutive levels, in any direction: every walk is this loop.
+    """Step a state over consecutive levels, in any direction: every sampling run is this loop.
 
     Args:
-        context: handed to the sampler: a :class:`~multidiff.core.context.SamplerContext`, or
-            what the samplers of another kind of state ask of.
-        sampler: makes each step.
+        context: first argument of the sampler: a :class:`~multidiff.core.context.SamplerContext`,
+            or the context of another kind of state.
+        sampler: sampler that makes each step.
         levels: visited levels, one more than there are steps.
-        state: state at the first of them, ``(batch, ...)``, or a dict of the parts of one.
+        state: state at the first of them, ``(batch, ...)``, or a dict with the parts of one.
         rng: source of the steps' draws.
-        on_step: called after each step.
+        on_step: function called after each step.
 
     Returns:
         The state at the last level.
 
     Raises:
-        ValueError: if the state leaves the finite numbers, with the first step where it did.
+        ValueError: if the state is not finite, with the first step where it is not.
     """
     memory, finite, total = None, [], len(levels) - 1
     for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
@@ -217,7 +217,7 @@ def traverse(
 
 
 def _check_finite(finite: Sequence[Tensor], names: Sequence[str] | None) -> None:
-    # Looked at once, after the last step: a GPU is waited for here alone.
+    # Checked once, after the last step: a GPU has to be waited for only here.
     good = torch.stack([*finite])
     if not bool(good.all()):
         step, part = (~good).nonzero()[0].tolist()
@@ -232,7 +232,7 @@ class _DrawsNothing(SamplerContext):
     """A context in which a sampler that draws noise is an error."""
 
     def noise(self, state: Tensor, rng: Rng | None) -> Tensor:
-        """Refuse.
+        """Raise an error.
 
         Raises:
             ValueError: always.
@@ -255,26 +255,26 @@ def encode(
     project: Projection | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Tensor:
-    """Return the noise that a deterministic sampler makes clean states of: DDIM inversion.
+    """Return the noise from which a deterministic sampler generates clean states: DDIM inversion.
 
-    The same levels are visited as in sampling, but for the clean one, cleanest first. Sampling
-    with ``start=`` the result returns the states, the better the more steps there are.
+    The same levels are visited as in sampling, except the clean one, cleanest first. Sampling
+    with ``start=`` the result returns the states, more accurately with more steps.
 
     Args:
         process: process that the denoiser was trained on.
         denoiser: the network, perhaps guided; guidance of scale 1 is inverted best.
-        sampler: a sampler that draws nothing.
+        sampler: a sampler that draws no noise.
         x0: clean states, ``(batch, ...)``.
-        times: grid to be walked backwards, of at least two steps.
+        times: timestep schedule to run backwards, of at least two steps.
         condition: condition of each sample.
-        project: changes every estimate, where given.
-        on_step: called after each step.
+        project: projection of every estimate, or None.
+        on_step: function called after each step.
 
     Returns:
-        States at the first level of the grid.
+        States at the first level of the schedule.
 
     Raises:
-        ValueError: if the sampler draws noise, or the grid has one level only.
+        ValueError: if the sampler draws noise, or the schedule has only one level.
     """
     _check_arguments(process, sampler, x0.shape, times, x0)
     if times.num_steps < 2:

@@ -1,4 +1,4 @@
-"""What a training step computes in: float32, or bfloat16 under autocast."""
+"""Precision of a training step: float32, or bfloat16 under autocast."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from multidiff.utils.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
-# What "auto" means, for runs that are not to depend on a measurement.
+# Meaning of "auto", for runs that must not depend on a measurement.
 VARIABLE = "MULTIDIFF_AUTO_PRECISION"
-# Below this many weights, casts and dispatch take longer than the products that they make faster.
+# With fewer weights, casts and dispatch cost more than the faster matrix products save.
 FEWEST_WEIGHTS = 1_000_000
 LEAST_GAIN = 1.3
-# A processor that only emulates bfloat16 takes a hundred times as long, which one product shows.
+# A processor that only emulates bfloat16 takes a hundred times as long, as one product shows.
 LONGEST_SECONDS = 0.005
 ROUNDS = 7
 
@@ -34,7 +34,7 @@ def computes_in_bfloat16(precision: str, task: nn.Module | None = None) -> bool:
 
     Args:
         precision: ``fp32``, ``bf16`` or ``auto``.
-        task: what is trained; a large network where None.
+        task: training task; a large network if None.
 
     Raises:
         InputError: if the environment variable ``MULTIDIFF_AUTO_PRECISION`` is neither ``fp32`` nor

@@ -111,7 +111,7 @@ def test_conjugate_gradients_solve_each_sample():
 
 
 def test_guided_projections_need_gradients_and_a_fitting_measurement():
-    with pytest.raises(ValueError, match="MMPS differentiates the estimate: hand it to sample"):
+    with pytest.raises(ValueError, match="MMPS differentiates the estimate: pass it to sample"):
         posterior(DDIM(), uniform_timesteps(3), compose(MMPS(KNOWN[:, :1], first)))
     with pytest.raises(ValueError, match=r"shape \(1, 2\), but the operator makes \(1600, 1\)"):
         posterior(DDIM(), uniform_timesteps(3), MMPS(KNOWN, first))

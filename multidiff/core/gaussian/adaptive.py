@@ -35,9 +35,9 @@ ROWS = (
 )
 NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-# A step shrinks or grows by these factors at most, and aims at nine tenths of the allowed error.
+# Largest factors by which a step shrinks or grows, and the aimed fraction of the allowed error.
 SHRINK, GROW, SAFETY = 0.2, 5.0, 0.9
-# The first step, as a part of the way to the next level.
+# The first step, as a fraction of the distance to the next level.
 FIRST_STEP = 0.1
 
 
@@ -63,17 +63,17 @@ def slope(estimate: Estimate, level: NoiseLevel) -> Tensor:
 
 
 class RK45:
-    """Runge-Kutta of order 5 with steps of its own choice between the visited levels.
+    """Runge-Kutta of order 5 with adaptive steps between the visited levels.
 
-    Each sample has a step size of its own, so it does not depend on the others of its batch;
-    the network is evaluated until the last of them arrives. Give it few levels: the two ends of
+    Each sample has its own step size, so it does not depend on the others of its batch;
+    the network is evaluated until the last of them arrives. Use few levels: the two ends of
     the path, ``log_snr_timesteps(2)``, are enough. At a next level without noise it returns the
     x0 estimate, as every sampler does.
 
     Args:
         tolerance: error allowed in a step, relative to the state and absolute, in units of data
             of unit variance.
-        most: evaluations between two levels, at most.
+        most: largest number of evaluations between two levels.
 
     Raises:
         ValueError: if a number is not above 0.

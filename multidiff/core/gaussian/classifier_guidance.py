@@ -1,11 +1,11 @@
-"""Plug-and-play control: a sampler around a sampler (Li et al. 2022, section 5.1).
+"""Classifier guidance: a sampler around a sampler (plug-and-play, Li et al. 2022, section 5.1).
 
-After each step the new state is pulled where what is wanted of it is more likely:
+After each step the new state is moved towards a higher likelihood of the wanted properties:
 
     x <- x + rate sigma^2 grad [ log p(wanted | x) - fluency |x - x'|^2 / (2 sigma^2) ]
 
-with ``x'`` the state that the step came to. The gradient of each sample is its own: what is
-wanted of one does not depend on the others in its batch.
+with ``x'`` the state that the step reached. Each sample has its own gradient: the
+properties wanted of one do not affect the others in its batch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LogLikelihood = Callable[[Tensor, NoiseLevel], Float[Tensor, " batch"]]
 
 @dataclass(frozen=True)
 class ClassifierGuidance:
-    """A sampler whose states are pulled towards what is wanted of them.
+    """A sampler whose states are guided by the gradient of a classifier.
 
     Attributes:
-        sampler: makes each step.
-        wanted: log likelihood of what is wanted, given noisy states and their level.
-        updates: of the state after each step; 0 leaves the sampler as it is, to the bit.
-        rate: of each update; 1 is the scale of classifier guidance for one update.
-        fluency: how strongly the state is held where the sampler put it.
+        sampler: sampler that makes each step.
+        wanted: log likelihood of the wanted properties, given noisy states and their level.
+        updates: number of updates of the state after each step; 0 changes nothing, to the bit.
+        rate: size of each update; 1 is the scale of classifier guidance for one update.
+        fluency: weight of the penalty on moving away from the sampler's state.
 
     Raises:
         ValueError: if a number is negative.
@@ -63,7 +63,7 @@ class ClassifierGuidance:
         memory: Any,
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
-        """See :class:`~multidiff.core.protocols.Sampler`; the last step is left alone."""
+        """See :class:`~multidiff.core.protocols.Sampler`; the last step is not changed."""
         state, memory = self.sampler.step(estimate_at, xt, level, next_level, memory, rng)
         if is_clean(next_level):
             return state, memory

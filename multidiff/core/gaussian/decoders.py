@@ -1,4 +1,4 @@
-"""The likelihood of clean states under the last Gaussian of a walk."""
+"""Likelihood of clean states under the last Gaussian of the reverse process."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 from multidiff.core.devices import in_float64
 from multidiff.core.gaussian.posterior import Transition
 
-# In steps of the grid: what rounding to half precision and back leaves of a grey level.
+# In steps of the grid: the error that rounding to half precision and back leaves.
 OFF_GRID = 0.05
 
 
 @runtime_checkable
 class LikelihoodDecoder(Protocol):
-    """The likelihood of the clean state under the last Gaussian of the walk."""
+    """Likelihood of the clean state under the last Gaussian of the reverse process."""
 
     def last_variance(self, before: Transition, last: Transition) -> Tensor:
-        """The variance of that Gaussian, whose posterior has none (log 0).
+        """Return the variance of that Gaussian, whose posterior variance is 0.
 
         Args:
             before: the last step but one.
@@ -29,7 +29,7 @@ class LikelihoodDecoder(Protocol):
         ...
 
     def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Negative log likelihood at every place, in nats."""
+        """Return the negative log likelihood at every position, in nats."""
         ...
 
 
@@ -37,7 +37,7 @@ class ContinuousDecoder:
     """The Gaussian's density, for states that are real numbers."""
 
     def last_variance(self, before: Transition, last: Transition) -> Tensor:
-        """The largest admissible one, that of the noise removed (see ``LikelihoodDecoder``)."""
+        """Return the largest admissible one, that of the noise removed."""
         return last.variance_step
 
     def nll(self, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class DiscretisedDecoder:
     The normal's distribution function is the exact one, not its tanh approximation.
 
     Args:
-        bins: how many values there are; 256 for 8-bit images.
+        bins: number of values; 256 for 8-bit images.
     """
 
     def __init__(self, bins: int = 256):
@@ -62,10 +62,10 @@ class DiscretisedDecoder:
         self.half_width = 1 / (bins - 1)
 
     def check_range(self, x0: Tensor, mask: Tensor | None = None) -> None:
-        """Refuse states outside the grid.
+        """Reject states outside the grid.
 
         Raises:
-            ValueError: if a state that counts lies outside [-1, 1] by more than rounding.
+            ValueError: if a state that counts is outside [-1, 1] by more than rounding.
         """
         furthest = float(_counted(x0, mask).abs().max())
         if not furthest <= 1 + self.half_width / 2:
@@ -75,10 +75,10 @@ class DiscretisedDecoder:
             )
 
     def check_grid(self, x0: Tensor, mask: Tensor | None = None) -> None:
-        """Refuse states that are not values of the grid.
+        """Reject states that are not values of the grid.
 
         Raises:
-            ValueError: if one that counts lies outside [-1, 1], or most lie between two values.
+            ValueError: if one that counts is outside [-1, 1], or most lie between two values.
         """
         self.check_range(x0, mask)
         position = (_counted(x0, mask) + 1) / (2 * self.half_width)
@@ -106,7 +106,7 @@ class DiscretisedDecoder:
         edge = 1 - self.half_width / 2
         upper = torch.where(x0 > edge, torch.inf, upper)
         lower = torch.where(x0 < -edge, -torch.inf, lower)
-        # Both on the left of the mean, where tails keep their digits: P(l < z < u) =
+        # Both on the left of the mean, where the tails keep precision: P(l < z < u) =
         # P(-u < z < -l); then log(e^a - e^b) = a + log1p(-e^(b - a)).
         flip = lower > 0
         left, right = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)

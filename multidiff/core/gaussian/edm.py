@@ -20,7 +20,7 @@ from multidiff.core.devices import in_float64
 from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.schedules import NoiseLevel, checked_times
 
-# By how much rounding may take a level past an end of the schedule.
+# Tolerance for rounding past an end of the schedule.
 SLACK = 1e-9
 
 
@@ -28,13 +28,13 @@ class VarianceExploding:
     """The noise schedule ``alpha = 1``, ``sigma^(1/rho)`` linear in time.
 
     Sampling starts from noise of standard deviation ``highest``, far above the data's. Evenly
-    spaced times are EDM's grid but for its last level, which
+    spaced times are EDM's schedule except its last level, which
     :func:`~multidiff.core.gaussian.timesteps.karras_timesteps` visits as well.
 
     Args:
         lowest: sigma at time 0, where the last step goes to the x0 estimate.
         highest: sigma at time 1.
-        rho: how strongly times crowd at small sigma.
+        rho: concentration of times at small sigma.
 
     Raises:
         ValueError: if the sigmas are not 0 < lowest < highest, or rho is not above 0.

@@ -21,8 +21,8 @@ from multidiff.core.gaussian.timesteps import TimestepSchedule, log_snr_ends
 def shift_times(time: Float[Tensor, " batch"], shift: float) -> Float[Tensor, " batch"]:
     """Return times moved towards the noise: ``shift t / (1 + (shift - 1) t)``.
 
-    Esser et al. 2024, eq. 23. A factor above 1 spends more of the times at large noise, as large
-    images need it; 1 changes nothing.
+    Esser et al. 2024, eq. 23. A factor above 1 spends more of the times at large noise, which large
+    images need; 1 changes nothing.
     """
     return shift * time / (1 + (shift - 1) * time)
 
@@ -47,11 +47,11 @@ class RectifiedFlow:
 
 
 def shifted_timesteps(num_steps: int, shift: float = 0.4) -> TimestepSchedule:
-    """Return a grid even in the flow's time ``sigma / (alpha + sigma)``, then shifted.
+    """Return a schedule even in the flow's time ``sigma / (alpha + sigma)``, then shifted.
 
     On a rectified flow with shift 1 these are evenly spaced times; on any other path they are the
     levels of the same noise-to-signal ratios, from the noisiest level down. At few steps it is
-    the best grid known on every path, see docs/paths.md. Stable Diffusion 3 shifts by 3 at
+    the best schedule known on every path, see docs/paths.md. Stable Diffusion 3 shifts by 3 at
     1024 x 1024 pixels.
 
     Args:
@@ -59,7 +59,7 @@ def shifted_timesteps(num_steps: int, shift: float = 0.4) -> TimestepSchedule:
         shift: above 1 towards the noise, below 1 towards the data (:func:`shift_times`).
 
     Raises:
-        ValueError: if there is no step, or the shift is not above 0.
+        ValueError: if ``num_steps`` is less than 1, or the shift is not above 0.
     """
     if num_steps < 1 or not shift > 0:
         raise ValueError(f"{num_steps} steps with shift {shift:g}: both must be above 0")
@@ -67,7 +67,7 @@ def shifted_timesteps(num_steps: int, shift: float = 0.4) -> TimestepSchedule:
     def find(schedule: NoiseSchedule) -> Tensor:
         noisiest = schedule.at(torch.ones(1, dtype=torch.float64)).log_snr
         cleanest = torch.tensor([log_snr_ends(schedule)[1]], dtype=torch.float64)
-        # Ends in the clock before the shift; the grid would end at 0, one step on.
+        # Ends in the clock before the shift; the schedule would end at 0, one step on.
         first, last = (
             float(shift_times(torch.sigmoid(-end / 2), 1 / shift)) for end in (noisiest, cleanest)
         )

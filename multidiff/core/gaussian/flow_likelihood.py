@@ -27,7 +27,7 @@ from multidiff.core.gaussian.timesteps import TimestepSchedule, log_snr_timestep
 from multidiff.core.protocols import Condition, Denoiser
 from multidiff.core.random import Rng, uniform
 
-# An exact trace asks for one backward pass for each value of a state.
+# An exact trace needs one backward pass for each value of a state.
 MOST_EXACT = 1024
 
 
@@ -78,9 +78,10 @@ def flow_log_likelihood(
         denoiser: any denoiser of it.
         x0: states to measure, of real numbers.
         condition: condition of each sample.
-        times: visited levels, four evaluations between two; 100 even in log SNR where not given.
-        probes: random vectors for the trace (Hutchinson, Rademacher), the same along the path;
-            the exact trace where not given, with a backward pass for each value of a state.
+        times: timestep schedule, four evaluations between two levels; 100 levels even in log SNR
+            by default.
+        probes: number of random vectors for the trace (Hutchinson, Rademacher), the same along
+            the path; the exact trace by default, with a backward pass for each value of a state.
         rng: source of the probes.
 
     Returns:
@@ -88,7 +89,7 @@ def flow_log_likelihood(
         dimension.
 
     Raises:
-        ValueError: if there are fewer than two levels, no probe, or too many values for an exact
+        ValueError: if there are fewer than two levels, no probes, or too many values for an exact
             trace.
     """
     times = log_snr_timesteps(100) if times is None else times
@@ -114,7 +115,7 @@ def _runge_kutta(
     level: NoiseLevel,
     next_level: NoiseLevel,
 ) -> tuple[Tensor, Float[Tensor, " batch"]]:
-    """Return the state after a step of the fourth order, and the integral of the divergence."""
+    """Return the state after a fourth-order step, and the integral of the divergence."""
     phi, end = angle(level), angle(next_level)
     step, middle = end - phi, at_angle(rate.context, (phi + end) / 2)
     size = spread(step, u).to(u.dtype)

@@ -4,13 +4,13 @@ The x0 estimate of a posterior sample is, with J the derivative of the estimate 
 
     (1) x0 <- x0 + sigma^2 / alpha J^T A^T v,    (A C A^T + std^2 I) v = y - A x0
 
-where C is the covariance of x0 given the noisy state. What is put for C makes the method:
+where C is the covariance of x0 given the noisy state. The choice of C determines the method:
 
     PiGDM    sigma^2 / (alpha^2 + sigma^2) I, that of data from N(0, I) (Song et al. 2023)
     MMPS     sigma^2 / alpha J, Tweedie's covariance, exact for an exact network
              (Rozet et al. 2024), by conjugate gradients with one backward pass each
 
-Both are projections, so they serve every sampler. DPS and RePaint change the state instead and
+Both are projections, so they work with every sampler. DPS and RePaint change the state instead and
 are samplers around a sampler. On a pair of normals with a known posterior only MMPS is unbiased;
 docs/paths.md has the figures.
 """
@@ -36,10 +36,10 @@ Operator = Callable[[Tensor], Tensor]
 
 
 def observe_mask(mask: Tensor) -> Operator:
-    """Return the operator that sees the state where the mask is 1: inpainting.
+    """Return the operator that observes the state where the mask is 1: inpainting.
 
     Args:
-        mask: 1 where the state is seen, broadcastable to it.
+        mask: 1 where the state is observed, broadcastable to it.
     """
     return lambda state: state * mask.to(state)
 
@@ -50,7 +50,7 @@ class _PosteriorGuidance:
 
     Attributes:
         measured: y, one for each sample or broadcastable to them.
-        operator: A, any differentiable function of clean states; not linear ones are linearised.
+        operator: A, any differentiable function of clean states; nonlinear ones are linearised.
         noise_std: standard deviation of the measurement's noise.
     """
 
@@ -67,15 +67,15 @@ class _PosteriorGuidance:
         """Return the estimate given the measurement.
 
         Raises:
-            ValueError: if the estimate was made without gradients (hand the projection to
+            ValueError: if the estimate was made without gradients (pass the projection to
                 ``sample()``), or the measurement does not fit the operator.
         """
         if not (xt.requires_grad and estimate.x0.requires_grad):
-            if xt.requires_grad:  # a network that ignores its state: nothing is learned of it
+            if xt.requires_grad:  # a network that ignores its state: it has no gradient
                 return estimate
             raise ValueError(
-                f"{type(self).__name__} differentiates the estimate: hand it to sample() as "
-                "project=, alone or as the last of one's own projections"
+                f"{type(self).__name__} differentiates the estimate: pass it to sample() as "
+                "project=, alone or as the last of several projections"
             )
         x0, seen = self._seen(estimate.x0)
         gap = (self.measured.to(seen) - seen).detach()
@@ -122,9 +122,9 @@ class MMPS(_PosteriorGuidance):
 
     Attributes:
         measured: y, one for each sample or broadcastable to them.
-        operator: A, any differentiable function of clean states; not linear ones are linearised.
+        operator: A, any differentiable function of clean states; nonlinear ones are linearised.
         noise_std: standard deviation of the measurement's noise.
-        iterations: of the conjugate gradients, each one backward pass through the network.
+        iterations: number of conjugate gradient steps, each one backward pass through the network.
     """
 
     iterations: int = 5
@@ -152,10 +152,10 @@ class PiGDM(_PosteriorGuidance):
 
     Attributes:
         measured: y, one for each sample or broadcastable to them.
-        operator: A, any differentiable function of clean states; not linear ones are linearised.
+        operator: A, any differentiable function of clean states; nonlinear ones are linearised.
         noise_std: standard deviation of the measurement's noise.
-        iterations: of the conjugate gradients, which do not ask the network; 1 is exact where A
-            selects values.
+        iterations: number of conjugate gradient steps, which do not evaluate the network; 1 is
+            exact where A selects values.
     """
 
     iterations: int = 5
@@ -185,7 +185,7 @@ def conjugate_gradients(
     Args:
         system: a symmetric positive map of ``(batch, ...)``.
         right: right-hand side.
-        iterations: at most; as many as the measured values solve it exactly.
+        iterations: largest number of steps; the number of measured values solves it exactly.
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class DPS:
     move is tuned, not derived, so the samples are not draws from the posterior.
 
     Attributes:
-        sampler: makes each step.
+        sampler: sampler that makes each step.
         measured: y, one for each sample or broadcastable to them.
         operator: A, any differentiable function of clean states.
         step_size: zeta of the paper, 0.3 to 1 for images.
@@ -248,7 +248,7 @@ class DPS:
 
 @dataclass(frozen=True)
 class _Known:
-    """A context that has the estimate at one state already."""
+    """A context with a known estimate at one state."""
 
     context: Any
     state: Tensor
@@ -265,14 +265,14 @@ class _Known:
 class RePaint:
     """Inpainting by going back and forth at each step (Lugmayr et al. 2022, jump length 1).
 
-    At each step the known part is put in at the next level's noise, and the step is made again
-    from a state that is noised up from there. It nears the posterior as resamplings grow.
+    At each step the known part is inserted at the next level's noise, and the step is repeated
+    from a state that is noised up from there. It approaches the posterior as resamplings grow.
 
     Attributes:
         known: clean states, broadcastable to the batch.
         mask: 1 where known, 0 where free, broadcastable to the batch.
-        resamplings: steps made at each level, 10 in the paper.
-        sampler: makes each step.
+        resamplings: number of steps made at each level, 10 in the paper.
+        sampler: sampler that makes each step.
     """
 
     known: Tensor

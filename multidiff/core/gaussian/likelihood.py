@@ -1,4 +1,4 @@
-"""The variational bound on the likelihood, term by term.
+"""Variational bound (negative ELBO, NELBO) on the likelihood, term by term.
 
     -log p(x_0) <= KL(q(x_T | x_0) || p(x_T))                          prior
                    + sum_t KL(q(x_t-1 | x_t, x_0) || p(x_t-1 | x_t))   one for each step
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
 
 def gaussian_kl(mean_q: Tensor, log_var_q: Tensor, mean_p: Tensor, log_var_p: Tensor) -> Tensor:
-    """KL(q || p) of two Gaussians at every place, in nats."""
+    """Return KL(q || p) of two Gaussians at every position, in nats."""
     ratio = torch.exp(log_var_q - log_var_p)
     distance = (mean_q - mean_p) ** 2 * torch.exp(-log_var_p)
     return 0.5 * (log_var_p - log_var_q + ratio + distance - 1)
 
 
 def last_variance_of(schedule: NoiseSchedule, decoder: LikelihoodDecoder) -> Float[Tensor, " 1"]:
-    """The decoder's variance for a walk over every step of a table.
+    """Return the decoder's variance for a reverse process over every step of a table.
 
     Raises:
         ValueError: if the schedule has no table of at least two steps.
@@ -73,11 +73,11 @@ def bound_term(
     decoder: LikelihoodDecoder,
     residual: Float[Tensor, " batch"] | None = None,
 ) -> Tensor:
-    """One term of the bound at every place, in nats.
+    """Return one term of the bound at every position, in nats.
 
-    The decoder's where the step ends at the clean level, a KL elsewhere. ``floor`` is the
-    variance of a step to the clean level, ``residual`` that of the clean state itself, where
-    it is known; it then settles the variance of every step.
+    It is the decoder's where the step ends at the clean level, a KL elsewhere. ``floor`` is the
+    variance of a step to the clean level, ``residual`` that of the clean state itself, if
+    it is known; it then determines the variance of every step.
     """
     mean = step.posterior_mean(estimate.x0, corrupted.xt)
     if residual is None:
@@ -85,7 +85,7 @@ def bound_term(
     else:
         log_variance = spread(step.blurred_variance(residual), mean).log()
     true_mean = step.posterior_mean(corrupted.x0, corrupted.xt)
-    # At the clean end the posterior has no width; its row is replaced just below.
+    # At the clean end the posterior has no width; its row is replaced below.
     true_variance = step.posterior_variance.clamp(min=1e-300)
     kl = gaussian_kl(true_mean, spread(true_variance, mean).log(), mean, log_variance)
     nll = decoder.nll(corrupted.x0, mean, log_variance)
@@ -106,17 +106,17 @@ class Bound:
 
     @property
     def decoder(self) -> Float[Tensor, " batch"]:
-        """Negative log likelihood of the clean state at the last step."""
+        """Return the negative log likelihood of the clean state at the last step."""
         return self.steps[:, -1]
 
     @property
     def total(self) -> Float[Tensor, " batch"]:
-        """The whole bound: at least the negative log likelihood, in expectation."""
+        """Return the whole bound: at least the negative log likelihood, in expectation."""
         return self.prior + self.steps.sum(dim=1)
 
     @property
     def bits_per_dim(self) -> Float[Tensor, " batch"]:
-        """The whole bound in bits for each dimension."""
+        """Return the whole bound in bits for each dimension."""
         return self.total / math.log(2)
 
 
@@ -158,28 +158,28 @@ def vlb(
     mask: Tensor | None = None,
     residual: Callable[[NoiseLevel], Tensor] | None = None,
 ) -> Bound:
-    """The bound along a walk, with one draw of the noise for each step.
+    """Return the bound along a timestep schedule, with one draw of the noise for each step.
 
     Args:
-        process: whose walk it is.
+        process: process that the denoiser was trained on.
         denoiser: any denoiser of it.
         x0: states to measure.
-        condition: what the denoiser is told.
-        times: the walk; every step of the table is the bound that papers report.
+        condition: condition passed to the denoiser.
+        times: timestep schedule; every step of the table gives the bound that papers report.
         rng: source of the draws.
-        variance: that of the reverse steps.
-        decoder: the last term's likelihood: :class:`ContinuousDecoder` for real numbers,
-            :class:`DiscretisedDecoder` for a grid; where not given, the 256 grey levels in
-            [-1, 1], which the states then must be.
-        project: put into every estimate, as in sampling.
-        mask: 1 where the state counts, 0 where it is padding; broadcast to it. Nats are then
+        variance: variance of the reverse steps.
+        decoder: likelihood of the last term: :class:`ContinuousDecoder` for real numbers,
+            :class:`DiscretisedDecoder` for a grid; by default the 256 grey levels in
+            [-1, 1], on which the states must then be.
+        project: projection of every estimate, as in sampling.
+        mask: 1 where the state counts, 0 at padding; broadcastable to it. Nats are then
             for each dimension that counts.
         residual: variance of the clean state given a noisy one that even a perfect estimate
-            leaves, at every level; where it is known it takes the place of ``variance``.
+            leaves, at every level; if given, it replaces ``variance``.
 
     Raises:
         TypeError: if the times are a number, or the states integers.
-        ValueError: if the walk has fewer than two steps, the variance is none, or the states are
+        ValueError: if there are fewer than two steps, the variance is unknown, or the states are
             not on the decoder's grid.
     """
     check_times(times)
@@ -228,12 +228,12 @@ def step_nats(
 
     Args:
         process: process that the output belongs to.
-        output: what the network returned.
-        corrupted: noisy states, and what they were made of.
+        output: output of the network.
+        corrupted: noisy states with their clean ones.
         earlier: level where the step ends.
         mask: 1 where the state counts.
-        noisier: level of the step before, of which the decoder may take its variance.
-        decoder: likelihood at the clean level; the density of real numbers where not given.
+        noisier: level of the step before, from which the decoder may take its variance.
+        decoder: likelihood at the clean level; the density of real numbers by default.
     """
     level, own = corrupted.level, _masked(process, mask)
     decoder = ContinuousDecoder() if decoder is None else decoder
@@ -263,8 +263,8 @@ def _mean_term(
 ) -> Float[Tensor, " batch"]:
     """Return a bound's term for each dimension that a state really has.
 
-    In a subspace all states are zero along the other dimensions, whose terms, all alike, are
-    taken off again.
+    In a subspace all states are zero along the other dimensions, whose equal terms are
+    subtracted.
     """
     terms = term(corrupted, estimate)
     if not hasattr(process, "subspace"):

@@ -1,7 +1,7 @@
 """The table of predictions, and those that mix x0 and noise.
 
-Every prediction is ``p = A x0 + B noise`` with coefficients that follow from the level. Beside
-``xt = alpha x0 + sigma noise`` it gives the pair back, with ``D = A sigma - B alpha``:
+Every prediction is ``p = A x0 + B noise`` with coefficients that follow from the level. With
+``xt = alpha x0 + sigma noise`` it determines the pair, with ``D = A sigma - B alpha``:
 
     x0 = (sigma p - B xt) / D,    noise = (A xt - alpha p) / D
 
@@ -11,8 +11,8 @@ Every prediction is ``p = A x0 + B noise`` with coefficients that follow from th
     flow      A = -1              B = 1
     edm       A = sigma / (d R)   B = -d alpha / R     R^2 = sigma^2 + d^2 alpha^2
 
-with d the standard deviation of the data. The first two keep classes of their own, which at a
-level without noise divide nothing by 0.
+with d the standard deviation of the data. The first two have their own classes, which avoid a
+division by 0 at a level without noise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from multidiff.core.gaussian.schedules import NoiseLevel, readable
 from multidiff.core.protocols import Corrupted, Estimate
 
 Coefficient = Callable[[NoiseLevel], Float[Tensor, " batch"]]
-# D below this part of its two terms is rounding alone.
+# D below this fraction of its two terms is rounding error only.
 SINGULAR = 1e-9
 
 
@@ -43,9 +43,9 @@ class LinearPrediction:
     """The network returns ``A x0 + B noise``.
 
     Args:
-        name: for error messages.
-        x0_coefficient: A of a level.
-        noise_coefficient: B of a level.
+        name: name for error messages.
+        x0_coefficient: function from a level to A.
+        noise_coefficient: function from a level to B.
     """
 
     def __init__(self, name: str, x0_coefficient: Coefficient, noise_coefficient: Coefficient):
@@ -67,7 +67,7 @@ class LinearPrediction:
 
         Raises:
             ValueError: if the prediction does not determine the pair at a level. Levels are
-                looked at on the CPU alone, since a GPU would have to be waited for.
+                checked only on the CPU, since a GPU would have to be waited for.
         """
         a, b = self.x0_coefficient(level), self.noise_coefficient(level)
         determinant = a * level.sigma - b * level.alpha
@@ -115,7 +115,7 @@ class EDMPrediction(LinearPrediction):
         data_std: standard deviation of the data.
 
     Raises:
-        ValueError: if it is not above 0.
+        ValueError: if ``data_std`` is not above 0.
     """
 
     def __init__(self, data_std: float = 0.5):
@@ -144,12 +144,12 @@ PREDICTIONS: dict[str, Callable[[], Prediction]] = {
 def register_prediction(
     name: str, x0_coefficient: Coefficient, noise_coefficient: Coefficient
 ) -> None:
-    """Make ``A x0 + B noise`` a prediction that processes and recipes can name.
+    """Register ``A x0 + B noise`` as a prediction that processes and recipes can name.
 
     Args:
         name: a new name.
-        x0_coefficient: A of a level, ``(batch,)``.
-        noise_coefficient: B of a level, ``(batch,)``.
+        x0_coefficient: function from a level to A, ``(batch,)``.
+        noise_coefficient: function from a level to B, ``(batch,)``.
 
     Raises:
         ValueError: if the name is taken.
@@ -163,7 +163,7 @@ def prediction_named(name: str) -> Prediction:
     """Return a new prediction by its name.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if the name is unknown.
     """
     if name not in PREDICTIONS:
         near = difflib.get_close_matches(name, PREDICTIONS, 1)

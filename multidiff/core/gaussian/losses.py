@@ -30,28 +30,28 @@ DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {"l2": torch.square, "l1": to
 
 @runtime_checkable
 class Objective(Protocol):
-    """What training minimises."""
+    """Training objective."""
 
     def __call__(
         self, process: GaussianProcess, output: Tensor, corrupted: Corrupted, mask: Tensor | None
     ) -> Float[Tensor, " batch"]:
-        """One loss for each sample."""
+        """Return one loss for each sample."""
         ...
 
 
 @runtime_checkable
 class Weight(Protocol):
-    """How much the loss at a level counts."""
+    """Weight of the loss at a level."""
 
     def __call__(self, process: GaussianProcess, level: NoiseLevel) -> Float[Tensor, " batch"]:
-        """A factor for each sample."""
+        """Return a factor for each sample."""
         ...
 
 
 class MinSNR:
     """``min(SNR, gamma)`` in units of the clean state's squared error (Hang et al. 2023).
 
-    For noise prediction that is ``min(SNR, gamma) / SNR``, for velocity
+    For epsilon prediction that is ``min(SNR, gamma) / SNR``, for v prediction
     ``min(SNR, gamma) / (SNR + 1)``.
     """
 
@@ -63,12 +63,12 @@ class MinSNR:
         snr = (level.alpha / level.sigma) ** 2
         unit = process.prediction.squared_error_per_x0(level)
         weight = snr.clamp(max=self.gamma) / unit
-        # SNR 0 under noise prediction is 0 / 0; its limit is 1.
+        # SNR 0 under epsilon prediction is 0 / 0; its limit is 1.
         return torch.where(unit == 0, torch.ones_like(weight), weight)
 
 
 class ConstantWeight:
-    """The same for every level; 0 leaves the loss to what a domain adds to it.
+    """One weight for every level; 0 leaves only the losses that a domain adds.
 
     Args:
         value: the factor.
@@ -83,13 +83,13 @@ class ConstantWeight:
 
 
 class SimpleLoss:
-    """Distance between the network's output and what it should have said.
+    """Distance between the network's output and its target.
 
     L2 is L_simple of Ho et al. 2020 (eq. 14), L1 is WaveGrad's.
 
     Args:
         distance: "l2" or "l1".
-        weight: how much each level counts; all the same where not given.
+        weight: weight of each level; uniform by default.
     """
 
     def __init__(self, distance: Literal["l2", "l1"] = "l2", weight: Weight | None = None):
@@ -99,7 +99,7 @@ class SimpleLoss:
         self.weight = weight
 
     def errors(self, process: GaussianProcess, output: Tensor, corrupted: Corrupted) -> Tensor:
-        """The distance at every place, unreduced and unweighted."""
+        """Return the distance at every position, unreduced and unweighted."""
         prediction, _ = process.split(output)
         return self.distance(prediction - process.prediction.target(corrupted))
 
@@ -114,16 +114,16 @@ class SimpleLoss:
 
 
 class HybridLoss:
-    """L_simple and the variational bound, which teaches the variance alone.
+    """L_simple plus the variational bound, which trains only the variance.
 
     Nichol & Dhariwal 2021, eq. 16: the mean is detached in the bound's term. Draw times
     from the table (:class:`~multidiff.core.gaussian.timesteps.DiscreteTimes`).
 
     Args:
-        simple: the loss of the prediction.
-        bound_weight: factor of the bound, in nats per dimension: one term drawn out of the
+        simple: loss of the prediction.
+        bound_weight: weight of the bound, in nats per dimension: one term drawn out of the
             T steps is multiplied by T.
-        decoder: the last term's likelihood; 256 grey levels in [-1, 1] where not given.
+        decoder: likelihood of the last term; 256 grey levels in [-1, 1] by default.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class HybridLoss:
         schedule = process.schedule
         if not process.learns_variance or schedule.num_steps is None:
             raise ValueError("the hybrid loss needs learns_variance=True and a table of betas")
-        if type(process.times) is UniformTimes:  # its child DiscreteTimes keeps to the table
+        if type(process.times) is UniformTimes:  # its subclass DiscreteTimes uses the table
             raise ValueError("the hybrid loss needs times of the table: times=DiscreteTimes()")
         prediction, raw = output.chunk(2, dim=1)
         frozen = torch.cat([prediction.detach(), raw], dim=1)

@@ -6,14 +6,14 @@ flow from a level to the next (primed) one is, exactly,
     (1) xt' = sigma'/sigma xt + alpha' int_0^h exp(u - h) x0(lam + u) du,   h = lam' - lam
     (2) xt' = alpha'/alpha xt + alpha' int_r^r' noise dr
 
-A multistep sampler puts the polynomial through the last estimates under the integral, which it
+A multistep sampler interpolates the last estimates by a polynomial under the integral, which it
 then solves exactly: exponential Adams-Bashforth. With one estimate both are DDIM, so a step is
 DDIM and a correction of weighted differences of estimates:
 
     (3) xt' = alpha' x0 + sigma' noise + alpha' sum_j w_j (f_j - f_0)
 
 From a level without any signal (``alpha = 0``, the start of a rectified flow) ``lam`` and ``r``
-are infinite: the step is DDIM and leaves nothing to the next one. The third form is finite at
+are infinite: the step is DDIM and passes nothing to the next one. The third form is finite at
 both ends of every path. In the time of the rectified flow, ``tau = sigma / (alpha + sigma)``,
 
     (4) u = xt / (alpha + sigma),    du / dtau = noise - x0
@@ -41,10 +41,10 @@ Coefficient = Float[Tensor, " batch"]
 def interpolation_weights(
     nodes: Sequence[Coefficient], moments: Sequence[Coefficient]
 ) -> list[Coefficient]:
-    """Return the weights with which a sum over nodes integrates their interpolating polynomial.
+    """Return the weights of a sum over nodes that integrates their interpolating polynomial.
 
     Args:
-        nodes: where the function is known.
+        nodes: points where the function is known.
         moments: integrals of the powers 0, 1, .. of the variable, at least one for each node.
     """
     weights = []
@@ -106,11 +106,11 @@ class AdamsBashforth:
     """Exponential Adams-Bashforth of the x0 estimate in ``lam``, eq. (1) and (3).
 
     Order 2 is DPM-Solver++(2M) with exact weights, order 3 is the third order that
-    DPM-Solver++(3M) names: its usual code halves the second difference and is of order 2.
-    Give it a grid even in log SNR; few steps on EDM's grid overshoot.
+    DPM-Solver++(3M) claims: its usual code halves the second difference and is of order 2.
+    Use a schedule even in log SNR; few steps on EDM's schedule overshoot.
 
     Args:
-        order: 2 or 3.
+        order: order of convergence, 2 or 3.
     """
 
     def __init__(self, order: int = 3):
@@ -160,8 +160,8 @@ class DEIS:
     the x0 estimate do not do.
 
     Args:
-        order: 2 or 3.
-        rho: of the variable in which the noise is a polynomial.
+        order: order of convergence, 2 or 3.
+        rho: exponent of the variable in which the noise is a polynomial.
     """
 
     def __init__(self, order: int = 3, rho: float = 7.0):
@@ -212,12 +212,12 @@ class FlowABM:
     """Adams-Bashforth-Moulton of the flow velocity in the flow's time, eq. (4), on every path.
 
     A predictor of one order less and a corrector share one evaluation a step, as in UniPC: the
-    velocity at the predicted state corrects that state before the next step leaves from it. With
+    velocity at the predicted state corrects that state before the next step starts from it. With
     :func:`~multidiff.core.gaussian.flow.shifted_timesteps` it is the most exact sampler here, from
     5 evaluations to 20, see docs/paths.md.
 
     Args:
-        order: of the corrector, 2 or 3.
+        order: order of the corrector, 2 or 3.
     """
 
     def __init__(self, order: int = 3):
@@ -249,7 +249,7 @@ class FlowABM:
 
 
 def flow_time(level: NoiseLevel) -> Coefficient:
-    """Return ``sigma / (alpha + sigma)``, 0 where clean and 1 where nothing is left."""
+    """Return ``sigma / (alpha + sigma)``, 0 where clean and 1 where no signal is left."""
     return level.sigma / (level.alpha + level.sigma)
 
 
@@ -257,7 +257,7 @@ def _along_flow(u: Tensor, past: Past, end: Coefficient, arrived: Tensor | None 
     """Return u of eq. (4) at a flow time, from the newest level of the past.
 
     Args:
-        u: at the newest level of the past.
+        u: value at the newest level of the past.
         past: velocities, at least one.
         end: flow time of the result.
         arrived: velocity there; the step is then implicit, of one order more.
@@ -276,13 +276,13 @@ def _along_flow(u: Tensor, past: Past, end: Coefficient, arrived: Tensor | None 
 class UniPC:
     """A predictor and a corrector that share one evaluation a step (Zhao et al. 2023).
 
-    The estimate at the predicted state corrects that state before the next step leaves from it:
+    The estimate at the predicted state corrects that state before the next step starts from it:
     one order more for no further evaluation. Of order 2 the predictor is DPM-Solver++(2M), so
     this is the published UniPC-2 with B2(h); weights of order 3 are those of the exact integral.
 
     Args:
-        order: of the predictor and the corrector's polynomial, 2 or 3; errors fall with one
-            order more.
+        order: degree of the predictor's and the corrector's polynomial, 2 or 3; the order of
+            convergence is one more.
     """
 
     def __init__(self, order: int = 2):
@@ -312,7 +312,7 @@ class UniPC:
         return self._predict(xt, past, next_level), (xt, past)
 
     def _correct(self, before: Tensor, past: Past, estimate: Estimate, level: NoiseLevel) -> Tensor:
-        """Return the state at ``level`` again, from the one before and the estimate found here."""
+        """Return the corrected state at ``level``, from the one before and the estimate there."""
         return exponential_step(before, past, level, estimate.x0)
 
     def _predict(self, xt: Tensor, past: Past, next_level: NoiseLevel) -> Tensor:
@@ -328,9 +328,9 @@ def exponential_step(
     """Return eq. (1) with the polynomial through the past x0 estimates, newest first.
 
     Args:
-        xt: the state at the newest level of the past.
+        xt: state at the newest level of the past.
         past: at least one estimate.
-        next_level: where the step goes.
+        next_level: level where the step ends.
         arrived: an x0 estimate at that level; the step is then implicit, of one order more.
     """
     level = past.levels[0]
@@ -356,7 +356,7 @@ def midpoint_step(xt: Tensor, past: Past, next_level: NoiseLevel) -> Tensor:
 
 
 def check_order(order: int) -> None:
-    """Refuse an order that the multistep samplers do not have.
+    """Reject an order that the multistep samplers do not have.
 
     Raises:
         ValueError: if it is not 2 or 3.

@@ -6,7 +6,7 @@ With the noisier level ``a, s`` and the earlier (cleaner) one ``a', s'``:
     (2) mean = (a_step s'^2 noisy + a' v_step clean) / s^2
         variance = v_step s'^2 / s^2                     q(x_t' | x_t, x_0)
 
-(2) is Ho et al. 2020, eq. 6 and 7. Both hold for any two levels, so a walk that skips steps
+(2) is Ho et al. 2020, eq. 6 and 7. Both hold for any two levels, so a schedule that skips steps
 takes its betas from the levels it visits and needs no table of its own.
 """
 
@@ -27,10 +27,10 @@ ReverseVariance = Literal["small", "large", "learned"]
 
 
 def check_variance(kind: str) -> None:
-    """Refuse a variance that is none.
+    """Reject an unknown kind of variance.
 
     Raises:
-        ValueError: if it has another name than small, large and learned.
+        ValueError: if it is not small, large or learned.
     """
     if kind not in get_args(ReverseVariance):
         raise ValueError(f"variance {kind!r}: one of {', '.join(get_args(ReverseVariance))}")
@@ -55,7 +55,7 @@ class Transition:
 
     @property
     def variance_step(self) -> Float[Tensor, " batch"]:
-        """Variance added between the two: beta_t where they are neighbours in a table."""
+        """Variance added between the two: beta_t if they are neighbours in a table."""
         return self.level.sigma**2 - (self.alpha_step * self.earlier.sigma) ** 2
 
     @property
@@ -69,16 +69,16 @@ class Transition:
         return self.earlier.alpha * self.variance_step / self.level.sigma**2
 
     def posterior_mean(self, x0: Tensor, xt: Tensor) -> Tensor:
-        """Mean of q(x_t' | x_t, x_0), eq. (2)."""
+        """Return the mean of q(x_t' | x_t, x_0), eq. (2)."""
         from_noisy = self.alpha_step * (self.earlier.sigma / self.level.sigma) ** 2
         return combine(from_noisy, xt, self.clean_weight, x0)
 
     def blurred_variance(self, residual: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Variance of q(x_t' | x_t) where x_0 given x_t is Gaussian with the residual variance."""
+        """Return the variance of q(x_t' | x_t) if x_0 given x_t has the residual variance."""
         return self.posterior_variance + self.clean_weight**2 * residual
 
     def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        """A draw from q(x_t | x_t'), eq. (1), made of the given noise."""
+        """Draw from q(x_t | x_t'), eq. (1), with the given noise."""
         return combine(self.alpha_step, state, self.variance_step.sqrt(), noise)
 
     def log_variance(
@@ -87,17 +87,17 @@ class Transition:
         estimate: Estimate,
         floor: Float[Tensor, " batch"] | None = None,
     ) -> Tensor:
-        """Log variance of p(x_t' | x_t), broadcastable to the state.
+        """Return the log variance of p(x_t' | x_t), broadcastable to the state.
 
         Args:
             kind: "small" is the posterior's variance, "large" is beta, "learned" lies between
-                the two, in logs, where the network says (Nichol & Dhariwal 2021, eq. 15).
-            estimate: where the learned fraction is found.
-            floor: stands for the posterior's variance where that is 0, at the last step to
-                the clean end; the step before's, by custom.
+                the two, in logs, as the network predicts (Nichol & Dhariwal 2021, eq. 15).
+            estimate: estimate with the learned fraction.
+            floor: replaces the posterior's variance where that is 0, at the last step to
+                the clean end; by convention that of the step before.
 
         Raises:
-            ValueError: if the variance is to be learned and the network does not say it.
+            ValueError: if the variance is to be learned and the network does not predict it.
         """
         check_variance(kind)
         small, large = self.posterior_variance, self.variance_step

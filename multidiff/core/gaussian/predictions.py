@@ -1,8 +1,8 @@
-"""Predictions: what a network returns, read as the pair (clean, noise).
+"""Predictions: a network's output, read as the pair (x0, noise).
 
-A network may predict the noise, the clean state, or the velocity
+A network may predict the noise (epsilon), the clean state (x0), or the velocity v,
 ``alpha noise - sigma x0`` (Salimans & Ho 2022). ``xt = alpha x0 + sigma noise``
-turns each into the pair, and everything downstream knows only the pair: three conversions
+converts each to the pair, and everything downstream uses only the pair: three conversions
 instead of a table of them.
 """
 
@@ -19,15 +19,15 @@ from multidiff.core.draws import draws_nothing
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Corrupted, Estimate
 
-# A path whose alpha^2 + sigma^2 differs from 1 by less is variance preserving.
+# A path is variance preserving if its alpha^2 + sigma^2 differs from 1 by less.
 ROUNDING = 1e-9
 
 
 def spread(coefficient: Float[Tensor, " batch"], state: Tensor) -> Tensor:
-    """A coefficient for each sample, shaped to multiply states of any rank.
+    """Return a coefficient for each sample, shaped to multiply states of any rank.
 
     It stays float32 (float64 for float64 states): the finished coefficient is rounded once,
-    and half precision would round a small sigma beside a state of size 1 to nothing.
+    and half precision would round a small sigma beside a state of size 1 to 0.
     """
     dtype = torch.float64 if state.dtype == torch.float64 else torch.float32
     return coefficient.to(state.device, dtype).reshape(-1, *[1] * (state.ndim - 1))
@@ -35,13 +35,13 @@ def spread(coefficient: Float[Tensor, " batch"], state: Tensor) -> Tensor:
 
 @draws_nothing
 def combine(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:
-    """``first * x + second * y`` for coefficients of shape (batch,), in the dtype of ``x``."""
+    """Return ``first * x + second * y`` for coefficients ``(batch,)``, in the dtype of ``x``."""
     return (spread(first, x) * x + spread(second, y) * y).to(x.dtype)
 
 
 @draws_nothing
 def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor, " batch"]:
-    """The mean of each sample over all but the batch dimension, where the mask is 1."""
+    """Return the mean of each sample over all but the batch dimension, where the mask is 1."""
     flat = values.flatten(1)
     if mask is None:
         return flat.mean(dim=1)
@@ -50,9 +50,9 @@ def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor,
 
 
 class X0Estimate(Estimate):
-    """An estimate of the clean state, whose noise is worked out when a sampler asks for it.
+    """An estimate of the clean state, whose noise is computed when a sampler needs it.
 
-    Ancestral steps never do, and a chain of projections asks at its end at most.
+    Ancestral steps never do, and a chain of projections at most at its end.
     """
 
     _noisy: Tensor
@@ -70,26 +70,26 @@ class X0Estimate(Estimate):
 
     @cached_property
     def noise(self) -> Tensor:
-        """The noise that makes the noisy state out of the clean one."""
+        """Noise that turns the clean state into the noisy one."""
         return noise_between(self._noisy, self.x0, self._level)
 
 
 @runtime_checkable
 class Prediction(Protocol):
-    """What a network predicts, as one of the two coordinates of (clean, noise)."""
+    """A network's prediction: one coordinate of the pair (x0, noise)."""
 
     def target(self, corrupted: Corrupted) -> Tensor:
-        """What a perfect network would return."""
+        """Return the output of a perfect network."""
         ...
 
     def estimate(
         self, output: Tensor, xt: Tensor, level: NoiseLevel, fraction: Tensor | None = None
     ) -> Estimate:
-        """The output read as (clean, noise), with the fraction of a learned variance."""
+        """Return the output read as (x0, noise), with the fraction of a learned variance."""
         ...
 
     def squared_error_per_x0(self, level: NoiseLevel) -> Float[Tensor, " batch"]:
-        """Squared error of the prediction for a squared error of 1 in the clean estimate."""
+        """Return the prediction's squared error for a squared error of 1 in x0."""
         ...
 
 
@@ -162,13 +162,13 @@ def _power(level: NoiseLevel) -> Float[Tensor, " batch"]:
 
 
 def noise_between(xt: Tensor, x0: Tensor, level: NoiseLevel) -> Tensor:
-    """The noise that makes ``xt`` out of ``x0``; 0 at a level without noise."""
+    """Return the noise that turns ``x0`` into ``xt``; 0 at a level without noise."""
     inverse = torch.where(level.sigma > 0, 1 / level.sigma, 0.0)
     return combine(inverse, xt, -level.alpha * inverse, x0)
 
 
 def with_x0(estimate: Estimate, x0: Tensor, xt: Tensor, level: NoiseLevel) -> Estimate:
-    """The estimate with another clean state, its noise derived again so that the pair fits.
+    """Return the estimate with another clean state and its noise derived again to fit.
 
     Clipping changes samples depending on whether the noise is derived again (guided-diffusion
     does, diffusers by default does not); here it always is.

@@ -1,4 +1,4 @@
-"""The Gaussian process: ``xt = alpha x0 + sigma noise``, learned and undone."""
+"""The Gaussian process: ``xt = alpha x0 + sigma noise``, its losses and estimates."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from multidiff.core.gaussian.timesteps import TimeSampler, TimestepSchedule, Uni
 from multidiff.core.protocols import Corrupted, Estimate
 from multidiff.core.random import Rng, normal
 
-# By how much a step may multiply an error of the network: a warning, and what is refused.
+# Factors on the network's error in a step: from the first a warning, from the second an error.
 LARGE_GAIN, LARGEST_GAIN = 10.0, 50.0
-# Above this share of the signal the noisiest level is far from pure noise, and sampling, which
+# With more signal than this the noisiest level is far from pure noise, and sampling, which
 # starts from pure noise, starts where no training example was.
 LARGEST_FINAL_SIGNAL = 0.5
 
@@ -30,21 +30,21 @@ class GaussianProcess:
     """Gaussian diffusion of states of any shape ``(batch, ...)``.
 
     Args:
-        schedule: how much noise at which time.
-        prediction: what the network returns: "epsilon", "x0", "v", "flow", "edm", a name given to
+        schedule: noise schedule.
+        prediction: prediction of the network: "epsilon", "x0", "v", "flow", "edm", a name given to
             :func:`~multidiff.core.gaussian.linear_predictions.register_prediction`, or an object.
-        objective: the training loss; mean squared error of the prediction where not given.
-        times: how training draws times; uniform where not given.
-        learns_variance: the network returns twice the channels (dimension 1), the second
-            half saying where the reverse variance lies (Nichol & Dhariwal 2021, eq. 15).
-        offset_noise: deviation of a further noise that is the same all over a channel
-            (dimension 1). A network trained with some (0.1 is usual) learns to move a whole
+        objective: training loss; mean squared error of the prediction by default.
+        times: distribution of the training times; uniform by default.
+        learns_variance: whether the network returns twice the channels (dimension 1), the second
+            half being the position of the reverse variance (Nichol & Dhariwal 2021, eq. 15).
+        offset_noise: standard deviation of additional noise that is constant within a channel
+            (dimension 1). A network trained with some (0.1 is usual) learns to change a whole
             image's brightness, which plain noise never hides. Sampling has none.
 
     Raises:
-        TypeError: if the schedule is none, such as the name of one.
-        ValueError: if there is no such prediction, if the schedule ends where the prediction does
-            not determine x0 (the noise without any signal), or if nothing would train a learned
+        TypeError: if the schedule is not one, such as a name.
+        ValueError: if the prediction is unknown, if the schedule ends where the prediction does
+            not determine x0 (epsilon without any signal), or if nothing would train a learned
             variance.
     """
 
@@ -95,7 +95,7 @@ class GaussianProcess:
         self.learns_variance, self.offset_noise = learns_variance, offset_noise
 
     def draw_level(self, batch: int, rng: Rng | None) -> NoiseLevel:
-        """A training level for each of ``batch`` samples."""
+        """Draw a training level for each of ``batch`` samples."""
         return self.schedule.at(self.times.draw(self.schedule, batch, rng))
 
     def corrupt(
@@ -105,10 +105,10 @@ class GaussianProcess:
         rng: Rng | None,
         mask: Tensor | None = None,
     ) -> Corrupted:
-        """A draw from q(x_t | x_0), eq. (1); padding is noised like the rest.
+        """Draw from q(x_t | x_0), eq. (1); padding is noised like the rest.
 
         Raises:
-            TypeError: if the states are no floating-point numbers.
+            TypeError: if the states are not floating-point numbers.
         """
         check_states(x0)
         noise = self.noise(x0.shape, rng).to(x0.device, x0.dtype)
@@ -120,12 +120,12 @@ class GaussianProcess:
     def loss(
         self, output: Tensor, corrupted: Corrupted, mask: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
-        """The objective for each sample, a mean over the places where the mask is 1.
+        """Return the objective for each sample, a mean over the positions where the mask is 1.
 
-        Weighted as the draw of the times asks, which learns from it while training.
+        It is weighted as the distribution of times requires, which learns from it in training.
 
         Raises:
-            ValueError: if the output does not have the shape that the state asks for.
+            ValueError: if the output does not have the shape that the state requires.
         """
         self._check_shape(output, corrupted.xt)
         loss = self.objective(self, output, corrupted, mask)
@@ -136,17 +136,17 @@ class GaussianProcess:
         return loss * weight
 
     def estimate(self, output: Tensor, xt: Tensor, level: NoiseLevel) -> Estimate:
-        """The denoiser's output read as (clean, noise).
+        """Return the denoiser's output read as (x0, noise).
 
         Raises:
-            ValueError: if the output does not have the shape that the state asks for.
+            ValueError: if the output does not have the shape that the state requires.
         """
         self._check_shape(output, xt)
         prediction, fraction = self.split(output)
         return self.prediction.estimate(prediction, xt, level, fraction)
 
     def _check_shape(self, output: Tensor, xt: Tensor) -> None:
-        """An output that would only broadcast to the state trains and samples, but wrongly."""
+        """Reject an output that only broadcasts to the state: it would train, but wrongly."""
         batch, *state = xt.shape
         if self.learns_variance:
             state[0] *= 2
@@ -157,7 +157,7 @@ class GaussianProcess:
             )
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The prediction, and the variance fraction in [0, 1] where one is learned."""
+        """Return the prediction, and the variance fraction in [0, 1] if one is learned."""
         if not self.learns_variance:
             return output, None
         prediction, raw = output.chunk(2, dim=1)
@@ -179,7 +179,7 @@ class GaussianProcess:
         """Return the standard deviation of pure noise at a level, ``hypot(alpha, sigma)``.
 
         Args:
-            level: where sampling starts; the noisiest where not given.
+            level: level where sampling starts; the noisiest by default.
         """
         level = self.schedule.at(torch.ones(1)) if level is None else level
         scale = float(torch.hypot(level.alpha, level.sigma).flatten()[0])
@@ -190,7 +190,7 @@ class GaussianProcess:
         return _scaled(prior, self.start_scale(level) / self.start_scale())
 
     def levels(self, times: TimestepSchedule) -> list[NoiseLevel]:
-        """The levels a walk over these times visits, and the one where it ends."""
+        """Return the levels visited with these times, and the final one."""
         return times.levels(self.schedule)
 
     walk_state = corrupt
@@ -213,12 +213,12 @@ class GaussianProcess:
         return step_nats(self, output, corrupted, earlier, mask, **options)
 
     def check_levels(self, levels: Sequence[NoiseLevel]) -> None:
-        """Refuse levels between which a step drowns the state in the network's error.
+        """Reject levels between which a step amplifies the network's error too much.
 
         An error of the network is multiplied by ``sigma / |D|`` in the x0 estimate
         (:mod:`~multidiff.core.gaussian.linear_predictions`), of which the next state takes
-        ``alpha``. For noise predictions that is the ratio of the two alphas: large where a step
-        leaves from nearly pure noise. A projection that clips the x0 estimate keeps it in bounds.
+        ``alpha``. For epsilon predictions that is the ratio of the two alphas: large where a step
+        starts from nearly pure noise. A projection that clips the x0 estimate bounds it.
 
         Raises:
             ValueError: if the error grows fiftyfold; from tenfold on there is a warning.
@@ -250,10 +250,10 @@ def _scaled(noise: Tensor, scale: float) -> Tensor:
 
 
 def check_states(states: Tensor) -> None:
-    """Refuse states to which noise cannot be added.
+    """Reject states to which noise cannot be added.
 
     Raises:
-        TypeError: if they are integers or truth values.
+        TypeError: if they are integers or booleans.
     """
     if not states.is_floating_point():
         raise TypeError(

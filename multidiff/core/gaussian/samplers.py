@@ -1,9 +1,9 @@
-"""One reverse step: DDPM, DDIM, Heun, DPM-Solver++(2M).
+"""Samplers, one reverse step each: DDPM, DDIM, Heun, DPM-Solver++(2M).
 
-A sampler asks for an estimate at a state and level, as often as it needs, and moves the
-state to the next level. What it keeps between steps travels through ``memory``, so a
-sampler object has no state and serves any number of walks. At a next level without noise
-every sampler returns the clean estimate.
+A sampler requests an estimate at a state and level, as often as it needs, and moves the
+state to the next level. State kept between steps travels through ``memory``, so a
+sampler object has no state and serves any number of sampling runs. At a next level without noise
+every sampler returns the x0 estimate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DDPM:
     """Ancestral sampling: a draw from p(x_t' | x_t) (Ho et al. 2020, algorithm 2).
 
     Args:
-        variance: that of the draw. "small" is the posterior's, "large" is beta, "learned" is
+        variance: variance of the draw. "small" is the posterior's, "large" is beta, "learned" is
             the network's. No noise is added at the last step.
     """
 
@@ -52,7 +52,7 @@ class DDPM:
 
 
 class DDIM:
-    """The non-Markovian walk of Song et al. 2021 (eq. 12).
+    """The non-Markovian reverse process of Song et al. 2021 (eq. 12).
 
     Args:
         eta: 0 is deterministic, 1 is DDPM with the small variance.
@@ -89,10 +89,10 @@ class DDIM:
 class Heun:
     """Second order: the mean of the slopes at both ends of a step, two evaluations each.
 
-    Along the probability flow the slope of ``x / sigma`` over ``alpha / sigma`` is the clean
+    Along the probability flow the slope of ``x / sigma`` over ``alpha / sigma`` is the x0
     estimate. Karras et al. 2022 (algorithm 1) take ``x / alpha`` over ``sigma / alpha``, whose
     slope is the noise: the same flow, but errors near pure noise are multiplied by
-    ``1 / alpha``, which this form never divides by. The last step is of first order.
+    ``1 / alpha``, by which this form never divides. The last step is of first order.
     """
 
     def step(
@@ -146,7 +146,7 @@ class DPMSolverPP:
 
 
 def deterministic_step(estimate: Estimate, next_level: NoiseLevel) -> Tensor:
-    """The estimated pair, mixed again at another level: DDIM with eta 0."""
+    """Return the estimated pair, mixed again at another level: DDIM with eta 0."""
     return combine(next_level.alpha, estimate.x0, next_level.sigma, estimate.noise)
 
 
@@ -154,7 +154,7 @@ def is_clean(level: NoiseLevel) -> bool:
     """Return whether a level has no noise.
 
     Raises:
-        ValueError: if some rows have noise and others none: a walk visits one level at a time.
+        ValueError: if only some rows have noise: sampling visits one level at a time.
     """
     if level.end is not None:
         return level.end == "clean"
@@ -169,11 +169,11 @@ def is_clean(level: NoiseLevel) -> bool:
 
 
 def step_noise(estimate_at: EstimateAt, state: Tensor, rng: Rng | None) -> Tensor:
-    """Return the noise of a step: the process's own, standard normal where it names none."""
+    """Return the noise of a step: the process's own, standard normal if it defines none."""
     draw = getattr(estimate_at, "noise", None)
     return draw_like(state, rng) if draw is None else draw(state, rng)
 
 
 def draw_like(state: Tensor, rng: Rng | None) -> Tensor:
-    """Standard normal noise for a state, drawn where the generators live."""
+    """Draw standard normal noise for a state, on the device of the generators."""
     return normal(state.shape, rng).to(state.device)

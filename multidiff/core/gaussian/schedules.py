@@ -1,4 +1,4 @@
-"""Noise schedules: from a time in [0, 1] to how much signal and how much noise is left.
+"""Noise schedules: from a time in [0, 1] to the amounts of signal and noise.
 
 The state at time ``t`` is ``xt = alpha(t) * x0 + sigma(t) * noise`` with
 ``alpha^2 + sigma^2 = 1`` (variance preserving; Ho et al. 2020, eq. 4, where
@@ -27,26 +27,26 @@ from multidiff.core.draws import draws_nothing
 # A beta of 1 destroys the signal in one step; tables that are made from an alpha-bar
 # function stop short of it (Nichol & Dhariwal 2021, section 3.2).
 LARGEST_BETA = 0.999
-# By how much rounding may take a time out of [0, 1].
+# Tolerance for rounding of a time out of [0, 1].
 SLACK = 1e-6
 
 
-# Where on its path a level is; known without a look at the tensors, which torch.compile and a
-# GPU that is waited for would pay for.
+# Position of a level on its path, known without reading the tensors, which would cost a graph break
+# in torch.compile and a wait for the GPU.
 End = Literal["clean", "between", "noise"]
 
 
 def readable(value: Tensor) -> bool:
-    """Return whether a tensor's values may be looked at: on the CPU, not while it is traced."""
+    """Return whether a tensor's values may be read: on the CPU, and not while it is traced."""
     here = type(value) is Tensor and value.device.type == "cpu"
     return here and not torch.compiler.is_compiling()
 
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """How noisy each state of a batch is.
+    """Noise level of each state of a batch.
 
-    The network is handed the whole level and embeds what suits it: Stable Diffusion the
+    The network receives the whole level and embeds what suits it: Stable Diffusion the
     time, WaveGrad ``alpha``, others ``log_snr``.
 
     Attributes:
@@ -54,7 +54,7 @@ class NoiseLevel:
         alpha: scale of the clean signal.
         sigma: scale of the noise; ``alpha^2 + sigma^2 = 1`` on a variance-preserving path.
         end: "clean" without noise, "noise" without signal, "between" otherwise, for the whole
-            batch; None where it is not known without a look at the numbers.
+            batch; None if it is not known without reading the tensors.
     """
 
     time: Float[Tensor, " batch"]
@@ -63,17 +63,17 @@ class NoiseLevel:
     end: End | None = None
 
     def timestep(self, steps: int) -> Float[Tensor, " batch"]:
-        """Return the level as the step of a table that diffusers' networks read, 0 to steps - 1.
+        """Return the level as the timestep that diffusers' networks read, 0 to steps - 1.
 
-        Step ``k`` of the table lies at time ``(k + 1) / steps``; levels between two steps get
-        fractions. The time itself lies in [0, 1]: a network that embeds it as a step learns
-        nothing of the level.
+        Timestep ``k`` lies at time ``(k + 1) / steps``; levels between two timesteps get
+        fractions. The time itself lies in [0, 1]: a network that embeds it as a timestep learns
+        nothing about the level.
 
         Args:
-            steps: length of the table, 1000 for most published networks.
+            steps: number of timesteps, 1000 for most published networks.
 
         Raises:
-            ValueError: if the table has no steps.
+            ValueError: if ``steps`` is less than 1.
         """
         if steps < 1:
             raise ValueError(f"{steps} steps: a table has at least one")
@@ -88,12 +88,12 @@ class NoiseLevel:
         return 2 * (torch.log(self.alpha) - torch.log(self.sigma))
 
     def to(self, device: torch.device | str) -> NoiseLevel:
-        """The same level on another device (as float32 where float64 does not exist)."""
+        """Return the same level on another device (as float32 where float64 is missing)."""
         dtype = finest_dtype(device)
         return self._each(lambda part: part.to(device=device, dtype=dtype))
 
     def expand(self, batch: int) -> NoiseLevel:
-        """One level for every state of a batch of that size."""
+        """Return one level for every state of a batch of that size."""
         return self._each(lambda part: part.expand(batch))
 
     def __getitem__(self, rows: slice | Tensor) -> NoiseLevel:
@@ -104,12 +104,12 @@ class NoiseLevel:
         return NoiseLevel(time, alpha, sigma, self.end)
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three tensors, in the order of construction."""
+        """Return the three tensors, in the order of construction."""
         return self.time, self.alpha, self.sigma
 
 
 def clean_level(batch: int = 1) -> NoiseLevel:
-    """The level without any noise, where every walk back ends."""
+    """Return the level without any noise, where sampling ends."""
     zero = torch.zeros(batch, dtype=torch.float64)
     return NoiseLevel(zero, torch.ones_like(zero), zero, "clean")
 
@@ -118,8 +118,8 @@ def checked_times(time: Tensor) -> Float[Tensor, " batch"]:
     """Return times as float64, on the CPU where their device does not have it.
 
     Raises:
-        TypeError: if they are integers: steps of a table, perhaps.
-        ValueError: if they leave [0, 1]; only plain tensors on the CPU are looked at, since a GPU
+        TypeError: if they are integers: timesteps, perhaps.
+        ValueError: if they leave [0, 1]; only plain tensors on the CPU are checked, since a GPU
             would have to be waited for.
     """
     if not time.is_floating_point():
@@ -142,15 +142,15 @@ class NoiseSchedule(Protocol):
 
     @property
     def num_steps(self) -> int | None:
-        """Entries of the table, or None for a curve without one."""
+        """Number of entries of the table, or None for a curve without one."""
         ...
 
     def at(self, time: Float[Tensor, " batch"]) -> NoiseLevel:
-        """The level at each time in [0, 1]."""
+        """Return the level at each time in [0, 1]."""
         ...
 
     def time_at(self, log_snr: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The time at which the schedule reaches each log signal-to-noise ratio."""
+        """Return the time at which the schedule reaches each log signal-to-noise ratio."""
         ...
 
 
@@ -188,7 +188,7 @@ class BetaSchedule:
 
     @property
     def betas(self) -> Float[Tensor, " steps"]:
-        """The betas that the table of cumulated alphas stands for."""
+        """Betas that correspond to the table of cumulated alphas."""
         knots = self._alpha_knots**2
         return 1 - knots[1:] / knots[:-1]
 
@@ -198,7 +198,7 @@ class BetaSchedule:
         wanted = checked_times(time)
         position = (wanted * self.num_steps).clamp(0, self.num_steps)
         nearest = position.round()
-        # k / T * T misses k by an ulp for some k; the table is meant, not its neighbourhood.
+        # k / T * T misses k by an ulp for some k; the entry itself is meant, not a neighbour.
         rounding = 4 * self.num_steps * torch.finfo(time.dtype).eps
         position = torch.where((position - nearest).abs() < rounding, nearest, position)
         below = position.floor().long().clamp(max=self.num_steps - 1)
@@ -220,16 +220,16 @@ class BetaSchedule:
                 f"a level with alpha {float(alpha.min()):.4g} is noisier than the schedule's "
                 f"noisiest, alpha {float(descending[-1]):.4g}"
             )
-        # searchsorted wants an ascending table: mirror it.
+        # searchsorted needs an ascending table: mirror it.
         upper = torch.searchsorted(-descending, -alpha).clamp(1, self.num_steps)
         left, right = descending[upper - 1], descending[upper]
         return (upper - 1 + (left - alpha) / (left - right)) / self.num_steps
 
     def with_zero_terminal_snr(self) -> BetaSchedule:
-        """The schedule shifted and scaled so that its last step holds no signal at all.
+        """Return the schedule shifted and scaled so that its last step has no signal at all.
 
         Lin et al. 2023, algorithm 1: the square roots of the cumulated alphas keep their
-        first value and end at 0. Such a schedule cannot be used with noise prediction.
+        first value and end at 0. Such a schedule cannot be used with epsilon prediction.
         """
         roots = self.alphas_cumprod.sqrt()
         first, last = roots[0], roots[-1]
@@ -239,16 +239,16 @@ class BetaSchedule:
 
     @classmethod
     def zero_terminal_snr(cls, schedule: BetaSchedule) -> BetaSchedule:
-        """Another schedule :meth:`with_zero_terminal_snr`, as recipes can say it."""
+        """Return another schedule's :meth:`with_zero_terminal_snr`, for recipes."""
         return schedule.with_zero_terminal_snr()
 
     @classmethod
     def linear(
         cls, steps: int = 1000, first: float | None = None, last: float | None = None
     ) -> BetaSchedule:
-        """Betas that grow linearly: 1e-4 to 0.02 over 1000 steps (Ho et al. 2020).
+        """Return betas that grow linearly: 1e-4 to 0.02 over 1000 steps (Ho et al. 2020).
 
-        Where ``first`` or ``last`` is not given, that value is multiplied by ``1000 / steps``,
+        If ``first`` or ``last`` is not given, its default is multiplied by ``1000 / steps``,
         so that any number of steps ends at about the same noise (Nichol & Dhariwal 2021).
 
         Raises:
@@ -263,7 +263,7 @@ class BetaSchedule:
     def scaled_linear(
         cls, steps: int = 1000, first: float = 0.00085, last: float = 0.012
     ) -> BetaSchedule:
-        """Square roots of beta that grow linearly, as in Stable Diffusion.
+        """Return square roots of beta that grow linearly, as in Stable Diffusion.
 
         That code calls it "linear"; diffusers calls it "scaled_linear".
         """

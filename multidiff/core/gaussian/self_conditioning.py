@@ -1,9 +1,9 @@
-"""A denoiser that is told its own last estimate (Chen et al. 2023, section 3).
+"""Self-conditioning: a denoiser that reads its own last estimate (Chen et al. 2023, section 3).
 
-The network reads twice the channels: the noisy state and, beside it, the clean state that was
-estimated last, zeros where there is none. Training makes a first estimate, without gradients,
-for some of the samples. Of some it may tell a part of the clean state itself, as a walk tells
-what is known from its first step: so filling in is trained, and no mere replacement.
+The network reads twice the channels: the noisy state and, beside it, the last x0 estimate,
+zeros before there is one. Training makes a first estimate, without gradients,
+for some of the samples. For some it may reveal a part of the clean state itself, as sampling does
+with known positions from its first step: so infilling is trained, not just replacement.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from multidiff.core.random import Rng, uniform
 
 @dataclass(frozen=True)
 class SelfConditioning:
-    """How a network is told its last estimate.
+    """Settings of self-conditioning.
 
     Attributes:
-        ratio: of the samples that training tells one.
-        axis: of the state, along which it stands beside it.
-        known: share of the samples of which training tells a part as it is. How large a part
-            is uniform, and its places are independent.
+        ratio: fraction of the samples that receive their last estimate in training.
+        axis: axis of the state along which the estimate is concatenated.
+        known: fraction of the samples of which training reveals a part of the clean state. The
+            size of the part is uniform, and its positions are independent.
 
     Raises:
-        ValueError: if a share is none.
+        ValueError: if a fraction is out of range.
     """
 
     ratio: float = 0.5
@@ -43,7 +43,7 @@ class SelfConditioning:
             raise ValueError(f"known {self.known:g} is not in [0, 1]")
 
     def known_positions(self, xt: Tensor, rng: Rng | None) -> Tensor | None:
-        """Which places training tells as they are, broadcastable to the state; None for none."""
+        """Return the positions that training reveals, broadcastable to the state, or None."""
         if self.known == 0:
             return None
         positions = [*xt.shape]
@@ -53,22 +53,22 @@ class SelfConditioning:
         return (uniform(positions, rng) < part).to(xt.device)
 
     def concat(self, xt: Tensor, last: Tensor) -> Tensor:
-        """What the network reads."""
+        """Return the network's input."""
         return torch.cat([xt, last], dim=self.axis)
 
 
 class SelfConditionedDenoiser:
-    """A denoiser and a projection that remember the last estimate of a walk.
+    """A denoiser and a projection that keep the last estimate of a sampling run.
 
-    One object serves one walk: pass it to :func:`~multidiff.core.sample.sample` as the
+    One object serves one run: pass it to :func:`~multidiff.core.sample.sample` as the
     denoiser and its :meth:`project` as the projection.
 
     Args:
-        denoiser: trained with self-conditioning, perhaps guided.
-        how: as it was trained.
-        project: what is put into every estimate, before it is remembered.
-        first: what is told before there is an estimate: what is known of the clean state,
-            zeros where nothing is.
+        denoiser: network trained with self-conditioning, perhaps guided.
+        how: settings that it was trained with.
+        project: projection of every estimate, before it is kept.
+        first: input before there is an estimate: known parts of the clean state,
+            zeros elsewhere.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class SelfConditionedDenoiser:
         self.denoiser, self.how, self.inner, self.last = denoiser, how, project, first
 
     def __call__(self, xt: Tensor, level: NoiseLevel, condition: Condition = None) -> Tensor:
-        """The denoiser's output, told the last estimate."""
+        """Return the denoiser's output, given the last estimate."""
         last = torch.zeros_like(xt) if self.last is None else self.last.to(xt)
         return self.denoiser(self.how.concat(xt, last), level, condition)
 
     def project(self, estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
-        """The projected estimate, which is remembered."""
+        """Return the projected estimate, and keep it."""
         if self.inner is not None:
             estimate = self.inner(estimate, xt, level)
         self.last = estimate.x0

@@ -1,7 +1,7 @@
 """Stochastic samplers of few steps: EDM's churn and DPM-Solver++(2M) SDE.
 
-Noise that is drawn on the way forgets errors of earlier steps, which pays with many steps and
-costs with few. ``DDPM`` and ``DDIM(eta)`` are the others: Euler ancestral of k-diffusion is
+Noise added during sampling forgets errors of earlier steps, which helps with many steps and
+hurts with few. ``DDPM`` and ``DDIM(eta)`` are the others: Euler ancestral of k-diffusion is
 ``DDIM(eta)``, and at eta 1 it is ``DDPM("small")``.
 """
 
@@ -77,10 +77,10 @@ class EDMChurn:
 
 
 def levels_between(estimate_at: Any, name: str) -> Any:
-    """Return what a sampler is handed, if levels between those visited can be made of it.
+    """Return a sampler's context, if it can give estimates at levels between those visited.
 
     Raises:
-        TypeError: if it is a plain function: hand a SamplerContext over, as ``sample()`` does.
+        TypeError: if it is a plain function: pass a SamplerContext, as ``sample()`` does.
     """
     if not hasattr(estimate_at, "at_log_snr"):
         raise TypeError(
@@ -94,7 +94,7 @@ class DPMSolverPPSDE:
     """DPM-Solver++(2M) SDE: the second-order step of the reverse diffusion (Lu et al. 2022).
 
     Args:
-        eta: how much of the noise is drawn again; 0 is :class:`DPMSolverPP`, 1 is the reverse
+        eta: fraction of the noise that is drawn again; 0 is :class:`DPMSolverPP`, 1 is the reverse
             diffusion.
     """
 

@@ -24,7 +24,7 @@ from multidiff.core.gaussian.timesteps import TimeSampler
 from multidiff.core.protocols import Corrupted, Estimate
 from multidiff.core.random import Rng
 
-# By how much of its own size a state may leave the subspace: rounding, not another state.
+# Tolerance, relative to its size, for a state outside the subspace: rounding, not another state.
 TOLERANCE = 1e-4
 
 
@@ -46,8 +46,8 @@ class ZeroMean:
 
     Args:
         dim: dimension of the points, such as 1 of ``(batch, points, 3)``.
-        mask: 1 at real points, broadcast to the states; the others are zero. All are real where
-            not given.
+        mask: 1 at real points, broadcastable to the states; the others are zero. All are real by
+            default.
     """
 
     def __init__(self, dim: int = 1, mask: Tensor | None = None):
@@ -106,10 +106,10 @@ class SubspaceProcess(GaussianProcess):
 
     Args:
         schedule: amount of noise over time.
-        subspace: where the states lie.
+        subspace: subspace of the states.
         prediction: see :class:`~multidiff.core.gaussian.process.GaussianProcess`.
         objective: training loss.
-        times: draw of the training times.
+        times: distribution of the training times.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class SubspaceProcess(GaussianProcess):
         """Draw from q(x_t | x_0).
 
         Raises:
-            ValueError: if the states do not lie in the subspace; only looked at on the CPU, since
+            ValueError: if the states do not lie in the subspace; only checked on the CPU, since
                 a GPU would have to be waited for.
         """
         own = self.masked(mask)
@@ -167,7 +167,7 @@ class SubspaceProcess(GaussianProcess):
         return super().loss(self.masked(mask).subspace.project(output), corrupted, mask)
 
     def estimate(self, output: Tensor, xt: Tensor, level: NoiseLevel) -> Estimate:
-        """Return the pair (clean, noise), both in the subspace."""
+        """Return the pair (x0, noise), both in the subspace."""
         self._check_shape(output, xt)
         found = super().estimate(self.subspace.project(output), xt, level)
         # Once more: near pure noise, rounding outside is divided by a small alpha.

@@ -1,8 +1,8 @@
-"""Training times whose density is itself the weighting of the loss.
+"""Training times whose density itself is the weighting of the loss.
 
-:class:`~multidiff.core.gaussian.timesteps.UniformTimes` and its kin keep the mean loss that of
-uniform times. The laws of this file do not: they train some levels more than others, on purpose,
-and each example counts 1.
+:class:`~multidiff.core.gaussian.timesteps.UniformTimes` and its subclasses keep the mean loss that
+of uniform times. The distributions of this file do not: they train some levels more than others,
+and each example has weight 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from multidiff.core.random import Rng, normal
 
 
 class TimeLaw:
-    """A law of training times without a weight: the base of the laws below."""
+    """A distribution of training times without weights: the base of those below."""
 
     def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
         """Return a time in [0, 1] for each sample."""
@@ -28,16 +28,16 @@ class TimeLaw:
         return torch.ones_like(time)
 
     def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
-        """Ignore the losses: the law is fixed."""
+        """Ignore the losses: the distribution is fixed."""
 
 
 class LogitNormalTimes(TimeLaw):
     """Times whose logit is normal, then shifted (Esser et al. 2024, section 3.1).
 
     Args:
-        mean: of the logit; above 0 trains noisier levels more.
+        mean: mean of the logit; above 0 trains noisier levels more.
         std: standard deviation of the logit.
-        shift: towards the noise, for large images; see
+        shift: shift towards the noise, for large images; see
             :func:`~multidiff.core.gaussian.flow.shift_times`.
 
     Raises:
@@ -61,8 +61,8 @@ class LogNormalSigmas(TimeLaw):
     Ratios beyond the two ends of the schedule are trained at that end.
 
     Args:
-        mean: of the natural logarithm of ``sigma / alpha``.
-        std: its standard deviation.
+        mean: mean of the natural logarithm of ``sigma / alpha``.
+        std: standard deviation of the natural logarithm.
 
     Raises:
         ValueError: if ``std`` is not above 0.

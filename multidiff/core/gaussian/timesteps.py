@@ -1,8 +1,8 @@
-"""When training looks, and which times sampling visits.
+"""Training times, and the timesteps that sampling visits.
 
-Training draws one time for each sample: a :class:`TimeSampler`. Sampling walks from the
-noisiest time back to the clean end: a :class:`TimestepSchedule`, which knows how many steps it
-takes and finds its times once it is told the schedule.
+Training draws one time for each sample: a :class:`TimeSampler`. Sampling goes from the
+noisiest time back to the clean end: a :class:`TimestepSchedule`, which has a number of steps
+and computes its times for a given noise schedule.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from multidiff.core.random import Rng, uniform
 
 @runtime_checkable
 class TimeSampler(Protocol):
-    """How training draws times."""
+    """Distribution of training times."""
 
     def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
-        """A time in [0, 1] for each sample."""
+        """Draw a time in [0, 1] for each sample."""
         ...
 
     def weight(self, time: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What the loss at these times counts, so that the mean stays that of uniform times."""
+        """Return loss weights at these times that keep the mean that of uniform times."""
         ...
 
     def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
-        """Learn from the losses found there."""
+        """Learn from the losses at these times."""
         ...
 
 
@@ -72,7 +72,7 @@ class UniformTimes:
 
 
 class DiscreteTimes(UniformTimes):
-    """The times of the schedule's table, each as likely as the others (Ho et al. 2020)."""
+    """The times of the schedule's table, all equally likely (Ho et al. 2020)."""
 
     def __init__(self):
         super().__init__()
@@ -88,12 +88,12 @@ class ImportanceTimes(nn.Module):
 
     Nichol & Dhariwal 2021, section 3.3 (eq. 18). Until every step has ``history`` losses the
     draw is uniform. :meth:`weight` divides by the probability, so the mean is unbiased. The
-    losses are buffers: they travel in checkpoints.
+    losses are buffers, saved in checkpoints.
 
     Args:
         steps: length of the schedule's table.
-        history: losses remembered for each step.
-        uniform_ratio: share of the probability spread evenly, so that none dies out.
+        history: number of losses kept for each step.
+        uniform_ratio: fraction of the probability spread evenly, so that none reaches 0.
     """
 
     def __init__(self, steps: int, history: int = 10, uniform_ratio: float = 0.001):
@@ -107,13 +107,13 @@ class ImportanceTimes(nn.Module):
         self.register_buffer("counts", torch.zeros(steps, dtype=torch.int64))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> ImportanceTimes:
-        """Move the losses as a module's buffers are; to a device without float64 as float32."""
+        """Move the losses like a module's buffers; to a device without float64 as float32."""
         target = fn(torch.empty(0)).device
         self.losses = self.losses.to(finest_dtype(target))
         return super()._apply(fn, recurse)
 
     def probabilities(self) -> Float[Tensor, " steps"]:
-        """How likely each step of the table is drawn now."""
+        """Return the current probability of each step of the table."""
         flat = torch.full_like(self.losses[:, 0], 1 / self.steps)
         if (self.counts < self.history).any():
             return flat
@@ -160,13 +160,13 @@ def _from_every_process(pairs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TimestepSchedule:
-    """The times that sampling visits, found once the schedule is known.
+    """The times that sampling visits, computed for a given noise schedule.
 
     Attributes:
-        num_steps: how many steps it takes, exactly.
-        find: from the schedule to those times, strictly decreasing.
-        end: time at which the walk stops; None is the clean level, where all but a few
-            grids end.
+        num_steps: exact number of steps.
+        find: function from the schedule to those times, strictly decreasing.
+        end: function from the schedule to the final time; None is the clean level, where nearly
+            all timestep schedules end.
     """
 
     num_steps: int
@@ -174,10 +174,10 @@ class TimestepSchedule:
     end: Callable[[NoiseSchedule], float] | None = None
 
     def times(self, schedule: NoiseSchedule) -> Float[Tensor, " steps"]:
-        """The times visited, noisiest first.
+        """Return the times visited, noisiest first.
 
         Raises:
-            ValueError: if the schedule has fewer places than there are steps.
+            ValueError: if the noise schedule has fewer timesteps than there are steps.
         """
         times = self.find(schedule)
         if len(times) != self.num_steps or not bool((times[1:] < times[:-1]).all()):
@@ -188,7 +188,7 @@ class TimestepSchedule:
         return times
 
     def levels(self, schedule: NoiseSchedule) -> list[NoiseLevel]:
-        """The level of each visit and, last, the level where the walk ends (batch of one)."""
+        """Return the level of each step and, last, the final level (batch of one)."""
         each = schedule.at(self.times(schedule))
         visits = [each[i : i + 1] for i in range(self.num_steps)]
         last = clean_level()
@@ -197,10 +197,10 @@ class TimestepSchedule:
         return [_marked(one) for one in (*visits, last)]
 
     def tail(self, num_steps: int) -> TimestepSchedule:
-        """The last steps of the grid alone, for a walk that starts at a middle level.
+        """Return only the last steps, to start sampling at an intermediate level.
 
         Raises:
-            ValueError: if the grid has fewer steps, or none is asked for.
+            ValueError: if the schedule has fewer steps, or the number is less than 1.
         """
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"the last {num_steps} of {self.num_steps} steps do not exist")
@@ -210,13 +210,13 @@ class TimestepSchedule:
 
 
 def _marked(level: NoiseLevel) -> NoiseLevel:
-    """Return a level of one row that says at which end of its path it is."""
+    """Return a level of one row with its position on the path: ``end``."""
     end = "clean" if float(level.sigma) == 0 else "noise" if float(level.alpha) == 0 else "between"
     return NoiseLevel(*level.parts(), end)
 
 
 def uniform_timesteps(num_steps: int) -> TimestepSchedule:
-    """Evenly spaced times from 1 down, between the table's places where need be."""
+    """Return evenly spaced times from 1 down, between the table's timesteps if needed."""
     _at_least_one(num_steps)
     visits = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)[:-1]
     return TimestepSchedule(num_steps, lambda _: visits)
@@ -225,12 +225,12 @@ def uniform_timesteps(num_steps: int) -> TimestepSchedule:
 def leading_timesteps(
     num_steps: int, offset: int = 0, stop_short: bool = False
 ) -> TimestepSchedule:
-    """Every ``T // n``-th step of the table from its clean end: 900, 800 .. 0 for 10 of 1000.
+    """Return every ``T // n``-th timestep from the clean end: 900, 800 .. 0 for 10 of 1000.
 
-    It leaves out the noisiest steps. Released Stable Diffusion 1.x samples with ``offset=1``
-    and stops at the level of the table's step 0 instead of the clean one (``stop_short``).
-    Where all steps of the table are visited there is no room for an offset: the walk goes
-    from the noisiest step to the clean end (where others read past their table).
+    It skips the noisiest timesteps. Released Stable Diffusion 1.x samples with ``offset=1``
+    and stops at the level of timestep 0 instead of the clean one (``stop_short``).
+    If all timesteps are visited there is no room for an offset: sampling goes
+    from the noisiest timestep to the clean end (where others read past their table).
     """
     spaced = _on_table(
         "leading times", num_steps, lambda steps: torch.arange(num_steps) * (steps // num_steps)
@@ -250,9 +250,9 @@ def leading_timesteps(
 
 
 def trailing_timesteps(num_steps: int) -> TimestepSchedule:
-    """Steps of the table spaced evenly from its noisy end: 999, 899 .. 99 for 10 of 1000.
+    """Return timesteps spaced evenly from the noisy end: 999, 899 .. 99 for 10 of 1000.
 
-    The grid for zero terminal SNR (Lin et al. 2023, table 2).
+    The spacing for zero terminal SNR (Lin et al. 2023, table 2).
     """
     down = torch.arange(num_steps, dtype=torch.float64) / num_steps
     return TimestepSchedule(
@@ -261,7 +261,7 @@ def trailing_timesteps(num_steps: int) -> TimestepSchedule:
 
 
 def linspace_timesteps(num_steps: int) -> TimestepSchedule:
-    """Both ends of the table and even steps between: 999, 888 .. 0 for 10 of 1000."""
+    """Return both ends of the table and even timesteps between: 999, 888 .. 0 for 10 of 1000."""
 
     def positions(steps: int) -> Tensor:
         return torch.linspace(steps - 1, 0, num_steps, dtype=torch.float64)
@@ -272,13 +272,13 @@ def linspace_timesteps(num_steps: int) -> TimestepSchedule:
 def log_snr_timesteps(
     num_steps: int, lowest: float | None = None, highest: float | None = None
 ) -> TimestepSchedule:
-    """Times at evenly spaced log signal-to-noise ratios.
+    """Return times at evenly spaced log signal-to-noise ratios.
 
     Args:
-        num_steps: how many.
-        lowest: log SNR of the first visit; the schedule's noisiest where not given (its
+        num_steps: number of steps.
+        lowest: log SNR of the first level; the schedule's noisiest by default (its
             noisiest with any signal, if it ends without).
-        highest: log SNR of the last visit; the schedule's cleanest where not given.
+        highest: log SNR of the last level; the schedule's cleanest by default.
     """
     _at_least_one(num_steps)
 
@@ -294,15 +294,15 @@ def log_snr_timesteps(
 def karras_timesteps(num_steps: int, rho: float = 7.0) -> TimestepSchedule:
     """Return times at which ``(sigma / alpha)^(1 / rho)`` is even (Karras et al. 2022, eq. 5).
 
-    Both ends of the schedule are visited, and then the clean level; of an end that is infinite
+    Both ends of the schedule are visited, and then the clean level; for an infinite end
     (a rectified flow's) the time a thousandth before.
 
     Args:
         num_steps: number of steps.
-        rho: 7 crowds at small noise; towards infinity it is :func:`log_snr_timesteps`.
+        rho: 7 concentrates steps at small noise; towards infinity it is :func:`log_snr_timesteps`.
 
     Raises:
-        ValueError: if there is no step, or rho is not above 0.
+        ValueError: if ``num_steps`` is less than 1, or rho is not above 0.
     """
     _at_least_one(num_steps)
     if not rho > 0:
@@ -317,16 +317,16 @@ def karras_timesteps(num_steps: int, rho: float = 7.0) -> TimestepSchedule:
 
 
 def explicit_log_snrs(log_snrs: Sequence[float]) -> TimestepSchedule:
-    """Visits to the given log signal-to-noise ratios, noisiest first."""
+    """Return the given log signal-to-noise ratios as a timestep schedule, noisiest first."""
     _at_least_one(len(log_snrs))
     wanted = torch.tensor(log_snrs, dtype=torch.float64)
     return TimestepSchedule(len(log_snrs), lambda schedule: schedule.time_at(wanted))
 
 
 def betas_as_times(betas: Sequence[float]) -> TimestepSchedule:
-    """The levels of a short table of betas, found on a longer schedule.
+    """Return the levels of a short table of betas, located on a longer schedule.
 
-    The published few-step schedules of WaveGrad and DiffWave are written so. Many begin far
+    The published few-step schedules of WaveGrad and DiffWave have this form. Many begin far
     from pure noise although sampling starts there; docs/audio.md has the list.
     """
     alpha_bar = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
@@ -336,7 +336,7 @@ def betas_as_times(betas: Sequence[float]) -> TimestepSchedule:
 def _on_table(
     what: str, num_steps: int, positions: Callable[[int], Tensor]
 ) -> Callable[[NoiseSchedule], Tensor]:
-    """From places counted 0 .. T-1, possibly between two, to the times of the nearest steps."""
+    """Map positions 0 .. T-1, possibly fractional, to the times of the nearest timesteps."""
     _at_least_one(num_steps)
 
     def find(schedule: NoiseSchedule) -> Tensor:
