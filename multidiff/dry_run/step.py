@@ -38,6 +38,7 @@ from multidiff.dry_run.gpu_kernels import GpuKernels, autocast_on, flop_counter,
 from multidiff.models.loading import check_recipe
 from multidiff.models.weights import without_values
 from multidiff.training.ema import MovingAverage
+from multidiff.training.optimizers import make_optimizer
 from multidiff.training.run import Losses
 from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError
@@ -280,7 +281,7 @@ def _counted_step(run: _Pass, trainer: Trainer, batch: dict[str, Any], weights: 
     trained = [one for one in run.losses.parameters() if one.requires_grad]
     torch.nn.utils.clip_grad_norm_(trained, trainer.max_gradient_norm)
     peak, before, results = memory.peak, memory.now, memory.made - made
-    optimizer = torch.optim.AdamW(trained, lr=trainer.learning_rate, fused=True)
+    optimizer = make_optimizer(run.losses, trainer, "cpu")
     optimizer.step()
     state = memory.now - before
     average.update()

@@ -21,6 +21,7 @@ from multidiff.training.engine import StepDraws, begun_engine
 from multidiff.training.logging import TrainingLog
 from multidiff.training.lr_schedule import rate_at
 from multidiff.training.modes import Modes
+from multidiff.training.optimizers import make_optimizer
 from multidiff.training.precision import computes_in_bfloat16
 from multidiff.training.record import Record
 from multidiff.training.resuming import check_assets, continued, rate_and_precision
@@ -89,7 +90,9 @@ class Run:
         if plan.compile:
             task.compile()
         self.draws = StepDraws(self.engine.device, redirected=not plan.compile)
-        self.losses, self.optimizer = self.engine.prepare(Losses(task), self._optimizer(task))
+        self.losses, self.optimizer = self.engine.prepare(
+            Losses(task), make_optimizer(task, plan, self.engine.device.type)
+        )
         # Accelerate's wrappers look for packages at each step, which a process that is the only
         # one can do without: that cost a small network a tenth of its step.
         self._is_alone = self.engine.distributed_type == DistributedType.NO
@@ -99,26 +102,13 @@ class Run:
         self.task = self.engine.unwrap_model(self.losses).task
         # After the engine has prepared them; looking them up costs more than clipping.
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # Of this run's settings: a checkpoint's groups hold the rates of its own step.
+        self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = MovingAverage(self.task, plan.ema_decay)
         self.step = 0
         self.last_losses: dict[str, float] = {}
         self._unread: list[tuple[int, list[str], dict[str, Tensor]]] = []
         self._since_log: list[dict[str, float]] = []
-
-    def _optimizer(self, task: nn.Module) -> torch.optim.Optimizer:
-        trained = [p for p in task.parameters() if p.requires_grad]
-        if not trained:
-            raise InputError(
-                "every weight of the task is frozen, so nothing can be trained: load the model "
-                "with load(name, trainable=True), or call requires_grad_() on a part"
-            )
-        return torch.optim.AdamW(
-            trained,
-            lr=self.plan.learning_rate,
-            betas=self.plan.betas,
-            weight_decay=self.plan.weight_decay,
-            fused=self.engine.device.type in ("cuda", "cpu"),
-        )
 
     # ------------------------------------------------------------------ begin and end
 
@@ -212,8 +202,8 @@ class Run:
         plan = self.plan
         self.modes.train()
         factor = rate_at(step - 1, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.learning_rate * factor
+        for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
+            group["lr"] = peak * factor
         for parameter in self._trained:
             parameter.grad = None
         names: list[str] = []

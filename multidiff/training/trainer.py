@@ -20,6 +20,7 @@ from multidiff.core.random import Rng
 from multidiff.training.batches import BatchSource, source_of
 from multidiff.training.engine import process_settings
 from multidiff.training.lr_schedule import Decay, check_name
+from multidiff.training.optimizers import ParameterGroup, optimizer_class
 from multidiff.training.precision import Precision
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
@@ -53,12 +54,15 @@ class Trainer:
 
     Attributes:
         steps: number of weight updates.
-        learning_rate: peak learning rate of AdamW.
+        optimizer: optimizer of ``torch.optim`` by name, or ``module:Class``.
+        optimizer_options: further arguments of its constructor.
+        parameter_groups: weights with their own learning rate or weight decay, by pattern.
+        learning_rate: peak learning rate.
         warmup_steps: number of steps over which the rate grows from 0.
         decay: shape of the rate's decay to 0.
         decay_from: fraction of the steps after which it decays.
-        betas: AdamW's betas.
-        weight_decay: AdamW's weight decay.
+        betas: betas of AdamW and its relatives.
+        weight_decay: weight decay.
         max_gradient_norm: largest gradient norm; longer gradients are clipped to it.
         gradient_accumulation_steps: number of batches for one update.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU, and on a CPU where it is
@@ -76,6 +80,9 @@ class Trainer:
     """
 
     steps: int
+    optimizer: str = "AdamW"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    parameter_groups: list[ParameterGroup] = field(default_factory=list)
     learning_rate: float = 2e-4
     warmup_steps: int = 0
     decay: Decay = "none"
@@ -99,6 +106,7 @@ class Trainer:
     def __post_init__(self) -> None:
         check_name("decay", self.decay, get_args(Decay))
         check_name("precision", self.precision, get_args(Precision))
+        optimizer_class(self.optimizer)
         least_one = (
             "steps",
             "gradient_accumulation_steps",

@@ -1,0 +1,130 @@
+"""Optimizers by name and parameter groups: torch's own, on the right weights, through a resume."""
+
+import pytest
+import torch
+from toys import Ring, ring_task
+
+import multidiff as md
+from multidiff.training.optimizers import ParameterGroup, make_optimizer, optimizer_class
+from multidiff.utils.errors import InputError
+
+POINTS = [{"points": torch.randn(8, 2, generator=torch.Generator().manual_seed(0))}]
+BIASES = ParameterGroup("bias$", weight_decay=0.0)
+FIRST = ParameterGroup(r"layers\.0\.", learning_rate_factor=0.5)
+
+
+def trained(**options):
+    task = ring_task(dropout=0.0)
+    md.Trainer(steps=3, ema_decay=0.0, learning_rate=1e-2, **options).fit(task, POINTS)
+    return task
+
+
+def by_hand(kind, steps=3, **options):
+    """The same steps by torch's optimizer on the task's own losses."""
+    from multidiff.core.random import BatchRows, mixed_seed
+    from multidiff.training.run import NOISE
+
+    task = ring_task(dropout=0.0)
+    optimizer = kind(task.parameters(), lr=1e-2, **options)
+    for step in range(steps):
+        rng = BatchRows(mixed_seed(0, NOISE, step), 8)
+        loss = task.losses(POINTS[0], rng)["denoising"].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+        optimizer.step()
+    return task
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("SGD", torch.optim.SGD, {"momentum": 0.9}),
+        ("torch.optim:RMSprop", torch.optim.RMSprop, {"alpha": 0.9}),
+        ("RAdam", torch.optim.RAdam, {}),
+    ],
+)
+def test_steps_are_those_of_torchs_optimizer(name, kind, options):
+    made, wanted = trained(optimizer=name, optimizer_options=options), by_hand(kind, **options)
+    for one, other in zip(made.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_belong_to_the_first_pattern_that_matches():
+    settings = md.Trainer(
+        steps=1, learning_rate=1.0, weight_decay=0.1, parameter_groups=[BIASES, FIRST]
+    )
+    task = ring_task()
+    groups = make_optimizer(task, settings, "cpu").param_groups
+    names = {id(one): name for name, one in task.named_parameters()}
+    found = [
+        ({names[id(one)] for one in group["params"]}, group["lr"], group["weight_decay"])
+        for group in groups
+    ]
+    assert found == [
+        ({"denoiser.layers.3.weight"}, 1.0, 0.1),
+        ({"denoiser.layers.0.bias", "denoiser.layers.3.bias"}, 1.0, 0.0),
+        ({"denoiser.layers.0.weight"}, 0.5, 0.1),
+    ]
+
+
+def test_a_factor_of_0_leaves_weights_as_they_are():
+    still = trained(parameter_groups=[ParameterGroup(r"layers\.0\.", 0.0)])
+    before = ring_task(dropout=0.0)
+    assert torch.equal(still.denoiser.layers[0].weight, before.denoiser.layers[0].weight)
+    assert not torch.equal(still.denoiser.layers[3].weight, before.denoiser.layers[3].weight)
+
+
+def test_groups_and_momentum_are_resumed_to_the_bit(tmp_path):
+    options = {
+        "optimizer": "SGD", "optimizer_options": {"momentum": 0.9}, "warmup_steps": 3,
+        "parameter_groups": [BIASES, FIRST], "save_every": 2, "learning_rate": 1e-2,
+    }  # fmt: skip
+    tasks = []
+    for folder, parts in (("whole", (6,)), ("parts", (4, 6))):
+        for steps in parts:
+            tasks.append(ring_task())
+            md.Trainer(steps=steps, **options).fit(
+                tasks[-1], md.Batches(Ring(), 4), out=tmp_path / folder, resume=steps != parts[0]
+            )
+    for one, other in zip(tasks[0].parameters(), tasks[-1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("AdmaW", "did you mean 'AdamW'"),
+        ("Optimizer2", "no such class"),
+        ("nowhere:Adam", "No module named 'nowhere'"),
+        ("torch.nn:Linear", "no such class"),
+        ("LBFGS", "need a closure"),
+    ],
+)
+def test_optimizers_that_cannot_be(name, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        optimizer_class(name)
+    with pytest.raises(ValueError, match=complaint):
+        md.Trainer(steps=1, optimizer=name)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"optimizer": "SGD", "betas": (0.5, 0.9)}, "trainer.betas: SGD takes none"),
+        ({"optimizer_options": {"momentun": 1}}, "AdamW takes no 'momentun'; it takes amsgrad"),
+        ({"optimizer": "SGD", "optimizer_options": {"momentum": -1.0}}, "SGD: .*momentum"),
+        ({"parameter_groups": [ParameterGroup("baise")]}, "'baise' matches no trainable weight"),
+        ({"parameter_groups": [BIASES, BIASES]}, "matches no trainable weight"),
+    ],
+)
+def test_settings_that_do_not_fit(options, complaint):
+    with pytest.raises(InputError, match=complaint):
+        make_optimizer(ring_task(), md.Trainer(steps=1, **options), "cpu")
+
+
+def test_groups_that_cannot_be():
+    with pytest.raises(ValueError, match="not a regular expression"):
+        ParameterGroup("(")
+    with pytest.raises(ValueError, match="learning_rate_factor -1"):
+        ParameterGroup("a", -1.0)
