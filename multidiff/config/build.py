@@ -69,6 +69,10 @@ class Checker:
             concrete = [one for one in options if is_dataclass(one)]
             if len(concrete) == 1:
                 return self._constructed(node, concrete[0])
+            named = [one for one in node.value.values() if isinstance(one.value, dict)]
+            kind = _value_type(options)
+            if kind is not None and any(USE in one.value for one in named):
+                return self._mapping(node, kind)
         if isinstance(node.value, list):
             item_types = _item_types(options, len(node.value))
             if item_types is not None:
@@ -82,6 +86,17 @@ class Checker:
                     make=lambda built: kind(built.values()),
                 )
         return self._plain(node, wanted)
+
+    def _mapping(self, node: Node, wanted: Any) -> Spec:
+        """Check components by names of the recipe's own, such as the parts of a joint process."""
+        parts = {key: self.part(one, wanted) for key, one in node.value.items()}
+        return Spec(
+            lambda: {key: one.build() for key, one in parts.items()},
+            {key: one.resolved for key, one in parts.items()},
+            node.where,
+            arguments=parts,
+            make=dict,
+        )
 
     def _used(self, node: Node, options: Sequence[Any]) -> Spec:
         name = node.value[USE].value
@@ -220,6 +235,15 @@ def _item_types(options: Sequence[Any], count: int) -> list[Any] | None:
             return [arguments[0]] * count
         if origin is tuple and len(arguments) == count:
             return list(arguments)
+    return None
+
+
+def _value_type(options: Sequence[Any]) -> Any:
+    """Return the type of a mapping's values; None where no alternative is a mapping."""
+    for one in options:
+        arguments = typing.get_args(one)
+        if typing.get_origin(one) in (dict, Mapping) and len(arguments) == 2:
+            return arguments[1]
     return None
 
 

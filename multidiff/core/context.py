@@ -60,7 +60,12 @@ class SamplerContext:
     def _estimate(self, xt: Tensor, level: Level) -> Reading:
         output = self.denoiser(xt, level, self.condition)
         estimate = self.process.estimate(output, xt, level)
-        return estimate if self.project is None else self.project(estimate, xt, level)
+        if self.project is None:
+            return estimate
+        estimate = self.project(estimate, xt, level)
+        # A projection knows nothing of the subspace that a process keeps its states in.
+        keep = getattr(self.process, "in_subspace", None)
+        return estimate if keep is None else keep(estimate)
 
     def noise(self, state: Tensor, rng: Rng | None) -> Tensor:
         """Draw the noise of a stochastic step, on the device of the generators."""

@@ -7,6 +7,9 @@ import torch
 from joint_toy import MEAN, ExactJoint, P, draws, joint_process
 from torch import nn
 
+from multidiff.config.build import check_section
+from multidiff.config.recipe import parse
+from multidiff.config.registry import COMPONENTS
 from multidiff.core.discrete.absorbing import MaskProcess
 from multidiff.core.discrete.samplers import AncestralSampler
 from multidiff.core.discrete.schedules import PolynomialMasks
@@ -21,9 +24,10 @@ from multidiff.core.joint.level import Held, JointLevel, JointSchedule
 from multidiff.core.joint.process import JointProcess
 from multidiff.core.joint.sampler import JointSampler, sample_joint
 from multidiff.core.joint.task import JointDomain, JointTask
-from multidiff.core.protocols import Domain, Encoded
+from multidiff.core.protocols import Domain, Encoded, Process
 from multidiff.core.sample import sample
 from multidiff.training.trainer import Trainer
+from multidiff.utils.errors import InputError
 
 
 def seeded(seed=0):
@@ -357,3 +361,39 @@ def test_more_that_is_refused():
     exact = MaskProcess(3, PolynomialMasks(), masking="exact", objective="mean")
     with pytest.raises(ValueError, match="part 'c' masks exact counts"):
         JointProcess({"c": exact}, given=0.1)
+
+
+# ---------------------------------------------------------------------------- recipes
+
+RECIPE = """
+process:
+  use: JointProcess
+  parts:
+    atoms:
+      use: SubspaceProcess
+      schedule: {use: BetaSchedule.cosine}
+      subspace: {use: ZeroMean, dim: 1}
+      prediction: v
+    kinds: {use: UniformProcess, size: 5, schedule: {use: PolynomialMasks}, prediction: posterior}
+  weights: {kinds: 0.1}
+  given: 0.1
+"""
+
+
+def test_a_recipe_names_joint_processes():
+    part = check_section(parse(RECIPE, "r.yaml"), {"process": Process}, COMPONENTS)["process"]
+    process = part.build()
+    x0 = {"atoms": torch.randn(3, 4, 3, generator=seeded()), "kinds": torch.ones(3, 4).long()}
+    x0["atoms"] -= x0["atoms"].mean(dim=1, keepdim=True)
+    corrupted = process.corrupt(x0, process.draw_level(3, seeded()), seeded())
+    assert float(corrupted.xt["atoms"].mean(dim=1).abs().max()) < 1e-6
+    assert process.weights == {"atoms": 1.0, "kinds": 0.1}
+
+
+def test_a_wrong_part_of_a_recipe_is_named_with_its_line():
+    text = RECIPE.replace("UniformProcess, size", "UniformProces, size")
+    with pytest.raises(InputError, match=r"r\.yaml:10: unknown component 'UniformProces'"):
+        check_section(parse(text, "r.yaml"), {"process": Process}, COMPONENTS)
+    text = RECIPE.replace("{use: ZeroMean, dim: 1}", "{use: PolynomialMasks}")
+    with pytest.raises(InputError, match=r"r\.yaml:8: PolynomialMasks is not a Subspace"):
+        check_section(parse(text, "r.yaml"), {"process": Process}, COMPONENTS)

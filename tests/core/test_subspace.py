@@ -12,6 +12,7 @@ from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
 from multidiff.core.gaussian.schedules import LogSNRSchedule
 from multidiff.core.gaussian.subspace import LinearSubspace, SubspaceProcess, ZeroMean
 from multidiff.core.gaussian.timesteps import log_snr_timesteps, uniform_timesteps
+from multidiff.core.projections import clip, inpaint
 from multidiff.core.sample import sample
 
 SCHEDULE = LogSNRSchedule()
@@ -43,6 +44,16 @@ def test_samples_stay_in_the_subspace_and_have_its_deviation(sampler):
         (2000, 4, 3), uniform_timesteps(25), rng=seeded(),
     )  # fmt: skip
     assert float(found.std()) == pytest.approx(float(plain.std()) * 0.75**0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("project", [clip(-0.3, 0.3), inpaint(torch.ones(3), torch.ones(3))])
+def test_projections_do_not_lead_out_of_the_subspace(project):
+    process = SubspaceProcess(SCHEDULE, ZeroMean(1))
+    found = sample(
+        process, gaussian, DPMSolverPP(), (50, 4, 3), uniform_timesteps(8), project=project,
+        rng=seeded(),
+    )  # fmt: skip
+    assert float(found.mean(dim=1).abs().max()) < 1e-5
 
 
 def test_noise_training_and_the_output_stay_inside():

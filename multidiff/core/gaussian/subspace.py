@@ -171,6 +171,11 @@ class SubspaceProcess(GaussianProcess):
         self._check_shape(output, xt)
         found = super().estimate(self.subspace.project(output), xt, level)
         # Once more: near pure noise, rounding outside is divided by a small alpha.
-        return Estimate(self.subspace.project(found.x0), self.subspace.project(found.noise))
+        return self.in_subspace(found)
+
+    def in_subspace(self, estimate: Estimate) -> Estimate:
+        """Return an estimate with both of its states projected into the subspace."""
+        x0, noise = (self.subspace.project(one) for one in (estimate.x0, estimate.noise))
+        return Estimate(x0, noise)
 
     walk_state = corrupt
