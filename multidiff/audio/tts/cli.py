@@ -14,6 +14,7 @@ from torch import Tensor
 from multidiff.audio.data.mel_files import write_mel
 from multidiff.audio.data.sound import EXTENSIONS, WRITTEN, write_sound
 from multidiff.audio.tts.dictionary import read_dictionary
+from multidiff.audio.tts.front_end import FrontEnd
 from multidiff.audio.tts.model import AcousticModel
 from multidiff.audio.tts.sampling_config import SpeechSamplingConfig
 from multidiff.audio.tts.speech import SpokenSentence
@@ -73,6 +74,9 @@ def synth(
     if dictionary is not None:
         options["dictionary"] = read_dictionary(dictionary, model.text.number_of)
     jobs = _jobs(texts, out, save_mel)
+    voice = model.text.speakers[0] if speaker is None else speaker
+    model.text.speaker_number(voice)
+    FrontEnd(model.languages[voice]).preload()
     model.loaded_vocoder()
     done: list[Spoken] = []
     faults: list[str] = []

@@ -59,6 +59,14 @@ class FrontEnd:
         with needs("gruut", "speech from text", TTS_EXTRA):
             return f"gruut {metadata.version('gruut')}"
 
+    def preload(self) -> None:
+        """Load the library and its data, which the first text would wait two seconds for.
+
+        Raises:
+            PackageError: if the library is missing.
+        """
+        self._parts("one")
+
     def sentences(self, text: str) -> list[Sentence]:
         """Return the sentences of a text.
 
