@@ -123,6 +123,7 @@ class Checker:
         for key, parameter in parameters.items():
             if key in given:
                 arguments[key] = self.part(given[key], hints.get(key, Any))
+                self._check_name(given[key], hints.get(key, Any))
             elif parameter.default is inspect.Parameter.empty:
                 self._fault(node.where, f"{_name_of(constructor)} needs {key!r}")
         resolved = {USE: name} if name else {}
@@ -146,6 +147,15 @@ class Checker:
             return make({key: argument.build() for key, argument in arguments.items()})
 
         return Spec(build, resolved, node.where, constructor, arguments, make)
+
+    def _check_name(self, node: Node, wanted: Any) -> None:
+        """Check a name by the functions in its annotation, ``Annotated[str, check]``."""
+        if isinstance(node.value, str):
+            for check in _name_checks(wanted):
+                try:
+                    check(node.value)
+                except ValueError as error:
+                    self._fault(node.where, str(error))
 
     def _plain(self, node: Node, wanted: Any) -> Spec:
         value = node.plain()
@@ -226,6 +236,12 @@ def _alternatives(wanted: Any) -> list[Any]:
     return [wanted]
 
 
+def _name_checks(wanted: Any) -> list[Callable[[str], Any]]:
+    """Return the functions that raise ValueError for a name that is unknown."""
+    annotated = [one for one in _alternatives(wanted) if hasattr(one, "__metadata__")]
+    return [check for one in annotated for check in one.__metadata__ if callable(check)]
+
+
 def _item_types(options: Sequence[Any], count: int) -> list[Any] | None:
     for one in options:
         origin, arguments = typing.get_origin(one), typing.get_args(one)
@@ -282,7 +298,7 @@ def _hints(constructor: Any) -> dict[str, Any]:
     target = constructor.__init__ if inspect.isclass(constructor) else constructor
     if inspect.isclass(constructor) and is_dataclass(constructor):
         target = constructor
-    return typing.get_type_hints(target)
+    return typing.get_type_hints(target, include_extras=True)
 
 
 def _is_plain(value: Any) -> bool:

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,10 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
             f"optimizer {name!r}: its steps need a closure, which this trainer has not"
         )
     return found
+
+
+# Recipes check the name by the function, before anything is built.
+OptimizerName = Annotated[str, optimizer_class]
 
 
 def make_optimizer(task: nn.Module, settings: Trainer, device_type: str) -> torch.optim.Optimizer:

@@ -20,7 +20,7 @@ from multidiff.core.random import Rng
 from multidiff.training.batches import BatchSource, source_of
 from multidiff.training.engine import process_settings
 from multidiff.training.lr_schedule import Decay, check_name
-from multidiff.training.optimizers import ParameterGroup, optimizer_class
+from multidiff.training.optimizers import OptimizerName, ParameterGroup, optimizer_class
 from multidiff.training.precision import Precision
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
@@ -80,7 +80,7 @@ class Trainer:
     """
 
     steps: int
-    optimizer: str = "AdamW"
+    optimizer: OptimizerName = "AdamW"
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     parameter_groups: list[ParameterGroup] = field(default_factory=list)
     learning_rate: float = 2e-4

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -170,3 +171,7 @@ def prediction_named(name: str) -> Prediction:
         meant = f", perhaps {near[0]!r}" if near else ""
         raise ValueError(f"no prediction {name!r}{meant}: one of {', '.join(PREDICTIONS)}")
     return PREDICTIONS[name]()
+
+
+# Recipes check the name by the function, before anything is built.
+PredictionName = Annotated[str, prediction_named]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.gaussian.likelihood import prior_nats, step_nats
-from multidiff.core.gaussian.linear_predictions import prediction_named
+from multidiff.core.gaussian.linear_predictions import PredictionName, prediction_named
 from multidiff.core.gaussian.losses import Objective, SimpleLoss
 from multidiff.core.gaussian.predictions import ROUNDING, Prediction, combine
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
@@ -60,7 +60,7 @@ class GaussianProcess:
     def __init__(
         self,
         schedule: NoiseSchedule,
-        prediction: str | Prediction = "epsilon",
+        prediction: PredictionName | Prediction = "epsilon",
         *,
         objective: Objective | None = None,
         times: TimeSampler | None = None,
