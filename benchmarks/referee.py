@@ -140,10 +140,10 @@ def _case_rows(
 
 def _path_rows(path: str) -> list[Row]:
     """Return how far each library's systems leave the path: the nearest and the three furthest."""
-    found: dict[str, dict[str, float]] = {OURS: {LABEL: _off_path(ours(path))}}
+    found: dict[str, dict[str, float]] = {OURS: {LABEL: off_path(ours(path))}}
     for library, system, walk in peers(path):
         if "REAB" not in system:  # integrates another quantity, which a known pair does not fix
-            found.setdefault(library, {})[system] = _off_path(walk)
+            found.setdefault(library, {})[system] = off_path(walk)
     rows = []
     for library, systems in found.items():
         order = sorted(
@@ -155,7 +155,7 @@ def _path_rows(path: str) -> list[Row]:
     return rows
 
 
-def _off_path(walk: Walk) -> float:
+def off_path(walk: Walk) -> float:
     """Return the largest distance from the path of known pairs, over several numbers of steps."""
     rng = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 6, 1, generator=rng, dtype=torch.float64)

@@ -4,10 +4,19 @@ import json
 import time
 
 import pytest
+import torch
 
+from benchmarks import referee
 from benchmarks.__main__ import COMPONENTS, main
 from benchmarks.digits_budget import spend
+from benchmarks.mixture import HELD_OUT, TUNED
+from benchmarks.referee_peers import peers
 from benchmarks.timing import in_alternation, rows_of
+from multidiff.core.gaussian.flow import RectifiedFlow
+from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.samplers import DDIM
+from multidiff.core.gaussian.timesteps import TimestepSchedule
+from multidiff.core.sample import sample
 
 
 def test_every_function_is_called_equally_often():
@@ -108,3 +117,30 @@ def test_options_of_no_part_are_refused(words, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert words.split()[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["vp", "flow", "edm"])
+def test_the_referee_measures_the_default_sampler(path):
+    """W1 at 8 evaluations as docs/benchmarks.md has it, and states that stay on the path."""
+    for law, wanted in ((TUNED, 0.0048), (HELD_OUT, 0.0109)):
+        assert referee.distance(law, referee.ours(path), 8) == pytest.approx(wanted, rel=0.05)
+    assert referee.off_path(referee.ours(path)) < 1e-12
+
+
+def test_the_referee_knows_a_peer_by_its_figures():
+    """Euler of diffusers on the flow is DDIM on its five times from 1 to 0.001."""
+    pytest.importorskip("diffusers")
+    euler = next(walk for _, name, walk in peers("flow") if name == "Euler, shift 1")
+    process = GaussianProcess(RectifiedFlow(), "x0")
+    times = TimestepSchedule(5, lambda _: torch.linspace(1, 0.001, 5, dtype=torch.float64))
+
+    def same(network, noise, evaluations):
+        def denoiser(xt, level, condition=None):
+            return network(xt, level.alpha, level.sigma)
+
+        return sample(process, denoiser, DDIM(), noise.shape, times, start=noise)
+
+    found = [referee.distance(TUNED, walk, 5) for walk in (euler, same)]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    ddim = next(walk for _, name, walk in peers("vp") if name == "DDIM, linspace")
+    assert referee.off_path(ddim) > 0.1  # its strides, see docs/samplers.md
