@@ -355,7 +355,8 @@ def test_places_that_cannot_be_written(tmp_path, capsys, vocoder, clip):
         reported = complains(capsys, "synth", clip, "-o", out, *vocoder)
         assert str(out) in reported
     # Root may write everywhere, so the missing permission is simulated.
-    assert "permission denied" in str(refused_by_system(tmp_path / "a.wav", PermissionError(13, "denied")))
+    fault = refused_by_system(tmp_path / "a.wav", PermissionError(13, "denied"))
+    assert "permission denied" in str(fault)
 
 
 def test_a_full_disk(tmp_path, small_vocoder):
