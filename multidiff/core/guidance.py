@@ -102,7 +102,7 @@ def null_condition(condition: Condition, parts: Parts | None = None) -> Conditio
     return _map_parts(left_out, condition, parts_left_out(condition, parts))
 
 
-def leave_out(
+def drop_condition(
     condition: Condition,
     rows: Bool[Tensor, " batch"] | Mapping[Any, Bool[Tensor, " batch"]],
     parts: Parts | None = None,

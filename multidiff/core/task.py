@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.core.gaussian.self_conditioning import SelfConditioning
-from multidiff.core.guidance import leave_out, map_condition
+from multidiff.core.guidance import drop_condition, map_condition
 from multidiff.core.protocols import (
     Condition,
     Corrupted,
@@ -120,8 +120,8 @@ class DiffusionTask(nn.Module):
         if isinstance(drop, Mapping):
             draws = uniform((batch, len(drop)), rng)
             rows = {key: draws[:, i] < ratio for i, (key, ratio) in enumerate(drop.items())}
-            return leave_out(condition, rows)
-        return leave_out(
+            return drop_condition(condition, rows)
+        return drop_condition(
             condition, uniform((batch,), rng) < drop, getattr(self.domain, "droppable", None)
         )
 

@@ -179,7 +179,7 @@ class BlockReader:
         return self.denoiser.after(self.memory.copy(), xt, real)
 
     @torch.no_grad()
-    def take(self, tokens: Int[Tensor, "batch block"]) -> None:
+    def append(self, tokens: Int[Tensor, "batch block"]) -> None:
         """Append a block to the cache."""
         self.before.append(tokens)
         most = self.length // self.denoiser.block

@@ -41,7 +41,7 @@ class KVCache:
         """Return the number of cached positions."""
         return next((key.shape[2] for key, _ in self.pairs.values()), 0)
 
-    def grown(self, reader: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, reader: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append a block's new keys and values to its cached ones, and return all of them."""
         before = self.pairs.get(reader)
         if before is not None:
@@ -55,7 +55,7 @@ class KVCache:
         other.pairs = {**self.pairs}
         return other
 
-    def take(self, rows: Int[Tensor, " rows"]) -> None:
+    def reorder(self, rows: Int[Tensor, " rows"]) -> None:
         """Keep these rows of the batch, in this order; a row may repeat."""
         self.pairs = {
             reader: (key[rows], value[rows]) for reader, (key, value) in self.pairs.items()
@@ -103,7 +103,7 @@ class Attention(nn.Module):
             turns = rotary_embedding(torch.arange(asked.shape[1], device=x.device), query.shape[-1])
         query, key = apply_rotary(query, turns[..., -x.shape[1] :, :]), apply_rotary(key, turns)
         if memory is not None:
-            key, value = memory.grown(self, key, value)
+            key, value = memory.append(self, key, value)
         mask = None if keys is None else keys[:, None].view(len(x), 1, -1, key.shape[2])
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(found.transpose(1, 2).flatten(2))

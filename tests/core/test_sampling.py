@@ -16,7 +16,7 @@ from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.core.gaussian.timesteps import trailing_timesteps, uniform_timesteps
 from multidiff.core.guidance import (
     ClassifierFreeGuidance,
-    leave_out,
+    drop_condition,
     map_condition,
     null_condition,
 )
@@ -263,7 +263,7 @@ def test_conditions_left_out():
     condition = {"class": torch.tensor([3, 4]), "text": (torch.ones(2, 5), [torch.ones(2, 1)])}
     null = null_condition(condition, ["class", "text"])
     assert null["class"].tolist() == [-1, -1] and float(null["text"][0].sum()) == 0
-    some = leave_out(condition, torch.tensor([False, True]), ["class", "text"])
+    some = drop_condition(condition, torch.tensor([False, True]), ["class", "text"])
     assert some["class"].tolist() == [3, -1]
     assert some["text"][0].sum(dim=1).tolist() == [5, 0]
     assert some["text"][1][0].tolist() == [[1], [0]]
@@ -295,14 +295,14 @@ def test_structure_in_a_condition_is_never_left_out():
     rows = torch.tensor([True, True])
     for call in (
         lambda: null_condition(condition),
-        lambda: leave_out(condition, rows),
+        lambda: drop_condition(condition, rows),
         lambda: ClassifierFreeGuidance(cond_and_uncond, 2.0)(double(2, 3), LEVEL, condition),
     ):
         with pytest.raises(ValueError, match="several parts, \\['kind', 'mask'\\]"):
             call()
     null = null_condition(condition, ["kind"])
     assert null["kind"].tolist() == [-1, -1] and null["mask"] is condition["mask"]
-    some = leave_out(condition, {"kind": torch.tensor([True, False])})
+    some = drop_condition(condition, {"kind": torch.tensor([True, False])})
     assert some["kind"].tolist() == [-1, 4] and some["mask"] is condition["mask"]
     with pytest.raises(ValueError, match="no part 'word'"):
         null_condition(condition, ["word"])

@@ -89,7 +89,7 @@ def test_what_is_trained_at_once_is_what_a_walk_reads_block_by_block(block):
         for _ in range(2):  # a reading leaves nothing behind
             behind = reader(xt[:, own], None, {"real": xt[:, own] >= 0})
             torch.testing.assert_close(behind, alone, rtol=1e-5, atol=1e-5)
-        reader.take(x0[:, own])
+        reader.append(x0[:, own])
 
 
 @pytest.mark.parametrize(("block", "kept"), [(2, 6), (4, 4), (5, 5), (12, 0)])
@@ -97,7 +97,7 @@ def test_where_the_text_is_longer_half_of_it_is_forgotten(block, kept):
     network, _, xt = in_blocks(block)
     reader, text = BlockReader(network), torch.randint(9, (3, 12 // block * block))
     for part in text.split(block, dim=1):
-        reader.take(part)
+        reader.append(part)
     xt = xt[:, :block]
     known = torch.cat([text[:, text.shape[1] - kept :], xt], dim=1)
     found = reader(xt, None, {"real": xt >= 0})

@@ -108,7 +108,7 @@ class SpanWriter:
             if not rows:
                 return beams
             ways = [way for ways in beams for way in ways if not way.done]
-            memory.take(torch.tensor([way.position for way in ways]))
+            memory.reorder(torch.tensor([way.position for way in ways]))
             log_probs = self._following(ways, template[torch.tensor(rows)], memory)
             ways = [replace(way, position=position) for position, way in enumerate(ways)]
             grown = grow(ways, log_probs, [rngs[row] for row in rows])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from multidiff.core.devices import in_float64
 from multidiff.core.edit.alignment import Span, align_many, rewrite
 from multidiff.core.edit.process import EditProcess
-from multidiff.core.guidance import leave_out
+from multidiff.core.guidance import drop_condition
 from multidiff.core.protocols import Condition
 from multidiff.core.random import Rng, uniform
 from multidiff.text.data.vocabulary import END, PAD
@@ -164,7 +164,7 @@ class EditTask(nn.Module):
         cond = {key: value for key, value in condition.items() if key != "real"}
         if not cond or self.drop_condition == 0:
             return cond
-        return leave_out(cond, uniform((batch,), rng) < self.drop_condition)
+        return drop_condition(cond, uniform((batch,), rng) < self.drop_condition)
 
 
 @dataclass(frozen=True)

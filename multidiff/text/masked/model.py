@@ -185,7 +185,7 @@ class MaskedText(TextModel):
 
         for part in known.split(self.block, dim=1):
             block = fill(part, denoiser=reader, on_step=report if on_step else None)
-            reader.take(block)
+            reader.append(block)
             found = torch.cat([found, block], dim=1)
         return found
 
