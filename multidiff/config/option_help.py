@@ -19,6 +19,7 @@ from multidiff.config.option_set import Option, flag, options_in
 from multidiff.config.options import FROM_FILE, options_of
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+LONGEST_METAVAR = 24
 # Prefix of parameters that control what is printed or written.
 SHOWN = "show_"
 
@@ -98,12 +99,23 @@ def _plain(text: str) -> str:
 
 
 def _range(about: Option) -> str:
-    return about.note if about.choices else about.range
+    """Return the range of an option, or its choices where the metavar does not list them."""
+    if not about.choices:
+        return about.range
+    listed = f"one of {', '.join(about.choices)}" if _is_long(about) else ""
+    return "; ".join(part for part in (listed, about.note) if part)
+
+
+def _is_long(about: Option) -> bool:
+    return len("|".join(about.choices)) > LONGEST_METAVAR
 
 
 def _name(name: str, kind: Any, about: Option | None = None) -> str:
     """Return an option with the metavar of its value."""
-    value = "|".join(about.choices) if about is not None and about.choices else _metavar(kind)
+    if about is None or not about.choices:
+        value = _metavar(kind)
+    else:
+        value = "NAME" if _is_long(about) else "|".join(about.choices)
     return f"{flag(name)} {value}".rstrip()
 
 

@@ -220,7 +220,7 @@ def test_mismatched_parts_are_refused():
     with pytest.raises(ValueError, match="set both to the same mel"):
         Vocoder(SpectralDomain("hifigan-22k"), process, MDCTDenoiser("lmnt-diffwave"))
     with pytest.raises(InputError, match="one of ddpm, ddim"):
-        sampler_named("euler")
+        sampler_named("eulr")
 
 
 def test_facts_of_the_model():
