@@ -7,6 +7,7 @@ model's defaults, ``model.sampling``; ``generate(..., config=..., **overrides)``
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -114,5 +115,7 @@ def sampler_named(name: str) -> Sampler:
         InputError: if the sampler is unknown.
     """
     if name not in SAMPLERS:
-        raise InputError(f"{flag('sampler')} {name}: one of {', '.join(SAMPLERS)}")
+        near = difflib.get_close_matches(name, SAMPLERS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"{flag('sampler')} {name}: {hint}one of {', '.join(SAMPLERS)}")
     return SAMPLERS[name]()

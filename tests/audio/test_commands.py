@@ -331,7 +331,7 @@ def test_wrong_options(tmp_path, capsys, vocoder, clip):
         (["--steps", "10000000"], "10000000"),
         (["--steps", "-3"], "-3"),
         (["--steps", "many"], "integer"),
-        (["--sampler", "euler"], "euler"),
+        (["--sampler", "oiler"], "oiler"),
         (["--text", "and a file"], "not both"),
     ):
         reported = complains(capsys, "synth", clip, "-o", out, *vocoder, *options)

@@ -271,7 +271,7 @@ def test_mels_from_files(tmp_path, ending):
 SPEECH = {name: preset.mel(speech(seconds=2)[:, :36000])[0] for name, preset in PRESETS.items()}
 WRONG_MELS = {
     "transposed": (SPEECH["hifigan-22k"].T, "transpose it"),
-    "bins": (SPEECH["bigvgan-24k-100"], "100 bands .* looks like bigvgan-24k-100"),
+    "bins": (SPEECH["bigvgan-24k-100"], "100 bands.* looks like bigvgan-24k-100"),
     "vocos": (SPEECH["vocos-24k"], "looks like vocos-24k"),
     "lmnt": (SPEECH["lmnt-diffwave"], "looks like lmnt-diffwave"),
     "decimal": (SPEECH["hifigan-22k"] / math.log(10), "decimal logarithms"),

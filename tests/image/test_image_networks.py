@@ -223,7 +223,7 @@ def test_classes_are_told_apart_and_left_out():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"heads": (1,)}, "one each"),
+        ({"heads": (1,)}, "give one for each level"),
         ({"attention": ("cross", "none"), "heads": (1, 1)}, "condition_width"),
     ],
 )

@@ -183,7 +183,7 @@ def test_other_texts_are_measured_whole_and_repeats_counted(tmp_path, caplog):
     folder = recipe_of(tmp_path / "a", {"path": source.path, "held_out_every": 3})
     other = source_of(tmp_path, ["two", "four"], "other.txt")
     assert held_out_of(other, folder, None, Report()) == other and not is_same(other.path, "x")
-    assert "other.txt: 1 of 2 texts stand in what the model was trained on too" in caplog.text
+    assert "other.txt: 1 of 2 texts are in the model's training data too" in caplog.text
     caplog.clear()
     (tmp_path / "gone").mkdir()
     moved = recipe_of(tmp_path / "b", {"path": "gone/other.txt", "held_out_every": 3})
