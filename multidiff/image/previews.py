@@ -7,6 +7,7 @@ from typing import Any
 
 from multidiff.image.autoencoders.training import AutoencoderTrainer
 from multidiff.image.data.image_files import grid
+from multidiff.image.data.labels import class_labels
 from multidiff.image.diffusion.model import ImageDiffusion
 
 EXAMPLES = 8
@@ -37,7 +38,7 @@ def _prompts(model: ImageDiffusion, batch: dict[str, Any]) -> list[str]:
     if model.domain.reads == "prompt":
         return list(batch["caption"])
     if model.domain.reads == "class":
-        return [model.subjects[int(label)] for label in batch["label"]]
+        return [model.subjects[int(label)] for label in class_labels(batch, len(model.subjects))]
     return [""] * count
 
 

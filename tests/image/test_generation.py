@@ -399,3 +399,15 @@ def test_clip_tokens_without_their_files(tmp_path):
     tokenizer = ClipTokenizer(str(tmp_path))
     with pytest.raises(InputError, match=r"vocab\.json and merges\.txt"):
         tokenizer(["a"])
+
+
+def test_labels_that_a_model_with_classes_needs():
+    domain = PixelDomain((5, 7), 1, classes=("circle", "square"))
+    batch = {"image": noise_image(2, 1, 7, 5)}
+    with pytest.raises(InputError, match="2 classes, but the images have no labels: set label_col"):
+        domain.encode(batch, None)
+    batch["label"] = torch.tensor([1, 0])
+    assert domain.encode(batch, None).condition.tolist() == [1, 0]
+    batch |= {"label": torch.tensor([1, 2]), "name": ["a.png", "b.png"]}
+    with pytest.raises(InputError, match=r"b\.png: has label 2, but the model has 2 classes"):
+        domain.encode(batch, None)

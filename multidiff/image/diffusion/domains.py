@@ -13,6 +13,7 @@ from multidiff.core.protocols import Condition, Domain, Encoded
 from multidiff.core.random import Rng, uniform
 from multidiff.image.autoencoders.kl import AutoencoderKL, LatentGaussian
 from multidiff.image.data.image_files import crop_to, pad_to_multiple, to_unit
+from multidiff.image.data.labels import class_labels
 from multidiff.image.diffusion.text_encoder import TextEncoder
 from multidiff.image.tokenizers import Captioned, Tokenizer
 from multidiff.utils.errors import InputError
@@ -43,10 +44,13 @@ class PixelDomain(Domain):
         self.reads: Literal["prompt", "class", "nothing"] = "class" if classes else "nothing"
 
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
-        """Return pixels, and labels if there are classes."""
-        return Encoded(
-            self.to_state(to_unit(batch["image"])), batch.get("label") if self.classes else None
-        )
+        """Return pixels, and labels if there are classes.
+
+        Raises:
+            InputError: if there are classes and an image has no label, or one beyond them.
+        """
+        label = class_labels(batch, len(self.classes)) if self.classes else None
+        return Encoded(self.to_state(to_unit(batch["image"])), label)
 
     def decode(self, state: Tensor, condition: Condition = None) -> Tensor:
         """Return images near [-1, 1] of the domain's size."""

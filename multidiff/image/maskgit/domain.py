@@ -12,6 +12,7 @@ from multidiff.core.protocols import Condition, Domain, Encoded
 from multidiff.core.random import Rng
 from multidiff.image.autoencoders.vq import VQAutoencoder
 from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple, to_unit
+from multidiff.image.data.labels import class_labels
 from multidiff.image.diffusion.domains import BLACK
 from multidiff.image.tokenizers import Captioned, Tokenizer
 from multidiff.utils.errors import InputError
@@ -99,7 +100,8 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
 
     def _told(self, batch: Any) -> Condition:
         if self.reads == "class":
-            return {"source": batch["label"].long()[:, None].to(self.device)}
+            label = class_labels(batch, len(self.classes))
+            return {"source": label.long()[:, None].to(self.device)}
         return self.condition(batch["caption"]) if self.reads == "prompt" else None
 
     def kept(self, image: UInt8[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
