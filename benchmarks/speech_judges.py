@@ -1,6 +1,6 @@
 """Words wrong and DistillMOS of speech from text, beside real and vocoded recordings.
 
-    pip install "multidiff[tts,judges]"
+    pip install "multidiff[tts]"
     python -m benchmarks.speech_judges kathleen --data FOLDER --validation 60 --test 100 --seed 24 \
         --part test --settings 10:0.3 10:0.5
 
