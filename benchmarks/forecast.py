@@ -107,7 +107,7 @@ def ours(data: Tensor, batch: int, steps: int) -> None:
 
 
 class _Level:
-    """What the embedding reads of a noise level."""
+    """A noise level, as far as the embedding reads it."""
 
     def __init__(self, log_snr: Tensor):
         self.log_snr = log_snr

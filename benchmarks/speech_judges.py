@@ -39,7 +39,7 @@ SILENCE_SECONDS = 0.3
 
 @dataclass
 class Tally:
-    """What the judges say of one system.
+    """Judgements of one system.
 
     Attributes:
         wrong: words inserted, deleted or replaced.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -86,23 +86,28 @@ class DiffusionTask(nn.Module):
             output = output.to(dtype_beside(encoded.x0))
             target = self.domain.target(encoded, corrupted, self.process)
             loss = self.process.loss(output, target, encoded.mask)
-            extra = self._extra_losses(encoded, corrupted, output)
-        taken = sorted(extra.keys() & TAKEN)
+            extra = self._extra_losses(encoded, corrupted, output, TAKEN)
+        return {"denoising": loss, **extra}
+
+    def _extra_losses(
+        self, encoded: Encoded, corrupted: Any, output: Any, reserved: Set[str]
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """Return the domain's own losses, of the estimate that is made for them alone.
+
+        Raises:
+            ValueError: if one has a reserved name.
+        """
+        if getattr(type(self.domain), "extra_losses", None) is Domain.extra_losses:
+            return {}  # an estimate of tokens can cost as much memory as the loss
+        estimate = self.process.estimate(output, corrupted.xt, corrupted.level)
+        extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
+        taken = sorted(extra.keys() & reserved)
         if taken:
             raise ValueError(
                 f"{type(self.domain).__name__}.extra_losses: the name {taken[0]!r} is reserved in "
                 "the losses and the log; rename this loss"
             )
-        return {"denoising": loss, **extra}
-
-    def _extra_losses(
-        self, encoded: Encoded, corrupted: Corruption, output: Tensor
-    ) -> dict[str, Float[Tensor, " batch"]]:
-        """Return the domain's own losses, with the estimate they are computed from."""
-        if getattr(type(self.domain), "extra_losses", None) is Domain.extra_losses:
-            return {}  # an estimate of tokens can cost as much memory as the loss
-        estimate = self.process.estimate(output, corrupted.xt, corrupted.level)
-        return self.domain.extra_losses(encoded, corrupted, estimate, self.process)
+        return extra
 
     def _encoded(self, batch: Any, rng: Rng | None) -> Encoded:
         encoded = self.domain.encode(batch, rng)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from multidiff.core.joint.level import batch_of
 from multidiff.core.joint.process import JointProcess, check_outputs
 from multidiff.core.protocols import Condition, Domain, Encoded
 from multidiff.core.random import Rng
-from multidiff.core.task import TAKEN, DiffusionTask, device_type, dtype_beside
+from multidiff.core.task import TAKEN, DiffusionTask, device_type, dtype_beside, full_precision
 
 
 class JointDomain(Domain):
@@ -84,7 +83,8 @@ class JointTask(DiffusionTask):
             ValueError: if a part is missing or of another batch size.
         """
         process: Any = self.process
-        with torch.autocast(device_type(self), enabled=False):
+        kind = device_type(self.denoiser)
+        with full_precision(kind):
             encoded = self._encoded(batch, rng)
             x0: Any = encoded.x0
             size = batch_of(f"{type(self.domain).__name__}.encode", x0, process.parts)
@@ -93,15 +93,8 @@ class JointTask(DiffusionTask):
             condition = self._condition(encoded.condition, size, rng)
         output = self.denoiser(corrupted.xt, level, condition)
         check_outputs(output, process.parts)
-        with torch.autocast(device_type(self), enabled=False):
+        with full_precision(kind):
             output = {name: one.to(dtype_beside(x0[name])) for name, one in output.items()}
             losses = process.losses(output, corrupted, encoded.mask)
-            estimate = process.estimate(output, corrupted.xt, level)
-            extra = self.domain.extra_losses(encoded, corrupted, estimate, process)
-        clash = sorted(extra.keys() & (TAKEN | losses.keys()))
-        if clash:
-            raise ValueError(
-                f"{type(self.domain).__name__}.extra_losses: the name {clash[0]!r} is reserved in "
-                "the losses and the log; rename this loss"
-            )
+            extra = self._extra_losses(encoded, corrupted, output, TAKEN | losses.keys())
         return {**losses, **extra}
