@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from multidiff.core.draws import draws_nothing
 from multidiff.core.random import mixed_seed
 from multidiff.training.signals import ignore_interruptions, withheld_from_children
 from multidiff.utils.errors import InputError
@@ -67,6 +68,7 @@ class TensorExamples:
         """See :class:`Examples`."""
         return {name: column[index] for name, column in self.columns.items()}
 
+    @draws_nothing
     def take(self, indices: np.ndarray) -> dict[str, Tensor]:
         """See :class:`ExamplesByIndex`."""
         chosen = torch.from_numpy(indices)
@@ -294,6 +296,7 @@ def rows_of(batch: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
     return ratio
 
 
+@draws_nothing
 def moved_batch(batch: Any, device: torch.device) -> Any:
     """Return a batch whose tensors lie on a device, inside dicts, lists and tuples too."""
     if isinstance(batch, Tensor):

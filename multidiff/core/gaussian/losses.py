@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.devices import in_float64, moved
+from multidiff.core.draws import draws_nothing
 from multidiff.core.gaussian.likelihood import (
     DiscretisedDecoder,
     LikelihoodDecoder,
@@ -103,6 +104,7 @@ class SimpleLoss:
         prediction, _ = process.split(output)
         return self.distance(prediction - process.prediction.target(corrupted))
 
+    @draws_nothing
     def __call__(
         self, process: GaussianProcess, output: Tensor, corrupted: Corrupted, mask: Tensor | None
     ) -> Float[Tensor, " batch"]:

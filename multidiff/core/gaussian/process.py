@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.core.draws import draws_nothing
 from multidiff.core.gaussian.likelihood import prior_nats, step_nats
 from multidiff.core.gaussian.linear_predictions import PredictionName, prediction_named
 from multidiff.core.gaussian.losses import Objective, SimpleLoss
@@ -145,6 +146,7 @@ class GaussianProcess:
         prediction, fraction = self.split(output)
         return self.prediction.estimate(prediction, xt, level, fraction)
 
+    @draws_nothing
     def _check_shape(self, output: Tensor, xt: Tensor) -> None:
         """Reject an output that only broadcasts to the state: it would train, but wrongly."""
         batch, *state = xt.shape
@@ -249,6 +251,7 @@ def _scaled(noise: Tensor, scale: float) -> Tensor:
     return noise if scale == 1 else noise * scale
 
 
+@draws_nothing
 def check_states(states: Tensor) -> None:
     """Reject states to which noise cannot be added.
 

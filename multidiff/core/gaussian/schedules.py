@@ -83,6 +83,7 @@ class NoiseLevel:
         return torch.where(near, whole, exact).clamp(min=0).float()
 
     @property
+    @draws_nothing
     def log_snr(self) -> Float[Tensor, " batch"]:
         """``2 log(alpha / sigma)``: +inf where clean, -inf where no signal is left."""
         return 2 * (torch.log(self.alpha) - torch.log(self.sigma))
@@ -99,6 +100,7 @@ class NoiseLevel:
     def __getitem__(self, rows: slice | Tensor) -> NoiseLevel:
         return self._each(lambda part: part[rows])
 
+    @draws_nothing
     def _each(self, function: Callable[[Tensor], Tensor]) -> NoiseLevel:
         time, alpha, sigma = (function(part) for part in self.parts())
         return NoiseLevel(time, alpha, sigma, self.end)

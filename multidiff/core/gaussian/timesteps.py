@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.core.devices import finest_dtype
+from multidiff.core.draws import draws_nothing
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule, clean_level
 from multidiff.core.random import Rng, uniform
 
@@ -41,6 +42,11 @@ class TimeSampler(Protocol):
         ...
 
 
+@draws_nothing
+def _between(first: float, last: float, fraction: Tensor) -> Tensor:
+    return first + (last - first) * (1 - fraction)
+
+
 class UniformTimes:
     """Continuous times, uniform between two bounds.
 
@@ -61,8 +67,9 @@ class UniformTimes:
     def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
         """See :class:`TimeSampler`."""
         # 1 - u lies in (0, 1]: the noisiest time is drawn, the noiseless one never is.
-        return self.first + (self.last - self.first) * (1 - uniform((batch,), rng))
+        return _between(self.first, self.last, uniform((batch,), rng))
 
+    @draws_nothing
     def weight(self, time: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """See :class:`TimeSampler`."""
         return torch.ones_like(time)
