@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.core.random import generators, mixed_seed
+from multidiff.data.batches import Batches
 from multidiff.image.data.image_files import to_unit
 from multidiff.image.data.images import Images
 from multidiff.image.diffusion.evaluation import prompts_of
 from multidiff.models.loading import check_recipe
-from multidiff.training.batches import Batches
 from multidiff.training.ema import MovingAverage
 from multidiff.training.lr_schedule import rate_at
 from multidiff.training.trainer import Trainer

@@ -36,8 +36,8 @@ from benchmarks.timing import (
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.core.task import DiffusionTask
+from multidiff.data.batches import ListedBatches
 from multidiff.image.diffusion.domains import PixelDomain
-from multidiff.training.batches import ListedBatches
 from multidiff.training.record import Record
 from multidiff.training.run import Run
 from multidiff.training.trainer import Trainer

@@ -76,7 +76,7 @@ _THEMES: dict[str, dict[str, str]] = {
     },
     "Training": {
         "training.trainer": "Trainer",
-        "training.batches": "Batches TensorExamples",
+        "data.batches": "Batches TensorExamples",
         "models.train": "train=train_recipe",
     },
     "Models and requests": {
@@ -194,6 +194,8 @@ if TYPE_CHECKING:
     from multidiff.core.sample import encode as encode
     from multidiff.core.sample import sample as sample
     from multidiff.core.task import DiffusionTask as DiffusionTask
+    from multidiff.data.batches import Batches as Batches
+    from multidiff.data.batches import TensorExamples as TensorExamples
     from multidiff.image.canvas import Canvas as Canvas
     from multidiff.image.diffusion.model import ImageDiffusion as ImageDiffusion
     from multidiff.image.maskgit.model import MaskGIT as MaskGIT
@@ -206,8 +208,6 @@ if TYPE_CHECKING:
     from multidiff.text.masked.model import MaskedText as MaskedText
     from multidiff.text.request import Control as Control
     from multidiff.text.request import TextRequest as TextRequest
-    from multidiff.training.batches import Batches as Batches
-    from multidiff.training.batches import TensorExamples as TensorExamples
     from multidiff.training.trainer import Trainer as Trainer
 
 

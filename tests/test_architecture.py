@@ -13,15 +13,18 @@ PACKAGE = Path(multidiff.__file__).parent
 ROOT = PACKAGE.parent
 MODALITIES = ("audio", "image", "text")
 # What a modality package may use beside itself.
-SHARED = {"core", "nn", "config", "models", "utils", "__init__"}
+SHARED = {"core", "nn", "data", "config", "models", "utils", "__init__"}
 ALLOWED = {
     "core": {"core"},
     "nn": {"core", "nn"},
     "utils": {"utils"},
     "config": {"config", "utils"},
-    "training": {"core", "config", "models", "training", "utils", "__init__"},
+    "data": {"core", "data", "utils"},
+    "training": {"core", "data", "config", "models", "training", "utils", "__init__"},
     **{name: {*SHARED, name} for name in MODALITIES},
 }
+# Data of any size knows no diffusion: of the core it takes random seeds alone.
+DATA_OF_CORE = {"multidiff.core.random"}
 # Outside the standard library. jaxtyping is the language of shapes in signatures.
 CORE_IMPORTS = {"torch", "jaxtyping"}
 
@@ -54,6 +57,8 @@ def test_the_import_rule(path):
             assert target != "cli" or own in ("cli", "__main__"), f"{path} imports the command line"
             if own in ALLOWED:
                 assert target in ALLOWED[own], f"{path}: {own} may not import {target}"
+            if own == "data" and target == "core":
+                assert name in DATA_OF_CORE, f"{path}: data may not import {name}"
         elif own == "core":
             standard = parts[0] in sys.stdlib_module_names
             assert standard or parts[0] in CORE_IMPORTS, f"{path}: core may not import {name}"

@@ -3,7 +3,7 @@
 COMPONENTS = {
     # Training.
     "Trainer": "multidiff.training.trainer:Trainer",
-    "Batches": "multidiff.training.batches:Batches",
+    "Batches": "multidiff.data.batches:Batches",
     # Noise schedules.
     "BetaSchedule.linear": "multidiff.core.gaussian.schedules:BetaSchedule.linear",
     "BetaSchedule.scaled_linear": "multidiff.core.gaussian.schedules:BetaSchedule.scaled_linear",

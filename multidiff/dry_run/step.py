@@ -8,7 +8,7 @@ on.
 
 Components of a recipe that read files, such as data, vocabularies and weights of classifiers, are
 replaced by what their class method ``synthetic`` makes from the same arguments
-(:class:`multidiff.training.batches.Synthetic`).
+(:class:`multidiff.data.batches.Synthetic`).
 """
 
 from __future__ import annotations

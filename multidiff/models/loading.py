@@ -63,8 +63,8 @@ class Model(Protocol):
 SECTIONS: dict[str, Any] = {
     "model": Model,
     "weights": list[InitFrom],
-    "data": "multidiff.training.batches:BatchSource",
-    "validation": "multidiff.training.batches:BatchSource",
+    "data": "multidiff.data.batches:BatchSource",
+    "validation": "multidiff.data.batches:BatchSource",
     "precompute": Callable,
     "trainer": "multidiff.training.trainer:Trainer",
 }

@@ -15,9 +15,9 @@ from multidiff.config.build import Spec, locate
 from multidiff.config.recipe import to_yaml
 from multidiff.config.registry import COMMANDS
 from multidiff.core.draws import DrawsFrom
+from multidiff.data.batches import Batches
 from multidiff.models.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
 from multidiff.models.weights import load_into
-from multidiff.training.batches import Batches
 from multidiff.training.checkpoints import CheckpointFolder, claimed
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds

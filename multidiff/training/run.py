@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multidiff.core.random import BatchRows, Rng, mixed_seed
 from multidiff.core.task import TAKEN
-from multidiff.training.batches import BatchSource, moved_batch, stream
+from multidiff.data.batches import BatchSource, moved_batch, stream
 from multidiff.training.checkpoints import Checkpoint, CheckpointFolder, claimed
 from multidiff.training.ema import MovingAverage
 from multidiff.training.engine import StepDraws, begun_engine

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from multidiff.core.random import Rng
-from multidiff.training.batches import BatchSource, source_of
+from multidiff.data.batches import BatchSource, source_of
 from multidiff.training.engine import process_settings
 from multidiff.training.lr_schedule import Decay, check_name
 from multidiff.training.optimizers import OptimizerName, ParameterGroup, optimizer_class
@@ -25,8 +25,8 @@ from multidiff.training.precision import Precision
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
 from multidiff.training.run import Run
-from multidiff.training.signals import interruptions
 from multidiff.utils.errors import Interrupted
+from multidiff.utils.signals import interruptions
 
 
 @runtime_checkable

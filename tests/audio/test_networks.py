@@ -21,9 +21,9 @@ from multidiff.core.gaussian.losses import SimpleLoss
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
 from multidiff.core.task import DiffusionTask
+from multidiff.data.batches import Batches
 from multidiff.nn.convolutions import TimeConv, time_conv
 from multidiff.nn.embeddings import LogSNREmbedding, sinusoid
-from multidiff.training.batches import Batches
 from multidiff.training.trainer import Trainer
 
 

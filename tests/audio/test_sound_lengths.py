@@ -216,7 +216,7 @@ def test_a_path_that_is_nothing_is_refused_without_a_network(capsys):
 
 def test_recordings_on_both_sides_of_the_split_are_counted(tmp_path):
     from multidiff.audio.data.inspection import inspect
-    from multidiff.training.batches import Batches
+    from multidiff.data.batches import Batches
 
     class Model:
         preset = SpeechSegments([AudioSource("starter:speech")], segment_frames=8).preset

@@ -20,8 +20,8 @@ from multidiff.audio.tts.transcripts import TranscribedSource
 from multidiff.audio.tts.utterances import Utterances
 from multidiff.core.draws import DrawsFrom
 from multidiff.core.random import generators
+from multidiff.data.batches import Batches
 from multidiff.models.loading import build_model
-from multidiff.training.batches import Batches
 from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError
 

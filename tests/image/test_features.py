@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from commands import complains, facts
 
 from multidiff.core.random import generators
+from multidiff.data.batches import Batches
 from multidiff.image.data.image_files import to_unit, write_image
 from multidiff.image.data.images import Images, ImageSource
 from multidiff.image.metrics.classifier import ImageClassifier, moved
 from multidiff.image.metrics.feature_distance import compare_sets
 from multidiff.models.loading import load
-from multidiff.training.batches import Batches
 from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError
 

@@ -7,11 +7,11 @@ import torch
 from images import numbers, rng, write
 from PIL import Image
 
+from multidiff.data.batches import Batches
 from multidiff.image.data import images as data
 from multidiff.image.data.image_files import read_image, resized
 from multidiff.image.data.images import Images, ImageSource
 from multidiff.image.data.inspection import inspect
-from multidiff.training.batches import Batches
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
 

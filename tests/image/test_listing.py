@@ -8,9 +8,9 @@ import pytest
 import torch
 from images import numbers, rng, rows_of, write
 
+from multidiff.data.batches import Examples
 from multidiff.image.data.image_files import read_image
 from multidiff.image.data.images import Images, ImageSource
-from multidiff.training.batches import Examples
 from multidiff.utils.errors import InputError
 
 # ---------------------------------------------------------------------------- folders

@@ -8,6 +8,7 @@ from program import RECIPES, trained
 
 import multidiff as md
 from multidiff.cli.main import run
+from multidiff.data.batches import ListedBatches
 from multidiff.image.autoencoders.codebook import VectorQuantizerEMA
 from multidiff.image.autoencoders.discriminator import PatchDiscriminator
 from multidiff.image.autoencoders.kl import AutoencoderKL
@@ -15,7 +16,6 @@ from multidiff.image.autoencoders.quantizers import FSQ, LFQ, perplexity, usage
 from multidiff.image.autoencoders.training import ImageAutoencoder
 from multidiff.image.autoencoders.vq import TokenAutoencoder, VQAutoencoder
 from multidiff.models.loading import build_model, save_model
-from multidiff.training.batches import ListedBatches
 
 SMOKE = RECIPES / "smoke" / "digits_vq.yaml"
 TOLD = {"usage", "perplexity"}

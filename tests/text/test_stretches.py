@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from multidiff.data.batches import Batches
 from multidiff.text.data.chunks import TextChunks
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.vocabulary import FIRST, CharacterVocabulary
-from multidiff.training.batches import Batches
 from multidiff.utils.errors import InputError
 
 VERSE = "".join(f"{number:03d} of it,\n{'' if number % 3 else chr(10)}" for number in range(90))

@@ -6,7 +6,7 @@ import torch
 from toys import Ring
 
 from multidiff.core.random import mixed_seed, placed_normal
-from multidiff.training.batches import (
+from multidiff.data.batches import (
     Batches,
     ListedBatches,
     TensorExamples,

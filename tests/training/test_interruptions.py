@@ -14,8 +14,8 @@ import torch
 from program import LAUNCH, RECIPES, refused, run, start, with_overrides
 
 from multidiff.models.weights import read_tensors
-from multidiff.training import signals
 from multidiff.training.logging import TrainingLog
+from multidiff.utils import signals
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write, atomic_write_dir
 

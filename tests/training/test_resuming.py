@@ -13,8 +13,8 @@ from toys import ring_task
 
 import multidiff
 from multidiff.config.recipe import read_recipe
+from multidiff.data.batches import Batches
 from multidiff.models.weights import read_tensors, save_tensors
-from multidiff.training.batches import Batches
 from multidiff.training.checkpoints import CheckpointFolder, check
 from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError

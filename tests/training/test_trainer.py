@@ -10,7 +10,7 @@ from toys import Ring, ring_task
 
 import multidiff as md
 from multidiff.core.gaussian.timesteps import ImportanceTimes
-from multidiff.training.batches import Batches
+from multidiff.data.batches import Batches
 from multidiff.training.ema import MovingAverage
 from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError

@@ -287,7 +287,7 @@ class SpeechSegments:
         }
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.training.batches.Examples`."""
+        """See :class:`~multidiff.data.batches.Examples`."""
         utterance = self.utterances[self.visits[index]]
         preset = self.preset
         samples = self.segment_frames * preset.hop_length

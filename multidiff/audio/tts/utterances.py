@@ -127,7 +127,7 @@ class Utterances:
         return found.mean(dim=0).float(), found.std(dim=0).float()
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.training.batches.Examples`."""
+        """See :class:`~multidiff.data.batches.Examples`."""
         utterance = self.utterances[self.visits[index]]
         frames, size = len(utterance.mel), self.crop_frames
         # Positions of two frames are those of the whole sentence, so crops begin at even frames.

@@ -110,7 +110,7 @@ class Images:
         return None if labels is None else torch.tensor([labels[row] for row in self._rows])
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.training.batches.Examples`.
+        """See :class:`~multidiff.data.batches.Examples`.
 
         ``image`` has bytes "channels height width"; ``label`` exists if all have one.
         """

@@ -112,7 +112,7 @@ class CachedLatents:
         return len(self.images)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.training.batches.Examples`."""
+        """See :class:`~multidiff.data.batches.Examples`."""
         index = self.images.stand_in(index)
         example = {
             **{name: value[index] for name, value in self.kept.items()},

@@ -93,7 +93,7 @@ class TextChunks:
         return self.text[start : start + self.length]
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.training.batches.Examples`: ``text`` and ``name``."""
+        """See :class:`~multidiff.data.batches.Examples`: ``text`` and ``name``."""
         last = len(self.text) - self.length
         start = index * self.length if self.held_out else int(rng.integers(last + 1))
         position = len(self.before) + start

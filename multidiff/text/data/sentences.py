@@ -76,7 +76,7 @@ class Sentences:
         return [{} if described is None else described[row] for row in self.rows]
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.training.batches.Examples`: ``text``, ``meaning``, ``name``."""
+        """See :class:`~multidiff.data.batches.Examples`: ``text``, ``meaning``, ``name``."""
         row, listing = self.rows[index], self.listing
         example: dict[str, Any] = {"text": listing.texts[row], "name": listing.names[row]}
         if listing.meanings is not None:

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from multidiff.core.draws import draws_nothing
 from multidiff.core.random import mixed_seed
-from multidiff.training.signals import ignore_interruptions, withheld_from_children
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint, of_arrays
+from multidiff.utils.signals import ignore_interruptions, withheld_from_children
 
 
 @runtime_checkable
