@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multidiff.core.draws import draws_nothing
 from multidiff.core.random import mixed_seed
+from multidiff.data.order import EpochOrder
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint, of_arrays
 from multidiff.utils.signals import ignore_interruptions, withheld_from_children
@@ -142,7 +143,14 @@ class Batches:
             )
         self.examples, self.batch_size = examples, batch_size
         self.seed, self.shuffle, self.group_by_length = seed, shuffle, group_by_length
-        self._order: tuple[int, np.ndarray] | None = None
+        self._order = EpochOrder(
+            len(examples),
+            seed,
+            shuffle,
+            getattr(examples, "lengths") if group_by_length > 1 else None,  # noqa: B009
+            group_by_length * batch_size,
+            batch_size,
+        )
         self._by_index = isinstance(examples, ExamplesByIndex)
 
     def over(self, examples: Examples) -> Batches:
@@ -172,49 +180,13 @@ class Batches:
             )
         ratio = self.batch_size // parts
         first = number * self.batch_size + part * ratio
+        indices = self._order.indices(first, first + ratio)
         if self._by_index:
-            return cast(ExamplesByIndex, self.examples).take(self._indices(first, first + ratio))
-        return collate([self._visit(where) for where in range(first, first + ratio)])
+            return cast(ExamplesByIndex, self.examples).take(indices)
+        return collate([self._visit(first + n, int(index)) for n, index in enumerate(indices)])
 
-    def _indices(self, first: int, stop: int) -> np.ndarray:
-        """The indices of consecutive visits, which may lie in several epochs."""
-        size, parts = len(self.examples), []
-        while first < stop:
-            epoch, position = divmod(first, size)
-            parts.append(self._permutation(epoch)[position : position + stop - first])
-            first += len(parts[-1])
-        return np.concatenate(parts)
-
-    def _visit(self, where: int) -> dict[str, Any]:
-        epoch, position = divmod(where, len(self.examples))
-        rng = np.random.default_rng(mixed_seed(self.seed, 1, where))
-        return self.examples.example(int(self._permutation(epoch)[position]), rng)
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            count = len(self.examples)
-            rng = np.random.default_rng(mixed_seed(self.seed, 0, epoch))
-            order = rng.permutation(count) if self.shuffle else np.arange(count)
-            self._order = (
-                epoch,
-                self._alike(order, epoch, rng) if self.group_by_length > 1 else order,
-            )
-        return self._order[1]
-
-    def _alike(self, order: np.ndarray, epoch: int, rng: np.random.Generator) -> np.ndarray:
-        """Return the permutation with examples of similar length grouped, batch by batch."""
-        lengths = np.asarray(getattr(self.examples, "lengths"))  # noqa: B009
-        # An epoch may begin within a batch: that batch stays as it is, so that the others
-        # are cut at batch boundaries.
-        shared = -epoch * len(order) % self.batch_size
-        parts = [order[:shared]]
-        for first in range(shared, len(order), self.group_by_length * self.batch_size):
-            group = order[first : first + self.group_by_length * self.batch_size]
-            group = group[np.argsort(lengths[group], kind="stable")]
-            whole = len(group) // self.batch_size
-            cut = np.split(group, [self.batch_size * n for n in range(1, whole + 1)])
-            parts += [cut[n] for n in rng.permutation(whole)] + cut[whole:]
-        return np.concatenate(parts)
+    def _visit(self, where: int, index: int) -> dict[str, Any]:
+        return self.examples.example(index, np.random.default_rng(mixed_seed(self.seed, 1, where)))
 
 
 class ListedBatches:

@@ -29,13 +29,22 @@ def lock_folder(folder: Path) -> Iterator[bool]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        yield _locked(handle)
+        yield lock_file(handle)
     finally:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
-    assert fcntl is not None
+def lock_file(handle: int) -> bool:
+    """Lock an open file until it is closed.
+
+    Returns:
+        Whether it is locked: False on systems and file systems without such locks.
+
+    Raises:
+        BlockingIOError: if another process holds the lock.
+    """
+    if fcntl is None:
+        return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

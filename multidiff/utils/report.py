@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from multidiff.utils.errors import InputError
 
 # Receives each line of a report as soon as it is made.
 OnLine = Callable[[str], None]
+
+
+SECONDS_BETWEEN_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,45 @@ def progress() -> Iterator[Callable[[Any], None] | None]:
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=above) as bar:
         job = bar.add_task("sampling")
         yield lambda step: bar.update(job, completed=step.number, total=step.total)
+
+
+@contextmanager
+def work_progress(label: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Yield a function that adds finished work: a bar with the time left, or lines off a terminal.
+
+    Args:
+        label: description of the work.
+        total: amount of all work.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            job = bar.add_task(label, total=total)
+            yield lambda amount: bar.advance(job, amount)
+        return
+    began = shown = time.monotonic()
+    done = 0.0
+
+    def advance(amount: float) -> None:
+        nonlocal done, shown
+        done += amount
+        now = time.monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES:
+            shown = now
+            left = (now - began) * (total - done) / done
+            print(f"{label}: {done / total:.0%}, {_duration(left)} left", file=sys.stderr)
+
+    yield advance
+    if shown > began:
+        print(f"{label}: done in {_duration(time.monotonic() - began)}", file=sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def checked_counts(counts: Mapping[str, int]) -> int:

@@ -1,0 +1,382 @@
+"""Tables of columns on disk that many processes read at random.
+
+A table is a folder. Columns of fixed width are one file each; columns of variable length are
+``int64`` offsets and the values of all rows one after the other, in the files of the parts that
+they were made in (:mod:`multidiff.data.table_writer`). Nothing is loaded: fixed columns are
+memory-mapped, values are read by ``pread``, which shares no position over a fork, and a pickled
+table is its path. So memory does not grow with the rows, nor with the processes that read them.
+
+Every block of 64 KiB has a CRC-32, which is compared when a process reads the block first: a
+damaged file is named, never delivered.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from multidiff.utils.errors import InputError
+from multidiff.utils.readers import parse_json, read_text
+
+FORMAT = 1
+HEADER = "columns.json"
+CHECKSUMS = "checksums"
+OFFSETS = ".offsets"
+BLOCK = 1 << 16
+MOST_OPEN_FILES = 64
+AGAIN = "delete the folder, and it is made again"
+
+
+def dtype_of(kind: str) -> np.dtype:
+    """Return the type of a column's values.
+
+    Args:
+        kind: a numpy type such as ``float32`` for one value a row, ``uint16[]`` for any number of
+            them, ``bytes`` or ``text`` (UTF-8).
+    """
+    name = "uint8" if kind in ("bytes", "text") else kind.removesuffix("[]")
+    return np.dtype(name).newbyteorder("<")
+
+
+def is_variable(kind: str) -> bool:
+    """Return whether rows of such a column differ in length."""
+    return kind in ("bytes", "text") or kind.endswith("[]")
+
+
+def blocks_in(size: int) -> int:
+    """Return the number of blocks of a file of ``size`` bytes."""
+    return -(-size // BLOCK)
+
+
+def rendered_header(content: Mapping[str, Any]) -> str:
+    """Return the text of a header, which holds a checksum of itself."""
+    plain = json.dumps(content, indent=1)
+    return json.dumps({**content, "crc32": zlib.crc32(plain.encode())}, indent=1) + "\n"
+
+
+class Columns:
+    """A table of columns on disk, read at random.
+
+    A table pickles as its path, and may be read after a fork or in a spawned process; one object
+    is not for several threads. Arrays that it returns are copies.
+
+    Args:
+        folder: folder of the table.
+
+    Attributes:
+        kinds: kind of each column, by name (:func:`dtype_of`).
+        info: whatever else the maker of the table noted, as JSON.
+
+    Raises:
+        InputError: if the folder is no table, has another format, or a file is missing or has
+            another size than it was written with.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        header = _read_header(self.folder)
+        self.kinds: dict[str, str] = header["columns"]
+        self.info: dict[str, Any] = header["info"]
+        self._rows, self._parts = header["rows"], header["parts"]
+        self._files = _Files(self.folder, header["files"])
+        self._opened: dict[str, FixedColumn | VariableColumn] = {}
+
+    def __reduce__(self) -> Any:
+        return Columns, (self.folder,)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.kinds
+
+    def fixed(self, name: str) -> FixedColumn:
+        """Return a column with one value a row.
+
+        Raises:
+            KeyError: if there is no such column.
+        """
+        return cast(FixedColumn, self._column(name, variable=False))
+
+    def variable(self, name: str) -> VariableColumn:
+        """Return a column of texts, bytes or arrays.
+
+        Raises:
+            KeyError: if there is no such column.
+        """
+        return cast(VariableColumn, self._column(name, variable=True))
+
+    def verify(self) -> None:
+        """Compare all files with their checksums.
+
+        Raises:
+            InputError: if one differs, naming it.
+        """
+        self._files.verify()
+
+    def _column(self, name: str, variable: bool) -> FixedColumn | VariableColumn:
+        if name not in self.kinds or is_variable(self.kinds[name]) != variable:
+            raise KeyError(f"{self.folder}: no such column {name!r}; it has {self.kinds}")
+        if name not in self._opened:
+            kind = self.kinds[name]
+            if variable:
+                offsets = FixedColumn(self._files, name + OFFSETS, "int64")
+                names = [f"{part}/{name}" for part in self._parts]
+                self._opened[name] = VariableColumn(self._files, names, kind, offsets)
+            else:
+                self._opened[name] = FixedColumn(self._files, name, kind)
+        return self._opened[name]
+
+
+class FixedColumn:
+    """A column with one value a row, memory-mapped.
+
+    It is read like an array: ``column[5]``, ``column[2:9]``, ``column[indices]``; the result is a
+    copy. ``np.searchsorted`` and the like work on :meth:`mapped`.
+    """
+
+    def __init__(self, files: _Files, name: str, kind: str):
+        self.dtype = dtype_of(kind)
+        self._files, self._number = files, files.number(name)
+        self._array: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self._files.sizes[self._number] // self.dtype.itemsize
+
+    def __getitem__(self, index: Any) -> Any:
+        width = self.dtype.itemsize
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ValueError("rows are sliced without a step")
+            self._files.check(self._number, start * width, stop * width)
+        elif np.ndim(index) == 0:
+            index = int(index)
+            if not 0 <= index < len(self):  # ends an iteration
+                raise IndexError(f"row {index} of {len(self)}")
+            self._files.check(self._number, index * width, (index + 1) * width)
+            return self.mapped()[index]
+        else:
+            index = np.asarray(index)
+            self._files.check_blocks(self._number, index * width // BLOCK)
+        return np.array(self.mapped()[index])
+
+    def mapped(self) -> np.ndarray:
+        """Return all rows as a read-only memory map, not compared with the checksums."""
+        if self._array is None:
+            self._array = self._files.mapped(self._number).view(self.dtype)
+        return self._array
+
+
+class VariableColumn:
+    """A column of texts, bytes or arrays, of any length each, read by ``pread``.
+
+    ``column[5]`` is the whole value: ``str``, ``bytes`` or a new array.
+    """
+
+    def __init__(self, files: _Files, names: Sequence[str], kind: str, offsets: FixedColumn):
+        self.dtype, self._kind = dtype_of(kind), kind
+        self._files, self._offsets = files, offsets
+        self._numbers = [files.number(name) for name in names]
+        counts = [files.sizes[number] // self.dtype.itemsize for number in self._numbers]
+        self._bounds = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, row: int) -> Any:
+        if not 0 <= row < len(self):  # ends an iteration
+            raise IndexError(f"row {row} of {len(self)}")
+        start, stop = self._offsets[row : row + 2].tolist()
+        values = self.values(start, stop)
+        if self._kind == "text":
+            return values.tobytes().decode()
+        return values.tobytes() if self._kind == "bytes" else values
+
+    @property
+    def total(self) -> int:
+        """Return the number of values of all rows together."""
+        return int(self._bounds[-1])
+
+    def lengths(self, rows: Any) -> np.ndarray:
+        """Return the number of values of some rows: bytes of a text, items of an array.
+
+        Args:
+            rows: an array of row numbers, or a slice.
+        """
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            return np.diff(self._offsets[start : max(stop, start) + 1])
+        rows = np.asarray(rows)
+        return self._offsets[rows + 1] - self._offsets[rows]
+
+    def part(self, row: int, start: int, stop: int) -> np.ndarray:
+        """Return values ``start`` to ``stop`` of a row, clipped to the row as slices are."""
+        first, last = self._offsets[row : row + 2].tolist()
+        start, stop, _ = slice(start, stop).indices(last - first)
+        return self.values(first + start, first + max(start, stop))
+
+    def values(self, start: int, stop: int) -> np.ndarray:
+        """Return values by their position among those of all rows."""
+        width = self.dtype.itemsize
+        found = np.empty(max(stop - start, 0), self.dtype)
+        into, done = found.view(np.uint8), 0
+        part = int(np.searchsorted(self._bounds, start, side="right")) - 1
+        while done < len(found):
+            base, end = self._bounds[part : part + 2].tolist()
+            count = min(stop, end) - start - done
+            if count > 0:
+                where = (start + done - base) * width
+                target = into[done * width : (done + count) * width]
+                self._files.read(self._numbers[part], where, target)
+                done += count
+            part += 1
+        return found
+
+
+class _Files:
+    """The files of a table: open handles, memory maps, and the blocks compared so far."""
+
+    def __init__(self, folder: Path, listed: Sequence[tuple[str, int]]):
+        self.folder = folder
+        self.names = [name for name, _ in listed]
+        self.sizes = [size for _, size in listed]
+        for name, size in listed:
+            self._check_size(folder / name, size)
+        counts = [blocks_in(size) for size in self.sizes]
+        self._bases = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+        self._seen = np.zeros(self._bases[-1], bool)
+        self._handles: dict[int, int] = {}
+        self._check_size(folder / CHECKSUMS, 4 * int(self._bases[-1]))
+        self._sums = _map(folder / CHECKSUMS).view("<u4")
+
+    def __del__(self):
+        for handle in getattr(self, "_handles", {}).values():
+            os.close(handle)
+
+    def number(self, name: str) -> int:
+        return self._numbers[name]
+
+    def mapped(self, number: int) -> np.ndarray:
+        return _map(self.folder / self.names[number])
+
+    def read(self, number: int, start: int, into: np.ndarray) -> None:
+        """Read bytes into an array, after comparing their blocks where that is still to do."""
+        stop = start + len(into)
+        first, last = start // BLOCK, blocks_in(stop)
+        base = self._bases[number]
+        if self._seen[base + first : base + last].all():
+            self._pread(number, start, into)
+            return
+        begin, end = first * BLOCK, min(last * BLOCK, self.sizes[number])
+        content = np.empty(end - begin, np.uint8)
+        self._pread(number, begin, content)
+        for block in range(first, last):
+            place = (block - first) * BLOCK
+            self._compare(number, block, content[place : place + BLOCK])
+        into[:] = content[start - begin : stop - begin]
+
+    def check(self, number: int, start: int, stop: int) -> None:
+        if stop > start:
+            self.check_blocks(number, np.arange(start // BLOCK, blocks_in(stop)))
+
+    def check_blocks(self, number: int, blocks: np.ndarray) -> None:
+        left = blocks[~self._seen[self._bases[number] + blocks]]
+        for block in np.unique(left).tolist():
+            begin = block * BLOCK
+            content = np.empty(min(BLOCK, self.sizes[number] - begin), np.uint8)
+            self._pread(number, begin, content)
+            self._compare(number, block, content)
+
+    def verify(self) -> None:
+        for number, size in enumerate(self.sizes):
+            self._seen[self._bases[number] : self._bases[number + 1]] = False
+            self.check(number, 0, size)
+
+    def _compare(self, number: int, block: int, content: np.ndarray) -> None:
+        where = self._bases[number] + block
+        if zlib.crc32(content) != self._sums[where]:
+            raise InputError(
+                f"{self.folder / self.names[number]}: bytes {block * BLOCK:,} and on differ from "
+                f"what was written; {AGAIN}"
+            )
+        self._seen[where] = True
+
+    def _pread(self, number: int, start: int, into: np.ndarray) -> None:
+        handle = self._handles.pop(number, None)
+        try:
+            if handle is None:
+                handle = os.open(self.folder / self.names[number], os.O_RDONLY | _BINARY)
+            self._handles[number] = handle  # the last used one is last
+            if len(self._handles) > MOST_OPEN_FILES:
+                os.close(self._handles.pop(next(iter(self._handles))))
+            count = _read_at(handle, start, memoryview(into))
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(
+                f"{self.folder / self.names[number]}: cannot be read ({reason}); {AGAIN}"
+            ) from error
+        if count != len(into):
+            raise InputError(f"{self.folder / self.names[number]}: was cut short; {AGAIN}")
+
+    @staticmethod
+    def _check_size(path: Path, size: int) -> None:
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise InputError(f"{path}: is missing from its table; {AGAIN}") from error
+        if found != size:
+            raise InputError(f"{path}: has {found:,} of {size:,} bytes; {AGAIN}")
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _read_at(handle: int, start: int, into: memoryview) -> int:
+    if hasattr(os, "preadv"):
+        done = 0
+        while done < len(into):
+            count = os.preadv(handle, [into[done:]], start + done)
+            if count == 0:
+                break
+            done += count
+        return done
+    os.lseek(handle, start, os.SEEK_SET)  # Windows, where no process is forked
+    content = os.read(handle, len(into))
+    into[: len(content)] = content
+    return len(content)
+
+
+def _map(path: Path) -> np.ndarray:
+    """Return the bytes of a file, mapped, without reading ahead where rows are read at random."""
+    if path.stat().st_size == 0:
+        return np.empty(0, np.uint8)
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        pages.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(pages, np.uint8)
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    path = folder / HEADER
+    if not path.is_file():
+        raise InputError(f"{folder}: is not a table of columns, or was not finished; {AGAIN}")
+    text = read_text(path)
+    content = parse_json(text, path, AGAIN)
+    plain = {key: value for key, value in content.items() if key != "crc32"}
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{folder}: has format {content.get('format')!r}, this version reads {FORMAT}; {AGAIN}"
+        )
+    if rendered_header(plain) != text:
+        raise InputError(f"{path}: differs from what was written; {AGAIN}")
+    return plain
