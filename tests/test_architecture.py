@@ -23,8 +23,8 @@ ALLOWED = {
     "training": {"core", "data", "config", "models", "training", "utils", "__init__"},
     **{name: {*SHARED, name} for name in MODALITIES},
 }
-# Data of any size knows no diffusion: of the core it takes random seeds alone.
-DATA_OF_CORE = {"multidiff.core.random"}
+# Data of any size knows no diffusion: of the core it takes random numbers alone.
+DATA_OF_CORE = {"multidiff.core.random", "multidiff.core.draws"}
 # Outside the standard library. jaxtyping is the language of shapes in signatures.
 CORE_IMPORTS = {"torch", "jaxtyping"}
 
