@@ -25,13 +25,14 @@ _THEMES: dict[str, dict[str, str]] = {
         "core.gaussian.edm": "ScaledInput VarianceExploding",
         "core.gaussian.time_laws": "LogNormalSigmas LogitNormalTimes",
         "core.gaussian.losses": "HybridLoss MinSNR SimpleLoss",
+        "core.gaussian.distillation": "Distillation DistillationTask",
         "core.gaussian.timesteps": (
             "TimestepSchedule karras_timesteps leading_timesteps linspace_timesteps "
             "log_snr_timesteps trailing_timesteps uniform_timesteps"
         ),
         "core.gaussian.samplers": "DDIM DDPM DPMSolverPP Heun",
         "core.gaussian.multistep": "AdamsBashforth DEIS FlowABM UniPC",
-        "core.gaussian.stochastic": "DPMSolverPPSDE EDMChurn",
+        "core.gaussian.stochastic": "ConsistencySampler DPMSolverPPSDE EDMChurn",
         "core.gaussian.adaptive": "RK45",
         "core.gaussian.self_conditioning": "SelfConditionedDenoiser SelfConditioning",
     },
@@ -125,6 +126,8 @@ if TYPE_CHECKING:
     from multidiff.core.gaussian.classifier_guidance import ClassifierGuidance as ClassifierGuidance
     from multidiff.core.gaussian.decoders import ContinuousDecoder as ContinuousDecoder
     from multidiff.core.gaussian.decoders import DiscretisedDecoder as DiscretisedDecoder
+    from multidiff.core.gaussian.distillation import Distillation as Distillation
+    from multidiff.core.gaussian.distillation import DistillationTask as DistillationTask
     from multidiff.core.gaussian.edm import ScaledInput as ScaledInput
     from multidiff.core.gaussian.edm import VarianceExploding as VarianceExploding
     from multidiff.core.gaussian.flow import RectifiedFlow as RectifiedFlow
@@ -154,6 +157,7 @@ if TYPE_CHECKING:
         SelfConditionedDenoiser as SelfConditionedDenoiser,
     )
     from multidiff.core.gaussian.self_conditioning import SelfConditioning as SelfConditioning
+    from multidiff.core.gaussian.stochastic import ConsistencySampler as ConsistencySampler
     from multidiff.core.gaussian.stochastic import DPMSolverPPSDE as DPMSolverPPSDE
     from multidiff.core.gaussian.stochastic import EDMChurn as EDMChurn
     from multidiff.core.gaussian.subspace import LinearSubspace as LinearSubspace

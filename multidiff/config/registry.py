@@ -37,6 +37,7 @@ COMPONENTS = {
     "UniformTimes": "multidiff.core.gaussian.timesteps:UniformTimes",
     "DiscreteTimes": "multidiff.core.gaussian.timesteps:DiscreteTimes",
     "ImportanceTimes": "multidiff.core.gaussian.timesteps:ImportanceTimes",
+    "Distillation": "multidiff.core.gaussian.distillation:Distillation",
     "LogitNormalTimes": "multidiff.core.gaussian.time_laws:LogitNormalTimes",
     "LogNormalSigmas": "multidiff.core.gaussian.time_laws:LogNormalSigmas",
     # Networks shared by the modality packages.

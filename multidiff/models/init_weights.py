@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from multidiff.core.gaussian.distillation import check_alike
 from multidiff.models.weights import load_into
 from multidiff.utils.errors import InputError
 
@@ -24,16 +27,46 @@ class InitFrom:
     source_key: str = ""
     target_key: str = ""
 
+    @property
+    def has_denoiser(self) -> bool:
+        """Whether the new model's denoiser is among the weights."""
+        return self.target_key in ("", "denoiser")
+
     def put_into(self, target: nn.Module, source: nn.Module) -> None:
         """Copy the weights.
 
         Raises:
-            InputError: if either has no such part, or the parts do not fit each other.
+            InputError: if either has no such part, the parts do not fit each other, or a student
+                could not read its teacher.
         """
+        if _is_student(target) and self.has_denoiser:
+            try:
+                check_alike(getattr(target, "process", None), getattr(source, "process", None))
+            except ValueError as error:
+                raise InputError(
+                    f"weights: {self.model}: {error}; copy model.process from the teacher's recipe"
+                ) from error
         where = f"{self.model} ({self.source_key or 'all'} into {self.target_key or 'all'})"
         load_into(
             _part(target, self.target_key), _part(source, self.source_key).state_dict(), where
         )
+
+
+def check_teacher(model: Any, initial: Sequence[InitFrom]) -> None:
+    """Reject a model that is to be distilled from weights that nothing loads.
+
+    Raises:
+        InputError: if no initial weights have the denoiser.
+    """
+    if _is_student(model) and not any(one.has_denoiser for one in initial):
+        raise InputError(
+            "model.distillation: the teacher is missing; name it in the recipe's weights, such as "
+            "weights: [{model: digits}]"
+        )
+
+
+def _is_student(model: Any) -> bool:
+    return getattr(model, "distillation", None) is not None
 
 
 def _part(model: nn.Module, name: str) -> nn.Module:

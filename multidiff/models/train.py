@@ -16,6 +16,7 @@ from multidiff.config.recipe import to_yaml
 from multidiff.config.registry import COMMANDS
 from multidiff.core.draws import DrawsFrom
 from multidiff.data.batches import Batches
+from multidiff.models.init_weights import check_teacher
 from multidiff.models.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
 from multidiff.models.weights import load_into
 from multidiff.training.checkpoints import CheckpointFolder, claimed
@@ -67,14 +68,18 @@ def _trained(
     if resume:  # the recipe is compared before anything is built from it
         CheckpointFolder(out).record().check_recipe(resolved, allow_changed, str(out))
     trainer: Trainer = parts["trainer"].build()
-    with DrawsFrom(torch.Generator().manual_seed(trainer.seed)):
+    generator = torch.Generator().manual_seed(trainer.seed)
+    with DrawsFrom(generator):
         model: Model = parts["model"].build()
+    initial = [] if resume or "weights" not in parts else parts["weights"].build()
+    if not resume:
+        check_teacher(model, initial)
+    for one in initial:
+        one.put_into(model, load(one.model))
+    with DrawsFrom(generator):
         task = _task_of(model)
     if resume:
         _take_up(model, task, out, has_first_pass="precompute" in parts)
-    elif "weights" in parts:
-        for initial in parts["weights"].build():
-            initial.put_into(model, load(initial.model))
     data: Batches = parts["data"].build()
     validation = parts["validation"].build() if "validation" in parts else None
     sources = fingerprints({"data": data, "validation": validation, "model": model})

@@ -296,7 +296,8 @@ def test_nan_names_the_step_where_the_network_returned_it():
         sample(process, denoiser, DDIM(), (2, 3), uniform_timesteps(10))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+# The estimates of a denoiser are means, which only its student's are not: tests of distillation.
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "lcm"])
 @pytest.mark.parametrize("path", PATHS)
 def test_every_named_sampler_keeps_the_data_on_every_path(name, path):
     process, rng = GaussianProcess(PATHS[path], "x0"), torch.Generator().manual_seed(0)

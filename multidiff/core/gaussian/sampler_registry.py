@@ -8,7 +8,7 @@ from functools import partial
 from multidiff.core.gaussian.adaptive import RK45
 from multidiff.core.gaussian.multistep import DEIS, AdamsBashforth, FlowABM, UniPC
 from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
-from multidiff.core.gaussian.stochastic import DPMSolverPPSDE, EDMChurn
+from multidiff.core.gaussian.stochastic import ConsistencySampler, DPMSolverPPSDE, EDMChurn
 from multidiff.core.protocols import Sampler
 
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
@@ -26,4 +26,5 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "deis": DEIS,
     "abm": FlowABM,
     "rk45": RK45,
+    "lcm": ConsistencySampler,
 }

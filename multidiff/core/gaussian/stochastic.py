@@ -1,4 +1,4 @@
-"""Stochastic samplers of few steps: EDM's churn and DPM-Solver++(2M) SDE.
+"""Stochastic samplers: EDM's churn, DPM-Solver++(2M) SDE, and that of consistency models.
 
 Noise added during sampling forgets errors of earlier steps, which helps with many steps and
 hurts with few. ``DDPM`` and ``DDIM(eta)`` are the others: Euler ancestral of k-diffusion is
@@ -130,3 +130,28 @@ class DPMSolverPPSDE:
             std = next_level.sigma * torch.sqrt(-torch.expm1(2 * decay))
             state = state + (spread(std, state) * step_noise(estimate_at, xt, rng)).to(state.dtype)
         return state, (x0, level)
+
+
+class ConsistencySampler:
+    """Multistep consistency sampling: the x0 estimate, noised again (Song et al. 2023, alg. 1).
+
+    For networks whose estimate is a whole sample, such as those of
+    :mod:`~multidiff.core.gaussian.distillation` or of latent consistency models (LCM; Luo et al.
+    2023). A denoiser's estimate is a mean of many samples, and this sampler leaves it so smooth.
+    """
+
+    def step(
+        self,
+        estimate_at: EstimateAt,
+        xt: Tensor,
+        level: NoiseLevel,
+        next_level: NoiseLevel,
+        memory: Any,
+        rng: Rng | None,
+    ) -> tuple[Tensor, Any]:
+        """See :class:`~multidiff.core.protocols.Sampler`."""
+        x0 = estimate_at(xt, level).x0
+        if is_clean(next_level):
+            return x0, None
+        noise = step_noise(estimate_at, xt, rng)
+        return combine(next_level.alpha, x0, next_level.sigma, noise), None

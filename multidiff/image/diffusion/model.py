@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
+from multidiff.core.gaussian.distillation import Distillation, DistillationTask
 from multidiff.core.gaussian.edm import ScaledInput
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.timesteps import TimestepSchedule
@@ -41,6 +43,8 @@ from multidiff.utils.errors import InputError
 
 __all__ = ["STRENGTH", "Canvas", "ImageDiffusion", "Size"]
 
+logger = logging.getLogger(__name__)
+
 Size = tuple[int, int]
 
 
@@ -66,6 +70,8 @@ class ImageDiffusion(DomainModel):
         drop_condition: fraction of the classes that training drops, for guidance. (Captions
             are dropped by the domain.)
         subjects: prompt for each label of the data, for evaluation; by default the classes.
+        distillation: settings of training as a few-step student of the weights that training
+            starts from; None for training on the data themselves.
 
     Raises:
         ValueError: if domain, denoiser and sampling options do not fit each other.
@@ -82,18 +88,30 @@ class ImageDiffusion(DomainModel):
         sampling: ImageSamplingConfig | None = None,
         drop_condition: float = 0.0,
         subjects: tuple[str, ...] = (),
+        distillation: Distillation | None = None,
     ):
         _check_fit(domain, denoiser)
         super().__init__(domain)
         self.subjects = subjects or getattr(domain, "classes", ())
         self.process, self.denoiser = process, denoiser
         self.sampling = ImageSamplingConfig() if sampling is None else sampling
-        self.drop_condition = drop_condition
+        self.drop_condition, self.distillation = drop_condition, distillation
         check_guidance(self.sampling.guidance_scale, domain.reads)
+        if distillation is not None:
+            check_guidance(distillation.guidance_scale, domain.reads)
 
     def task(self) -> DiffusionTask:
-        """Return the training task."""
-        return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
+        """Return the training task: that of a student, of a copy of the weights now, if set."""
+        if self.distillation is None:
+            return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
+        return DistillationTask(
+            self.domain,
+            self.process,
+            self.denoiser,
+            self.distillation,
+            negative=partial(self._negative, ""),
+            project=self._projection(None, ()),
+        )
 
     def metadata(self) -> dict[str, str]:
         """Return the properties that the weights depend on."""
@@ -149,6 +167,8 @@ class ImageDiffusion(DomainModel):
             canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
         times = config.times_from(strength or 1.0, self.process.schedule)
+        for line in () if self.distillation is None else self.distillation.misuses(config):
+            logger.warning(line)
         request = _Request(config, times, size, negative_prompt, canvas)
         make = partial(self._made, request=request, on_step=on_step)
         return in_batches(make, prompts, seed, batch_size, on_batch)
@@ -186,20 +206,21 @@ class ImageDiffusion(DomainModel):
     def _guided(self, request: _Request, count: int) -> Denoiser:
         if request.config.guidance_scale == 1:
             return self.denoiser
-        away = None
-        if self.domain.reads == "prompt":
-            away = map_condition(
-                lambda one: one.expand(count, *one.shape[1:]),
-                self._condition([request.negative_prompt]),
-            )
         channels = self.denoiser.conv_in.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(
             self.denoiser,
             request.config.guidance_scale,
             rescale=request.config.rescale,
-            negative=away,
+            negative=self._negative(request.negative_prompt, count),
             channels=channels,
         )
+
+    def _negative(self, prompt: str, count: int) -> Condition:
+        """Return the condition that guidance leads away from; None for the null condition."""
+        if self.domain.reads != "prompt":
+            return None
+        away = self._condition([prompt])
+        return map_condition(lambda one: one.expand(count, *one.shape[1:]), away)
 
     def _begun(
         self, canvas: Canvas | None, shape: tuple[int, ...], rng: list[torch.Generator]
