@@ -302,6 +302,10 @@ def convert(
     source: Annotated[Path, typer.Argument(help="A foreign checkpoint, or a folder of ours.")],
     destination: Annotated[Path, typer.Argument(help="Folder of the new model.")],
     half: Annotated[bool, typer.Option("--half", help="Write float16, half the size.")] = False,
+    base: Annotated[
+        str | None, typer.Option(help="Model it started from: write only the difference.")
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Largest rank of the difference of a matrix.")] = 16,
 ) -> None:
     """Convert a checkpoint, of another project or of a run, to a model.
 
@@ -310,7 +314,8 @@ def convert(
     """
     from multidiff.models.convert import convert_checkpoint
 
-    say(convert_checkpoint(source, destination, half, context.args), as_json=False)
+    made = convert_checkpoint(source, destination, half, context.args, base, rank)
+    say(made, as_json=False)
 
 
 # ------------------------------------------------------------------------- printing

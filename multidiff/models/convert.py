@@ -29,7 +29,12 @@ from multidiff.utils.report import Report
 
 
 def convert_checkpoint(
-    source: Path, destination: Path, half: bool = False, words: Sequence[str] = ()
+    source: Path,
+    destination: Path,
+    half: bool = False,
+    words: Sequence[str] = (),
+    base: str | None = None,
+    rank: int = 16,
 ) -> Report:
     """Convert a foreign checkpoint, or one of our models or checkpoints, to a model's folder.
 
@@ -39,6 +44,9 @@ def convert_checkpoint(
         half: whether to write float16.
         words: options of the converter that reads the source; for a model of ours, ``--to`` a
             format of another project.
+        base: model that one of ours started from: only the low-rank difference from its weights
+            is written.
+        rank: largest rank of the difference of a matrix.
 
     Raises:
         InputError: if no converter recognises the file, it is damaged, or the destination holds
@@ -46,12 +54,14 @@ def convert_checkpoint(
     """
     if not source.exists():
         raise InputError(f"{source}: no such file")
+    if base is not None and (words or not is_ours(source)):
+        raise InputError(f"--base {base}: only for a model of ours that started from it")
     if is_ours(source):
         folder = find_model(source)
         if words:
             return _exported(folder, destination, half, words)
         check_replaceable(destination, RECIPE)
-        return _rewritten(folder, destination, half)
+        return _rewritten(folder, destination, half, base, rank)
     check_replaceable(destination, RECIPE)
     found = convert_weights(source, words)
     if found is None:
@@ -78,10 +88,11 @@ def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str])
     return run(model, folder, destination, **given, **options)
 
 
-def _rewritten(folder: Path, destination: Path, half: bool) -> Report:
+def _rewritten(folder: Path, destination: Path, half: bool, base: str | None, rank: int) -> Report:
     """Write a model's folder again, with its assets."""
     kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
     texts = {path.name: read_text(path) for path in kept if path.name not in OWN}
-    save_model(load(folder), destination, read_text(folder / RECIPE), half=half, texts=texts)
+    text = read_text(folder / RECIPE)
+    save_model(load(folder), destination, text, half=half, texts=texts, base=base, rank=rank)
     size = (destination / WEIGHTS).stat().st_size / 1e6
     return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

@@ -20,6 +20,7 @@ from multidiff.config.recipe import Node, parse, read_recipe
 from multidiff.config.registry import COMPONENTS
 from multidiff.models.converters import convert_weights
 from multidiff.models.init_weights import InitFrom
+from multidiff.models.low_rank import BASE, DIGEST, difference, rebuilt
 from multidiff.models.weights import (
     Conversion,
     load_into,
@@ -28,7 +29,7 @@ from multidiff.models.weights import (
     without_values,
 )
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import atomic_write_dir, check_name, recovered
+from multidiff.utils.files import atomic_write_dir, check_name, file_digest, recovered
 from multidiff.utils.manifest import MANIFEST, verified
 from multidiff.utils.readers import is_plausible_hub_id, read_text, reading
 from multidiff.utils.report import Report
@@ -176,10 +177,27 @@ def outline(found: Conversion, source: Path) -> Any:
 def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return a model's weights; of a training run's checkpoint, the averaged ones."""
     tensors, facts = read_tensors(folder / WEIGHTS)
+    if BASE in facts:
+        tensors = rebuilt(tensors, _base_of(folder / WEIGHTS, facts), folder / WEIGHTS)
     if (folder / AVERAGED).is_file():
         tensors |= read_tensors(folder / AVERAGED)[0]
         tensors = {key: value for key, value in tensors.items() if not key.startswith("times.")}
     return tensors, facts
+
+
+def _base_of(path: Path, facts: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Return the weights that a file with a low-rank difference adds it to.
+
+    Raises:
+        InputError: if they are not those that it was made from.
+    """
+    base = find_model(facts[BASE]) / WEIGHTS
+    if file_digest(base) != facts.get(DIGEST):
+        raise InputError(
+            f"{path}: is a difference from other weights than those of {base}; get both again, of "
+            "one version"
+        )
+    return read_tensors(base)[0]
 
 
 def find_model(name: str | Path) -> Path:
@@ -261,6 +279,8 @@ def save_model(
     half: bool = False,
     texts: Mapping[str, str] = {},
     tensors: Mapping[str, torch.Tensor] | None = None,
+    base: str | None = None,
+    rank: int = 16,
 ) -> None:
     """Write a model's folder atomically.
 
@@ -271,18 +291,25 @@ def save_model(
         half: whether to write float16, half the size.
         texts: further files by name, such as the card.
         tensors: weights to write, if the model itself has no values.
+        base: model that it started from, which anyone who loads it has: only the difference from
+            that one's weights is written.
+        rank: largest rank of the difference of a matrix (:mod:`multidiff.models.low_rank`).
 
     Raises:
         InputError: if the system refuses.
     """
     parse(recipe, RECIPE)
-    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    if half:
-        kinds = {name: HALF.get(kind, kind) for name, kind in kinds.items()}
     held = model.state_dict() if tensors is None else tensors
-    written = {name: held[name].to(kind) for name, kind in kinds.items()}
+    written = {name: held[name].to(one.dtype) for name, one in model.state_dict().items()}
+    about = {"format": "multidiff", **model.metadata()}
+    if base is not None:
+        source = find_model(base) / WEIGHTS
+        about |= {BASE: base, DIGEST: file_digest(source)}
+        written = difference(written, read_tensors(source)[0], rank)
+    if half:
+        written = {name: one.to(HALF.get(one.dtype, one.dtype)) for name, one in written.items()}
     with atomic_write_dir(folder) as partial:
-        save_tensors(written, partial / WEIGHTS, {"format": "multidiff", **model.metadata()})
+        save_tensors(written, partial / WEIGHTS, about)
         (partial / RECIPE).write_text(recipe)
         for name, text in {**model.assets(), **texts}.items():
             (partial / name).write_text(text, "utf-8")

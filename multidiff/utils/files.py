@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -197,3 +198,9 @@ def resolve_path(name: str | Path) -> Path:
     if not text.startswith(STARTER):
         return Path(name)
     return Path(str(resources.files("multidiff") / "starter" / text.removeprefix(STARTER)))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

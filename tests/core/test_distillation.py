@@ -65,36 +65,36 @@ def flow_map(scale):
     return x0
 
 
-def rows(count=64):
+def rows(count=32):
     rng = torch.Generator().manual_seed(0)
     mean = torch.randn(count, 1, dtype=torch.float64, generator=rng)
     x0 = mean + STD * torch.randn(count, 2, dtype=torch.float64, generator=rng)
     return {"x0": x0, "mean": mean}
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v", "flow", "edm"])
+@pytest.mark.parametrize(
+    ("path", "prediction"),
+    [("cosine", "v"), ("cosine", "epsilon"), ("log-snr", "x0"), ("flow", "flow"), ("ve", "edm")],
+)
 def test_the_loss_vanishes_at_the_exact_flow_map_of_the_guided_teacher(path, prediction):
-    if (path, prediction) == ("flow", "epsilon"):
-        pytest.skip("epsilon does not determine x0 at a level without signal")
     process, scale = GaussianProcess(PATHS[path], prediction), 1.5
     teacher, student = Closed(process, posterior), Closed(process, flow_map(scale))
     found = []
-    for steps in (16, 64):
+    for steps in (8, 32):
         how = Distillation(guidance_scale=scale, teacher_steps=steps)
         task = DistillationTask(Rows(), process, student, how, teacher=teacher)
         rng = torch.Generator().manual_seed(1)
-        xt = process.corrupt(rows()["x0"], level := task._start(64, rng), rng).xt
+        xt = process.corrupt(rows()["x0"], level := task._start(32, rng), rng).xt
         ends = task.trajectory(xt, level, rows()["mean"])
         mean, (alpha, sigma) = rows()["mean"].repeat(4, 1), ends.level.parts()[1:]
         exact = flow_map(scale)(ends.xt, alpha[:, None], sigma[:, None], mean)
         found.append(float((ends.x0 - exact).abs().mean()))
         loss = task.losses(rows(), torch.Generator().manual_seed(1))["distillation"]
-        assert loss.shape == (4 * 64,)
-    assert found[1] < 0.01 and found[1] < found[0] / 2
+        assert loss.shape == (4 * 32,)
+    assert found[1] < 0.02 and found[1] < found[0] / 2
     wrong = DistillationTask(Rows(), process, Closed(process, flow_map(1.0)), how, teacher=teacher)
     other = wrong.losses(rows(), torch.Generator().manual_seed(1))["distillation"]
-    assert float(loss.mean()) < 1e-3 * float(other.mean())
+    assert float(loss.mean()) < 1e-3 * float(other.mean())  # scale 1 instead of 1.5
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -144,9 +144,8 @@ def distance(process, network, sampler, steps):
     """W1 of 4000 samples from the mixture."""
     rng = torch.Generator().manual_seed(0)
     found = sample(process, network, sampler, (4000, 1), uniform_timesteps(steps), rng=rng)
-    return float(
-        (found.flatten().double().sort().values - even_quantiles(TUNED, 4000)).abs().mean()
-    )
+    wanted = TUNED.quantiles(even_quantiles(4000))
+    return float((found.flatten().double().sort().values - wanted).abs().mean())
 
 
 def test_a_student_trained_for_seconds_nears_the_flow_map_of_a_mixture():

@@ -18,6 +18,7 @@ import torch
 from multidiff import __version__
 from multidiff.image.stable_diffusion.contents import SAFE
 from multidiff.image.stable_diffusion.folder import INDEX, weight_files
+from multidiff.utils.files import file_digest
 
 Facts = dict[str, str]
 
@@ -72,12 +73,6 @@ def weights_digest(home: Path) -> str:
     names = sorted(file.relative_to(home).as_posix() for file in files)
     lines = [f"{file_digest(home / name)}  {name}\n" for name in names]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def source_facts(**files: Path | None) -> Facts:

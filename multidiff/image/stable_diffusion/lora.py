@@ -9,7 +9,6 @@ with underscores for dots (kohya), where PATH may also be CompVis'.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from multidiff.image.stable_diffusion import naming
 from multidiff.models.weights import read_tensors, some
 from multidiff.utils.errors import InputError
+from multidiff.utils.files import file_digest
 from multidiff.utils.readers import parse_json
 
 logger = logging.getLogger(__name__)
@@ -135,8 +135,7 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
 
 def _note(model: nn.Module, path: Path, weight: float) -> None:
     """Record in ``model.loras`` what is merged, and warn if a file is merged again."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     merged: list[Merged] = vars(model).setdefault("loras", [])
     before = sum(one.weight for one in merged if one.digest == digest)
     if before * weight > 0:
