@@ -37,6 +37,8 @@ from multidiff.utils.report import Report
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
 AVERAGED = "ema.safetensors"
 TRAINED = "model"
+# Weights of a checkpoint that its task has and the model has not.
+TASKS_OWN = ("times.", "teacher.")
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
 
 
@@ -181,7 +183,7 @@ def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         tensors = rebuilt(tensors, _base_of(folder / WEIGHTS, facts), folder / WEIGHTS)
     if (folder / AVERAGED).is_file():
         tensors |= read_tensors(folder / AVERAGED)[0]
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("times.")}
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(TASKS_OWN)}
     return tensors, facts
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmarks.mixture import TUNED, even_quantiles
 from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.schedules import LogLinearMasks
 from multidiff.core.gaussian.distillation import Distillation, DistillationTask, check_alike
 from multidiff.core.gaussian.edm import VarianceExploding
 from multidiff.core.gaussian.flow import RectifiedFlow
@@ -130,14 +131,14 @@ def mixture_task(seed=0, **options):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         student = Small()
-    how = Distillation(teacher_steps=16, points=4, **options)
+    how = Distillation(teacher_steps=8, **options)
     return DistillationTask(Rows(), process, student, how, teacher=teacher)
 
 
 def mixture_batches():
     rng = torch.Generator().manual_seed(0)
     x0 = TUNED.quantiles(torch.rand(4096, generator=rng, dtype=torch.float64)).float()[:, None]
-    return Batches(TensorExamples(x0=x0), batch_size=128)
+    return Batches(TensorExamples(x0=x0), batch_size=256)
 
 
 def distance(process, network, sampler, steps):
@@ -150,14 +151,15 @@ def distance(process, network, sampler, steps):
 
 def test_a_student_trained_for_seconds_nears_the_flow_map_of_a_mixture():
     task = mixture_task()
-    trainer = Trainer(
-        steps=400, learning_rate=4e-3, decay="cosine", ema_decay=0.98, precision="fp32"
-    )
-    before = distance(task.process, task.teacher, DDIM(), 2)
+    trainer = Trainer(steps=80, learning_rate=2e-2, decay="cosine", ema_decay=0.9, precision="fp32")
     trainer.fit(task, mixture_batches())
-    for steps in (1, 2, 4):
-        assert distance(task.process, task.denoiser, ConsistencySampler(), steps) < 0.1
-    assert before > 0.3  # the teacher in two steps
+    found = {
+        steps: distance(task.process, task.denoiser, ConsistencySampler(), steps)
+        for steps in (1, 2, 4)
+    }
+    assert max(found.values()) < 0.2
+    for steps in (1, 2):
+        assert found[steps] < distance(task.process, task.teacher, DDIM(), steps) / 2
 
 
 def test_a_resumed_run_keeps_its_teacher_and_ends_at_the_same_weights(tmp_path):
@@ -195,7 +197,10 @@ def test_settings_out_of_range(options, said):
 @pytest.mark.parametrize(
     ("process", "said"),
     [
-        (lambda: MaskProcess(4), "only a Gaussian process has a probability flow"),
+        (
+            lambda: MaskProcess(4, LogLinearMasks()),
+            "only a Gaussian process has a probability flow",
+        ),
         (
             lambda: GaussianProcess(BetaSchedule.cosine(), times=ImportanceTimes(1000)),
             "remove the process's times",

@@ -16,6 +16,8 @@ def test_a_student_is_trained_and_samples_in_1_2_and_4_steps(tmp_path, capsys, c
     own, its = student.state_dict(), teacher.state_dict()
     changed = {name for name in own if not torch.equal(own[name], its[name])}
     assert changed and all(name.startswith("denoiser.") for name in changed)
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert len(multidiff.load(checkpoint).state_dict()) == len(own)  # without the teacher
     common = ["sample", folder, "--prompt", "the digit 7", "-n", 2, "-o", tmp_path / "sevens"]
     assert facts(capsys, *common)["steps"] == "2"
     for steps in (1, 4):

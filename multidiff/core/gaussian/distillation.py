@@ -30,7 +30,15 @@ from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DPMSolverPP
 from multidiff.core.gaussian.schedules import NoiseLevel, clean_level
 from multidiff.core.guidance import ClassifierFreeGuidance, map_condition
-from multidiff.core.protocols import Condition, Corrupted, Denoiser, Domain, Projection, Sampler
+from multidiff.core.protocols import (
+    Condition,
+    Corrupted,
+    Denoiser,
+    Domain,
+    Process,
+    Projection,
+    Sampler,
+)
 from multidiff.core.random import Rng, uniform
 from multidiff.core.sample import traverse
 from multidiff.core.task import DiffusionTask, device_type, dtype_beside, full_precision
@@ -119,10 +127,12 @@ class DistillationTask(DiffusionTask):
             of its times.
     """
 
+    process: GaussianProcess
+
     def __init__(
         self,
         domain: Domain,
-        process: GaussianProcess,
+        process: Process,
         denoiser: nn.Module,
         how: Distillation,
         *,
@@ -180,8 +190,8 @@ class DistillationTask(DiffusionTask):
             on_step=lambda step: states.append(step.state),
         )
         kept = range(0, steps, steps // self.how.points)
-        parts = zip(*(levels[number].parts() for number in kept), strict=True)
-        here = NoiseLevel(*(torch.cat(part) for part in parts))
+        time, alpha, sigma = zip(*(levels[number].parts() for number in kept), strict=True)
+        here = NoiseLevel(torch.cat(time), torch.cat(alpha), torch.cat(sigma))
         x0, xt = self._each_point(end), torch.cat([states[number] for number in kept])
         return Corrupted(xt, x0, noise_between(xt, x0, here), here)
 
