@@ -29,7 +29,7 @@ class InitFrom:
 
     @property
     def has_denoiser(self) -> bool:
-        """Whether the new model's denoiser is among the weights."""
+        """Return whether the denoiser of the new model is among the weights."""
         return self.target_key in ("", "denoiser")
 
     def put_into(self, target: nn.Module, source: nn.Module) -> None:
