@@ -20,7 +20,7 @@ from multidiff.core.gaussian.stochastic import ConsistencySampler
 from multidiff.core.gaussian.timesteps import ImportanceTimes, uniform_timesteps
 from multidiff.core.protocols import Corrupted, Domain, Encoded
 from multidiff.core.sample import sample
-from multidiff.training.batches import Batches, TensorExamples
+from multidiff.data.batches import Batches, TensorExamples
 from multidiff.training.trainer import Trainer
 
 STD = 0.5
