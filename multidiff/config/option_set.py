@@ -159,8 +159,9 @@ def options_in(kind: type) -> dict[str, Option]:
 
 
 def options_as_text(options: OptionSet) -> dict[str, str]:
-    """Return the options' values as text by name, for files and reports."""
-    values = {name: getattr(options, name) for name in options_in(type(options))}
+    """Return the options' values as text by name, for files and reports; without those unset."""
+    known = {name: getattr(options, name) for name in options_in(type(options))}
+    values = {name: value for name, value in known.items() if value is not None}
     return {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
 
 

@@ -5,6 +5,7 @@ Parameters have the names of the published Stable Diffusion weights, so that tho
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,14 +60,25 @@ class ResnetBlock(nn.Module):
 class SpatialAttention(nn.Module):
     """Self-attention over all positions of a feature map, with a residual connection.
 
+    With a condition, its tokens are further keys and values (Saharia et al. 2022, appendix D.3.1:
+    cheaper than a transformer with attention of its own to the text, and as good).
+
     Args:
         channels: number of channels of the map.
         groups: number of groups of the group norm.
         norm_eps: epsilon of the norm.
         heads: number of attention heads; one in the autoencoder and in the DDPM's UNet.
+        condition_width: width of the condition's tokens; None without a condition.
     """
 
-    def __init__(self, channels: int, groups: int, norm_eps: float, heads: int = 1):
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        norm_eps: float,
+        heads: int = 1,
+        condition_width: int | None = None,
+    ):
         super().__init__()
         self.heads = heads
         self.group_norm = nn.GroupNorm(groups, channels, norm_eps)
@@ -74,15 +86,74 @@ class SpatialAttention(nn.Module):
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.reads_words = condition_width is not None
+        if condition_width is not None:
+            self.add_k_proj = nn.Linear(condition_width, channels)
+            self.add_v_proj = nn.Linear(condition_width, channels)
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"]
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        words: Float[Tensor, "batch words condition_width"] | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the map with the attention output added."""
         tokens = as_tokens(self.group_norm(x))
-        q, k, v = (split_heads(to(tokens), self.heads) for to in (self.to_q, self.to_k, self.to_v))
-        gathered = merge_heads(F.scaled_dot_product_attention(q, k, v))
+        q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        if self.reads_words:
+            k = torch.cat([k, self.add_k_proj(words)], dim=1)
+            v = torch.cat([v, self.add_v_proj(words)], dim=1)
+        q, k, v = (split_heads(part, self.heads) for part in (q, k, v))
+        gathered = merge_heads(attended(q, k, v))
         return x + self.to_out[0](gathered).transpose(1, 2).reshape(x.shape)
+
+
+class WordAttention(nn.Module):
+    """Attention of the positions of a feature map to a condition's tokens alone.
+
+    Args:
+        channels: number of channels of the map.
+        groups: number of groups of the group norm.
+        norm_eps: epsilon of the norm.
+        heads: number of attention heads.
+        condition_width: width of the condition's tokens.
+    """
+
+    def __init__(
+        self, channels: int, groups: int, norm_eps: float, heads: int, condition_width: int
+    ):
+        super().__init__()
+        self.heads = heads
+        self.group_norm = nn.GroupNorm(groups, channels, norm_eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(condition_width, channels)
+        self.to_v = nn.Linear(condition_width, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        words: Float[Tensor, "batch words condition_width"],
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the map with the attention output added."""
+        q = self.to_q(as_tokens(self.group_norm(x)))
+        q, k, v = (split_heads(one, self.heads) for one in (q, self.to_k(words), self.to_v(words)))
+        gathered = merge_heads(attended(q, k, v))
+        return x + self.to_out[0](gathered).transpose(1, 2).reshape(x.shape)
+
+
+def attended(
+    q: Float[Tensor, "batch heads length part"],
+    k: Float[Tensor, "batch heads keys part"],
+    v: Float[Tensor, "batch heads keys part"],
+) -> Float[Tensor, "batch heads length part"]:
+    """Return scaled dot-product attention.
+
+    On a CPU in bfloat16 torch's kernel takes three times as long as plain products here, where
+    there are few keys.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        return torch.softmax(q @ k.transpose(2, 3) * q.shape[3] ** -0.5, dim=3) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def as_tokens(
@@ -131,10 +202,17 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour upsampling, then a convolution."""
+    """Nearest-neighbour upsampling, then a convolution.
 
-    def __init__(self, channels: int):
+    Args:
+        channels: number of channels of the map.
+        convolve_first: whether to convolve the smaller map instead, at a quarter of the cost
+            (Saharia et al. 2022, appendix B.1).
+    """
+
+    def __init__(self, channels: int, convolve_first: bool = False):
         super().__init__()
+        self.convolve_first = convolve_first
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(
@@ -143,4 +221,6 @@ class Upsample(nn.Module):
         """Return a map twice as large, or of the given height and width."""
         if size is None:
             size = (2 * x.shape[2], 2 * x.shape[3])
+        if self.convolve_first:
+            return F.interpolate(self.conv(x), size=size, mode="nearest")
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -79,13 +79,15 @@ def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
     """Return prompts that the model can read; an empty one if it needs none.
 
     Raises:
-        InputError: if it reads none, or needs one.
+        InputError: if it reads none, needs one, or a prompt describes nothing.
     """
     reads = model.domain.reads
     if reads == "nothing" and prompts:
         raise InputError(f"--prompt {prompts[0]}: this model was trained without prompts")
     if reads == "prompt" and not prompts:
         raise InputError("--prompt: is missing; describe the images")
+    if prompts and reads == "prompt":
+        model.domain.check_prompts(prompts)
     for complaint in map(model.domain.complaint, prompts):
         if complaint:
             logger.warning("%s", complaint)

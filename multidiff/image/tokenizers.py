@@ -52,7 +52,10 @@ class Captioned:
         tokenizer: tokenizer of the captions; None without captions.
     """
 
-    tokenizer: Tokenizer | None
+    tokenizer: Any
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Reject prompts that describe nothing; here any text is a prompt, even an empty one."""
 
     def complaint(self, prompt: str) -> str | None:
         """Return a line on what of a caption does not reach the network; None if all does."""

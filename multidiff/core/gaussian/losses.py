@@ -68,6 +68,31 @@ class MinSNR:
         return torch.where(unit == 0, torch.ones_like(weight), weight)
 
 
+class FlowWeight:
+    """Squared error of the flow's velocity in units of the clean state's, ``(1 + r)^2 / r^2``.
+
+    ``r`` is the noise-to-signal ratio. A network that predicts the clean state is so trained for
+    the velocity of rectified flow (Li & He 2025); ``r / (1 + r)`` is bounded below, since the
+    weight would be infinite at a clean state.
+
+    Args:
+        least_sigma: least sigma of the flow, ``r / (1 + r)``.
+
+    Raises:
+        ValueError: if it is not in (0, 1].
+    """
+
+    def __init__(self, least_sigma: float = 0.05):
+        if not 0 < least_sigma <= 1:
+            raise ValueError(f"least_sigma {least_sigma:g} is not in (0, 1]")
+        self.least_sigma = least_sigma
+
+    def __call__(self, process: GaussianProcess, level: NoiseLevel) -> Float[Tensor, " batch"]:
+        """See :class:`Weight`."""
+        sigma = (level.sigma / (level.alpha + level.sigma)).clamp(min=self.least_sigma)
+        return 1 / (sigma**2 * process.prediction.squared_error_per_x0(level))
+
+
 class ConstantWeight:
     """One weight for every level; 0 leaves only the losses that a domain adds.
 

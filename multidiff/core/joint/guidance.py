@@ -101,13 +101,15 @@ class MultiConditionGuidance:
     Args:
         denoiser: network that reads the condition.
         scales: scale of each part of the condition, in the order in which they are added.
+        negative: condition used in place of the one without any of the parts.
 
     Raises:
         ValueError: if there are no scales, or one is negative.
     """
 
-    def __init__(self, denoiser: Denoiser, scales: Mapping[Any, float]):
+    def __init__(self, denoiser: Denoiser, scales: Mapping[Any, float], negative: Condition = None):
         _check_scales(scales)
+        self.negative = negative
         self.denoiser, self.parts, self.scales = denoiser, [*scales], [*scales.values()]
 
     def __call__(self, xt: Tensor, level: Level, condition: Condition = None) -> Tensor:
@@ -121,6 +123,7 @@ class MultiConditionGuidance:
         # From the last part on, one more part is dropped at a time; the full condition comes last.
         dropped: list[Parts] = [self.parts[number:] for number in range(len(self.parts))]
         conditions = [*(null_condition(condition, one) for one in dropped), condition]
+        conditions[0] = conditions[0] if self.negative is None else self.negative
         count = len(conditions)
         outputs = self.denoiser(
             torch.cat([xt] * count),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,20 +15,25 @@ from multidiff.image.autoencoders.kl import AutoencoderKL, LatentGaussian
 from multidiff.image.data.image_files import crop_to, pad_to_multiple, to_unit
 from multidiff.image.data.labels import class_labels
 from multidiff.image.diffusion.text_encoder import TextEncoder
+from multidiff.image.prompts import PromptTokenizer
 from multidiff.image.tokenizers import Captioned, Tokenizer
 from multidiff.utils.errors import InputError
 
 BLACK = -1.0
 
 
-class PixelDomain(Domain):
-    """Pixels in [-1, 1], optionally with a class (Ho et al. 2020).
+class PixelDomain(Captioned, Domain):
+    """Pixels in [-1, 1], optionally with a class (Ho et al. 2020) or a prompt.
 
     Args:
         size: width and height.
         channels: 1 for grey, 3 for colour.
         pad_to: images are padded with black to multiples of this for the network.
         classes: names of the classes that condition the images; empty for none.
+        tokenizer: tokenizer of the prompts that condition the images; None for none.
+
+    Raises:
+        ValueError: if there are classes and a tokenizer.
     """
 
     def __init__(
@@ -37,18 +42,27 @@ class PixelDomain(Domain):
         channels: Literal[1, 3] = 3,
         pad_to: int = 1,
         classes: tuple[str, ...] = (),
+        tokenizer: PromptTokenizer | None = None,
     ):
+        if classes and tokenizer is not None:
+            raise ValueError("classes and a tokenizer: images have either classes or prompts")
+        self.tokenizer = tokenizer
         self.channels: Literal[1, 3] = channels
         self.size, self.pad_to, self.classes = size, pad_to, classes
         self.multiple = 1
         self.reads: Literal["prompt", "class", "nothing"] = "class" if classes else "nothing"
+        if tokenizer is not None:
+            self.reads = "prompt"
 
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
-        """Return pixels, and labels if there are classes.
+        """Return pixels, and labels or the prompts' condition if there are any.
 
         Raises:
             InputError: if there are classes and an image has no label, or one beyond them.
         """
+        if self.tokenizer is not None:
+            prompts = self.tokenizer(batch["caption"], rng)
+            return Encoded(self.to_state(to_unit(batch["image"])), prompts)
         label = class_labels(batch, len(self.classes)) if self.classes else None
         return Encoded(self.to_state(to_unit(batch["image"])), label)
 
@@ -69,12 +83,14 @@ class PixelDomain(Domain):
         """Return the part of the states that is an image of a width and height."""
         return crop_to(state, *size)
 
-    def condition(self, names: list[str]) -> Tensor | None:
-        """Return the denoiser's condition: class numbers, -1 where the name is empty.
+    def condition(self, names: list[str]) -> Condition:
+        """Return the denoiser's condition: that of prompts, or class numbers, -1 where empty.
 
         Raises:
-            InputError: if a class is unknown.
+            InputError: if a class or a style is unknown.
         """
+        if self.tokenizer is not None:
+            return self.tokenizer(names)
         for name in names:
             if name and name not in self.classes:
                 described = (
@@ -85,16 +101,11 @@ class PixelDomain(Domain):
             return None
         return torch.tensor([self.classes.index(name) if name else -1 for name in names])
 
-    def complaint(self, prompt: str) -> str | None:
-        """Return None: a class is either known or an error."""
-        return None
-
-    def assets(self) -> dict[str, str]:
-        """Return the required assets: none."""
-        return {}
-
-    def load_assets(self, folder: Path) -> None:
-        """Do nothing: there are no assets."""
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Reject prompts that describe nothing; see ``PromptTokenizer.check_prompt``."""
+        if self.tokenizer is not None:
+            for prompt in prompts:
+                self.tokenizer.check_prompt(prompt)
 
 
 class LatentDomain(nn.Module, Captioned, Domain):

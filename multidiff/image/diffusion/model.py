@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from multidiff.core.gaussian.edm import ScaledInput
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.guidance import ClassifierFreeGuidance, map_condition
+from multidiff.core.joint.guidance import MultiConditionGuidance
 from multidiff.core.projections import clip, compose, inpaint
 from multidiff.core.protocols import Condition, Denoiser, Projection
 from multidiff.core.random import generators
@@ -26,6 +27,7 @@ from multidiff.core.task import DiffusionTask
 from multidiff.image.canvas import STRENGTH, Canvas
 from multidiff.image.data.image_files import from_unit, pad_to_multiple, to_unit
 from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
+from multidiff.image.diffusion.prompt_unet import PromptUNet
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.diffusion.unet import UNet
 from multidiff.image.generation import (
@@ -67,8 +69,9 @@ class ImageDiffusion(DomainModel):
         process: process that the denoiser is trained on.
         denoiser: the network.
         sampling: default sampling options.
-        drop_condition: fraction of the classes that training drops, for guidance. (Captions
-            are dropped by the domain.)
+        drop_condition: fraction of the classes that training drops, for guidance; of prompts
+            one fraction for each part, ``{words: 0.1, style: 0.1}``. (Captions of latents are
+            dropped by the domain.)
         subjects: prompt for each label of the data, for evaluation; by default the classes.
         distillation: settings of training as a few-step student of the weights that training
             starts from; None for training on the data themselves.
@@ -84,9 +87,9 @@ class ImageDiffusion(DomainModel):
         self,
         domain: PixelDomain | LatentDomain,
         process: GaussianProcess,
-        denoiser: UNet | ScaledInput,
+        denoiser: UNet | ScaledInput | PromptUNet,
         sampling: ImageSamplingConfig | None = None,
-        drop_condition: float = 0.0,
+        drop_condition: float | Mapping[str, float] = 0.0,
         subjects: tuple[str, ...] = (),
         distillation: Distillation | None = None,
     ):
@@ -157,8 +160,10 @@ class ImageDiffusion(DomainModel):
             TypeError: if an option is unknown.
         """
         prompts = one_each(prompts, str, "prompt")
+        self.domain.check_prompts(prompts)
         config = (config or self.sampling).replace(**overrides)
         check_guidance(config.guidance_scale, self.domain.reads)
+        self._check_style_guidance(config)
         check_precision(self.denoiser)
         if isinstance(self.domain, LatentDomain) and self.domain.text_encoder is not None:
             check_precision(self.domain.text_encoder)
@@ -204,14 +209,19 @@ class ImageDiffusion(DomainModel):
         return map_condition(lambda one: one.to(self.device), self.domain.condition(prompts))
 
     def _guided(self, request: _Request, count: int) -> Denoiser:
-        if request.config.guidance_scale == 1:
+        words, style = request.config.guidance_scale, request.config.style_guidance_scale
+        apart = style is not None and style != words
+        if words == 1 and not apart:
             return self.denoiser
-        channels = self.denoiser.conv_in.in_channels if self.process.learns_variance else None
+        away = self._negative(request.negative_prompt, count)
+        if style is not None and apart:
+            return MultiConditionGuidance(self.denoiser, {"words": words, "style": style}, away)
+        channels = self.denoiser.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(
             self.denoiser,
-            request.config.guidance_scale,
+            words,
             rescale=request.config.rescale,
-            negative=self._negative(request.negative_prompt, count),
+            negative=away,
             channels=channels,
         )
 
@@ -221,6 +231,14 @@ class ImageDiffusion(DomainModel):
             return None
         away = self._condition([prompt])
         return map_condition(lambda one: one.expand(count, *one.shape[1:]), away)
+
+    def _check_style_guidance(self, config: ImageSamplingConfig) -> None:
+        if config.style_guidance_scale is None:
+            return
+        if not isinstance(self.denoiser, PromptUNet):
+            raise InputError("--style-guidance-scale: this model's prompts have no styles")
+        if config.rescale:
+            raise InputError("--rescale with --style-guidance-scale: leave one of them out")
 
     def _begun(
         self, canvas: Canvas | None, shape: tuple[int, ...], rng: list[torch.Generator]
@@ -270,19 +288,33 @@ class ImageDiffusion(DomainModel):
         return size
 
 
-def _check_fit(domain: PixelDomain | LatentDomain, denoiser: UNet | ScaledInput) -> None:
+def _check_fit(
+    domain: PixelDomain | LatentDomain, denoiser: UNet | ScaledInput | PromptUNet
+) -> None:
     """Check that the denoiser fits the domain's states and conditions.
 
     Raises:
         ValueError: if it does not.
     """
     states = domain.state_shape(1, domain.size)[1]
-    reads, prediction = denoiser.conv_in.in_channels, denoiser.conv_out.out_channels
+    reads, prediction = denoiser.in_channels, denoiser.out_channels
     if {reads, prediction} != {states}:
         raise ValueError(
             f"a denoiser of in_channels {reads} and out_channels {prediction} for states of "
             f"{states} channels: make them alike"
         )
+    prompts = domain.tokenizer if isinstance(domain, PixelDomain) else None
+    if isinstance(denoiser, PromptUNet):
+        own = (denoiser.vocabulary, denoiser.styles, denoiser.length)
+        known = prompts and (prompts.vocabulary, prompts.max_styles, prompts.length)
+        if known != own:
+            raise ValueError(
+                f"a PromptUNet of vocabulary, styles and length {own} for prompts of {known}: make "
+                "the domain's tokenizer and the denoiser alike"
+            )
+        return
+    if prompts is not None:
+        raise ValueError("the domain has a PromptTokenizer: the denoiser must be a PromptUNet")
     encoder = domain.text_encoder if isinstance(domain, LatentDomain) else None
     described = None if encoder is None else encoder.width
     if denoiser.condition_width != described:

@@ -23,12 +23,17 @@ class ImageSamplingConfig(GaussianSamplingConfig):
         timestep_spacing: see :class:`~multidiff.models.sampling_config.GaussianSamplingConfig`.
         rescale: fraction by which guided predictions are brought back to the standard deviation
             of the conditional ones, 0 to 1 (Lin et al. 2023, section 3.4).
+        style_guidance_scale: scale of guidance by the style of a prompt, where it is to differ
+            from that by the words; costs a third evaluation.
         replaces: scheduler of a published model that these options replace, and what of it is
             not reproduced; empty for none. It is stored in images' files.
     """
 
     rescale: float = option(
         0.0, "fraction of guidance rescale (Lin et al. 2023)", least=0, most=1, note="0 is off"
+    )
+    style_guidance_scale: float | None = option(
+        None, "scale of guidance by a prompt's style", least=0, note="by default that of the words"
     )
     replaces: str = ""
 

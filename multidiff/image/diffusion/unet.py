@@ -19,11 +19,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from multidiff.core.gaussian.schedules import NoiseLevel
-from multidiff.image.blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
+from multidiff.image.blocks import (
+    Downsample,
+    ResnetBlock,
+    SpatialAttention,
+    Upsample,
+    WordAttention,
+)
 from multidiff.image.diffusion.transformer import SpatialTransformer
 from multidiff.nn.embeddings import sinusoid
 
-Attention = Literal["none", "self", "cross"]
+Attention = Literal["none", "self", "cross", "joint", "words"]
 
 
 class UNet(nn.Module):
@@ -35,11 +41,13 @@ class UNet(nn.Module):
             variances.
         channels: channels of the levels, finest first; each level but the last halves the size.
         layers: number of residual blocks of each level on the way down; one more on the way up.
-        attention: attention of each level: "none", "self" (among its positions) or "cross" (a
-            transformer that reads the condition too).
+        attention: attention of each level: "none", "self" (among its positions), "cross" (a
+            transformer that reads the condition too), "joint" (self-attention that has the
+            condition's tokens among its keys and values) or "words" (attention to these tokens
+            alone, for levels of many positions).
         heads: number of attention heads of each level. (The published configurations call this
             ``attention_head_dim``.) The middle has the coarsest level's.
-        condition_width: width of the condition's tokens; required with "cross".
+        condition_width: width of the condition's tokens; required by attention that reads it.
         classes: number of class labels, if the condition is a label.
         linear_projection: see :class:`~multidiff.image.diffusion.transformer.SpatialTransformer`.
         upcast: see :class:`~multidiff.image.diffusion.transformer.CrossAttention`.
@@ -53,6 +61,9 @@ class UNet(nn.Module):
             checkpointing).
         channels_last: whether to keep the channels of a position contiguous in memory, which
             half-precision convolutions on GPUs prefer. On the CPU training is faster without.
+        patch: edge of the squares of pixels that become channels (space-to-depth); height and
+            width must be multiples of it.
+        convolve_first: see :class:`~multidiff.image.blocks.Upsample`.
 
     Raises:
         ValueError: if the lists' lengths differ, or a condition's width is missing.
@@ -78,15 +89,19 @@ class UNet(nn.Module):
         time_steps: int = 1000,
         save_memory: bool = False,
         channels_last: bool = False,
+        patch: int = 1,
+        convolve_first: bool = False,
     ):
         if not len(channels) == len(attention) == len(heads):
             raise ValueError(
                 f"channels, attention and heads have {len(channels)}, {len(attention)} and "
                 f"{len(heads)} entries: give one for each level"
             )
-        if "cross" in attention and condition_width is None:
-            raise ValueError('attention "cross" needs condition_width')
+        reading = [kind for kind in attention if kind not in ("none", "self")]
+        if reading and condition_width is None:
+            raise ValueError(f'attention "{reading[0]}" needs condition_width')
         super().__init__()
+        self.in_channels, self.out_channels, self.patch = in_channels, out_channels, patch
         self.condition_width, self.save_memory = condition_width, save_memory
         self.classes = classes or 0
         make = _Maker(
@@ -97,9 +112,11 @@ class UNet(nn.Module):
             dropout,
             linear_projection,
             upcast,
+            convolve_first,
         )
         plan = list(zip(channels, attention, heads, strict=True))
-        self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
+        self.time_width = make.time_width
         self.time_embedding = TimeEmbedding(
             channels[0], make.time_width, time_steps, flip_sin_to_cos, freq_shift
         )
@@ -107,10 +124,10 @@ class UNet(nn.Module):
             self.class_embedding = nn.Embedding(classes, make.time_width)
         self.down_blocks: Any
         self.down_blocks, skips = _way_down(make, plan, layers)
-        self.mid_block = _middle(make, channels[-1], heads[-1])
+        self.mid_block = _middle(make, channels[-1], attention[-1], heads[-1])
         self.up_blocks: Any = _way_up(make, plan, layers, skips)
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], norm_eps)
-        self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels[0], out_channels * patch**2, 3, padding=1)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
 
@@ -119,6 +136,7 @@ class UNet(nn.Module):
         xt: Float[Tensor, "batch channels height width"],
         level: NoiseLevel,
         condition: Tensor | None = None,
+        embedding: Float[Tensor, "batch time_width"] | None = None,
     ) -> Float[Tensor, "batch out_channels height width"]:
         """Return the prediction.
 
@@ -128,9 +146,11 @@ class UNet(nn.Module):
                 integers if needed.
             condition: tokens ``(batch, words, condition_width)``, or class labels ``(batch,)``
                 with -1 where dropped.
+            embedding: embedding of a further condition, added to that of the time.
         """
         words = None if self.condition_width is None else condition
-        time = self._time(level, condition)
+        time = self._time(level, condition, embedding)
+        xt = xt if self.patch == 1 else F.pixel_unshuffle(xt, self.patch)
         h = self.conv_in(xt.contiguous(memory_format=self.layout))
         skips = [h]
         for block in self.down_blocks:
@@ -147,7 +167,8 @@ class UNet(nn.Module):
                 h = self._step(resnet, attend, torch.cat([h, skips.pop()], dim=1), time, words)
             for up in block.upsamplers:
                 h = up(h, skips[-1].shape[2:])
-        return self.conv_out(F.silu(self.conv_norm_out(h)))
+        found = self.conv_out(F.silu(self.conv_norm_out(h)))
+        return found if self.patch == 1 else F.pixel_shuffle(found, self.patch)
 
     def _step(
         self,
@@ -163,14 +184,17 @@ class UNet(nn.Module):
             h = resnet(h, time)
             if attend is None:
                 return h
-            return attend(h) if isinstance(attend, SpatialAttention) else attend(h, words)
+            return attend(h, words)
 
         if self.save_memory and torch.is_grad_enabled():
             return checkpoint(step, h, use_reentrant=False)  # pyright: ignore[reportReturnType]
         return step(h)
 
-    def _time(self, level: NoiseLevel, condition: Tensor | None) -> Tensor:
+    def _time(
+        self, level: NoiseLevel, condition: Tensor | None, embedding: Tensor | None
+    ) -> Tensor:
         time = self.time_embedding(level)
+        time = time if embedding is None else time + embedding
         if hasattr(self, "class_embedding") and condition is not None:
             known = (condition >= 0).to(time.dtype)[:, None]
             time = time + known * self.class_embedding(condition.clamp(min=0))
@@ -188,6 +212,7 @@ class _Maker:
     dropout: float
     linear: bool
     upcast: bool
+    convolve_first: bool
 
     def resnet(self, before: int, width: int) -> ResnetBlock:
         return ResnetBlock(before, width, self.groups, self.norm_eps, self.time_width, self.dropout)
@@ -198,6 +223,12 @@ class _Maker:
             return []
         if kind == "self" or self.condition_width is None:
             return [SpatialAttention(width, self.groups, self.norm_eps, heads)]
+        if kind == "joint":
+            reads = self.condition_width
+            return [SpatialAttention(width, self.groups, self.norm_eps, heads, reads)]
+        if kind == "words":
+            reads = self.condition_width
+            return [WordAttention(width, self.groups, self.norm_eps, heads, reads)]
         return [
             SpatialTransformer(
                 width, self.condition_width, heads, self.groups, self.linear, self.upcast
@@ -223,9 +254,10 @@ def _way_down(
     return blocks, skips
 
 
-def _middle(make: _Maker, width: int, heads: int) -> Level:
+def _middle(make: _Maker, width: int, coarsest: Attention, heads: int) -> Level:
     block = Level()
     kind: Attention = "self" if make.condition_width is None else "cross"
+    kind = coarsest if coarsest in ("joint", "words") else kind
     block.add(make.resnet(width, width), make.attention(width, kind, heads))
     block.add(make.resnet(width, width), [])
     return block
@@ -242,7 +274,7 @@ def _way_up(
             block.add(make.resnet(wide + skips.pop(), width), make.attention(width, kind, heads))
             wide = width
         if number > 0:
-            block.upsamplers.append(Upsample(width))
+            block.upsamplers.append(Upsample(width, make.convolve_first))
         blocks.append(block)
     return blocks
 
