@@ -107,7 +107,7 @@ class CaptionedAugmentation:
         return len(self.images)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.training.batches.Examples`."""
+        """See :class:`~multidiff.data.batches.Examples`."""
         example = self.images.example(index, rng)
         text, style = split_style(example["caption"])
         if not words_of(text):
