@@ -305,7 +305,7 @@ def convert(
     base: Annotated[
         str | None, typer.Option(help="Model it started from: write only the difference.")
     ] = None,
-    rank: Annotated[int, typer.Option(help="Largest rank of the difference of a matrix.")] = 16,
+    bits: Annotated[int, typer.Option(help="Bits for each number of the difference.")] = 4,
 ) -> None:
     """Convert a checkpoint, of another project or of a run, to a model.
 
@@ -314,7 +314,7 @@ def convert(
     """
     from multidiff.models.convert import convert_checkpoint
 
-    made = convert_checkpoint(source, destination, half, context.args, base, rank)
+    made = convert_checkpoint(source, destination, half, context.args, base, bits)
     say(made, as_json=False)
 
 

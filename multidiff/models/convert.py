@@ -34,7 +34,7 @@ def convert_checkpoint(
     half: bool = False,
     words: Sequence[str] = (),
     base: str | None = None,
-    rank: int = 16,
+    bits: int = 4,
 ) -> Report:
     """Convert a foreign checkpoint, or one of our models or checkpoints, to a model's folder.
 
@@ -44,9 +44,9 @@ def convert_checkpoint(
         half: whether to write float16.
         words: options of the converter that reads the source; for a model of ours, ``--to`` a
             format of another project.
-        base: model that one of ours started from: only the low-rank difference from its weights
-            is written.
-        rank: largest rank of the difference of a matrix.
+        base: model that one of ours started from: only the difference from its weights is
+            written.
+        bits: number of bits for each number of that difference.
 
     Raises:
         InputError: if no converter recognises the file, it is damaged, or the destination holds
@@ -61,7 +61,7 @@ def convert_checkpoint(
         if words:
             return _exported(folder, destination, half, words)
         check_replaceable(destination, RECIPE)
-        return _rewritten(folder, destination, half, base, rank)
+        return _rewritten(folder, destination, half, base, bits)
     check_replaceable(destination, RECIPE)
     found = convert_weights(source, words)
     if found is None:
@@ -88,11 +88,11 @@ def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str])
     return run(model, folder, destination, **given, **options)
 
 
-def _rewritten(folder: Path, destination: Path, half: bool, base: str | None, rank: int) -> Report:
+def _rewritten(folder: Path, destination: Path, half: bool, base: str | None, bits: int) -> Report:
     """Write a model's folder again, with its assets."""
     kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
     texts = {path.name: read_text(path) for path in kept if path.name not in OWN}
     text = read_text(folder / RECIPE)
-    save_model(load(folder), destination, text, half=half, texts=texts, base=base, rank=rank)
+    save_model(load(folder), destination, text, half=half, texts=texts, base=base, bits=bits)
     size = (destination / WEIGHTS).stat().st_size / 1e6
     return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

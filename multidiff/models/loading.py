@@ -19,8 +19,8 @@ from multidiff.config.build import Spec, check_section
 from multidiff.config.recipe import Node, parse, read_recipe
 from multidiff.config.registry import COMPONENTS
 from multidiff.models.converters import convert_weights
+from multidiff.models.delta import BASE, BITS, DIGEST, difference, rebuilt
 from multidiff.models.init_weights import InitFrom
-from multidiff.models.low_rank import BASE, DIGEST, difference, rebuilt
 from multidiff.models.weights import (
     Conversion,
     load_into,
@@ -180,18 +180,20 @@ def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return a model's weights; of a training run's checkpoint, the averaged ones."""
     tensors, facts = read_tensors(folder / WEIGHTS)
     if BASE in facts:
-        tensors = rebuilt(tensors, _base_of(folder / WEIGHTS, facts), folder / WEIGHTS)
+        tensors = _with_base(tensors, facts, folder / WEIGHTS)
     if (folder / AVERAGED).is_file():
         tensors |= read_tensors(folder / AVERAGED)[0]
         tensors = {key: value for key, value in tensors.items() if not key.startswith(TASKS_OWN)}
     return tensors, facts
 
 
-def _base_of(path: Path, facts: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """Return the weights that a file with a low-rank difference adds it to.
+def _with_base(
+    stored: Mapping[str, torch.Tensor], facts: Mapping[str, str], path: Path
+) -> dict[str, torch.Tensor]:
+    """Return the weights of a file that holds the difference from another model's.
 
     Raises:
-        InputError: if they are not those that it was made from.
+        InputError: if the other model's are not those that it was made from.
     """
     base = find_model(facts[BASE]) / WEIGHTS
     if file_digest(base) != facts.get(DIGEST):
@@ -199,7 +201,8 @@ def _base_of(path: Path, facts: Mapping[str, str]) -> dict[str, torch.Tensor]:
             f"{path}: is a difference from other weights than those of {base}; get both again, of "
             "one version"
         )
-    return read_tensors(base)[0]
+    with reading(path, "is not a difference of weights"):
+        return rebuilt(stored, read_tensors(base)[0], int(facts[BITS]), path)
 
 
 def find_model(name: str | Path) -> Path:
@@ -282,7 +285,7 @@ def save_model(
     texts: Mapping[str, str] = {},
     tensors: Mapping[str, torch.Tensor] | None = None,
     base: str | None = None,
-    rank: int = 16,
+    bits: int = 4,
 ) -> None:
     """Write a model's folder atomically.
 
@@ -295,7 +298,7 @@ def save_model(
         tensors: weights to write, if the model itself has no values.
         base: model that it started from, which anyone who loads it has: only the difference from
             that one's weights is written.
-        rank: largest rank of the difference of a matrix (:mod:`multidiff.models.low_rank`).
+        bits: number of bits for each number of that difference (:mod:`multidiff.models.delta`).
 
     Raises:
         InputError: if the system refuses.
@@ -306,8 +309,8 @@ def save_model(
     about = {"format": "multidiff", **model.metadata()}
     if base is not None:
         source = find_model(base) / WEIGHTS
-        about |= {BASE: base, DIGEST: file_digest(source)}
-        written = difference(written, read_tensors(source)[0], rank)
+        about |= {BASE: base, DIGEST: file_digest(source), BITS: str(bits)}
+        written = difference(written, read_tensors(source)[0], bits)
     if half:
         written = {name: one.to(HALF.get(one.dtype, one.dtype)) for name, one in written.items()}
     with atomic_write_dir(folder) as partial:
