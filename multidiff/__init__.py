@@ -77,6 +77,9 @@ _THEMES: dict[str, dict[str, str]] = {
     },
     "Training": {
         "training.trainer": "Trainer",
+        "training.best": "EarlyStopping",
+        "training.callbacks": "Callback",
+        "training.posthoc_ema": "PosthocEMA",
         "data.batches": "Batches TensorExamples",
         "models.train": "train=train_recipe",
     },
@@ -212,6 +215,9 @@ if TYPE_CHECKING:
     from multidiff.text.masked.model import MaskedText as MaskedText
     from multidiff.text.request import Control as Control
     from multidiff.text.request import TextRequest as TextRequest
+    from multidiff.training.best import EarlyStopping as EarlyStopping
+    from multidiff.training.callbacks import Callback as Callback
+    from multidiff.training.posthoc_ema import PosthocEMA as PosthocEMA
     from multidiff.training.trainer import Trainer as Trainer
 
 

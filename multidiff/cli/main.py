@@ -193,32 +193,23 @@ def evaluate(
     context: typer.Context,
     model: ModelName,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help="Held-out media.")] = None,
+    all_checkpoints: Annotated[
+        bool,
+        typer.Option("--all-checkpoints", help="measure each checkpoint of the run in MODEL"),
+    ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Measure a model.
+    """Measure a model, or all checkpoints of a run.
 
     `multidiff eval MODEL --help` lists all options of a model with its defaults.
     """
-    from multidiff.config.options import read_options
-    from multidiff.models.loading import home_of, load
+    from multidiff.cli.evaluate import measure, measure_checkpoints
 
-    ready = load(model, checked_device(device))
-    run = verb(ready, "eval")
     words = [*([] if data is None else [data]), *context.args]  # DATA may follow options
-    found: list[str] = []
-    options = read_options(
-        words,
-        run,
-        TAKEN["eval"],
-        lambda name: load(name, device),
-        owner=ready,
-        positionals=found,
-    )
-    if len(found) > 1:
-        raise InputError(f"{found[1]}: DATA is one source, here {found[0]}; remove one")
-    say(run(ready, found[0] if found else None, home_of(model), seed=seed, **options), as_json)
+    run_on = measure_checkpoints if all_checkpoints else measure
+    say(run_on(model, words, seed, checked_device(device)), as_json)
 
 
 @app.command()
@@ -306,6 +297,13 @@ def convert(
         str | None, typer.Option(help="Model it started from: write only the difference.")
     ] = None,
     bits: Annotated[int, typer.Option(help="Bits for each number of the difference.")] = 4,
+    posthoc_ema: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SIGMA_REL",
+            help="Average the weights of a run with this relative width, from its snapshots.",
+        ),
+    ] = None,
 ) -> None:
     """Convert a checkpoint, of another project or of a run, to a model.
 
@@ -314,7 +312,7 @@ def convert(
     """
     from multidiff.models.convert import convert_checkpoint
 
-    made = convert_checkpoint(source, destination, half, context.args, base, bits)
+    made = convert_checkpoint(source, destination, half, context.args, base, bits, posthoc_ema)
     say(made, as_json=False)
 
 

@@ -101,10 +101,17 @@ class Checker:
     def _used(self, node: Node, options: Sequence[Any]) -> Spec:
         name = node.value[USE].value
         target = self.catalogue.get(str(name))
+        if target is None and ":" in str(name) and any(_by_path(one) for one in options):
+            target = str(name)
         if target is None:
             known = _nearest(str(name), self.catalogue)
             return self._fault(node.value[USE].where, f"unknown component {name!r}{known}")
-        constructor = locate(target)
+        try:
+            constructor = locate(target)
+        except (ImportError, AttributeError) as error:
+            if target != name:
+                raise
+            return self._fault(node.value[USE].where, f"{name}: {reason_of(error)}")
         if not any(_fits(constructor, one) for one in options):
             wanted = " or ".join(_name_of(one) for one in options)
             lacks = _lacking(constructor, options)
@@ -267,6 +274,11 @@ def locate(target: str) -> Any:
     """Return the object that ``module:attribute`` names."""
     module, _, attributes = target.partition(":")
     return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
+
+
+def _by_path(kind: Any) -> bool:
+    """Return whether ``module:Class`` may name a component of a type, as users' own are."""
+    return getattr(kind, "by_path", False) is True
 
 
 def _fits(constructor: Any, wanted: Any) -> bool:

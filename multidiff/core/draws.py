@@ -36,6 +36,7 @@ NAMELESS = {
     torch.randint_like, torch.alpha_dropout, torch.feature_dropout, torch.native_dropout,
 }  # fmt: skip
 _DEFAULT = threading.RLock()
+_HERE = threading.local()  # generators of the contexts that are entered, and whether draws repeat
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -72,6 +73,14 @@ class DrawsFrom(TorchFunctionMode):
     def __init__(self, generator: torch.Generator):
         super().__init__()
         self.generator = generator
+
+    def __enter__(self) -> Any:
+        _HERE.__dict__.setdefault("generators", []).append(self.generator)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        _HERE.generators.pop()
+        super().__exit__(*error)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -110,6 +119,50 @@ class DrawsFrom(TorchFunctionMode):
                     _refuse_checkpoints()
 
 
+def checkpointed(function: Callable[..., Result], *args: Any) -> Result:
+    """Call a function whose activations are not kept but computed again in the backward pass.
+
+    Gradient checkpointing (Chen et al. 2016), by ``torch.utils.checkpoint`` without reentrance.
+    Inside :class:`DrawsFrom` the second call repeats the draws of the first.
+
+    Args:
+        function: function that returns tensors.
+        args: its arguments.
+    """
+    if not torch.is_grad_enabled():
+        return function(*args)
+    run: Any = functools.partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+    generators = _HERE.__dict__.get("generators")
+    if not generators:
+        return run(function, *args)
+    generator, state = generators[-1], generators[-1].get_state()
+
+    def contexts() -> tuple[Any, Any]:
+        return _repeatable(), _drawn_again(generator.device, state)
+
+    return run(function, *args, preserve_rng_state=False, context_fn=contexts)
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Allow draws inside a checkpoint, since they will be repeated."""
+    before = _HERE.__dict__.get("repeatable", False)
+    _HERE.repeatable = True
+    try:
+        yield
+    finally:
+        _HERE.repeatable = before
+
+
+@contextmanager
+def _drawn_again(device: torch.device, state: Tensor) -> Iterator[None]:
+    """Draw from a generator in a state; a backward pass may run in another thread."""
+    generator = torch.Generator(device)
+    generator.set_state(state)
+    with _repeatable(), DrawsFrom(generator):
+        yield
+
+
 @contextmanager
 def default_generator_seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the process's default generator for this block, and restore it afterwards.
@@ -138,6 +191,8 @@ def _default_on(device: torch.device) -> torch.Generator:
 
 
 def _refuse_checkpoints() -> None:
+    if _HERE.__dict__.get("repeatable"):
+        return
     frame, inside = sys._getframe(2), torch.utils.checkpoint.__file__
     while frame is not None:
         if frame.f_code.co_filename == inside:

@@ -24,7 +24,7 @@ from multidiff.core.protocols import (
 from multidiff.core.random import Rng, uniform
 
 # Names already used in the losses and the log, which an extra loss cannot take.
-TAKEN = {"denoising", "gradient", "rate", "step", "group"}
+TAKEN = {"denoising", "gradient", "rate", "step", "group", "loss_scale", "skipped"}
 
 
 class DiffusionTask(nn.Module):

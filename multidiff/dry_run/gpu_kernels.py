@@ -93,7 +93,7 @@ class GpuKernels(TorchFunctionMode):
 
 
 def _in_single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def run_backward(loss: Tensor) -> None:
@@ -110,12 +110,12 @@ def run_backward(loss: Tensor) -> None:
 
 
 @contextmanager
-def autocast_on(device: torch.device, enabled: bool) -> Iterator[None]:
-    """Compute in bfloat16 as ``torch.autocast`` does, on a device that need not exist."""
+def autocast_on(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """Compute in a dtype as ``torch.autocast`` does, on a device that need not exist."""
     kind = device.type
     before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-    torch.set_autocast_enabled(kind, enabled)
-    torch.set_autocast_dtype(kind, torch.bfloat16)
+    torch.set_autocast_enabled(kind, dtype is not None)
+    torch.set_autocast_dtype(kind, dtype or torch.bfloat16)
     torch.autocast_increment_nesting()
     try:
         yield

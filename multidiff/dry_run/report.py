@@ -47,7 +47,7 @@ class Forecast:
     @property
     def tflops(self) -> float:
         """Peak of the GPU in this precision, in TFLOP/s."""
-        return self.gpu.bf16_tflops if self.precision == "bf16" else self.gpu.tf32_tflops
+        return self.gpu.tf32_tflops if self.precision == "tf32" else self.gpu.bf16_tflops
 
     @property
     def step_s(self) -> float:
@@ -134,7 +134,7 @@ def forecast(path: Path, overrides: Sequence[str], gpu: Gpu, mfu: float) -> Fore
     cost = cost_of_step(recipe)
     check_devices(recipe)
     examples = recipe.batch_size * recipe.trainer.gradient_accumulation_steps
-    precision = "bf16" if recipe.in_bfloat16 else "tf32"
+    precision = "tf32" if recipe.precision == "fp32" else recipe.precision
     return Forecast(path, examples, precision, recipe.trainer.steps, cost, gpu, mfu)
 
 

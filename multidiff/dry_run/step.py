@@ -38,8 +38,10 @@ from multidiff.dry_run.gpu_kernels import GpuKernels, autocast_on, flop_counter,
 from multidiff.models.loading import check_recipe
 from multidiff.models.weights import without_values
 from multidiff.training.ema import MovingAverage
+from multidiff.training.objective import Losses
 from multidiff.training.optimizers import make_optimizer
-from multidiff.training.run import Losses
+from multidiff.training.precision import HALVES
+from multidiff.training.recomputation import begin_checkpointing
 from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError
 
@@ -181,9 +183,9 @@ class Recipe:
         return len(next(iter(self.batches().batch(0).values())))
 
     @property
-    def in_bfloat16(self) -> bool:
-        """Return whether a GPU would compute the network in bfloat16."""
-        return self.trainer.precision != "fp32"
+    def precision(self) -> str:
+        """Return the precision in which a GPU would compute the network."""
+        return "bf16" if self.trainer.precision == "auto" else self.trainer.precision
 
 
 class _Pass:
@@ -203,6 +205,8 @@ class _Pass:
         task = self.model.task()
         if hasattr(task, "begin_costliest"):
             task.begin_costliest()
+        if recipe.trainer.gradient_checkpointing:
+            begin_checkpointing(task)
         self.weights = give_fakes(task, device, self.values)
         self.losses = Losses(task).train()
 
@@ -246,7 +250,7 @@ class _Pass:
         rows = len(next(iter(batch.values())))
         seeds = [mixed_seed(self.recipe.trainer.seed, 3, micro, row) for row in range(rows)]
         rng = [DeviceGenerator(self.device, seed) for seed in seeds]
-        with autocast_on(self.device, self.recipe.in_bfloat16):
+        with autocast_on(self.device, HALVES.get(self.recipe.precision)):
             return self.losses(batch, cast(Any, rng))
 
 

@@ -22,6 +22,7 @@ from multidiff.models.loading import (
 )
 from multidiff.models.weights import check_fit
 from multidiff.training.checkpoints import OWN
+from multidiff.training.posthoc_ema import reconstruction_at
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import check_replaceable
 from multidiff.utils.readers import read_text
@@ -35,6 +36,7 @@ def convert_checkpoint(
     words: Sequence[str] = (),
     base: str | None = None,
     bits: int = 4,
+    sigma_rel: float | None = None,
 ) -> Report:
     """Convert a foreign checkpoint, or one of our models or checkpoints, to a model's folder.
 
@@ -47,6 +49,7 @@ def convert_checkpoint(
         base: model that one of ours started from: only the difference from its weights is
             written.
         bits: number of bits for each number of that difference.
+        sigma_rel: width of the post-hoc average to write, for a run with snapshots.
 
     Raises:
         InputError: if no converter recognises the file, it is damaged, or the destination holds
@@ -56,6 +59,9 @@ def convert_checkpoint(
         raise InputError(f"{source}: no such file")
     if base is not None and (words or not is_ours(source)):
         raise InputError(f"--base {base}: only for a model of ours that started from it")
+    if sigma_rel is not None:
+        check_replaceable(destination, RECIPE)
+        return _averaged(source, destination, half, sigma_rel)
     if is_ours(source):
         folder = find_model(source)
         if words:
@@ -86,6 +92,18 @@ def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str])
     if "to" not in options:
         raise InputError("--to is missing: give the format to write")
     return run(model, folder, destination, **given, **options)
+
+
+def _averaged(run: Path, destination: Path, half: bool, sigma_rel: float) -> Report:
+    """Write the model of a run, or of one of its checkpoints, with a post-hoc average."""
+    model = load(run, weights=sigma_rel)
+    found = reconstruction_at(model.home, sigma_rel)
+    save_model(model, destination, read_text(model.home / RECIPE), half=half)
+    line = (
+        f"{destination}: average of width {sigma_rel:g} at step {found.step}, of "
+        f"{len(found.parts)} averages; relative error of its profile {found.error:.2g}"
+    )
+    return Report([line], {"destination": str(destination), "profile_error": found.error})
 
 
 def _rewritten(folder: Path, destination: Path, half: bool, base: str | None, bits: int) -> Report:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -36,7 +36,7 @@ from multidiff.utils.report import Report
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
 AVERAGED = "ema.safetensors"
-TRAINED = "model"
+TRAINED, CHECKPOINTS = "model", "checkpoints"
 # Weights of a checkpoint that its task has and the model has not.
 TASKS_OWN = ("times.", "teacher.")
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
@@ -80,7 +80,14 @@ def shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in found}
 
 
-def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: bool = False) -> Any:
+def load(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    trainable: bool = False,
+    checkpoint: int | str | None = None,
+    weights: Literal["ema", "raw"] | float = "ema",
+) -> Any:
     """Load a ready model of any domain.
 
     Args:
@@ -89,11 +96,20 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
         device: device to compute on.
         trainable: whether to keep gradients on for the weights that its training updates, to
             fine-tune it. Parts that are frozen in training stay frozen.
+        checkpoint: for a run's folder, the step of one of its checkpoints, or "best", instead of
+            the model at its end.
+        weights: "ema" for the averaged weights, "raw" for those without averaging, or the relative
+            width of a post-hoc average (see :mod:`multidiff.training.posthoc_ema`). The last two
+            need a run's checkpoint: its newest one if ``checkpoint`` is None.
 
     Raises:
         InputError: if the model cannot be found, or its files do not fit each other.
     """
     check_name(str(name))
+    if isinstance(weights, str) and weights not in ("ema", "raw"):
+        raise InputError(f"weights {weights!r}: expected 'ema', 'raw', or a width")
+    if checkpoint is not None or weights != "ema":
+        name = _checkpoint_of(Path(name), checkpoint)
     found = convert_weights(Path(name)) if _may_need_conversion(name) else None
     if found is not None:
         model = outline(found, Path(name))
@@ -104,7 +120,7 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, trainable: boo
         verified(folder)
     with without_values():
         model = build_model(folder / RECIPE)
-    tensors, facts = _weights_in(folder)
+    tensors, facts = _weights_in(folder, weights)
     for key, value in model.metadata().items():
         if facts.get(key, value) != value:
             raise InputError(
@@ -176,13 +192,20 @@ def outline(found: Conversion, source: Path) -> Any:
     return model
 
 
-def _weights_in(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return a model's weights; of a training run's checkpoint, the averaged ones."""
+def _weights_in(
+    folder: Path, weights: Literal["ema", "raw"] | float
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return a model's weights; of a training run's checkpoint, the averaged ones or others."""
     tensors, facts = read_tensors(folder / WEIGHTS)
     if BASE in facts:
         tensors = _with_base(tensors, facts, folder / WEIGHTS)
     if (folder / AVERAGED).is_file():
-        tensors |= read_tensors(folder / AVERAGED)[0]
+        if weights == "ema":
+            tensors |= read_tensors(folder / AVERAGED)[0]
+        elif weights != "raw":
+            from multidiff.training.posthoc_ema import reconstruction_at
+
+            tensors |= reconstruction_at(folder, float(weights)).tensors()
         tensors = {key: value for key, value in tensors.items() if not key.startswith(TASKS_OWN)}
     return tensors, facts
 
@@ -203,6 +226,27 @@ def _with_base(
         )
     with reading(path, "is not a difference of weights"):
         return rebuilt(stored, read_tensors(base)[0], int(facts[BITS]), path)
+
+
+def _checkpoint_of(run: Path, checkpoint: int | str | None) -> Path:
+    """Return a checkpoint's folder: of a run the named one or the newest, or the path itself.
+
+    Raises:
+        InputError: if there is no such checkpoint.
+    """
+    folder = run / CHECKPOINTS
+    if checkpoint is None and (run / AVERAGED).is_file():
+        return run
+    names = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    names = [name for name in names if name.isdigit() or name == "best"]  # no leftovers
+    if checkpoint is None and names:
+        return folder / max(names, key=lambda name: (name.isdigit(), name))
+    wanted = f"{int(checkpoint):08d}" if str(checkpoint).isdecimal() else str(checkpoint)
+    if wanted in names:
+        return folder / wanted
+    known = f"it has {', '.join(names)}" if names else f"{folder} has none; name a run's folder"
+    what = "raw weights" if checkpoint is None else f"checkpoint {checkpoint}"
+    raise InputError(f"{run}: no {what}: {known}")
 
 
 def find_model(name: str | Path) -> Path:

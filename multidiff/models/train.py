@@ -22,6 +22,7 @@ from multidiff.models.weights import load_into
 from multidiff.training.checkpoints import CheckpointFolder, claimed
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
+from multidiff.training.trackers import check_packages
 from multidiff.training.trainer import Trainer
 from multidiff.utils.devices import process_ratio
 from multidiff.utils.errors import InputError
@@ -68,6 +69,8 @@ def _trained(
     if resume:  # the recipe is compared before anything is built from it
         CheckpointFolder(out).record().check_recipe(resolved, allow_changed, str(out))
     trainer: Trainer = parts["trainer"].build()
+    trainer.check_needs("validation" in parts)
+    check_packages(trainer.trackers)
     generator = torch.Generator().manual_seed(trainer.seed)
     with DrawsFrom(generator):
         model: Model = parts["model"].build()

@@ -6,7 +6,7 @@ read its data; components that hold that one are built around a stand-in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +17,8 @@ from multidiff.config.build import Spec
 from multidiff.models.init_weights import InitFrom
 from multidiff.models.loading import check_model_name, check_recipe
 from multidiff.models.weights import without_values
+from multidiff.training.recomputation import begin_checkpointing
+from multidiff.training.trainer import Trainer
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import DataWithheld, withheld_data
 
@@ -36,8 +38,9 @@ def try_recipe(path: Path, overrides: Sequence[str] = (), *, data: bool = True) 
     """
     trial = Trial(data)
     with withheld_data(), without_values():
-        for part in check_recipe(path, overrides).values():
-            trial.of(part)
+        parts = check_recipe(path, overrides)
+        built = {section: trial.of(part) for section, part in parts.items()}
+        trial.check_needs(built)
     if trial.faults:
         raise InputError(*trial.faults)
 
@@ -69,6 +72,17 @@ class Trial:
                 self.faults += str(fault).splitlines()
             return StandIn()
         return made
+
+    def check_needs(self, built: Mapping[str, Any]) -> None:
+        """Report settings of the trainer that another section does not fulfil."""
+        trainer, model = built.get("trainer"), built.get("model")
+        try:
+            if isinstance(trainer, Trainer):
+                trainer.check_needs("validation" in built)
+                if trainer.gradient_checkpointing and isinstance(model, nn.Module):
+                    begin_checkpointing(model)
+        except InputError as fault:
+            self.faults.append(str(fault))
 
     def _look_at(self, made: Any, part: Spec) -> None:
         """Report a module of absurd size, and missing files."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from multidiff.core.draws import checkpointed
 from multidiff.nn.norms import AdaptiveNorm
 
 
@@ -179,6 +180,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Blocks one after the other, and a final norm.
 
+    Attributes:
+        gradient_checkpointing: whether training recomputes each block's activations in the backward
+            pass.
+
     Args:
         width: number of channels.
         layers: number of blocks.
@@ -198,7 +203,7 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.heads = heads
+        self.heads, self.gradient_checkpointing = heads, False
         self.blocks = nn.ModuleList(
             Block(width, heads, embedding_width, expansion, dropout) for _ in range(layers)
         )
@@ -231,7 +236,10 @@ class Transformer(nn.Module):
             positions = torch.arange(length, device=x.device)
         turns = rotary_embedding(positions, x.shape[2] // self.heads)
         for block in self.blocks:
-            x = block(x, embedding, context, keys, turns, memory)
+            if self.gradient_checkpointing and memory is None:
+                x = checkpointed(block, x, embedding, context, keys, turns)
+            else:
+                x = block(x, embedding, context, keys, turns, memory)
         return self.norm(x, embedding)
 
 

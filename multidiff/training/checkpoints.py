@@ -4,7 +4,8 @@ A checkpoint is a folder ``checkpoints/00012000`` that holds the whole run: safe
 weights, moving average and optimizer moments; ``state.json`` with the step and the other numbers;
 ``run.json`` with the resolved recipe, the fingerprints of the data and the changes that were
 allowed; the recipe and every asset of the model, such as its vocabulary; and a manifest with
-the SHA-256 of each (see :mod:`multidiff.utils.manifest`). The folder is written under another name
+the SHA-256 of each (see :mod:`multidiff.utils.manifest`). ``checkpoints/best`` is one that is never
+deleted. The folder is written under another name
 and renamed, so a killed process or a full disk leaves the older ones intact.
 """
 
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 _claims = threading.local()
 
+BEST = "best"  # name of the checkpoint of the best validation, which is never deleted
 STATE, RECORD = "state.json", "run.json"
 WEIGHTS = ".safetensors"
 OWN = {STATE, RECORD, MANIFEST}  # the others are a model's
@@ -98,13 +100,17 @@ class CheckpointFolder:
     def __init__(self, folder: Path, keep: int = 3):
         self.folder, self.keep = folder / "checkpoints", keep
 
-    def save(self, checkpoint: Checkpoint) -> Path:
+    def save(self, checkpoint: Checkpoint, name: str | None = None) -> Path:
         """Write a checkpoint, then delete those beyond the number to keep.
+
+        Args:
+            checkpoint: state to write.
+            name: name of a checkpoint that is never deleted, only replaced; its step if None.
 
         Raises:
             InputError: if the system refuses; the older checkpoints remain.
         """
-        path = self.folder / f"{checkpoint.step:08d}"
+        path = self.path_of(checkpoint.step, name)
         with atomic_write_dir(path) as partial:
             for stem, tensors in checkpoint.tensors.items():
                 save_tensors(tensors, partial / f"{stem}.safetensors")
@@ -120,11 +126,19 @@ class CheckpointFolder:
             shutil.rmtree(doomed)
         return path
 
+    def path_of(self, step: int, name: str | None = None) -> Path:
+        """Return the folder of a checkpoint, by its step or its name."""
+        return self.folder / (name or f"{step:08d}")
+
     def paths(self) -> list[Path]:
         """Return the existing checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
+
+    def named(self) -> list[Path]:
+        """Return the checkpoints that are never deleted."""
+        return [path for path in [self.folder / BEST] if path.is_dir()]
 
     def newest(self) -> Checkpoint:
         """Return the newest intact checkpoint; damaged ones are reported and skipped.

@@ -1,11 +1,11 @@
-"""Training log: a progress bar in the terminal, TensorBoard, and a file of JSON lines."""
+"""Training log: a progress bar in the terminal, trackers, and a file of JSON lines."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from multidiff.training.trackers import Trackers
 from multidiff.utils.errors import printable
 from multidiff.utils.files import write_error
-from multidiff.utils.packages import needs
 
 LINES = "log.jsonl"
 
@@ -35,10 +35,21 @@ class TrainingLog:
         start: step it starts from; lines of an earlier attempt beyond it are dropped.
         folder: folder of the run; None logs to the terminal only.
         talks: whether this process writes.
+        trackers: names of the trackers that receive values and previews.
+        config: recipe of the run, for the trackers.
     """
 
-    def __init__(self, steps: int, start: int, folder: Path | None, talks: bool = True):
+    def __init__(
+        self,
+        steps: int,
+        start: int,
+        folder: Path | None,
+        talks: bool = True,
+        trackers: Sequence[str] = ("tensorboard",),
+        config: Mapping[str, Any] | None = None,
+    ):
         self.steps, self.talks = steps, talks
+        self._trackers, self._config = trackers, config
         self.folder = folder if talks else None
         self._writer: Any = None
         self._began, self._start = time.monotonic(), start
@@ -58,6 +69,8 @@ class TrainingLog:
             _drop_lines_beyond(self.folder / LINES, start)
 
     def __enter__(self) -> TrainingLog:
+        if {*self._trackers} - {"tensorboard"}:  # a wrong account is found before the first step
+            _ = self.writer
         self._bar.start()
         return self
 
@@ -68,14 +81,11 @@ class TrainingLog:
 
     @property
     def writer(self) -> Any:
-        """Return the TensorBoard writer; a silent one if this process does not write."""
+        """Return the trackers as one writer; a silent one if this process does not write."""
         if self.folder is None:
             return Mute()
         if self._writer is None:
-            with needs("tensorboard", "the training log"):
-                from torch.utils.tensorboard import SummaryWriter  # a second to import
-
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._start)
+            self._writer = Trackers(self._trackers, self.folder, self._start, self._config)
         return self._writer
 
     def advance(self, step: int) -> None:

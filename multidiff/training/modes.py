@@ -33,6 +33,10 @@ class Modes:
         self.module.eval()
         self._training = False
 
+    def forget(self) -> None:
+        """Set the modes again at the next step, after code that may have changed them."""
+        self._training = None
+
     def finish(self) -> None:
         """Leave the trained parts in eval mode, and frozen ones as they were."""
         self.eval()

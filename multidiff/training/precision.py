@@ -1,4 +1,4 @@
-"""Precision of a training step: float32, or bfloat16 under autocast."""
+"""Precision of a training step: float32, or bfloat16 or float16 under autocast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from multidiff.utils.errors import InputError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Meaning of "auto", for runs that must not depend on a measurement.
 VARIABLE = "MULTIDIFF_AUTO_PRECISION"
 # With fewer weights, casts and dispatch cost more than the faster matrix products save.
@@ -33,7 +34,7 @@ def computes_in_bfloat16(precision: str, task: nn.Module | None = None) -> bool:
     bfloat16 (avx512_bf16 or AMX) and the network is large enough to gain from it.
 
     Args:
-        precision: ``fp32``, ``bf16`` or ``auto``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
         task: training task; a large network if None.
 
     Raises:

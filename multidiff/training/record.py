@@ -25,12 +25,17 @@ HARMLESS = {
             "keep_checkpoints",
             "validate_every",
             "validation_batches",
+            "early_stopping",
+            "keep_best",
+            "callbacks",
+            "trackers",
         ),
-        *("workers", "threads", "compile"),
+        *("workers", "threads", "compile", "gradient_checkpointing"),
     )
 }
 # The location of data does not identify them: their fingerprints are compared instead.
 LOCATIONS = ("path", "folder", "vocabulary.model")
+OFF: tuple[Any, ...] = (None, [], {})
 SHOWN = 4
 
 
@@ -127,9 +132,11 @@ def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     was, is_now = dict(_flat(before)), dict(_flat(now))
     changes = []
     for key in {**was, **is_now}:
-        if key in HARMLESS or _is_location(key):
+        if _is_harmless(key) or _is_location(key):
             continue
         if key not in was:
+            if is_now[key] in OFF:  # a setting that older versions do not have
+                continue
             changes.append(f"{key} is new ({_shown(is_now[key])})")
         elif key not in is_now:
             changes.append(f"{key} was removed (it was {_shown(was[key])})")
@@ -152,6 +159,10 @@ def data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         elif found := difference(before[key], now[key]):
             changes.append(f"{key}: {found}")
     return changes
+
+
+def _is_harmless(key: str) -> bool:
+    return ".".join(key.split(".")[:2]) in HARMLESS
 
 
 def _is_location(key: str) -> bool:

@@ -1,66 +1,39 @@
-"""One run of the trainer: its weights, optimizer and moving average, and one step of them."""
+"""One run of the trainer: its steps, its log, its validations and its checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from multidiff.core.random import BatchRows, Rng, mixed_seed
-from multidiff.core.task import TAKEN
-from multidiff.data.batches import BatchSource, moved_batch, stream
-from multidiff.training.checkpoints import Checkpoint, CheckpointFolder, claimed
-from multidiff.training.ema import MovingAverage
-from multidiff.training.engine import StepDraws, begun_engine
+from multidiff.core.random import mixed_seed
+from multidiff.data.batches import BatchSource, stream
+from multidiff.training.best import BestSoFar
+from multidiff.training.callbacks import Callbacks, TrainingState
+from multidiff.training.checkpoints import BEST, CheckpointFolder, claimed
 from multidiff.training.logging import TrainingLog
-from multidiff.training.lr_schedule import rate_at
-from multidiff.training.modes import Modes
-from multidiff.training.optimizers import make_optimizer
-from multidiff.training.precision import computes_in_bfloat16
+from multidiff.training.posthoc_ema import PowerAverages, drop_snapshots_beyond, write_snapshot
+from multidiff.training.precision import HALVES
 from multidiff.training.record import Record
 from multidiff.training.resuming import check_assets, continued, rate_and_precision
-from multidiff.training.shards import gathered_weights, keep_precision, put_whole
 from multidiff.training.state import gathered, put_back
+from multidiff.training.updates import CALLBACKS, HELD_OUT, Updates
 from multidiff.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multidiff.training.trainer import Preview, Trainer
 
-# Streams of random numbers that must not overlap.
-WEIGHTS, NOISE, HELD_OUT = 2, 3, 4
 # Reading a loss makes a GPU wait, so several are read at once; on the CPU each is read at once.
 UNREAD_ON_GPU = 16
 
 
-class Losses(nn.Module):
-    """A task as a module whose forward pass returns its losses, for engines that wrap modules."""
-
-    def __init__(self, task: nn.Module):
-        super().__init__()
-        self.task: Any = task
-
-    def forward(self, batch: Any, rng: Rng) -> dict[str, Tensor]:
-        """Return the mean losses by name.
-
-        Raises:
-            ValueError: if a loss has a name that is reserved in the log.
-        """
-        found = self.task.losses(batch, rng)
-        taken = sorted((TAKEN - {"denoising"}) & found.keys())
-        if taken:
-            raise ValueError(
-                f"a loss is named {taken[0]!r}, which is reserved in the log: rename it"
-            )
-        return {name: _full(loss.mean()) for name, loss in found.items()}
-
-
-class Run:
+class Run(Updates):
     """A task in training.
 
     Args:
@@ -81,30 +54,9 @@ class Run:
         texts: dict[str, str],
         record: Record,
     ):
-        self.plan, self.batches, self.folder, self.texts = plan, batches, folder, texts
-        self.record = record
-        self.engine = begun_engine()
-        # One process that does not gain decides for all of them.
-        self._bfloat16 = not self.any_process(not computes_in_bfloat16(plan.precision, task))
-        keep_precision(getattr(self.engine.state, "fsdp_plugin", None))
-        if plan.compile:
-            task.compile()
-        self.draws = StepDraws(self.engine.device, redirected=not plan.compile)
-        self.losses, self.optimizer = self.engine.prepare(
-            Losses(task), make_optimizer(task, plan, self.engine.device.type)
-        )
-        # Accelerate's wrappers look for packages at each step, which a process that is the only
-        # one can do without: that cost a small network a tenth of its step.
-        self._is_alone = self.engine.distributed_type == DistributedType.NO
-        if self._is_alone:
-            self.optimizer = self._bare_optimizer()
-        self.modes = Modes(self.losses)
-        self.task = self.engine.unwrap_model(self.losses).task
-        # After the engine has prepared them; looking them up costs more than clipping.
-        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # Of this run's settings: a checkpoint's groups hold the rates of its own step.
-        self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = MovingAverage(self.task, plan.ema_decay)
+        super().__init__(plan, task)
+        self.batches, self.folder, self.texts, self.record = batches, folder, texts, record
+        self.best = BestSoFar(plan.early_stopping, plan.keep_best)
         self.step = 0
         self.last_losses: dict[str, float] = {}
         self._unread: list[tuple[int, list[str], dict[str, Tensor]]] = []
@@ -112,7 +64,7 @@ class Run:
 
     # ------------------------------------------------------------------ begin and end
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Lock the folder against other runs, and remove leftovers of killed ones.
 
         Raises:
@@ -144,38 +96,66 @@ class Run:
                 check_assets(found, self.texts, name)
                 notes += rate_and_precision(found, self.plan, self.precision, name)
                 put_back(found, self.losses, self._bare_optimizer(), self.average)
+                self.best.load(found.numbers)
+                if self.powers is not None:
+                    self.powers.load(found.tensors.get("posthoc", {}))
+                    if self.engine.is_main_process:
+                        drop_snapshots_beyond(self.folder, found.step)
+                if self.scaler is not None and "loss_scaler" in found.numbers:
+                    self.scaler.load(found.numbers["loss_scaler"])
                 self.step = found.step
             elif self.checkpoints.paths():
                 raise InputError(
                     f"{self.folder}: holds the checkpoints of a run; pass --resume to continue "
                     "it, or choose another folder"
                 )
-        self.log = TrainingLog(self.plan.steps, self.step, self.folder, self.engine.is_main_process)
-        if self._bfloat16 and self.engine.device.type == "cpu":
-            self.log.say("computing in bfloat16; trainer.precision=fp32 computes in float32")
+        self.log = TrainingLog(
+            self.plan.steps,
+            self.step,
+            self.folder,
+            self.engine.is_main_process,
+            self.plan.trackers,
+            self.record.recipe,
+        )
+        if self.precision != "fp32" and self.engine.device.type == "cpu":
+            name = str(HALVES[self.precision]).removeprefix("torch.")
+            self.log.say(f"computing in {name}; trainer.precision=fp32 computes in float32")
+        self.callbacks = self._callbacks()
         for note in notes:
             self.log.say(note)
+        self.saved = self.step
         if resume:
             self.log.say(f"resuming from step {self.step}")
 
-    def _keep_single_precision(self, found: Checkpoint) -> None:
-        """Let ``auto`` go on in float32 where a run began in it, on whatever CPU."""
-        began = found.numbers.get("precision", self.precision)
-        if self.plan.precision == "auto" and self.engine.device.type == "cpu" and began == "fp32":
-            self._bfloat16 = False
+    def _callbacks(self) -> Callbacks | None:
+        if not self.plan.callbacks:
+            return None
+        state = TrainingState(
+            self.step, self.plan.steps, self.task, self.folder, self.log, self._averaged
+        )
+        rank = self.engine.process_index
+        return Callbacks(
+            self.plan.callbacks,
+            state,
+            self.engine.device,
+            lambda step: mixed_seed(self.plan.seed, CALLBACKS, step, rank),
+            self.any_process,
+        )
 
-    @property
-    def precision(self) -> str:
-        """Return the dtype that the network computes in."""
-        return "bf16" if self._bfloat16 else "fp32"
+    def call(self, moment: str, *values: Any) -> None:
+        """Call the callbacks that wait for a moment.
+
+        Raises:
+            CallbackError: if one raises.
+        """
+        if self.callbacks is not None and self.callbacks(moment, self.step, *values):
+            self.modes.forget()
 
     def finish(self) -> None:
         """Put the averaged weights into the task, ready for sampling."""
         self._read_losses()
-        self.modes.finish()
-        for name, value in self.average.shadow.items():
-            put_whole(self.task, name, value)
-        self.engine.wait_for_everyone()
+        super().finish()
+        self.call("on_train_end")
 
     # -------------------------------------------------------------------------- steps
 
@@ -195,74 +175,42 @@ class Run:
             plan.workers,
             pin=cuda,
         )
-        yield from range(self.step + 1, plan.steps + 1)
+        if not self.stops_early():
+            yield from range(self.step + 1, plan.steps + 1)
+
+    def stops_early(self) -> bool:
+        """Return whether early stopping or a callback ends training here, and say so."""
+        reason = self.best.reason
+        if not reason and self.callbacks and self.any_process(bool(self.callbacks.stop_reason)):
+            reason = self.callbacks.stop_reason or "a callback of another process"
+        if reason:
+            self.log.say(f"step {self.step}: stopped by {reason}")
+        return bool(reason)
 
     def advance(self, step: int) -> None:
         """Make one update of the weights."""
-        plan = self.plan
-        self.modes.train()
-        factor = rate_at(step - 1, plan.steps, plan.warmup_steps, plan.decay, plan.decay_from)
-        for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
-            group["lr"] = peak * factor
-        for parameter in self._trained:
-            parameter.grad = None
-        names: list[str] = []
-        sums: dict[str, Tensor] = {}
-        # Dropout and the like; each process its own.
-        seed = mixed_seed(plan.seed, WEIGHTS, step, self.engine.process_index)
-        with self.draws.of_step(seed) as computed:
-            for micro in range(plan.gradient_accumulation_steps):
-                last = micro == plan.gradient_accumulation_steps - 1
-                with contextlib.nullcontext() if last else self.engine.no_sync(self.losses):
-                    batch = next(self._stream)
-                    names += _names(batch)
-                    number = (step - 1) * plan.gradient_accumulation_steps + micro
-                    losses = computed(lambda b=batch, n=number: self._losses_of(b, NOISE, n))
-                    losses = _parts_of_mean(losses, plan.gradient_accumulation_steps)
-                    self._backward(_total(losses))
-                for name, loss in losses.items():
-                    loss = loss.detach()
-                    sums[name] = sums[name] + loss if name in sums else loss
-        norm = self._clip_gradients()
-        self.optimizer.step()
-        self.average.update()
+        factor = self.rate_factor(step)
+        names, values = self.update(step, self._stream, factor)
         self.step = step
-        self._unread.append((step, names, {**sums, "gradient": torch.as_tensor(norm).detach()}))
+        self._unread.append((step, names, values))
         self.log.advance(step)
-        cuda = self.engine.device.type == "cuda"
-        if step % plan.log_every == 0 or len(self._unread) >= (UNREAD_ON_GPU if cuda else 1):
+        every, cuda = self.plan.log_every, self.engine.device.type == "cuda"
+        if step % every == 0 or len(self._unread) >= (UNREAD_ON_GPU if cuda else 1):
             self._read_losses()
-        if step % plan.log_every == 0 or step == plan.steps:
+        if step % every == 0 or step == self.plan.steps:
             self._read_losses()
             self._tell(factor)
+        if self.powers is not None and self.powers.is_due(step, self.plan.steps):
+            self._keep_averages(self.powers)
+        if self.callbacks is not None:
+            self.call("on_step_end")
 
-    def _backward(self, loss: Tensor) -> None:
-        if self._is_alone:
-            loss.backward()
-        else:
-            self.engine.backward(loss)
-
-    def _clip_gradients(self) -> Tensor | None:
-        """Shorten the gradients, and return the length that they had."""
-        longest = self.plan.max_gradient_norm
-        if self._is_alone:
-            return nn.utils.clip_grad_norm_(self._trained, longest)
-        return self.engine.clip_grad_norm_(self._trained, longest)
-
-    def _losses_of(self, batch: dict[str, Any], use: int, number: int) -> dict[str, Tensor]:
-        engine, count = self.engine, len(next(iter(batch.values())))
-        sent = moved_batch(batch, engine.device)
-        rng = BatchRows(
-            mixed_seed(self.plan.seed, use, number),
-            count,
-            first=engine.process_index * count,
-            total=engine.num_processes * count,
-            device=engine.device,
-        )
-        if not self._bfloat16:
-            return self.losses(sent, rng)
-        with torch.autocast(engine.device.type, torch.bfloat16):
-            return self.losses(sent, rng)
+    def _keep_averages(self, powers: PowerAverages) -> None:
+        self._read_losses()
+        tensors = powers.tensors()
+        if self.folder is not None and self.engine.is_main_process:
+            write_snapshot(self.folder, self.step, tensors)
+        self.engine.wait_for_everyone()
 
     def _read_losses(self) -> None:
         """Check that all losses are finite before they reach a log or a checkpoint."""
@@ -281,10 +229,11 @@ class Run:
         raise InputError(f"step {step}: {what}{files}; {kept}")
 
     def _tell(self, factor: float) -> None:
-        count = len(self._since_log)
-        means = {
-            name: sum(one[name] for one in self._since_log) / count for name in self._since_log[0]
-        }
+        values: dict[str, list[float]] = {}
+        for one in self._since_log:  # a skipped step has no gradient's norm
+            for name, value in one.items():
+                values.setdefault(name, []).append(value)
+        means = {name: sum(found) / len(found) for name, found in values.items()}
         if self.engine.num_processes > 1:
             device = self.engine.device
             means = {
@@ -293,74 +242,70 @@ class Run:
             }
         self._since_log.clear()
         self.last_losses = means
-        self.log.tell(self.step, "train", {**means, "rate": self.plan.learning_rate * factor})
+        told = {**means, "rate": self.plan.learning_rate * factor}
+        if self.scaler is not None:
+            told |= {"loss_scale": self.scaler.scale, "skipped": float(self.scaler.skipped)}
+        self.log.tell(self.step, "train", told)
+        self.call("on_log", told)
 
     def look(self, validation: BatchSource | None, preview: Preview | None) -> None:
         """Log validation losses and previews, with the averaged weights."""
-        self.modes.eval()
-        seed = mixed_seed(self.plan.seed, HELD_OUT, self.step, self.engine.process_index)
-        with (
-            self.average.in_place(),
-            gathered_weights(self.losses),
-            torch.no_grad(),
-            self.draws.of_step(seed) as computed,
-        ):
+        means = {}
+        with self._averaged(), self._held_out_draws() as computed:
             if validation is not None:
-                means = computed(lambda: self._validation_losses(validation))
+                count = self.plan.validation_batches
+                means = computed(lambda: self._validation_losses(validation, count))
                 self.log.tell(self.step, "held-out", means)
             if preview is not None and self.folder is not None:
                 preview(self.log.writer, self.step)
+        if means:
+            self.call("on_validation", means)
+        if means and self.best.see(self.step, means):
+            self.save(BEST)
 
-    def _validation_losses(self, validation: BatchSource) -> dict[str, float]:
+    def check_metrics(self, validation: BatchSource) -> None:
+        """Compute the losses of a validation batch, if a setting names one of them.
+
+        Raises:
+            InputError: if there is no such loss.
+        """
+        if self.best.metrics:
+            with self._averaged(), self._held_out_draws() as computed:
+                self.best.check(computed(lambda: self._validation_losses(validation, 1)))
+
+    def _held_out_draws(self) -> AbstractContextManager[Callable[[Callable[[], Any]], Any]]:
+        seed = mixed_seed(self.plan.seed, HELD_OUT, self.step, self.engine.process_index)
+        return self.draws.of_step(seed)
+
+    def _validation_losses(self, validation: BatchSource, count: int) -> dict[str, float]:
         engine, sums = self.engine, {}
-        for number in range(self.plan.validation_batches):
+        for number in range(count):
             batch = validation.batch(number, engine.process_index, engine.num_processes)
             for name, loss in self._losses_of(batch, HELD_OUT, number).items():
-                sums[name] = sums.get(name, 0) + loss / self.plan.validation_batches
+                sums[name] = sums.get(name, 0) + loss / count
         return {name: self._reduced(loss, "mean") for name, loss in sums.items()}
-
-    def _reduced(self, value: Tensor, how: str) -> float:
-        return float(cast(Tensor, self.engine.reduce(value, how)))
-
-    def any_process(self, here: bool) -> bool:
-        """Return whether something is true in any process; all get the same answer."""
-        if self.engine.num_processes == 1:
-            return here
-        flag = torch.tensor(float(here), device=self.engine.device)
-        return self._reduced(flag, "sum") > 0
 
     # -------------------------------------------------------------------- checkpoints
 
-    def save(self) -> None:
-        """Write a checkpoint, if there is a folder."""
+    def save(self, name: str | None = None) -> None:
+        """Write a checkpoint, if there is a folder.
+
+        Args:
+            name: see :meth:`CheckpointFolder.save`.
+        """
         self._read_losses()
         if self.folder is None:
             return
         checkpoint = gathered(self.step, self.losses, self._bare_optimizer(), self.average)
         checkpoint.texts = self.record.with_history(self.texts)
         checkpoint.record = self.record
-        checkpoint.numbers["precision"] = self.precision
+        checkpoint.numbers |= {"precision": self.precision, **self.best.state()}
+        if self.powers is not None:
+            checkpoint.tensors["posthoc"] = self.powers.tensors()
+        if self.scaler is not None:
+            checkpoint.numbers["loss_scaler"] = self.scaler.state()
         if self.engine.is_main_process:
-            self.checkpoints.save(checkpoint)
+            self.checkpoints.save(checkpoint, name)
         self.engine.wait_for_everyone()
-
-    def _bare_optimizer(self) -> torch.optim.Optimizer:
-        return getattr(self.optimizer, "optimizer", self.optimizer)
-
-
-def _full(loss: Tensor) -> Tensor:
-    return loss.float() if loss.dtype in (torch.bfloat16, torch.float16) else loss
-
-
-def _names(batch: dict[str, Any]) -> list[str]:
-    return [str(name) for name in batch.get("name", [])]
-
-
-def _parts_of_mean(losses: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Return what a batch's losses contribute to the means over several batches."""
-    return losses if count == 1 else {name: loss / count for name, loss in losses.items()}
-
-
-def _total(losses: dict[str, Tensor]) -> Tensor:
-    first, *others = losses.values()
-    return torch.stack([first, *others]).sum() if others else first
+        self.saved = self.saved if name else self.step
+        self.call("on_save", self.checkpoints.path_of(self.step, name))

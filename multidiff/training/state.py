@@ -73,7 +73,7 @@ def put_back(
         set_optimizer_state_dict(losses, optimizer, moments, options=MOMENTS)
         _fix_moments(losses, optimizer, set(state))
         for name, shadow in average.shadow.items():
-            _copy(found.tensors["ema"][name], shadow)
+            copy_whole(found.tensors["ema"][name], shadow)
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(
@@ -97,7 +97,8 @@ def _fix_moments(losses: nn.Module, optimizer: torch.optim.Optimizer, saved: set
                 optimizer.state[weight][key] = laid.copy_(value)
 
 
-def _copy(whole: Tensor, into: Tensor) -> None:
+def copy_whole(whole: Tensor, into: Tensor) -> None:
+    """Copy a whole tensor into another one, or into the shard of it that this process has."""
     mesh = getattr(into, "device_mesh", None)
     if mesh is not None:
         from torch.distributed.tensor import distribute_tensor

@@ -8,8 +8,8 @@ several processes draw for their rows of a batch what one process would have dra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -18,14 +18,18 @@ from torch import Tensor
 
 from multidiff.core.random import Rng
 from multidiff.data.batches import BatchSource, source_of
+from multidiff.training.best import EarlyStopping
+from multidiff.training.callbacks import Callback, CallbackError
 from multidiff.training.engine import process_settings
 from multidiff.training.lr_schedule import Decay, check_name
 from multidiff.training.optimizers import OptimizerName, ParameterGroup, optimizer_class
+from multidiff.training.posthoc_ema import PosthocEMA
 from multidiff.training.precision import Precision
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
 from multidiff.training.run import Run
-from multidiff.utils.errors import Interrupted
+from multidiff.training.trackers import TrackerName, check_packages, check_trackers
+from multidiff.utils.errors import InputError, Interrupted
 from multidiff.utils.signals import interruptions
 
 
@@ -65,9 +69,13 @@ class Trainer:
         weight_decay: weight decay.
         max_gradient_norm: largest gradient norm; longer gradients are clipped to it.
         gradient_accumulation_steps: number of batches for one update.
-        precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU, and on a CPU where it is
-            measured faster (see :func:`~multidiff.training.precision.computes_in_bfloat16`).
+        precision: "fp32", "bf16" or "fp16" (autocast; fp16 with a dynamic loss scale), or "auto":
+            bf16 on a GPU, and on a CPU where it is measured faster (see
+            :func:`~multidiff.training.precision.computes_in_bfloat16`).
         ema_decay: decay of the weights' moving average, which is the result of training.
+        posthoc_ema: averages of which snapshots are kept, to make averages of any width afterwards.
+        gradient_checkpointing: whether to recompute activations in the backward pass, which takes
+            less memory and a third more computation; for networks with the attribute of that name.
         compile: whether to compile the network (minutes at the start, then faster on a GPU).
         seed: random seed of the weights and the batches.
         log_every: number of steps between lines of the log.
@@ -75,6 +83,11 @@ class Trainer:
         keep_checkpoints: number of newest checkpoints to keep.
         validate_every: number of steps between validations and previews.
         validation_batches: number of held-out batches in a validation.
+        early_stopping: end of training when a validation loss falls no longer.
+        keep_best: name of a validation loss; the checkpoint of its lowest value is kept as
+            ``checkpoints/best``.
+        callbacks: objects that are called during training.
+        trackers: trackers that receive the log and the previews: "tensorboard", "wandb", "trackio".
         workers: number of data-loading processes for each training process.
         threads: number of CPU threads for each process while it trains; torch's default if None.
     """
@@ -93,6 +106,8 @@ class Trainer:
     gradient_accumulation_steps: int = 1
     precision: Precision = "auto"
     ema_decay: float = 0.9999
+    posthoc_ema: PosthocEMA | None = None
+    gradient_checkpointing: bool = False
     compile: bool = False
     seed: int = 0
     log_every: int = 50
@@ -100,6 +115,10 @@ class Trainer:
     keep_checkpoints: int = 3
     validate_every: int = 1000
     validation_batches: int = 8
+    early_stopping: EarlyStopping | None = None
+    keep_best: str | None = None
+    callbacks: list[Callback] = field(default_factory=list)
+    trackers: Sequence[TrackerName] = ("tensorboard",)
     workers: int = 0
     threads: int | None = None
 
@@ -107,6 +126,10 @@ class Trainer:
         check_name("decay", self.decay, get_args(Decay))
         check_name("precision", self.precision, get_args(Precision))
         optimizer_class(self.optimizer)
+        check_trackers(self.trackers)
+        for one in self.callbacks:
+            if not isinstance(one, Callback):
+                raise ValueError(f"callbacks: {type(one).__name__} must be a subclass of Callback")
         least_one = (
             "steps",
             "gradient_accumulation_steps",
@@ -177,10 +200,28 @@ class Trainer:
         folder = None if out is None else Path(out)
         if record is None:
             record = Record({}, {}) if folder is None else self._record(source, validation)
+        self.check_needs(validation is not None)
+        if folder is not None:
+            check_packages(self.trackers)
+        if self.keep_best is not None and folder is None:
+            raise InputError("trainer.keep_best: needs a folder; give out")
         with process_settings(self.threads):
             run = Run(self, task, source, folder, dict(texts or {}), record)
             self._go(run, validation, resume, allow_changed, preview)
         return Outcome(run.step, run.last_losses, run.engine.is_main_process, run.record)
+
+    def check_needs(self, has_validation: bool) -> None:
+        """Reject settings that need validation data where there are none.
+
+        Raises:
+            InputError: if a setting does.
+        """
+        for name in ("early_stopping", "keep_best"):
+            if getattr(self, name) is not None and not has_validation:
+                raise InputError(
+                    f"trainer.{name}: needs validation data; add a section validation, or leave "
+                    "it out"
+                )
 
     def _record(self, batches: BatchSource, validation: BatchSource | None) -> Record:
         parts = {"data": batches, "validation": validation}
@@ -189,7 +230,9 @@ class Trainer:
             for section, part in parts.items()
             if part is not None
         }
-        return Record({"trainer": asdict(self), **settings}, fingerprints(parts))
+        callbacks = [type(one).__name__ for one in self.callbacks]
+        own = {**asdict(replace(self, callbacks=[])), "callbacks": callbacks}
+        return Record({"trainer": own, **settings}, fingerprints(parts))
 
     def _go(
         self,
@@ -203,17 +246,32 @@ class Trainer:
             validation.batch(0, run.engine.process_index, run.engine.num_processes)
         with run.alone():
             run.begin(resume, allow_changed)
-            with run.log, interruptions() as signal:
-                for step in run.steps_to_go():
-                    run.advance(step)
-                    if step % self.validate_every == 0 or step == self.steps:
-                        run.look(validation, preview)
-                    stopping = run.any_process(signal.raised)
-                    if step % self.save_every == 0 or step == self.steps or stopping:
+            if validation is not None:
+                run.check_metrics(validation)
+            with run.log:
+                try:
+                    self._steps(run, validation, preview)
+                except CallbackError:
+                    if run.step > run.saved:
                         run.save()
-                    if stopping:
-                        raise Interrupted(signal.number)
-        run.finish()
+                    raise
+                run.finish()
+
+    def _steps(self, run: Run, validation: BatchSource | None, preview: Preview | None) -> None:
+        run.call("on_train_begin")
+        with interruptions() as signal:
+            for step in run.steps_to_go():
+                run.advance(step)
+                if step % self.validate_every == 0 or step == self.steps:
+                    run.look(validation, preview)
+                ending = step == self.steps or run.stops_early()
+                stopping = run.any_process(signal.raised)
+                if step % self.save_every == 0 or ending or stopping:
+                    run.save()
+                if stopping:
+                    raise Interrupted(signal.number)
+                if ending:
+                    break
 
 
 @dataclass(frozen=True)

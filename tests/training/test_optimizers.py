@@ -22,7 +22,7 @@ def trained(**options):
 def by_hand(kind, steps=3, **options):
     """The same steps by torch's optimizer on the task's own losses."""
     from multidiff.core.random import BatchRows, mixed_seed
-    from multidiff.training.run import NOISE
+    from multidiff.training.updates import NOISE
 
     task = ring_task(dropout=0.0)
     optimizer = kind(task.parameters(), lr=1e-2, **options)

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from multidiff.core.draws import checkpointed
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.image.blocks import (
     Downsample,
@@ -57,8 +57,8 @@ class UNet(nn.Module):
         flip_sin_to_cos: whether the time embedding has its cosines first, as Stable Diffusion's.
         freq_shift: 0 for Stable Diffusion's frequencies, 1 for DDPM's.
         time_steps: number of timesteps of the time index.
-        save_memory: whether to recompute activations in the backward pass (gradient
-            checkpointing).
+        save_memory: whether to recompute activations in the backward pass (gradient checkpointing),
+            as ``trainer.gradient_checkpointing`` does for every network.
         channels_last: whether to keep the channels of a position contiguous in memory, which
             half-precision convolutions on GPUs prefer. On the CPU training is faster without.
         patch: edge of the squares of pixels that become channels (space-to-depth); height and
@@ -102,7 +102,7 @@ class UNet(nn.Module):
             raise ValueError(f'attention "{reading[0]}" needs condition_width')
         super().__init__()
         self.in_channels, self.out_channels, self.patch = in_channels, out_channels, patch
-        self.condition_width, self.save_memory = condition_width, save_memory
+        self.condition_width, self.gradient_checkpointing = condition_width, save_memory
         self.classes = classes or 0
         make = _Maker(
             4 * channels[0],
@@ -186,9 +186,7 @@ class UNet(nn.Module):
                 return h
             return attend(h, words)
 
-        if self.save_memory and torch.is_grad_enabled():
-            return checkpoint(step, h, use_reentrant=False)  # pyright: ignore[reportReturnType]
-        return step(h)
+        return checkpointed(step, h) if self.gradient_checkpointing else step(h)
 
     def _time(
         self, level: NoiseLevel, condition: Tensor | None, embedding: Tensor | None
