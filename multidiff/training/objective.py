@@ -1,4 +1,4 @@
-"""What a step minimises: the losses of a task, as a module and in total."""
+"""Objective of a training step: the losses of a task, as a module and in total."""
 
 from __future__ import annotations
 

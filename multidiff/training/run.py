@@ -242,11 +242,11 @@ class Run(Updates):
             }
         self._since_log.clear()
         self.last_losses = means
-        told = {**means, "rate": self.plan.learning_rate * factor}
+        logged = {**means, "rate": self.plan.learning_rate * factor}
         if self.scaler is not None:
-            told |= {"loss_scale": self.scaler.scale, "skipped": float(self.scaler.skipped)}
-        self.log.tell(self.step, "train", told)
-        self.call("on_log", told)
+            logged |= {"loss_scale": self.scaler.scale, "skipped": float(self.scaler.skipped)}
+        self.log.tell(self.step, "train", logged)
+        self.call("on_log", logged)
 
     def look(self, validation: BatchSource | None, preview: Preview | None) -> None:
         """Log validation losses and previews, with the averaged weights."""

@@ -129,7 +129,7 @@ def test_recipes_name_them_by_path(tmp_path, capsys, monkeypatch):
     does(capsys, *words, "--resume", "trainer.steps=3")  # a harmless change
     for callback, fault in {
         "{use: 'watching:Watch', fails_at: 3, draw: true}": "Watch has no 'draw'; did you mean",
-        "{use: 'watching:Missing'}": "watching:Missing: module 'test_callbacks' has no attribute",
+        "{use: 'watching:Missing'}": "watching:Missing: AttributeError: module 'test_callbacks'",
         "{use: 'nowhere.at:All'}": "nowhere.at:All: No module named 'nowhere'",
         "{use: 'os:system'}": "os:system is not a Callback",
         "{use: UNet}": "UNet is not a Callback",
