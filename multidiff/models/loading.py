@@ -241,7 +241,8 @@ def _checkpoint_of(run: Path, checkpoint: int | str | None) -> Path:
     names = [name for name in names if name.isdigit() or name == "best"]  # no leftovers
     if checkpoint is None and names:
         return folder / max(names, key=lambda name: (name.isdigit(), name))
-    wanted = f"{int(checkpoint):08d}" if str(checkpoint).isdecimal() else str(checkpoint)
+    wanted = str(checkpoint)
+    wanted = f"{int(wanted):08d}" if wanted.isdecimal() else wanted
     if wanted in names:
         return folder / wanted
     known = f"it has {', '.join(names)}" if names else f"{folder} has none; name a run's folder"
