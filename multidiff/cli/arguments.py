@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from multidiff.data.cache import use_cache_dir
 
 ModelName = Annotated[
     str,
@@ -33,5 +36,14 @@ PromptFiles = Annotated[
         metavar="FILE",
         help="file of prompts, one per line; may be repeated",
         rich_help_panel="Inputs",
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="FOLDER",
+        callback=use_cache_dir,
+        help="Folder of prepared data; by default MULTIDIFF_CACHE_DIR, or the user's cache.",
     ),
 ]

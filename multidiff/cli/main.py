@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multidiff import __version__
-from multidiff.cli.arguments import Device, Json, ModelName, PromptFiles, Seed
+from multidiff.cli.arguments import CacheDir, Device, Json, ModelName, PromptFiles, Seed
 from multidiff.cli.model_help import TAKEN, ModelCommand
 from multidiff.cli.parsing import (
     Commands,
@@ -222,6 +222,7 @@ def train(
         list[str] | None,
         typer.Option(help="With --resume: recipe or data, to accept that it changed."),
     ] = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Train the model of a recipe; it is written to OUT/model."""
     from multidiff.config.options import refuse_repeated

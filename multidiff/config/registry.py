@@ -147,22 +147,26 @@ COMMANDS = {
         "eval": "multidiff.text.diffusion_lm.evaluation:measure",
         "preview": "multidiff.text.previews:preview",
         "inspect": "multidiff.text.data.inspection:inspect",
+        "prepare": "multidiff.text.data.tokens:prepare",
     },
     "MaskedText": {
         "sample": "multidiff.text.masked.cli:sample",
         "eval": "multidiff.text.masked.evaluation:measure",
         "preview": "multidiff.text.previews:preview_masked",
         "inspect": "multidiff.text.data.inspection:inspect",
+        "prepare": "multidiff.text.data.tokens:prepare",
     },
     "EditedText": {
         "sample": "multidiff.text.diffuser.cli:sample",
         "eval": "multidiff.text.diffuser.evaluation:measure",
         "preview": "multidiff.text.diffuser.previews:preview",
         "inspect": "multidiff.text.data.inspection:inspect",
+        "prepare": "multidiff.text.data.tokens:prepare",
     },
     "TextClassifier": {
         "eval": "multidiff.text.diffusion_lm.control_evaluation:measure",
         "inspect": "multidiff.text.data.inspection:inspect",
+        "prepare": "multidiff.text.data.tokens:prepare",
     },
     "ImageClassifier": {
         "eval": "multidiff.image.metrics.feature_distance:measure",

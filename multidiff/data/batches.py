@@ -143,14 +143,11 @@ class Batches:
             )
         self.examples, self.batch_size = examples, batch_size
         self.seed, self.shuffle, self.group_by_length = seed, shuffle, group_by_length
-        self._order = EpochOrder(
-            len(examples),
-            seed,
-            shuffle,
-            getattr(examples, "lengths") if group_by_length > 1 else None,  # noqa: B009
-            group_by_length * batch_size,
-            batch_size,
-        )
+        lengths: Any = getattr(examples, "lengths") if group_by_length > 1 else None  # noqa: B009
+        if isinstance(lengths, list | tuple):
+            lengths = np.array(lengths)
+        window = group_by_length * batch_size
+        self._order = EpochOrder(len(examples), seed, shuffle, lengths, window, batch_size)
         self._by_index = isinstance(examples, ExamplesByIndex)
 
     def over(self, examples: Examples) -> Batches:

@@ -8,18 +8,20 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multidiff.utils.files import write_error
+from multidiff.utils.files import atomic_write, write_error
 from multidiff.utils.locks import lock_file
+from multidiff.utils.readers import read_text
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "MULTIDIFF_CACHE_DIR"
 POLL_SECONDS = 0.1
+MOST_TEXT = 1 << 30
 
 
 def cache_dir() -> Path:
@@ -48,6 +50,27 @@ def cache_key(content: Mapping[str, Any]) -> str:
     """Return a name that follows from a JSON value, such as a fingerprint with options."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def cached_text(kind: str, key: Mapping[str, Any], make: Callable[[], str]) -> str:
+    """Return a text from the cache, made by one process if it is not there.
+
+    Args:
+        kind: kind of the text, the beginning of its name.
+        key: JSON that identifies the content.
+        make: function that makes it.
+
+    Raises:
+        InputError: if the cache cannot be read or written.
+    """
+    path = cache_dir() / f"{kind}-{cache_key(key)}.txt"
+    if not path.is_file():
+        with cache_turn(path):
+            if not path.is_file():
+                content = make()
+                with atomic_write(path) as partial:
+                    partial.write_text(content, "utf-8")
+    return read_text(path, MOST_TEXT)
 
 
 @contextmanager

@@ -73,6 +73,8 @@ class Columns:
     Attributes:
         kinds: kind of each column, by name (:func:`dtype_of`).
         info: whatever else the maker of the table noted, as JSON.
+        first_rows: first row of each part that the table was made in, and the number of all rows.
+        notes: what the makers of the parts noted, as JSON.
 
     Raises:
         InputError: if the folder is no table, has another format, or a file is missing or has
@@ -85,6 +87,8 @@ class Columns:
         self.kinds: dict[str, str] = header["columns"]
         self.info: dict[str, Any] = header["info"]
         self._rows, self._parts = header["rows"], header["parts"]
+        self.first_rows = np.concatenate([[0], np.cumsum(header["part_rows"], dtype=np.int64)])
+        self.notes: list[dict[str, Any]] = header["notes"]
         self._files = _Files(self.folder, header["files"])
         self._opened: dict[str, FixedColumn | VariableColumn] = {}
 
@@ -113,6 +117,10 @@ class Columns:
         """
         return cast(VariableColumn, self._column(name, variable=True))
 
+    def part_of(self, row: int) -> int:
+        """Return the number of the part that has a row."""
+        return int(np.searchsorted(self.first_rows, row, side="right")) - 1
+
     def verify(self) -> None:
         """Compare all files with their checksums.
 
@@ -129,23 +137,27 @@ class Columns:
             if variable:
                 offsets = FixedColumn(self._files, name + OFFSETS, "int64")
                 names = [f"{part}/{name}" for part in self._parts]
-                self._opened[name] = VariableColumn(self._files, names, kind, offsets)
+                self._opened[name] = VariableColumn(self._files, name, names, kind, offsets)
             else:
                 self._opened[name] = FixedColumn(self._files, name, kind)
         return self._opened[name]
 
 
-class FixedColumn:
+class FixedColumn(Sequence):
     """A column with one value a row, memory-mapped.
 
     It is read like an array: ``column[5]``, ``column[2:9]``, ``column[indices]``; the result is a
-    copy. ``np.searchsorted`` and the like work on :meth:`mapped`.
+    copy. ``np.searchsorted`` and the like work on :meth:`mapped`. A pickled column is the path of
+    its table.
     """
 
     def __init__(self, files: _Files, name: str, kind: str):
         self.dtype = dtype_of(kind)
-        self._files, self._number = files, files.number(name)
+        self._files, self._name, self._number = files, name, files.number(name)
         self._array: np.ndarray | None = None
+
+    def __reduce__(self) -> Any:
+        return _reopened, (self._files.folder, self._name, False)
 
     def __len__(self) -> int:
         return self._files.sizes[self._number] // self.dtype.itemsize
@@ -155,7 +167,7 @@ class FixedColumn:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
-                raise ValueError("rows are sliced without a step")
+                return self[np.arange(start, stop, step)]
             self._files.check(self._number, start * width, stop * width)
         elif np.ndim(index) == 0:
             index = int(index)
@@ -175,23 +187,32 @@ class FixedColumn:
         return self._array
 
 
-class VariableColumn:
+class VariableColumn(Sequence):
     """A column of texts, bytes or arrays, of any length each, read by ``pread``.
 
-    ``column[5]`` is the whole value: ``str``, ``bytes`` or a new array.
+    ``column[5]`` is the whole value: ``str``, ``bytes`` or a new array; a slice is a list. A
+    pickled column is the path of its table.
     """
 
-    def __init__(self, files: _Files, names: Sequence[str], kind: str, offsets: FixedColumn):
+    def __init__(
+        self, files: _Files, name: str, names: Sequence[str], kind: str, offsets: FixedColumn
+    ):
+        self._name = name
         self.dtype, self._kind = dtype_of(kind), kind
         self._files, self._offsets = files, offsets
         self._numbers = [files.number(name) for name in names]
         counts = [files.sizes[number] // self.dtype.itemsize for number in self._numbers]
         self._bounds = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
+    def __reduce__(self) -> Any:
+        return _reopened, (self._files.folder, self._name, True)
+
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, row: int) -> Any:
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
         if not 0 <= row < len(self):  # ends an iteration
             raise IndexError(f"row {row} of {len(self)}")
         start, stop = self._offsets[row : row + 2].tolist()
@@ -217,6 +238,10 @@ class VariableColumn:
         rows = np.asarray(rows)
         return self._offsets[rows + 1] - self._offsets[rows]
 
+    def row_at(self, position: int) -> int:
+        """Return the row that has the value at a position among those of all rows."""
+        return int(np.searchsorted(self._offsets.mapped(), position, side="right")) - 1
+
     def part(self, row: int, start: int, stop: int) -> np.ndarray:
         """Return values ``start`` to ``stop`` of a row, clipped to the row as slices are."""
         first, last = self._offsets[row : row + 2].tolist()
@@ -239,6 +264,11 @@ class VariableColumn:
                 done += count
             part += 1
         return found
+
+
+def _reopened(folder: Path, name: str, variable: bool) -> FixedColumn | VariableColumn:
+    table = Columns(folder)
+    return table.variable(name) if variable else table.fixed(name)
 
 
 class _Files:

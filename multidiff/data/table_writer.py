@@ -48,12 +48,14 @@ class ColumnWriter:
     Attributes:
         rows: number of rows so far.
         faults: names and reasons of what could not be read.
+        notes: JSON about the part, which the table's readers find in ``Columns.notes``.
     """
 
     def __init__(self, folder: Path, kinds: Mapping[str, str]):
         self.folder, self.kinds = folder, dict(kinds)
         self.rows = 0
         self.faults: list[Fault] = []
+        self.notes: dict[str, Any] = {}
         self._sinks: dict[str, _Sink] = {name: _Sink(folder / name) for name in kinds}
         variable = [name for name, kind in kinds.items() if is_variable(kind)]
         self._ends = {name: _Sink(folder / (name + OFFSETS)) for name in variable}
@@ -119,7 +121,7 @@ class ColumnWriter:
         """Write what is left, and the part's list of its files."""
         sinks = [*self._sinks.values(), *self._ends.values()]
         files = {sink.path.name: sink.finish() for sink in sinks}
-        content = {"rows": self.rows, "files": files, "faults": self.faults}
+        content = {"rows": self.rows, "files": files, "notes": self.notes, "faults": self.faults}
         (self.folder / PART).write_text(json.dumps(content), "utf-8")
 
     def close(self) -> None:
@@ -132,6 +134,8 @@ class ColumnWriter:
 def written_part(folder: Path, kinds: Mapping[str, str]) -> Iterator[ColumnWriter]:
     """Write a part whole: its folder appears when the block succeeds, else nothing is left.
 
+    The disk is not waited for: what a power cut leaves unwritten, the checksums show.
+
     Args:
         folder: folder of the part.
         kinds: kind of each column by name.
@@ -139,7 +143,7 @@ def written_part(folder: Path, kinds: Mapping[str, str]) -> Iterator[ColumnWrite
     Raises:
         InputError: if the system refuses (full disk, permissions), naming the folder and why.
     """
-    with atomic_write_dir(folder) as partial:
+    with atomic_write_dir(folder, flush=False) as partial:
         writer = ColumnWriter(partial, kinds)
         try:
             yield writer
@@ -213,6 +217,8 @@ def join_parts(
         "rows": sum(rows),
         "columns": {**kinds, **{name: value.dtype.name for name, value in (extra or {}).items()}},
         "parts": list(parts),
+        "part_rows": rows,
+        "notes": [part["notes"] for part in found],
         "files": files,
         "info": dict(info),
     }

@@ -86,6 +86,7 @@ def _trained(
     data: Batches = parts["data"].build()
     validation = parts["validation"].build() if "validation" in parts else None
     sources = fingerprints({"data": data, "validation": validation, "model": model})
+    data, validation = (_prepared(model, batches) for batches in (data, validation))
     if "precompute" in parts:
         data = parts["precompute"].build()(model, data)
     if not resume:  # a resumed run has its vocabulary in the checkpoint
@@ -127,6 +128,12 @@ def _inspected(model: Any, data: Batches, validation: Batches | None) -> list[st
     target = COMMANDS.get(type(model).__name__, {}).get("inspect")
     found = locate(target)(model, data, validation) if target else []
     return found if process_ratio()[0] == 0 else []
+
+
+def _prepared(model: Any, batches: Any) -> Any:
+    """Return batches with what the modality prepares of large data for this model."""
+    target = COMMANDS.get(type(model).__name__, {}).get("prepare")
+    return locate(target)(model, batches) if target and batches is not None else batches
 
 
 def _take_up(model: Any, task: nn.Module, out: Path, has_first_pass: bool) -> None:

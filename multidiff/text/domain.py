@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -126,29 +127,54 @@ class TextDomain(nn.Module, Domain):
             )
 
     def encoded(self, batch: Any, rng: Rng | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return tokens and condition. A batch has ``text``, and ``meaning`` or ``source``."""
-        tokens = self.tokens(batch["text"])
+        """Return tokens and condition. A batch has ``text``, and ``meaning`` or ``source``.
+
+        It may have their tokens too, prepared: ``text_tokens``, ``source_tokens``.
+        """
+        tokens = self.tokens(batch["text"], batch.get("text_tokens"))
         condition: dict[str, Tensor] = {"real": tokens != PAD}
         if self.meanings is not None:
             source = self._rows([self.meanings.whole(one) for one in batch["meaning"]])
             condition["source"] = self._partly_open(source, rng)
         if self.source_length:
-            condition["source"] = self.source_tokens(batch["source"])
+            prepared = batch.get("source_tokens")
+            condition["source"] = self.source_tokens(batch["source"], prepared)
         return tokens, condition
 
-    def tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
-        """Return numbers, END after each text; a text that is too long is cut, without END."""
+    def tokens(
+        self, texts: Sequence[str], prepared: Sequence[np.ndarray] | None = None
+    ) -> Int[Tensor, "batch longest"]:
+        """Return numbers, END after each text; a text that is too long is cut, without END.
+
+        Args:
+            texts: the texts.
+            prepared: numbers of the texts, if they are known.
+        """
         end = [END] if self.ends else []
-        rows = [[*self.vocabulary.numbers(text), *end] for text in texts]
+        rows = [[*row, *end] for row in self._numbers(texts, prepared)]
         for text, row in zip(texts, rows, strict=True):
             if len(row) > self.length:
                 logger.warning("cut to %d tokens: %r", self.length, text)
         return self._padded(rows, self.length, PAD)
 
-    def source_tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch longest"]:
-        """Return numbers of source texts, END after each, UNSPECIFIED after it."""
-        rows = [[*self.vocabulary.numbers(text), END] for text in texts]
+    def source_tokens(
+        self, texts: Sequence[str], prepared: Sequence[np.ndarray] | None = None
+    ) -> Int[Tensor, "batch longest"]:
+        """Return numbers of source texts, END after each, UNSPECIFIED after it.
+
+        Args:
+            texts: the texts.
+            prepared: numbers of the texts, if they are known.
+        """
+        rows = [[*row, END] for row in self._numbers(texts, prepared)]
         return self._padded(rows, self.source_length, UNSPECIFIED)
+
+    def _numbers(
+        self, texts: Sequence[str], prepared: Sequence[np.ndarray] | None
+    ) -> list[list[int]]:
+        if prepared is not None:
+            return [row.tolist() for row in prepared]
+        return [self.vocabulary.numbers(text) for text in texts]
 
     def _padded(self, rows: list[list[int]], most: int, filler: int) -> Tensor:
         longest = min(max(map(len, rows)), most)

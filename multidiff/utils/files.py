@@ -59,12 +59,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_write_dir(path: Path) -> Iterator[Path]:
+def atomic_write_dir(path: Path, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary folder that atomically replaces ``path`` when the block succeeds.
 
     The new folder is swapped with the old one in one step. Where the file system cannot do
     that, the old one is renamed aside first, and :func:`recovered` finds it there if the
     process is killed between the two renames.
+
+    Args:
+        path: the folder.
+        flush: whether it must survive a power cut, for which the disk is waited for.
 
     Raises:
         InputError: if the system refuses, naming the folder and why.
@@ -78,10 +82,11 @@ def atomic_write_dir(path: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         remove_abandoned(path.parent)
         yield partial
-        for file in [*partial.rglob("*"), partial]:
+        for file in [*partial.rglob("*"), partial] if flush else ():
             flush_to_disk(file)
         _replace_folder(path, partial)
-        flush_to_disk(path.parent)
+        if flush:
+            flush_to_disk(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:

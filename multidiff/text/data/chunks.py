@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from multidiff.text.data.listing import TextSource
+from multidiff.text.data.vocabulary import Vocabulary
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint
 
 
 class TextChunks:
-    """Chunks of one long text, in memory.
+    """Chunks of one long text, in memory or, if it is large, on disk.
 
     The length of a chunk is counted in characters, since a source has no tokens; with a character
     vocabulary these are the same. For subwords, choose the number of characters that the tokens
@@ -31,7 +32,7 @@ class TextChunks:
 
     Attributes:
         text: part of the text that the chunks are taken from.
-        before: the part before it; empty for training chunks.
+        before: the part before it; empty for training chunks. Parts on disk are read by ``str``.
 
     Raises:
         InputError: if the source cannot be read or is not running text, or the part is shorter
@@ -55,10 +56,11 @@ class TextChunks:
                 f"length must be at least 1, got {length}, and held_out_ratio in [0, 1), got "
                 f"{held_out_ratio:g}"
             )
-        (whole,) = source.listing().texts
+        whole: Any = source.listing().texts[0]
         cut = int(len(whole) * (1 - held_out_ratio))
         self.source, self.length, self.held_out = source, length, held_out
         self.before, self.text = (whole[:cut], whole[cut:]) if held_out else ("", whole[:cut])
+        self._vocabulary: Vocabulary | None = None
         if len(self.text) < length:
             which = "held out" if held_out else "to train on"
             raise InputError(
@@ -90,7 +92,17 @@ class TextChunks:
 
     def stretch(self, start: int) -> str:
         """Return the chunk that begins at that character of the part."""
-        return self.text[start : start + self.length]
+        return str(self.text[start : start + self.length])
+
+    def tokenized(self, vocabulary: Vocabulary, sources: bool) -> None:
+        """Let examples of a text on disk have tokens, which worker processes find.
+
+        Args:
+            vocabulary: vocabulary of the tokens.
+            sources: must be false: chunks have no sources.
+        """
+        if not isinstance(self.text, str):
+            self._vocabulary = vocabulary
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.data.batches.Examples`: ``text`` and ``name``."""
@@ -98,4 +110,7 @@ class TextChunks:
         start = index * self.length if self.held_out else int(rng.integers(last + 1))
         position = len(self.before) + start
         name = f"{self.source.path}[{position}:{position + self.length}]"
-        return {"text": self.stretch(start), "name": name}
+        example: dict[str, Any] = {"text": self.stretch(start), "name": name}
+        if self._vocabulary is not None:
+            example["text_tokens"] = np.array(self._vocabulary.numbers(example["text"]))
+        return example

@@ -13,7 +13,9 @@ from typing import Any
 
 from multidiff.text.data.chunks import TextChunks
 from multidiff.text.data.sentences import Sentences
+from multidiff.text.data.stored import count_repeats
 from multidiff.text.data.vocabulary import Vocabulary
+from multidiff.text.data.words import plain
 from multidiff.text.domain import TextDomain
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
@@ -158,9 +160,11 @@ def warn_of_repeats(data: Any, held_out: Any) -> None:
         held_out: validation examples.
     """
     if isinstance(data, Sentences) and isinstance(held_out, Sentences):
-        count, total = repeated(_keys(held_out), _keys(data))
+        count, total = _repeated_texts(held_out, data)
         what = "texts"
     elif isinstance(data, TextChunks) and isinstance(held_out, TextChunks):
+        if not isinstance(held_out.text, str) or not isinstance(data.text, str):
+            return  # on disk, where reading all of it takes minutes
         count, total = repeated(_long_lines(held_out.text), _long_lines(data.text))
         what = f"lines of {SHORTEST_LINE} characters or more"
     else:
@@ -181,16 +185,20 @@ def repeated(held_out: Iterable[Any], trained: Iterable[Any]) -> tuple[int, int]
     return sum(one in there for one in items), len(items)
 
 
+def _repeated_texts(held_out: Sentences, data: Sentences) -> tuple[int, int]:
+    if held_out.selection is None and data.selection is None:
+        return repeated(_keys(held_out), _keys(data))
+    if held_out.selection is None or data.selection is None:
+        return repeated(held_out.digests(), data.digests())
+    tables = [held_out.listing.table, data.listing.table]  # pyright: ignore
+    return count_repeats(held_out.selection, data.selection, tables)
+
+
 def _keys(examples: Sentences) -> Iterable[Any]:
     """Return each text with its source: both have to be equal."""
     texts, sources = examples.listing.texts, examples.listing.sources
     for row in examples.rows:
         yield plain(texts[row]), "" if sources is None else plain(sources[row])
-
-
-def plain(text: str) -> str:
-    """Return a text in the form in which texts are compared, white space removed."""
-    return " ".join(text.split())
 
 
 def _long_lines(text: str) -> Iterable[str]:

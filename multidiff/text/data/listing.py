@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from multidiff.text.data.tables import Table, read_table, table_fingerprint
 from multidiff.utils.errors import InputError
@@ -72,6 +72,16 @@ class TextSource:
                 "remove those and held_out_every, or running"
             )
 
+    @property
+    def has_meanings(self) -> bool:
+        """Return whether texts have meanings."""
+        return self.meaning_column is not None or bool(self.attribute_columns)
+
+    @property
+    def grouped_by(self) -> str | None:
+        """Return the column whose equal values stay on one side of the split."""
+        return self.group_by or self.meaning_column
+
     def columns(self) -> list[str]:
         """Return the columns that are read."""
         asked = (self.column, self.source_column, self.meaning_column, self.group_by)
@@ -87,12 +97,16 @@ class TextSource:
         check_source(self.path, "texts")
 
     def listing(self) -> Texts:
-        """Read its contents.
+        """Read its contents; large ones are prepared once and stay on disk.
 
         Raises:
             InputError: if it cannot be found or read, is empty, or lacks a requested column.
         """
+        from multidiff.text.data.stored import is_large, stored_texts
+
         open_source(self.path, "texts")
+        if is_large(self):
+            return stored_texts(self)
         table = read_table(
             self.path,
             self.columns(),
@@ -120,7 +134,7 @@ class TextSource:
         """
         return table_fingerprint(self.path, self.split, self.config, load)
 
-    def rows(self, texts: Texts, held_out: bool) -> list[int]:
+    def rows(self, texts: Texts, held_out: bool) -> Sequence[int]:
         """Return the rows of the texts kept for validation, or of the others.
 
         Raises:
@@ -132,6 +146,9 @@ class TextSource:
                 f"{self.path}: held_out_every is {every}, so no texts are held out; "
                 "set it, or use another source"
             )
+        stored = texts.split(every, held_out)
+        if stored is not None:
+            return stored
         groups = texts.names if texts.groups is None else texts.groups
         where = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         kept = [every > 0 and where[group] % every == every // 2 for group in groups]
@@ -146,7 +163,7 @@ class TextSource:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts in the order of their source; every list has one item for each.
+    """Texts in the order of their source; every sequence has one item for each.
 
     Attributes:
         texts: the texts, unchanged.
@@ -157,11 +174,15 @@ class Texts:
         groups: groups that stay together in a split.
     """
 
-    texts: list[str]
-    names: list[str]
-    sources: list[str] | None = None
-    meanings: list[dict[str, str]] | None = None
-    groups: list[str] | None = None
+    texts: Sequence[str]
+    names: Sequence[str]
+    sources: Sequence[str] | None = None
+    meanings: Sequence[dict[str, str]] | None = None
+    groups: Sequence[str] | None = None
+
+    def split(self, held_out_every: int, held_out: bool) -> Sequence[int] | None:
+        """Return the rows of one side of a split, if the texts are on disk; None in memory."""
+        return None
 
 
 def parse_meaning(text: str) -> dict[str, str]:
@@ -191,32 +212,58 @@ def parse_meaning(text: str) -> dict[str, str]:
 
 
 def _gathered(source: TextSource, table: Table) -> Texts:
-    """Return the requested columns, of the rows whose text is not blank."""
-    has_meaning = source.meaning_column is not None or bool(source.attribute_columns)
-    group_by = source.group_by or source.meaning_column
-    texts, names, sources, meanings, groups, blank = [], [], [], [], [], 0
+    """Return the texts of a table, without rows that have none."""
+    names, rows, blank = [], [], 0
     for name, row in zip(table.names, table.rows, strict=True):
-        value = row.get(source.column)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        found = text_row(source, name, row)
+        if found is None:
             blank += 1
             continue
-        texts.append(_text_of(name, source.column, value))
         names.append(name)
-        if source.source_column is not None:
-            sources.append(_text_of(name, source.source_column, row.get(source.source_column)))
-        if has_meaning:
-            meanings.append(_meaning_of(source, name, row))
-        if group_by is not None:
-            groups.append(_word_of(row.get(group_by)))
+        rows.append(found)
     if blank:
         logger.warning("%s: %d rows have no text; they are skipped", source.path, blank)
     return Texts(
-        texts,
+        [row.text for row in rows],
         names,
-        sources if source.source_column is not None else None,
-        meanings if has_meaning else None,
-        groups if group_by is not None else None,
+        [row.source or "" for row in rows] if source.source_column is not None else None,
+        [row.meaning or {} for row in rows] if source.has_meanings else None,
+        [row.group or "" for row in rows] if source.grouped_by is not None else None,
     )
+
+
+class TextRow(NamedTuple):
+    """A row of a source; what the source does not have is None."""
+
+    text: str
+    source: str | None
+    meaning: dict[str, str] | None
+    group: str | None
+
+
+def text_row(source: TextSource, name: str, row: Mapping[str, Any]) -> TextRow | None:
+    """Return a row of a source, None if it has no text.
+
+    Args:
+        source: the source.
+        name: name of the row, for messages.
+        row: its values by column.
+
+    Raises:
+        InputError: if a value is not of its kind.
+    """
+    value = row.get(source.column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    text = _text_of(name, source.column, value)
+    origin = meaning = group = None
+    if source.source_column is not None:
+        origin = _text_of(name, source.source_column, row.get(source.source_column))
+    if source.has_meanings:
+        meaning = _meaning_of(source, name, row)
+    if source.grouped_by is not None:
+        group = _word_of(row.get(source.grouped_by))
+    return TextRow(text, origin, meaning, group)
 
 
 def _text_of(name: str, column: str, value: Any) -> str:

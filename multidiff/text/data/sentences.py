@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from multidiff.data.columns import Columns
 from multidiff.text.data.listing import TextSource
-from multidiff.text.data.vocabulary import PIECE
+from multidiff.text.data.stored import StoredTexts, selection_of, text_digest
+from multidiff.text.data.tokens import token_table
+from multidiff.text.data.vocabulary import Vocabulary
+from multidiff.text.data.words import PIECE
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint
 
@@ -16,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sentences:
-    """Texts of a source, in memory.
+    """Texts of a source: lists in memory, or tables on disk if the source is large.
 
     Args:
         source: source of the texts.
@@ -24,26 +29,32 @@ class Sentences:
             with a warning. None keeps all.
         held_out: whether to take the texts kept for validation.
 
+    Attributes:
+        rows: rows of the source that are taken.
+        lengths: number of words of each.
+        selection: table of both, if the texts are on disk.
+
     Raises:
         InputError: if the source cannot be read, or no text is left.
     """
 
+    rows: Sequence[int]
+    lengths: Any
+
     def __init__(self, source: TextSource, longest: int | None = None, held_out: bool = False):
-        self.source, self.longest = source, longest
+        self.source, self.longest, self.held_out = source, longest, held_out
         self.assumed = ""
         self.listing = source.listing()
+        self.selection: Columns | None = None
+        self._tokens: dict[str, Columns] = {}
+        if isinstance(self.listing, StoredTexts):
+            self._select(self.listing)
+            return
         rows = source.rows(self.listing, held_out)
         counts = {row: len(PIECE.findall(self.listing.texts[row])) for row in rows}
-        kept = [row for row in rows if longest is None or counts[row] <= longest]
-        if len(kept) < len(rows):
-            logger.warning(
-                "%s: %d of %d texts have more than %d words and are skipped",
-                source.path, len(rows) - len(kept), len(rows), longest,
-            )  # fmt: skip
-        if not kept:
-            raise InputError(f"{source.path}: no text has {longest} words or fewer; raise longest")
-        self.rows = kept
-        self.lengths = np.array([counts[row] for row in kept])
+        self.rows = [row for row in rows if longest is None or counts[row] <= longest]
+        self._check_rows(len(rows))
+        self.lengths = np.array([counts[row] for row in self.rows])
 
     @classmethod
     def synthetic(
@@ -57,6 +68,41 @@ class Sentences:
         made.assumed = f"every text {words}, the longest that the recipe allows"
         return made
 
+    def _select(self, listing: StoredTexts) -> None:
+        self.source.rows(listing, self.held_out)  # refuses a side without texts
+        self.selection = selection_of(self.source, listing, self.longest, self.held_out)
+        self.rows = self.selection.fixed("row")
+        self.lengths = self.selection.fixed("length")
+        self._check_rows(sum(note["side"] for note in self.selection.notes))
+
+    def _check_rows(self, count: int) -> None:
+        """Report the texts of this side that are too long, or raise if all are."""
+        kept, path = len(self.rows), self.source.path
+        if kept < count:
+            logger.warning(
+                "%s: %d of %d texts have more than %d words and are skipped",
+                path, count - kept, count, self.longest,
+            )  # fmt: skip
+        if not kept:
+            raise InputError(f"{path}: no text has {self.longest} words or fewer; raise longest")
+
+    def tokenized(self, vocabulary: Vocabulary, sources: bool) -> None:
+        """Prepare the tokens of texts on disk; examples then have them too.
+
+        Texts in memory stay as they are: they are encoded at each visit.
+
+        Args:
+            vocabulary: vocabulary of the tokens.
+            sources: whether the source texts are read too.
+
+        Raises:
+            InputError: if the tokens cannot be made.
+        """
+        if not isinstance(self.listing, StoredTexts):
+            return
+        for name in ("text", "source") if sources else ("text",):
+            self._tokens[name] = token_table(self.listing, name, vocabulary, self.source.path)
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -65,22 +111,49 @@ class Sentences:
         return {"source": self.source.fingerprint()}
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> Sequence[str]:
         """Return all texts."""
-        return [self.listing.texts[row] for row in self.rows]
+        chosen = Chosen(self.listing.texts, self.rows)
+        return chosen[:] if self.selection is None else chosen
 
-    @property
-    def meanings(self) -> list[dict[str, str]]:
-        """Return the meaning of each text; empty if the source has none."""
-        described = self.listing.meanings
-        return [{} if described is None else described[row] for row in self.rows]
+    def digests(self) -> Iterator[int]:
+        """Yield numbers that identify the texts with their sources."""
+        sources = self.listing.sources
+        for row in self.rows:
+            text = self.listing.texts[row]
+            yield text_digest(text, "" if sources is None else sources[row])
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.data.batches.Examples`: ``text``, ``meaning``, ``name``."""
+        """See :class:`~multidiff.data.batches.Examples`: ``text``, ``meaning``, ``name``.
+
+        Prepared tokens are ``text_tokens`` and ``source_tokens``.
+        """
         row, listing = self.rows[index], self.listing
         example: dict[str, Any] = {"text": listing.texts[row], "name": listing.names[row]}
         if listing.meanings is not None:
             example["meaning"] = listing.meanings[row]
         if listing.sources is not None:
             example["source"] = listing.sources[row]
+        for name, table in self._tokens.items():
+            example[f"{name}_tokens"] = table.variable("tokens")[row]
         return example
+
+
+class Chosen(Sequence):
+    """Some items of a sequence, taken when they are needed.
+
+    Args:
+        items: the sequence.
+        rows: numbers of the items.
+    """
+
+    def __init__(self, items: Sequence[Any], rows: Sequence[int]):
+        self.items, self.rows = items, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.items[row] for row in self.rows[index]]
+        return self.items[self.rows[index]]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.config.recipe import read_recipe
-from multidiff.text.data.inspection import plain, repeated
+from multidiff.text.data.inspection import repeated
 from multidiff.text.data.listing import TextSource
+from multidiff.text.data.words import plain
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
 from multidiff.utils.report import Report

@@ -20,13 +20,13 @@ from multidiff.text.data.vocabulary import (
     END,
     FIRST,
     PAD,
-    PIECE,
     REPLACEMENT,
     UNKNOWN,
     Vocabulary,
     checked,
 )
 from multidiff.text.data.vocabulary_assets import SavedVocabulary
+from multidiff.text.data.words import PIECE
 from multidiff.utils.errors import InputError
 from multidiff.utils.packages import needs
 from multidiff.utils.readers import (
@@ -178,7 +178,7 @@ class SentencePieceVocabulary(PieceVocabulary):
     def _origin(self) -> Path | None:
         return None if self.model is None else Path(self.model)
 
-    def _trained(self, texts: list[str], name: str) -> bytes:
+    def _trained(self, texts: Iterable[str], name: str) -> bytes:
         with needs("sentencepiece", "a SentencePiece vocabulary"):
             import sentencepiece
 

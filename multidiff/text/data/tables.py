@@ -117,15 +117,11 @@ def _from_objects(where: str, text: str) -> Table:
 
 
 def _from_cells(where: str, text: str, ending: str, header: bool) -> Table:
-    records = _records(where, text, ending)
-    first, cells = next(records)
-    columns = cells if header else [str(number) for number in range(len(cells))]
-    if len(set(columns)) != len(columns):
-        raise InputError(
-            f"{where}:{first}: {columns} has a name twice; name every column, or set header: false"
-        )
+    found = records(where, io.StringIO(text, newline=""), ending)
+    first, cells = next(found)
+    columns = header_columns(where, first, cells, header)
     names, rows = [], []
-    for line, record in records if header else [(first, cells), *records]:
+    for line, record in found if header else [(first, cells), *found]:
         if len(record) != len(columns):
             raise InputError(
                 f"{where}:{line}: has {len(record)} fields, but line {first} has "
@@ -136,13 +132,40 @@ def _from_cells(where: str, text: str, ending: str, header: bool) -> Table:
     return Table(columns, names, rows)
 
 
-def _records(where: str, text: str, ending: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a table, each with the line where it begins."""
+def header_columns(where: str, line: int, cells: list[str], header: bool) -> list[str]:
+    """Return the columns of a table by its first row.
+
+    Args:
+        where: name of the table, for messages.
+        line: line of the first row.
+        cells: the first row.
+        header: whether it names the columns.
+
+    Raises:
+        InputError: if a name appears twice.
+    """
+    columns = cells if header else [str(number) for number in range(len(cells))]
+    if len(set(columns)) != len(columns):
+        raise InputError(
+            f"{where}:{line}: {columns} has a name twice; name every column, or set header: false"
+        )
+    return columns
+
+
+def records(where: str, lines: Iterable[str], ending: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table, each with the line where it begins.
+
+    Args:
+        where: name of the table, for messages.
+        lines: its lines, with their ends.
+        ending: ``.csv`` or ``.tsv``.
+
+    Raises:
+        InputError: if a row cannot be read.
+    """
     quoting = csv.QUOTE_NONE if ending == ".tsv" else csv.QUOTE_MINIMAL
     # strict: a quote that is never closed would swallow the rest of the file as one text.
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=DELIMITERS[ending], quoting=quoting, strict=True
-    )
+    reader = csv.reader(lines, delimiter=DELIMITERS[ending], quoting=quoting, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -174,18 +197,26 @@ def table_fingerprint(where: str, split: str, config: str | None, load: bool) ->
         return of_path(path)
     if not load:
         return {"id": where, "config": config, "split": split}
-    return of_dataset(_loaded(where, split, config), where, config, split)
+    return of_dataset(load_rows(where, split, config), where, config, split)
 
 
 def _from_data_set(where: str, asked: Sequence[str], split: str, config: str | None) -> Table:
-    table = _loaded(where, split, config).flatten()
+    table = load_rows(where, split, config).flatten()
     there = [column for column in asked if column in table.column_names]
     names = [f"{where}[{row}]" for row in range(len(table))]
-    return Table(table.column_names, names, _named(where, table.select_columns(there)))
+    return Table(table.column_names, names, named_rows(where, table.select_columns(there)))
 
 
-def _named(where: str, table: Any) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a data set; labels are replaced by their names, if they have some."""
+def named_rows(where: str, table: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a data set; labels are replaced by their names, if they have some.
+
+    Args:
+        where: name of the data set, for messages.
+        table: the data set.
+
+    Raises:
+        InputError: if a row cannot be read.
+    """
     labels = {column: getattr(kind, "names", None) for column, kind in table.features.items()}
     rows = iter(table)
     while True:
@@ -200,7 +231,17 @@ def _named(where: str, table: Any) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _loaded(where: str, split: str, config: str | None) -> Any:
+def load_rows(where: str, split: str, config: str | None) -> Any:
+    """Return a data set of the ``datasets`` library.
+
+    Args:
+        where: its path or name.
+        split: split of the data set.
+        config: configuration of the data set.
+
+    Raises:
+        InputError: if it cannot be loaded.
+    """
     with reading(where, "is not a data set of texts that can be loaded", "check the path"):
         return _data_set(where, split, config)
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.vocabulary_assets import SavedVocabulary
+from multidiff.text.data.words import PIECE
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import parse_json, reading
 
@@ -28,7 +29,6 @@ BLANK = "[MASK]"
 # Shown for unknown tokens; it is unknown itself, so that it is read back as it was written.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
-PIECE = re.compile(r"\w+|[^\w\s]")
 NO_SPACE_BEFORE = set(".,;:!?')%-")
 NO_SPACE_AFTER = set("(£$€'-")
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from multidiff.data.cache import cached_text
 from multidiff.text.data.listing import TextSource
+from multidiff.text.data.sample import TextSample
+from multidiff.text.data.stored import StoredTexts, is_large, texts_plan
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint, of_path
 from multidiff.utils.readers import read_text
 
+logger = logging.getLogger(__name__)
+
 LEAST_SIZE = 4
+# Of a large source, this much text makes the vocabulary.
+SAMPLE_BYTES = 128 << 20
 
 
 class SavedVocabulary(ABC):
@@ -75,21 +84,40 @@ class SavedVocabulary(ABC):
         return None
 
     def _ready(self) -> str:
-        return self._content if self._content is not None else self._hold(*self._make())
+        return self._content if self._content is not None else self._hold(*self._made())
+
+    def _made(self) -> tuple[str, str]:
+        """Return what :meth:`_make` does; what is made of a large source is kept in the cache."""
+        if self.source is None or self._origin() is not None or not is_large(self.source):
+            return self._make()
+        options = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        described = {key: repr(value) for key, value in options.items() if key != "source"}
+        key = {
+            "vocabulary": [type(self).__name__, described, SAMPLE_BYTES],
+            "texts": [texts_plan(self.source).folder.name, self.source.held_out_every],
+        }
+        return cached_text("vocabulary", key, lambda: self._make()[0]), self.source.path
 
     def _hold(self, content: str, name: str) -> str:
         self._take(content, name)
         self._content = content
         return content
 
-    def _training_texts(self) -> list[str]:
-        """Return the texts of the source that are not held out, and their sources."""
+    def _training_texts(self) -> Iterable[str]:
+        """Return the texts of the source that are not held out, and their sources.
+
+        Of texts on disk they are a sample, evenly spread, of up to ``SAMPLE_BYTES``.
+        """
         if self.source is None:
             raise InputError(
                 f"{self.FILE}: is not in the model's folder, and its vocabulary has no source; "
                 "put the file there, or set the source"
             )
         found = self.source.listing()
+        if isinstance(found, StoredTexts) or not isinstance(found.texts[0], str):
+            sample = TextSample(self.source, found, SAMPLE_BYTES)
+            logger.warning("%s: its vocabulary is made from %s", self.source.path, sample)
+            return sample
         rows = self.source.rows(found, held_out=False)
         lists = [found.texts] if found.sources is None else [found.texts, found.sources]
         return [texts[row] for texts in lists for row in rows]

@@ -62,8 +62,9 @@ def measure_running(
     length = model.domain.length
     held_out = TextChunks(source, 1, held_out=True, held_out_ratio=held_out_ratio)
     windows = windows_of(model, held_out, count or STRETCHES)
+    trained = str(held_out.before)
     characters = [len(window.text) for window in windows]
-    ngram = NGramModel([held_out.before], ORDER)
+    ngram = NGramModel([trained], ORDER)
     nats = _nats(model, ngram, windows, seed)
     facts = {name: _bits(values, characters) for name, values in nats.items()}
     tokens = length * len(windows)
@@ -80,7 +81,7 @@ def measure_running(
         heading += f" tokens, {sum(characters) / tokens:.2f} characters each"
     report.lines.extend(rows_of(facts, [heading, "mean", "error"]))
     if make:
-        report.facts["samples"] = _samples(make, texts, held_out.before, ngram)
+        report.facts["samples"] = _samples(make, texts, trained, ngram)
         keys = ["samples", "bits", "words_known", "seconds"]
         report.lines.extend(rows_of(report.facts["samples"], keys))
     return report
@@ -157,7 +158,7 @@ def windows_of(model: MaskedText, held_out: TextChunks, most: int) -> list[Windo
         InputError: if the text is shorter than one chunk.
     """
     length = model.domain.length
-    whole, first = held_out.before + held_out.text, len(held_out.before)
+    whole, first = str(held_out.before) + str(held_out.text), len(held_out.before)
     starts = [first + length * row for row in range(len(held_out.text) // length)]
     windows: list[Window] = []
     end = first
