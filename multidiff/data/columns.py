@@ -13,25 +13,20 @@ damaged file is named, never delivered.
 from __future__ import annotations
 
 import json
-import mmap
-import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from multidiff.data.checked_files import AGAIN, CheckedFiles
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import parse_json, read_text
 
 FORMAT = 1
 HEADER = "columns.json"
-CHECKSUMS = "checksums"
 OFFSETS = ".offsets"
-BLOCK = 1 << 16
-MOST_OPEN_FILES = 64
-AGAIN = "delete the folder, and it is made again"
 
 
 def dtype_of(kind: str) -> np.dtype:
@@ -48,11 +43,6 @@ def dtype_of(kind: str) -> np.dtype:
 def is_variable(kind: str) -> bool:
     """Return whether rows of such a column differ in length."""
     return kind in ("bytes", "text") or kind.endswith("[]")
-
-
-def blocks_in(size: int) -> int:
-    """Return the number of blocks of a file of ``size`` bytes."""
-    return -(-size // BLOCK)
 
 
 def rendered_header(content: Mapping[str, Any]) -> str:
@@ -89,7 +79,7 @@ class Columns:
         self._rows, self._parts = header["rows"], header["parts"]
         self.first_rows = np.concatenate([[0], np.cumsum(header["part_rows"], dtype=np.int64)])
         self.notes: list[dict[str, Any]] = header["notes"]
-        self._files = _Files(self.folder, header["files"])
+        self._files = CheckedFiles(self.folder, header["files"])
         self._opened: dict[str, FixedColumn | VariableColumn] = {}
 
     def __reduce__(self) -> Any:
@@ -151,7 +141,7 @@ class FixedColumn(Sequence):
     its table.
     """
 
-    def __init__(self, files: _Files, name: str, kind: str):
+    def __init__(self, files: CheckedFiles, name: str, kind: str):
         self.dtype = dtype_of(kind)
         self._files, self._name, self._number = files, name, files.number(name)
         self._array: np.ndarray | None = None
@@ -177,7 +167,7 @@ class FixedColumn(Sequence):
             return self.mapped()[index]
         else:
             index = np.asarray(index)
-            self._files.check_blocks(self._number, index * width // BLOCK)
+            self._files.check_at(self._number, index * width)
         return np.array(self.mapped()[index])
 
     def mapped(self) -> np.ndarray:
@@ -195,7 +185,7 @@ class VariableColumn(Sequence):
     """
 
     def __init__(
-        self, files: _Files, name: str, names: Sequence[str], kind: str, offsets: FixedColumn
+        self, files: CheckedFiles, name: str, names: Sequence[str], kind: str, offsets: FixedColumn
     ):
         self._name = name
         self.dtype, self._kind = dtype_of(kind), kind
@@ -266,134 +256,30 @@ class VariableColumn(Sequence):
         return found
 
 
+class ParsedColumn(Sequence):
+    """A column of texts that are JSON, as the values.
+
+    Args:
+        column: the column.
+        kind: function that is applied to each value, such as ``tuple``.
+    """
+
+    def __init__(self, column: VariableColumn, kind: Callable[[Any], Any] | None = None):
+        self.column, self.kind = column, kind
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        value = json.loads(self.column[row])
+        return value if self.kind is None else self.kind(value)
+
+
 def _reopened(folder: Path, name: str, variable: bool) -> FixedColumn | VariableColumn:
     table = Columns(folder)
     return table.variable(name) if variable else table.fixed(name)
-
-
-class _Files:
-    """The files of a table: open handles, memory maps, and the blocks compared so far."""
-
-    def __init__(self, folder: Path, listed: Sequence[tuple[str, int]]):
-        self.folder = folder
-        self.names = [name for name, _ in listed]
-        self.sizes = [size for _, size in listed]
-        for name, size in listed:
-            self._check_size(folder / name, size)
-        counts = [blocks_in(size) for size in self.sizes]
-        self._bases = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._numbers = {name: number for number, name in enumerate(self.names)}
-        self._seen = np.zeros(self._bases[-1], bool)
-        self._handles: dict[int, int] = {}
-        self._check_size(folder / CHECKSUMS, 4 * int(self._bases[-1]))
-        self._sums = _map(folder / CHECKSUMS).view("<u4")
-
-    def __del__(self):
-        for handle in getattr(self, "_handles", {}).values():
-            os.close(handle)
-
-    def number(self, name: str) -> int:
-        return self._numbers[name]
-
-    def mapped(self, number: int) -> np.ndarray:
-        return _map(self.folder / self.names[number])
-
-    def read(self, number: int, start: int, into: np.ndarray) -> None:
-        """Read bytes into an array, after comparing their blocks where that is still to do."""
-        stop = start + len(into)
-        first, last = start // BLOCK, blocks_in(stop)
-        base = self._bases[number]
-        if self._seen[base + first : base + last].all():
-            self._pread(number, start, into)
-            return
-        begin, end = first * BLOCK, min(last * BLOCK, self.sizes[number])
-        content = np.empty(end - begin, np.uint8)
-        self._pread(number, begin, content)
-        for block in range(first, last):
-            place = (block - first) * BLOCK
-            self._compare(number, block, content[place : place + BLOCK])
-        into[:] = content[start - begin : stop - begin]
-
-    def check(self, number: int, start: int, stop: int) -> None:
-        if stop > start:
-            self.check_blocks(number, np.arange(start // BLOCK, blocks_in(stop)))
-
-    def check_blocks(self, number: int, blocks: np.ndarray) -> None:
-        left = blocks[~self._seen[self._bases[number] + blocks]]
-        for block in np.unique(left).tolist():
-            begin = block * BLOCK
-            content = np.empty(min(BLOCK, self.sizes[number] - begin), np.uint8)
-            self._pread(number, begin, content)
-            self._compare(number, block, content)
-
-    def verify(self) -> None:
-        for number, size in enumerate(self.sizes):
-            self._seen[self._bases[number] : self._bases[number + 1]] = False
-            self.check(number, 0, size)
-
-    def _compare(self, number: int, block: int, content: np.ndarray) -> None:
-        where = self._bases[number] + block
-        if zlib.crc32(content) != self._sums[where]:
-            raise InputError(
-                f"{self.folder / self.names[number]}: bytes {block * BLOCK:,} and on differ from "
-                f"what was written; {AGAIN}"
-            )
-        self._seen[where] = True
-
-    def _pread(self, number: int, start: int, into: np.ndarray) -> None:
-        handle = self._handles.pop(number, None)
-        try:
-            if handle is None:
-                handle = os.open(self.folder / self.names[number], os.O_RDONLY | _BINARY)
-            self._handles[number] = handle  # the last used one is last
-            if len(self._handles) > MOST_OPEN_FILES:
-                os.close(self._handles.pop(next(iter(self._handles))))
-            count = _read_at(handle, start, memoryview(into))
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(
-                f"{self.folder / self.names[number]}: cannot be read ({reason}); {AGAIN}"
-            ) from error
-        if count != len(into):
-            raise InputError(f"{self.folder / self.names[number]}: was cut short; {AGAIN}")
-
-    @staticmethod
-    def _check_size(path: Path, size: int) -> None:
-        try:
-            found = path.stat().st_size
-        except OSError as error:
-            raise InputError(f"{path}: is missing from its table; {AGAIN}") from error
-        if found != size:
-            raise InputError(f"{path}: has {found:,} of {size:,} bytes; {AGAIN}")
-
-
-_BINARY = getattr(os, "O_BINARY", 0)
-
-
-def _read_at(handle: int, start: int, into: memoryview) -> int:
-    if hasattr(os, "preadv"):
-        done = 0
-        while done < len(into):
-            count = os.preadv(handle, [into[done:]], start + done)
-            if count == 0:
-                break
-            done += count
-        return done
-    os.lseek(handle, start, os.SEEK_SET)  # Windows, where no process is forked
-    content = os.read(handle, len(into))
-    into[: len(content)] = content
-    return len(content)
-
-
-def _map(path: Path) -> np.ndarray:
-    """Return the bytes of a file, mapped, without reading ahead where rows are read at random."""
-    if path.stat().st_size == 0:
-        return np.empty(0, np.uint8)
-    with path.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_RANDOM"):
-        pages.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(pages, np.uint8)
 
 
 def _read_header(folder: Path) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from multidiff.data.checked_files import BLOCK, CHECKSUMS
 from multidiff.data.columns import (
-    BLOCK,
-    CHECKSUMS,
     FORMAT,
     HEADER,
     OFFSETS,

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from multidiff.data import columns
+from multidiff.data import checked_files, columns
 from multidiff.data.columns import Columns
 from multidiff.data.table_writer import join_parts, written_part
 from multidiff.utils.errors import InputError
@@ -95,12 +95,12 @@ def test_many_rows_at_once_are_the_same_table(table, tmp_path):
 
 
 def test_few_files_are_open_at_once(table, monkeypatch):
-    monkeypatch.setattr(columns, "MOST_OPEN_FILES", 1)
+    monkeypatch.setattr(checked_files, "MOST_OPEN_FILES", 1)
     folder, rows = table
     found = Columns(folder)
     for number in (0, 70, 30, 2, 71):
         assert found.variable("caption")[number] == rows[number]["caption"]
-    assert len(found._files._handles) == 1
+    assert len(found._files._open) == 1
 
 
 def read_in_process(table, numbers, results):

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +15,11 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
+from multidiff.data.columns import FixedColumn
+from multidiff.data.order import SplitRows
 from multidiff.image.data.image_files import read_first_frame, resized
 from multidiff.image.data.listing import ALTERNATIVE, ImageSource, Listing
+from multidiff.image.data.stored import StoredListing
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint
 
@@ -38,7 +42,7 @@ class Black(ImageSource):
         Image.new("L", (1, 1)).save(content, "PNG")
         return Listing([content.getvalue()], ["a black image"], labels=[0])
 
-    def rows(self, count: int, held_out: bool) -> list[int]:
+    def rows(self, count: int, held_out: bool) -> Sequence[int]:
         """Return the one row."""
         return [0]
 
@@ -107,7 +111,13 @@ class Images:
     def labels(self) -> Int64[Tensor, " images"] | None:
         """Labels of the images, if all have one."""
         labels = self._listing.labels
-        return None if labels is None else torch.tensor([labels[row] for row in self._rows])
+        if labels is None:
+            return None
+        if isinstance(labels, FixedColumn):
+            rows = self._rows
+            rows = rows[np.arange(len(rows))] if isinstance(rows, SplitRows) else np.array(rows)
+            return torch.from_numpy(labels[rows])
+        return torch.tensor([labels[row] for row in self._rows])
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.data.batches.Examples`.
@@ -122,7 +132,7 @@ class Images:
             "name": self._listing.names[row],
         }
         if self._listing.labels is not None:
-            example["label"] = self._listing.labels[row]
+            example["label"] = int(self._listing.labels[row])
         if self.flip and rng.random() < 0.5:
             example["image"] = image.flip(-1)
         return example
@@ -173,10 +183,13 @@ class Images:
     def fingerprint(self) -> str:
         """Return a hash of the images: their source, names, size, and some pixels."""
         source = self.source
+        listing = self._listing
         described = {
             "source": [source.path, source.split, source.config, source.column],
             "size": [*self.size, self.channels],
-            "names": [self._listing.names[row] for row in self._rows],
+            "names": [listing.table.folder.name, self.source.held_out_every, len(self)]
+            if isinstance(listing, StoredListing)
+            else [listing.names[row] for row in self._rows],
         }
         digest = hashlib.sha256(json.dumps(described).encode())
         for index in np.linspace(0, len(self) - 1, min(len(self), FINGERPRINTED)).round():

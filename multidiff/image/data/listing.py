@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multidiff.data.archives import ENDINGS, archives_of
+from multidiff.data.order import SplitRows
 from multidiff.image.data.image_files import EXTENSIONS
 from multidiff.image.data.tables import TABLE_ENDINGS, open_table, table_files
 from multidiff.utils.errors import InputError
@@ -24,8 +26,10 @@ logger = logging.getLogger(__name__)
 
 ALTERNATIVE = "|"
 MOST_LISTED_BYTES = 1 << 30
+BYTES_OF_A_ROW = 100  # of a list of images, about
 METADATA = ("metadata.jsonl", "metadata.csv")
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+# Archives whose files cannot be read at random.
+ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # Folder names that are splits of a data set, where others would be classes.
 SPLITS = {"train", "validation", "valid", "val", "dev", "test"}
 
@@ -41,7 +45,8 @@ class ImageSource:
 
     Attributes:
         path: a folder of images, or one image; a parquet or arrow file, or a folder of
-            them; the name of a data set of the ``datasets`` library; or ``starter:digits``,
+            them; a ``.tar`` or ``.zip`` archive, or a folder of them (WebDataset shards); the
+            name of a data set of the ``datasets`` library; or ``starter:digits``,
             which comes with the package.
         held_out_every: n to keep every n-th image for validation; 0 keeps none.
         split: split of a data set, or folder of that name if all folders are splits.
@@ -80,7 +85,7 @@ class ImageSource:
                     "write {} once, where the name goes"
                 ) from error
 
-    def rows(self, count: int, held_out: bool) -> list[int]:
+    def rows(self, count: int, held_out: bool) -> Sequence[int]:
         """Return the rows of ``count`` images that are kept for validation, or the others.
 
         Raises:
@@ -92,8 +97,7 @@ class ImageSource:
                 f"{self.path}: held_out_every is {every}, so no images are held out; "
                 "set it, or use another source"
             )
-        kept = [every > 0 and row % every == every // 2 for row in range(count)]
-        rows = [row for row in range(count) if kept[row] == held_out]
+        rows = SplitRows(count, every, held_out)
         if not rows:
             raise InputError(
                 f"{self.path}: of {count} images none are on this side of the split; "
@@ -121,6 +125,9 @@ class ImageSource:
             return of_dataset(_opened(self), self.path, self.config, self.split)
         if path.is_file() or table_files(path):
             return of_path(path)
+        archives = archives_of(path)
+        if archives:
+            return of_files(archives, path)
         folder = _split_of(self, path)
         files = [one for one in visible_files(folder) if _counts(one)]
         return of_files(files, folder)
@@ -131,9 +138,14 @@ class ImageSource:
         Raises:
             InputError: if it cannot be found, is empty, or lacks a requested column.
         """
+        from multidiff.image.data import large
+
         path = open_source(self.path, "images")
         _check_ending(self.path, path)
-        if path.is_dir() and not table_files(path):
+        archives = archives_of(path)
+        if archives:
+            found = large.from_archives(self, archives)
+        elif path.is_dir() and not table_files(path):
             found = _from_folder(self, _split_of(self, path))
         elif path.is_file() and path.suffix.lower() in EXTENSIONS:
             found = Listing([path], [str(path)])
@@ -173,9 +185,14 @@ def _split_of(source: ImageSource, path: Path) -> Path:
 
 
 def _from_folder(source: ImageSource, folder: Path) -> Listing:
+    from multidiff.image.data import large
+
     for name in METADATA:
-        if (folder / name).is_file():
-            return _from_metadata(source, folder, folder / name)
+        path = folder / name
+        if path.is_file() and path.stat().st_size > large.MOST_LISTED * BYTES_OF_A_ROW:
+            return large.from_large_metadata(source, folder, path)
+        if path.is_file():
+            return _from_metadata(source, folder, path)
     files = sorted(visible_files(folder))
     images = [path for path in files if path.suffix.lower() in EXTENSIONS]
     if not images:
@@ -186,6 +203,8 @@ def _from_folder(source: ImageSource, folder: Path) -> Listing:
                 f"{folder}: images in a folder have no column {column!r}; "
                 f"remove it, or add the column to {METADATA[1]} there"
             )
+    if len(images) > large.MOST_LISTED:
+        return large.from_large_folder(source, folder, images)
     texts = {path for path in files if path.suffix == ".txt"}
     captions = None
     if any(path.with_suffix(".txt") in texts for path in images):
@@ -212,7 +231,7 @@ def _classes(source: ImageSource, folder: Path, images: Sequence[Path]) -> tuple
     if any(len(way) == 1 for way in ways) or len(words) == 1:
         return None, ()
     number = {word: label for label, word in enumerate(words)}
-    return _numbered(source, [number[way[0]] for way in ways], tuple(words))
+    return numbered(source, [number[way[0]] for way in ways], tuple(words))
 
 
 def _from_metadata(source: ImageSource, folder: Path, path: Path) -> Listing:
@@ -227,7 +246,7 @@ def _from_metadata(source: ImageSource, folder: Path, path: Path) -> Listing:
     if caption_column is not None:
         captions = _captions(source, [row.get(caption_column) for row in rows])
     if source.label_column is not None:
-        labels, words = _numbered(source, [row.get(source.label_column) for row in rows], ())
+        labels, words = numbered(source, [row.get(source.label_column) for row in rows], ())
     return Listing(files, [str(file) for file in files], captions, labels, words)
 
 
@@ -250,7 +269,13 @@ def _from_table(source: ImageSource, path: Path) -> Listing:
     with needs("datasets", "a table of images"):
         import datasets  # takes seconds to import
 
+    from multidiff.image.data import large
+
+    if large.parquet_rows(path, source.split) > large.MOST_LISTED:
+        return large.from_large_table(source, path)
     table = _opened(source)
+    if len(table) > large.MOST_LISTED:
+        return large.from_large_table(source, path)
     for column in (source.column, source.caption_column, source.label_column):
         if column is not None and column not in table.column_names:
             raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
@@ -259,7 +284,7 @@ def _from_table(source: ImageSource, path: Path) -> Listing:
         captions = _captions(source, _column(source, table, source.caption_column))
     if source.label_column is not None:
         words = tuple(getattr(table.features[source.label_column], "names", None) or ())
-        labels, words = _numbered(source, _column(source, table, source.label_column), words)
+        labels, words = numbered(source, _column(source, table, source.label_column), words)
     cells = table.select_columns([source.column])
     try:
         cells = cells.cast_column(source.column, datasets.Image(decode=False))
@@ -272,10 +297,13 @@ def _from_table(source: ImageSource, path: Path) -> Listing:
 def _check_ending(name: str, path: Path) -> None:
     """Reject a file that is neither an image nor a table, before looking for it on the hub."""
     ending = path.suffix.lower()
-    if not path.is_file() or ending in EXTENSIONS or path.suffix in TABLE_ENDINGS:
+    if not path.is_file() or ending in (*EXTENSIONS, *ENDINGS) or path.suffix in TABLE_ENDINGS:
         return
     if ending in ARCHIVES:
-        raise InputError(f"{name}: is an archive, which is not read: unpack it and name the folder")
+        raise InputError(
+            f"{name}: is a compressed archive, whose images cannot be read at random: unpack it "
+            "and name the folder, or pack it as .tar or .zip"
+        )
     kinds = f"an image ({', '.join(EXTENSIONS)}) or a table ({', '.join(TABLE_ENDINGS)})"
     raise InputError(f"{name}: is not a file of images: name a folder, {kinds}")
 
@@ -325,10 +353,19 @@ def _captions(source: ImageSource, values: Sequence[Any]) -> list[tuple[str, ...
     return captions
 
 
-def _numbered(
+def numbered(
     source: ImageSource, values: Sequence[Any], words: tuple[str, ...]
 ) -> tuple[list[int] | None, tuple[str, ...]]:
-    """Return labels as numbers, and their names."""
+    """Return labels as numbers, and their names.
+
+    Args:
+        source: the images.
+        values: numbers or words.
+        words: names of the labels that the source declares.
+
+    Raises:
+        InputError: if a value is no label.
+    """
     words = source.names or words
     values = [None if value == "" else value for value in values]
     missing = sum(value is None for value in values)

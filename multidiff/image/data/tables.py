@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from multidiff.utils.packages import needs
 from multidiff.utils.readers import reading
 
 TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "dataset_dict.json")
+SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|test)(?=$|[-_.])")
+SPLIT_NAMES = ("train", "validation", "test")
 TABLE_ENDINGS = (".parquet", ".arrow")
 
 
@@ -19,6 +22,24 @@ def table_files(folder: Path) -> list[Path]:
     """Return the files that identify a folder as a data set, without hidden ones."""
     found = [path for pattern in TABLES for path in folder.glob(pattern)]
     return [path for path in found if not any(map(is_hidden, path.relative_to(folder).parts))]
+
+
+def parquet_files(path: Path, split: str) -> list[Path]:
+    """Return the parquet files that a split of a source consists of; empty if others matter.
+
+    Names such as ``train-00000-of-00010`` say which split a file has, as on the hub.
+    """
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
+    if not path.is_dir() or any(path.glob("*.arrow")) or (path / "dataset_dict.json").is_file():
+        return []
+    found = sorted(one for one in table_files(path) if one.suffix == ".parquet")
+    splits = {one: SPLIT.search(one.stem.lower()) for one in found}
+    if not any(splits.values()):
+        return found if split == "train" else []
+    if split not in SPLIT_NAMES:
+        return []
+    return [one for one, match in splits.items() if match and match[1].startswith(split[:3])]
 
 
 def open_table(source: str, split: str, config: str | None) -> Any:

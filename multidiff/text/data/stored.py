@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from multidiff.data.columns import Columns, FixedColumn, VariableColumn
+from multidiff.data.columns import Columns, FixedColumn, ParsedColumn
 from multidiff.data.order import SplitRows
 from multidiff.data.prepare import Plan, prepared
 from multidiff.data.table_writer import ColumnWriter
@@ -87,7 +87,7 @@ def stored_texts(source: TextSource) -> Texts:
     table = prepared(texts_plan(source))
     if source.running:
         return Texts([StoredText(table, 0, _characters(table)[-1] - 1)], [source.path])  # type: ignore[list-item]
-    meanings = Parsed(table.variable("meaning")) if "meaning" in table else None
+    meanings = ParsedColumn(table.variable("meaning")) if "meaning" in table else None
     return StoredTexts(
         table.variable("text"),
         Names(source.path, table, is_file_of_lines(source)),
@@ -136,21 +136,6 @@ class Names(Sequence):
         if not self.has_lines:
             return f"{self.path}[{number}]"
         return f"{self.path}:{self.first_lines[self.table.part_of(row)] + number}"
-
-
-class Parsed(Sequence):
-    """Meanings, stored as JSON."""
-
-    def __init__(self, column: VariableColumn):
-        self.column = column
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [json.loads(one) for one in self.column[row]]
-        return json.loads(self.column[row])
 
 
 class StoredText:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,7 @@ from multidiff.text.data.tables import (
 )
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
+from multidiff.utils.fingerprint import of_stats
 from multidiff.utils.lines import decoded
 from multidiff.utils.readers import parse_json, reading
 
@@ -66,7 +68,7 @@ def pieces_of(source: TextSource) -> list[Piece]:
         InputError: if a data set cannot be loaded.
     """
     if not is_file_of_lines(source):
-        count = len(_table(source.path, source.split, source.config))
+        count = len(_opened(source))
         return [Piece(a, min(a + PIECE_ROWS, count)) for a in range(0, count, PIECE_ROWS)]
     path = resolve_path(source.path)
     size = path.stat().st_size
@@ -88,7 +90,7 @@ def dataset_bytes(source: TextSource) -> int:
     Raises:
         InputError: if it cannot be loaded.
     """
-    return _table(source.path, source.split, source.config).data.nbytes
+    return _opened(source).data.nbytes
 
 
 def rows_of_piece(source: TextSource, piece: Piece) -> Iterator[NumberedRow]:
@@ -100,7 +102,7 @@ def rows_of_piece(source: TextSource, piece: Piece) -> Iterator[NumberedRow]:
         InputError: if the whole file is not of its kind.
     """
     if not is_file_of_lines(source):
-        table = _table(source.path, source.split, source.config)
+        table = _opened(source)
         there = [column for column in source.columns() if column in table.column_names]
         _check_columns(source, table.column_names)
         part = table.select_columns(there).select(range(piece.start, piece.stop))
@@ -219,6 +221,11 @@ def _check_columns(source: TextSource, columns: Iterable[str]) -> None:
             raise InputError(f"{source.path}: no column {column!r}; it has {known}")
 
 
+def _opened(source: TextSource) -> Any:
+    path = resolve_path(source.path)
+    return _kept_open(source, json.dumps(of_stats(path)) if path.exists() else "")
+
+
 @lru_cache(maxsize=2)
-def _table(where: str, split: str, config: str | None) -> Any:
-    return load_rows(where, split, config).flatten()
+def _kept_open(source: TextSource, stamp: str) -> Any:
+    return load_rows(source.path, source.split, source.config).flatten()
