@@ -38,6 +38,7 @@ COMPONENTS = {
     "forecast": "forecast",
     "precision": "precision",
     "referee": "referee",
+    "data": "data",
 }
 
 

@@ -6,6 +6,7 @@ import mmap
 import os
 import zlib
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -111,11 +112,11 @@ class CheckedFiles:
         for name, size in listed:
             self._check_size(folder / name, size)
         counts = [blocks_in(size) for size in self.sizes]
-        self._bases = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._bases: list[int] = [0, *accumulate(counts)]
         self._numbers = {name: number for number, name in enumerate(self.names)}
         self._seen = np.zeros(self._bases[-1], bool)
         self._open = OpenFiles([folder / name for name in self.names])
-        self._check_size(folder / CHECKSUMS, 4 * int(self._bases[-1]))
+        self._check_size(folder / CHECKSUMS, 4 * self._bases[-1])
         self._sums = _map(folder / CHECKSUMS).view("<u4")
 
     def number(self, name: str) -> int:
@@ -144,8 +145,10 @@ class CheckedFiles:
 
     def check(self, number: int, start: int, stop: int) -> None:
         """Compare the blocks of a range of bytes."""
-        if stop > start:
-            self._check_blocks(number, np.arange(start // BLOCK, blocks_in(stop)))
+        first, last = start // BLOCK, blocks_in(stop)
+        base = self._bases[number]
+        if stop > start and not self._seen[base + first : base + last].all():
+            self._check_blocks(number, np.arange(first, last))
 
     def check_at(self, number: int, positions: np.ndarray) -> None:
         """Compare the blocks that have the bytes at some positions."""

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,7 +79,7 @@ class Columns:
         self.kinds: dict[str, str] = header["columns"]
         self.info: dict[str, Any] = header["info"]
         self._rows, self._parts = header["rows"], header["parts"]
-        self.first_rows = np.concatenate([[0], np.cumsum(header["part_rows"], dtype=np.int64)])
+        self.first_rows: list[int] = [0, *accumulate(header["part_rows"])]
         self.notes: list[dict[str, Any]] = header["notes"]
         self._files = CheckedFiles(self.folder, header["files"])
         self._opened: dict[str, FixedColumn | VariableColumn] = {}
@@ -109,7 +111,7 @@ class Columns:
 
     def part_of(self, row: int) -> int:
         """Return the number of the part that has a row."""
-        return int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        return bisect_right(self.first_rows, row) - 1
 
     def verify(self) -> None:
         """Compare all files with their checksums.
@@ -154,17 +156,16 @@ class FixedColumn(Sequence):
 
     def __getitem__(self, index: Any) -> Any:
         width = self.dtype.itemsize
+        if isinstance(index, int | np.integer):
+            if not 0 <= index < len(self):  # ends an iteration
+                raise IndexError(f"row {index} of {len(self)}")
+            self._files.check(self._number, index * width, (index + 1) * width)
+            return self.mapped()[index]
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
                 return self[np.arange(start, stop, step)]
             self._files.check(self._number, start * width, stop * width)
-        elif np.ndim(index) == 0:
-            index = int(index)
-            if not 0 <= index < len(self):  # ends an iteration
-                raise IndexError(f"row {index} of {len(self)}")
-            self._files.check(self._number, index * width, (index + 1) * width)
-            return self.mapped()[index]
         else:
             index = np.asarray(index)
             self._files.check_at(self._number, index * width)
@@ -192,7 +193,7 @@ class VariableColumn(Sequence):
         self._files, self._offsets = files, offsets
         self._numbers = [files.number(name) for name in names]
         counts = [files.sizes[number] // self.dtype.itemsize for number in self._numbers]
-        self._bounds = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._bounds: list[int] = [0, *accumulate(counts)]
 
     def __reduce__(self) -> Any:
         return _reopened, (self._files.folder, self._name, True)
@@ -214,7 +215,7 @@ class VariableColumn(Sequence):
     @property
     def total(self) -> int:
         """Return the number of values of all rows together."""
-        return int(self._bounds[-1])
+        return self._bounds[-1]
 
     def lengths(self, rows: Any) -> np.ndarray:
         """Return the number of values of some rows: bytes of a text, items of an array.
@@ -243,9 +244,9 @@ class VariableColumn(Sequence):
         width = self.dtype.itemsize
         found = np.empty(max(stop - start, 0), self.dtype)
         into, done = found.view(np.uint8), 0
-        part = int(np.searchsorted(self._bounds, start, side="right")) - 1
+        part = bisect_right(self._bounds, start) - 1
         while done < len(found):
-            base, end = self._bounds[part : part + 2].tolist()
+            base, end = self._bounds[part : part + 2]
             count = min(stop, end) - start - done
             if count > 0:
                 where = (start + done - base) * width

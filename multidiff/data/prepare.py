@@ -65,6 +65,7 @@ class Plan(Generic[T]):
         info: JSON for the table's ``info``.
         finish: function that reads the joined table and returns further columns of fixed width
             and further info.
+        cache: folder of the table's folder; the cache folder by default.
     """
 
     kind: str
@@ -76,12 +77,13 @@ class Plan(Generic[T]):
     source: str = "data"
     info: Mapping[str, Any] = field(default_factory=dict)
     finish: Finish | None = None
+    cache: Path | None = None
 
     @property
     def folder(self) -> Path:
         """Return the folder of the table in the cache."""
         key = {"format": FORMAT, "columns": dict(self.columns), **self.key}
-        return cache_dir() / f"{self.kind}-{cache_key(key)}"
+        return (self.cache or cache_dir()) / f"{self.kind}-{cache_key(key)}"
 
     @property
     def is_prepared(self) -> bool:

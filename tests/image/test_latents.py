@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import multidiff as md
+from multidiff.image.data import latents
 from multidiff.image.data.image_files import to_unit
 from multidiff.image.data.images import Images, ImageSource
 from multidiff.image.data.latents import LatentCache
@@ -64,6 +65,20 @@ def test_kept_tokens_are_the_autoencoders(small_tokens, tmp_path, folder):
         assert torch.equal(seen.x0, read.x0) and read.x0.dtype == torch.int64
         assert torch.equal(seen.condition["source"], read.condition["source"])
     assert len(read.x0.unique()) > 3 and len(list(tmp_path.iterdir())) == int(folder)
+
+
+def test_latents_on_disk_are_those_in_memory(digits, tmp_path, monkeypatch):
+    expected = LatentCache()(digits, batches())
+    monkeypatch.setattr(latents, "MOST_IN_MEMORY", 0)
+    monkeypatch.setattr(latents, "IMAGES_OF_A_PART", 64)
+    for _ in range(2):
+        found = LatentCache(str(tmp_path))(digits, batches())
+        one, other = found.batch(1), expected.batch(1)
+        assert one.keys() == other.keys() and one["caption"] == other["caption"]
+        for key in ("latent_mean", "latent_log_variance", "label"):
+            assert torch.equal(one[key], other[key])
+        assert len(list(tmp_path.glob("latents-*/columns.json"))) == 1
+        monkeypatch.setattr(LatentCache, "write_part", lambda *_: pytest.fail("made again"))
 
 
 def test_captions_are_kept_beside_tokens(small_tokens):

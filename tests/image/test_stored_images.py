@@ -198,7 +198,7 @@ def test_damaged_archives_are_named(tmp_path):
     path.write_bytes(whole)
     listing = ImageSource(str(path)).listing()
     path.write_bytes(whole[:600])
-    with pytest.raises(InputError, match="000002.png was cut short"):
+    with pytest.raises(InputError, match=r"000002.png was cut short"):
         listing.contents[2]
     other = tmp_path / "images.zip"
     other.write_bytes(b"PK\3\4")

@@ -131,11 +131,17 @@ class Images:
             "caption": self.caption_of(index, rng),
             "name": self._listing.names[row],
         }
-        if self._listing.labels is not None:
-            example["label"] = int(self._listing.labels[row])
+        label = self.label_of(index)
+        if label is not None:
+            example["label"] = label
         if self.flip and rng.random() < 0.5:
             example["image"] = image.flip(-1)
         return example
+
+    def label_of(self, index: int) -> int | None:
+        """Return the label of an image, if all have one."""
+        labels = self._listing.labels
+        return None if labels is None else int(labels[self._rows[index]])
 
     def image(self, index: int) -> UInt8[Tensor, "channels height width"]:
         """Return an image as it is, or its replacement if unreadable; never mirrored."""

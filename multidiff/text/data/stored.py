@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,7 @@ class Names(Sequence):
 
     def __init__(self, path: str, table: Columns, has_lines: bool):
         self.path, self.table, self.has_lines = path, table, has_lines
-        lines = [note["lines"] for note in table.notes]
-        self.first_lines = np.concatenate([[0], np.cumsum(lines, dtype=np.int64)])
+        self.first_lines = [0, *accumulate(note["lines"] for note in table.notes)]
 
     def __len__(self) -> int:
         return len(self.table)
