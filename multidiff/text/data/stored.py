@@ -27,6 +27,7 @@ from multidiff.text.data.streams import (
     rows_of_piece,
     text_blocks,
 )
+from multidiff.text.data.tables import can_be_id
 from multidiff.text.data.words import PIECE, plain
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
@@ -45,8 +46,8 @@ CHARACTERS = 1024  # of a row of running text
 def is_large(source: TextSource) -> bool:
     """Return whether the texts of a source stay on disk."""
     path = resolve_path(source.path)
-    if not path.exists():
-        return dataset_bytes(source) > MOST_IN_MEMORY
+    if not path.exists():  # reading it reports what no data set can be called
+        return can_be_id(path) and dataset_bytes(source) > MOST_IN_MEMORY
     return of_stats(path)["bytes"] > MOST_IN_MEMORY
 
 

@@ -62,7 +62,7 @@ def read_table(
     ending = path.suffix.lower()
     if path.is_file() and ending not in ENDINGS:
         raise InputError(f"{where}: {ending!r} must be {', '.join(ENDINGS)}; convert the file")
-    if not path.exists() and (ending in ENDINGS or path.is_absolute() or len(path.parts) > 2):
+    if not path.exists() and not can_be_id(path):
         raise InputError(f"{where}: no such file or folder; check the path")
     if not path.is_file() or ending in TABLE_ENDINGS:
         return _from_data_set(where, asked, split, config)
@@ -74,6 +74,12 @@ def read_table(
     if whole:
         return Table([asked[0]], [where], [{asked[0]: io.StringIO(text, newline=None).read()}])
     return _from_lines(where, text, asked[0])
+
+
+def can_be_id(path: Path) -> bool:
+    """Return whether a path that does not exist can be the id of a data set on the hub."""
+    is_file = path.suffix.lower() in ENDINGS
+    return not (is_file or path.is_absolute() or len(path.parts) > 2)
 
 
 def _content(where: str, path: Path) -> str:
