@@ -1,4 +1,4 @@
-"""Which image sources are listed on disk, and the passes over them."""
+"""Passes over large image sources and archives, whose listings stay on disk."""
 
 from __future__ import annotations
 
