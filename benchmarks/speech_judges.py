@@ -4,6 +4,8 @@
     python -m benchmarks.speech_judges kathleen --data FOLDER --validation 60 --test 100 --seed 24 \
         --part test --settings 10:0.3 10:0.5
 
+    python -m benchmarks.speech_judges kathleen --texts benchmarks/speech_sentences.txt
+
 Two judges: the share of words that pocketsphinx (its own US English model) gets wrong, and
 DistillMOS (Stahl and Gamper 2025), which estimates a mean opinion score from 1 to 5. Choose
 settings on the validation part and report figures of the test part, which training never reads.

@@ -33,6 +33,10 @@ from multidiff.utils.files import resolve_path
 
 HERE = Path(__file__).parent
 SOUNDS = HERE.parent / "sounds"
+TEXT = (
+    "Good morning. The train leaves at 7:45 and arrives at 9:10. "
+    "Have you ever been to Norway in the winter?"
+)
 CLIP, SECONDS = "starter:speech/LJ001-0019.flac", 3.2
 
 
@@ -106,11 +110,21 @@ def sound(vocoder):
             made = Path(folder) / "made.wav"
             synthesize_file(vocoder, source, made, config=vocoder.sampling.replace(steps=steps))
             pieces += [soundfile.read(made)[0], np.zeros(rate // 2)]
-    wave = np.concatenate(pieces[:-1])
+    write_sound("spoken", np.concatenate(pieces[:-1]), rate)
+
+
+def text(voice):
+    """Speak a text."""
+    spoken = list(voice.speak(TEXT, seed=0))
+    write_sound("text", torch.cat([one.wave for one in spoken]).numpy(), spoken[0].rate_hz)
+
+
+def write_sound(name, wave, rate):
+    """Write a sound as FLAC and MP3."""
     SOUNDS.mkdir(exist_ok=True)
-    soundfile.write(SOUNDS / "spoken.flac", wave, rate, "PCM_16", compression_level=1.0)
+    soundfile.write(SOUNDS / f"{name}.flac", wave, rate, "PCM_16", compression_level=1.0)
     soundfile.write(
-        SOUNDS / "spoken.mp3", wave, rate, "MPEG_LAYER_III",
+        SOUNDS / f"{name}.mp3", wave, rate, "MPEG_LAYER_III",
         compression_level=0.6, bitrate_mode="CONSTANT",
     )  # fmt: skip
     peak, power = 20 * np.log10(np.abs(wave).max()), 10 * np.log10(np.square(wave).mean())
@@ -319,6 +333,7 @@ PAGES = {
     "speech": (speech, "speech"),
     "sampling": (sampling, "speech"),
     "sound": (sound, "speech"),
+    "text": (text, "kathleen"),
     "digits": (digits, "digits"),
     "painting": (painting, "digits"),
     "unmasking": (unmasking, "digit-tokens"),
