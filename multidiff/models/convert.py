@@ -13,10 +13,10 @@ from multidiff.models.loading import (
     CARD,
     RECIPE,
     WEIGHTS,
-    check_recipe,
     find_model,
     is_ours,
     load,
+    model_part,
     outline,
     save_model,
 )
@@ -87,7 +87,7 @@ def _exported(folder: Path, destination: Path, half: bool, words: Sequence[str])
     if "export" not in COMMANDS.get(kind, {}):
         raise InputError(f"{words[0]}: a {kind} cannot be written in another format")
     run = locate(COMMANDS[kind]["export"])
-    given = {"recipe": check_recipe(folder / RECIPE)["model"].resolved, "half": half}
+    given = {"recipe": model_part(folder / RECIPE).resolved, "half": half}
     options = read_options(words, run, given)
     if "to" not in options:
         raise InputError("--to is missing: give the format to write")

@@ -28,6 +28,7 @@ from multidiff.models.weights import (
     save_tensors,
     without_values,
 )
+from multidiff.training.checkpoints import checkpoint_of
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write_dir, check_name, file_digest, recovered
 from multidiff.utils.manifest import MANIFEST, verified
@@ -36,7 +37,7 @@ from multidiff.utils.report import Report
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
 AVERAGED = "ema.safetensors"
-TRAINED, CHECKPOINTS = "model", "checkpoints"
+TRAINED = "model"
 # Weights of a checkpoint that its task has and the model has not.
 TASKS_OWN = ("times.", "teacher.")
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
@@ -109,7 +110,7 @@ def load(
     if isinstance(weights, str) and weights not in ("ema", "raw"):
         raise InputError(f"weights {weights!r}: expected 'ema', 'raw', or a width")
     if checkpoint is not None or weights != "ema":
-        name = _checkpoint_of(Path(name), checkpoint)
+        name = checkpoint_of(Path(name), checkpoint)
     found = convert_weights(Path(name)) if _may_need_conversion(name) else None
     if found is not None:
         model = outline(found, Path(name))
@@ -228,28 +229,6 @@ def _with_base(
         return rebuilt(stored, read_tensors(base)[0], int(facts[BITS]), path)
 
 
-def _checkpoint_of(run: Path, checkpoint: int | str | None) -> Path:
-    """Return a checkpoint's folder: of a run the named one or the newest, or the path itself.
-
-    Raises:
-        InputError: if there is no such checkpoint.
-    """
-    folder = run / CHECKPOINTS
-    if checkpoint is None and (run / AVERAGED).is_file():
-        return run
-    names = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
-    names = [name for name in names if name.isdigit() or name == "best"]  # no leftovers
-    if checkpoint is None and names:
-        return folder / max(names, key=lambda name: (name.isdigit(), name))
-    wanted = str(checkpoint)
-    wanted = f"{int(wanted):08d}" if wanted.isdecimal() else wanted
-    if wanted in names:
-        return folder / wanted
-    known = f"it has {', '.join(names)}" if names else f"{folder} has none; name a run's folder"
-    what = "raw weights" if checkpoint is None else f"checkpoint {checkpoint}"
-    raise InputError(f"{run}: no {what}: {known}")
-
-
 def find_model(name: str | Path) -> Path:
     """Return the folder of a model.
 
@@ -314,11 +293,24 @@ def build_model(recipe: Path) -> Any:
     return _built(read_recipe(recipe), recipe)
 
 
+def model_part(recipe: Path) -> Spec:
+    """Return the checked section of a recipe's model; the others may name what is not here.
+
+    Raises:
+        InputError: if it is missing or wrong.
+    """
+    return _model_part(read_recipe(recipe), recipe)
+
+
 def _built(tree: Node, name: Path) -> Any:
+    return _model_part(tree, name).build()
+
+
+def _model_part(tree: Node, name: Path) -> Spec:
     if "model" not in tree.value:
         raise InputError(f"{name}: has no section 'model'")
     only = Node({"model": tree.value["model"]}, tree.where)
-    return check_section(only, SECTIONS, COMPONENTS)["model"].build()
+    return check_section(only, SECTIONS, COMPONENTS)["model"]
 
 
 def save_model(

@@ -231,3 +231,28 @@ def read_record(path: Path) -> Record:
     text = read_text(path / RECORD)
     with reading(path / RECORD, "is not a record of a run"):
         return Record.from_json(text)
+
+
+def checkpoint_of(run: Path, name: int | str | None) -> Path:
+    """Return the folder of a run's checkpoint.
+
+    Args:
+        run: folder of the run, or of a checkpoint if no name is given.
+        name: step of the checkpoint, or "best"; the newest one if None.
+
+    Raises:
+        InputError: if there is no such checkpoint.
+    """
+    if name is None and (run / STATE).is_file():
+        return run
+    folder = CheckpointFolder(run)
+    found = {path.name: path for path in [*folder.named(), *folder.paths()]}
+    if name is None and found:
+        return [*found.values()][-1]
+    wanted = str(name)
+    wanted = f"{int(wanted):08d}" if wanted.isdecimal() else wanted
+    if wanted in found:
+        return found[wanted]
+    known = f"it has {', '.join(sorted(found))}" if found else "name a run's folder"
+    what = "checkpoints" if name is None else f"checkpoint {name}"
+    raise InputError(f"{run}: has no {what}; {known}")

@@ -130,9 +130,9 @@ def test_checkpoints_and_raw_weights_are_loaded_by_name(trained):
         raw = md.load(folder / name, weights="raw")
         assert torch.equal(weight(raw), stored(name, "model"))
         assert not torch.equal(stored(name, "model"), stored(name, "ema"))
-    with pytest.raises(InputError, match="no checkpoint 7: it has 00000002, 00000003"):
+    with pytest.raises(InputError, match="no checkpoint 7; it has 00000002, 00000003"):
         md.load(run, checkpoint=7)
-    with pytest.raises(InputError, match="no raw weights"):
+    with pytest.raises(InputError, match="model: has no checkpoints"):
         md.load(run / "model", weights="raw")
     with pytest.raises(InputError, match="expected 'ema', 'raw', or a width"):
         md.load(run, weights="mean")

@@ -140,3 +140,16 @@ def test_recipes_name_them_by_path(tmp_path, capsys, monkeypatch):
     assert "unknown component 'watching:Counter'" in said  # a path is for callbacks alone
     with pytest.raises(ValueError, match="Ring must be a subclass of Callback"):
         md.Trainer(steps=1, callbacks=[Ring()])
+
+
+def test_a_model_needs_no_callbacks_of_its_training(tmp_path, capsys, monkeypatch):
+    """Their module may be missing where the model is used."""
+    monkeypatch.setitem(sys.modules, "watching", sys.modules[__name__])
+    recipe, run = write_recipe(tmp_path), str(tmp_path / "run")
+    options = ("trainer.trackers=[]", "trainer.callbacks=[{use: 'watching:Counter'}]")
+    does(capsys, "train", recipe, "--out", run, *options)
+    monkeypatch.delitem(sys.modules, "watching")
+    assert md.load(run) is not None
+    does(capsys, "convert", run, tmp_path / "copy")
+    said = complains(capsys, "convert", run, tmp_path / "other", "--to", "nothing")
+    assert "watching" not in said
