@@ -99,7 +99,7 @@ def test_single_options_replace_those_of_the_model():
     assert Owner.sampling.overrides == {} == Sampling().replace().overrides
     with pytest.raises(TypeError, match="no option 'step'; did you mean steps"):
         Sampling().replace(step=3)
-    with pytest.raises(TypeError, match="no option 'x'; options: steps, scale, share, name"):
+    with pytest.raises(TypeError, match="no option 'x'; expected one of steps, scale, share, name"):
         Sampling().replace(x=3)
 
 

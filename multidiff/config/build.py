@@ -7,7 +7,6 @@ components, and its constructor's signature is the schema of the other keys.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import inspect
@@ -21,6 +20,7 @@ import pydantic
 
 from multidiff.config.recipe import Node
 from multidiff.utils.errors import InputError
+from multidiff.utils.names import suggestion
 from multidiff.utils.readers import DataWithheld, reading, reason_of
 
 Catalogue = Mapping[str, str]
@@ -329,10 +329,7 @@ def _name_of(thing: Any) -> str:
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     names = [one for one in known if one not in ("self", USE)]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; expected one of {', '.join(sorted(names))}"
+    return f"; {suggestion(name, sorted(names))}"
 
 
 def _lower(text: str) -> str:

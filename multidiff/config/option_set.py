@@ -11,7 +11,6 @@ options, see :mod:`multidiff.config.options`) and by Python (``replace``)::
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from multidiff.utils.errors import InputError
+from multidiff.utils.names import suggestion
 
 OPTION = "option"
 
@@ -72,9 +72,7 @@ class Option:
             InputError: if the value is out of range or not among the choices.
         """
         if self.choices and value not in self.choices:
-            near = difflib.get_close_matches(str(value), self.choices, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"{name} {value}: {hint}one of {', '.join(self.choices)}")
+            raise InputError(f"{name} {value}: {suggestion(value, self.choices)}")
         if not isinstance(value, Real) or isinstance(value, bool):
             return
         number = float(value)
@@ -139,8 +137,7 @@ class OptionSet:
         known = options_in(type(self))
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"options: {', '.join(known)}"
+                hint = suggestion(name, known)
                 raise TypeError(f"{type(self).__name__} has no option {name!r}; {hint}")
 
     def with_overrides(self, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Self:

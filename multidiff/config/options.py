@@ -9,7 +9,6 @@ standard input, which ``--NAME -`` reads as well.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 import typing
@@ -24,6 +23,7 @@ import pydantic
 from multidiff.config.option_set import OptionSet, flag, options_in
 from multidiff.utils.errors import InputError
 from multidiff.utils.lines import STANDARD_INPUT, read_lines
+from multidiff.utils.names import suggestion
 
 FROM_FILE = "-file"
 
@@ -170,7 +170,8 @@ def _pairs(
             continue
         option, equals, attached = word.removeprefix("--").partition("=")
         if not word.startswith("--") or option not in known:
-            raise InputError(f"{word}: no such option here; {_offer(option, known)}")
+            hint = suggestion(f"--{option}", sorted(f"--{one}" for one in known))
+            raise InputError(f"{word}: no such option here; {hint}")
         is_flag = option in flags and options.kinds[flags[option]] is bool
         if is_flag and not equals:
             pairs.append((option, None))
@@ -259,11 +260,3 @@ def _value(option: str, text: str | None, hint: Any) -> Any:
     except pydantic.ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise InputError(f"--{option} {text}: {reason[:1].lower()}{reason[1:]}") from error
-
-
-def _offer(option: str, known: Iterable[str]) -> str:
-    """Return a hint at what a user may have meant by an unknown option."""
-    near = difflib.get_close_matches(option, known, n=1)
-    if near:
-        return f"did you mean --{near[0]}?"
-    return f"this model takes {', '.join(f'--{k}' for k in sorted(known))}" if known else "leave it"

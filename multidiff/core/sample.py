@@ -2,7 +2,7 @@
 
 :func:`sample` goes from noise to data, :func:`encode` from data to the noise from which a
 deterministic sampler generates them. Discrete processes start the same loop in
-:mod:`multidiff.core.discrete.unmasking`.
+:mod:`multidiff.core.discrete.unmasking`, and editors in :mod:`multidiff.text.diffuser.reviser`.
 """
 
 from __future__ import annotations
@@ -194,7 +194,8 @@ def traverse(
             or the context of another kind of state.
         sampler: sampler that makes each step.
         levels: visited levels, one more than there are steps.
-        state: state at the first of them, ``(batch, ...)``, or a dict with the parts of one.
+        state: state at the first of them: a tensor ``(batch, ...)``, a dict with the parts of one,
+            or an object of another kind whose ``values()`` are the tensors that must stay finite.
         rng: source of the steps' draws.
         on_step: function called after each step.
 
@@ -207,8 +208,8 @@ def traverse(
     memory, finite, total = None, [], len(levels) - 1
     for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
         state, memory = sampler.step(context, state, level, next_level, memory, rng)
-        parts = state if isinstance(state, Mapping) else {"": state}
-        finite.append(torch.stack([torch.isfinite(one).all() for one in parts.values()]))
+        tensors = [state] if isinstance(state, Tensor) else state.values()
+        finite.append(torch.stack([torch.isfinite(one).all() for one in tensors]))
         if on_step is not None:
             on_step(Step(number, total, next_level, state))
     if finite and not torch.compiler.is_compiling():

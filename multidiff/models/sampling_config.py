@@ -7,7 +7,6 @@ model's defaults, ``model.sampling``; ``generate(..., config=..., **overrides)``
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from multidiff.core.gaussian.timesteps import (
 )
 from multidiff.core.protocols import Sampler
 from multidiff.utils.errors import InputError
+from multidiff.utils.names import suggestion
 
 Spacing = Literal["leading", "trailing", "linspace", "even", "log-snr", "karras", "shifted"]
 SPACINGS: dict[str, Callable[[int], TimestepSchedule]] = {
@@ -115,7 +115,5 @@ def sampler_named(name: str) -> Sampler:
         InputError: if the sampler is unknown.
     """
     if name not in SAMPLERS:
-        near = difflib.get_close_matches(name, SAMPLERS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"{flag('sampler')} {name}: {hint}one of {', '.join(SAMPLERS)}")
+        raise InputError(f"{flag('sampler')} {name}: {suggestion(name, SAMPLERS)}")
     return SAMPLERS[name]()

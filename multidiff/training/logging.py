@@ -92,7 +92,7 @@ class TrainingLog:
         """Advance the progress bar by one step."""
         self._bar.update(self._row, completed=step)
 
-    def tell(self, step: int, group: str, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, group: str, values: Mapping[str, float]) -> None:
         """Log values of a step, under a heading such as "train" or "held-out"."""
         if not self.talks:
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
+
+from multidiff.utils.names import suggestion
 
 Decay = Literal["none", "linear", "cosine"]
 
@@ -17,9 +18,7 @@ def check_name(what: str, name: str, known: Sequence[str]) -> None:
         ValueError: if the name is unknown.
     """
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {what} {name!r}: expected one of {', '.join(known)}{hint}")
+        raise ValueError(f"unknown {what} {name!r}; {suggestion(name, known)}")
 
 
 def rate_at(step: int, steps: int, warmup_steps: int, decay: Decay, decay_from: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.utils.errors import InputError
+from multidiff.utils.names import suggestion
 
 if TYPE_CHECKING:
     from multidiff.training.trainer import Trainer
@@ -69,10 +69,9 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
         raise ValueError(f"optimizer {name!r}: {error}") from error
     if not inspect.isclass(found) or not issubclass(found, torch.optim.Optimizer):
         known = [one for one in dir(torch.optim) if one[0].isupper() and one != "Optimizer"]
-        near = difflib.get_close_matches(attribute, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"optimizer {name!r}: no such class in torch.optim, nor module:Class{hint}"
+            f"optimizer {name!r}: no such class in torch.optim, nor module:Class; "
+            f"{suggestion(attribute, known)}"
         )
     closure = inspect.signature(found.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:

@@ -245,7 +245,7 @@ class Run(Updates):
         logged = {**means, "rate": self.plan.learning_rate * factor}
         if self.scaler is not None:
             logged |= {"loss_scale": self.scaler.scale, "skipped": float(self.scaler.skipped)}
-        self.log.tell(self.step, "train", logged)
+        self.log.log_metrics(self.step, "train", logged)
         self.call("on_log", logged)
 
     def look(self, validation: BatchSource | None, preview: Preview | None) -> None:
@@ -255,7 +255,7 @@ class Run(Updates):
             if validation is not None:
                 count = self.plan.validation_batches
                 means = computed(lambda: self._validation_losses(validation, count))
-                self.log.tell(self.step, "held-out", means)
+                self.log.log_metrics(self.step, "held-out", means)
             if preview is not None and self.folder is not None:
                 preview(self.log.writer, self.step)
         if means:

@@ -113,7 +113,7 @@ def test_a_text_file_becomes_one_sound_or_one_a_line(tmp_path, capsys, voice):
         (["--text", "hi", "--speed", 0], "--speed 0: from"),
         (["--text", "hi", "--temperature", 9], "--temperature 9: from"),
         (["--text", "hi", "--mel-scale", "log10"], "--mel-scale: no such option here"),
-        (["--text", "hi", "--sampler", "none"], "--sampler none: one of ddpm"),
+        (["--text", "hi", "--sampler", "none"], "--sampler none: expected one of ddpm"),
         (["starter:speech/LJ80-07.flac", "--speed", 2], "reads only text"),
         (["starter:speech/LJ80-07.flac"], "reads only text"),
     ],

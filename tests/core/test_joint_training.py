@@ -296,7 +296,7 @@ REFUSED = {
         {"times": GIVEN, "start": {"c": C[:3]}},
         r"'c' has shape \(3, 1",
     ),
-    "an unknown part": ({"start": {"cc": C}}, "start: the process has no part 'cc'.*mean 'c'"),
+    "an unknown part": ({"start": {"cc": C}}, "start: the process has no part 'cc': the parts are"),
     "no sampler": ({"sampler": JointSampler({"x": DDIM()})}, "sampler: part 'c' is missing"),
     "no times": ({"times": JointSchedule({"x": GRID})}, "times: part 'c' is missing"),
     "no output": ({"denoiser": lambda *_: {"x": torch.zeros(4, 1)}}, "output: part 'c' is missing"),

@@ -38,7 +38,7 @@ def test_edm_trains_and_samples_by_a_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("prediction: flwo", "no prediction 'flwo', perhaps 'flow': one of epsilon, x0, v, flow"),
+        ("prediction: flwo", "no prediction 'flwo': one of epsilon, x0, v, flow"),
         ("prediction: epsilon", "prediction 'epsilon': the schedule ends with zero terminal SNR"),
     ],
 )

@@ -599,7 +599,7 @@ def test_blocks_continue_what_stands_before_them():
 
     start = canvas(process, (2, 41))
     start[1, 0] = 3
-    found = unmask_blocks(fill, start, shown=8, block=3)
+    found = unmask_blocks(fill, start, context_length=8, block=3)
     wanted = torch.stack([torch.arange(41) % 7, (torch.arange(41) + 3) % 7])
     assert torch.equal(found, wanted)
     assert set(widths) == {8}
@@ -614,13 +614,13 @@ def test_stretches_move_on_by_blocks_and_end_with_the_sequence():
         return torch.where(known == 4, 0, known)
 
     start = canvas(MaskProcess(4, LINEAR), (1, 11))
-    assert int(unmask_blocks(fill, start, shown=6, block=2).sum()) == 0
+    assert int(unmask_blocks(fill, start, context_length=6, block=2).sum()) == 0
     assert seen == [[6], [2], [2], [1]]
     seen.clear()
-    unmask_blocks(fill, start[:, :5], shown=6, block=2)
+    unmask_blocks(fill, start[:, :5], context_length=6, block=2)
     assert seen == [[5]]
     with pytest.raises(ValueError, match=r"block must be in 1 \.\. 6 .* got 7"):
-        unmask_blocks(fill, start, shown=6, block=7)
+        unmask_blocks(fill, start, context_length=6, block=7)
 
 
 # ---------------------------------------------------------------------------- faults

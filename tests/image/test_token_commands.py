@@ -175,7 +175,7 @@ BAD = [
     (["--prompt", "eleven"], "no class 'eleven': one of 0, 1, 2"),
     (["--steps", "0"], "--steps 0"),
     (["--order", "halton"], "--order: no such option here"),
-    (["--sampler", "ddim"], "--sampler ddim: one of confidence"),
+    (["--sampler", "ddim"], "--sampler ddim: expected one of confidence"),
     (["--noise", "-1"], "--noise -1"),
     (["--temperature", "-1"], "--temperature -1"),
     (["--guidance-scale", "-1"], "--guidance-scale -1"),

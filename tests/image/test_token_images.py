@@ -401,7 +401,7 @@ def test_training_leaves_the_autoencoder_as_it_is(learned):
     [
         ({"steps": 0}, "--steps 0"),
         ({"steps": -3}, "--steps -3"),
-        ({"sampler": "ddim"}, "--sampler ddim: one of confidence, random, halton"),
+        ({"sampler": "ddim"}, "--sampler ddim: expected one of confidence, random, halton"),
         ({"noise": -1.0}, "--noise -1"),
         ({"noise": math.nan}, "--noise nan"),
         ({"temperature": -0.1}, "--temperature -0.1"),

@@ -225,7 +225,7 @@ def test_a_model_that_reads_sources_writes_from_them(small_translator, capsys):
         (["--guidance-scale", "2"], "--guidance-scale: no such option here"),
         (["--prompt", "food[Klingon]"], "food=Klingon: unknown value of food"),
         (["--prompt", "Italian"], "'Italian' is not a meaning"),
-        (["--infill", "a"], "--infill: no such option here; this model takes --beam"),
+        (["--infill", "a"], "--infill: no such option here; expected one of --beam"),
         (["--bootstrap", "nowhere"], "no model 'nowhere'"),
     ],
 )

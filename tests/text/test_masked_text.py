@@ -223,7 +223,10 @@ def test_a_small_nucleus_and_no_temperature_take_the_likeliest():
     ("how", "reported"),
     [
         ({"steps": -1}, "--steps -1: from 0 to 10000; 0 makes one for each token"),
-        ({"sampler": "ddpm"}, "--sampler ddpm: one of ancestral, confidence, random, remasking"),
+        (
+            {"sampler": "ddpm"},
+            "--sampler ddpm: expected one of ancestral, confidence, random, remasking",
+        ),
         ({"temperature": -1}, "--temperature -1: 0"),
         ({"temperature": math.nan}, "--temperature nan: 0"),
         ({"temperature": math.inf}, "--temperature inf: 0"),

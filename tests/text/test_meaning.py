@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multidiff.text.data.attributes import UNSPECIFIED, MeaningTable, nearest
+from multidiff.text.data.attributes import UNSPECIFIED, MeaningTable
 from multidiff.utils.errors import InputError
+from multidiff.utils.names import suggestion
 
 ATTRIBUTES = {"food": ("Italian", "French"), "area": ("riverside", "city centre")}
 TABLE = MeaningTable(ATTRIBUTES)
@@ -43,4 +44,6 @@ def test_what_it_does_not_know(meaning, reported):
 
 
 def test_of_many_words_the_first_are_named():
-    assert nearest("zzz", [str(n) for n in range(9)]) == "expected one of 0, 1, 2, 3, 4 and 4 more"
+    names = [f"name{n}" for n in range(30)]
+    assert suggestion("zzz", names) == f"expected one of {', '.join(names[:24])} and 6 more"
+    assert suggestion("Name2", names[:3], 2) == "did you mean name2 or name1?"

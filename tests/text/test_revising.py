@@ -155,6 +155,19 @@ def test_the_surest_edits_come_first():
     assert changed == sorted(surest.tolist())
 
 
+class BrokenOracle(Oracle):
+    """Returns NaN once the text is of three tokens."""
+
+    def tags(self, known):
+        tags, gaps = super().tags(known)
+        return (tags * math.nan, gaps) if known.drafts.tokens.shape[1] == 4 else (tags, gaps)
+
+
+def test_nan_of_the_network_is_named_with_its_revision():
+    with pytest.raises(ValueError, match=r"step 2 of 6.*NaN"):
+        revised(BrokenOracle([3, 4, 5, 6]), [3, 4], steps=6, edits_per_step="even")
+
+
 class Book:
     """Answers by the page: edits that a text wants, and how likely each token follows.
 

@@ -72,7 +72,7 @@ def test_known_words_stay(small_restaurant, capsys):
         (["--prompt", "foods[Italian]"], "foods=Italian: unknown attribute; did you mean food"),
         (["--prompt", "Italian"], "'Italian' is not a meaning"),
         (["--sampler", "eulr"], "--sampler eulr: did you mean euler"),
-        (["--mask-image", "x"], "--mask-image: no such option here; this model takes --classifier"),
+        (["--mask-image", "x"], "--mask-image: no such option here; expected one of --"),
     ],
 )
 def test_what_cannot_be_sampled(small_restaurant, capsys, words, reported):

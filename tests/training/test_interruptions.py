@@ -131,7 +131,7 @@ def test_a_terminal_that_went_away_stops_no_training(tmp_path):
             raise OSError(5, "Input/output error")
 
     with contextlib.redirect_stderr(Gone()), TrainingLog(3, 0, tmp_path) as log:
-        log.tell(1, "train", {"loss": 1.0})
+        log.log_metrics(1, "train", {"loss": 1.0})
     assert "loss" in (tmp_path / "log.jsonl").read_text()
 
 

@@ -134,29 +134,31 @@ def unmask_blocks(
     fill: Callable[[Tensor], Tensor],
     tokens: Int[Tensor, "batch length"],
     *,
-    shown: int,
+    context_length: int,
     block: int,
 ) -> Int[Tensor, "batch length"]:
     """Generate sequences longer than the network's context, one window after the other.
 
-    The first ``shown`` positions are filled, then ``block`` more at a time; each window starts
-    with as many of the tokens just generated as fit beside them (semi-autoregressive, Sahoo et
-    al. 2024).
+    The first ``context_length`` positions are filled, then ``block`` more at a time; each window
+    starts with as many of the tokens just generated as fit beside them (semi-autoregressive,
+    Sahoo et al. 2024).
 
     Args:
         fill: function that fills a window with masks, such as a call of :func:`unmask` with the
             window as ``known``.
         tokens: the whole sequences, such as a :func:`canvas`.
-        shown: context length: largest number of positions the network reads.
+        context_length: largest number of positions the network reads.
         block: number of positions by which the window moves on.
 
     Raises:
         ValueError: if a block is empty or longer than the context.
     """
-    if not 1 <= block <= shown:
-        raise ValueError(f"block must be in 1 .. {shown} (the context length), got {block}")
+    if not 1 <= block <= context_length:
+        raise ValueError(
+            f"block must be in 1 .. {context_length} (the context length), got {block}"
+        )
     found, total = tokens.clone(), tokens.shape[1]
-    for end in [*range(min(shown, total), total, block), total]:
-        stretch = slice(max(0, end - shown), end)
+    for end in [*range(min(context_length, total), total, block), total]:
+        stretch = slice(max(0, end - context_length), end)
         found[:, stretch] = fill(found[:, stretch])
     return found

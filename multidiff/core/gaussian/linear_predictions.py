@@ -17,7 +17,6 @@ division by 0 at a level without noise.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Annotated
 
@@ -167,9 +166,7 @@ def prediction_named(name: str) -> Prediction:
         ValueError: if the name is unknown.
     """
     if name not in PREDICTIONS:
-        near = difflib.get_close_matches(name, PREDICTIONS, 1)
-        meant = f", perhaps {near[0]!r}" if near else ""
-        raise ValueError(f"no prediction {name!r}{meant}: one of {', '.join(PREDICTIONS)}")
+        raise ValueError(f"no prediction {name!r}: one of {', '.join(PREDICTIONS)}")
     return PREDICTIONS[name]()
 
 

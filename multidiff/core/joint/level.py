@@ -7,7 +7,6 @@ noise is marginalised out (UniDiffuser, Bao et al. 2023; Diffuse Everything, Roj
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -148,9 +147,9 @@ def check_names(what: str, found: Collection[str], parts: Collection[str]) -> No
     missing = [name for name in parts if name not in found]
     unknown = [name for name in found if name not in parts]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], parts, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f": the parts are {', '.join(parts)}"
-        raise ValueError(f"{what}: the process has no part {unknown[0]!r}{hint}")
+        raise ValueError(
+            f"{what}: the process has no part {unknown[0]!r}: the parts are {', '.join(parts)}"
+        )
     if missing:
         raise ValueError(f"{what}: part {missing[0]!r} is missing")
 

@@ -140,7 +140,7 @@ class SpatialTransformer(nn.Module):
         return x + tokens.transpose(1, 2).reshape(x.shape)
 
 
-class PlaceConv(nn.Conv2d):
+class PointwiseConv(nn.Conv2d):
     """A 1x1 convolution on positions in a row: a linear layer with a convolution's weights."""
 
     def __init__(self, channels: int):
@@ -154,4 +154,4 @@ class PlaceConv(nn.Conv2d):
 
 
 def _projection(channels: int, linear: bool) -> nn.Module:
-    return nn.Linear(channels, channels) if linear else PlaceConv(channels)
+    return nn.Linear(channels, channels) if linear else PointwiseConv(channels)

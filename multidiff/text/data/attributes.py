@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from multidiff.utils.errors import InputError
+from multidiff.utils.names import suggestion
 
 # The number of an unspecified attribute (see multidiff.core.guidance).
 UNSPECIFIED = -1
-SHOWN = 5
+NEAR = 5  # number of similar names that a message lists
 
 
 class MeaningTable:
@@ -77,19 +77,9 @@ class MeaningTable:
         """
         if attribute not in self.attributes:
             raise InputError(
-                f"{attribute}={value}: unknown attribute; {nearest(attribute, self.attributes)}"
+                f"{attribute}={value}: unknown attribute; "
+                f"{suggestion(attribute, self.attributes, NEAR, 0.5)}"
             )
         if (attribute, value) not in self.number:
-            known = nearest(value, self.attributes[attribute])
+            known = suggestion(value, self.attributes[attribute], NEAR, 0.5)
             raise InputError(f"{attribute}={value}: unknown value of {attribute}; {known}")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint at known words: the nearest ones, or else the first ones."""
-    words = list(known)
-    lower = {one.lower(): one for one in reversed(words)}
-    near = [lower[one] for one in difflib.get_close_matches(word.lower(), lower, SHOWN, 0.5)]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return f"expected one of {', '.join(words[:SHOWN])}{more}"

@@ -1,16 +1,18 @@
-"""Sampling loop of an editor: drafts are tagged and spans written, until no edit is left."""
+"""Sampler of an editor: drafts are tagged and spans written, until no edit is left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from multidiff.core.edit.alignment import Span, rewrite
+from multidiff.core.sample import traverse
 from multidiff.text.diffuser.drafts import Drafts, edit_tags_of
 from multidiff.text.diffuser.mbr import settled
 from multidiff.text.diffuser.network import Editor, Encoding, Template
@@ -40,8 +42,34 @@ class Revision:
 History = list[Revision]
 
 
+@dataclass(frozen=True)
+class EditState:
+    """Texts in editing, as the sampling loop steps them.
+
+    Attributes:
+        beams: most likely histories of each text, the best first.
+        moving: numbers of the texts that still change.
+        scores: scores of the revisions that the last step found.
+    """
+
+    beams: list[list[History]]
+    moving: list[int]
+    scores: Tensor
+
+    def values(self) -> tuple[Tensor, ...]:
+        """Return what must stay finite; see :func:`~multidiff.core.sample.traverse`."""
+        return (self.scores,)
+
+
+class EditContext(NamedTuple):
+    """Requests of texts in editing, and for each text one generator for every candidate."""
+
+    requests: Sequence[TextRequest]
+    rngs: Sequence[Sequence[torch.Generator]]
+
+
 class Reviser:
-    """Revises drafts.
+    """Revises drafts: a sampler whose level is the number of revisions left.
 
     Args:
         domain: domain of the tokens and conditions.
@@ -65,28 +93,40 @@ class Reviser:
             drafts: tokens.
             requests: request for each.
             rngs: generators of the draws, for each draft one for every candidate.
+
+        Raises:
+            ValueError: if the network returned NaN.
         """
         beams: list[list[History]] = [[[Revision(tuple(draft))]] for draft in drafts]
-        moving = [*range(len(drafts))]
-        for left in range(self.sampling.steps, 0, -1):
-            if not moving:
-                break
-            rows = [row for row in moving for _ in beams[row]]
-            ways = [way for row in moving for way in beams[row]]
-            found = self._revised(
-                [way[-1] for way in ways], [requests[row] for row in rows],
-                [rngs[row] for row in rows], left,
-            )  # fmt: skip
-            grown: dict[int, list[History]] = {row: [] for row in moving}
-            for row, way, several in zip(rows, ways, found, strict=True):
-                grown[row] += [[*way, one] for one in several]
-            for row, longer in grown.items():
-                best = _best_of(longer, self.sampling.revision_beams)
-                if not any(way[-1].spans for way in best):
-                    moving.remove(row)
-                # A finished path is compared again with those that continue.
-                beams[row] = [way if way[-1].spans else way[:-1] for way in best]
-        return [ways[0] for ways in beams]
+        start = EditState(beams, [*range(len(drafts))], torch.zeros(0))
+        levels = range(self.sampling.steps, -1, -1)
+        done = traverse(EditContext(requests, rngs), self, levels, start)
+        return [ways[0] for ways in done.beams]
+
+    def step(
+        self, context: EditContext, state: EditState, left: int, *_: Any
+    ) -> tuple[EditState, None]:
+        """Return the texts after one more revision, with ``left`` to come, this one included."""
+        if not state.moving:
+            return state, None
+        rows = [row for row in state.moving for _ in state.beams[row]]
+        ways = [way for row in state.moving for way in state.beams[row]]
+        found = self._revised(
+            [way[-1] for way in ways], [context.requests[row] for row in rows],
+            [context.rngs[row] for row in rows], left,
+        )  # fmt: skip
+        grown: dict[int, list[History]] = {row: [] for row in state.moving}
+        for row, way, several in zip(rows, ways, found, strict=True):
+            grown[row] += [[*way, one] for one in several]
+        beams, moving = [*state.beams], []
+        for row, longer in grown.items():
+            best = _best_of(longer, self.sampling.revision_beams)
+            if any(way[-1].spans for way in best):
+                moving.append(row)
+            # A finished path is compared again with those that continue.
+            beams[row] = [way if way[-1].spans else way[:-1] for way in best]
+        scores = torch.tensor([one.score for several in found for one in several])
+        return EditState(beams, moving, scores), None
 
     def read(self, texts: Sequence[Sequence[int]], requests: Sequence[TextRequest]) -> Encoding:
         """Encode texts for the tagger, conditioned on their requests."""

@@ -164,10 +164,10 @@ class MaskedText(TextModel):
         real = torch.arange(canvas) < torch.tensor(lengths)[:, None]
         known = torch.where(is_known, tokens, self.process.size).masked_fill(~real, PAD)
         fill = partial(self._filled, requests=requests, rng=rng, config=config, on_step=on_step)
-        known, shown = known.to(self.device), min(canvas, self.domain.length)
+        known, most = known.to(self.device), min(canvas, self.domain.length)
         if self.block:
             return self.domain.written(self._in_turn(fill, known, on_step))
-        found = unmask_blocks(fill, known, shown=shown, block=max(1, shown // 2))
+        found = unmask_blocks(fill, known, context_length=most, block=max(1, most // 2))
         return self.domain.written(found)
 
     def _in_turn(
