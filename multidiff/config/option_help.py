@@ -58,9 +58,9 @@ def help_entries(
     options = options_of(function, taken)
     entries = []
     for parameter, kind in options.sets.items():
-        held = getattr(owner, parameter, None)
+        held = getattr(owner, parameter, None if owner is None else kind())
         for name, about in options_in(kind).items():
-            default = default_text(getattr(held, name, None))
+            default = default_text(usual.get(name, getattr(held, name, None)))
             text = "; ".join(part for part in (about.help, _range(about)) if part) + default
             entries.append(HelpEntry(_name(name, options.kinds[name], about), text, about.group))
     described, signature = argument_help(function), inspect.signature(function).parameters

@@ -16,7 +16,6 @@ decompressed or allocated: call ``check_npz``, ``check_zip``, ``check_pixels`` a
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -73,9 +72,13 @@ def reading(name: str | Path, problem: str = "cannot be read", fix: str = AGAIN)
     """
     try:
         yield
-    except (*PASSING, asyncio.CancelledError):
+    except PASSING:
         raise
     except BaseException as error:
+        import asyncio  # here, because it takes a sixth of the time of --help
+
+        if isinstance(error, asyncio.CancelledError):
+            raise
         raise InputError(f"{name}: {problem} ({reason_of(error)}); {fix}") from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +23,7 @@ from multidiff.image.diffusion.domains import PixelDomain
 from multidiff.image.diffusion.model import ImageDiffusion
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.metrics.classifier import ImageClassifier
+from multidiff.image.metrics.eval_config import ImageEvalConfig
 from multidiff.image.metrics.feature_distance import batches_of, compare_sets, labelled
 from multidiff.image.metrics.inception import inception_features
 from multidiff.image.metrics.sets import Describe, accuracy, describe_all
@@ -54,14 +54,8 @@ def measure(
     *,
     seed: int,
     sampling: ImageSamplingConfig,
-    num: int = 1000,
-    classifier: ImageClassifier | None = None,
-    inception: Path | None = None,
+    evaluation: ImageEvalConfig,
     bits: int = 0,
-    most: int = 5000,
-    split: str = "train",
-    label_column: str | None = None,
-    caption_column: str | None = None,
 ) -> Report:
     """Compare samples with real images.
 
@@ -73,79 +67,42 @@ def measure(
         folder: folder of the model, unused.
         seed: random seed of the first sample; sample ``i`` uses ``seed + i``.
         sampling: sampling options.
-        num: number of samples; 0 for none.
-        classifier: image classifier, such as digit-features: feature distance on it, and the
-            fraction of samples that show their prompt.
-        inception: file of Inception's weights: FID and KID.
+        evaluation: options of the comparison.
         bits: number of real images whose bits per dimension are computed, for pixel models.
-        most: largest number of real images to compare with.
-        split: split of the data set.
-        label_column: column of the data set's labels; ``label`` by default.
-        caption_column: column of the data set's captions.
 
     Raises:
         InputError: if there is nothing to compare with, or the model cannot do it.
     """
-    checked_counts({"num": num, "bits": bits})
-    real, report = real_images(model, data, split, label_column, caption_column)
+    checked_counts({"num": evaluation.num, "bits": bits})
+    real, report = real_images(model, data, evaluation)
     if bits:
         bound = bits_per_dim(model, _stacked(real, bits), seed)
         report.lines.extend(bound_lines(bound))
         report.facts["bits_per_dim"] = bound_facts(bound)
-    if num:
-        measured = Measured(real, describes_by(model, classifier, inception), classifier, most)
-        report_samples(model, measured, num, sampling, seed, report)
+    if evaluation.num:
+        report_samples(model, real, evaluation, sampling, seed, report)
     return report
 
 
 def real_images(
-    model: Drawn, data: str | None, split: str, label_column: str | None, caption_column: str | None
+    model: Drawn, data: str | None, evaluation: ImageEvalConfig
 ) -> tuple[Images, Report]:
     """Return the real images for an evaluation, and the beginning of the report.
 
     Args:
         model: model whose size and channels they have.
         data: source of the images; the package's own by default.
-        split: split of the data set.
-        label_column: column of the data set's labels.
-        caption_column: column of the data set's captions.
+        evaluation: options of the comparison.
     """
     source, domain = DATA if data is None else data, model.domain
-    real = labelled(source, domain.size, domain.channels, split, label_column, caption_column)
-    return real, Report([], {"data": source})
-
-
-@dataclass(frozen=True)
-class Measured:
-    """References and features for measuring samples.
-
-    Attributes:
-        real: real images.
-        describes: feature functions for comparing sets of images, by name.
-        classifier: classifier of the images' content, or None.
-        most: largest number of real images to compare with.
-
-    Raises:
-        InputError: if there is nothing to compare with.
-    """
-
-    real: Images
-    describes: dict[str, Describe]
-    classifier: ImageClassifier | None
-    most: int
-
-    def __post_init__(self) -> None:
-        if not self.describes:
-            raise InputError(
-                "--classifier MODEL (digit-features for digits) or --inception WEIGHTS: "
-                "name what samples are compared by, or set --num 0"
-            )
+    columns = (evaluation.split, evaluation.label_column, evaluation.caption_column)
+    return labelled(source, domain.size, domain.channels, *columns), Report([], {"data": source})
 
 
 def report_samples(
-    model: Drawn,
-    measured: Measured,
-    num: int,
+    model: Any,
+    real: Images,
+    evaluation: ImageEvalConfig,
     sampling: SamplingConfig,
     seed: int,
     report: Report,
@@ -154,27 +111,33 @@ def report_samples(
 
     Args:
         model: the model.
-        measured: references and features.
-        num: number of samples.
+        real: real images.
+        evaluation: options of the comparison.
         sampling: sampling options.
         seed: random seed of the first sample.
         report: report to add lines and facts to.
 
     Raises:
-        InputError: if the model cannot sample with these options.
+        InputError: if there is nothing to compare with, or the model cannot sample with these
+            options.
     """
-    real = measured.real
+    num, classifier = evaluation.num, evaluation.classifier
+    describes = describes_by(model, classifier, evaluation.inception)
+    if not describes:
+        raise InputError(
+            "--classifier MODEL (digit-features for digits) or --inception WEIGHTS: "
+            "name what samples are compared by, or set --num 0"
+        )
     asked = prompts_of(model, real, num)
     began = time.perf_counter()
     made = model.generate(asked, batch_size=AT_ONCE, config=sampling, seed=seed)
     report.facts["seconds_per_image"] = round((time.perf_counter() - began) / num, 4)
-    if measured.classifier is not None and real.labels is not None and len(set(asked)) > 1:
-        labels = real.labels[_positions(len(real), num)]
-        ratio = _ratio_right(measured.classifier, made, labels)
+    if classifier is not None and real.labels is not None and len(set(asked)) > 1:
+        ratio = _ratio_right(classifier, made, real.labels[_positions(len(real), num)])
         report.lines.append(f"{num} samples: {100 * ratio:.2f} % show what was asked for")
         report.facts["right"] = round(ratio, 6)
-    chosen = list(range(min(measured.most, len(real))))
-    for name, describe in measured.describes.items():
+    chosen = list(range(min(evaluation.most, len(real))))
+    for name, describe in describes.items():
         features = describe_all(batches_of(real, chosen), describe)
         found = describe_all(made.split(AT_ONCE), describe)
         distance = compare_sets(features, found, seed)

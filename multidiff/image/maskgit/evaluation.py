@@ -10,15 +10,13 @@ import torch
 from multidiff.image.data.images import Images
 from multidiff.image.diffusion.evaluation import (
     AT_ONCE,
-    Measured,
-    describes_by,
     prompts_of,
     real_images,
     report_samples,
 )
 from multidiff.image.maskgit.model import MaskGIT
 from multidiff.image.maskgit.sampling_config import MaskGITSamplingConfig
-from multidiff.image.metrics.classifier import ImageClassifier
+from multidiff.image.metrics.eval_config import ImageEvalConfig
 from multidiff.image.metrics.feature_distance import batches_of
 from multidiff.utils.report import Report, checked_counts
 
@@ -30,14 +28,8 @@ def measure(
     *,
     seed: int,
     sampling: MaskGITSamplingConfig,
-    num: int = 1000,
-    classifier: ImageClassifier | None = None,
-    inception: Path | None = None,
+    evaluation: ImageEvalConfig,
     nats: int = 0,
-    most: int = 5000,
-    split: str = "train",
-    label_column: str | None = None,
-    caption_column: str | None = None,
 ) -> Report:
     """Compare samples with real images, and bound the cost of real images.
 
@@ -47,26 +39,18 @@ def measure(
         folder: folder of the model, unused.
         seed: random seed of the first sample; sample ``i`` uses ``seed + i``.
         sampling: sampling options.
-        num: number of samples; 0 for none.
-        classifier: image classifier, such as digit-features: feature distance on it, and the
-            fraction of samples that show their prompt.
-        inception: file of Inception's weights: FID and KID.
+        evaluation: options of the comparison.
         nats: number of real images whose tokens' cost is bounded, in nats.
-        most: largest number of real images to compare with.
-        split: split of the data set.
-        label_column: column of the data set's labels; ``label`` by default.
-        caption_column: column of the data set's captions.
 
     Raises:
         InputError: if there is nothing to compare with, or the model cannot do it.
     """
-    checked_counts({"num": num, "nats": nats})
-    real, report = real_images(model, data, split, label_column, caption_column)
+    checked_counts({"num": evaluation.num, "nats": nats})
+    real, report = real_images(model, data, evaluation)
     if nats:
         _bounded(model, real, min(nats, len(real)), seed, report)
-    if num:
-        measured = Measured(real, describes_by(model, classifier, inception), classifier, most)
-        report_samples(model, measured, num, sampling, seed, report)
+    if evaluation.num:
+        report_samples(model, real, evaluation, sampling, seed, report)
     return report
 
 
