@@ -69,7 +69,7 @@ class Owner:
         ("steps", 10, "from 1 to 9"),
         ("scale", -1.0, "0 or more; 1 is off"),
         ("share", 0.0, "above 0, up to 1"),
-        ("name", "three", "one of one, two"),
+        ("name", "three", "expected one of one, two"),
     ],
 )
 def test_recipe_command_line_and_python_refuse_in_the_same_words(name, value, reason):

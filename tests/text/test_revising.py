@@ -165,7 +165,7 @@ class BrokenOracle(Oracle):
 
 def test_nan_of_the_network_is_named_with_its_revision():
     with pytest.raises(ValueError, match=r"step 2 of 6.*NaN"):
-        revised(BrokenOracle([3, 4, 5, 6]), [3, 4], steps=6, edits_per_step="even")
+        revised(BrokenOracle([3, 5, 4, 6]), [3, 4], steps=6, edits_per_step="even")
 
 
 class Book:
