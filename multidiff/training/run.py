@@ -184,6 +184,9 @@ class Run(Updates):
         if not reason and self.callbacks and self.any_process(bool(self.callbacks.stop_reason)):
             reason = self.callbacks.stop_reason or "a callback of another process"
         if reason:
+            self._read_losses()
+            if self._since_log:
+                self._tell(self.rate_factor(self.step))
             self.log.say(f"step {self.step}: stopped by {reason}")
         return bool(reason)
 

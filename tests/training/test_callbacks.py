@@ -113,8 +113,11 @@ def test_one_that_raises_ends_the_run_saved(tmp_path):
 def test_one_may_stop_the_run(tmp_path):
     task, batches = ring_task(), md.Batches(Ring(), 8)
     watch = Watch(stops_at=7)
-    done = md.Trainer(steps=10, callbacks=[watch], **QUICK).fit(task, batches, out=tmp_path)
+    settings = {**QUICK, "log_every": 4}
+    done = md.Trainer(steps=10, callbacks=[watch], **settings).fit(task, batches, out=tmp_path)
     assert done.step == 7
+    assert [line["step"] for line in lines_of(tmp_path)] == [4, 7]
+    assert done.losses["denoising"] == lines_of(tmp_path)[-1]["denoising"]
     assert (tmp_path / "checkpoints" / "00000007").is_dir()
     assert watch.calls[-1] == ("end", 7)
 
