@@ -92,6 +92,17 @@ def test_a_part_tells_our_ratio_to_its_peer(part, monkeypatch, capsys):
     assert ratios.pop("multidiff") > 0 and ratios and all(one > 0 for one in ratios.values() if one)
 
 
+@pytest.mark.long  # three programs
+def test_the_benchmark_of_large_data_compares_disk_with_memory(monkeypatch, capsys):
+    words = "data --text 1 --kinds text --batches 3 --workers 0 --rounds 1 --json"
+    monkeypatch.setattr("sys.argv", ["benchmarks", *words.split()])
+    main()
+    rows = {row["system"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["from memory"]["ratio"] == 1 and rows["from disk"]["ratio"] > 0
+    assert 50 < rows["memory, all processes"]["median"] < 2000
+    assert rows["second start, to the first batch"]["median"] > 0
+
+
 def test_all_train_for_the_same_time():
     class Steps:
         def __init__(self, seconds):

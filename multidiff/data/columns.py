@@ -16,7 +16,7 @@ import json
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -203,11 +203,23 @@ class VariableColumn(Sequence):
 
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
-            return [self[one] for one in range(*row.indices(len(self)))]
+            first, last, step = row.indices(len(self))
+            if step != 1:
+                return [self[one] for one in range(first, last, step)]
+            return self._consecutive(first, max(first, last))
         if not 0 <= row < len(self):  # ends an iteration
             raise IndexError(f"row {row} of {len(self)}")
         start, stop = self._offsets[row : row + 2].tolist()
-        values = self.values(start, stop)
+        return self._value(self.values(start, stop))
+
+    def _consecutive(self, first: int, last: int) -> list[Any]:
+        """Return rows that follow each other, read at once."""
+        offsets = self._offsets[first : last + 1]
+        values = self.values(int(offsets[0]), int(offsets[-1]))
+        ends = (offsets - offsets[0]).tolist()
+        return [self._value(values[a:b]) for a, b in pairwise(ends)]
+
+    def _value(self, values: np.ndarray) -> Any:
         if self._kind == "text":
             return values.tobytes().decode()
         return values.tobytes() if self._kind == "bytes" else values

@@ -51,6 +51,9 @@ def test_rows_are_read_as_they_were_written(table):
             assert found.variable(name)[number] == rows[number][name]
         assert np.array_equal(found.variable("tokens")[number], rows[number]["tokens"])
         assert found.fixed("length")[number] == rows[number]["length"]
+    for part in (slice(20, 40), slice(3, 3), slice(70, 99), slice(60, 10, -7)):
+        texts = [row["caption"] for row in rows[part]]
+        assert found.variable("caption")[part] == texts
     some = np.array([74, 3, 3, 40])
     lengths = np.array([row["length"] for row in rows])
     assert np.array_equal(found.fixed("length")[some], lengths[some])
