@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,5 +104,7 @@ def cache_turn(entry: Path) -> Iterator[None]:
                 has_waited = True
                 time.sleep(POLL_SECONDS)
         yield
+        with suppress(OSError):  # whoever waits for it will find the entry
+            lock.unlink()
     finally:
         os.close(handle)
