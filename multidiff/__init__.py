@@ -91,6 +91,7 @@ _THEMES: dict[str, dict[str, str]] = {
         "image.canvas": "Canvas",
         "text.diffusion_lm.model": "TextDiffusion",
         "text.masked.model": "MaskedText",
+        "text.masked.uniform": "UniformText",
         "text.diffuser.model": "EditedText",
         "text.request": "Control TextRequest",
         "models.sampling_config": "SamplingConfig",
@@ -213,6 +214,7 @@ if TYPE_CHECKING:
     from multidiff.text.diffuser.model import EditedText as EditedText
     from multidiff.text.diffusion_lm.model import TextDiffusion as TextDiffusion
     from multidiff.text.masked.model import MaskedText as MaskedText
+    from multidiff.text.masked.uniform import UniformText as UniformText
     from multidiff.text.request import Control as Control
     from multidiff.text.request import TextRequest as TextRequest
     from multidiff.training.best import EarlyStopping as EarlyStopping

@@ -55,7 +55,7 @@ def help_entries(
         usual: default models of options by name.
         group: heading of the options that are in no set.
     """
-    options = options_of(function, taken)
+    options = options_of(function, taken, owner)
     entries = []
     for parameter, kind in options.sets.items():
         held = getattr(owner, parameter, None if owner is None else kind())

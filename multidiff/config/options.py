@@ -52,12 +52,15 @@ class CommandOptions:
         return {f"{one}{FROM_FILE}" for one, name in taking if self.kinds[name] == list[str]}
 
 
-def options_of(function: Callable[..., Any], taken: Iterable[str] = ()) -> CommandOptions:
+def options_of(
+    function: Callable[..., Any], taken: Iterable[str] = (), owner: Any = None
+) -> CommandOptions:
     """Return the options of a function.
 
     Args:
         function: function whose keyword-only parameters are the options.
         taken: parameters that the command fills in itself.
+        owner: model whose own option sets may be of classes derived from the function's.
     """
     hints = typing.get_type_hints(function)
     names = [
@@ -70,7 +73,8 @@ def options_of(function: Callable[..., Any], taken: Iterable[str] = ()) -> Comma
     for name in names:
         kind = _bare(hints.get(name, str))
         if inspect.isclass(kind) and issubclass(kind, OptionSet):
-            sets[name] = kind
+            held = getattr(owner, name, None)
+            sets[name] = kind = type(held) if isinstance(held, kind) else kind
             fields = typing.get_type_hints(kind)
             kinds |= {one: _bare(fields[one]) for one in options_in(kind)}
         else:
@@ -107,7 +111,7 @@ def read_options(
         InputError: if an option is unknown, its value is missing or wrong, or it is given
             twice but takes one value.
     """
-    options = options_of(function, taken)
+    options = options_of(function, taken, owner)
     values: dict[str, Any] = {}
     for option, text in _pairs(arguments, options, positionals):
         name = options.flags.get(option) or options.flags[option.removesuffix(FROM_FILE)]

@@ -72,6 +72,7 @@ COMPONENTS = {
     # Texts.
     "TextDiffusion": "multidiff.text.diffusion_lm.model:TextDiffusion",
     "MaskedText": "multidiff.text.masked.model:MaskedText",
+    "UniformText": "multidiff.text.masked.uniform:UniformText",
     "TokenDomain": "multidiff.text.masked.model:TokenDomain",
     "EditedText": "multidiff.text.diffuser.model:EditedText",
     "Editor": "multidiff.text.diffuser.network:Editor",
@@ -155,6 +156,12 @@ COMMANDS = {
         "preview": "multidiff.text.previews:preview_masked",
         "inspect": "multidiff.text.data.inspection:inspect",
         "prepare": "multidiff.text.data.tokens:prepare",
+    },
+    "UniformText": {
+        "sample": "multidiff.text.masked.cli:sample",
+        "eval": "multidiff.text.masked.evaluation:measure",
+        "preview": "multidiff.text.previews:preview_masked",
+        "inspect": "multidiff.text.data.inspection:inspect",
     },
     "EditedText": {
         "sample": "multidiff.text.diffuser.cli:sample",

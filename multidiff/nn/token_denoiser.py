@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Level
+from multidiff.nn.embeddings import LogSNREmbedding
 from multidiff.nn.transformer import KVCache, Transformer
 
 
@@ -47,8 +48,9 @@ class SourceEncoder(nn.Module):
 class TokenDenoiser(nn.Module):
     """Predicts the tokens of a partly masked sequence.
 
-    It receives no noise level: the number of masks determines it, and a prediction holds for every
-    level at which the same positions are masked (Ou et al. 2025, section 3). The condition is a
+    For masks it needs no noise level: their number determines it, and a prediction holds for every
+    level at which the same positions are masked (Ou et al. 2025, section 3). Uniform noise leaves
+    no such trace: give ``embedding_width``. The condition is a
     dict: ``real`` (batch, length), false at padding, all true by default, and ``source``
     (batch, positions), source tokens, -1 where they are dropped or padding.
 
@@ -67,9 +69,10 @@ class TokenDenoiser(nn.Module):
             position attends to its own block and those before it, never to later ones. If the
             condition has ``x0`` (batch, length), earlier blocks are read from there as clean
             tokens, so that all blocks are trained at once. 0 for no blocks.
+        embedding_width: width of the noise level's embedding; 0 to ignore the level.
 
     Raises:
-        ValueError: if a network with blocks also has sources.
+        ValueError: if a network with blocks also has sources or reads the noise level.
     """
 
     def __init__(
@@ -85,9 +88,14 @@ class TokenDenoiser(nn.Module):
         expansion: int = 4,
         dropout: float = 0.0,
         block: int = 0,
+        embedding_width: int = 0,
     ):
         if block and sources:
             raise ValueError(f"block {block} and sources {sources}: one of the two must be 0")
+        if block and embedding_width:
+            raise ValueError(
+                f"block {block} and embedding_width {embedding_width}: one of the two must be 0"
+            )
         super().__init__()
         self.size, self.block = size, block
         self.words = nn.Embedding(size + 1, width)
@@ -95,8 +103,9 @@ class TokenDenoiser(nn.Module):
         # Small, as in BERT; the embedding table is the head too, and gives it logits near 0.
         nn.init.normal_(self.words.weight, std=0.02)
         nn.init.normal_(self.positions.weight, std=0.02)
-        self.body = Transformer(width, layers, heads, 0, expansion, dropout)
+        self.body = Transformer(width, layers, heads, embedding_width, expansion, dropout)
         self.bias = nn.Parameter(torch.zeros(size))
+        self.level = LogSNREmbedding(embedding_width) if embedding_width else None
         self.source = (
             SourceEncoder(sources, width, source_layers, heads, source_length) if sources else None
         )
@@ -111,8 +120,9 @@ class TokenDenoiser(nn.Module):
             if x0 is None:
                 return self.after(KVCache(), xt, around.real)
             return self._beside(x0, xt, around.real)
-        x = self._laid(xt)
-        return self._head(self.body(x, None, around.context, around.keys(), around.positions))
+        x, embedding = self._laid(xt), None if self.level is None else self.level(level)
+        found = self.body(x, embedding, around.context, around.keys(), around.positions)
+        return self._head(found)
 
     def after(
         self,

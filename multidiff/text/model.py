@@ -22,7 +22,7 @@ from multidiff.text.request import (
     candidate_seeds,
     drawn_index,
 )
-from multidiff.text.sampling_config import MaskedTextSamplingConfig, TextSamplingConfig
+from multidiff.text.sampling_config import TextSamplingConfig, TokenSamplingConfig
 from multidiff.utils.errors import InputError
 
 # Maps requests, their lengths in tokens and their generators to texts, on one canvas.
@@ -43,14 +43,14 @@ class TextModel(DomainModel):
     """
 
     domain: TextDomain
-    sampling: TextSamplingConfig | MaskedTextSamplingConfig
+    sampling: TextSamplingConfig | TokenSamplingConfig
 
     def __init__(
         self,
         domain: TextDomain,
         process: Process,
         denoiser: nn.Module,
-        sampling: TextSamplingConfig | MaskedTextSamplingConfig,
+        sampling: TextSamplingConfig | TokenSamplingConfig,
         drop_condition: float,
     ):
         super().__init__(domain)

@@ -64,16 +64,12 @@ class TextSamplingConfig(GaussianSamplingConfig):
 
 
 @dataclass(frozen=True)
-class MaskedTextSamplingConfig(SamplingConfig):
-    """Options of sampling masked texts.
+class TokenSamplingConfig(SamplingConfig):
+    """Options of sampling tokens, of every discrete process.
 
     Attributes:
         steps: number of reverse steps, for each block if texts are generated in blocks; 0 for one
             per token.
-        sampler: masked tokens that each step predicts: each by chance (ancestral), the most
-            confident (confidence), random ones, or all of which the least confident are masked
-            again (remasking); also entropy, margin, remdm and first-hitting
-            (:mod:`multidiff.core.discrete.adaptive_samplers`).
         guidance_scale: scale of classifier-free guidance, for requests with a condition; 1 is off.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
         top_p: nucleus sampling: draw among the likeliest tokens up to this probability.
@@ -83,9 +79,6 @@ class MaskedTextSamplingConfig(SamplingConfig):
 
     steps: int = option(
         0, "number of reverse steps", least=0, most=MOST_STEPS, note="0 makes one for each token"
-    )
-    sampler: str = option(
-        "random", "which masked tokens each step predicts", choices=UNMASKING_SAMPLERS
     )
     temperature: float = option(
         1.0, "temperature of the tokens' distribution", least=0, note="0 takes the likeliest"
@@ -98,6 +91,27 @@ class MaskedTextSamplingConfig(SamplingConfig):
         note="1 is all",
     )
     num_candidates: int = candidates_option()
+
+
+@dataclass(frozen=True)
+class UniformTextSamplingConfig(TokenSamplingConfig):
+    """Options of sampling uniform diffusion, whose steps may change every token."""
+
+
+@dataclass(frozen=True)
+class MaskedTextSamplingConfig(TokenSamplingConfig):
+    """Options of sampling masked texts.
+
+    Attributes:
+        sampler: masked tokens that each step predicts: each by chance (ancestral), the most
+            confident (confidence), random ones, or all of which the least confident are masked
+            again (remasking); also entropy, margin, remdm and first-hitting
+            (:mod:`multidiff.core.discrete.adaptive_samplers`).
+    """
+
+    sampler: str = option(
+        "random", "which masked tokens each step predicts", choices=UNMASKING_SAMPLERS
+    )
 
     def unmasking_sampler(self) -> UnmaskingSampler:
         """Return the sampler."""

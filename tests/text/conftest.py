@@ -40,6 +40,14 @@ def small_characters(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_uniform(tmp_path_factory):
+    """The folder of a model of running text by uniform diffusion."""
+    from program import trained
+
+    return trained(tmp_path_factory.mktemp("runs") / "uniform", "uniform_characters", steps=2)
+
+
+@pytest.fixture(scope="session")
 def small_blocks(tmp_path_factory):
     """The folder of a masked model that finds running text block by block."""
     from program import trained

@@ -36,6 +36,11 @@ class MaskLevel:
         masked = 1 - self.alpha
         return torch.where(masked > 0, -self.slope / masked, torch.zeros_like(masked))
 
+    @property
+    def log_snr(self) -> Float[Tensor, " batch"]:
+        """Return the log odds of a token being kept, which networks embed."""
+        return torch.logit(self.alpha)
+
     def to(self, device: torch.device | str) -> MaskLevel:
         """Return the same level on another device (as float32 where float64 is missing)."""
         dtype = finest_dtype(device)

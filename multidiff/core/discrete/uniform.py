@@ -247,10 +247,12 @@ class UniformAncestralSampler:
 
     Args:
         draw: temperature and top-p that are applied to the predicted distribution first.
+        free: true where tokens are drawn, ``(batch, length)``; the others stay as they are. None
+            for all.
     """
 
-    def __init__(self, draw: TokenDraw | None = None):
-        self.draw = draw or TokenDraw()
+    def __init__(self, draw: TokenDraw | None = None, free: Tensor | None = None):
+        self.draw, self.free = draw or TokenDraw(), free
 
     def step(
         self,
@@ -264,4 +266,5 @@ class UniformAncestralSampler:
         """See :class:`~multidiff.core.protocols.Sampler`."""
         m = self.draw.adjusted(estimate_at(xt, level)).exp()
         probs = estimate_at.process.step_probs(m, xt, level, next_level)
-        return TokenDraw()(probs.log(), torch.ones_like(xt, dtype=torch.bool), rng), None
+        free = torch.ones_like(xt, dtype=torch.bool) if self.free is None else self.free
+        return torch.where(free, TokenDraw()(probs.log(), free, rng), xt), None

@@ -15,14 +15,14 @@ from multidiff.text.data.vocabulary import BLANK, END, Vocabulary, sets_apart
 from multidiff.text.masked.model import MaskedText
 from multidiff.text.model import OnText
 from multidiff.text.request import TextRequest
-from multidiff.text.sampling_config import MaskedTextSamplingConfig
+from multidiff.text.sampling_config import TokenSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report, progress
 
 
 def sample(
     model: MaskedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: int,
-    sampling: MaskedTextSamplingConfig, infill: list[str] = [],  # noqa: B006
+    sampling: TokenSamplingConfig, infill: list[str] = [],  # noqa: B006
     length: int | None = None, source: list[str] = [],  # noqa: B006
     show_steps: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
@@ -66,7 +66,7 @@ def sample(
 
 def _made(
     model: MaskedText,
-    sampling: MaskedTextSamplingConfig,
+    sampling: TokenSamplingConfig,
     requests: list[TextRequest],
     seeds: list[int],
     on_text: OnText,
@@ -87,7 +87,7 @@ def _made(
 
 def _watched(
     model: MaskedText,
-    sampling: MaskedTextSamplingConfig,
+    sampling: TokenSamplingConfig,
     shown: list[list[str]],
     requests: list[TextRequest],
     seeds: list[int],

@@ -29,7 +29,7 @@ from multidiff.text.metrics.eval_split import DATA, EvalSplit, source_of
 from multidiff.text.metrics.infilling import fill_blanks
 from multidiff.text.metrics.ngram import NGramModel
 from multidiff.text.request import TextRequest
-from multidiff.text.sampling_config import MaskedTextSamplingConfig
+from multidiff.text.sampling_config import TokenSamplingConfig
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
 
@@ -42,7 +42,7 @@ BY_STEPS = ("nats_per_token", "entropy", "distinct_2", "copies", "seconds")
 
 def measure(
     model: MaskedText, data: str | None, folder: Path, *, seed: int,
-    sampling: MaskedTextSamplingConfig, num: int = 500, by_steps: tuple[int, ...] = (),
+    sampling: TokenSamplingConfig, num: int = 500, by_steps: tuple[int, ...] = (),
     unconditional: bool = False, bound: int = 0, blanks: int = 0,
     language_model: Path | None = None, column: str = "text", meaning_column: str | None = None,
     source_column: str | None = None, held_out_every: int | None = None,
@@ -118,7 +118,7 @@ def _makers(
     model: MaskedText,
     requests: Sequence[TextRequest],
     by_steps: Sequence[int],
-    sampling: MaskedTextSamplingConfig,
+    sampling: TokenSamplingConfig,
     seed: int,
 ) -> dict[str, Callable[[], list[str]]]:
     """Return functions that make samples at several numbers of steps, by name in the report."""

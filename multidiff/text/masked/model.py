@@ -31,7 +31,7 @@ from multidiff.text.request import (
     laid_out,
     requests_from,
 )
-from multidiff.text.sampling_config import MaskedTextSamplingConfig
+from multidiff.text.sampling_config import MaskedTextSamplingConfig, TokenSamplingConfig
 
 # Number of mask draws for each text whose likelihood is bounded, and texts in a batch.
 LOOKS, AT_ONCE = 32, 50
@@ -117,7 +117,7 @@ class MaskedText(TextModel):
         requests: Sequence[TextRequest],
         *,
         seed: Seed = 0,
-        config: MaskedTextSamplingConfig | None = None,
+        config: TokenSamplingConfig | None = None,
         batch_size: int = 64,
         on_step: Callable[[int, Tensor], None] | None = None,
         on_text: OnText | None = None,
@@ -154,7 +154,7 @@ class MaskedText(TextModel):
         requests: list[TextRequest],
         lengths: list[int],
         rng: list[torch.Generator],
-        config: MaskedTextSamplingConfig,
+        config: Any,
         on_step: Callable[[int, Tensor], None] | None,
     ) -> list[str]:
         """Generate the texts of one batch, all on canvases of one size."""
@@ -194,7 +194,7 @@ class MaskedText(TextModel):
         known: Tensor,
         requests: list[TextRequest],
         rng: list[torch.Generator],
-        config: MaskedTextSamplingConfig,
+        config: Any,
         on_step: Callable[[int, Tensor], None] | None,
         denoiser: Denoiser | None = None,
     ) -> Tensor:
@@ -202,14 +202,9 @@ class MaskedText(TextModel):
         if not bool((known == self.process.size).any()):
             return known
         real = known != PAD
-        denoiser = self.denoiser if denoiser is None else denoiser
-        if config.guidance_scale != 1 and any(
-            request.meaning or request.source for request in requests
-        ):
-            denoiser = ClassifierFreeGuidance(denoiser, config.guidance_scale)
         return unmask(
             self.process,
-            denoiser,
+            self.guided(denoiser or self.denoiser, requests, config),
             config.unmasking_sampler(),
             known.shape,
             config.steps or known.shape[1],
@@ -222,6 +217,14 @@ class MaskedText(TextModel):
             device=self.device,
             on_step=on_step,
         )
+
+    def guided(
+        self, denoiser: Denoiser, requests: Sequence[TextRequest], config: TokenSamplingConfig
+    ) -> Denoiser:
+        """Return a denoiser with classifier-free guidance, for requests with a condition."""
+        asks = any(request.meaning or request.source for request in requests)
+        scale = config.guidance_scale if asks else 1
+        return denoiser if scale == 1 else ClassifierFreeGuidance(denoiser, scale)
 
     def nats_per_token(
         self,
