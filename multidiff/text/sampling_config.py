@@ -95,7 +95,13 @@ class TokenSamplingConfig(SamplingConfig):
 
 @dataclass(frozen=True)
 class UniformTextSamplingConfig(TokenSamplingConfig):
-    """Options of sampling uniform diffusion, whose steps may change every token."""
+    """Options of sampling uniform diffusion, whose steps may change every token.
+
+    Attributes:
+        sampler: rule for one reverse step; ancestral is the only one.
+    """
+
+    sampler: str = option("ancestral", "rule for one reverse step", choices=("ancestral",))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_the_commands(small_uniform, capsys):
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
-        (["--sampler", "random"], "--sampler: no such option here"),
+        (["--sampler", "random"], "--sampler random: expected one of ancestral"),
         (["--infill", "the [MASK]"], "--infill: "),
         (["--length", "500"], "length 500: this model writes 1 to 32 tokens"),
         (["--steps", "-1"], "--steps -1: from 0 to 10000"),
