@@ -69,8 +69,8 @@ class UniformText(MaskedText):
                 "uniform noise leaves no trace in the tokens: the denoiser needs the noise level; "
                 "set its embedding_width, such as 128"
             )
-        config = sampling or UniformTextSamplingConfig()
-        super().__init__(domain, process, denoiser, config, drop_condition)
+        config: Any = sampling or UniformTextSamplingConfig()
+        super().__init__(domain, cast(Any, process), denoiser, config, drop_condition)
 
     def _longest(self) -> int:
         return self.domain.length
@@ -93,6 +93,8 @@ class UniformText(MaskedText):
         free = known == self.process.size
         start = torch.where(free, self.process.prior(known.shape, rng).to(known), known)
         never = torch.tensor(UNWRITTEN, device=known.device)
+        draw = TokenDraw(config.temperature, config.top_p)
+        sampler: Any = UniformAncestralSampler(draw, free)
 
         def report(step: Step) -> None:
             noise = free & torch.isin(step.state, never)
@@ -101,7 +103,7 @@ class UniformText(MaskedText):
         return sample(
             self.process,
             _Written(self.guided(denoiser or self.denoiser, requests, config)),
-            UniformAncestralSampler(TokenDraw(config.temperature, config.top_p), free),
+            sampler,
             known.shape,
             uniform_timesteps(config.steps or known.shape[1]),
             condition=condition_of(self.domain, requests, known != PAD),
