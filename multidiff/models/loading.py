@@ -121,7 +121,7 @@ def load(
         verified(folder)
     with without_values():
         model = build_model(folder / RECIPE)
-    tensors, facts = _weights_in(folder, weights)
+    tensors, facts = read_weights(folder, weights)
     for key, value in model.metadata().items():
         if facts.get(key, value) != value:
             raise InputError(
@@ -193,8 +193,8 @@ def outline(found: Conversion, source: Path) -> Any:
     return model
 
 
-def _weights_in(
-    folder: Path, weights: Literal["ema", "raw"] | float
+def read_weights(
+    folder: Path, weights: Literal["ema", "raw"] | float = "ema"
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return a model's weights; of a training run's checkpoint, the averaged ones or others."""
     tensors, facts = read_tensors(folder / WEIGHTS)
