@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from multidiff import load
-from multidiff.models.loading import RECIPE, WEIGHTS, build_model, shipped, weights_in
+from multidiff.models.loading import RECIPE, WEIGHTS, build_model, read_weights, shipped
 from multidiff.models.weights import (
     is_pickle,
     load_into,
@@ -147,7 +147,7 @@ def test_loaded_models_are_those_that_were_built_with_values(name):
     folder = shipped()[name]
     torch.manual_seed(0)
     whole = build_model(folder / RECIPE)
-    load_into(whole, weights_in(folder)[0], folder)
+    load_into(whole, read_weights(folder)[0], folder)
     drawn = torch.get_rng_state()
     found = load(name)
     assert torch.equal(torch.get_rng_state(), drawn)

@@ -32,6 +32,14 @@ def test_a_student_is_trained_and_samples_in_1_2_and_4_steps(tmp_path, capsys, c
     ]
 
 
+def test_the_shipped_student(tmp_path, capsys):
+    home = multidiff.load("digits-fast").home
+    assert (home / "model.safetensors").stat().st_size < 2.5e6  # the difference from digits
+    common = ["sample", "digits-fast", "--prompt", "8", "-o", tmp_path / "eights"]
+    made = facts(capsys, *common, "-n", 2)
+    assert (made["steps"], made["sampler"], made["guidance_scale"]) == ("2", "lcm", "1")
+
+
 def test_what_cannot_be_distilled(tmp_path, capsys):
     wrong = [
         (("weights:\n  - {model: digits}\n", ""), "the teacher is missing"),
