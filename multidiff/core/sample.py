@@ -186,6 +186,7 @@ def traverse(
     *,
     rng: Rng | None = None,
     on_step: Callable[[Step], None] | None = None,
+    check: bool = True,
 ) -> Any:
     """Step a state over consecutive levels, in any direction: every sampling run is this loop.
 
@@ -198,6 +199,7 @@ def traverse(
             or an object of another kind whose ``values()`` are the tensors that must stay finite.
         rng: source of the steps' draws.
         on_step: function called after each step.
+        check: whether to check that the states are finite, for which a GPU has to be waited for.
 
     Returns:
         The state at the last level.
@@ -212,7 +214,7 @@ def traverse(
         finite.append(torch.stack([torch.isfinite(one).all() for one in tensors]))
         if on_step is not None:
             on_step(Step(number, total, next_level, state))
-    if finite and not torch.compiler.is_compiling():
+    if check and finite and not torch.compiler.is_compiling():
         _check_finite(finite, [*state] if isinstance(state, Mapping) else None)
     return state
 
