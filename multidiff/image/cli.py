@@ -13,6 +13,8 @@ from multidiff.image.data.image_files import read_image
 from multidiff.image.data.provenance import lora_facts, model_facts, source_facts
 from multidiff.image.diffusion.model import STRENGTH, Canvas, ImageDiffusion, Size
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
+from multidiff.image.interpolation import interpolate as between
+from multidiff.image.interpolation import labelled_frames, write_gif
 from multidiff.image.outputs import (
     SAMPLES,
     ImageWriter,
@@ -42,6 +44,7 @@ def sample(
     strength: float | None = None,
     mask_image: Path | None = None,
     lora: tuple[str, ...] = (),
+    interpolate: int = 0,
     on_line: OnLine | None = None,
 ) -> Report:
     """Write images of each prompt, a PNG each as soon as it is generated, and a grid of all.
@@ -60,6 +63,8 @@ def sample(
             0.8, and 1 with a mask.
         mask_image: image that is white where the initial one is inpainted.
         lora: LoRA files to merge, each optionally followed by ``:weight``.
+        interpolate: number of frames from each prompt and seed to the next, both included: a
+            strip and a GIF; 0 for none.
         on_line: function called with each line of the report as soon as it is known.
 
     Raises:
@@ -68,6 +73,9 @@ def sample(
     folder = checked_folder(SAMPLES if out is None else out)
     canvas = canvas_of(init_image, strength, mask_image, model.domain.channels)
     wanted = list(itertools.product(checked_prompts(model, prompts), range(seed, seed + num)))
+    if interpolate and (canvas is not None or size):
+        raise InputError("--interpolate: goes with neither --init-image nor --size")
+    ends, wanted = wanted, labelled_frames(wanted, interpolate) if interpolate else wanted
     texts, seeds = zip(*wanted, strict=True)
     pixels = size_of(size) if size else None
     with lock_dir(folder), model_facts(model) as facts_of_model, progress() as on_step:
@@ -81,6 +89,13 @@ def sample(
         writer = ImageWriter(folder, wanted, facts, on_line)
         for one in lora:
             writer.say(_added(model, one))
+        if interpolate:
+            options = {"negative_prompt": negative_prompt, "config": sampling, "on_step": on_step}
+            made = between(model, ends, interpolate, on_batch=writer.write, **options)
+            path = writer.free("interpolation", ".gif")
+            write_gif(made, path)
+            writer.say(f"{path}: {len(made)} frames, there and back")
+            return writer.report(columns=interpolate)
         model.generate(
             texts,
             negative_prompt=negative_prompt,

@@ -147,20 +147,24 @@ class ImageWriter:
             self.say(f"{path}: {prompt or 'an image'}, seed {seed}")
         self._images.append(images)
 
-    def free(self, stem: str) -> Path:
+    def free(self, stem: str, ending: str = ".png") -> Path:
         """Return an unused file name for an image of the whole run."""
         names = (f"{stem}-{self.first:03d}" + (f"-{n}" if n else "") for n in itertools.count())
-        paths = (self.folder / f"{name}.png" for name in itertools.chain([stem], names))
+        paths = (self.folder / f"{name}{ending}" for name in itertools.chain([stem], names))
         return next(path for path in paths if not path.exists())
 
-    def report(self) -> Report:
-        """Write a grid of all images, and return the command's report."""
+    def report(self, columns: int | None = None) -> Report:
+        """Write a grid of all images, and return the command's report.
+
+        Args:
+            columns: number of images in a row; by default about square.
+        """
         path = self.free(GRID)
         everything = {
             "prompt": " | ".join(dict.fromkeys(prompt for prompt, _ in self.wanted)),
             "seed": " ".join(str(seed) for _, seed in self.wanted),
         }
-        write_image(grid(torch.cat(self._images)), path, {**everything, **self.facts})
+        write_image(grid(torch.cat(self._images), columns), path, {**everything, **self.facts})
         seconds = time.perf_counter() - self._began
         self.say(f"{path}: {len(self._written)} images, {seconds:.1f} s")
         facts = {

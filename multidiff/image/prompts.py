@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +75,13 @@ class PromptTokenizer:
         self.drop_names = drop_names
         self._tokens: dict[tuple[str, ...] | str, int] | None = None
         self._styles: list[str] = []
+
+    @classmethod
+    def synthetic(cls, source: ImageSource | None = None, **options: Any) -> PromptTokenizer:
+        """Return a tokenizer that knows no word, for dry runs without the captions."""
+        made = cls(None, **options)
+        made._take([], [], [])
+        return made
 
     @property
     def styles(self) -> list[str]:

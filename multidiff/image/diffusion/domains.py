@@ -13,11 +13,10 @@ from multidiff.core.protocols import Condition, Domain, Encoded
 from multidiff.core.random import Rng, uniform
 from multidiff.image.autoencoders.kl import AutoencoderKL, LatentGaussian
 from multidiff.image.data.image_files import crop_to, pad_to_multiple, to_unit
-from multidiff.image.data.labels import class_labels
+from multidiff.image.data.labels import class_complaint, class_labels, class_number
 from multidiff.image.diffusion.text_encoder import TextEncoder
 from multidiff.image.prompts import PromptTokenizer
 from multidiff.image.tokenizers import Captioned, Tokenizer
-from multidiff.utils.errors import InputError
 
 BLACK = -1.0
 
@@ -91,21 +90,18 @@ class PixelDomain(Captioned, Domain):
         """
         if self.tokenizer is not None:
             return self.tokenizer(names)
-        for name in names:
-            if name and name not in self.classes:
-                described = (
-                    f"one of {', '.join(self.classes)}" if self.classes else "this model has none"
-                )
-                raise InputError(f"no class {name!r}: {described}")
-        if not self.classes:
-            return None
-        return torch.tensor([self.classes.index(name) if name else -1 for name in names])
+        numbers = [class_number(name, self.classes) for name in names]
+        return torch.tensor(numbers) if self.classes else None
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Reject prompts that describe nothing; see ``PromptTokenizer.check_prompt``."""
         if self.tokenizer is not None:
             for prompt in prompts:
                 self.tokenizer.check_prompt(prompt)
+
+    def complaint(self, prompt: str) -> str | None:
+        """Return a line on words that name neither a class nor anything else; None if all do."""
+        return class_complaint(prompt, self.classes) if self.classes else super().complaint(prompt)
 
 
 class LatentDomain(nn.Module, Captioned, Domain):

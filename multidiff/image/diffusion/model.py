@@ -113,7 +113,7 @@ class ImageDiffusion(DomainModel):
             self.denoiser,
             self.distillation,
             negative=partial(self._negative, ""),
-            project=self._projection(None, ()),
+            project=self.projection(),
         )
 
     def metadata(self) -> dict[str, str]:
@@ -161,19 +161,12 @@ class ImageDiffusion(DomainModel):
         """
         prompts = one_each(prompts, str, "prompt")
         self.domain.check_prompts(prompts)
-        config = (config or self.sampling).replace(**overrides)
-        check_guidance(config.guidance_scale, self.domain.reads)
-        self._check_style_guidance(config)
-        check_precision(self.denoiser)
-        if isinstance(self.domain, LatentDomain) and self.domain.text_encoder is not None:
-            check_precision(self.domain.text_encoder)
+        config = self.checked_config((config or self.sampling).replace(**overrides))
         size = self._checked_size(size, canvas)
         if canvas is not None:
             canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
         times = config.times_from(strength or 1.0, self.process.schedule)
-        for line in () if self.distillation is None else self.distillation.misuses(config):
-            logger.warning(line)
         request = _Request(config, times, size, negative_prompt, canvas)
         make = partial(self._made, request=request, on_step=on_step)
         return in_batches(make, prompts, seed, batch_size, on_batch)
@@ -189,12 +182,12 @@ class ImageDiffusion(DomainModel):
         rng = generators(part.seeds)
         state = sample(
             self.process,
-            self._guided(request, len(part.prompts)),
+            self.guided(request.config, request.negative_prompt, len(part.prompts)),
             request.config.build_sampler(),
             shape,
             request.times,
-            condition=self._condition(part.prompts),
-            project=self._projection(canvas, shape),
+            condition=self.condition(part.prompts),
+            project=self.projection(canvas, shape),
             rng=rng,
             start=self._begun(canvas, shape, rng),
             device=self.device,
@@ -205,22 +198,24 @@ class ImageDiffusion(DomainModel):
             return made
         return torch.where(canvas.mask.cpu(), made, canvas.image.cpu())
 
-    def _condition(self, prompts: list[str]) -> Condition:
+    def condition(self, prompts: list[str]) -> Condition:
+        """Return the denoiser's condition for prompts, on the model's device."""
         return map_condition(lambda one: one.to(self.device), self.domain.condition(prompts))
 
-    def _guided(self, request: _Request, count: int) -> Denoiser:
-        words, style = request.config.guidance_scale, request.config.style_guidance_scale
+    def guided(self, config: ImageSamplingConfig, negative_prompt: str, count: int) -> Denoiser:
+        """Return the denoiser under classifier-free guidance, for a number of samples."""
+        words, style = config.guidance_scale, config.style_guidance_scale
         apart = style is not None and style != words
         if words == 1 and not apart:
             return self.denoiser
-        away = self._negative(request.negative_prompt, count)
+        away = self._negative(negative_prompt, count)
         if style is not None and apart:
             return MultiConditionGuidance(self.denoiser, {"words": words, "style": style}, away)
         channels = self.denoiser.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(
             self.denoiser,
             words,
-            rescale=request.config.rescale,
+            rescale=config.rescale,
             negative=away,
             channels=channels,
         )
@@ -229,16 +224,27 @@ class ImageDiffusion(DomainModel):
         """Return the condition that guidance leads away from; None for the null condition."""
         if self.domain.reads != "prompt":
             return None
-        away = self._condition([prompt])
+        away = self.condition([prompt])
         return map_condition(lambda one: one.expand(count, *one.shape[1:]), away)
 
-    def _check_style_guidance(self, config: ImageSamplingConfig) -> None:
-        if config.style_guidance_scale is None:
-            return
-        if not isinstance(self.denoiser, PromptUNet):
-            raise InputError("--style-guidance-scale: this model's prompts have no styles")
-        if config.rescale:
-            raise InputError("--rescale with --style-guidance-scale: leave one of them out")
+    def checked_config(self, config: ImageSamplingConfig) -> ImageSamplingConfig:
+        """Return sampling options that the model can follow, and warn of what it was not made for.
+
+        Raises:
+            InputError: if it cannot, or its weights are not in float32.
+        """
+        check_guidance(config.guidance_scale, self.domain.reads)
+        if config.style_guidance_scale is not None:
+            if not isinstance(self.denoiser, PromptUNet):
+                raise InputError("--style-guidance-scale: this model's prompts have no styles")
+            if config.rescale:
+                raise InputError("--rescale with --style-guidance-scale: leave one of them out")
+        check_precision(self.denoiser)
+        if isinstance(self.domain, LatentDomain) and self.domain.text_encoder is not None:
+            check_precision(self.domain.text_encoder)
+        for line in () if self.distillation is None else self.distillation.misuses(config):
+            logger.warning(line)
+        return config
 
     def _begun(
         self, canvas: Canvas | None, shape: tuple[int, ...], rng: list[torch.Generator]
@@ -254,7 +260,10 @@ class ImageDiffusion(DomainModel):
     def _state_of(self, canvas: Canvas) -> Tensor:
         return self.domain.to_state(to_unit(canvas.image).to(self.device)).float()
 
-    def _projection(self, canvas: Canvas | None, shape: tuple[int, ...]) -> Projection | None:
+    def projection(
+        self, canvas: Canvas | None = None, shape: tuple[int, ...] = ()
+    ) -> Projection | None:
+        """Return the projection of estimates: into [-1, 1] in pixels, onto a canvas where kept."""
         projections = [clip()] if isinstance(self.domain, PixelDomain) else []
         if canvas is not None and canvas.mask is not None:
             free = pad_to_multiple(canvas.mask[None, None].float(), self.domain.pad_to)

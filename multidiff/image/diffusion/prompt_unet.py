@@ -71,7 +71,7 @@ class PromptUNet(nn.Module):
         if condition is None:
             empty = torch.full((len(xt), self.length), -1, device=xt.device)
             condition = {"words": empty, "style": empty[:, 0]}
-        words, style = condition["words"], condition["style"]
+        words, style = (condition[key].to(xt.device) for key in ("words", "style"))
         begin = torch.zeros_like(words[:, :1])
         numbers = torch.cat([begin, 1 + words], dim=1)
         there = torch.cat([begin == 0, words >= 0], dim=1)

@@ -12,13 +12,11 @@ from multidiff.core.protocols import Condition, Domain, Encoded
 from multidiff.core.random import Rng
 from multidiff.image.autoencoders.vq import VQAutoencoder
 from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple, to_unit
-from multidiff.image.data.labels import class_labels
+from multidiff.image.data.labels import class_complaint, class_labels, class_number
 from multidiff.image.diffusion.domains import BLACK
 from multidiff.image.tokenizers import Captioned, Tokenizer
-from multidiff.utils.errors import InputError
 
 Size = tuple[int, int]
-SHOWN = 20  # number of classes that a message lists
 
 
 class ImageTokenDomain(nn.Module, Captioned, Domain):
@@ -156,16 +154,12 @@ class ImageTokenDomain(nn.Module, Captioned, Domain):
         if self.reads == "nothing":
             return None
         if self.tokenizer is None:
-            numbers = [[self._number(name)] for name in prompts]
+            numbers = [[class_number(name, self.classes)] for name in prompts]
             return {"source": torch.tensor(numbers, device=self.device)}
         found = torch.as_tensor(self.tokenizer(prompts)).to(self.device)
         empty = torch.tensor([not prompt for prompt in prompts], device=self.device)
         return {"source": found.masked_fill(empty[:, None], -1)}
 
-    def _number(self, name: str) -> int:
-        if not name:
-            return -1
-        if name not in self.classes:
-            known = self.classes if len(self.classes) <= SHOWN else (*self.classes[:SHOWN], "...")
-            raise InputError(f"no class {name!r}: one of {', '.join(known)}")
-        return self.classes.index(name)
+    def complaint(self, prompt: str) -> str | None:
+        """Return a line on what of a prompt does not reach the network; None if all does."""
+        return class_complaint(prompt, self.classes) if self.classes else super().complaint(prompt)
