@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from commands import complains
 from PIL import Image
+from program import RECIPES
 
+from multidiff.cli.main import run
 from multidiff.core.gaussian.losses import FlowWeight
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import LogSNRSchedule
@@ -204,3 +207,41 @@ def test_one_batch_can_be_learnt(tokenizer):
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.4 * np.mean(losses[:10])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("emoji") / "run"
+    steps = ("steps=2", "validate_every=2", "save_every=2")
+    recipe = RECIPES / "smoke" / "emoji.yaml"
+    assert run(["train", str(recipe), "--out", str(folder), *(f"trainer.{s}" for s in steps)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("", "is empty"),
+        ("qwerty, noto style", "knows none of these words"),
+        ("rocket, notto style", "no style 'notto'; one of noto, openmoji, outline, twemoji"),
+        ("rocket, noto style, outline style", "names two styles"),
+    ],
+)
+def test_the_command_refuses_wrong_prompts_and_writes_nothing(
+    trained, tmp_path, capsys, prompt, reason
+):
+    out = tmp_path / "out"
+    assert reason in complains(capsys, "sample", trained, "--prompt", prompt, "-o", out)
+    assert not out.exists()
+
+
+def test_the_command_names_unknown_words_and_draws_the_rest(trained, tmp_path, caplog):
+    words = ["sample", trained, "--prompt", "shiny rocket, noto style", "--style-guidance-scale", 3]
+    assert run([*map(str, words), "--steps", "2", "-o", str(tmp_path)]) == 0
+    assert "does not know shiny, which is ignored" in caplog.text
+    assert len(list(tmp_path.glob("000-shiny-rocket-noto-style-0.png"))) == 1
+
+
+def test_other_models_have_no_style_to_be_guided_by(capsys, tmp_path):
+    words = ("sample", "digits", "--prompt", "3", "--style-guidance-scale", 3, "-o", tmp_path)
+    assert "prompts have no styles" in complains(capsys, *words)
