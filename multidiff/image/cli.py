@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from multidiff.config.option_set import options_as_text
 from multidiff.image.data.image_files import read_image
@@ -89,24 +90,28 @@ def sample(
         writer = ImageWriter(folder, wanted, facts, on_line)
         for one in lora:
             writer.say(_added(model, one))
+        options = {"negative_prompt": negative_prompt, "config": sampling, "on_step": on_step}
         if interpolate:
-            options = {"negative_prompt": negative_prompt, "config": sampling, "on_step": on_step}
-            made = between(model, ends, interpolate, on_batch=writer.write, **options)
-            path = writer.free("interpolation", ".gif")
-            write_gif(made, path)
-            writer.say(f"{path}: {len(made)} frames, there and back")
-            return writer.report(columns=interpolate)
+            return _interpolated(model, ends, interpolate, writer, options)
         model.generate(
-            texts,
-            negative_prompt=negative_prompt,
-            size=pixels,
-            canvas=canvas,
-            seed=seeds,
-            config=sampling,
-            on_step=on_step,
-            on_batch=writer.write,
+            texts, size=pixels, canvas=canvas, seed=seeds, on_batch=writer.write, **options
         )
         return writer.report()
+
+
+def _interpolated(
+    model: ImageDiffusion,
+    ends: list[tuple[str, int]],
+    frames: int,
+    writer: ImageWriter,
+    options: dict[str, Any],
+) -> Report:
+    """Write the frames between prompts and seeds, a strip of them and a GIF."""
+    made = between(model, ends, frames, on_batch=writer.write, **options)
+    path = writer.free("interpolation", ".gif")
+    write_gif(made, path)
+    writer.say(f"{path}: {len(made)} frames, there and back")
+    return writer.report(columns=frames)
 
 
 def size_of(text: str) -> Size:

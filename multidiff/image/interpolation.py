@@ -56,7 +56,16 @@ def slerp(first: Tensor, second: Tensor, weight: Float[Tensor, " batch"]) -> Ten
 
 
 def labelled_frames(ends: Sequence[tuple[str, int]], frames: int) -> list[tuple[str, int]]:
-    """Return a text and a seed for each frame of :func:`interpolate`, for file names."""
+    """Return a text and a seed for each frame of :func:`interpolate`, for file names.
+
+    Raises:
+        InputError: if there are fewer than two ends or frames.
+    """
+    if len(ends) < 2 or frames < 2:
+        raise InputError(
+            f"--interpolate {frames}: needs 2 or more frames, and two or more prompts or seeds "
+            f"(--prompt A --prompt B, or -n 2); there are {len(ends)}"
+        )
     found = [*ends[:1]]
     for (first, seed), (second, last) in pairwise(ends):
         text = f"{first} to {second}" if first != second else f"{first} to seed {last}"
@@ -94,11 +103,7 @@ def interpolate(
     Raises:
         InputError: if there are fewer than two ends or frames, or a prompt is wrong.
     """
-    if len(ends) < 2 or frames < 2:
-        raise InputError(
-            f"--interpolate {frames}: needs 2 or more frames, and two or more prompts or seeds "
-            f"(--prompt A --prompt B, or -n 2); there are {len(ends)}"
-        )
+    labelled_frames(ends, frames)  # checks them
     config = model.checked_config((config or model.sampling).replace(**overrides))
     model.domain.check_prompts([prompt for prompt, _ in ends])
     parts, first = [], 0
