@@ -5,6 +5,7 @@ import os
 import jaxtyping
 import pytest
 import torch
+from shapes import unchecked
 
 # Two OpenMP threads on a shared two-core machine wait for each other; one does not.
 # What a run computes in is not to depend on the machine that tests it.
@@ -15,10 +16,9 @@ jaxtyping.install_import_hook("multidiff.core", "shapes.checked")
 
 @pytest.fixture
 def unchecked_signatures():
-    """Calls as users make them: wrong types reach the code that refuses them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    """Calls as users make them: wrong types reach the code; and hundreds of steps alike."""
+    with unchecked():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,13 @@ def start(*arguments, program=MULTIDIFF, **options):
     )
 
 
+def here(*arguments):
+    """Run a command that succeeds in this process, where its start costs nothing."""
+    from multidiff.cli.main import run as run_here
+
+    assert run_here([str(one) for one in arguments]) == 0
+
+
 def with_overrides(words, *overrides):
     """Words of a command with overrides, each in the place of an earlier one of the same key."""
     keys = {override.partition("=")[0] for override in overrides}
@@ -64,9 +71,7 @@ def refused(*arguments, **options):
 
 def trained(folder, name, *overrides, steps=6):
     """The folder of a model that a smoke recipe made in a few steps, in this process."""
-    from multidiff.cli.main import run as run_here
-
     recipe = RECIPES / "smoke" / f"{name}.yaml"
     words = [f"trainer.{key}={steps}" for key in ("steps", "save_every", "validate_every")]
-    assert run_here(["train", str(recipe), *words, *overrides, "--out", str(folder)]) == 0
+    here("train", recipe, *words, *overrides, "--out", folder)
     return folder / "model"

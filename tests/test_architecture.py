@@ -38,7 +38,7 @@ def package(path):
     return relative.parts[0].removesuffix(".py")
 
 
-def imports(path, include_lazy=True):
+def imports(path):
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -121,6 +121,10 @@ def test_modules_without_values_draw_nothing_and_leave_nothing_unfilled():
     assert module.scale.tolist() == [1.0] * 3 and module.memory.tolist() == [2.0] * 3
     with pytest.raises(RuntimeError, match="memory: made by"):
         load_into(lost, {"scale": torch.ones(3)}, "x")
+    with without_values():
+        module.table = torch.empty(3)  # neither parameter nor buffer
+    with pytest.raises(RuntimeError, match="table: made by"):
+        load_into(module, {"scale": torch.ones(3), "memory": torch.ones(3)}, "x")
 
 
 def test_building_without_values_stays_in_its_thread():

@@ -304,10 +304,16 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
 
     Raises:
         InputError: if they do not fit.
-        RuntimeError: if a buffer without values is not saved in the state dict.
+        RuntimeError: if a buffer or attribute without values is not saved in the state dict.
     """
     check_fit(module, tensors, path)
     unsaved = [name for name, one in module.named_buffers() if name not in tensors and one.is_meta]
+    unsaved += [
+        f"{part}.{name}".removeprefix(".")
+        for part, one in module.named_modules()
+        for name, value in vars(one).items()
+        if isinstance(value, Tensor) and value.is_meta
+    ]
     if unsaved:
         raise RuntimeError(
             f"{', '.join(unsaved)}: made by torch.empty and not saved, so nothing fills it: "

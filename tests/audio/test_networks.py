@@ -225,6 +225,7 @@ def test_frame_denoiser_starts_without_an_opinion():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["frames", pytest.param("wavegrad", marks=pytest.mark.long)])
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_a_denoiser_overfits_one_segment(kind):
     torch.manual_seed(0)
     if kind == "frames":
@@ -252,6 +253,7 @@ def test_a_denoiser_overfits_one_segment(kind):
     assert loss() < 0.7 * before
 
 
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_the_first_hundred_steps_on_speech_help():
     torch.manual_seed(0)
     source = AudioSource("starter:speech", held_out_every=4)

@@ -76,6 +76,7 @@ def error(sampler, steps, schedule=SCHEDULE, calls=None):
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "step") else str(value),
 )
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_order(sampler, order, off):
     errors = [error(sampler, steps) for steps in (160, 320)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=off)

@@ -157,6 +157,7 @@ def squares(count=8, side=16):
     return {"image": image}
 
 
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_it_learns_a_batch_by_heart():
     torch.manual_seed(0)
     model = ImageAutoencoder(

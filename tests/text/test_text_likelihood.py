@@ -76,6 +76,7 @@ def each(values):
     return rows.mean(dim=1), rows.std(dim=1) / math.sqrt(COPIES)
 
 
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_the_bound_is_the_exact_likelihood_of_a_toy(repeated):
     total, terms = bound_of(toy(), repeated)
     truth = torch.tensor([-math.log(JOINT[tuple(text.split())]) for text in repeated])
@@ -86,12 +87,14 @@ def test_the_bound_is_the_exact_likelihood_of_a_toy(repeated):
     assert float(terms["prior"].abs().max()) < 0.01
 
 
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_fewer_steps_bound_looser(repeated):
     model = toy()
     few, many = (float(bound_of(model, repeated, n)[0].mean()) for n in (4, 500))
     assert many + 1 < few
 
 
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_a_wrong_model_has_more_nats_by_as_much_as_it_is_wrong(repeated):
     """Under the same noise the difference is that of the exact likelihoods, nearly free of it."""
     flat = toy(dict.fromkeys(itertools.product(WORDS, WORDS), 1 / 9))

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from program import LAUNCH, RECIPES, refused, run, start, with_overrides
+from program import LAUNCH, RECIPES, here, refused, run, start, with_overrides
 
 from multidiff.models.weights import read_tensors
 from multidiff.training.logging import TrainingLog
@@ -19,12 +19,13 @@ from multidiff.utils import signals
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write, atomic_write_dir
 
+STEPS = 40
 SMALL = [
     RECIPES / "smoke" / "speech.yaml",
-    "trainer.steps=60",
+    f"trainer.steps={STEPS}",
     "trainer.save_every=3",
     "trainer.log_every=1",
-    "trainer.validate_every=30",
+    "trainer.validate_every=20",
     "model.denoiser.width=16",
 ]
 
@@ -42,8 +43,7 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    done = run("train", *SMALL, "--out", folder)
-    assert done.returncode == 0, done.stderr
+    here("train", *SMALL, "--out", folder)
     return folder
 
 
@@ -60,15 +60,14 @@ def wait_for_checkpoints(process, folder, count):
 
 def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
     moments = random.Random(5)
-    for attempt in range(3):
+    for attempt in range(2):
         resume = ["--resume"] if checkpoints(tmp_path) else []
         process = start("train", *SMALL, "--out", tmp_path, *resume)
         wait_for_checkpoints(process, tmp_path, 1 if attempt == 0 else 2)
         time.sleep(moments.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    last = run("train", *SMALL, "--out", tmp_path, "--resume")
-    assert last.returncode == 0, last.stderr
+    here("train", *SMALL, "--out", tmp_path, "--resume")
     assert same_weights(tmp_path, uninterrupted)
     assert losses(tmp_path) == losses(uninterrupted)
 
@@ -93,11 +92,10 @@ def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status, resu
     assert process.returncode == status, errors
     assert "Traceback" not in errors
     (saved,) = checkpoints(tmp_path)
-    assert 1 <= int(saved) < 60
+    assert 1 <= int(saved) < STEPS
     if not resumed:  # once is enough: what is saved does not depend on the signal
         return
-    done = run("train", *SMALL, "--out", tmp_path, "--resume")
-    assert done.returncode == 0, done.stderr
+    here("train", *SMALL, "--out", tmp_path, "--resume")
     assert same_weights(tmp_path, uninterrupted)
 
 
@@ -135,6 +133,7 @@ def test_a_terminal_that_went_away_stops_no_training(tmp_path):
     assert "loss" in (tmp_path / "log.jsonl").read_text()
 
 
+@pytest.mark.long
 def test_the_launcher_starts_two_processes():
     assert run("models", program=LAUNCH).stdout.count("digit-features") == 2
 
@@ -142,13 +141,14 @@ def test_the_launcher_starts_two_processes():
 def test_two_processes_train_like_one_with_the_double_batch(tmp_path, uninterrupted):
     done = run("train", *SMALL, "--out", tmp_path, program=LAUNCH)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("trained for 60 steps") == 1
+    assert done.stdout.count(f"trained for {STEPS} steps") == 1
     together, alone = losses(tmp_path), losses(uninterrupted)
-    assert len(together) == 60 and together != alone
-    for here, there in zip(together, alone, strict=True):
-        assert here["denoising"] == pytest.approx(there["denoising"], rel=1e-4)
-    single = run("train", *with_overrides(SMALL, "trainer.steps=62"), "--out", tmp_path, "--resume")
-    assert single.returncode == 0, single.stderr  # one process goes on where two stopped
+    # Sums of two processes are rounded in another way than those of one.
+    assert len(together) == STEPS and together != alone
+    for both, one in zip(together, alone, strict=True):
+        assert both["denoising"] == pytest.approx(one["denoising"], rel=1e-4)
+    more = with_overrides(SMALL, f"trainer.steps={STEPS + 2}")
+    here("train", *more, "--out", tmp_path, "--resume")  # one process goes on where two stopped
 
 
 def too_large_for_the_disk():
@@ -157,8 +157,7 @@ def too_large_for_the_disk():
 
 
 def test_a_full_disk_is_told_and_spoils_nothing(tmp_path):
-    first = run("train", *with_overrides(SMALL, "trainer.steps=3"), "--out", tmp_path)
-    assert first.returncode == 0, first.stderr
+    here("train", *with_overrides(SMALL, "trainer.steps=3"), "--out", tmp_path)
     line = refused(
         "train",
         *SMALL,

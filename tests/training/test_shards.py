@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from program import ENVIRONMENT, LAUNCH, RECIPES, ROOT, run, with_overrides
+from program import ENVIRONMENT, LAUNCH, RECIPES, ROOT, here, run, with_overrides
 
 import multidiff
 from multidiff.models.weights import read_tensors
@@ -21,40 +21,44 @@ SHARDED = [*LAUNCH[:-2], str(ROOT / "tests" / "sharded.py")]
 
 
 @pytest.fixture(scope="module")
-def copies(tmp_path_factory):
-    """A run of two processes, each with its copy of the weights."""
-    folder = tmp_path_factory.mktemp("copies")
-    done = run("train", *SMALL, "--out", folder, program=LAUNCH)
-    assert done.returncode == 0, done.stderr[-2000:]
+def whole(tmp_path_factory):
+    """A run of one process, which has all of the weights."""
+    folder = tmp_path_factory.mktemp("whole")
+    here("train", *SMALL, "--out", folder)
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "shards", [pytest.param("NO_WRAP", marks=pytest.mark.long), "TRANSFORMER_BASED_WRAP"]
+    ("shards", "begun"),
+    [
+        ("TRANSFORMER_BASED_WRAP", "whole"),
+        pytest.param("TRANSFORMER_BASED_WRAP", "shards", marks=pytest.mark.long),
+        pytest.param("NO_WRAP", "", marks=pytest.mark.long),
+    ],
 )
-def test_shards_train_like_copies(tmp_path, copies, shards, monkeypatch):
-    """Steps, looks at held-out data, previews, checkpoints, the model, and going on."""
+def test_shards_train_like_one_process(tmp_path, whole, shards, begun, monkeypatch):
+    """Steps, looks at held-out data, checkpoints, the model, and going on from either kind."""
     monkeypatch.setitem(ENVIRONMENT, "SHARDS", shards)
-    resume = ()
-    if shards != "NO_WRAP":
-        first = run(
-            "train", *with_overrides(SMALL, "trainer.steps=4"), "--out", tmp_path, program=SHARDED
-        )
+    short = ["train", *with_overrides(SMALL, "trainer.steps=4"), "--out", tmp_path]
+    if begun == "whole":
+        here(*short)
+    elif begun:
+        first = run(*short, program=SHARDED)
         assert first.returncode == 0, first.stderr[-3000:]
-        resume = ("--resume",)
+    resume = ["--resume"] if begun else []
     done = run("train", *SMALL, *resume, "--out", tmp_path, program=SHARDED)
     assert done.returncode == 0, done.stderr[-3000:]
-    model, other = (read_tensors(f / "model" / "model.safetensors")[0] for f in (tmp_path, copies))
+    model, other = (read_tensors(f / "model" / "model.safetensors")[0] for f in (tmp_path, whole))
     assert model.keys() == other.keys()
     for name in model:
         torch.testing.assert_close(model[name], other[name], rtol=1e-4, atol=1e-6)
     assert isinstance(multidiff.load(tmp_path), torch.nn.Module)
     logs = [[json.loads(line) for line in (f / "log.jsonl").read_text().splitlines()]
-            for f in (tmp_path, copies)]  # fmt: skip
+            for f in (tmp_path, whole)]  # fmt: skip
     assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]]
-    for here, there in zip(*logs, strict=True):
-        assert here["denoising"] == pytest.approx(there["denoising"], rel=1e-4)
+    for one, other in zip(*logs, strict=True):
+        assert one["denoising"] == pytest.approx(other["denoising"], rel=1e-4)
 
 
 @pytest.mark.long

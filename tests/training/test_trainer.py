@@ -34,6 +34,7 @@ def fit(folder, steps, resume=False, task=None, **options):
     return task
 
 
+@pytest.mark.usefixtures("unchecked_signatures")
 def test_a_model_overfits_one_batch():
     task = ring_task(dropout=0.0)
     batch = {"points": torch.tensor([[1.0, 0.0]] * 16)}
