@@ -34,9 +34,10 @@ def measure(
     threads: int,
     rounds: int,
     *,
-    kinds: str = "text,images",
+    kinds: str = "text,images,sound",
     text: int = 40,
     images: int = 120_000,
+    sound: int = 20,
     batches: int = 3000,
     workers: int = 4,
     folder: str = "",
@@ -49,11 +50,12 @@ def measure(
         kinds: kinds of data, separated by commas.
         text: megabytes of text.
         images: number of images.
+        sound: minutes of recordings.
         batches: number of batches that the workers read.
         workers: number of worker processes.
         folder: folder of sets and cache; a temporary one by default.
     """
-    sizes = {"text": text, "images": images}
+    sizes = {"text": text, "images": images, "sound": sound}
     rows: list[Row] = []
     with _folder(folder) as home:
         for kind in kinds.split(","):
@@ -97,7 +99,8 @@ def _measured(
     rows = [
         Row(PART, case, name, unit, value, value, value) for name, (value, unit) in values.items()
     ]
-    return rows + _steps(chosen, kind, home, rounds)
+    rows += _steps(chosen, kind, home, rounds)
+    return rows + chosen.further(case, large)
 
 
 def _set_of(chosen: DataSet, kind: str, home: Path, size: int) -> Path:

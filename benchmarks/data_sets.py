@@ -10,6 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.data_sound import (
+    keep_sound_in_memory,
+    make_recordings,
+    sound_batches,
+    sound_rows,
+)
+from benchmarks.timing import Row
 from multidiff.data.batches import Batches
 
 MEGABYTE = 10**6
@@ -27,6 +34,7 @@ class DataSet:
         make: function that writes a set of a size into a folder and returns its path.
         batches: function that returns the batches of a path.
         keep_in_memory: function that makes sets of any size be read from memory (True) or disk.
+        further: function that measures what only this kind has, of a path.
     """
 
     unit: str
@@ -35,6 +43,7 @@ class DataSet:
     make: Callable[[Path, int], Path]
     batches: Callable[[Path], Batches]
     keep_in_memory: Callable[[bool], None]
+    further: Callable[[str, Path], list[Row]] = lambda case, path: []
 
 
 def make_texts(folder: Path, megabytes: int) -> Path:
@@ -120,4 +129,7 @@ def keep_images_in_memory(wanted: bool) -> None:
 SETS: dict[str, DataSet] = {
     "text": DataSet("MB", 2, 4, make_texts, text_batches, keep_texts_in_memory),
     "images": DataSet("rows", 5000, 5000, make_images, image_batches, keep_images_in_memory),
+    "sound": DataSet(
+        "minutes", 1, 10, make_recordings, sound_batches, keep_sound_in_memory, sound_rows
+    ),
 }

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import Row
 from multidiff.audio.data.mel_guard import MelStatistics, fault_of
-from multidiff.audio.data.segments import AudioSource
+from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.mel import MelPreset, preset_named
 
 PART = "mel-guard"

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 import multidiff as md
-from multidiff.audio.data.segments import AudioSource, SpeechSegments
+from multidiff.audio.data.segments import SpeechSegments
 from multidiff.audio.data.sound import SoundFile, find_sounds, write_sound
+from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.vocoder.domains import SpectralDomain
 from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
 from multidiff.audio.vocoder.model import Vocoder

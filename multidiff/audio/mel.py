@@ -142,13 +142,16 @@ class MelPreset:
                 f"{wave.shape[-1]} samples are too short for a {self.name} mel: "
                 f"at least {self.padding + 1} are needed"
             )
-        padded = F.pad(wave[:, None], (self.padding, self.padding), mode="reflect")[:, 0]
+        return self._framed(mirrored(wave, self.padding, self.padding))
+
+    def _framed(self, padded: Float[Tensor, "batch samples"]) -> Tensor:
+        """Return the spectrum of samples that have their padding."""
         spectrum = torch.stft(
             padded,
             self.n_fft,
             self.hop_length,
             self.win_length,
-            window_like(self.win_length, wave),
+            window_like(self.win_length, padded),
             center=False,
             return_complex=True,
         )
@@ -220,7 +223,20 @@ class MelPreset:
         Raises:
             InputError: if the waveform is too short for one frame.
         """
-        spectrum = self.spectrum(wave)
+        return self._levels(self.spectrum(wave))
+
+    def mel_in_context(
+        self, wave: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, "batch mels frames"]:
+        """Compute the mel of a segment of a recording, equal to the recording's own.
+
+        Args:
+            wave: the segment, a multiple of the hop, with :attr:`padding` samples of the recording
+                on each side; beyond the recording's ends they are mirrored.
+        """
+        return self._levels(self._framed(wave))
+
+    def _levels(self, spectrum: Tensor) -> Tensor:
         power = spectrum.real.square() + spectrum.imag.square() + self.under_root
         return self.compress(self.bands(power.sqrt()))
 
@@ -250,6 +266,13 @@ class MelPreset:
 def window_like(length: int, like: Tensor) -> Float[Tensor, " length"]:
     """Return the Hann window, on the device and in the dtype of ``like``."""
     return torch.hann_window(length, device=like.device, dtype=like.dtype)
+
+
+def mirrored(
+    wave: Float[Tensor, "batch samples"], left: int, right: int
+) -> Float[Tensor, "batch padded"]:
+    """Return waveforms with that many samples mirrored at each end."""
+    return F.pad(wave[:, None], (left, right), mode="reflect")[:, 0]
 
 
 def overlap_add(frames: Float[Tensor, "batch length count"], hop: int) -> Tensor:

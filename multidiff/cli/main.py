@@ -28,6 +28,7 @@ from multidiff.cli.parsing import (
     say,
     show_warning,
 )
+from multidiff.cli.prepare import prepare
 from multidiff.utils.devices import checked_device, environment_number, process_ratio
 from multidiff.utils.errors import InputError, Interrupted
 from multidiff.utils.files import REASONS
@@ -235,6 +236,9 @@ def train(
     allowed = allow_changed or []
     report = train_recipe(recipe, overrides or [], out=folder, resume=resume, allow_changed=allowed)
     say(report, as_json=False)
+
+
+app.command()(prepare)
 
 
 @app.command()

@@ -284,8 +284,11 @@ class _Numbered(Dataset):
     def __init__(self, source: BatchSource, part: int, parts: int):
         self.source, self.part, self.parts = source, part, parts
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return self.source.batch(number, self.part, self.parts)
+    def __getitem__(self, number: int) -> dict[str, Any] | InputError:
+        try:
+            return self.source.batch(number, self.part, self.parts)
+        except InputError as fault:  # raised in a worker, it would come with the worker's traceback
+            return fault
 
 
 def stream(
@@ -305,4 +308,11 @@ def stream(
         generator=torch.Generator(),  # otherwise it draws from the process's default generator
     )
     with withheld_from_children():
-        return iter(loader)
+        return _raising(iter(loader))
+
+
+def _raising(found: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    for one in found:
+        if isinstance(one, InputError):
+            raise one
+        yield one

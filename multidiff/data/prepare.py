@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from multidiff.data.columns import FORMAT, HEADER, Columns
 from multidiff.data.table_writer import PART, ColumnWriter, join_parts, read_part, written_part
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write, write_error
+from multidiff.utils.readers import DataWithheld
 from multidiff.utils.report import work_progress
 from multidiff.utils.signals import ignore_interruptions, withheld_from_children
 
@@ -91,6 +93,41 @@ class Plan(Generic[T]):
         return (self.folder / HEADER).is_file()
 
 
+class Unfinished(DataWithheld):
+    """A table is needed of which parts are left to other processes."""
+
+
+_HOOK: ContextVar[Callable[[Plan], None] | None] = ContextVar("hook", default=None)
+
+
+@contextmanager
+def before_preparing(hook: Callable[[Plan], None]) -> Iterator[None]:
+    """Call a function with the plan of each table that is read in the block, before it is made.
+
+    Args:
+        hook: function that may make some of its parts, and raise :class:`Unfinished` where others
+            are left.
+    """
+    token = _HOOK.set(hook)
+    try:
+        yield
+    finally:
+        _HOOK.reset(token)
+
+
+def all_prepared(plans: Sequence[Plan]) -> list[Columns]:
+    """Return the tables of independent plans; see :func:`prepared`."""
+    found, unfinished = [], None
+    for plan in plans:
+        try:
+            found.append(prepared(plan))
+        except Unfinished as stop:  # the others do not depend on it
+            unfinished = stop
+    if unfinished is not None:
+        raise unfinished
+    return found
+
+
 def prepared(plan: Plan, workers: int | None = None) -> Columns:
     """Return the table of a plan, from the cache or made now.
 
@@ -105,6 +142,8 @@ def prepared(plan: Plan, workers: int | None = None) -> Columns:
             cache folder cannot be written.
     """
     folder = plan.folder
+    if (hook := _HOOK.get()) is not None:
+        hook(plan)
     if not plan.is_prepared:
         with cache_turn(folder):
             if not plan.is_prepared:

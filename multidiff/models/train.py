@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,40 +69,20 @@ def _trained(
     resolved = {name: part.resolved for name, part in parts.items()}
     if resume:  # the recipe is compared before anything is built from it
         CheckpointFolder(out).record().check_recipe(resolved, allow_changed, str(out))
-    trainer: Trainer = parts["trainer"].build()
-    trainer.check_needs("validation" in parts)
-    check_packages(trainer.trackers)
-    generator = torch.Generator().manual_seed(trainer.seed)
-    with DrawsFrom(generator):
-        model: Model = parts["model"].build()
-    initial = [] if resume or "weights" not in parts else parts["weights"].build()
-    if not resume:
-        check_teacher(model, initial)
-    for one in initial:
-        one.put_into(model, load(one.model))
-    with DrawsFrom(generator):
-        task = _task_of(model)
-    if resume:
-        _take_up(model, task, out, has_first_pass="precompute" in parts)
-    data: Batches = parts["data"].build()
-    validation = parts["validation"].build() if "validation" in parts else None
-    sources = fingerprints({"data": data, "validation": validation, "model": model})
-    data, validation = (_prepared(model, batches) for batches in (data, validation))
-    if "precompute" in parts:
-        data = parts["precompute"].build()(model, data)
-    if not resume:  # a resumed run has its vocabulary in the checkpoint
-        for line in _inspected(model, data, validation):
-            print(line, file=sys.stderr)
+    run = begun(parts, out if resume else None)
+    for line in run.notes:
+        print(line, file=sys.stderr)
+    model = run.model
     texts = {RECIPE: to_yaml(resolved), **model.assets()}
-    outcome = trainer.fit(
-        task,
-        data,
-        validation,
+    outcome = run.trainer.fit(
+        run.task,
+        run.data,
+        run.validation,
         out=out,
         resume=resume,
         texts=texts,
-        preview=_preview(model, validation),
-        record=Record(resolved, sources),
+        preview=_preview(model, run.validation),
+        record=Record(resolved, run.sources),
         allow_changed=allow_changed,
     )
     if not outcome.leads:
@@ -109,6 +90,66 @@ def _trained(
     save_model(model, out / TRAINED, outcome.record.with_history(texts)[RECIPE])
     losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
     return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})"])
+
+
+@dataclass(frozen=True)
+class BegunRun:
+    """The components of a run before its first step.
+
+    Attributes:
+        trainer: the trainer.
+        model: the model, with its initial weights.
+        task: its training task.
+        data: training batches, precomputed.
+        validation: held-out batches, or None.
+        sources: fingerprints of the data.
+        notes: the modality's notes on the data.
+    """
+
+    trainer: Trainer
+    model: Any
+    task: Any
+    data: Batches
+    validation: Batches | None
+    sources: dict[str, Any]
+    notes: list[str]
+
+
+def begun(parts: dict[str, Spec], resumed: Path | None = None) -> BegunRun:
+    """Build the components of a run, which prepares their data where that is still to do.
+
+    Args:
+        parts: checked recipe.
+        resumed: folder of the run that goes on; a new run by default.
+
+    Raises:
+        InputError: if a component cannot be built.
+    """
+    trainer: Trainer = parts["trainer"].build()
+    trainer.check_needs("validation" in parts)
+    check_packages(trainer.trackers)
+    generator = torch.Generator().manual_seed(trainer.seed)
+    with DrawsFrom(generator):
+        model: Model = parts["model"].build()
+    is_new = resumed is None
+    initial = parts["weights"].build() if is_new and "weights" in parts else []
+    if is_new:
+        check_teacher(model, initial)
+    for one in initial:
+        one.put_into(model, load(one.model))
+    with DrawsFrom(generator):
+        task = _task_of(model)
+    if resumed is not None:
+        _take_up(model, task, resumed, has_first_pass="precompute" in parts)
+    data: Batches = parts["data"].build()
+    validation = parts["validation"].build() if "validation" in parts else None
+    sources = fingerprints({"data": data, "validation": validation, "model": model})
+    data, validation = (prepared_for(model, batches) for batches in (data, validation))
+    if "precompute" in parts:
+        data = parts["precompute"].build()(model, data)
+    # A resumed run has its vocabulary in the checkpoint.
+    notes = _inspected(model, data, validation) if is_new else []
+    return BegunRun(trainer, model, task, data, validation, sources, notes)
 
 
 def _task_of(model: Model) -> Any:
@@ -130,7 +171,7 @@ def _inspected(model: Any, data: Batches, validation: Batches | None) -> list[st
     return found if process_ratio()[0] == 0 else []
 
 
-def _prepared(model: Any, batches: Any) -> Any:
+def prepared_for(model: Any, batches: Any) -> Any:
     """Return batches with what the modality prepares of large data for this model."""
     target = COMMANDS.get(type(model).__name__, {}).get("prepare")
     return locate(target)(model, batches) if target and batches is not None else batches

@@ -34,7 +34,7 @@ HARMLESS = {
     )
 }
 # The location of data does not identify them: their fingerprints are compared instead.
-LOCATIONS = ("path", "folder", "vocabulary.model")
+LOCATIONS = ("path", "folder", "store", "vocabulary.model")
 OFF: tuple[Any, ...] = (None, [], {})
 SHOWN = 4
 

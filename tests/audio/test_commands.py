@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from sounds import RATE, STARTER, speech, tones
 
 from multidiff.audio import synthesis
-from multidiff.audio.data.segments import AudioSource
 from multidiff.audio.data.sound import SoundFile
+from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.mel import PRESETS
 from multidiff.utils.files import write_error as refused_by_system
 

@@ -8,8 +8,10 @@ import soundfile
 import torch
 from sounds import RATE, STARTER, speech, tones
 
-from multidiff.audio.data.segments import AudioSource, SpeechSegments, band_edge_hz, prepare
+from multidiff.audio.data.pcm import band_edge_hz
+from multidiff.audio.data.segments import SpeechSegments, prepare
 from multidiff.audio.data.sound import SoundFile, find_sounds, write_sound
+from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.mel import preset_named
 from multidiff.utils.errors import InputError
 
@@ -154,7 +156,7 @@ def test_segments_are_cut_from_whole_mels(mel):
     example = segments.example(3, np.random.default_rng(0))
     assert example["wave"].shape == (20 * preset.hop_length,)
     assert example["mel"].shape == (preset.n_mels, preset.num_frames(20 * preset.hop_length))
-    utterance = next(u for u in segments.utterances if u.name == example["name"])
+    utterance = next(u for u in segments.recordings[0].utterances if u.name == example["name"])
     position = (utterance.mel[0].unfold(0, example["mel"].shape[1], 1) - example["mel"][0]).abs()
     first = int(position.sum(dim=1).argmin())
     start = first * preset.hop_length
@@ -179,8 +181,8 @@ def test_a_random_gain_moves_sound_and_mel_alike():
 
 def test_an_epoch_visits_recordings_by_their_length():
     segments = SpeechSegments([AudioSource("starter:speech", repeat=2)], segment_frames=64)
-    visits = torch.bincount(torch.tensor(segments.visits))
-    frames = torch.tensor([u.mel.shape[1] for u in segments.utterances])
+    visits = torch.bincount(torch.from_numpy(segments.visits.locate(np.arange(len(segments)))[0]))
+    frames = torch.tensor([u.mel.shape[1] for u in segments.recordings[0].utterances])
     assert torch.equal(visits, 2 * ((frames + 63) // 64))
 
 
@@ -200,7 +202,7 @@ def test_bad_recordings_are_skipped_by_name(tmp_path, caplog):
     (tmp_path / "text.wav").write_text("no sound")
     with caplog.at_level(logging.WARNING):
         segments = SpeechSegments([AudioSource(str(tmp_path))], segment_frames=8)
-    assert [u.name for u in segments.utterances] == [str(tmp_path / "good.wav")]
+    assert [u.name for u in segments.recordings[0].utterances] == [str(tmp_path / "good.wav")]
     for name in ("silent", "nan", "text"):
         assert f"skipped: {tmp_path / name}.wav" in caplog.text
     (tmp_path / "good.wav").unlink()

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from sounds import speech
 
-from multidiff.audio.data.segments import AudioSource, SpeechSegments
+from multidiff.audio.data.segments import SpeechSegments
+from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.vocoder.domains import SpectralDomain, WaveformDomain
 from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser, log_energy, wiener_velocity
 from multidiff.audio.vocoder.wavegrad import (

@@ -12,8 +12,9 @@ from program import RECIPES
 from sounds import RATE, STARTER, tones
 
 from multidiff.audio.data.mp3 import scan
-from multidiff.audio.data.segments import AudioSource, SpeechSegments
+from multidiff.audio.data.segments import SpeechSegments
 from multidiff.audio.data.sound import SoundFile, write_sound
+from multidiff.audio.data.sources import AudioSource
 from multidiff.utils.errors import InputError
 
 SECONDS = 3
@@ -113,7 +114,7 @@ def test_training_skips_and_counts_what_is_not_whole(tmp_path, caplog):
     (tmp_path / "joined.wav").write_bytes(2 * WHOLE["wav"])
     with caplog.at_level(logging.WARNING):
         segments = SpeechSegments([AudioSource(str(tmp_path))], segment_frames=8)
-    assert [len(u.wave) // RATE for u in segments.utterances] == [6]
+    assert [len(u.wave) // RATE for u in segments.recordings[0].utterances] == [6]
     assert "skipped: " in caplog.text and "1 of 2 recordings were skipped" in caplog.text
 
 

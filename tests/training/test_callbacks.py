@@ -129,10 +129,7 @@ def test_recipes_name_them_by_path(tmp_path, capsys, monkeypatch):
     words = ["train", recipe, "--out", run, "trainer.trackers=[]"]
     does(capsys, *words, "trainer.callbacks=[{use: 'watching:Counter'}]")
     assert Counter.steps == before + 2
-    monkeypatch.delitem(sys.modules, "watching")  # the model is used where it is missing
-    assert md.load(run) is not None
-    assert "watching" not in complains(capsys, "convert", run, tmp_path / "copy", "--to", "nothing")
-    monkeypatch.setitem(sys.modules, "watching", sys.modules[__name__])
+    does(capsys, *words, "--resume", "trainer.steps=3")  # a harmless change
     for callback, fault in {
         "{use: 'watching:Watch', fails_at: 3, draw: true}": "Watch has no 'draw'; did you mean",
         "{use: 'watching:Missing'}": "watching:Missing: AttributeError: module 'test_callbacks'",
@@ -146,3 +143,16 @@ def test_recipes_name_them_by_path(tmp_path, capsys, monkeypatch):
     assert "unknown component 'watching:Counter'" in said  # a path is for callbacks alone
     with pytest.raises(ValueError, match="Ring must be a subclass of Callback"):
         md.Trainer(steps=1, callbacks=[Ring()])
+
+
+def test_a_model_needs_no_callbacks_of_its_training(tmp_path, capsys, monkeypatch):
+    """Their module may be missing where the model is used."""
+    monkeypatch.setitem(sys.modules, "watching", sys.modules[__name__])
+    recipe, run = write_recipe(tmp_path), str(tmp_path / "run")
+    options = ("trainer.trackers=[]", "trainer.callbacks=[{use: 'watching:Counter'}]")
+    does(capsys, "train", recipe, "--out", run, *options)
+    monkeypatch.delitem(sys.modules, "watching")
+    assert md.load(run) is not None
+    does(capsys, "convert", run, tmp_path / "copy")
+    said = complains(capsys, "convert", run, tmp_path / "other", "--to", "nothing")
+    assert "watching" not in said

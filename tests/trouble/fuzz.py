@@ -41,8 +41,8 @@ from PIL import Image
 from program import RECIPES
 
 from multidiff.audio.data.mel_files import read_mel
-from multidiff.audio.data.segments import AudioSource as Recordings
 from multidiff.audio.data.sound import SoundFile
+from multidiff.audio.data.sources import AudioSource as Recordings
 from multidiff.audio.mel import PRESETS
 from multidiff.audio.vocoder.inference_schedule import read_plans
 from multidiff.cli.main import run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from multidiff.audio.data.segments import SpeechSegments
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.utils.errors import InputError
@@ -31,13 +33,16 @@ def inspect(model: Vocoder, data: Any, held_out: Any) -> list[str]:
     trained, kept = segments
     if not isinstance(trained, SpeechSegments) or not isinstance(kept, SpeechSegments):
         return []
-    contents = {utterance.content for utterance in trained.utterances}
-    repeated = [one.name for one in kept.utterances if one.content in contents]
+    contents = np.concatenate([one.contents for one in trained.recordings])
+    repeated = [
+        side.name(number)
+        for side in kept.recordings
+        for number in np.flatnonzero(np.isin(side.contents, contents)).tolist()
+    ]
     if not repeated:
         return []
     return [
-        f"{len(repeated)} of {len(kept.utterances)} held-out recordings are trained on "
-        f"as well, such "
-        f"as {repeated[0]}: held-out losses flatter the model; use held_out_every, or "
-        f"remove copies"
+        f"{len(repeated)} of {sum(map(len, kept.recordings))} held-out recordings are trained on "
+        f"as well, such as {repeated[0]}: held-out losses flatter the model; use "
+        "held_out_every, or remove copies"
     ]

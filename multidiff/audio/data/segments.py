@@ -1,225 +1,73 @@
-"""Training data of vocoders: folders, lists and data sets, cut into segments."""
+"""Training data of vocoders: recordings, cut into segments."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-import soundfile
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multidiff.audio.data.sound import EXTENSIONS, SoundFile, find_sounds
+from multidiff.audio.data.pcm import band_edge_hz
+from multidiff.audio.data.sound import SoundFile
+from multidiff.audio.data.sources import AudioSource, NoiseSource
+from multidiff.audio.data.store import (
+    QUIETEST_PEAK,
+    StoredRecordings,
+    content_number,
+    sound_plan,
+)
+from multidiff.audio.data.survey import fits_in_memory, survey
 from multidiff.audio.mel import MelPreset, preset_named
-from multidiff.utils.budgets import check_tables
+from multidiff.data.order import Visits
+from multidiff.data.prepare import Plan, all_prepared
 from multidiff.utils.errors import InputError
-from multidiff.utils.files import resolve_path
-from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_files
-from multidiff.utils.leftovers import is_hidden
-from multidiff.utils.packages import PackageError, needs
-from multidiff.utils.readers import check_source, open_source, read_text, reading
+from multidiff.utils.fingerprint import Fingerprint
+from multidiff.utils.packages import PackageError
 
 logger = logging.getLogger(__name__)
 
-# Fraction of a recording's energy that may lie above its band edge.
-BEYOND_BAND = 1e-5
-QUIETEST_PEAK = 1e-4
+Store = Literal["auto", "memory", "disk", "seek"]
 
 
-@dataclass(frozen=True)
-class AudioSource:
-    """A source of recordings.
+class Recordings(Protocol):
+    """Recordings of one source.
 
     Attributes:
-        path: a folder of sound files; a list of them, one per line, including LJSpeech's
-            ``id|text``; the name of a data set of the ``datasets`` library, on the hub or in a
-            folder; or ``starter:speech``, which comes with the package.
-        held_out_every: n to keep every n-th recording for validation; 0 keeps none.
-        repeat: number of visits to each recording in an epoch.
-        dataset_split: split of a data set.
-        dataset_column: its column of sounds.
-        dataset_config: its configuration, if it has several.
+        frames: mel frames of each.
+        contents: hash of each one's samples.
     """
 
-    path: str
-    held_out_every: int = 0
-    repeat: int = 1
-    dataset_split: str = "train"
-    dataset_column: str = "audio"
-    dataset_config: str | None = None
+    frames: np.ndarray
+    contents: np.ndarray
 
-    def check_path(self) -> None:
-        """Reject a path that does not exist and cannot be a data set on the hub.
+    def __len__(self) -> int: ...
 
-        Raises:
-            InputError: if the path is neither.
-        """
-        check_source(self.path, "recordings")
+    def name(self, number: int) -> str:
+        """Return the name of a recording in messages."""
+        ...
 
-    def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
-        """Return the readable recordings; unreadable ones are reported and skipped.
+    def band_hz(self, number: int) -> float:
+        """Return the upper edge of a recording's band."""
+        ...
 
-        Args:
-            held_out: True for only those kept for validation, False for only the others, None for
-                all.
-
-        Raises:
-            InputError: if the source cannot be found or has none.
-        """
-        opened = list(_readable(self._side(self.places(), held_out)))
-        if not opened:
-            raise InputError(f"{self.path}: no readable recordings on this side of the split")
-        several = sum(recording.channels > 1 for recording in opened)
-        if several:
-            logger.warning(
-                "%s: %d of %d recordings have several channels, which are averaged to one",
-                self.path, several, len(opened),
-            )  # fmt: skip
-        return opened
-
-    def _side(self, locations: Sequence[Any], held_out: bool | None) -> Iterator[Any]:
-        every = self.held_out_every
-        for number, where in enumerate(locations):
-            kept = every > 0 and number % every == every // 2
-            if held_out is None or kept == held_out:
-                yield where
-
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of its recordings, or of its data set on the hub.
-
-        Raises:
-            InputError: if the source cannot be found.
-        """
-        path = resolve_path(self.path)
-        if path.is_dir():
-            return of_files(_tables(path) or find_sounds(path), path)
-        if path.is_file():
-            return of_files({path, *_listed(path)}, path.parent)
-        table = _from_dataset(self).table
-        return of_dataset(table, self.path, self.dataset_config, self.dataset_split)
-
-    def places(self) -> Sequence[Any]:
-        """Return what its recordings are opened from: paths, or content and name.
-
-        Raises:
-            InputError: if the source cannot be found.
-        """
-        path = open_source(self.path, "recordings")
-        if path.is_dir() and not _is_dataset_folder(path):
-            return find_sounds(path)
-        if path.is_file():
-            return _listed(path)
-        return _from_dataset(self)
-
-
-class _Noise(AudioSource):
-    """A source with one recording, a second of noise."""
-
-    def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
-        """See :class:`AudioSource`."""
-        content, rate_hz = io.BytesIO(), 24000
-        noise = 0.1 * np.random.default_rng(0).standard_normal(rate_hz)
-        soundfile.write(content, noise, rate_hz, format="WAV")
-        return [SoundFile(content.getvalue(), "noise")]
-
-
-def _readable(locations: Iterable[Any]) -> Iterator[SoundFile]:
-    for where in locations:
-        try:
-            yield SoundFile(*where) if isinstance(where, tuple) else SoundFile(where)
-        except InputError as fault:
-            logger.warning("skipped: %s", fault)
-
-
-def _is_dataset_folder(path: Path) -> bool:
-    return bool(_tables(path))
-
-
-def _tables(folder: Path) -> list[Path]:
-    found = [*folder.glob("*.parquet"), *folder.glob("*.arrow")]
-    return sorted(path for path in found if not is_hidden(path.name))
-
-
-def _listed(path: Path) -> list[Path]:
-    """Return the files that a list names: paths, or LJSpeech ids whose sounds are in ``wavs``."""
-    if path.suffix.lower() in EXTENSIONS:
-        return [path]
-    with reading(path, "is not a list of recordings", "write one in UTF-8, a name per line"):
-        file = io.StringIO(read_text(path), newline="")
-        rows = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
-        names = [row[0].strip() for row in rows if row and row[0].strip()]
-    if not names:
-        raise InputError(f"{path}: the list names no files")
-    return [_place_of(path.parent, name) for name in names]
-
-
-def _place_of(folder: Path, name: str) -> Path:
-    direct = folder / name
-    if direct.suffix.lower() in EXTENSIONS:
-        return direct
-    by_id = [folder / "wavs" / f"{name}{ending}" for ending in EXTENSIONS]
-    return next((path for path in by_id if os.path.isfile(path)), by_id[0])
-
-
-def _from_dataset(source: AudioSource) -> _DatasetSounds:
-    with needs("datasets", "a data set of recordings"):
-        import datasets  # takes seconds to import
-
-    path = Path(source.path)
-    with reading(
-        source.path, "is not a folder, a list or a data set that can be loaded", "check the path"
-    ):
-        if path.is_dir():
-            check_tables(path)
-            files = [str(file) for file in _tables(path)]
-            kind = "parquet" if files[0].endswith("parquet") else "arrow"
-            table = datasets.load_dataset(kind, data_files=files, split="train")
-        else:
-            table = datasets.load_dataset(
-                source.path, source.dataset_config, split=source.dataset_split
-            )
-    column = source.dataset_column
-    if column not in table.column_names:
-        raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
-    # Undecoded: the library's own decoder needs torchcodec; soundfile reads the bytes.
-    return _DatasetSounds(table.cast_column(column, datasets.Audio(decode=False)), source)
-
-
-class _DatasetSounds(Sequence):
-    """(bytes, name) of each row, read on demand."""
-
-    def __init__(self, table: Any, source: AudioSource):
-        self.table, self.source = table, source
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, row: Any) -> Any:
-        if not 0 <= row < len(self):  # ends an iteration
-            raise IndexError(row)
-        name = f"{self.source.path}[{row}]"
-        with reading(name):
-            cell = self.table[int(row)][self.source.dataset_column]
-            kept = cell["bytes"]
-            content = kept if kept is not None else Path(cell["path"]).read_bytes()
-        return content, name
+    def cut(self, number: int, first: int, hops: int) -> tuple[Tensor, Tensor]:
+        """Return a segment of a recording and its part of the mel of the whole."""
+        ...
 
 
 class SpeechSegments:
     """Random segments of recordings, with the same frames of their whole mel.
 
-    Mels are computed from whole recordings, as at synthesis: those of a segment alone would see
-    mirrored edges. Recordings are kept in memory. An epoch visits each as often as it has
+    A segment's mel is that of the whole recording, as at synthesis: computed from the segment
+    alone, it would see mirrored edges. Recordings are kept in memory up to a gigabyte of decoded
+    sound (estimated from the files' sizes); more lie in a store on disk, made once
+    (:mod:`multidiff.audio.data.store`). An epoch visits each recording as often as it has
     segments.
 
     Args:
@@ -228,6 +76,9 @@ class SpeechSegments:
         segment_frames: number of mel frames of a segment.
         gain_db: range of the random gain in dB; both ends 0 for none.
         held_out: whether to take the recordings kept for validation.
+        store: where samples are read from: ``memory``, the store on ``disk``, ``seek`` (WAV and
+            FLAC files themselves, other formats from the store), or ``auto``. The store rounds
+            resampled sound to 16 bits; otherwise all are equal.
 
     Raises:
         InputError: if a source has no readable recordings.
@@ -240,42 +91,37 @@ class SpeechSegments:
         segment_frames: int = 64,
         gain_db: tuple[float, float] = (0.0, 0.0),
         held_out: bool = False,
+        store: Store = "auto",
     ):
         if segment_frames < 1 or not sources:
             raise ValueError(f"{segment_frames} frames of {len(sources)} sources: nothing to cut")
         self.preset = preset_named(mel)
         self.segment_frames, self.gain_db, self.sources = segment_frames, gain_db, sources
-        self.utterances: list[Utterance] = []
-        self.visits: list[int] = []
-        self._skipped = 0
-        for source in sources:
-            if held_out and not source.held_out_every:
-                continue
-            for recording in source.recordings(held_out):
-                self._add(recording, source.repeat)
-        if not self.utterances:
+        sides = [one for one in sources if one.held_out_every or not held_out]
+        self.recordings: list[Recordings] = []
+        tables = all_prepared(sound_plans(sides, self.preset, store))
+        for source, table in zip(sides, tables or [None] * len(sides), strict=True):
+            self.recordings.append(
+                MemoryRecordings(source.recordings(held_out), self.preset, segment_frames)
+                if table is None
+                else StoredRecordings(table, source, self.preset, held_out, segment_frames)
+            )
+        self._ends = np.cumsum([len(one) for one in self.recordings])
+        if not sides or not self._ends[-1]:
             raise InputError("no usable recordings in any of the sources")
-        if self._skipped:
-            total = self._skipped + len(self.utterances)
-            logger.warning("%d of %d recordings were skipped", self._skipped, total)
+        counts = [
+            -(-one.frames // segment_frames) * source.repeat
+            for one, source in zip(self.recordings, sides, strict=True)
+        ]
+        self.visits = Visits(np.concatenate(counts))
 
     @classmethod
     def synthetic(cls, sources: list[AudioSource], **options: Any) -> SpeechSegments:
         """Return segments of noise, which need no recordings, for dry runs."""
-        return cls([_Noise(source.path, source.held_out_every) for source in sources], **options)
-
-    def _add(self, recording: SoundFile, repeat: int) -> None:
-        try:
-            utterance = prepare(recording, self.preset, self.segment_frames)
-        except PackageError:
-            raise
-        except InputError as fault:
-            logger.warning("skipped: %s", fault)
-            self._skipped += 1
-            return
-        count = math.ceil(utterance.mel.shape[1] / self.segment_frames)
-        self.visits += [len(self.utterances)] * (count * repeat)
-        self.utterances.append(utterance)
+        noise: list[AudioSource] = [
+            NoiseSource(source.path, source.held_out_every) for source in sources
+        ]
+        return cls(noise, **{**options, "store": "memory"})
 
     def __len__(self) -> int:
         return len(self.visits)
@@ -288,20 +134,33 @@ class SpeechSegments:
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """See :class:`~multidiff.data.batches.Examples`."""
-        utterance = self.utterances[self.visits[index]]
-        preset = self.preset
-        samples = self.segment_frames * preset.hop_length
-        frames = preset.num_frames(samples)
-        first = int(rng.integers(0, utterance.mel.shape[1] - frames + 1))
-        start = first * preset.hop_length
+        item = int(self.visits.locate(index)[0])
+        group = int(np.searchsorted(self._ends, item, side="right"))
+        recordings, preset = self.recordings[group], self.preset
+        number = item - int(self._ends[group - 1]) if group else item
+        frames = preset.num_frames(self.segment_frames * preset.hop_length)
+        first = int(rng.integers(0, int(recordings.frames[number]) - frames + 1))
         gain = 10 ** (rng.uniform(*self.gain_db) / 20)
-        mel = utterance.mel[:, first : first + frames]
+        wave, mel = recordings.cut(number, first, self.segment_frames)
         return {
-            "wave": gain * utterance.wave[start : start + samples],
+            "wave": gain * wave,
             "mel": preset.compress(preset.expand(mel) * gain**preset.power),
-            "band_hz": utterance.band_hz,
-            "name": utterance.name,
+            "band_hz": recordings.band_hz(number),
+            "name": recordings.name(number),
         }
+
+
+def sound_plans(sources: Sequence[AudioSource], preset: MelPreset, store: Store) -> list[Plan]:
+    """Return the work that makes the stores of some sources; none if they are kept in memory."""
+    if store not in get_args(Store):
+        raise ValueError(f"store {store!r}: one of {', '.join(get_args(Store))}")
+    if store == "memory":
+        return []
+    found = [survey(one.places(), one.root, one.fingerprint) for one in sources]
+    if store == "auto" and fits_in_memory(found, preset):
+        return []
+    pairs = zip(sources, found, strict=True)
+    return [sound_plan(source, own, preset, store == "seek") for source, own in pairs]
 
 
 @dataclass(frozen=True)
@@ -323,6 +182,51 @@ class Utterance:
     content: bytes
 
 
+class MemoryRecordings:
+    """Recordings in memory, with their mels.
+
+    Args:
+        sounds: recordings; those that cannot be used are reported and skipped.
+        preset: the mel.
+        least_frames: frames that each has at least; shorter ones end in silence.
+    """
+
+    def __init__(self, sounds: Sequence[SoundFile], preset: MelPreset, least_frames: int):
+        self.preset = preset
+        self.utterances: list[Utterance] = []
+        for sound in sounds:
+            try:
+                self.utterances.append(prepare(sound, preset, least_frames))
+            except PackageError:
+                raise
+            except InputError as fault:
+                logger.warning("skipped: %s", fault)
+        if len(self.utterances) < len(sounds):
+            skipped = len(sounds) - len(self.utterances)
+            logger.warning("%d of %d recordings were skipped", skipped, len(sounds))
+        self.frames = np.array([one.mel.shape[1] for one in self.utterances], np.int64)
+        contents = [content_number(one.content) for one in self.utterances]
+        self.contents = np.array(contents, np.uint64)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def name(self, number: int) -> str:
+        """See :class:`Recordings`."""
+        return self.utterances[number].name
+
+    def band_hz(self, number: int) -> float:
+        """See :class:`Recordings`."""
+        return self.utterances[number].band_hz
+
+    def cut(self, number: int, first: int, hops: int) -> tuple[Tensor, Tensor]:
+        """See :class:`Recordings`."""
+        one, samples = self.utterances[number], hops * self.preset.hop_length
+        start = first * self.preset.hop_length
+        frames = self.preset.num_frames(samples)
+        return one.wave[start : start + samples], one.mel[:, first : first + frames]
+
+
 def prepare(recording: SoundFile, preset: MelPreset, least_frames: int) -> Utterance:
     """Read a recording and compute its mel.
 
@@ -338,16 +242,3 @@ def prepare(recording: SoundFile, preset: MelPreset, least_frames: int) -> Utter
     wave = F.pad(wave, (0, padded - len(wave)))
     edge = min(band_edge_hz(wave, preset.sample_rate_hz), recording.rate_hz / 2)
     return Utterance(wave, preset.mel(wave[None])[0], edge, recording.name, content)
-
-
-def band_edge_hz(wave: Tensor, rate_hz: int) -> float:
-    """Return the frequency below which all but a hundred-thousandth of the energy lies.
-
-    A recording at 16 kHz resampled to 22 kHz, or one from a narrow-band codec, has no information
-    above that; a network trained to reproduce silence there learns to lisp.
-    """
-    spectrum = torch.stft(wave, 1024, 512, window=torch.hann_window(1024), return_complex=True)
-    energy = spectrum.abs().square().sum(dim=1).double()
-    above = energy.flip(0).cumsum(0).flip(0) / energy.sum()
-    edge = int((above > BEYOND_BAND).sum())
-    return edge * rate_hz / 1024

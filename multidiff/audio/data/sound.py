@@ -7,6 +7,7 @@ import logging
 import mmap
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ class SoundFile:
         """
         same = rate_hz == self.rate_hz
         stream = None if same else soxr.ResampleStream(self.rate_hz, rate_hz, 1, "float32", "VHQ")
-        weights = self._weights()
+        weights = self.weights
         for block in self._raw_blocks(whole):
             mixed = (block @ weights).astype(np.float32)
             if stream is not None:
@@ -167,8 +168,9 @@ class SoundFile:
             raise InputError(f"{text}; copy or export it again")
         logger.warning("%s; the rest is missing", text)
 
-    def _weights(self) -> np.ndarray:
-        """Return the weight of each channel in the mix."""
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """The weight of each channel in the mix."""
         mean = np.full(self.channels, 1 / self.channels)
         if self.channels == 1:
             return mean

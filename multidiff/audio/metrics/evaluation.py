@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.audio.data.segments import AudioSource
+from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.metrics.pairs import compare, griffin_lim
 from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from multidiff.audio.tts.model import AcousticModel
-from multidiff.audio.tts.phones import parse_phones
 from multidiff.audio.tts.utterances import Utterances
 from multidiff.utils.errors import InputError
 
@@ -32,12 +31,11 @@ def inspect(model: AcousticModel, data: Any, validation: Any) -> list[str]:
                 f"{section}.examples.mel: makes {examples.preset.name} mels, but the model reads "
                 f"{model.preset.name}; give both the same"
             )
-        frames = phones = 0
-        for one in examples.utterances:
-            model.text.speaker_number(one.speaker)
-            for phone in parse_phones(one.phones):
-                model.text.number_of(phone.symbol)
-            frames, phones = frames + len(one.mel), phones + len(one.durations)
+        for source in examples.sources:
+            model.text.speaker_number(source.speaker)
+        for symbol in sorted(examples.symbols):
+            model.text.number_of(symbol)
+        frames, phones = examples.totals
         seconds = frames * model.preset.hop_length / model.preset.sample_rate_hz
         lines.append(
             f"{section}: {len(examples.utterances)} utterances, {seconds / 60:.1f} minutes, "

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from multidiff.audio.data.segments import AudioSource
 from multidiff.audio.data.sound import EXTENSIONS
+from multidiff.audio.data.sources import AudioSource
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
 from multidiff.utils.fingerprint import Fingerprint, of_files
@@ -107,6 +107,14 @@ class TranscribedSource:
             "train": order[kept:],
         }
         return [found[number] for number in sorted(parts[part])]
+
+    @property
+    def root(self) -> str:
+        """Return the folder that names of its files are relative to; empty for a data set."""
+        path = resolve_path(self.path)
+        if path.is_dir():
+            return str(path) if (path / METADATA).is_file() else ""
+        return str(path.parent) if path.is_file() else ""
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of its list and recordings, or of its data set."""

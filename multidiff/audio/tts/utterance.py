@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,13 +12,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.audio.data.sound import SoundFile
+from multidiff.audio.data.sources import open_place
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.tts.alignment import MelClip, align
 from multidiff.audio.tts.front_end import FrontEnd
 from multidiff.audio.tts.phones import Phone, parse_phones, write_phones
 from multidiff.audio.tts.transcripts import Transcript
 from multidiff.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 ACTIVE_RMS, LOUDEST_PEAK = 0.08, 0.97
 # A frame is active above this share of the loudest frame's energy.
@@ -53,6 +56,91 @@ class SpokenUtterance:
                 f"frames for {len(parse_phones(self.phones))} phones and {len(self.mel)} frames"
             )
 
+    @property
+    def frames(self) -> int:
+        """Return the number of mel frames."""
+        return len(self.mel)
+
+    def fits(self, too_fast: str) -> bool:
+        """Return whether it has a frame for each phone; if not, it is reported.
+
+        Raises:
+            InputError: if it does not, and ``too_fast`` is ``stop``.
+        """
+        count = len(parse_phones(self.phones))
+        if count <= self.frames:
+            return True
+        fault = (
+            f"{self.name}: {count} phones in {self.frames} frames, so its text is not what is "
+            "said there"
+        )
+        if too_fast == "stop":
+            raise InputError(f"{fault}; correct it, or set too_fast: drop")
+        logger.warning("%s; dropped", fault)
+        return False
+
+    def crop(self, first: int, count: int) -> np.ndarray:
+        """Return some frames of the mel."""
+        return self.mel[first : first + count]
+
+
+@dataclass(frozen=True)
+class LevelledSound:
+    """A recording, the factor that brings it to an even loudness, and where its speech lies.
+
+    Attributes:
+        wave: samples as they were recorded.
+        gain: factor of its samples.
+        start: first sample of the speech.
+        length: number of samples of the speech, in whole hops; silence follows a shorter wave.
+    """
+
+    wave: Float[Tensor, " samples"]
+    gain: float
+    start: int
+    length: int
+
+    @property
+    def speech(self) -> Float[Tensor, " samples"]:
+        """Return the speech as it was recorded."""
+        return self.wave[self.start : self.start + self.length]
+
+    def mel(self, preset: MelPreset) -> np.ndarray:
+        """Return the log mel ``(frames, mels)`` of the speech at an even loudness."""
+        wave = self.speech * self.gain
+        wave = F.pad(wave, (0, padded_speech(self.length, preset) - len(wave)))
+        return preset.mel(wave[None])[0].T.contiguous().numpy()
+
+
+def padded_speech(length: int, preset: MelPreset) -> int:
+    """Return the samples of a mel of that much speech: enough for a frame."""
+    return max(length, preset.n_fft)
+
+
+def levelled_sound(transcript: Transcript, preset: MelPreset) -> LevelledSound:
+    """Return a recording at an even loudness, and where its speech lies.
+
+    Raises:
+        InputError: if its sound cannot be used.
+    """
+    wave = open_place(transcript.sound).read(preset.sample_rate_hz, whole=True)
+    gain = levelling_gain(wave, preset, transcript.name)
+    first, last = speech_span(wave * gain, preset)
+    hop = preset.hop_length
+    return LevelledSound(wave, gain, first * hop, (last - first) * hop)
+
+
+def read_phones(transcript: Transcript, front_end: FrontEnd) -> str:
+    """Return the line of a transcript's phones.
+
+    Raises:
+        InputError: if its text cannot be read.
+    """
+    try:
+        return write_phones(front_end.phones(transcript.text))
+    except InputError as fault:
+        raise InputError(f"{transcript.name}: {fault}") from fault
+
 
 def prepare(
     transcript: Transcript, speaker: str, front_end: FrontEnd, preset: MelPreset
@@ -62,15 +150,8 @@ def prepare(
     Raises:
         InputError: if its sound or text cannot be used.
     """
-    sound = transcript.sound
-    opened = SoundFile(sound) if not hasattr(sound, "content") else SoundFile(*sound.content())
-    wave = opened.read(preset.sample_rate_hz, whole=True)
-    try:
-        phones = write_phones(front_end.phones(transcript.text))
-    except InputError as fault:
-        raise InputError(f"{transcript.name}: {fault}") from fault
-    wave = trimmed(levelled(wave, preset, transcript.name), preset)
-    mel = preset.mel(wave[None])[0].T.contiguous().numpy()
+    mel = levelled_sound(transcript, preset).mel(preset)
+    phones = read_phones(transcript, front_end)
     return SpokenUtterance(transcript.name, speaker, phones, mel, np.zeros(0, np.int64))
 
 
@@ -81,8 +162,8 @@ def frame_energies(wave: Float[Tensor, " samples"], preset: MelPreset) -> Float[
     return padded.view(-1, hop).square().mean(dim=1)
 
 
-def levelled(wave: Float[Tensor, " samples"], preset: MelPreset, name: str) -> Tensor:
-    """Return a recording whose active frames have a root mean square of :data:`ACTIVE_RMS`.
+def levelling_gain(wave: Float[Tensor, " samples"], preset: MelPreset, name: str) -> float:
+    """Return the factor to a root mean square of :data:`ACTIVE_RMS` in a recording's active frames.
 
     Raises:
         InputError: if it is silent.
@@ -92,18 +173,15 @@ def levelled(wave: Float[Tensor, " samples"], preset: MelPreset, name: str) -> T
     if peak < 1e-4:
         raise InputError(f"{name}: is silent; leave it out of the list")
     active = energies[energies > ACTIVE_SHARE * energies.max()].mean().sqrt()
-    return wave * min(ACTIVE_RMS / float(active), LOUDEST_PEAK / peak)
+    return min(ACTIVE_RMS / float(active), LOUDEST_PEAK / peak)
 
 
-def trimmed(wave: Float[Tensor, " samples"], preset: MelPreset) -> Tensor:
-    """Return a recording with a little silence before and after its speech, in whole hops."""
+def speech_span(wave: Float[Tensor, " samples"], preset: MelPreset) -> tuple[int, int]:
+    """Return the hops of a recording's speech, with a little silence before and after it."""
     energies = frame_energies(wave, preset)
     active = torch.nonzero(energies > ACTIVE_SHARE * energies.max())[:, 0]
     first = max(int(active[0]) - FRAMES_BEFORE, 0)
-    last = min(int(active[-1]) + 1 + FRAMES_AFTER, len(energies))
-    hop = preset.hop_length
-    padded = F.pad(wave, (0, -len(wave) % hop))[first * hop : last * hop]
-    return F.pad(padded, (0, max(preset.n_fft - len(padded), 0)))
+    return first, min(int(active[-1]) + 1 + FRAMES_AFTER, len(energies))
 
 
 def aligned(utterances: Sequence[SpokenUtterance]) -> list[SpokenUtterance]:
