@@ -12,13 +12,13 @@ import pytest
 import soundfile
 import torch
 from commands import complains, does, facts
-from program import ENVIRONMENT, LAUNCH, MULTIDIFF, ROOT, refused, run, start
+from program import ENVIRONMENT, LAUNCH, MULTIDIFF, ROOT, here, refused, run, start
 from safetensors.torch import save_file
 from sounds import RATE, STARTER, speech, tones
 
 from multidiff.audio import synthesis
+from multidiff.audio.data.segments import AudioSource
 from multidiff.audio.data.sound import SoundFile
-from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.mel import PRESETS
 from multidiff.utils.files import write_error as refused_by_system
 
@@ -172,13 +172,12 @@ def test_two_processes_share_a_folder(tmp_path, small_vocoder):
     folder.mkdir()
     for number in range(5):
         soundfile.write(folder / f"{number}.wav", tones(0.3, seed=number)[0].numpy(), RATE)
-    command = ["synth", folder, "--model", small_vocoder, "--json"]
-    together = run(*command, "-o", tmp_path / "two", program=LAUNCH)
+    command = ["synth", folder, "--model", small_vocoder]
+    together = run(*command, "--json", "-o", tmp_path / "two", program=LAUNCH)
     assert together.returncode == 0, together.stderr
     reported = [json.loads(line) for line in together.stdout.splitlines() if line.startswith("{")]
     assert sorted(len(one["outputs"]) for one in reported) == [2, 3]
-    alone = run(*command, "-o", tmp_path / "one")
-    assert alone.returncode == 0
+    here(*command, "-o", tmp_path / "one")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
