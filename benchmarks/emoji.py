@@ -270,10 +270,14 @@ def attribute_prompts(trained: Emoji, count: int) -> list[Wanted]:
 
 
 def attributes(model: Any, everything: Emoji, trained: Emoji, count: int) -> list[list[str]]:
-    """Return rows of how often attributes hold and the name is recognised, by kind."""
+    """Return rows of how often attributes hold and the name is recognised, by kind.
+
+    The last two rows check the judge: it must be right about real images edited as the prompts say,
+    and about the same images as they are.
+    """
     wanted = attribute_prompts(trained, count)
     made = drawn(model, [one.prompt for one in wanted])
-    styles, results = np.array(everything.styles), defaultdict(list)
+    styles, results, checks = np.array(everything.styles), defaultdict(list), defaultdict(list)
     for one, sample in zip(wanted, made, strict=True):
         rows = np.flatnonzero(styles == one.style)
         edited = np.stack([one.edited(as_pixels(everything.images[row])) for row in rows])
@@ -281,13 +285,17 @@ def attributes(model: Any, everything: Emoji, trained: Emoji, count: int) -> lis
         own = [n for n, row in enumerate(rows) if everything.names[row] == one.name]
         rank = ranks(gradients(sample[None], colour=False), pool, own)[0]
         results[one.kind].append((one.holds(as_pixels(sample)), rank < NEAREST))
+        real = as_pixels(everything.images[rows[own[0]]])
+        checks["edited real images"].append(one.holds(one.edited(real)))
+        checks["the same, not edited"].append(one.holds(real))
     results["all"] = [pair for several in [*results.values()] for pair in several]
     rows = []
     for kind, pairs in results.items():
         hold, named = (np.array(one) for one in zip(*pairs, strict=True))
         ratios = [f"{np.mean(one):.3f}" for one in (hold, named, hold & named)]
         rows.append([kind, str(len(pairs)), *ratios])
-    return rows
+    checked = [[k, str(len(v)), f"{np.mean(v):.3f}", "-", "-"] for k, v in checks.items()]
+    return rows + checked
 
 
 def style_accuracy(judge: Any, images: Tensor, styles: Sequence[str]) -> float:
