@@ -149,13 +149,16 @@ def _name(file: Path, root: Path) -> str:
 
 def _blocks(file: Path, first: int, size: int, total: int) -> Iterator[bytes]:
     """Yield the hashed bytes of a file that begins at ``first`` in ``total`` bytes of all files."""
-    with file.open("rb") as opened:
-        if total <= WHOLE_BYTES:
+    if total <= WHOLE_BYTES:
+        with file.open("rb") as opened:
             while block := opened.read(1 << 20):
                 yield block
-            return
-        stride = (total - BLOCK_BYTES) / (WHOLE_BYTES // BLOCK_BYTES - 1)
-        number = -(-first // stride)  # the first block that begins in this file
+        return
+    stride = (total - BLOCK_BYTES) / (WHOLE_BYTES // BLOCK_BYTES - 1)
+    number = -(-first // stride)  # the first block that begins in this file
+    if int(number * stride) >= first + size:
+        return  # none does: of a million files, few are opened
+    with file.open("rb") as opened:
         while (start := int(number * stride)) < first + size:
             opened.seek(max(start - first, 0))
             yield opened.read(BLOCK_BYTES)
