@@ -69,7 +69,7 @@ class OpenFiles:
             self._handles[number] = handle  # the last used one is last
             if len(self._handles) > MOST_OPEN_FILES:
                 os.close(self._handles.pop(next(iter(self._handles))))
-            return _read_at(handle, start, memoryview(into))
+            return _read_at(handle, start, into.data)
         except OSError as error:
             reason = error.strerror or error
             raise InputError(
@@ -170,7 +170,7 @@ class CheckedFiles:
 
     def _compare(self, number: int, block: int, content: np.ndarray) -> None:
         where = self._bases[number] + block
-        if zlib.crc32(content) != self._sums[where]:
+        if zlib.crc32(content.data) != self._sums[where]:
             raise InputError(
                 f"{self.folder / self.names[number]}: bytes {block * BLOCK:,} and on differ from "
                 f"what was written; {AGAIN}"

@@ -76,7 +76,7 @@ class SplitRows(Sequence):
     """
 
     def __init__(self, count: int, held_out_every: int, held_out: bool):
-        self.count, self.every, self.held_out = count, held_out_every, held_out
+        self.every, self.held_out = held_out_every, held_out
         self.middle = self.every // 2
         kept = max(0, -((self.middle - count) // self.every)) if self.every > 0 else 0
         self.size = kept if held_out else count - kept

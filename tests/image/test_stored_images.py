@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+from typing import Any
 
 import datasets
 import numpy as np
@@ -102,14 +103,14 @@ def source_of(path, kind):
     if kind == "folder":
         return ImageSource(str(folder_of(path)), held_out_every=3)
     if kind == "table":
-        more = {"caption_column": "text", "label_column": "label"}
+        more: Any = {"caption_column": "text", "label_column": "label"}
         return ImageSource(str(table_of(path)), held_out_every=5, **more)
     return ImageSource(str(metadata_of(path, kind)), label_column="kind", held_out_every=4)
 
 
 @pytest.mark.parametrize("kind", ["folder", "csv", "jsonl", "table"])
 def test_images_are_those_from_memory(tmp_path, on_disk, kind, monkeypatch, caplog):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     source = source_of(tmp_path / "images", kind)
     expected = [Images(source, held_out=side) for side in (False, True)]
     messages = sorted(caplog.messages)
@@ -120,6 +121,7 @@ def test_images_are_those_from_memory(tmp_path, on_disk, kind, monkeypatch, capl
     for one, other in zip(found, expected, strict=True):
         same(one, other)
         assert one._listing.words == other._listing.words
+        assert one.labels is not None and other.labels is not None
         assert torch.equal(one.labels, other.labels)
     assert sorted(set(caplog.messages)) == sorted(set(messages))
     copy = pickle.loads(pickle.dumps(found[0]._listing))

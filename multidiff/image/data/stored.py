@@ -237,10 +237,10 @@ class Numbered(Sequence):
     """Names of the rows of a table: ``path[row]``."""
 
     def __init__(self, path: str, count: int):
-        self.path, self.count = path, count
+        self.path, self.length = path, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, row: Any) -> Any:
         return f"{self.path}[{int(row)}]"
