@@ -219,7 +219,7 @@ def test_mismatched_parts_are_refused():
     process = GaussianProcess(LogSNRSchedule(9, -7), "v")
     with pytest.raises(ValueError, match="set both to the same mel"):
         Vocoder(SpectralDomain("hifigan-22k"), process, MDCTDenoiser("lmnt-diffwave"))
-    with pytest.raises(InputError, match="one of ddpm, ddim"):
+    with pytest.raises(InputError, match="did you mean euler"):
         sampler_named("eulr")
 
 
