@@ -112,6 +112,25 @@ class ColumnWriter:
             self.add(name, columns[name])
         self.rows += next(iter(counts.values()))
 
+    def extend_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows at once, each with a value for every column.
+
+        Args:
+            rows: values by column: numbers, ``str``, ``bytes`` or arrays.
+        """
+        if not rows:
+            return
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in self.kinds}
+        lengths = {}
+        for name in self._ends:
+            values = columns[name]
+            if self.kinds[name] == "text":
+                values = [value.encode() for value in values]
+            lengths[name] = [len(value) for value in values]
+            is_bytes = self.kinds[name] in ("bytes", "text")
+            columns[name] = b"".join(values) if is_bytes else np.concatenate(values)
+        self.extend(lengths, **columns)
+
     def fault(self, name: str, reason: object) -> None:
         """Note an item that cannot be read; it has no row."""
         self.faults.append((name, str(reason)))

@@ -22,6 +22,7 @@ from multidiff.utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+ROWS_AT_ONCE = 256
 COLUMNS = {"captions": "text", "value": "int32"}
 
 
@@ -47,6 +48,7 @@ class Rows:
     def __init__(self, source: ImageSource, writer: ColumnWriter):
         self.source, self.writer = source, writer
         self.values: dict[Any, int] = {}
+        self.rows: list[dict[str, Any]] = []
         self.bare = 0  # images without a caption
 
     def append(self, captions: Any, label: Any, **columns: Any) -> None:
@@ -68,11 +70,18 @@ class Rows:
         texts = [text.strip() for text in texts if text and text.strip()]
         self.bare += not texts
         value = -1 if label in (None, "") else self.values.setdefault(label, len(self.values))
-        self.writer.append(captions=json.dumps(texts), value=value, **columns)
+        self.rows.append({"captions": json.dumps(texts), "value": value, **columns})
+        if len(self.rows) == ROWS_AT_ONCE:
+            self._flush()
 
     def close(self) -> None:
-        """Note what the whole needs to know of the part."""
+        """Write what is left, and note what the whole needs to know of the part."""
+        self._flush()
         self.writer.notes = {"values": list(self.values), "bare": self.bare}
+
+    def _flush(self) -> None:
+        self.writer.extend_rows(self.rows)
+        self.rows.clear()
 
 
 def listing_plan(

@@ -232,30 +232,21 @@ def _write_texts(source: TextSource, piece: Piece, writer: ColumnWriter) -> None
         if found is None:
             blank += 1
             continue
-        values: dict[str, Any] = {"text": found.text.encode(), "line": number}
+        values: dict[str, Any] = {"text": found.text, "line": number}
         values["words"] = len(PIECE.findall(found.text))
         values["digest"] = text_digest(found.text, found.source or "")
         if found.source is not None:
-            values["source"] = found.source.encode()
+            values["source"] = found.source
         if found.meaning is not None:
-            values["meaning"] = json.dumps(found.meaning).encode()
+            values["meaning"] = json.dumps(found.meaning)
         if found.group is not None:
             values["group_digest"] = text_digest(found.group)
         rows.append(values)
         if len(rows) == ROWS_AT_ONCE:
-            _extend(writer, rows)
-    _extend(writer, rows)
+            writer.extend_rows(rows)
+            rows.clear()
+    writer.extend_rows(rows)
     writer.notes = {"lines": number, "blank": blank, "columns": sorted(map(str, named))}
-
-
-def _extend(writer: ColumnWriter, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    texts = {name: values for name, values in columns.items() if isinstance(values[0], bytes)}
-    lengths = {name: [len(value) for value in values] for name, values in texts.items()}
-    writer.extend(lengths, **{**columns, **{name: b"".join(texts[name]) for name in texts}})
-    rows.clear()
 
 
 def _name_of(source: TextSource, piece: Piece, number: int) -> str:
