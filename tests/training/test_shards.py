@@ -52,7 +52,9 @@ def test_shards_train_like_one_process(tmp_path, whole, shards, begun, monkeypat
     model, other = (read_tensors(f / "model" / "model.safetensors")[0] for f in (tmp_path, whole))
     assert model.keys() == other.keys()
     for name in model:
-        torch.testing.assert_close(model[name], other[name], rtol=1e-4, atol=1e-6)
+        # Two processes sum gradients in another order, which Adam enlarges where they are tiny;
+        # six updates move a weight by up to 6e-3.
+        torch.testing.assert_close(model[name], other[name], rtol=1e-4, atol=1e-5)
     assert isinstance(multidiff.load(tmp_path), torch.nn.Module)
     logs = [[json.loads(line) for line in (f / "log.jsonl").read_text().splitlines()]
             for f in (tmp_path, whole)]  # fmt: skip
