@@ -83,7 +83,7 @@ def _measured(
     shutil.rmtree(cache, ignore_errors=True)
     first = _run(kind, large, cache, workers, 1)
     second = _run(kind, large, cache, workers, batches)
-    few = _run(kind, small, cache, workers, batches)
+    few = _run(kind, small, cache, workers, min(batches, 2 * SETTLED))
     bytes_on_disk = sum(one.stat().st_size for one in cache.rglob("*") if one.is_file())
     grown = second["settled"] and second["memory"] / second["settled"] - 1
     values = {
@@ -153,7 +153,10 @@ def _run(kind: str, path: Path, cache: Path, workers: int, batches: int) -> dict
     watcher.join()
     if running.returncode:
         raise SystemExit(f"{' '.join(program)}: ended with {running.returncode}")
-    return {**json.loads(found.splitlines()[-1]), "most": most}
+    figures = {**json.loads(found.splitlines()[-1]), "most": most}
+    described = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    print(f"{path.name}, {batches:,} batches: {described}", file=sys.stderr, flush=True)
+    return figures
 
 
 def _read(kind: str, path: str, workers: int, batches: int) -> dict[str, Any]:
