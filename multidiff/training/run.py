@@ -186,7 +186,7 @@ class Run(Updates):
         if reason:
             self._read_losses()
             if self._since_log:
-                self._tell(self.rate_factor(self.step))
+                self._log_losses(self.rate_factor(self.step))
             self.log.say(f"step {self.step}: stopped by {reason}")
         return bool(reason)
 
@@ -202,7 +202,7 @@ class Run(Updates):
             self._read_losses()
         if step % every == 0 or step == self.plan.steps:
             self._read_losses()
-            self._tell(factor)
+            self._log_losses(factor)
         if self.powers is not None and self.powers.is_due(step, self.plan.steps):
             self._keep_averages(self.powers)
         if self.callbacks is not None:
@@ -231,7 +231,7 @@ class Run(Updates):
         kept = "nothing was saved after it; lower the learning rate or check those files"
         raise InputError(f"step {step}: {what}{files}; {kept}")
 
-    def _tell(self, factor: float) -> None:
+    def _log_losses(self, factor: float) -> None:
         values: dict[str, list[float]] = {}
         for one in self._since_log:  # a skipped step has no gradient's norm
             for name, value in one.items():
