@@ -7,6 +7,7 @@ they are.
 
 from __future__ import annotations
 
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,9 +56,12 @@ class ColumnWriter:
         self.rows = 0
         self.faults: list[Fault] = []
         self.notes: dict[str, Any] = {}
-        self._sinks: dict[str, _Sink] = {name: _Sink(folder / name) for name in kinds}
+        # Columns of fixed width and offsets get their checksums when the parts are joined.
         variable = [name for name, kind in kinds.items() if is_variable(kind)]
-        self._ends = {name: _Sink(folder / (name + OFFSETS)) for name in variable}
+        self._sinks: dict[str, _Sink] = {
+            name: _Sink(folder / name, None if name in variable else io.BytesIO()) for name in kinds
+        }
+        self._ends = {name: _Sink(folder / (name + OFFSETS), io.BytesIO()) for name in variable}
 
     def append(self, **values: Any) -> None:
         """Append a row: a number, ``str``, ``bytes`` or array for each column.

@@ -85,7 +85,8 @@ class BandEnergy:
             torch.from_numpy(np.ascontiguousarray(padded)), FFT, HOP,
             window=torch.hann_window(FFT), center=False, return_complex=True,
         )  # fmt: skip
-        energy = spectrum.abs().square().sum(dim=1).double()
+        power = spectrum.real.square() + spectrum.imag.square()
+        energy = power.sum(dim=1).double()
         self._energy = energy if self._energy is None else self._energy + energy
 
 

@@ -29,7 +29,7 @@ from multidiff.audio.data.reading import (
     segment_with_mel,
     silenced,
 )
-from multidiff.audio.data.sound import SoundFile
+from multidiff.audio.data.sound import SOUGHT_FORMATS, SoundFile
 from multidiff.audio.data.sources import AudioSource, open_place
 from multidiff.audio.data.survey import Survey, relative_name
 from multidiff.audio.mel import MelPreset
@@ -43,11 +43,10 @@ from multidiff.utils.packages import PackageError
 VERSION = 1
 QUIETEST_PEAK = 1e-4
 # Sound of a part, and the most parts where recordings are few and short.
-PART_SECONDS, MOST_PARTS = 600, 4096
+PART_SECONDS, MOST_PARTS = 1200, 4096
 # Bytes of a decoded recording that are kept in memory until its peak is known.
 MEMORY_BYTES = 32 << 20
 STORED, MIXED = -2, -1
-SOUGHT_FORMATS = ("WAV", "WAVEX", "FLAC")
 COLUMNS = {
     "number": "int64",
     "name": "text",
@@ -152,7 +151,7 @@ class DecodedSound:
         for block in sound.blocks(rate_hz, whole=True):
             self._spool.write(block)
             band.add(block)
-            content.update(block.tobytes())
+            content.update(block.data)
             lowest = min(lowest, float(block.min()))
             highest = max(highest, float(block.max()))
             self.length += len(block)
@@ -237,14 +236,19 @@ class StoredRecordings:
         least_frames: int,
     ):
         self.table, self.root, self.preset = table, source.root, preset
-        every, numbers = source.held_out_every, table.fixed("number")[:]
+        columns = ("number", "length", "scale", "band_hz", "content", "source_rate_hz",
+                   "source_length", "channel")  # fmt: skip
+        for name in columns:
+            table.fixed(name)[:]  # compared with its checksums, once
+        self.fixed = {name: table.fixed(name).mapped() for name in columns}
+        every, numbers = source.held_out_every, self.fixed["number"]
         kept = numbers % every == every // 2 if every > 0 else np.zeros(len(numbers), bool)
         self.rows = np.flatnonzero(kept == held_out)
         hop = preset.hop_length
         self._shortest = max(least_frames, preset.n_fft // hop) * hop
-        padded = -(-table.fixed("length")[self.rows] // hop) * hop
+        padded = -(-self.fixed["length"][self.rows] // hop) * hop
         self.frames = np.asarray(preset.num_frames(np.maximum(padded, self._shortest)))
-        self.contents = table.fixed("content")[self.rows]
+        self.contents = self.fixed["content"][self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -257,12 +261,11 @@ class StoredRecordings:
     def band_hz(self, number: int) -> float:
         """Return the upper edge of a recording's band."""
         row = self.rows[number]
-        sound = self._reader(number)
-        if sound.length > self._shortest:
-            return float(self.table.fixed("band_hz")[row])
-        wave = torch.from_numpy(silenced(sound, 0, self._shortest))
+        if self.fixed["length"][row] > self._shortest:
+            return float(self.fixed["band_hz"][row])
+        wave = torch.from_numpy(silenced(self._reader(number), 0, self._shortest))
         edge = band_edge_hz(wave, self.preset.sample_rate_hz)
-        return min(edge, int(self.table.fixed("source_rate_hz")[row]) / 2)
+        return min(edge, int(self.fixed["source_rate_hz"][row]) / 2)
 
     def cut(self, number: int, first: int, hops: int) -> tuple[Tensor, Tensor]:
         """Return a segment of a recording and its part of the mel of the whole."""
@@ -270,15 +273,15 @@ class StoredRecordings:
         return segment_with_mel(self._reader(number), self.preset, first, hops, total)
 
     def _reader(self, number: int) -> SampleReader:
-        row, fixed = int(self.rows[number]), self.table.fixed
-        channel = int(fixed("channel")[row])
+        row, fixed = int(self.rows[number]), self.fixed
+        channel = int(fixed["channel"][row])
         if channel == STORED:
-            length, scale = int(fixed("length")[row]), float(fixed("scale")[row])
+            length, scale = int(fixed["length"][row]), float(fixed["scale"][row])
             return StoredSound(self.table.variable("samples"), row, length, scale)
         return SeekableSound(
             Path(self.name(number)),
-            int(fixed("source_rate_hz")[row]),
-            int(fixed("source_length")[row]),
+            int(fixed["source_rate_hz"][row]),
+            int(fixed["source_length"][row]),
             self.preset.sample_rate_hz,
             None if channel == MIXED else channel,
         )
