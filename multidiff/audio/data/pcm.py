@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int16
@@ -83,11 +85,16 @@ class BandEnergy:
     def _sum(self, padded: np.ndarray) -> None:
         spectrum = torch.stft(
             torch.from_numpy(np.ascontiguousarray(padded)), FFT, HOP,
-            window=torch.hann_window(FFT), center=False, return_complex=True,
+            window=_window(), center=False, return_complex=True,
         )  # fmt: skip
         power = spectrum.real.square() + spectrum.imag.square()
         energy = power.sum(dim=1).double()
         self._energy = energy if self._energy is None else self._energy + energy
+
+
+@lru_cache(maxsize=1)
+def _window() -> Tensor:
+    return torch.hann_window(FFT)
 
 
 def band_edge_hz(wave: Float[Tensor, " samples"], rate_hz: int) -> float:

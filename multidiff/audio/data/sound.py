@@ -7,8 +7,9 @@ import logging
 import math
 import mmap
 import os
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ LOUDEST = 1.5
 BLOCK_SECONDS = 20
 # A damaged file loses a whole decoded block at once.
 DECODED_AT_ONCE = 4096
-# Formats in which seeking is exact are read in larger blocks: each call costs as much as decoding
-# 2,000 samples.
-READ_AT_ONCE = 16 * DECODED_AT_ONCE
+# Formats in which seeking is exact, so that the decoder can be asked for a whole block at once: it
+# seeks at every call, which costs as much as decoding 2,000 samples.
 SOUGHT_FORMATS = ("WAV", "WAVEX", "FLAC")
 UNKNOWN_LENGTH = 1 << 48
 # Fraction of clipped samples that is not reported.
@@ -154,7 +154,9 @@ class SoundFile:
             lacks = lacks or stream.lacks
             with self._open(stream) as file:
                 declared = file.frames
-                for block in _decoded(file, BLOCK_SECONDS * self.rate_hz):
+                for block in _decoded(
+                    file, BLOCK_SECONDS * self.rate_hz, partial(self._open, stream)
+                ):
                     read += len(block)
                     declared -= len(block)
                     yield self._checked(block)
@@ -221,37 +223,42 @@ class SoundFile:
         return torch.from_numpy(np.concatenate(blocks))
 
 
-def _decoded(file: soundfile.SoundFile, samples: int) -> Iterator[np.ndarray]:
+def _decoded(
+    file: soundfile.SoundFile, samples: int, reopen: Callable[[], soundfile.SoundFile]
+) -> Iterator[np.ndarray]:
     """Yield the decodable part of a file, in blocks of about that many samples."""
     whole = -(-samples // DECODED_AT_ONCE) * DECODED_AT_ONCE
-    most = READ_AT_ONCE if file.format in SOUGHT_FORMATS else DECODED_AT_ONCE
+    if file.format not in SOUGHT_FORMATS:
+        yield from _decoded_by_parts(file, whole, 0)
+        return
+    done = 0
+    with suppress(soundfile.LibsndfileError):  # damaged: a part of the block can be read
+        while len(block := file.read(whole, "float32", always_2d=True)):
+            done += len(block)
+            yield block
+        return
+    with reopen() as again:  # nothing is decoded after an error, wherever the file is sought
+        yield from _decoded_by_parts(again, whole, done)
+
+
+def _decoded_by_parts(file: soundfile.SoundFile, whole: int, skipped: int) -> Iterator[np.ndarray]:
+    """Yield what can be decoded in small parts, joined to blocks, without its beginning."""
     parts: list[np.ndarray] = []
-    left = whole
     while True:
-        block = np.empty((min(most, left), file.channels), np.float32)
-        position = file.tell()
+        block = np.empty((DECODED_AT_ONCE, file.channels), np.float32)
         try:
             block = file.read(out=block)
-        except soundfile.LibsndfileError:
-            if most > DECODED_AT_ONCE and _can_seek(file, position):
-                most = DECODED_AT_ONCE  # read what is left before the damage in smaller blocks
-                continue
-            block = block[:0]  # damaged from here on
+        except soundfile.LibsndfileError:  # damaged from here on
+            block = block[:0]
+        ends = len(block) == 0
+        skipped, block = max(skipped - len(block), 0), block[skipped:]
         if len(block):
             parts.append(block)
-            left -= len(block)
-        if parts and (not len(block) or left <= 0):
+        if parts and (ends or len(parts) * DECODED_AT_ONCE >= whole):
             yield np.concatenate(parts)
-            parts, left = [], whole
-        if not len(block):
+            parts = []
+        if ends:
             return
-
-
-def _can_seek(file: soundfile.SoundFile, position: int) -> bool:
-    try:
-        return file.seek(position) == position
-    except soundfile.LibsndfileError:
-        return False
 
 
 def _reason(error: Exception) -> str:

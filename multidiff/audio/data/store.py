@@ -247,8 +247,10 @@ class StoredRecordings:
         hop = preset.hop_length
         self._shortest = max(least_frames, preset.n_fft // hop) * hop
         padded = -(-self.fixed["length"][self.rows] // hop) * hop
-        self.frames = np.asarray(preset.num_frames(np.maximum(padded, self._shortest)))
+        samples: Any = np.maximum(padded, self._shortest)
+        self.frames = np.asarray(preset.num_frames(samples))
         self.contents = self.fixed["content"][self.rows]
+        preset.filters(torch.zeros(()))  # kept, so that no worker imports librosa for them
 
     def __len__(self) -> int:
         return len(self.rows)
