@@ -7,9 +7,13 @@ split one batch by rows: two processes with half of it each see what one with al
 
 from __future__ import annotations
 
+import atexit
 import math
+import multiprocessing
 from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, cast, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -307,12 +311,32 @@ def stream(
         worker_init_fn=ignore_interruptions,
         generator=torch.Generator(),  # otherwise it draws from the process's default generator
     )
+    others = set(multiprocessing.active_children())
     with withheld_from_children():
-        return _raising(iter(loader))
+        batches = _raising(iter(loader))
+    _WORKERS.update(set(multiprocessing.active_children()) - others)
+    return batches
 
 
 def _raising(found: Iterator[Any]) -> Iterator[dict[str, Any]]:
-    for one in found:
-        if isinstance(one, InputError):
-            raise one
-        yield one
+    try:
+        for one in found:
+            if isinstance(one, InputError):
+                raise one
+            yield one
+    finally:
+        del found  # ends the workers, even if the error's traceback keeps this frame
+
+
+_WORKERS: WeakSet[BaseProcess] = WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Kill the workers of streams that are left when the interpreter exits.
+
+    multiprocessing would wait for them without end: they ignore the signal that it sends.
+    """
+    for worker in multiprocessing.active_children():
+        if worker in _WORKERS:
+            worker.kill()

@@ -1,5 +1,7 @@
 """Batches are functions of their number, whoever asks for which share."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from multidiff.data.batches import (
     Batches,
     ListedBatches,
     TensorExamples,
+    _end_workers,
     collate,
     moved_batch,
     rows_of,
@@ -92,6 +95,26 @@ def test_worker_processes_change_nothing(workers):
     found = list(stream(batches, range(2, 5), 0, 1, workers, pin=False))
     for number, batch in zip(range(2, 5), found, strict=True):
         assert torch.equal(batch["points"], batches.batch(number)["points"])
+
+
+def test_workers_end_with_what_they_failed_in_and_at_exit():
+    """They ignore SIGTERM, by which multiprocessing would end them, and then wait for them."""
+
+    class Failing(Ring):
+        def example(self, index, rng):
+            raise InputError("gone")
+
+    failing = stream(Batches(Failing(), 4), range(9), 0, 1, 1, pin=False)
+    with pytest.raises(InputError, match="gone") as kept:
+        next(failing)
+    assert kept.traceback and not multiprocessing.active_children()
+
+    left = stream(Batches(Ring(), 4), range(9), 0, 1, 1, pin=False)
+    next(left)
+    (worker,) = multiprocessing.active_children()
+    _end_workers()
+    worker.join(10)
+    assert not worker.is_alive()
 
 
 def test_mixed_seeds_differ():
