@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multidiff.nn.attention import attention, merge_heads, split_heads
+
 
 class ResnetBlock(nn.Module):
     """Norm, SiLU, convolution, twice, with a residual connection (Ho et al. 2020, appendix B).
@@ -103,7 +105,7 @@ class SpatialAttention(nn.Module):
             k = torch.cat([k, self.add_k_proj(words)], dim=1)
             v = torch.cat([v, self.add_v_proj(words)], dim=1)
         q, k, v = (split_heads(part, self.heads) for part in (q, k, v))
-        gathered = merge_heads(attended(q, k, v))
+        gathered = merge_heads(attention(q, k, v))
         return x + self.to_out[0](gathered).transpose(1, 2).reshape(x.shape)
 
 
@@ -137,23 +139,8 @@ class WordAttention(nn.Module):
         """Return the map with the attention output added."""
         q = self.to_q(as_tokens(self.group_norm(x)))
         q, k, v = (split_heads(one, self.heads) for one in (q, self.to_k(words), self.to_v(words)))
-        gathered = merge_heads(attended(q, k, v))
+        gathered = merge_heads(attention(q, k, v))
         return x + self.to_out[0](gathered).transpose(1, 2).reshape(x.shape)
-
-
-def attended(
-    q: Float[Tensor, "batch heads length part"],
-    k: Float[Tensor, "batch heads keys part"],
-    v: Float[Tensor, "batch heads keys part"],
-) -> Float[Tensor, "batch heads length part"]:
-    """Return scaled dot-product attention.
-
-    On a CPU in bfloat16 torch's kernel takes three times as long as plain products for 128 keys,
-    as long for 256, and less for more.
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[2] < 256:
-        return torch.softmax(q @ k.transpose(2, 3) * q.shape[3] ** -0.5, dim=3) @ v
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 def as_tokens(
@@ -164,20 +151,6 @@ def as_tokens(
     They are made contiguous once here; otherwise each layer that reads them would copy.
     """
     return x.flatten(2).transpose(1, 2).contiguous()
-
-
-def split_heads(
-    x: Float[Tensor, "batch tokens width"], heads: int
-) -> Float[Tensor, "batch heads tokens part"]:
-    """Split the width into heads."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-
-def merge_heads(
-    x: Float[Tensor, "batch heads tokens part"],
-) -> Float[Tensor, "batch tokens width"]:
-    """Concatenate heads."""
-    return x.transpose(1, 2).flatten(2)
 
 
 class Downsample(nn.Module):

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.draws import checkpointed
+from multidiff.nn.attention import attention, merge_heads, split_heads
 from multidiff.nn.norms import AdaptiveNorm
 
 
@@ -98,19 +99,18 @@ class Attention(nn.Module):
             memory: KV cache of earlier positions, which ``keys`` covers too.
         """
         asked = x if context is None else torch.cat([context, x], dim=1)
-        key, value = map(self._split, self.key_value(asked).chunk(2, dim=-1))
-        query = self._split(self.query(x))
+        key, value = (
+            split_heads(part, self.heads) for part in self.key_value(asked).chunk(2, dim=-1)
+        )
+        query = split_heads(self.query(x), self.heads)
         if turns is None:
             turns = rotary_embedding(torch.arange(asked.shape[1], device=x.device), query.shape[-1])
         query, key = apply_rotary(query, turns[..., -x.shape[1] :, :]), apply_rotary(key, turns)
         if memory is not None:
             key, value = memory.append(self, key, value)
         mask = None if keys is None else keys[:, None].view(len(x), 1, -1, key.shape[2])
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out(found.transpose(1, 2).flatten(2))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        found = attention(query, key, value, mask)
+        return self.out(merge_heads(found))
 
 
 def rotary_embedding(

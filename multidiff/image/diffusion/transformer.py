@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.image.blocks import as_tokens, merge_heads, split_heads
+from multidiff.image.blocks import as_tokens
+from multidiff.nn.attention import attention, merge_heads, split_heads
 
 # Epsilon of the transformers' first norm, whatever that of the UNet's other norms.
 ENTRY_NORM_EPS = 1e-6
@@ -47,7 +48,7 @@ class CrossAttention(nn.Module):
         if self.upcast:
             q, k, v = q.float(), k.float(), v.float()
         q, k, v = (split_heads(part, self.heads) for part in (q, k, v))
-        gathered = merge_heads(F.scaled_dot_product_attention(q, k, v))
+        gathered = merge_heads(attention(q, k, v))
         return self.to_out[0](gathered.to(x.dtype))
 
 
