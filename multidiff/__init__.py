@@ -26,6 +26,7 @@ _THEMES: dict[str, dict[str, str]] = {
         "core.gaussian.time_laws": "LogNormalSigmas LogitNormalTimes",
         "core.gaussian.losses": "HybridLoss MinSNR SimpleLoss",
         "core.gaussian.distillation": "Distillation DistillationTask",
+        "core.gaussian.rollout": "RolloutTask",
         "core.gaussian.timesteps": (
             "TimestepSchedule karras_timesteps leading_timesteps linspace_timesteps "
             "log_snr_timesteps trailing_timesteps uniform_timesteps"
@@ -150,6 +151,7 @@ if TYPE_CHECKING:
     from multidiff.core.gaussian.multistep import FlowABM as FlowABM
     from multidiff.core.gaussian.multistep import UniPC as UniPC
     from multidiff.core.gaussian.process import GaussianProcess as GaussianProcess
+    from multidiff.core.gaussian.rollout import RolloutTask as RolloutTask
     from multidiff.core.gaussian.samplers import DDIM as DDIM
     from multidiff.core.gaussian.samplers import DDPM as DDPM
     from multidiff.core.gaussian.samplers import DPMSolverPP as DPMSolverPP

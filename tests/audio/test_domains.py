@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sounds import speech, tones
 
 from multidiff.audio.mel import PRESETS, preset_named
+from multidiff.audio.metrics.spectral import spectral_distance
 from multidiff.audio.vocoder.domains import SpectralDomain, WaveformDomain
 from multidiff.audio.vocoder.envelope import Envelope, on_state_frames, smooth_bands
 from multidiff.audio.vocoder.mdct import MDCT
@@ -149,3 +150,19 @@ def test_spectral_loss_is_zero_for_the_truth_and_grows_with_the_signal():
     found = domain.extra_losses(encoded, corrupted, wrong, process)["spectral"]
     assert float(found.min()) > 0.001
     assert SpectralDomain("hifigan-22k").extra_losses(encoded, corrupted, truth, process) == {}
+
+
+def test_spectral_loss_is_the_distance_times_a_power_of_the_signal():
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
+    wave = speech()[:, : 256 * 40].repeat(2, 1)
+    mel = PRESETS["hifigan-22k"].mel(wave)
+    for power in (0.0, 0.5, 1.0):
+        domain = SpectralDomain("hifigan-22k", 128, spectral_weight=0.5, spectral_power=power)
+        encoded = domain.encode({"wave": wave, "mel": mel}, None)
+        level = process.schedule.at(torch.tensor([0.1, 0.9]))
+        corrupted = process.corrupt(encoded.x0, level, torch.Generator().manual_seed(0))
+        estimate = process.estimate(torch.zeros_like(corrupted.xt), corrupted.xt, level)
+        found = domain.extra_losses(encoded, corrupted, estimate, process)["spectral"]
+        distance = spectral_distance(domain.to_wave(estimate.x0, mel), wave)
+        wanted = 0.5 * (level.alpha**2) ** power * distance
+        torch.testing.assert_close(found, wanted.to(found), rtol=1e-3, atol=1e-4)

@@ -13,6 +13,7 @@ from multidiff.audio.cli import outputs_for
 from multidiff.audio.data.mel_files import MelArray, read_mel
 from multidiff.audio.mel import PRESETS
 from multidiff.audio.metrics.evaluation import Clip, evaluate
+from multidiff.audio.metrics.spectral import spectral_distance
 from multidiff.audio.synthesis import (
     SoundMel,
     find_inputs,
@@ -32,6 +33,7 @@ from multidiff.audio.vocoder.model import Vocoder, faded_in
 from multidiff.audio.vocoder.search import distance_on, moves, search
 from multidiff.audio.vocoder.wavegrad import WaveGrad
 from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.rollout import RolloutTask
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule
 from multidiff.models.sampling_config import sampler_named
 from multidiff.utils.errors import InputError
@@ -382,3 +384,28 @@ def test_evaluation_puts_yardsticks_beside_the_model():
     ]  # fmt: skip
     assert json.dumps(scores[0].metrics)
     assert scores[1].metrics["log_mel_l1"] < 0.5
+
+
+# --------------------------------------------------------------------- spectral training
+
+
+def test_training_on_its_own_samples_brings_the_spectrum_nearer():
+    """One batch, learned by the loss of recipes/audio/speech_fast.yaml, is sampled better."""
+    torch.manual_seed(0)
+    process = GaussianProcess(LogSNRSchedule(9, -7), "v")
+    model = Vocoder(
+        SpectralDomain(spectral_weight=1.0, spectral_power=0.0),
+        process, MDCTDenoiser(width=48, depth=2), VocoderSamplingConfig(2, "ddim", -5, 5), 0.5,
+    )  # fmt: skip
+    assert isinstance(model.task(), RolloutTask)
+    wave = speech(seconds=1)[:, 20 * 256 : 44 * 256]
+    mel = HIFIGAN.mel(wave)
+    before = float(spectral_distance(model.synthesize(mel), wave))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    generator, task = torch.Generator().manual_seed(0), model.task()
+    batch = {"wave": wave.expand(2, -1), "mel": mel.expand(2, -1, -1)}
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(one.mean() for one in task.losses(batch, generator).values()).backward()
+        optimizer.step()
+    assert float(spectral_distance(model.synthesize(mel), wave)) < 0.8 * before

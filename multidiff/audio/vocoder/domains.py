@@ -26,16 +26,23 @@ class SpeechDomain(Domain):
     Args:
         mel: the preset, or its name.
         spectral_weight: weight of an extra loss, the multi-resolution spectral distance of the
-            estimated waveform, times the signal power of the noisy state (``alpha^2``); 0
-            disables it.
+            estimated waveform; 0 disables it.
+        spectral_power: exponent of the signal power of the noisy state (``alpha^2``) that the loss
+            is multiplied by; 0 weighs noise and nearly clean states alike, so that the first
+            estimate already has the spectrum of speech.
 
     Raises:
         InputError: if the preset is unknown.
     """
 
-    def __init__(self, mel: str | MelPreset = "hifigan-22k", spectral_weight: float = 0.0):
+    def __init__(
+        self,
+        mel: str | MelPreset = "hifigan-22k",
+        spectral_weight: float = 0.0,
+        spectral_power: float = 1.0,
+    ):
         self.preset = preset_named(mel)
-        self.spectral_weight = spectral_weight
+        self.spectral_weight, self.spectral_power = spectral_weight, spectral_power
 
     def state_shape(self, batch: int, num_frames: int) -> tuple[int, ...]:
         """Return the shape of the states of that many mel frames."""
@@ -87,7 +94,7 @@ class SpeechDomain(Domain):
         distance = spectral_distance(
             self.to_wave(found, encoded.condition), self.to_wave(encoded.x0, encoded.condition)
         )
-        signal = corrupted.level.alpha.to(distance).square()
+        signal = corrupted.level.alpha.to(distance) ** (2 * self.spectral_power)
         return {"spectral": self.spectral_weight * signal * distance}
 
 
@@ -118,6 +125,7 @@ class SpectralDomain(SpeechDomain):
         mel: the preset, or its name.
         hop: number of coefficients of a frame.
         spectral_weight: see :class:`SpeechDomain`.
+        spectral_power: see :class:`SpeechDomain`.
 
     Raises:
         InputError: if the preset is unknown.
@@ -125,9 +133,13 @@ class SpectralDomain(SpeechDomain):
     """
 
     def __init__(
-        self, mel: str | MelPreset = "hifigan-22k", hop: int = 128, spectral_weight: float = 0.0
+        self,
+        mel: str | MelPreset = "hifigan-22k",
+        hop: int = 128,
+        spectral_weight: float = 0.0,
+        spectral_power: float = 1.0,
     ):
-        super().__init__(mel, spectral_weight)
+        super().__init__(mel, spectral_weight, spectral_power)
         self.transform = MDCT(hop)
         self.envelope = Envelope(self.preset, hop)
 

@@ -22,6 +22,7 @@ from multidiff.audio.vocoder.inference_schedule import (
 from multidiff.audio.vocoder.projection import MelProjection
 from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.rollout import RolloutTask
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Estimate, Projection
 from multidiff.core.random import generators, mixed_seed, placed_normal
@@ -60,6 +61,8 @@ class Vocoder(nn.Module):
         process: process that the denoiser is trained on.
         denoiser: the network; if it names a preset, it must be the domain's.
         sampling: default options of synthesis.
+        rollout: fraction of the training samples whose noisy states are those that synthesis by
+            these options visits (:class:`~multidiff.core.gaussian.rollout.RolloutTask`).
 
     Raises:
         ValueError: if the denoiser was made for another preset, or the sampler is unknown.
@@ -71,6 +74,7 @@ class Vocoder(nn.Module):
         process: GaussianProcess,
         denoiser: nn.Module,
         sampling: VocoderSamplingConfig | None = None,
+        rollout: float = 0.0,
     ):
         super().__init__()
         made_for = getattr(denoiser, "preset", domain.preset)
@@ -81,6 +85,7 @@ class Vocoder(nn.Module):
             )
         self.domain, self.process, self.denoiser = domain, process, denoiser
         self.sampling = VocoderSamplingConfig() if sampling is None else sampling
+        self.rollout = rollout
         self.searched: dict[int, InferenceSchedule] = {}
         self.projection = MelProjection(domain.preset)
 
@@ -96,7 +101,10 @@ class Vocoder(nn.Module):
 
     def task(self) -> DiffusionTask:
         """Return the training task."""
-        return DiffusionTask(self.domain, self.process, self.denoiser)
+        parts = self.domain, self.process, self.denoiser
+        if self.rollout == 0:
+            return DiffusionTask(*parts)
+        return RolloutTask(*parts, self.sampling.plan().times, self.rollout)
 
     def metadata(self) -> dict[str, str]:
         """Return what must agree between the weights and a mel, kept in the weights' file."""
