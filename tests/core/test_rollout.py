@@ -70,7 +70,7 @@ def test_sampled_states_are_those_of_sampling(seed):
     (corrupted,) = mine.domain.seen
     rng = generator(seed)
     PROCESS.corrupt(data["x0"], PROCESS.draw_level(6, rng), rng)
-    reached = int(float(uniform((7,), rng)[0]) * 3)
+    reached = int(float(uniform((6, 2), rng)[0, 1]) * 3)
     states = [normal((6, 4), rng)]
     sample(
         PROCESS, mine.denoiser, DDIM(), (6, 4), explicit_log_snrs(LOG_SNRS),
@@ -106,6 +106,16 @@ def test_without_sampled_states_it_is_the_denoising_task():
     assert found.keys() == wanted.keys()
     for name in found:
         torch.testing.assert_close(found[name], wanted[name])
+
+
+def test_a_generator_for_each_sample():
+    """A sample's draws are its own, but for the level that all sampled states share."""
+    mine, data = task(0.5), batch()
+    mine.losses(data, [generator(seed) for seed in range(6)])
+    mine.losses(data, [generator(seed) for seed in (0, 1, 2, 3, 4, 9)])
+    first, second = mine.domain.seen
+    torch.testing.assert_close(first.xt[:5], second.xt[:5])
+    assert not torch.allclose(first.xt[5], second.xt[5])
 
 
 def test_only_the_last_evaluation_has_a_gradient():

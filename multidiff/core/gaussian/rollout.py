@@ -70,9 +70,9 @@ class RolloutTask(DiffusionTask):
             count, device = len(encoded.x0), encoded.x0.device
             level = self.process.draw_level(count, rng).to(device)
             corrupted = self.process.corrupt(encoded.x0, level, rng, encoded.mask)
-            draws = uniform((count + 1,), rng)
-        sampled = (draws[1:] < self.ratio).to(device)
-        corrupted = self._sampled(encoded, corrupted, sampled, float(draws[0]), rng)
+            draws = uniform((count, 2), rng)
+        sampled = (draws[:, 0] < self.ratio).to(device)
+        corrupted = self._sampled(encoded, corrupted, sampled, float(draws[0, 1]), rng)
         output = self.denoiser(corrupted.xt, corrupted.level, encoded.condition)
         with full_precision(on):
             output = output.to(dtype_beside(encoded.x0))
@@ -105,7 +105,7 @@ class RolloutTask(DiffusionTask):
             SamplerContext(self.process, self.denoiser, condition),
             DDIM(),
             levels[: reached + 1],
-            self.process.prior(x0.shape, rng).to(x0),
+            self.process.prior(corrupted.x0.shape, rng).to(x0)[rows],
             check=False,
         )
         parts = zip(corrupted.level.parts(), levels[reached].parts(), strict=True)
