@@ -18,24 +18,47 @@ from multidiff.core.protocols import Estimate, Projection
 UNBOUNDED = "leaves_some_unbounded"
 
 
-def clip(low: float = -1.0, high: float = 1.0) -> Projection:
-    """Clip the x0 estimate, for states that have bounds (pixels, not latents)."""
+def clip(low: float = -1.0, high: float = 1.0, *, keep_noise: bool = False) -> Projection:
+    """Clip the x0 estimate, for states that have bounds (pixels, not latents).
+
+    Args:
+        low: least value.
+        high: largest value.
+        keep_noise: whether the noise stays as it was, though it no longer fits the noisy state:
+            diffusers' DDIM does so.
+    """
 
     def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
-        return with_x0(estimate, estimate.x0.clamp(low, high), xt, level)
+        return _with(estimate, estimate.x0.clamp(low, high), xt, level, keep_noise)
 
     return project
 
 
-def dynamic_threshold(quantile: float = 0.995, limit: float = 1.0) -> Projection:
+def _with(
+    estimate: Estimate, x0: Tensor, xt: Tensor, level: NoiseLevel, keep_noise: bool
+) -> Estimate:
+    if keep_noise:
+        return Estimate(x0, estimate.noise, estimate.variance_fraction)
+    return with_x0(estimate, x0, xt, level)
+
+
+def dynamic_threshold(
+    quantile: float = 0.995,
+    limit: float = 1.0,
+    most: float = math.inf,
+    *,
+    keep_noise: bool = False,
+) -> Projection:
     """Return a projection that scales large estimates down (Saharia et al. 2022, section 2.3).
 
     Each x0 estimate is clipped at a quantile of its absolute values, where that exceeds the
     limit, and divided by it: strong guidance then keeps contrast that clipping would flatten.
 
     Args:
-        quantile: quantile of the absolute values of a sample.
+        quantile: quantile of the absolute values of a sample, linear between two of them.
         limit: bound of the data, 1 for pixels in [-1, 1].
+        most: largest value at which estimates are clipped; at the limit this is :func:`clip`.
+        keep_noise: see :func:`clip`.
 
     Raises:
         ValueError: if the quantile is not in (0, 1], or the limit not above 0.
@@ -46,11 +69,15 @@ def dynamic_threshold(quantile: float = 0.995, limit: float = 1.0) -> Projection
     def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
         sizes = estimate.x0.abs().flatten(1).float()
         # torch.quantile rejects more than 2^24 values; a k-th value does not.
-        rank = max(1, math.ceil(quantile * sizes.shape[1]))
-        bound = sizes.kthvalue(rank, dim=1).values.clamp(min=limit)
+        position = quantile * (sizes.shape[1] - 1)
+        low, high = (
+            sizes.kthvalue(1 + rank, dim=1).values
+            for rank in (math.floor(position), math.ceil(position))
+        )
+        bound = torch.lerp(low, high, position % 1).clamp(min=limit, max=most)
         bound = bound.to(estimate.x0).reshape(-1, *[1] * (estimate.x0.ndim - 1))
         x0 = estimate.x0.clamp(-bound, bound) * (limit / bound)
-        return with_x0(estimate, x0, xt, level)
+        return _with(estimate, x0, xt, level, keep_noise)
 
     return project
 

@@ -69,6 +69,8 @@ def error(sampler, steps, schedule=SCHEDULE, calls=None):
         (AdamsBashforth(3), 3, 0.1),
         (DEIS(2), 2, 0.1),
         (DEIS(3), 3, 0.1),
+        (DEIS(2, rho=math.inf), 2, 0.1),
+        (DEIS(2, rho=1.0), 2, 0.1),
         (FlowABM(2), 2, 0.15),
         (FlowABM(3), 3, 0.15),
         (UniPC(2), 3, 0.1),

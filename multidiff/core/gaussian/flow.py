@@ -77,3 +77,25 @@ def shifted_timesteps(num_steps: int, shift: float = 0.4) -> TimestepSchedule:
         return schedule.time_at(-2 * torch.logit(shift_times(even, shift).clamp(max=1)))
 
     return TimestepSchedule(num_steps, find)
+
+
+def flow_match_timesteps(num_steps: int, shift: float = 1.0, table: int = 1000) -> TimestepSchedule:
+    """Return the times of Stable Diffusion 3, as diffusers' FlowMatchEulerDiscreteScheduler.
+
+    They are even between 1 and the shifted first step of a table, and shifted then: the shift acts
+    twice, and the last step is larger than in :func:`shifted_timesteps`. For a
+    :class:`RectifiedFlow`, whose DDIM step is the flow's Euler step.
+
+    Args:
+        num_steps: number of steps.
+        shift: above 1 towards the noise (:func:`shift_times`).
+        table: number of training timesteps there.
+
+    Raises:
+        ValueError: if ``num_steps`` is less than 1, or the shift is not above 0.
+    """
+    if num_steps < 1 or not shift > 0:
+        raise ValueError(f"{num_steps} steps with shift {shift:g}: both must be above 0")
+    last = shift * (1 / table) / (1 + (shift - 1) / table)
+    times = shift_times(torch.linspace(1, last, num_steps, dtype=torch.float64), shift)
+    return TimestepSchedule(num_steps, lambda _: times)

@@ -21,6 +21,7 @@ both ends of every path. In the time of the rectified flow, ``tau = sigma / (alp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -160,15 +161,20 @@ class DEIS:
     the x0 estimate do not do.
 
     Args:
-        order: order of convergence, 2 or 3.
-        rho: exponent of the variable in which the noise is a polynomial.
+        order: order of convergence, 2 to 4.
+        rho: exponent of the variable in which the noise is a polynomial: 1 is the linear multistep
+            method (LMS) of k-diffusion and diffusers, infinity the logarithm of diffusers' DEIS.
+        extrapolates_to_clean: whether the step to the clean level uses earlier estimates too, as in
+            LMS; otherwise it returns the x0 estimate.
     """
 
-    def __init__(self, order: int = 3, rho: float = 7.0):
-        check_order(order)
+    def __init__(self, order: int = 3, rho: float = 7.0, extrapolates_to_clean: bool = False):
+        check_order(order, 4)
         if not rho > 0:
             raise ValueError(f"rho {rho:g} must be above 0")
-        self.order, self.rho = order, rho
+        if extrapolates_to_clean and math.isinf(rho):
+            raise ValueError("a logarithm does not reach the clean level: give a finite rho")
+        self.order, self.rho, self.extrapolates_to_clean = order, rho, extrapolates_to_clean
 
     def step(
         self,
@@ -181,7 +187,7 @@ class DEIS:
     ) -> tuple[Tensor, Any]:
         """See :class:`~multidiff.core.protocols.Sampler`; memory is the past of the noise."""
         estimate = estimate_at(xt, level)
-        if is_clean(next_level):
+        if is_clean(next_level) and not self.extrapolates_to_clean:
             return estimate.x0, None
         base = deterministic_step(estimate, next_level)
         if has_no_signal(level):
@@ -198,14 +204,27 @@ class DEIS:
     ) -> list[Coefficient]:
         start, end, *_ = ends = [self._root(one) for one in (level, next_level, *past)]
         nodes = [start, *ends[2:]]
-        rho = self.rho
-        moments = [
-            rho * (end ** (k + rho) - start ** (k + rho)) / (k + rho) for k in range(len(nodes))
-        ]
+        if math.isinf(self.rho):
+            moments = log_moments(start, end, len(nodes))
+        else:
+            rho = self.rho
+            moments = [
+                rho * (end ** (k + rho) - start ** (k + rho)) / (k + rho) for k in range(len(nodes))
+            ]
         return [next_level.alpha * one for one in interpolation_weights(nodes, moments)[1:]]
 
     def _root(self, level: NoiseLevel) -> Coefficient:
-        return (level.sigma / level.alpha) ** (1 / self.rho)
+        ratio = level.sigma / level.alpha
+        return torch.log(ratio) if math.isinf(self.rho) else ratio ** (1 / self.rho)
+
+
+def log_moments(start: Coefficient, end: Coefficient, count: int) -> list[Coefficient]:
+    """Return the integrals of ``log(r)^k dr`` for k = 0, 1, .., between two logarithms of r."""
+    moments = [torch.exp(end) - torch.exp(start)]
+    for power in range(1, count):
+        edges = torch.exp(end) * end**power - torch.exp(start) * start**power
+        moments.append(edges - power * moments[-1])
+    return moments
 
 
 class FlowABM:
@@ -283,11 +302,13 @@ class UniPC:
     Args:
         order: degree of the predictor's and the corrector's polynomial, 2 or 3; the order of
             convergence is one more.
+        first_by_mean: whether the first correction uses the mean of its two estimates, as
+            published, in place of the exact weights.
     """
 
-    def __init__(self, order: int = 2):
+    def __init__(self, order: int = 2, first_by_mean: bool = False):
         check_order(order)
-        self.order = order
+        self.order, self.first_by_mean = order, first_by_mean
 
     def step(
         self,
@@ -313,6 +334,9 @@ class UniPC:
 
     def _correct(self, before: Tensor, past: Past, estimate: Estimate, level: NoiseLevel) -> Tensor:
         """Return the corrected state at ``level``, from the one before and the estimate there."""
+        if self.first_by_mean and len(past.values) == 1:
+            mean = Past(((past.values[0] + estimate.x0) / 2,), past.levels)
+            return exponential_step(before, mean, level)
         return exponential_step(before, past, level, estimate.x0)
 
     def _predict(self, xt: Tensor, past: Past, next_level: NoiseLevel) -> Tensor:
@@ -355,11 +379,11 @@ def midpoint_step(xt: Tensor, past: Past, next_level: NoiseLevel) -> Tensor:
     return combine(next_level.sigma / level.sigma, xt, pull, slope)
 
 
-def check_order(order: int) -> None:
-    """Reject an order that the multistep samplers do not have.
+def check_order(order: int, highest: int = 3) -> None:
+    """Reject an order that a multistep sampler does not have.
 
     Raises:
-        ValueError: if it is not 2 or 3.
+        ValueError: if it is not 2 to the highest.
     """
-    if order not in (2, 3):
-        raise ValueError(f"order {order}: 2 or 3")
+    if not 2 <= order <= highest:
+        raise ValueError(f"order {order}: 2 to {highest}")

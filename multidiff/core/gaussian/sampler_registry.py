@@ -7,6 +7,7 @@ from functools import partial
 
 from multidiff.core.gaussian.adaptive import RK45
 from multidiff.core.gaussian.multistep import DEIS, AdamsBashforth, FlowABM, UniPC
+from multidiff.core.gaussian.published_samplers import PLMS
 from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
 from multidiff.core.gaussian.stochastic import ConsistencySampler, DPMSolverPPSDE, EDMChurn
 from multidiff.core.protocols import Sampler
@@ -24,6 +25,8 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "unipc": UniPC,
     "unipc3": partial(UniPC, order=3),
     "deis": DEIS,
+    "lms": partial(DEIS, order=4, rho=1.0),
+    "plms": PLMS,
     "abm": FlowABM,
     "rk45": RK45,
     "lcm": ConsistencySampler,

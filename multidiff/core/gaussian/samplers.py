@@ -8,7 +8,7 @@ every sampler returns the x0 estimate.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -93,7 +93,15 @@ class Heun:
     estimate. Karras et al. 2022 (algorithm 1) take ``x / alpha`` over ``sigma / alpha``, whose
     slope is the noise: the same flow, but errors near pure noise are multiplied by
     ``1 / alpha``, by which this form never divides. The last step is of first order.
+
+    Args:
+        slope: "x0", or "noise" as Karras et al.
     """
+
+    def __init__(self, slope: Literal["x0", "noise"] = "x0"):
+        if slope not in ("x0", "noise"):
+            raise ValueError(f"slope {slope!r}: x0 or noise")
+        self.slope = slope
 
     def step(
         self,
@@ -109,8 +117,13 @@ class Heun:
         if is_clean(next_level):
             return estimate.x0, None
         euler = deterministic_step(estimate, next_level)
-        change = estimate_at(euler, next_level).x0 - estimate.x0
-        pull = next_level.alpha - level.alpha * next_level.sigma / level.sigma
+        there = estimate_at(euler, next_level)
+        if self.slope == "noise":
+            change = there.noise - estimate.noise
+            pull = next_level.sigma - next_level.alpha * level.sigma / level.alpha
+        else:
+            change = there.x0 - estimate.x0
+            pull = next_level.alpha - level.alpha * next_level.sigma / level.sigma
         return euler + (spread(pull, euler) * change / 2).to(euler.dtype), None
 
 

@@ -86,7 +86,7 @@ class DiscreteTimes(UniformTimes):
 
     def draw(self, schedule: NoiseSchedule, batch: int, rng: Rng | None) -> Float[Tensor, " batch"]:
         """See :class:`TimeSampler`."""
-        steps = _table_length(schedule, "discrete times")
+        steps = table_length(schedule, "discrete times")
         return (torch.floor(uniform((batch,), rng) * steps) + 1) / steps
 
 
@@ -201,7 +201,7 @@ class TimestepSchedule:
         last = clean_level()
         if self.end is not None:
             last = schedule.at(torch.tensor([self.end(schedule)], dtype=torch.float64))
-        return [_marked(one) for one in (*visits, last)]
+        return [marked(one) for one in (*visits, last)]
 
     def tail(self, num_steps: int) -> TimestepSchedule:
         """Return only the last steps, to start sampling at an intermediate level.
@@ -216,7 +216,7 @@ class TimestepSchedule:
         )
 
 
-def _marked(level: NoiseLevel) -> NoiseLevel:
+def marked(level: NoiseLevel) -> NoiseLevel:
     """Return a level of one row with its position on the path: ``end``."""
     end = "clean" if float(level.sigma) == 0 else "noise" if float(level.alpha) == 0 else "between"
     return NoiseLevel(*level.parts(), end)
@@ -244,14 +244,14 @@ def leading_timesteps(
     )
 
     def shift(schedule: NoiseSchedule) -> int:
-        steps = _table_length(schedule)
+        steps = table_length(schedule)
         return min(offset, steps - 1 - (num_steps - 1) * (steps // num_steps))
 
     def find(schedule: NoiseSchedule) -> Tensor:
-        return spaced(schedule).flip(0) + shift(schedule) / _table_length(schedule)
+        return spaced(schedule).flip(0) + shift(schedule) / table_length(schedule)
 
     def first_step(schedule: NoiseSchedule) -> float:
-        return 1 / _table_length(schedule) if shift(schedule) == offset else 0.0
+        return 1 / table_length(schedule) if shift(schedule) == offset else 0.0
 
     return TimestepSchedule(num_steps, find, first_step if stop_short else None)
 
@@ -347,7 +347,7 @@ def _on_table(
     _at_least_one(num_steps)
 
     def find(schedule: NoiseSchedule) -> Tensor:
-        steps = _table_length(schedule, what)
+        steps = table_length(schedule, what)
         if num_steps > steps:
             raise ValueError(f"{num_steps} steps asked of a schedule that has {steps}")
         return (positions(steps).double().round() + 1) / steps
@@ -367,7 +367,12 @@ def log_snr_ends(schedule: NoiseSchedule) -> tuple[float, float]:
     )
 
 
-def _table_length(schedule: NoiseSchedule, what: str = "table times") -> int:
+def table_length(schedule: NoiseSchedule, what: str = "table times") -> int:
+    """Return the number of steps of a schedule's table.
+
+    Raises:
+        ValueError: if it has none.
+    """
     if schedule.num_steps is None:
         raise ValueError(
             f"{what} need a schedule with a table: use uniform_timesteps or log_snr_timesteps"
