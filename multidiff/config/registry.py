@@ -104,6 +104,10 @@ COMPONENTS = {
     "PhoneEncoder": "multidiff.audio.tts.phone_encoder:PhoneEncoder",
     "SpeechSamplingConfig": "multidiff.audio.tts.sampling_config:SpeechSamplingConfig",
     "Utterances": "multidiff.audio.tts.utterances:Utterances",
+    # Several media in one model.
+    "Records": "multidiff.joint.records:Records",
+    "MelAutoencoder": "multidiff.joint.sound_tokens:MelAutoencoder",
+    "SoundTokenizer": "multidiff.joint.sound_tokens:SoundTokenizer",
 }
 
 # Commands of the command line for each kind of model.

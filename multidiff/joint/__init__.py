@@ -1,0 +1,1 @@
+"""One model of several media: images, sounds and texts as the parts of one joint state."""
