@@ -106,6 +106,14 @@ COMPONENTS = {
     "Utterances": "multidiff.audio.tts.utterances:Utterances",
     # Several media in one model.
     "Records": "multidiff.joint.records:Records",
+    "JointModel": "multidiff.joint.model:JointModel",
+    "JointTokenDenoiser": "multidiff.joint.denoiser:JointTokenDenoiser",
+    "JointSamplingConfig": "multidiff.joint.sampling_config:JointSamplingConfig",
+    "ImageStream": "multidiff.joint.streams:ImageStream",
+    "SoundStream": "multidiff.joint.streams:SoundStream",
+    "TextStream": "multidiff.joint.streams:TextStream",
+    "WordList": "multidiff.joint.streams:WordList",
+    "TokenCache": "multidiff.joint.domain:TokenCache",
     "MelAutoencoder": "multidiff.joint.sound_tokens:MelAutoencoder",
     "SoundTokenizer": "multidiff.joint.sound_tokens:SoundTokenizer",
 }
@@ -173,6 +181,10 @@ COMMANDS = {
         "preview": "multidiff.text.diffuser.previews:preview",
         "inspect": "multidiff.text.data.inspection:inspect",
         "prepare": "multidiff.text.data.tokens:prepare",
+    },
+    "JointModel": {
+        "sample": "multidiff.joint.cli:sample",
+        "eval": "multidiff.joint.evaluation:measure",
     },
     "TextClassifier": {
         "eval": "multidiff.text.diffusion_lm.control_evaluation:measure",

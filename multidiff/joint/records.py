@@ -153,7 +153,7 @@ def _report_once(fault: str) -> None:
 
 def _opened(
     path: str, where: Path, media: tuple[str, ...], split: str, config: str | None
-) -> tuple[Any, Any, list[Mapping[str, Any]]]:
+) -> tuple[Sequence[str], Sequence[str], Sequence[Mapping[str, Any]]]:
     """Return the columns, the rows' names and the rows of a table."""
     if where.suffix.lower() in (*DELIMITERS, ".jsonl"):
         found = read_table(path, media, True, split, config)
@@ -165,17 +165,9 @@ def _opened(
     for name, kind in table.features.items():
         if isinstance(kind, datasets.Image | datasets.Audio):
             table = table.cast_column(name, type(kind)(decode=False))
-    rows: list[Any] = (
-        table.select_columns(
-            [one for one in table.column_names if one in media]
-            or [one for one in table.column_names if one in MEDIA]
-        )[:]
-        if len(table)
-        else {}
-    )
+    wanted = [one for one in table.column_names if one in (media or MEDIA)]
     names = [f"{path}[{row}]" for row in range(len(table))]
-    listed = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-    return table.column_names, names, listed
+    return table.column_names, names, list(table.select_columns(wanted))
 
 
 def _value(value: Any) -> Any:

@@ -113,9 +113,14 @@ class MelAutoencoder(nn.Module):
         Raises:
             InputError: if it cannot be read, is silent, or is longer.
         """
-        name = cell.name
-        wave = SoundFile(cell.file(), name).read(self.preset.sample_rate_hz, whole=True)
-        rate, most = self.preset.sample_rate_hz, self.num_samples
+        name, rate, most = cell.name, self.preset.sample_rate_hz, self.num_samples
+        wave = cell.value
+        if not isinstance(wave, Tensor):
+            wave = SoundFile(cell.file(), name).read(rate, whole=True)
+        if wave.ndim != 1 or not wave.is_floating_point() or not len(wave):
+            raise InputError(
+                f"{name}: {tuple(wave.shape)} of {wave.dtype}; a sound is floats, (n,)"
+            )
         if len(wave) > most:
             raise InputError(
                 f"{name}: takes {len(wave) / rate:.2f} s, the longest sound of this model "
