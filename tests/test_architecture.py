@@ -12,6 +12,8 @@ import multidiff
 PACKAGE = Path(multidiff.__file__).parent
 ROOT = PACKAGE.parent
 MODALITIES = ("audio", "image", "text")
+# Models of several modalities at once: the one package that may import them all.
+JOINT = "joint"
 # What a modality package may use beside itself.
 SHARED = {"core", "nn", "data", "config", "models", "utils", "__init__"}
 ALLOWED = {
@@ -22,6 +24,7 @@ ALLOWED = {
     "data": {"core", "data", "utils"},
     "training": {"core", "data", "config", "models", "training", "utils", "__init__"},
     **{name: {*SHARED, name} for name in MODALITIES},
+    JOINT: {*SHARED, *MODALITIES, JOINT},
 }
 # Data of any size knows no diffusion: of the core it takes random numbers alone.
 DATA_OF_CORE = {"multidiff.core.random", "multidiff.core.draws"}

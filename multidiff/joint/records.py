@@ -59,7 +59,7 @@ class Records:
     """Rows of a table whose columns are media.
 
     A cell of an image or a sound is a path, relative to the table, or the bytes of a file; empty
-    cells are media that a record lacks.
+    cells are media that a record lacks. Records that have none are left out, with a warning.
 
     Args:
         path: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, or the id of a data set of the
@@ -72,7 +72,7 @@ class Records:
         config: configuration of a data set, if it has several.
 
     Raises:
-        InputError: if the table cannot be read, lacks a column, or a record has none of the media.
+        InputError: if the table cannot be read, lacks a column, or no record has any of the media.
     """
 
     def __init__(
@@ -94,12 +94,18 @@ class Records:
             if name not in columns:
                 raise InputError(f"{path}: has no column {name!r}: {suggestion(name, columns)}")
         self._cells = {name: [_value(row.get(name)) for row in rows] for name in self.media}
-        for number, cells in enumerate(zip(*self._cells.values(), strict=True)):
-            if all(one is None for one in cells):
-                raise InputError(f"{self.names[number]}: has none of {', '.join(self.media)}")
+        there = [
+            any(one is not None for one in row) for row in zip(*self._cells.values(), strict=True)
+        ]
+        if not any(there):
+            raise InputError(f"{path}: no record has any of {', '.join(self.media)}")
+        if not all(there):
+            left_out = len(there) - sum(there)
+            logger.warning("%s: %d records have none of %s", path, left_out, ", ".join(self.media))
         if held_out and held_out_every < 1:
             raise InputError(f"{path}: held_out_every is {held_out_every}: no records are held out")
-        self.rows = SplitRows(len(self.names), held_out_every, held_out)
+        kept = [row for row, one in enumerate(there) if one]
+        self.rows = [kept[n] for n in SplitRows(len(kept), held_out_every, held_out)]
         self.folder = where.parent if where.is_file() else where
 
     @classmethod
@@ -109,7 +115,7 @@ class Records:
         found.path, found.split, found.config = path, "train", None
         found.media, found.names, found.folder = media or MEDIA, [path], Path()
         found._cells = {name: ["" if name == "text" else None] for name in found.media}
-        found.rows = SplitRows(1, 0, False)
+        found.rows = [0]
         return found
 
     def __len__(self) -> int:
