@@ -60,7 +60,7 @@ class StreamDomain(nn.Module, Domain):
 
     @torch.no_grad()
     def tokens(self, name: str, cells: Any) -> Tensor:
-        """Return the tokens of cells of one medium; ``MISSING`` where there is none."""
+        """Return the tokens of cells of one medium; ``MISSING`` for empty ones."""
         stream = self[name]
         if isinstance(cells, Tensor):
             return cells.long()

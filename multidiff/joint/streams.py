@@ -54,7 +54,7 @@ class TokenStream(nn.Module):
         """Return the medium of a table's cell.
 
         Raises:
-            InputError: if it is none, or does not fit.
+            InputError: if it is not of this kind, or does not fit.
         """
 
     @abstractmethod
