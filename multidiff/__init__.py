@@ -93,6 +93,7 @@ _THEMES: dict[str, dict[str, str]] = {
         "text.diffusion_lm.model": "TextDiffusion",
         "text.masked.model": "MaskedText",
         "text.masked.uniform": "UniformText",
+        "text.masked_lm.model": "PromptedText",
         "text.diffuser.model": "EditedText",
         "text.request": "Control TextRequest",
         "models.sampling_config": "SamplingConfig",
@@ -217,6 +218,7 @@ if TYPE_CHECKING:
     from multidiff.text.diffusion_lm.model import TextDiffusion as TextDiffusion
     from multidiff.text.masked.model import MaskedText as MaskedText
     from multidiff.text.masked.uniform import UniformText as UniformText
+    from multidiff.text.masked_lm.model import PromptedText as PromptedText
     from multidiff.text.request import Control as Control
     from multidiff.text.request import TextRequest as TextRequest
     from multidiff.training.best import EarlyStopping as EarlyStopping

@@ -74,6 +74,12 @@ COMPONENTS = {
     "MaskedText": "multidiff.text.masked.model:MaskedText",
     "UniformText": "multidiff.text.masked.uniform:UniformText",
     "TokenDomain": "multidiff.text.masked.model:TokenDomain",
+    "PretrainedDenoiser": "multidiff.text.masked_lm.denoiser:PretrainedDenoiser",
+    "MaskedLM": "multidiff.text.masked_lm.networks:MaskedLM",
+    "OpenAttentionLM": "multidiff.text.masked_lm.networks:OpenAttentionLM",
+    "DDiT": "multidiff.text.masked_lm.ddit:DDiT",
+    "PromptedText": "multidiff.text.masked_lm.model:PromptedText",
+    "AnswerDomain": "multidiff.text.masked_lm.model:AnswerDomain",
     "EditedText": "multidiff.text.diffuser.model:EditedText",
     "Editor": "multidiff.text.diffuser.network:Editor",
     "EditSamplingConfig": "multidiff.text.diffuser.sampling_config:EditSamplingConfig",
@@ -165,9 +171,17 @@ COMMANDS = {
     "MaskedText": {
         "sample": "multidiff.text.masked.cli:sample",
         "eval": "multidiff.text.masked.evaluation:measure",
+        "export": "multidiff.text.masked_lm.conversion:export",
         "preview": "multidiff.text.previews:preview_masked",
         "inspect": "multidiff.text.data.inspection:inspect",
         "prepare": "multidiff.text.data.tokens:prepare",
+    },
+    "PromptedText": {
+        "sample": "multidiff.text.masked_lm.cli:sample",
+        "eval": "multidiff.text.masked_lm.evaluation:measure",
+        "export": "multidiff.text.masked_lm.conversion:export",
+        "preview": "multidiff.text.previews:preview_masked",
+        "inspect": "multidiff.text.data.inspection:inspect",
     },
     "UniformText": {
         "sample": "multidiff.text.masked.cli:sample",
@@ -198,4 +212,8 @@ COMMANDS = {
 }
 
 # Converters of foreign checkpoints: each module is asked in turn whether it recognises a file.
-CONVERTERS = ("multidiff.image.stable_diffusion.conversion", "multidiff.audio.vocoder.lmnt")
+CONVERTERS = (
+    "multidiff.image.stable_diffusion.conversion",
+    "multidiff.audio.vocoder.lmnt",
+    "multidiff.text.masked_lm.conversion",
+)

@@ -13,6 +13,7 @@ from multidiff.models.loading import (
     CARD,
     RECIPE,
     WEIGHTS,
+    downloaded,
     find_model,
     is_ours,
     load,
@@ -25,7 +26,7 @@ from multidiff.training.checkpoints import OWN
 from multidiff.training.posthoc_ema import reconstruction_at
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import check_replaceable
-from multidiff.utils.readers import read_text
+from multidiff.utils.readers import is_hub_name, read_text
 from multidiff.utils.report import Report
 
 
@@ -41,7 +42,7 @@ def convert_checkpoint(
     """Convert a foreign checkpoint, or one of our models or checkpoints, to a model's folder.
 
     Args:
-        source: a file or folder of another project, or one of our folders.
+        source: a file or folder of another project, a hub id, or one of our folders.
         destination: folder to write.
         half: whether to write float16.
         words: options of the converter that reads the source; for a model of ours, ``--to`` a
@@ -56,7 +57,9 @@ def convert_checkpoint(
             anything but a model.
     """
     if not source.exists():
-        raise InputError(f"{source}: no such file")
+        if not is_hub_name(str(source)):
+            raise InputError(f"{source}: no such file")
+        source = Path(downloaded(str(source)))
     if base is not None and (words or not is_ours(source)):
         raise InputError(f"--base {base}: only for a model of ours that started from it")
     if sigma_rel is not None:

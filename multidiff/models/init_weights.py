@@ -47,9 +47,9 @@ class InitFrom:
                     f"weights: {self.model}: {error}; copy model.process from the teacher's recipe"
                 ) from error
         where = f"{self.model} ({self.source_key or 'all'} into {self.target_key or 'all'})"
-        load_into(
-            _part(target, self.target_key), _part(source, self.source_key).state_dict(), where
-        )
+        part = _part(target, self.target_key)
+        tensors = {**_own_tensors(part), **_part(source, self.source_key).state_dict()}
+        load_into(part, tensors, where)
 
 
 def check_teacher(model: Any, initial: Sequence[InitFrom]) -> None:
@@ -63,6 +63,15 @@ def check_teacher(model: Any, initial: Sequence[InitFrom]) -> None:
             "model.distillation: the teacher is missing; name it in the recipe's weights, such as "
             "weights: [{model: digits}]"
         )
+
+
+def _own_tensors(part: nn.Module) -> dict[str, Any]:
+    """Return tensors that only the new model has, such as adapters, from its parts."""
+    return {
+        f"{name}.{key}".removeprefix("."): tensor
+        for name, one in part.named_modules()
+        for key, tensor in getattr(one, "own_tensors", dict)().items()
+    }
 
 
 def _is_student(model: Any) -> bool:

@@ -32,12 +32,14 @@ from multidiff.training.checkpoints import checkpoint_of
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write_dir, check_name, file_digest, recovered
 from multidiff.utils.manifest import MANIFEST, verified
-from multidiff.utils.readers import is_plausible_hub_id, read_text, reading
+from multidiff.utils.readers import is_hub_name, read_text, reading
 from multidiff.utils.report import Report
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
 AVERAGED = "ema.safetensors"
 TRAINED = "model"
+# Files of a model on the hub, ours or foreign.
+HUB_FILES = ["*.yaml", "*.safetensors", "*.json", "*.txt", "*.jinja"]
 # Weights of a checkpoint that its task has and the model has not.
 TASKS_OWN = ("times.", "teacher.")
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
@@ -111,6 +113,7 @@ def load(
         raise InputError(f"weights {weights!r}: expected 'ema', 'raw', or a width")
     if checkpoint is not None or weights != "ema":
         name = checkpoint_of(Path(name), checkpoint)
+    name = downloaded(name)
     found = convert_weights(Path(name)) if _may_need_conversion(name) else None
     if found is not None:
         model = outline(found, Path(name))
@@ -143,6 +146,7 @@ def load_outline(name: str | Path) -> Any:
         InputError: if there is no such model.
     """
     check_name(str(name))
+    name = downloaded(name)
     found = convert_weights(Path(name)) if _may_need_conversion(name) else None
     if found is not None:
         return outline(found, Path(name))
@@ -162,7 +166,20 @@ def home_of(name: str | Path) -> Path:
     Raises:
         InputError: if the model cannot be found.
     """
+    name = downloaded(name)
     return Path(name) if _may_need_conversion(name) else find_model(name)
+
+
+def downloaded(name: str | Path) -> str | Path:
+    """Return a name, or the folder of a model on the hub, ours or foreign.
+
+    Raises:
+        InputError: if it is no name and no path, and cannot be read from the hub.
+    """
+    if str(name) in shipped() or recovered(Path(name)).exists():
+        return name
+    check_model_name(str(name))
+    return _from_hub(str(name))
 
 
 def _may_need_conversion(name: str | Path) -> bool:
@@ -248,8 +265,7 @@ def find_model(name: str | Path) -> Path:
         return folder
     if folder.exists():
         raise InputError(f"{folder}: a model is a folder with {RECIPE} and {WEIGHTS}, not a file")
-    check_model_name(str(name))
-    return _from_hub(str(name))
+    return Path(downloaded(name))
 
 
 def check_model_name(name: str) -> None:
@@ -261,8 +277,7 @@ def check_model_name(name: str) -> None:
     Raises:
         InputError: if it cannot be any of these.
     """
-    known = name in shipped() or Path(name).exists()
-    if not known and not (name.count("/") == 1 and is_plausible_hub_id(name)):
+    if name not in shipped() and not Path(name).exists() and not is_hub_name(name):
         raise InputError(
             f"no model {name!r}: give a folder, a hub id, or one of {', '.join(shipped())}"
         )
@@ -272,7 +287,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, rarely needed
 
     with reading(name, "is not a folder and cannot be read from the hub", "check its name"):
-        return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.safetensors", "*.json"]))
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
 
 
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Spec]:

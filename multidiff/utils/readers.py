@@ -225,6 +225,11 @@ def is_plausible_hub_id(name: str) -> bool:
     return Path(name).suffix.lower() not in FILE_ENDINGS
 
 
+def is_hub_name(name: str) -> bool:
+    """Return whether a name can be that of a model on the hub, ``owner/name``."""
+    return name.count("/") == 1 and is_plausible_hub_id(name)
+
+
 _WITHHELD: ContextVar[bool] = ContextVar("withheld", default=False)
 
 

@@ -195,7 +195,7 @@ def test_measures(small_masked, capsys):
     assert set(found["obeyed"]) == set(found["obeyed_by_real"])
     assert found["blanks"]["filled by the model"]["known_kept"] == 1
     bound = found["bound"]
-    assert set(bound) == {"reported", "unconditional", "2-gram", "4-gram"}
+    assert set(bound) == {"reported", "unconditional", "1-gram", "2-gram", "4-gram"}
     assert bound["reported"]["tokens"] != bound["unconditional"]["tokens"]
     # Hardly trained, it is far from the n-grams, and near ln 200 = 5.3.
     assert bound["4-gram"]["total"] < bound["2-gram"]["total"] + 0.5 < bound["reported"]["total"]

@@ -16,6 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multidiff.text.data.listing import TextSource
+from multidiff.text.data.tokenizer_file import (
+    CHAT_TEMPLATE,
+    TOKENIZER,
+    TRIALS,
+    TokenizerFile,
+    read_tokenizer_file,
+)
 from multidiff.text.data.vocabulary import (
     END,
     FIRST,
@@ -31,16 +38,11 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.packages import needs
 from multidiff.utils.readers import (
     check_file_size,
-    parse_json,
     read_bytes,
     read_text,
     reading,
-    without_panic_report,
 )
 
-TOKENIZER = "tokenizer.json"
-# Texts that a tokenizer is tried with when it is loaded.
-TRIALS = ("A small trial, with 42 words and more.", "", " ", "\u6f22\u5b57 \u00e9\n\t\U0001f642")
 # Pieces per word: 1.2 to 1.6 for English, German and the like with ten thousand pieces; rounded up.
 PIECES_OF_A_WORD = 2
 
@@ -259,6 +261,8 @@ class HuggingFaceVocabulary(PieceVocabulary):
         size: size of the vocabulary: the tokenizer's pieces that are not special, plus 3.
         folder: folder of the file for training; a saved model keeps it beside its
             weights.
+        end: special token that is ``END``; the other special tokens then are tokens of their own,
+            which prompts of chat models contain. None drops all special tokens.
 
     Raises:
         InputError: if the size is under 4; at the first use, if the file cannot be read or does
@@ -267,11 +271,33 @@ class HuggingFaceVocabulary(PieceVocabulary):
 
     FILE = TOKENIZER
 
-    def __init__(self, size: int, folder: str | None = None):
+    def __init__(self, size: int, folder: str | None = None, end: str | None = None):
         super().__init__(size)
-        self.folder = folder
+        self.folder, self.end = folder, end
+        self._special: set[int] = set()
+        self._template = ""
         self._tokenizer: Any = None
         self._name = TOKENIZER
+
+    @classmethod
+    def of(
+        cls, content: str, name: str, end: str | None = None
+    ) -> tuple[HuggingFaceVocabulary, dict[int, int]]:
+        """Return the vocabulary of a ``tokenizer.json``, and the id of each number from 3 up.
+
+        Args:
+            content: the file's content.
+            name: its name, for messages.
+            end: special token that is ``END``.
+
+        Raises:
+            InputError: if it is not a tokenizer, or has no such token.
+        """
+        found = read_tokenizer_file(content, name, end)
+        made = cls(len(found.pieces) + FIRST, end=end)
+        made._content = content
+        made._use(found, name)
+        return made, {number: one for number, one in made._ids.items() if number >= FIRST}
 
     def check_path(self) -> None:
         """Reject a folder without a tokenizer.
@@ -297,28 +323,47 @@ class HuggingFaceVocabulary(PieceVocabulary):
         return None if self.folder is None else Path(self.folder) / TOKENIZER
 
     def _take(self, content: str, name: str) -> None:
-        with needs("tokenizers", "a Hugging Face vocabulary"):
-            from tokenizers import Tokenizer
+        self._use(read_tokenizer_file(content, name, self.end), name)
 
-        model = parse_json(content, name)
-        with reading(name, "is not a tokenizer"), without_panic_report():
-            model = model["model"]
-            tokenizer = Tokenizer.from_str(content)
-            # The file stores settings of the tokenizer's last use: truncation and padding
-            # lengths.
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            unknown = model.get("unk_id")
-            if model.get("unk_token") is not None:
-                unknown = tokenizer.token_to_id(model["unk_token"])
-            added = tokenizer.get_added_tokens_decoder()
-            special = {piece for piece, token in added.items() if token.special} | {unknown}
-            pieces = sorted({*tokenizer.get_vocab().values()} - special)
-            # Some faults only appear, even as panics, when a text is encoded.
-            for text in TRIALS:
-                tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids)
-        self._renumber(pieces, unknown, name)
-        self._tokenizer, self._name = tokenizer, name
+    def _use(self, found: TokenizerFile, name: str) -> None:
+        self._renumber(found.pieces, found.unknown, name)
+        if found.end is not None:
+            self._numbers[found.end] = END
+        self._special = {number for number, one in self._ids.items() if one in found.special}
+        self._tokenizer, self._name = found.tokenizer, name
+
+    def assets(self) -> dict[str, str]:
+        """See :class:`multidiff.text.data.vocabulary.Vocabulary`; with the chat template."""
+        return super().assets() | ({CHAT_TEMPLATE: self._template} if self._template else {})
+
+    def load_assets(self, folder: Path) -> None:
+        """See :class:`multidiff.text.data.vocabulary.Vocabulary`."""
+        super().load_assets(folder)
+        if (folder / CHAT_TEMPLATE).is_file():
+            self._template = read_text(folder / CHAT_TEMPLATE)
+
+    def chat_prompt(self, text: str) -> str:
+        """Return a user's text as a chat model reads it; unchanged without a chat template.
+
+        Raises:
+            InputError: if the template cannot be used.
+        """
+        if not self._template:
+            return text
+        with needs("transformers", "a chat template"):
+            from transformers import PreTrainedTokenizerFast  # takes seconds to import
+
+        self._ready()
+        words: Any = PreTrainedTokenizerFast(tokenizer_object=self._tokenizer)
+        with reading(CHAT_TEMPLATE, "cannot be used"):
+            return words.apply_chat_template(
+                [{"role": "user", "content": text}],
+                chat_template=self._template, tokenize=False, add_generation_prompt=True,
+            )  # fmt: skip
+
+    def has_words(self, text: str) -> bool:
+        """Return whether a text has tokens besides special ones."""
+        return not {*self.numbers(text)} <= self._special | {END, UNKNOWN}
 
     def _encode(self, text: str) -> list[int]:
         return self._encoding(text).ids
@@ -337,4 +382,4 @@ class HuggingFaceVocabulary(PieceVocabulary):
 
     def _decode(self, ids: list[int]) -> str:
         with reading(self._name, "cannot decode its own pieces"):
-            return self._tokenizer.decode(ids, skip_special_tokens=False)
+            return self._tokenizer.decode(ids, skip_special_tokens=self.end is not None)

@@ -73,7 +73,7 @@ def with_blanks(vocabulary: Vocabulary, text: str) -> list[int | None]:
 
     If two texts are concatenated with a space between them, as words are, the spaces
     around a blank are dropped; if spaces are tokens of their own, as in characters, they
-    count.
+    count. If a token begins with the space before it, the space before a blank is the blank's.
 
     Returns:
         Numbers, and None for each blank.
@@ -81,6 +81,8 @@ def with_blanks(vocabulary: Vocabulary, text: str) -> list[int | None]:
     parts = text.split(BLANK)
     if sets_apart(vocabulary):
         parts = [part.strip(" ") for part in parts]
+    elif len(vocabulary.numbers("a a")) == 2 * len(vocabulary.numbers("a")):
+        parts = [*(part.removesuffix(" ") for part in parts[:-1]), parts[-1]]
     found: list[int | None] = [*vocabulary.numbers(parts[0])]
     for part in parts[1:]:
         found += [None, *vocabulary.numbers(part)]

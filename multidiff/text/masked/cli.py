@@ -36,8 +36,8 @@ def sample(
         out: file that receives the texts, or folder for one.
         seed: random seed of each prompt's first text.
         sampling: sampling options.
-        infill: text with ``[MASK]`` for each token to fill in; running text continues behind it
-            up to its length; may be repeated.
+        infill: text with ``[MASK]`` for each token to fill in; without one, a beginning that is
+            continued; running text continues behind it up to its length; may be repeated.
         length: length of the texts, in tokens; running text may be longer than the context.
         source: source text, for models that read one; may be repeated.
         show_steps: print each text after each step, with ``[MASK]`` for tokens still masked.
@@ -59,19 +59,27 @@ def sample(
         for output, states in zip(report.facts["outputs"], shown, strict=True):
             output["steps"] = states
     else:
-        report = drawn(model, requests, seeds, partial(_made, model, sampling), on_line)
+        report = drawn(model, requests, seeds, partial(made, model, sampling), on_line)
     write([output["text"] for output in report.facts["outputs"]], out)
     return report
 
 
-def _made(
+def made(
     model: MaskedText,
     sampling: TokenSamplingConfig,
     requests: list[TextRequest],
     seeds: list[int],
     on_text: OnText,
 ) -> list[str]:
-    """Return all of the texts, generated batch by batch."""
+    """Return all of the texts, generated batch by batch.
+
+    Args:
+        model: the model.
+        sampling: sampling options.
+        requests: request for each text.
+        seeds: random seed of each.
+        on_text: function that receives each text in turn.
+    """
     count = sampling.steps or model.block
     with progress() as bar:
 

@@ -36,7 +36,7 @@ from multidiff.utils.report import Report, checked_counts
 ENDING = "applies to texts that end, but this model writes running text"
 RUNNING = "applies to running text, but this model's texts end"
 # Orders of the n-grams compared with the bound, and figures of samples by number of steps.
-ORDERS = (2, 4)
+ORDERS = (1, 2, 4)
 BY_STEPS = ("nats_per_token", "entropy", "distinct_2", "copies", "seconds")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from multidiff.core.devices import moved
 from multidiff.core.discrete.absorbing import MaskProcess, nelbo
@@ -22,6 +22,7 @@ from multidiff.models.requests import Seed
 from multidiff.nn.token_denoiser import BlockReader, TokenDenoiser
 from multidiff.text.data.vocabulary import END, PAD
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
+from multidiff.text.masked_lm.denoiser import PretrainedDenoiser
 from multidiff.text.model import OnText, TextModel
 from multidiff.text.request import (
     TextRequest,
@@ -87,14 +88,14 @@ class MaskedText(TextModel):
 
     domain: TokenDomain
     process: MaskProcess
-    denoiser: TokenDenoiser
+    denoiser: TokenDenoiser | PretrainedDenoiser
     sampling: MaskedTextSamplingConfig
 
     def __init__(
         self,
         domain: TokenDomain,
         process: MaskProcess,
-        denoiser: TokenDenoiser,
+        denoiser: TokenDenoiser | PretrainedDenoiser,
         sampling: MaskedTextSamplingConfig | None = None,
         drop_condition: float = 0.0,
     ):
@@ -177,6 +178,7 @@ class MaskedText(TextModel):
         on_step: Callable[[int, Tensor], None] | None,
     ) -> Tensor:
         """Return a text generated block by block; each step reports all blocks up to there."""
+        assert isinstance(self.denoiser, TokenDenoiser)  # only these have blocks
         reader, found = BlockReader(self.denoiser), known[:, :0]
 
         def report(number: int, tokens: Tensor) -> None:
@@ -310,7 +312,7 @@ class MaskedText(TextModel):
 
 
 def _block_of(
-    domain: TokenDomain, process: MaskProcess, denoiser: TokenDenoiser, drop_condition: float
+    domain: TokenDomain, process: MaskProcess, denoiser: nn.Module, drop_condition: float
 ) -> int:
     """Return the block size, on which all must agree; 0 without blocks."""
     block = process.block if isinstance(process, BlockMaskProcess) else 0
