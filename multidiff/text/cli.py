@@ -54,8 +54,8 @@ def requests_of(
     Args:
         model: the model.
         prompts: meaning representations.
-        infills: texts with ``[MASK]`` for each token to fill in; for running text optionally the
-            beginning.
+        infills: texts with ``[MASK]`` for each token to fill in, or
+            beginnings to continue.
         length: length of the texts, in tokens.
         sources: source texts.
         pinned: ``length`` and ``first``, as set by controls.
@@ -69,61 +69,67 @@ def requests_of(
     for prompt, meaning in zip(prompts or [""], meanings, strict=True):
         for source in _sources(model, sources):
             for infill in infills or [None]:
-                known, wanted = _laid(model, infill, length, pinned)
+                known, wanted, least = _laid(model, infill, length, pinned)
                 options = {"prompt": prompt, "source": source, "infill": infill}
                 given = {name: one for name, one in options.items() if one or name == "prompt"}
-                asked.append(Asked(TextRequest(meaning, known, wanted, source), given))
+                asked.append(Asked(TextRequest(meaning, known, wanted, source, least), given))
     return asked
 
 
 def _laid(
     model: TextModel, infill: str | None, length: int | None, pinned: Mapping[str, str]
-) -> tuple[dict[int, int], int | None]:
-    """Return the known tokens of a text by position, and its length if that is known."""
+) -> tuple[dict[int, int], int | None, int]:
+    """Return the known tokens of a text by position, its length if that is known, and the least."""
     words = model.domain.vocabulary
     known: dict[int, int] = {}
-    lengths: dict[str, int] = {}
+    lengths, least = _pinned_length(pinned), 0
     if infill is not None:
         found = with_blanks(words, readable(words, "--infill", infill))
         known = {position: number for position, number in enumerate(found) if number is not None}
         length = _check_blanks(model, infill, found, length)
-        # Running text continues behind it if it is to be longer.
-        if model.domain.ends or length is None or length < len(found):
-            lengths["--infill"] = len(found)
+        continues = bool(found) and None not in found
+        least = len(found) + 1 if continues else 0
+        # A beginning is continued, and running text behind its blanks too if it is to be longer.
+        has_more = continues or (not model.domain.ends and length is not None)
+        given = [*lengths.values(), *([] if length is None else [length])]
+        if not has_more or min(given, default=least) < len(found):
+            lengths = {"--infill": len(found), **lengths}
     if length is not None:
         lengths["--length"] = length
-    if LENGTH in pinned:
-        if not pinned[LENGTH].isdecimal():
-            raise InputError(f"--control {LENGTH}={pinned[LENGTH]}: a number of words")
-        lengths[f"--control {LENGTH}"] = int(pinned[LENGTH])
     asked = _one_length(model, lengths)
-    return known | _first(words, pinned, known), asked
+    return known | _first(words, pinned, known), asked, least
+
+
+def _pinned_length(pinned: Mapping[str, str]) -> dict[str, int]:
+    """Return the length that a control sets, by its option."""
+    if LENGTH not in pinned:
+        return {}
+    if not pinned[LENGTH].isdecimal():
+        raise InputError(f"--control {LENGTH}={pinned[LENGTH]}: a number of words")
+    return {f"--control {LENGTH}": int(pinned[LENGTH])}
 
 
 def _check_blanks(
     model: TextModel, infill: str, found: Sequence[int | None], length: int | None
 ) -> int | None:
-    """Return the length of a text to be filled in, if it is given or follows.
+    """Return the length of a text to be filled in or continued, if it is given or follows.
 
     Raises:
-        InputError: if there is nothing to fill in.
+        InputError: if there is nothing to fill in, and no room to continue.
     """
-    if not found or None in found:
+    if not found or None in found or (length is not None and length != len(found)):
         return length
-    if model.domain.ends:
+    if length is None and len(found) < model.domain.length - model.domain.ends:
+        return None if model.domain.ends else model.domain.length
+    if model.domain.ends and len(found) >= model.most_words:
         raise InputError(
-            f"--infill {infill}: has no {BLANK}, so there is nothing to fill in, and this model "
-            f"does not continue texts; write {BLANK} for each missing token, as in "
-            f'"{infill.rstrip()} {BLANK} {BLANK}"'
+            f"--infill {infill}: has {len(found)} tokens and no {BLANK}, but this model writes 1 "
+            f"to {model.most_words} tokens; shorten it"
         )
-    if length is None and len(found) < model.domain.length:
-        return model.domain.length
-    if length is None or length == len(found):
-        raise InputError(
-            f"--infill {infill}: has {len(found)} tokens and no {BLANK}; set --length above "
-            f"{len(found)}, and the text is continued up to that length"
-        )
-    return length
+    raise InputError(
+        f"--infill {infill}: has {len(found)} tokens and no {BLANK}; set --length above "
+        f"{len(found)}, and the text is continued up to that length"
+    )
 
 
 def _meanings(model: TextModel, prompts: Sequence[str]) -> list[dict[str, str]]:

@@ -170,7 +170,7 @@ class TextModel(DomainModel):
         source = self._length_condition(request)
         logits = self.domain.length_logits(1, source)[0].cpu().double()
         # At least one word, and all known tokens.
-        logits[: 2 + max(request.known, default=0)] = -torch.inf
+        logits[: max(2 + max(request.known, default=0), 1 + request.least)] = -torch.inf
         return drawn_index(logits, rng)
 
     def _length_condition(self, request: TextRequest) -> Tensor | None:

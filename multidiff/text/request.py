@@ -29,12 +29,14 @@ class TextRequest:
         known: known tokens by their position.
         length: number of tokens without END; drawn if None.
         source: source text, for models that read one.
+        least: least number of tokens without END, if the length is drawn.
     """
 
     meaning: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[int, int] = field(default_factory=dict)
     length: int | None = None
     source: str = ""
+    least: int = 0
 
 
 def requests_from(

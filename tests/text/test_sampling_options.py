@@ -87,11 +87,20 @@ def test_lines_are_passed_on_as_they_are_made(small_masked, tmp_path):
 # ------------------------------------------------------------------------------ without a word
 
 
-def test_a_text_without_blanks_is_not_echoed(small_masked, small_restaurant, capsys):
+def test_a_text_without_blanks_is_continued(small_masked, small_restaurant, capsys):
+    """Never echoed: at least one word follows, up to a length that is drawn or given."""
     for folder in (small_masked, small_restaurant):
-        reported = complains(capsys, "sample", folder, "--infill", "The eagle is")
-        assert "--infill The eagle is: has no [MASK]" in reported
-        assert 'as in "The eagle is [MASK] [MASK]"' in reported
+        words = ["sample", folder, "--steps", 2, "-n", 4, "--infill", "the eagle is"]
+        for one in facts(capsys, *words)["outputs"]:
+            assert one["text"].startswith("the eagle is ") and one["words"] > 3
+        for one in facts(capsys, *words, "--length", 9)["outputs"]:
+            assert one["text"].startswith("the eagle is") and one["words"] == 9
+        assert "set --length above 3" in complains(capsys, *words, "--length", 3)
+        assert "--infill 3, --length 2" in complains(capsys, *words, "--length", 2)
+        long = "the eagle is " * 11
+        assert "writes 1 to 31 tokens; shorten" in complains(capsys, *words[:-1], long)
+    said = complains(capsys, *words, "--control", "length=2")
+    assert "--infill 3, --control length 2" in said
 
 
 def test_running_text_goes_on_or_says_why_not(small_characters, capsys):
