@@ -163,8 +163,8 @@ def options_as_text(options: OptionSet) -> dict[str, str]:
 
 
 def flag(name: str) -> str:
-    """Return a field's name on the command line."""
-    return f"--{name.replace('_', '-')}"
+    """Return a field's name on the command line; that of a Python keyword ends in ``_``."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def _check_type(owner: OptionSet, name: str, value: Any) -> None:

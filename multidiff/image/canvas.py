@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from multidiff.utils.errors import InputError
@@ -31,6 +32,7 @@ class Canvas:
         strength: fraction of the noising that is applied before sampling, 0 to 1.
         mask: ``(height, width)``, true where it is inpainted; everywhere if None. Numeric masks
             are converted by :func:`checked_mask`.
+        feather: number of pixels beyond the mask over which the inpainted part fades out.
 
     Raises:
         InputError: if image, strength or mask are invalid, or do not fit each other.
@@ -39,10 +41,13 @@ class Canvas:
     image: UInt8[Tensor, "batch channels height width"]
     strength: float = STRENGTH
     mask: Bool[Tensor, "height width"] | None = None
+    feather: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise InputError(f"--strength {self.strength:g}: must be in 0 (unchanged) to 1 (new)")
+        if self.feather < 0 or (self.feather and self.mask is None):
+            raise InputError(f"--feather {self.feather}: 0 or more pixels around a mask")
         object.__setattr__(self, "image", checked_image(self.image))
         if self.mask is not None:
             object.__setattr__(self, "mask", checked_mask(self.mask, self.image))
@@ -51,7 +56,13 @@ class Canvas:
         """Return the canvas of some images of a batch; one image serves all."""
         if len(self.image) == 1:
             return self
-        return Canvas(self.image[rows], self.strength, self.mask)
+        return Canvas(self.image[rows], self.strength, self.mask, self.feather)
+
+    def opacity(self) -> Float[Tensor, "height width"] | None:
+        """Return how much of each pixel is inpainted, 0 to 1: the mask, fading out around it."""
+        if self.mask is None:
+            return None
+        return feathered(self.mask, self.feather)
 
     def check_count(self, count: int) -> None:
         """Check that there is one image for all prompts, or one for each.
@@ -64,6 +75,20 @@ class Canvas:
                 f"the canvas has {len(self.image)} images for {count} prompts: give one for "
                 "all, or one for each"
             )
+
+
+def feathered(mask: Bool[Tensor, "height width"], pixels: int) -> Float[Tensor, "height width"]:
+    """Return a mask that falls from 1 to 0 over a number of pixels around it.
+
+    A mean over squares of the mask grown by half the number: 1 inside, and 0 beyond the number.
+    """
+    grow, blur = pixels - pixels // 2, pixels // 2
+    area = mask.float()[None, None]
+    if grow:
+        area = F.max_pool2d(area, 2 * grow + 1, stride=1, padding=grow)
+    if blur:
+        area = F.avg_pool2d(F.pad(area, [blur] * 4, "replicate"), 2 * blur + 1, stride=1)
+    return area[0, 0]
 
 
 def checked_image(image: Any) -> UInt8[Tensor, "batch channels height width"]:

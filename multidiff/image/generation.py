@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,7 @@ def in_batches(
     seed: Seed,
     batch_size: int,
     on_batch: OnBatch | None = None,
+    alike: Callable[[int], object] | None = None,
 ) -> Made:
     """Return images, one for each prompt.
 
@@ -54,6 +56,7 @@ def in_batches(
             several; drawn if None.
         batch_size: number of images in a batch.
         on_batch: function called after each batch.
+        alike: function from an image's index to a key; images of one batch have equal keys.
 
     Raises:
         InputError: if there are no prompts, the seeds do not match, or the batch is empty.
@@ -65,12 +68,20 @@ def in_batches(
         raise InputError(f"batch_size {batch_size}: must be at least 1")
     seeds = checked_seeds(seed, len(prompts))
     made = []
-    for first in range(0, len(prompts), batch_size):
-        rows = slice(first, first + batch_size)
+    for rows in _batches(len(prompts), batch_size, alike):
+        first = rows.start
         made.append(make(Part(prompts[rows], seeds[rows], rows)))
         if on_batch is not None:
             on_batch(first, made[-1])
     return torch.cat(made)
+
+
+def _batches(count: int, batch_size: int, alike: Callable[[int], object] | None) -> Iterator[slice]:
+    """Yield consecutive ranges of at most a number of rows, each of equal keys."""
+    for _, group in itertools.groupby(range(count), alike or (lambda _: None)):
+        rows = list(group)
+        for first in range(rows[0], rows[-1] + 1, batch_size):
+            yield slice(first, min(first + batch_size, rows[-1] + 1))
 
 
 def check_guidance(guidance_scale: float, reads: str) -> None:

@@ -133,21 +133,20 @@ def _part(
     )
     noise = slerp(first, second, weight) if one[1] != other[1] else first.repeat(count, 1, 1, 1)
     times = config.times_from(1.0, model.process.schedule)
-    start = model.process.start_at(noise, model.process.levels(times)[0])
-    denoiser = model.guided(config, negative_prompt, count)
+    denoiser = model.guided(config, [negative_prompt] * count)
     condition = model.condition([one[0]] * count)
     if one[0] != other[0]:
         denoiser = BlendedDenoiser(denoiser, model.condition([other[0]] * count), weight)
     state = sample(
         model.process,
         denoiser,
-        config.build_sampler(),
+        config.build_sampler(times.num_steps),
         shape,
         times,
         condition=condition,
-        project=model.projection(),
+        project=model.projection(config=config),
         rng=generators([one[1]] * count),
-        start=start.to(model.device),
+        start=model.start_from(noise, config, times),
         device=model.device,
         on_step=on_step,
     )

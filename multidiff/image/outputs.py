@@ -6,16 +6,14 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
-from multidiff.image.canvas import cut_mask
-from multidiff.image.data.image_files import grid, read_image, write_image
+from multidiff.image.data.image_files import grid, write_image
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report
 
@@ -31,35 +29,6 @@ class Prompted(Protocol):
     """A model of images, optionally conditioned on prompts."""
 
     domain: Any
-
-
-def painted(mask_image: Path, init_image: Path, image: Tensor) -> Bool[Tensor, "height width"]:
-    """Return where a mask is white: there an image is inpainted.
-
-    Transparent pixels count as black: editors export masks as white on transparency.
-
-    Args:
-        mask_image: mask file.
-        init_image: file of the initial image.
-        image: initial image, ``(1, channels, height, width)``.
-
-    Raises:
-        InputError: if it is of another size, or black everywhere.
-    """
-    area = read_image(mask_image, channels=1, background="black")[0]
-    if area.shape != image.shape[2:]:
-        raise InputError(
-            f"{mask_image}: has {area.shape[1]}x{area.shape[0]} pixels and {init_image} "
-            f"{image.shape[3]}x{image.shape[2]}: resize one of them"
-        )
-    white = cut_mask(area, 255, f"--mask-image {mask_image}")
-    if not bool(white.any()):
-        raise InputError(
-            f"{mask_image}: is black everywhere (transparent pixels count as black): make "
-            f"white what "
-            "is to be inpainted"
-        )
-    return white
 
 
 def checked_folder(folder: Path) -> Path:
@@ -116,6 +85,7 @@ class ImageWriter:
     ):
         self.folder, self.wanted, self._facts, self._on_line = folder, wanted, facts, on_line
         self.first = _next_number(folder)
+        self.each: Sequence[Mapping[str, str]] = ()  # further metadata of each image
         self.lines: list[str] = []
         self.facts: dict[str, str] = {}
         self._written: list[tuple[Path, str, int]] = []
@@ -142,7 +112,9 @@ class ImageWriter:
             words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:LONGEST_NAME]
             name = "-".join(str(p) for p in (f"{self.first + number:03d}", words, seed) if p != "")
             path = self.folder / f"{name}.png"
-            write_image(image, path, {"prompt": prompt, "seed": str(seed), **self.facts})
+            own = {"prompt": prompt, "seed": str(seed), **self.facts}
+            own |= self.each[number] if self.each else {}
+            write_image(image, path, {**own, "parameters": parameters(own)})
             self._written.append((path, prompt, seed))
             self.say(f"{path}: {prompt or 'an image'}, seed {seed}")
         self._images.append(images)
@@ -174,6 +146,24 @@ class ImageWriter:
             "wall_seconds": round(seconds, 3),
         }
         return Report(self.lines, facts)
+
+
+def parameters(facts: Mapping[str, str]) -> str:
+    """Return an image's metadata as the text that stable-diffusion-webui writes and others read."""
+    negative = facts.get("negative_prompt")
+    lines = [facts["prompt"], *([f"Negative prompt: {negative}"] if negative else [])]
+    known = {
+        "Steps": facts.get("steps"),
+        "Sampler": facts.get("scheduler", facts.get("sampler")),
+        "CFG scale": facts.get("guidance_scale"),
+        "Seed": facts["seed"],
+        "Size": facts.get("size"),
+        "Model hash": facts.get("weights", "")[:10] or None,
+        "Model": facts.get("model"),
+        "Denoising strength": facts.get("strength"),
+        "Version": f"multidiff {facts['multidiff']}" if "multidiff" in facts else None,
+    }
+    return "\n".join([*lines, ", ".join(f"{k}: {v}" for k, v in known.items() if v is not None)])
 
 
 def _next_number(folder: Path) -> int:

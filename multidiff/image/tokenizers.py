@@ -139,6 +139,7 @@ class ClipTokenizer:
         self.length, self.pad = length, pad
         self._files: dict[str, str] = {}
         self._encoder: Any = None
+        self._added: dict[str, list[str]] = {}
         self.folder = None if folder is None else Path(folder)
         if folder is not None:
             self.load_assets(Path(folder))
@@ -194,9 +195,45 @@ class ClipTokenizer:
             rows.append(framed + [self.pad] * (self.length - len(framed)))
         return torch.tensor(rows)
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Numbers of the begin and the end token."""
+        framed = self._ids("")
+        return framed[0], framed[-1]
+
+    def add(self, token: str, count: int, path: Path) -> list[int]:
+        """Add a token, which stands for one or several new ones, and return their numbers.
+
+        Args:
+            token: its name in captions.
+            count: number of tokens that it stands for.
+            path: file of its embedding, for messages.
+
+        Raises:
+            InputError: if it is empty, has blanks, or is a token already.
+        """
+        names = [token, *(f"{token}_{number}" for number in range(1, count))]
+        known = self._ready().get_vocab()
+        taken = [name for name in names if name in known or f"{name.lower()}</w>" in known]
+        if not token or re.search(r"\s", token) or taken:
+            why = f"{taken[0]} is a token already" if taken else "a token has no blanks"
+            raise InputError(f"{path}: the token {token!r}: {why}; choose one by FILE:TOKEN")
+        self._added[token] = names
+        self._encoder.add_tokens(names)
+        return [int(one) for one in self._encoder.convert_tokens_to_ids(names)]
+
+    @property
+    def added(self) -> list[str]:
+        """Names of the added tokens."""
+        return list(self._added)
+
+    def inner(self, text: str) -> list[int]:
+        """Return a text's token numbers without begin, end and padding."""
+        return self._ids(text)[1:-1]
+
     def complaint(self, caption: str) -> str | None:
         """See :class:`Tokenizer`."""
-        inner = self._ids(caption)[1:-1]
+        inner = self.inner(caption)
         if len(inner) <= self.length - 2:
             return None
         cut = self._ready().decode(inner[self.length - 2 :])
@@ -204,6 +241,8 @@ class ClipTokenizer:
 
     def _ids(self, caption: str) -> list[int]:
         encoder = self._ready()
+        for token, names in self._added.items():
+            caption = caption.replace(token, " ".join(names))
         with reading(f"{VOCABULARY} and {MERGES}", "cannot encode a caption"):
             return encoder(caption)["input_ids"]
 

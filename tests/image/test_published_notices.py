@@ -16,7 +16,12 @@ from safetensors.torch import load_file, save_file
 import multidiff as md
 from multidiff.image.data.image_files import read_facts
 from multidiff.image.stable_diffusion.conversion import convert
-from multidiff.image.stable_diffusion.schedulers import KNOWN, sampling_of
+from multidiff.image.stable_diffusion.schedulers import (
+    DISTILLED_KIND,
+    KNOWN,
+    config_of,
+    sampling_of,
+)
 from multidiff.utils.errors import InputError
 
 EXACT = {"_class_name": "DDIMScheduler", "set_alpha_to_one": False, "steps_offset": 1}
@@ -40,45 +45,52 @@ def scheduled(published, tmp_path, **values):
     return folder
 
 
+DPM = {"_class_name": "DPMSolverMultistepScheduler"}
+
+
 @pytest.mark.parametrize(
-    ("config", "replaces"),
+    ("config", "lost"),
     [
-        (EXACT, ""),
-        ({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, ""),
-        ({**EXACT, "use_karras_sigmas": True}, ""),  # a left-over, which diffusers ignores too
-        ({**EXACT, "thresholding": True},
-         "DDIMScheduler by ddim on the leading grid; not reproduced: thresholding true"),
-        ({**EXACT, "set_alpha_to_one": True},
-         "DDIMScheduler by ddim on the leading grid; not reproduced: set_alpha_to_one true"),
-        ({"_class_name": "DDPMScheduler", "timestep_spacing": "trailing",
-          "variance_type": "fixed_small_log"}, ""),
-        ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large"},
-         'DDPMScheduler by ddpm on the leading grid; not reproduced: variance_type "fixed_large", '
-         'timestep_spacing "leading"'),
-        ({"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "trailing"}, ""),
-        ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True,
-          "algorithm_type": "sde-dpmsolver++"},
-         "DPMSolverMultistepScheduler by dpm++ on the linspace grid; not reproduced: "
-         'use_karras_sigmas true, algorithm_type "sde-dpmsolver++", timestep_spacing "linspace"'),
-        ({"_class_name": "PNDMScheduler", "skip_prk_steps": True, "set_alpha_to_one": False},
-         "PNDMScheduler by ddim on the leading grid"),
-        ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True},
-         "EulerDiscreteScheduler by ddim on the linspace grid; not reproduced: "
-         "use_karras_sigmas true"),
-        ({"_class_name": "EulerAncestralDiscreteScheduler"},
-         "EulerAncestralDiscreteScheduler by ddim on the linspace grid"),
-        ({"_class_name": "LMSDiscreteScheduler"}, "LMSDiscreteScheduler by ddim on the linspace "
-                                                  "grid"),
-        ({"_class_name": "UniPCMultistepScheduler", "final_sigmas_type": "sigma_min"},
-         "UniPCMultistepScheduler by ddim on the linspace grid; not reproduced: "
-         'final_sigmas_type "sigma_min"'),
-        ({"_class_name": "LCMScheduler"}, "LCMScheduler by ddim on the leading grid"),
-        ({"_class_name": "HeunDiscreteScheduler"}, "HeunDiscreteScheduler by heun on the linspace "
-                                                   "grid"),
+        ({"_class_name": "KDPM2DiscreteScheduler"}, ""),
+        ({"_class_name": "DPMSolverSinglestepScheduler"}, ""),
+        ({"_class_name": "PNDMScheduler"}, "skip_prk_steps false"),
+        ({**DPM, "solver_order": 3, "use_lu_lambdas": True}, "use_lu_lambdas true, solver_order 3"),
+        ({**DPM, "solver_type": "heun"}, 'solver_type "heun"'),
+        ({**DPM, "algorithm_type": "dpmsolver"}, 'algorithm_type "dpmsolver"'),
+        ({"_class_name": "EulerDiscreteScheduler", "use_exponential_sigmas": True},
+         "use_exponential_sigmas true"),
+        ({"_class_name": "UniPCMultistepScheduler", "predict_x0": False}, "predict_x0 false"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large", "steps_offset": 1},
+         'variance_type "fixed_large"'),
+        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, 'variance_type "learned"'),
     ],
 )  # fmt: skip
-def test_which_schedulers_are_replaced(tmp_path, config, replaces):
-    assert sampling_of(tmp_path, config).replaces == replaces
+def test_which_schedulers_are_replaced(tmp_path, config, lost):
+    found = sampling_of(tmp_path, config)
+    rest = f"; not reproduced: {lost}" if lost else ""
+    assert found.replaces == f"{config['_class_name']} by dpm++ on the trailing grid{rest}"
+    assert (found.sampler, found.grid, found.scheduler) == ("dpm++", "trailing", None)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({**EXACT, "use_karras_sigmas": True},  # a left-over, which diffusers ignores too
+         {"kind": "DDIM", "timestep_spacing": "leading", "steps_offset": 1,
+          "set_alpha_to_one": False, "clip_sample": True}),
+        ({**DPM, "solver_type": "bh2", "lambda_min_clipped": -float("inf")},
+         {"kind": "DPMSolverMultistep"}),
+        ({"_class_name": "DDPMScheduler", "variance_type": "fixed_small_log"},
+         {"kind": "DDPM", "timestep_spacing": "leading", "clip_sample": True}),
+        ({"_class_name": "DDPMScheduler", "variance_type": "learned_range", "clip_sample": False},
+         {"kind": "DDPM", "timestep_spacing": "leading", "variance_type": "learned"}),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_holds_of_a_scheduler(tmp_path, config, said):
+    found = sampling_of(tmp_path, config)
+    assert found.scheduler == said and not found.replaces
+    back = sampling_of(tmp_path, config_of(found.scheduler))
+    assert back == found
 
 
 @pytest.mark.parametrize(
@@ -100,25 +112,33 @@ def test_schedulers_that_are_refused(tmp_path, config, reason):
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_options_are_those_of_diffusers(name):
-    """Each option exists there, and the plain scheduler has the value that is written here."""
+    """Each option exists there, with the default that is written here, and no other is left."""
     kind = inspect.signature(getattr(diffusers, name).__init__).parameters
-    if "kwargs" in kind:  # a stand-in for a class that needs another package
+    known = KNOWN[name]
+    if known.is_replaced:
         return
-    own = {"skip_prk_steps", "final_sigmas_type"}
-    for option, plain in KNOWN[name].plain.items():
-        if option not in kind:  # some of a family lack some of its options
-            assert option in ("euler_at_final", "use_lu_lambdas", "final_sigmas_type"), option
-        elif option not in own:
+    for option, plain in {**known.own, **known.plain}.items():
+        if option == "skip_prk_steps":
+            assert kind[option].default is False
+        else:
             assert kind[option].default == plain, option
-    if "timestep_spacing" in kind:
-        assert kind["timestep_spacing"].default == KNOWN[name].spacing
+    assert kind["timestep_spacing"].default == known.spacing
+    assert ("rescale_betas_zero_snr" in kind) == known.rescales
+    table = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"}
+    table |= {"timestep_spacing", "steps_offset", "prediction_type", "rescale_betas_zero_snr"}
+    if known is DISTILLED_KIND:  # they end at the estimate itself
+        table |= {"set_alpha_to_one"}
+    flow = {"use_flow_sigmas", "flow_shift", "use_dynamic_shifting", "time_shift_type"}
+    if name.startswith("UniPC"):  # these stretch flow sigmas alone
+        flow |= {"sigma_min", "sigma_max", "shift_terminal"}
+    assert kind.keys() - {"self", *known.own, *known.plain} <= table | flow
 
 
 def test_a_replaced_scheduler_is_named_by_convert_load_and_every_picture(
     published, tmp_path, capsys, caplog
 ):
-    folder = scheduled(published, tmp_path, _class_name="PNDMScheduler", skip_prk_steps=True)
-    line = f"{folder}: replaces the scheduler PNDMScheduler by ddim on the leading grid"
+    folder = scheduled(published, tmp_path, _class_name="SASolverScheduler")
+    line = f"{folder}: replaces the scheduler SASolverScheduler by dpm++ on the trailing grid"
     with caplog.at_level(logging.WARNING):
         does(capsys, "convert", folder, tmp_path / "ours")
         assert caplog.text.count(line) == 1
@@ -127,7 +147,48 @@ def test_a_replaced_scheduler_is_named_by_convert_load_and_every_picture(
         assert caplog.text.count(line) == 1
     does(capsys, "sample", tmp_path / "ours", "--prompt", "a cat", "--steps", 1, "-o", tmp_path)
     reported = read_facts(tmp_path / "000-a-cat-0.png")
-    assert reported["replaces"] == "PNDMScheduler by ddim on the leading grid"
+    assert reported["replaces"] == "SASolverScheduler by dpm++ on the trailing grid"
+
+
+def test_a_scheduler_is_named_by_every_image_and_written_back(published, tmp_path, capsys, caplog):
+    folder = scheduled(published, tmp_path, _class_name="UniPCMultistepScheduler",
+                       use_karras_sigmas=True)  # fmt: skip
+    does(capsys, "convert", folder, tmp_path / "ours")
+    assert "replaces" not in caplog.text
+    how = ("--prompt", "a cat", "--steps", 2, "-o", tmp_path)
+    does(capsys, "sample", tmp_path / "ours", *how)
+    facts = read_facts(tmp_path / "000-a-cat-0.png")
+    assert facts["scheduler"] == (
+        "UniPCMultistepScheduler timestep_spacing=leading steps_offset=1 use_karras_sigmas=True"
+    )
+    assert facts["sampler"] == facts["timestep_spacing"] == "scheduler"
+    does(capsys, "convert", tmp_path / "ours", tmp_path / "back", "--to", "diffusers")
+    back = json.loads((tmp_path / "back/scheduler/scheduler_config.json").read_text())
+    assert back["_class_name"] == "UniPCMultistepScheduler" and back["use_karras_sigmas"] is True
+    ours, again = md.load(tmp_path / "ours").sampling, md.load(tmp_path / "back").sampling
+    assert ours == again and ours.scheduler.kind == "UniPCMultistep"
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "spacing"),
+    [
+        ("DDIMScheduler", "dpm++", "trailing"),  # where leading would be wrong
+        ("DDIMScheduler", "euler-ancestral", "scheduler"),
+        ("DDIMScheduler", "lcm", "lcm"),
+        ("UniPCMultistepScheduler", "dpm++", "scheduler"),
+    ],
+)
+def test_a_sampler_of_ones_own_gets_a_spacing_on_which_it_is_right(
+    published, tmp_path, name, sampler, spacing
+):
+    sampling = md.load(scheduled(published, tmp_path, _class_name=name)).sampling
+    assert sampling.timestep_spacing == "scheduler"
+    assert sampling.replace(sampler=sampler).timestep_spacing == spacing
+    chosen = sampling.replace(sampler=sampler, timestep_spacing="leading")
+    assert chosen.timestep_spacing == "leading"
+    assert md.load("digits").sampling.replace(sampler="lcm").timestep_spacing == "trailing"
+    with pytest.raises(InputError, match="this model has none"):
+        md.load("digits").sampling.replace(sampler="scheduler")
 
 
 def test_a_foreign_process_is_refused_by_name(published, tmp_path, capsys):
@@ -137,8 +198,7 @@ def test_a_foreign_process_is_refused_by_name(published, tmp_path, capsys):
 
 
 def test_a_solver_that_the_other_form_has_not_is_named(published, tmp_path, capsys):
-    folder = scheduled(published, tmp_path, _class_name="DPMSolverMultistepScheduler",
-                       timestep_spacing="trailing")  # fmt: skip
+    folder = scheduled(published, tmp_path, _class_name="SASolverScheduler")
     does(capsys, "convert", folder, tmp_path / "ours")
     reported = does(capsys, "convert", tmp_path / "ours", tmp_path / "back", "--to", "diffusers")
     assert "uses the sampler ddim there, not dpm++ as here" in reported

@@ -119,14 +119,27 @@ def test_folder_and_file_say_the_same(first):
     # The size stands in the folder alone; a single file's is as published.
     assert ours["domain"].pop("size") == [16, 16] and theirs["domain"].pop("size") == [512, 512]
     assert ours["denoiser"].pop("dropout") == 0
-    assert ours == theirs
-    assert ours["domain"]["tokenizer"] == {"use": "ClipTokenizer", "length": 12, "pad": 192}
-    assert ours["sampling"] == {
+    # Neither is the scheduler in a file.
+    assert ours.pop("sampling") == {
+        "steps": 50,
+        "timestep_spacing": "scheduler",
+        "sampler": "scheduler",
+        "guidance_scale": 7.5,
+        "scheduler": {
+            "kind": "DDIM",
+            "timestep_spacing": "leading",
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+        },
+    }
+    assert theirs.pop("sampling") == {
         "steps": 50,
         "timestep_spacing": "leading",
         "sampler": "ddim",
         "guidance_scale": 7.5,
     }
+    assert ours == theirs
+    assert ours["domain"]["tokenizer"] == {"use": "ClipTokenizer", "length": 12, "pad": 192}
     assert folder.tensors.keys() == single.tensors.keys()
     assert all(torch.equal(folder.tensors[name], single.tensors[name]) for name in folder.tensors)
     assert json.loads(folder.texts["vocab.json"]) == json.loads(single.texts["vocab.json"])
@@ -196,7 +209,7 @@ def changed(root, tmp_path, component, **values):
     [
         ({"prediction_type": "v_prediction"}, {"prediction": "v"}),
         ({"timestep_spacing": "trailing"}, {"timestep_spacing": "trailing"}),
-        ({"_class_name": "DPMSolverMultistepScheduler"}, {"sampler": "dpm++"}),
+        ({"_class_name": "DPMSolverMultistepScheduler"}, {"kind": "DPMSolverMultistep"}),
         ({"beta_schedule": "linear"}, {"use": "BetaSchedule.linear"}),
         ({"beta_schedule": "squaredcos_cap_v2"}, {"use": "BetaSchedule.cosine"}),
         ({"trained_betas": [0.1] * 1000}, {"use": "BetaSchedule"}),
@@ -205,7 +218,8 @@ def changed(root, tmp_path, component, **values):
 def test_what_the_scheduler_says(first, tmp_path, config, words):
     found = said(convert(changed(first[0], tmp_path, "scheduler", **config)))
     process = found["process"]
-    here = {**found["sampling"], **process["schedule"], "prediction": process["prediction"]}
+    here = {**found["sampling"]["scheduler"], **process["schedule"]}
+    here |= {"prediction": process["prediction"]}
     assert {key: here[key] for key in words} == words
 
 
@@ -222,7 +236,7 @@ def test_zero_terminal_snr(tmp_path):
     options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     root, pipe = written(tmp_path, 1, prediction="v_prediction", **options)
     model = load(root / "folder")
-    assert model.sampling.timestep_spacing == "trailing"
+    assert model.sampling.scheduler.timestep_spacing == "trailing"
     time = torch.tensor([0, 500, 999])
     alpha = model.process.schedule.at((time + 1) / STEPS).alpha
     # Where diffusers keeps its last alpha above zero it does so by 2^-24.

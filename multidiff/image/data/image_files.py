@@ -224,6 +224,14 @@ def resized(
     return _channels_first(np.array(cut))
 
 
+def stretched(
+    image: UInt8[Tensor, "channels height width"], width: int, height: int
+) -> UInt8[Tensor, "channels new_height new_width"]:
+    """Return the whole image at another size, by Lanczos, whatever its shape."""
+    drawn = _as_image(image).resize((width, height), Image.Resampling.LANCZOS)
+    return _channels_first(np.array(drawn))
+
+
 def to_unit(image: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Map bytes 0 to 255 to numbers from -1 to 1."""
     return image.float() / 127.5 - 1

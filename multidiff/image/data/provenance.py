@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from multidiff import __version__
-from multidiff.image.stable_diffusion.contents import SAFE
+from multidiff.image.stable_diffusion.contents import SAFE, files_of
 from multidiff.image.stable_diffusion.folder import INDEX, weight_files
 from multidiff.utils.files import file_digest
 
@@ -80,8 +80,16 @@ def source_facts(**files: Path | None) -> Facts:
     facts: Facts = {}
     for key, path in files.items():
         if path is not None:
-            facts |= {key: path.name, f"{key}_sha256": file_digest(path)}
+            facts |= {key: path.name, f"{key}_sha256": source_digest(path)}
     return facts
+
+
+def source_digest(path: Path) -> str:
+    """Return the sha256 of a file, or of the weights in a component's folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    inner = path / "vae" if (path / "vae").is_dir() else path
+    return file_digest(files_of(inner)[0])
 
 
 def lora_facts(model: Any) -> Facts:
@@ -92,4 +100,15 @@ def lora_facts(model: Any) -> Facts:
     return {
         "lora": " ".join(f"{one.name}:{one.weight:g}" for one in merged),
         "lora_sha256": " ".join(one.digest for one in merged),
+    }
+
+
+def embedding_facts(model: Any) -> Facts:
+    """Return the textual inversions that were loaded: files with tokens, and hashes."""
+    loaded = getattr(model, "embeddings", [])
+    if not loaded:
+        return {}
+    return {
+        "embedding": " ".join(f"{one.name}:{one.token}" for one in loaded),
+        "embedding_sha256": " ".join(one.digest for one in loaded),
     }

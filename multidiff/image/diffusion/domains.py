@@ -15,8 +15,9 @@ from multidiff.image.autoencoders.kl import AutoencoderKL, LatentGaussian
 from multidiff.image.data.image_files import crop_to, pad_to_multiple, to_unit
 from multidiff.image.data.labels import class_complaint, class_labels, class_number
 from multidiff.image.diffusion.text_encoder import TextEncoder
+from multidiff.image.prompt_weights import apply_weights, unread_notation, weighted_prompt
 from multidiff.image.prompts import PromptTokenizer
-from multidiff.image.tokenizers import Captioned, Tokenizer
+from multidiff.image.tokenizers import Captioned, ClipTokenizer, Tokenizer
 
 BLACK = -1.0
 
@@ -178,6 +179,37 @@ class LatentDomain(nn.Module, Captioned, Domain):
         if self.text_encoder is None or self.tokenizer is None:
             return None
         return self.text_encoder(self.tokenizer(captions))
+
+    def pieces(self, prompt: str, weighted: bool = True) -> int:
+        """Return in how many pieces a prompt is encoded: 1 unless it is long or has BREAKs."""
+        if not isinstance(self.tokenizer, ClipTokenizer):
+            return 1
+        return len(weighted_prompt(self.tokenizer, prompt, weighted).tokens)
+
+    def prompted(
+        self, prompts: list[str], pieces: int = 1, weighted: bool = True
+    ) -> Float[Tensor, "batch words width"] | None:
+        """Return the denoiser's condition for prompts, which may be long and have weights.
+
+        Args:
+            prompts: texts (see :mod:`~multidiff.image.prompt_weights`).
+            pieces: number of pieces of each; shorter prompts are continued by empty ones.
+            weighted: whether brackets are weights; otherwise they are text.
+        """
+        if self.text_encoder is None or not isinstance(self.tokenizer, ClipTokenizer):
+            return self.condition(prompts)
+        found = [weighted_prompt(self.tokenizer, prompt, weighted) for prompt in prompts]
+        empty = weighted_prompt(self.tokenizer, "")
+        rows = [row for one in found for row in [one, *[empty] * (pieces - len(one.tokens))]]
+        hidden = self.text_encoder(torch.cat([row.tokens for row in rows]))
+        hidden = apply_weights(hidden, torch.cat([row.weights for row in rows]))
+        return hidden.reshape(len(prompts), -1, hidden.shape[2])
+
+    def complaint(self, prompt: str) -> str | None:
+        """Return a line on what of a prompt is not read as it may be meant; None without any."""
+        if isinstance(self.tokenizer, ClipTokenizer):  # long prompts are read in pieces
+            return unread_notation(prompt)
+        return super().complaint(prompt)
 
     def decode(self, state: Tensor, condition: Condition = None) -> Tensor:
         """Return images near [-1, 1] of the domain's size."""

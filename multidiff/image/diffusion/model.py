@@ -24,9 +24,11 @@ from multidiff.core.protocols import Condition, Denoiser, Projection
 from multidiff.core.random import generators
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
+from multidiff.image.autoencoders.kl import LatentGaussian
 from multidiff.image.canvas import STRENGTH, Canvas
 from multidiff.image.data.image_files import from_unit, pad_to_multiple, to_unit
 from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
+from multidiff.image.diffusion.fit import check_fit
 from multidiff.image.diffusion.prompt_unet import PromptUNet
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.diffusion.unet import UNet
@@ -57,7 +59,7 @@ class _Request:
     config: ImageSamplingConfig
     times: TimestepSchedule
     size: Size
-    negative_prompt: str
+    negatives: list[str]
     canvas: Canvas | None
 
 
@@ -93,7 +95,7 @@ class ImageDiffusion(DomainModel):
         subjects: tuple[str, ...] = (),
         distillation: Distillation | None = None,
     ):
-        _check_fit(domain, denoiser)
+        check_fit(domain, denoiser, process.learns_variance)
         super().__init__(domain)
         self.subjects = subjects or getattr(domain, "classes", ())
         self.process, self.denoiser = process, denoiser
@@ -125,7 +127,7 @@ class ImageDiffusion(DomainModel):
         self,
         prompts: str | Sequence[str],
         *,
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         size: Size | None = None,
         canvas: Canvas | None = None,
         seed: Seed = 0,
@@ -140,7 +142,7 @@ class ImageDiffusion(DomainModel):
         Args:
             prompts: captions, or names of classes; empty texts for a model without either. A
                 single text is one prompt.
-            negative_prompt: caption that guidance leads away from.
+            negative_prompt: caption that guidance leads away from; one for all, or one each.
             size: width and height in pixels; by default the canvas's or the model's.
             canvas: initial image (img2img), or one for each prompt, and the mask for inpainting.
                 Pixels outside the mask are returned to the bit.
@@ -167,9 +169,17 @@ class ImageDiffusion(DomainModel):
             canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
         times = config.times_from(strength or 1.0, self.process.schedule)
-        request = _Request(config, times, size, negative_prompt, canvas)
+        negatives = one_each(negative_prompt, str, "negative prompt")
+        if len(negatives) not in (1, len(prompts)):
+            raise InputError(
+                f"{len(negatives)} negative prompts for {len(prompts)} prompts: one for all, or "
+                "one for each"
+            )
+        negatives = negatives * len(prompts) if len(negatives) == 1 else negatives
+        request = _Request(config, times, size, negatives, canvas)
         make = partial(self._made, request=request, on_step=on_step)
-        return in_batches(make, prompts, seed, batch_size, on_batch)
+        pieces = [self._pieces([*pair], config) for pair in zip(prompts, negatives, strict=True)]
+        return in_batches(make, prompts, seed, batch_size, on_batch, pieces.__getitem__)
 
     def _made(
         self, part: Part, request: _Request, on_step: Callable[[Step], None] | None
@@ -179,36 +189,67 @@ class ImageDiffusion(DomainModel):
         if canvas is not None and canvas.strength == 0:
             return canvas.image.expand(len(part.prompts), -1, -1, -1).clone()
         shape = self.domain.state_shape(len(part.prompts), request.size)
-        rng = generators(part.seeds)
+        rng, negatives = generators(part.seeds), request.negatives[part.rows]
+        pieces = self._pieces([part.prompts[0], negatives[0]], request.config)
         state = sample(
             self.process,
-            self.guided(request.config, request.negative_prompt, len(part.prompts)),
-            request.config.build_sampler(),
+            self.guided(request.config, negatives, pieces),
+            request.config.build_sampler(request.times.num_steps),
             shape,
             request.times,
-            condition=self.condition(part.prompts),
-            project=self.projection(canvas, shape),
+            condition=self.condition(part.prompts, pieces, request.config),
+            project=self.projection(canvas, shape, request.config),
             rng=rng,
-            start=self._begun(canvas, shape, rng),
+            start=self._begun(request, canvas, shape, rng),
             device=self.device,
             on_step=on_step,
         )
         made = from_unit(self.domain.to_image(state, request.size)).cpu()
-        if canvas is None or canvas.mask is None:
+        opacity = None if canvas is None else canvas.opacity()
+        if canvas is None or opacity is None:
             return made
-        return torch.where(canvas.mask.cpu(), made, canvas.image.cpu())
+        kept, opacity = canvas.image.cpu().float(), opacity.cpu()
+        return torch.lerp(kept, made.float(), opacity).round().to(torch.uint8)
 
-    def condition(self, prompts: list[str]) -> Condition:
-        """Return the denoiser's condition for prompts, on the model's device."""
-        return map_condition(lambda one: one.to(self.device), self.domain.condition(prompts))
+    def condition(
+        self, prompts: list[str], pieces: int = 1, config: ImageSamplingConfig | None = None
+    ) -> Condition:
+        """Return the denoiser's condition for prompts, on the model's device.
 
-    def guided(self, config: ImageSamplingConfig, negative_prompt: str, count: int) -> Denoiser:
-        """Return the denoiser under classifier-free guidance, for a number of samples."""
+        Args:
+            prompts: prompt of each sample.
+            pieces: number of pieces of each that a text encoder reads one by one.
+            config: sampling options; the model's own by default.
+        """
+        found = self.domain
+        if isinstance(found, LatentDomain):
+            weighted = not (config or self.sampling).literal_prompts
+            condition = found.prompted(prompts, pieces, weighted)
+        else:
+            condition = found.condition(prompts)
+        return map_condition(lambda one: one.to(self.device), condition)
+
+    def _pieces(self, prompts: Sequence[str], config: ImageSamplingConfig) -> int:
+        if not isinstance(self.domain, LatentDomain):
+            return 1
+        weighted = not config.literal_prompts
+        return max(self.domain.pieces(prompt, weighted) for prompt in prompts)
+
+    def guided(
+        self, config: ImageSamplingConfig, negatives: Sequence[str], pieces: int = 1
+    ) -> Denoiser:
+        """Return the denoiser under classifier-free guidance.
+
+        Args:
+            config: sampling options.
+            negatives: negative prompt of each sample.
+            pieces: see :meth:`condition`.
+        """
         words, style = config.guidance_scale, config.style_guidance_scale
         apart = style is not None and style != words
         if words == 1 and not apart:
             return self.denoiser
-        away = self._negative(negative_prompt, count)
+        away = self._negatives(negatives, pieces, config)
         if style is not None and apart:
             return MultiConditionGuidance(self.denoiser, {"words": words, "style": style}, away)
         channels = self.denoiser.in_channels if self.process.learns_variance else None
@@ -221,11 +262,18 @@ class ImageDiffusion(DomainModel):
         )
 
     def _negative(self, prompt: str, count: int) -> Condition:
+        return self._negatives([prompt] * count)
+
+    def _negatives(
+        self, prompts: Sequence[str], pieces: int = 1, config: ImageSamplingConfig | None = None
+    ) -> Condition:
         """Return the condition that guidance leads away from; None for the null condition."""
         if self.domain.reads != "prompt":
             return None
-        away = self.condition([prompt])
-        return map_condition(lambda one: one.expand(count, *one.shape[1:]), away)
+        distinct = [*dict.fromkeys(prompts)]
+        away = self.condition(distinct, pieces, config)
+        rows = [distinct.index(prompt) for prompt in prompts]
+        return map_condition(lambda one: one[rows], away)
 
     def checked_config(self, config: ImageSamplingConfig) -> ImageSamplingConfig:
         """Return sampling options that the model can follow, and warn of what it was not made for.
@@ -246,27 +294,58 @@ class ImageDiffusion(DomainModel):
             logger.warning(line)
         return config
 
+    def start_from(
+        self, noise: Tensor, config: ImageSamplingConfig, times: TimestepSchedule
+    ) -> Tensor:
+        """Return noise of unit variance as states at the first level, on the model's device."""
+        level = self.process.levels(times)[0]
+        scale = config.start_scale(level)
+        noise = self.process.start_at(noise, level)
+        return (noise if scale == 1 else scale * noise).to(self.device)
+
     def _begun(
-        self, canvas: Canvas | None, shape: tuple[int, ...], rng: list[torch.Generator]
+        self,
+        request: _Request,
+        canvas: Canvas | None,
+        shape: tuple[int, ...],
+        rng: list[torch.Generator],
     ) -> Tensor | None:
         """Return a canvas as noisy states; None if sampling starts from the prior."""
-        if canvas is None or canvas.strength == 1:
-            return None
+        level = self.process.levels(request.times)[0]
+        if canvas is None or (canvas.strength == 1 and request.config.strength_of == "time"):
+            if request.config.start_scale(level) == 1:
+                return None
+            return self.start_from(self.process.prior(shape, rng), request.config, request.times)
         x0 = self._state_of(canvas).expand(shape)
-        time = torch.full((shape[0],), canvas.strength, dtype=torch.float64)
-        level = self.process.schedule.at(time).to(self.device)
-        return self.process.corrupt(x0, level, rng).xt
+        if request.config.strength_of == "steps" and isinstance(self.domain, LatentDomain):
+            x0 = self._drawn(canvas, shape, rng)  # as diffusers, of whose convention this is
+        return self.process.corrupt(x0, level.to(self.device).expand(shape[0]), rng).xt
+
+    def _drawn(self, canvas: Canvas, shape: tuple[int, ...], rng: list[torch.Generator]) -> Tensor:
+        """Return latents of a canvas drawn from the autoencoder's Gaussian."""
+        domain = self.domain
+        assert isinstance(domain, LatentDomain)
+        found = domain.gaussian(to_unit(canvas.image).to(self.device))
+        rows = LatentGaussian(found.mean.expand(shape), found.log_variance.expand(shape))
+        return domain.autoencoder.to_state(rows.sample(rng))
 
     def _state_of(self, canvas: Canvas) -> Tensor:
         return self.domain.to_state(to_unit(canvas.image).to(self.device)).float()
 
     def projection(
-        self, canvas: Canvas | None = None, shape: tuple[int, ...] = ()
+        self,
+        canvas: Canvas | None = None,
+        shape: tuple[int, ...] = (),
+        config: ImageSamplingConfig | None = None,
     ) -> Projection | None:
         """Return the projection of estimates: into [-1, 1] in pixels, onto a canvas where kept."""
-        projections = [clip()] if isinstance(self.domain, PixelDomain) else []
-        if canvas is not None and canvas.mask is not None:
-            free = pad_to_multiple(canvas.mask[None, None].float(), self.domain.pad_to)
+        bounds = clip() if isinstance(self.domain, PixelDomain) else None
+        bounds = (config or self.sampling).projection(bounds)
+        projections = [] if bounds is None else [bounds]
+        opacity = None if canvas is None else canvas.opacity()
+        if canvas is not None and opacity is not None:
+            area = (opacity > 0).float()[None, None]
+            free = pad_to_multiple(area, self.domain.pad_to)
             kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only if all its pixels are
             projections.append(inpaint(self._state_of(canvas), kept))
         return compose(*projections) if projections else None
@@ -295,44 +374,3 @@ class ImageDiffusion(DomainModel):
             )
         warn_of_size(size, self.domain.size)
         return size
-
-
-def _check_fit(
-    domain: PixelDomain | LatentDomain, denoiser: UNet | ScaledInput | PromptUNet
-) -> None:
-    """Check that the denoiser fits the domain's states and conditions.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    states = domain.state_shape(1, domain.size)[1]
-    reads, prediction = denoiser.in_channels, denoiser.out_channels
-    if {reads, prediction} != {states}:
-        raise ValueError(
-            f"a denoiser of in_channels {reads} and out_channels {prediction} for states of "
-            f"{states} channels: make them alike"
-        )
-    prompts = domain.tokenizer if isinstance(domain, PixelDomain) else None
-    if isinstance(denoiser, PromptUNet):
-        own = (denoiser.vocabulary, denoiser.styles, denoiser.length)
-        known = prompts and (prompts.vocabulary, prompts.max_styles, prompts.length)
-        if known != own:
-            raise ValueError(
-                f"a PromptUNet of vocabulary, styles and length {own} for prompts of {known}: make "
-                "the domain's tokenizer and the denoiser alike"
-            )
-        return
-    if prompts is not None:
-        raise ValueError("the domain has a PromptTokenizer: the denoiser must be a PromptUNet")
-    encoder = domain.text_encoder if isinstance(domain, LatentDomain) else None
-    described = None if encoder is None else encoder.width
-    if denoiser.condition_width != described:
-        raise ValueError(
-            f"a denoiser of condition_width {denoiser.condition_width} for conditions of width "
-            f"{described}: make them alike"
-        )
-    classes = len(domain.classes) if isinstance(domain, PixelDomain) else 0
-    if denoiser.classes != classes:
-        raise ValueError(
-            f"a denoiser of {denoiser.classes} classes for a domain of {classes}: make them alike"
-        )

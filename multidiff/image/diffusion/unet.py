@@ -64,6 +64,8 @@ class UNet(nn.Module):
         patch: edge of the squares of pixels that become channels (space-to-depth); height and
             width must be multiples of it.
         convolve_first: see :class:`~multidiff.image.blocks.Upsample`.
+        one_sided_downsampling: whether images are padded below and on the right alone before
+            they are halved, as in the published DDPM models.
 
     Raises:
         ValueError: if the lists' lengths differ, or a condition's width is missing.
@@ -91,6 +93,7 @@ class UNet(nn.Module):
         channels_last: bool = False,
         patch: int = 1,
         convolve_first: bool = False,
+        one_sided_downsampling: bool = False,
     ):
         if not len(channels) == len(attention) == len(heads):
             raise ValueError(
@@ -113,6 +116,7 @@ class UNet(nn.Module):
             linear_projection,
             upcast,
             convolve_first,
+            one_sided_downsampling,
         )
         plan = list(zip(channels, attention, heads, strict=True))
         self.conv_in = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
@@ -211,6 +215,7 @@ class _Maker:
     linear: bool
     upcast: bool
     convolve_first: bool
+    one_sided: bool
 
     def resnet(self, before: int, width: int) -> ResnetBlock:
         return ResnetBlock(before, width, self.groups, self.norm_eps, self.time_width, self.dropout)
@@ -246,7 +251,7 @@ def _way_down(
             block.add(make.resnet(wide, width), make.attention(width, kind, heads))
             skips.append(wide := width)
         if number < len(plan) - 1:
-            block.downsamplers.append(Downsample(width))
+            block.downsamplers.append(Downsample(width, make.one_sided))
             skips.append(width)
         blocks.append(block)
     return blocks, skips

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from multidiff.config.option_set import options_as_text
+from multidiff.image.canvas_files import painted
 from multidiff.image.data.image_files import grid, read_image, write_image
 from multidiff.image.data.provenance import model_facts, source_facts
 from multidiff.image.generation import OnBatch
@@ -21,7 +22,6 @@ from multidiff.image.outputs import (
     ImageWriter,
     checked_folder,
     checked_prompts,
-    painted,
 )
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import lock_dir

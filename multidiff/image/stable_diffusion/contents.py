@@ -29,6 +29,9 @@ STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 STRANGERS = {
     "lora": "a LoRA, which changes a model: pass it to sample with --lora",
     "hada_w1": "a LoHa, which changes a model and is not supported",
+    "lokr_w": "a LoKr, which changes a model and is not supported",
+    "ip_adapter.": "an IP-Adapter, which is not supported",
+    "emb_params": "a textual inversion: pass it to sample with --embedding",
     "conditioner.embedders.": "Stable Diffusion XL",
     "model.diffusion_model.label_emb.": "Stable Diffusion XL or another that reads labels",
     "joint_blocks.": "Stable Diffusion 3",

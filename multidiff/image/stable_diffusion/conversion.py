@@ -12,18 +12,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from multidiff.image.stable_diffusion.contents import names_in, stranger
 from multidiff.image.stable_diffusion.folder import INDEX, read_folder
 from multidiff.image.stable_diffusion.folder_writing import half_precision, write_folder
-from multidiff.image.stable_diffusion.naming import AUTOENCODER, UNET
+from multidiff.image.stable_diffusion.naming import AUTOENCODER, OUR_AUTOENCODER, UNET
+from multidiff.image.stable_diffusion.pixel_folder import (
+    can_be_pixel_folder,
+    is_pixel_folder,
+    read_pixel_folder,
+    write_pixel_folder,
+)
+from multidiff.image.stable_diffusion.recipe import Words
+from multidiff.image.stable_diffusion.schedulers import SCHEDULER
 from multidiff.image.stable_diffusion.single_file import read_single_file, single_file
 from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
+from multidiff.image.stable_diffusion.vae import check_latents, read_autoencoder
 from multidiff.image.tokenizers import MERGES, VOCABULARY
-from multidiff.models.weights import Conversion, save_tensors
+from multidiff.models.weights import Conversion, save_tensors, some
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write
+from multidiff.utils.readers import read_json
 from multidiff.utils.report import Report
 
 logger = logging.getLogger(__name__)
@@ -54,6 +64,8 @@ def convert(
     prediction: Literal["epsilon", "v"] | None = None,
     tokenizer: Path | None = None,
     ema: bool = False,
+    vae: Path | None = None,
+    allow_unexpected: bool = False,
 ) -> Conversion:
     """Convert a folder or file to a model.
 
@@ -64,6 +76,8 @@ def convert(
             they are not beside it.
         ema: whether to use the moving average of the UNet's weights from a single file that has
             both.
+        vae: another autoencoder, a folder or a file; the model's scaling stays.
+        allow_unexpected: whether to leave out tensors that the model does not have, with a warning.
 
     Raises:
         InputError: if it is another model, is incomplete, or does not state its prediction.
@@ -74,15 +88,24 @@ def convert(
         )
     if source.is_dir() and ema:
         raise InputError("--ema: only single files have a moving average beside the weights")
+    if source.is_dir() and is_pixel_folder(read_json(source / INDEX)):
+        if vae is not None:
+            raise InputError(f"--vae {vae}: {source} is pixel diffusion, without an autoencoder")
+        recipe, tensors, about = read_pixel_folder(source, prediction)
+        return Conversion(recipe, tensors, about)
     texts = _tokenizer(source, tokenizer)
     if source.is_dir():
         words, tensors = read_folder(source, prediction)
         if words.replaces:
             logger.warning("%s: replaces the scheduler %s", source, words.replaces)
     else:
-        words, tensors = read_single_file(source, prediction, ema)
+        words, tensors = read_single_file(source, prediction, ema, allow_unexpected)
         if words.pad:
             words = replace(words, pad=number_of(END_OF_TEXT, texts, words.pad))
+    if vae is not None:
+        words, tensors = _with_autoencoder(words, tensors, vae)
+    if allow_unexpected:
+        tensors = _expected(source, words, tensors)
     kind = VERSIONS.get(words.text_encoder["activation"], "Stable Diffusion")
     about = f"{kind}, predicts {words.prediction}"
     if not texts:
@@ -91,6 +114,27 @@ def convert(
             "prompts"
         )
     return Conversion(words.recipe(f"{kind}, from {source.name}."), tensors, about, texts)
+
+
+def _with_autoencoder(
+    words: Words, tensors: Mapping[str, Tensor], vae: Path
+) -> tuple[Words, dict[str, Tensor]]:
+    """Return a model with another autoencoder."""
+    found, own = read_autoencoder(vae)
+    old = words.autoencoder
+    check_latents(vae, found, old["latent_channels"], 2 ** (len(old["channels"]) - 1))
+    kept = {name: t for name, t in tensors.items() if not name.startswith(OUR_AUTOENCODER)}
+    kept |= {OUR_AUTOENCODER + name: tensor for name, tensor in own.items()}
+    return replace(words, autoencoder={**found, "scaling": old["scaling"]}), kept
+
+
+def _expected(source: Path, words: Words, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return only the tensors that a model has; a warning names the others."""
+    names = set(words.names())
+    extra = [name for name in tensors if name not in names]
+    if extra:
+        logger.warning("%s: left out %d unexpected tensors: %s", source, len(extra), some(extra))
+    return {name: tensor for name, tensor in tensors.items() if name in names}
 
 
 def _tokenizer(source: Path, given: Path | None) -> dict[str, str]:
@@ -126,6 +170,8 @@ def export(
     Raises:
         InputError: if the format cannot represent the model, or the system refuses.
     """
+    if recipe["domain"]["use"] == "PixelDomain":
+        return _pixels_exported(model, folder, destination, recipe, to, half)
     _check_kind(folder, recipe)
     tensors = half_precision(model.state_dict()) if half else model.state_dict()
     if to == "diffusers":
@@ -138,9 +184,27 @@ def export(
             save_tensors(renamed, partial, {"format": "pt"})
     lines = [f"{destination}: written for {to}"]
     sampler = (recipe.get("sampling") or {}).get("sampler", "ddim")
-    if sampler != "ddim":
+    if sampler not in ("ddim", SCHEDULER):
         lines.append(f"{destination}: uses the sampler ddim there, not {sampler} as here")
     return Report(lines, {"destination": str(destination)})
+
+
+def _pixels_exported(
+    model: nn.Module,
+    folder: Path,
+    destination: Path,
+    recipe: Mapping[str, Any],
+    to: str,
+    half: bool,
+) -> Report:
+    if to != "diffusers" or not can_be_pixel_folder(recipe):
+        raise InputError(
+            f"{folder}: only pixel diffusion by a UNet with classes or without a condition can be "
+            "written, with --to diffusers"
+        )
+    tensors = half_precision(model.state_dict()) if half else model.state_dict()
+    write_pixel_folder(recipe, tensors, destination)
+    return Report([f"{destination}: written for diffusers"], {"destination": str(destination)})
 
 
 def _check_kind(folder: Path, recipe: Mapping[str, Any]) -> None:

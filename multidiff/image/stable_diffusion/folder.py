@@ -12,7 +12,7 @@ from torch import Tensor
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.contents import files_of, weights_in
 from multidiff.image.stable_diffusion.recipe import SCALING, Words, check_input, zero_terminal
-from multidiff.image.stable_diffusion.schedulers import sampling_of
+from multidiff.image.stable_diffusion.schedulers import as_stable_diffusion, rescales, sampling_of
 from multidiff.image.stable_diffusion.tensors import (
     as_matrices,
     modern_attention,
@@ -114,26 +114,27 @@ def read_folder(folder: Path, prediction: str | None = None) -> tuple[Words, dic
 
 
 def _words(folder: Path, prediction: str | None) -> Words:
-    unet, vae = _config(folder, "unet"), _config(folder, "vae")
-    denoiser = {**_read_words(unet, UNET_KEYS), **_levels(folder, unet)}
-    autoencoder = {**_read_words(vae, AUTOENCODER_KEYS), "norm_eps": 1e-6}
+    unet = _config(folder, "unet")
+    denoiser = {**read_words(unet, UNET_KEYS), **_levels(folder, unet)}
+    autoencoder = autoencoder_words_of(folder / "vae" / "config.json")
     check_input(folder, denoiser["in_channels"], autoencoder["latent_channels"])
-    text = _read_words(_config(folder, "text_encoder"), TEXT_ENCODER_KEYS)
+    text = read_words(_config(folder, "text_encoder"), TEXT_ENCODER_KEYS)
     path = folder / "scheduler" / "scheduler_config.json"
-    scheduler = read_json(path)
+    scheduler = as_stable_diffusion(read_json(path))
     denoiser["time_steps"] = scheduler.get("num_train_timesteps", 1000)
     sampling = sampling_of(path, scheduler)
     return Words(
         denoiser,
         autoencoder,
         text,
-        _schedule(path, scheduler),
-        prediction or _predicts(path, scheduler),
+        schedule_of(path, scheduler),
+        prediction or prediction_of(path, scheduler),
         _pad(folder / "tokenizer", text["vocabulary"]),
         _size(unet, 2 ** (len(autoencoder["channels"]) - 1)),
         sampling.grid,
         sampling.sampler,
         sampling.replaces,
+        sampling.scheduler,
     )
 
 
@@ -148,9 +149,18 @@ def _check_index(folder: Path) -> None:
         raise InputError(f"{folder}: has no folder {', '.join(lacking)}; download the whole model")
 
 
+def autoencoder_words_of(path: Path) -> dict[str, Any]:
+    """Return an autoencoder's section of a recipe, without ``use``, from its configuration."""
+    config = _checked(path, read_json(path), "vae")
+    return {**read_words(config, AUTOENCODER_KEYS), "norm_eps": 1e-6}
+
+
 def _config(folder: Path, component: str) -> dict[str, Any]:
     path = folder / component / "config.json"
-    config = read_json(path)
+    return _checked(path, read_json(path), component)
+
+
+def _checked(path: Path, config: dict[str, Any], component: str) -> dict[str, Any]:
     for key, value in FIXED[component].items():
         said = config.get(key, value)
         if said != value and not (isinstance(said, list) and set(said) == {value}):
@@ -168,7 +178,8 @@ def _size(unet: Mapping[str, Any], factor: int) -> tuple[int, int]:
     return factor * width, factor * height
 
 
-def _read_words(config: Mapping[str, Any], table: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+def read_words(config: Mapping[str, Any], table: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+    """Return a configuration's values by our keys: our key, theirs and its default in each row."""
     found = {ours: config.get(theirs, default) for ours, theirs, default in table}
     return {key: list(v) if isinstance(v, tuple) else v for key, v in found.items()}
 
@@ -190,7 +201,8 @@ def _levels(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"attention": [LEVELS[kind] for kind in down], "heads": heads}
 
 
-def _schedule(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def schedule_of(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's section of the schedule that a scheduler's configuration describes."""
     kind, steps = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
     if config.get("trained_betas") is not None:
         found: dict[str, Any] = {"use": "BetaSchedule", "betas": config["trained_betas"]}
@@ -202,10 +214,11 @@ def _schedule(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     else:
         known = ", ".join([*SCHEDULES, "squaredcos_cap_v2"])
         raise InputError(f"{path}: beta_schedule {kind!r} must be one of {known}")
-    return zero_terminal(found) if config.get("rescale_betas_zero_snr") else found
+    return zero_terminal(found) if rescales(path, config) else found
 
 
-def _predicts(path: Path, config: Mapping[str, Any]) -> str:
+def prediction_of(path: Path, config: Mapping[str, Any]) -> str:
+    """Return the prediction that a scheduler's configuration states."""
     said = config.get("prediction_type", "epsilon")
     if said not in PREDICTS:
         raise InputError(f"{path}: prediction_type {said!r} is not one of {', '.join(PREDICTS)}")
@@ -227,7 +240,9 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: if a component has none.
     """
-    return [path for part in ("unet", "vae", "text_encoder") for path in files_of(folder / part)]
+    parts = [folder / part for part in ("unet", "vae", "text_encoder")]
+    found = [path for path in parts if path.is_dir()] or [folder]
+    return [path for part in found for path in files_of(part)]
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from multidiff.image.stable_diffusion import folder as folders
 from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.schedulers import SCHEDULER, config_of
 from multidiff.image.stable_diffusion.tokenizer_files import BEGIN_OF_TEXT, END_OF_TEXT
 from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.models.weights import save_tensors
@@ -48,9 +49,10 @@ def write_folder(
         "unet": _unet(model),
         "vae": _autoencoder(model),
         "text_encoder": _text_encoder(model),
-        "scheduler": _scheduler(model),
+        "scheduler": scheduler_config(model),
         "tokenizer": _tokenizer(model, texts),
     }
+    index = _index(configs["scheduler"]["_class_name"])
     with atomic_write_dir(destination) as partial:
         for component, config in configs.items():
             (partial / component).mkdir()
@@ -65,7 +67,7 @@ def write_folder(
         ):
             own = {inner + n: t for n, t in naming.within(prefix, tensors).items()}
             save_tensors(own, partial / component / f"{name}.safetensors", {"format": "pt"})
-        (partial / folders.INDEX).write_text(json.dumps(_index(), indent=2), "utf-8")
+        (partial / folders.INDEX).write_text(json.dumps(index, indent=2), "utf-8")
 
 
 def _config_name(component: str) -> str:
@@ -73,7 +75,7 @@ def _config_name(component: str) -> str:
     return special.get(component, "config.json")
 
 
-def _index() -> dict[str, Any]:
+def _index(scheduler: str) -> dict[str, Any]:
     return {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": SINCE,
@@ -81,7 +83,7 @@ def _index() -> dict[str, Any]:
         "vae": ["diffusers", "AutoencoderKL"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", scheduler],
         "safety_checker": [None, None],
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
@@ -136,19 +138,36 @@ def _text_encoder(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scheduler(model: Mapping[str, Any]) -> dict[str, Any]:
+def scheduler_config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a model's scheduler: its own, or DDIM's.
+
+    Args:
+        model: the model's section of its resolved recipe.
+    """
     process, sampling = model["process"], model.get("sampling") or {}
     said = {ours: theirs for theirs, ours in folders.PREDICTS.items()}
     schedule = process["schedule"]
     is_zero = schedule["use"] == "BetaSchedule.zero_terminal_snr"
-    grid = sampling.get("timestep_spacing", "leading")
-    is_leading = grid not in ("trailing", "linspace")
     return {
-        "_class_name": "DDIMScheduler",
         "_diffusers_version": SINCE,
         **_betas(schedule["schedule"] if is_zero else schedule),
         "prediction_type": said[process["prediction"]],
         "rescale_betas_zero_snr": is_zero,
+        **(_own_sampling(sampling) or _ddim(sampling)),
+    }
+
+
+def _own_sampling(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the published scheduler's options; empty if the model samples by another rule."""
+    names = {sampling.get("sampler"), sampling.get("timestep_spacing")}
+    return config_of(sampling["scheduler"]) if names == {SCHEDULER} else {}
+
+
+def _ddim(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    grid = sampling.get("timestep_spacing", "leading")
+    is_leading = grid not in ("trailing", "linspace")
+    return {
+        "_class_name": "DDIMScheduler",
         "timestep_spacing": "leading" if is_leading else grid,
         "steps_offset": int(is_leading),
         "set_alpha_to_one": not is_leading,

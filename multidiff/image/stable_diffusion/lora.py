@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,19 @@ OTHERS = re.compile(r"\.(lora_|dora_|hada_|lokr_|diff).*$")
 BESIDE = re.compile(r"(\.processor)?\.to_(q|k|v|out)$")
 UNET_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 TEXT_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
+# Files that are no LoRA, or one whose plain product would be another change, by a part of a name.
+KINDS = {
+    "lora_magnitude_vector": "a DoRA",
+    "dora_scale": "a DoRA",
+    "hada_w": "a LoHa",
+    "lokr_w": "a LoKr",
+    ".oft_": "an OFT adapter",
+    "ip_adapter.": "an IP-Adapter",
+    "controlnet_cond_embedding": "a ControlNet",
+    "control_model.": "a ControlNet",
+    "input_hint_block": "a ControlNet",
+    "emb_params": "a textual inversion, for --embedding",
+}
 OWNERS = re.compile(r"^((base_model\.model|unet|text_encoder|text_model)\.)+")
 KOHYA = {"lora_unet_": naming.OUR_UNET, "lora_te_": naming.OUR_TEXT_ENCODER}
 METADATA = "lora_adapter_metadata"
@@ -86,9 +99,9 @@ class _Change:
 def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
     """Merge a LoRA into a model's weights; nothing is changed if any part does not fit.
 
-    Several add up, in any order. There is no switch to turn one off: load the model again, or
-    merge the file with the opposite weight, which undoes it up to rounding. Merged files are
-    listed in ``model.loras``; merging a file again adds to it, with a warning.
+    Several add up, in any order. The file with the opposite weight undoes it up to rounding;
+    :func:`set_loras` puts LoRAs on and takes them off exactly. Merged files are listed in
+    ``model.loras``; merging a file again adds to it, with a warning.
 
     Args:
         model: model with a UNet as ``denoiser`` and optionally ``domain.text_encoder``.
@@ -102,9 +115,19 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
     Raises:
         InputError: if nothing in the file belongs to the model, or something does not fit.
     """
+    return _merge(model, path, weight, None)
+
+
+def _merge(
+    model: nn.Module, path: Path, weight: float, kept: dict[str, Tensor] | None
+) -> LoraReport:
+    """Merge a LoRA; ``kept`` receives the weights of the layers as they were, if it has none."""
     if not math.isfinite(weight):
         raise InputError(f"{path}: weight {weight:g}: must be a finite number such as 0.8")
     tensors, metadata = read_tensors(path)
+    for piece, kind in KINDS.items():
+        if any(piece in name for name in tensors):
+            raise InputError(f"{path}: is {kind} ({piece}), which is not merged here")
     layers = _layers(model)
     changes, unmatched = _changes(tensors, _Names(model, layers))
     described = _told_by_peft(path, metadata)
@@ -126,11 +149,41 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
         )
     with torch.no_grad():
         for name, delta in deltas.items():
+            if kept is not None and name not in kept:
+                kept[name] = layers[name].detach().clone()
             layers[name] += delta.to(layers[name])
     _note(model, path, weight)
     if unmatched:
         logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), some(unmatched))
     return LoraReport(list(deltas), unmatched)
+
+
+def set_loras(model: nn.Module, loras: Sequence[tuple[Path, float]]) -> list[LoraReport]:
+    """Merge these LoRAs and no others: those of the last call are taken off, to the bit.
+
+    The weights that they change are kept in memory as they were. What :func:`merge_lora` merged
+    before the first call stays.
+
+    Args:
+        model: see :func:`merge_lora`.
+        loras: files and their weights; empty for the model as it was.
+
+    Raises:
+        InputError: if a file does not fit; the model is then without those of the last call.
+    """
+    kept: dict[str, Tensor] = vars(model).setdefault("weights_without_loras", {})
+    layers = _layers(model)
+    with torch.no_grad():
+        for name, own in kept.items():
+            layers[name].copy_(own)
+    kept.clear()
+    own_loras = vars(model).setdefault("loras_of_its_own", [*vars(model).get("loras", [])])
+    vars(model)["loras"] = [*own_loras]
+    try:
+        return [_merge(model, path, weight, kept) for path, weight in loras]
+    except InputError:
+        set_loras(model, [])
+        raise
 
 
 def _note(model: nn.Module, path: Path, weight: float) -> None:

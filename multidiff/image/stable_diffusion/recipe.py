@@ -43,6 +43,7 @@ class Words:
         grid: spacing of the timesteps.
         sampler: name of the sampler.
         replaces: the scheduler that these replace, and what differs.
+        scheduler: values of the scheduler's section; None without one.
     """
 
     denoiser: dict[str, Any]
@@ -55,6 +56,7 @@ class Words:
     grid: str = "leading"
     sampler: str = "ddim"
     replaces: str = ""
+    scheduler: Mapping[str, Any] | None = None
 
     def model(self) -> dict[str, Any]:
         """Return the recipe's model section."""
@@ -62,6 +64,7 @@ class Words:
         sampling = {"steps": 50, "timestep_spacing": self.grid, "sampler": self.sampler}
         sampling |= {"guidance_scale": 7.5}
         sampling |= {"replaces": self.replaces} if self.replaces else {}
+        sampling |= {"scheduler": dict(self.scheduler)} if self.scheduler else {}
         return {
             "use": "ImageDiffusion",
             "domain": {

@@ -59,7 +59,10 @@ NEEDED = (
 
 
 def read_single_file(
-    path: Path, prediction: str | None = None, ema: bool = False
+    path: Path,
+    prediction: str | None = None,
+    ema: bool = False,
+    allow_unexpected: bool = False,
 ) -> tuple[Words, dict[str, Tensor]]:
     """Return a file's model in terms of a recipe, and its tensors by our names.
 
@@ -67,6 +70,7 @@ def read_single_file(
         path: the file.
         prediction: epsilon or v, which shapes do not determine.
         ema: whether to use the moving average of the UNet.
+        allow_unexpected: whether to leave out tensors of other names, with a warning.
 
     Raises:
         InputError: if it is another model, or has extra or missing tensors, named in the message.
@@ -84,8 +88,13 @@ def read_single_file(
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     tensors, unknown = naming.sorted_out(kept, naming.inverted(pairs))
+    if unknown and not allow_unexpected:
+        raise InputError(
+            f"{path}: has tensors that Stable Diffusion does not: {some(unknown)}; to leave them "
+            "out, use multidiff convert --allow-unexpected"
+        )
     if unknown:
-        raise InputError(f"{path}: has tensors that Stable Diffusion does not: {some(unknown)}")
+        logger.warning("%s: left out %d unknown tensors: %s", path, len(unknown), some(unknown))
     tensors = as_matrices(tensors)
     try:
         words = _words(path, tensors, state, prediction)

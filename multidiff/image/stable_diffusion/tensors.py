@@ -16,13 +16,13 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 MATRIX = re.compile(r"mid_block\.attentions\.0\.to_(q|k|v|out\.0)\.weight$")
-# Names of the autoencoder's attention in diffusers before version 0.18.
+# Names of attention over positions in diffusers before version 0.18.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def modern_attention(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Return an autoencoder's tensors with today's names of the attention."""
-    old = re.compile(rf"(mid_block\.attentions\.0)\.({'|'.join(OLD_ATTENTION)})\.")
+    """Return tensors with today's names of the attention of autoencoders and pixel UNets."""
+    old = re.compile(rf"(attentions\.\d+)\.({'|'.join(OLD_ATTENTION)})\.")
     return {
         old.sub(lambda found: f"{found[1]}.{OLD_ATTENTION[found[2]]}.", name): value
         for name, value in tensors.items()

@@ -1,0 +1,161 @@
+"""Canvases from files: one initial image or a folder of them, and a mask, fitted to a size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from multidiff.image.canvas import STRENGTH, Canvas, cut_mask
+from multidiff.image.data.image_files import EXTENSIONS, read_image, resized, stretched
+from multidiff.utils.errors import InputError
+
+Size = tuple[int, int]
+Fit = Literal["crop", "stretch", "pad"]
+
+
+def init_files(init_image: Path | None) -> list[Path]:
+    """Return the files of initial images: one, those of a folder by name, or none.
+
+    Raises:
+        InputError: if the folder has no images.
+    """
+    if init_image is None or not init_image.is_dir():
+        return [] if init_image is None else [init_image]
+    files = sorted(p for p in init_image.iterdir() if p.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise InputError(f"--init-image {init_image}: the folder has no images")
+    return files
+
+
+def canvas_of(
+    files: list[Path],
+    strength: float | None,
+    mask_image: Path | None,
+    channels: int,
+    *,
+    size: Size | None = None,
+    fit: Fit | None = None,
+    multiple: int = 1,
+    feather: int = 0,
+) -> Canvas | None:
+    """Return the canvas that files describe; None without an initial image.
+
+    With a mask and no strength, the inpainted part begins from noise.
+
+    Args:
+        files: initial images.
+        strength: see :class:`~multidiff.image.canvas.Canvas`.
+        mask_image: image that is white where the initial ones are inpainted.
+        channels: number of channels of the images.
+        size: width and height that they are fitted to; by default, with ``fit``, the nearest to
+            those of the first.
+        fit: how images of another size are fitted; None leaves them as they are.
+        multiple: number that width and height of fitted images are multiples of.
+        feather: see :class:`~multidiff.image.canvas.Canvas`.
+
+    Raises:
+        InputError: if a mask or an option has no image, or they do not fit.
+    """
+    if not files:
+        if mask_image is not None or strength is not None or fit is not None or feather:
+            raise InputError(
+                "--mask-image, --strength, --fit and --feather change an image: give it by "
+                "--init-image"
+            )
+        return None
+    images = [read_image(path, channels=channels) for path in files]
+    original = images[0].shape[1:]
+    if fit is not None:
+        rows, columns = original
+        size = size or (_nearest(columns, multiple), _nearest(rows, multiple))
+        images = [fitted(one, size, fit) for one in images]
+    _check_alike(files, images)
+    image = torch.stack(images)
+    area = None
+    if mask_image is not None:
+        area = painted(mask_image, files[0], image, tuple(original), fit)
+    usual = STRENGTH if mask_image is None else 1.0
+    return Canvas(image, usual if strength is None else strength, area, feather)
+
+
+def fitted(
+    image: UInt8[Tensor, "channels height width"], size: Size, fit: Fit
+) -> UInt8[Tensor, "channels new_height new_width"]:
+    """Return an image at a width and height.
+
+    Args:
+        image: the image.
+        size: width and height.
+        fit: "crop" cuts off what is beyond the shape, "stretch" changes the shape, "pad" puts
+            the edge's colours beside it.
+    """
+    width, height = size
+    _, rows, columns = image.shape
+    if fit == "crop" or (columns, rows) == size:
+        return resized(image, width, height)
+    if fit == "stretch":
+        return stretched(image, width, height)
+    scale = min(width / columns, height / rows)
+    inner = (max(round(columns * scale), 1), max(round(rows * scale), 1))
+    whole = stretched(image, *inner)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    edges = (left, width - inner[0] - left, top, height - inner[1] - top)
+    return F.pad(whole[None].float(), edges, "replicate")[0].to(torch.uint8)
+
+
+def _nearest(length: int, multiple: int) -> int:
+    return max(round(length / multiple), 1) * multiple
+
+
+def _check_alike(files: list[Path], images: list[Tensor]) -> None:
+    for path, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            shown = [f"{one.shape[2]}x{one.shape[1]}" for one in (images[0], image)]
+            raise InputError(
+                f"{path}: has {shown[1]} pixels and {files[0]} {shown[0]}: fit them by --fit crop "
+                "--size WIDTHxHEIGHT"
+            )
+
+
+def painted(
+    mask_image: Path,
+    init_image: Path,
+    image: UInt8[Tensor, "batch channels height width"],
+    original: tuple[int, ...] | None = None,
+    fit: Fit | None = None,
+) -> Bool[Tensor, "height width"]:
+    """Return where a mask is white: there an image is inpainted.
+
+    Transparent pixels count as black: editors export masks as white on transparency.
+
+    Args:
+        mask_image: mask file.
+        init_image: file of the initial image.
+        image: initial image.
+        original: its height and width before it was fitted; the mask may have these too.
+        fit: how the mask is fitted as well.
+
+    Raises:
+        InputError: if it is of another size, or black everywhere.
+    """
+    area = read_image(mask_image, channels=1, background="black")
+    original = tuple(image.shape[2:]) if original is None else original
+    if tuple(area.shape[1:]) not in (tuple(image.shape[2:]), tuple(original)):
+        raise InputError(
+            f"{mask_image}: has {area.shape[2]}x{area.shape[1]} pixels and {init_image} "
+            f"{original[1]}x{original[0]}: resize one of them"
+        )
+    if fit is not None:
+        area = fitted(area, (image.shape[3], image.shape[2]), fit)
+    white = cut_mask(area[0], 255, f"--mask-image {mask_image}")
+    if not bool(white.any()):
+        raise InputError(
+            f"{mask_image}: is black everywhere (transparent pixels count as black): make white "
+            "what is to be inpainted"
+        )
+    return white
