@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from multidiff.audio.data.mel_scale import mel_scale_named
-from multidiff.audio.data.sound import EXTENSIONS, WRITTEN
+from multidiff.audio.data.sound import EXTENSIONS, WRITTEN, SoundFormat
 from multidiff.audio.mel import preset_named
-from multidiff.audio.metrics.evaluation import Clip, Scores, clips_of, evaluate
+from multidiff.audio.metrics.evaluation import Clip, Scores, clips_of, evaluate, write_items
 from multidiff.audio.metrics.pairs import METRICS
 from multidiff.audio.synthesis import Synthesis, find_inputs, synthesize_file
 from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig, write_plans
@@ -26,7 +26,7 @@ from multidiff.utils.report import Report, table
 
 logger = logging.getLogger(__name__)
 
-SOUND = ".wav"
+SOUND, ITEMS = ".wav", "items.csv"
 # Number of clips that a search uses, and seconds of each.
 SEARCH_CLIPS, SEARCH_SECONDS = 6, 3.0
 
@@ -41,6 +41,7 @@ def synth(
     ratio: tuple[int, int] = (0, 1),
     mel_scale: str | None = None,
     mel_preset: str | None = None,
+    sound_format: SoundFormat,
 ) -> Report:
     """Synthesise recordings and mels into sound files.
 
@@ -54,6 +55,7 @@ def synth(
         mel_scale: scale of mel files that state none: natural, log10, decibels, linear, preset,
             range:LOW:HIGH:FROM:TO, standard:MEAN:STD, times:FACTOR:OFFSET.
         mel_preset: preset of mel files that state none.
+        sound_format: kind of the samples in sound files.
 
     Raises:
         InputError: if an option or the only input is wrong.
@@ -63,13 +65,15 @@ def synth(
     if mel_preset is not None:
         preset_named(mel_preset)
     jobs = outputs_for(find_inputs(list(inputs)), out, inputs)
+    for _, output in jobs[:1]:
+        sound_format.check(output)
     done: list[Synthesis] = []
     faults: list[str] = []
     for source, output in jobs[ratio[0] :: ratio[1]]:
         try:
             made = synthesize_file(
                 model, source, output, seed=seed, config=sampling,
-                mel_scale=mel_scale, mel_preset=mel_preset,
+                mel_scale=mel_scale, mel_preset=mel_preset, sound_format=sound_format,
             )  # fmt: skip
             done.append(made)
         except PackageError:
@@ -77,7 +81,7 @@ def synth(
         except InputError as fault:
             faults.append(str(fault))
     several = sum(one.channels > 1 for one in done)
-    if several:
+    if several and sound_format.channels == 1:
         logger.warning(
             "%d of %d recordings have several channels: the output has one", several, len(done)
         )
@@ -140,6 +144,7 @@ def sample(
     out: Path | None,
     seed: int,
     sampling: VocoderSamplingConfig,
+    sound_format: SoundFormat,
 ) -> Report:
     """Write several samples of each prompt, which for a vocoder is a recording or a mel.
 
@@ -150,6 +155,7 @@ def sample(
         out: folder of the sounds.
         seed: random seed of each prompt's first sound.
         sampling: options of synthesis.
+        sound_format: kind of the samples in sound files.
 
     Raises:
         InputError: if a prompt or the output folder is missing.
@@ -162,7 +168,10 @@ def sample(
     for source in find_inputs([Path(prompt) for prompt in prompts]):
         for number in range(seed, seed + num):
             output = out / f"{source.stem}-{number}{SOUND}"
-            done.append(synthesize_file(model, source, output, seed=number, config=sampling))
+            made = synthesize_file(
+                model, source, output, seed=number, config=sampling, sound_format=sound_format
+            )
+            done.append(made)
     return Report([_line(one) for one in done], _facts(done, sampling.steps))
 
 
@@ -175,8 +184,9 @@ def measure(
     sampling: VocoderSamplingConfig,
     held_out_every: int = 0,
     search_steps: tuple[int, ...] = (),
+    per_item: Path | None = None,
 ) -> Report:
-    """Measure the vocoder on recordings, compared with the projection alone and Griffin-Lim.
+    """Measure the vocoder on recordings, beside network and projection alone and Griffin-Lim.
 
     Args:
         model: the vocoder.
@@ -187,12 +197,15 @@ def measure(
         held_out_every: n to use only every n-th recording, which training with n held out.
         search_steps: numbers of evaluations to search the best inference schedules for first;
             they are stored.
+        per_item: folder to write every sound to, and their figures as items.csv.
     """
     clips = clips_of("starter:speech" if data is None else data, model.preset, held_out_every)
     lines = []
     if search_steps:
         lines = search_plans(model, clips, folder, search_steps)
-    scores = evaluate(model, clips, sampling, seed)
+    scores = evaluate(model, clips, sampling, seed, per_item)
+    if per_item is not None:
+        write_items(per_item / ITEMS, clips, scores)
     return Report(lines + score_table(scores), _score_facts(scores, len(clips)))
 
 
@@ -218,7 +231,11 @@ def score_table(scores: Sequence[Scores]) -> list[str]:
     """Format scores as lines of text."""
     heading = ["system", *(name for name, _ in METRICS.values()), "RTF"]
     rows = [
-        [one.system, *(_number(one.metrics[key]) for key in METRICS), f"{one.real_time_factor:.3f}"]
+        [
+            one.system,
+            *(_number(one.metrics.get(key, math.nan)) for key in METRICS),
+            _number(one.real_time_factor),
+        ]
         for one in scores
     ]
     return table([heading, *rows])
@@ -235,8 +252,13 @@ def _score_facts(scores: Sequence[Scores], count: int) -> dict[str, Any]:
         "systems": [
             {
                 "system": one.system,
-                "real_time_factor": round(one.real_time_factor, 4),
-                **{k: None if math.isnan(v) else round(v, 4) for k, v in one.metrics.items()},
+                **{
+                    key: None if math.isnan(value) else round(value, 4)
+                    for key, value in {
+                        "real_time_factor": one.real_time_factor,
+                        **one.metrics,
+                    }.items()
+                },
             }
             for one in scores
         ],

@@ -245,22 +245,12 @@ class MelPreset:
     @property
     def level_range(self) -> tuple[float, float]:
         """Return the least and the greatest level that audio in [-1, 1] can have."""
-        loudest = torch.full((1, self.n_fft // 2 + 1, 1), float(self._padded_window_sum()))
-        highest = float(self.compress(self.bands(loudest)).max())
-        if self.log == "decibels":
-            return 0.0, 1.0
-        if self.floor == 0:
-            return -16.0, highest
-        logarithm = math.log if self.log == "ln" else math.log10
-        return logarithm(self.floor), highest
+        return _level_range(self)
 
     def normalize(self, mel: Tensor) -> Tensor:
         """Normalise levels to about zero mean and unit variance, for networks."""
         low, high = self.level_range
         return (mel - (low + high) / 2) * (5 / (high - low))
-
-    def _padded_window_sum(self) -> Tensor:
-        return torch.hann_window(self.win_length).sum()
 
 
 def window_like(length: int, like: Tensor) -> Float[Tensor, " length"]:
@@ -291,6 +281,19 @@ def _same(value: Any, other: Any) -> bool:
         return float(text) == value
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=16)
+def _level_range(preset: MelPreset) -> tuple[float, float]:
+    window_sum = float(torch.hann_window(preset.win_length).sum())
+    loudest = torch.full((1, preset.n_fft // 2 + 1, 1), window_sum)
+    highest = float(preset.compress(preset.bands(loudest)).max())
+    if preset.log == "decibels":
+        return 0.0, 1.0
+    if preset.floor == 0:
+        return -16.0, highest
+    logarithm = math.log if preset.log == "ln" else math.log10
+    return logarithm(preset.floor), highest
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.audio.data.mel_files import ENDINGS, read_mel
-from multidiff.audio.data.sound import EXTENSIONS, SoundFile, write_sound
+from multidiff.audio.data.pcm import FFT, BandEnergy
+from multidiff.audio.data.sound import EXTENSIONS, SoundFile, SoundFormat, write_sound
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig
 from multidiff.audio.vocoder.model import MelSource, Vocoder
@@ -25,6 +27,8 @@ from multidiff.utils.files import REASONS, resolve_path
 from multidiff.utils.leftovers import visible_files
 
 SILENT = 1e-7
+# Six seconds: little memory beside the samples.
+BAND_FRAMES = 256
 
 
 class SoundMel:
@@ -37,16 +41,21 @@ class SoundMel:
         preset: preset of its mel.
         spool: an open temporary file.
 
+    Attributes:
+        band_hz: upper edge of the recording's band.
+
     Raises:
         InputError: if the recording cannot be read, is too short for a frame, or is silent.
     """
 
     def __init__(self, sound: SoundFile, preset: MelPreset, spool: tempfile._TemporaryFileWrapper):
         self.preset, self.name, self.channels = preset, sound.name, sound.channels
+        band = BandEnergy(BAND_FRAMES)
         self.num_samples, peak = 0, 0.0
         for block in sound.blocks(preset.sample_rate_hz):
             spool.write(block.astype(np.float32).tobytes())
             self.num_samples += len(block)
+            band.add(block)
             peak = max(peak, float(np.abs(block).max()))
         if self.num_samples < preset.hop_length:
             raise InputError(
@@ -55,6 +64,10 @@ class SoundMel:
             )
         if peak < SILENT:
             raise InputError(f"{sound.name}: is silent; nothing to synthesise")
+        # Shorter than half a frame of a spectrum it has no band to speak of.
+        enough = self.num_samples > FFT // 2
+        edge = band.edge_hz(preset.sample_rate_hz) if enough else math.inf
+        self.band_hz = min(edge, sound.rate_hz / 2)
         spool.flush()
         self._samples = Path(spool.name)
         self._hops = max(-(-self.num_samples // preset.hop_length), self._margin + 1)
@@ -112,6 +125,7 @@ def synthesize_file(
     config: VocoderSamplingConfig | None = None,
     mel_scale: str | None = None,
     mel_preset: str | None = None,
+    sound_format: SoundFormat | None = None,
 ) -> Synthesis:
     """Synthesise one recording or mel into a file, written atomically.
 
@@ -125,6 +139,7 @@ def synthesize_file(
         config: options of synthesis; the model's own by default.
         mel_scale: scale of a mel file that states none.
         mel_preset: preset of a mel file that states none.
+        sound_format: kind of the samples that are written.
 
     Raises:
         InputError: if the input cannot be used or the output cannot be written.
@@ -133,7 +148,7 @@ def synthesize_file(
     with opened(source, vocoder.preset, mel_scale, mel_preset) as (mel, num_samples):
         chunks = vocoder.stream(mel, seed=seed, config=config)
         rate = vocoder.preset.sample_rate_hz
-        written = write_sound(output, trimmed(chunks, num_samples), rate)
+        written = write_sound(output, trimmed(chunks, num_samples), rate, sound_format)
         channels = mel.channels if isinstance(mel, SoundMel) else 1
     wall = time.perf_counter() - began
     threads = torch.get_num_threads()

@@ -19,6 +19,7 @@ import typer
 
 from multidiff import __version__
 from multidiff.cli.arguments import CacheDir, Device, Json, ModelName, PromptFiles, Seed
+from multidiff.cli.export import export
 from multidiff.cli.model_help import TAKEN, ModelCommand
 from multidiff.cli.parsing import (
     Commands,
@@ -239,6 +240,7 @@ def train(
 
 
 app.command()(prepare)
+app.command()(export)
 
 
 @app.command()

@@ -46,7 +46,15 @@ class ConvNeXtBlock(nn.Module):
         self, x: Float[Tensor, "batch frames width"], embedding: Float[Tensor, "batch emb"]
     ) -> Float[Tensor, "batch frames width"]:
         """Return the frames after the block."""
-        mixed = self.mix(x.transpose(1, 2)).transpose(1, 2)
+        return self.residual(x, self.mix(x.transpose(1, 2)).transpose(1, 2), embedding)
+
+    def residual(
+        self,
+        x: Float[Tensor, "batch frames width"],
+        mixed: Float[Tensor, "batch frames width"],
+        embedding: Float[Tensor, "batch emb"],
+    ) -> Float[Tensor, "batch frames width"]:
+        """Return the frames after the block, given them mixed over time; frames do not mix here."""
         hidden = F.gelu(self.widen(self.norm(mixed, embedding)), approximate="tanh")
         hidden = channel_dropout(hidden, self.dropout, self.training)
         return x + self.gate(embedding)[:, None] * self.narrow(hidden)

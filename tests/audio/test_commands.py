@@ -1,5 +1,6 @@
 """`multidiff synth`, `sample` and `eval` on real speech, and what they refuse."""
 
+import csv
 import json
 import resource
 import signal
@@ -18,8 +19,9 @@ from sounds import RATE, STARTER, speech, tones
 
 from multidiff.audio import synthesis
 from multidiff.audio.data.segments import AudioSource
-from multidiff.audio.data.sound import SoundFile
+from multidiff.audio.data.sound import SoundFile, SoundFormat, write_sound
 from multidiff.audio.mel import PRESETS
+from multidiff.audio.metrics.pairs import METRICS
 from multidiff.utils.files import write_error as refused_by_system
 
 HIFIGAN = PRESETS["hifigan-22k"]
@@ -204,6 +206,36 @@ def test_memory_does_not_grow_with_the_recording(tmp_path, small_vocoder):
 # ------------------------------------------------------------------------- sample and eval
 
 
+def test_kinds_of_samples_and_channels(tmp_path, capsys, vocoder, clip):
+    """24 bits and floats hold the same sound as 16 bits, more exactly; channels are alike."""
+    made = {}
+    for subtype, channels in (("PCM_16", 1), ("PCM_24", 2), ("FLOAT", 3)):
+        out = tmp_path / f"{subtype}.wav"
+        options = ["--subtype", subtype, "--channels", channels, "--steps", 1]
+        does(capsys, "synth", clip, "-o", out, *vocoder, *options)
+        about = soundfile.info(out)
+        assert (about.subtype, about.channels) == (subtype, channels)
+        values, _ = soundfile.read(out, always_2d=True)
+        assert (values == values[:, :1]).all()
+        made[subtype] = values[:, 0]
+    for subtype, bits in (("PCM_16", 16), ("PCM_24", 24)):
+        error = np.abs(made[subtype] - made["FLOAT"]).max()
+        assert 0 < error <= 2.0 ** (1 - bits)
+    flac = ["synth", clip, "-o", tmp_path / "a.flac", *vocoder]
+    assert "--subtype PCM_24" in complains(capsys, *flac, "--subtype", "FLOAT")
+    assert "from 1 to 8" in complains(capsys, *flac, "--channels", 9)
+    assert not (tmp_path / "a.flac").exists()
+
+
+def test_floats_are_not_clipped(tmp_path, caplog):
+    loud = np.array([0.5, 1.25, -2.0], np.float32)
+    write_sound(tmp_path / "a.wav", iter([loud]), RATE, SoundFormat("FLOAT"))
+    assert soundfile.read(tmp_path / "a.wav", dtype="float32")[0].tolist() == loud.tolist()
+    assert not caplog.records
+    write_sound(tmp_path / "b.wav", iter([loud]), RATE, SoundFormat("PCM_24"))
+    assert abs(soundfile.read(tmp_path / "b.wav")[0]).max() <= 1 and "clipped" in caplog.text
+
+
 def test_sample_reads_a_mel_several_ways(tmp_path, capsys, small_vocoder, clip):
     out = tmp_path / "out"
     reported = facts(capsys, "sample", small_vocoder, "--prompt", clip, "-n", 2, "-o", out)
@@ -216,15 +248,23 @@ def test_sample_reads_a_mel_several_ways(tmp_path, capsys, small_vocoder, clip):
     assert "--sharp" in complains(capsys, *wrong, "--sharp", 2)
 
 
-def test_eval_puts_griffin_lim_beside_the_model(capsys, small_vocoder, clip):
-    reported = facts(capsys, "eval", small_vocoder, clip.parent)
+def test_eval_puts_griffin_lim_beside_the_model(tmp_path, capsys, small_vocoder, clip):
+    items = tmp_path / "items"
+    reported = facts(capsys, "eval", small_vocoder, clip.parent, "--per-item", items)
     assert reported["clips"] == 1
     systems = {one["system"]: one for one in reported["systems"]}
-    assert any("Griffin-Lim" in name for name in systems) and len(systems) >= 2
-    wanted = {"pesq", "stoi", "estoi", "log_mel_l1", "multi_stft", "mcd", "voicing_f1"}
-    assert all(wanted <= one.keys() for one in systems.values())
-    table = does(capsys, "eval", small_vocoder, clip.parent)
-    assert "PESQ" in table and "Griffin-Lim" in table
+    assert any("Griffin-Lim" in name for name in systems) and len(systems) == 5
+    assert systems.pop("recordings")["residual_kurtosis"] > 0
+    assert all(METRICS.keys() <= one.keys() for one in systems.values())
+    with (items / "items.csv").open(newline="") as file:
+        rows = {row["system"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {*systems, "recordings"} and rows["recordings"]["pesq"] == ""
+    for name, one in systems.items():
+        assert float(rows[name]["log_mel_l1"]) == pytest.approx(one["log_mel_l1"], abs=1e-4)
+    made = sorted(path.parent.name for path in items.rglob("0000-clip.wav"))
+    assert len(made) == 4 and "Griffin-Lim-32-iterations" in made
+    table = does(capsys, "eval", small_vocoder, clip.parent, "--steps", 1)
+    assert "PESQ" in table and "Griffin-Lim" in table and "LPC kurtosis" in table
 
 
 def test_eval_searches_plans_and_keeps_them(tmp_path, capsys, small_vocoder, clip):

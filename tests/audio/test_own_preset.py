@@ -10,7 +10,7 @@ from sounds import speech
 import multidiff
 from multidiff.audio.data.mel_files import read_mel, write_mel
 from multidiff.audio.mel import MelPreset
-from multidiff.models.loading import check_recipe
+from multidiff.models.loading import build_model, check_recipe, save_model
 from multidiff.utils.errors import InputError
 
 OWN = MelPreset(
@@ -47,6 +47,24 @@ def test_the_checkpoint_holds_it(trained):
     assert model.preset == OWN
     wave = speech(seconds=1)[:, : 256 * 80]
     assert model.synthesize(OWN.mel(wave)).shape == wave.shape
+
+
+def test_a_preset_of_48_khz(tmp_path):
+    """128 bands at 48 kHz, hop 512: from the recipe into the checkpoint and to sound."""
+    text = (RECIPES / "smoke" / "speech.yaml").read_text()
+    mine = (
+        "&mine {use: MelPreset, name: mine-48k, sample_rate_hz: 48000, n_fft: 2048, "
+        "win_length: 2048, hop_length: 512, n_mels: 128, f_min_hz: 0, f_max_hz: 24000}"
+    )
+    text = text.replace("mel: hifigan-22k", f"mel: {mine}", 1)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace("mel: hifigan-22k", "mel: *mine").replace("hop: 128", "hop: 256"))
+    save_model(build_model(path), tmp_path / "model", path.read_text())
+    model = multidiff.load(tmp_path / "model")
+    assert (model.preset.sample_rate_hz, model.preset.hop_length) == (48000, 512)
+    wave = 0.1 * torch.randn(1, 512 * 40, generator=torch.Generator().manual_seed(0))
+    mel = model.preset.mel(wave)
+    assert mel.shape == (1, 128, 40) and model.synthesize(mel).shape == wave.shape
 
 
 def test_files_of_it_carry_it(tmp_path, capsys, trained):

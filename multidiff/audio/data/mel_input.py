@@ -24,6 +24,7 @@ from multidiff.utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 Array = Tensor | np.ndarray
+SCALED_FRAMES = 20
 
 
 def mel_batch(
@@ -60,6 +61,28 @@ def mel_batch(
         found = check_levels(row.detach().float().cpu().numpy(), preset, name, stated)
         checked.append(found.to_preset(row[None].float(), preset)[0])
     return checked
+
+
+def mel_chunk(chunk: Array, preset: MelPreset) -> Float[Tensor, "1 mels frames"]:
+    """Return a part of a mel as float32 levels of the preset.
+
+    Args:
+        chunk: ``(mels, frames)`` or ``(1, mels, frames)`` of any float type. Fewer than
+            :data:`SCALED_FRAMES` frames do not show their scale: only their range is checked.
+        preset: required preset.
+
+    Raises:
+        InputError: if it is no part of a mel of the preset.
+    """
+    rows = torch.as_tensor(chunk)
+    rows = rows[None] if rows.ndim == 2 else rows
+    if rows.ndim != 3 or len(rows) != 1 or rows.shape[-1] >= SCALED_FRAMES:
+        (mel,) = mel_batch(rows, preset, [rows.shape[-1]])
+        return mel[None]
+    if not rows.is_floating_point():
+        raise InputError(f"mel: holds {rows.dtype} values; a mel holds floats")
+    check_levels(rows[0].detach().float().cpu().numpy(), preset, "mel", PRESET_SCALE)
+    return rows.float()
 
 
 def _lengths(lengths: Sequence[int] | Tensor | None, count: int, frames: int) -> list[int]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from multidiff.audio.data.mel_files import read_mel
 from multidiff.audio.data.pcm import band_edge_hz
 from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.data.sources import AudioSource, NoiseSource
@@ -70,6 +72,8 @@ class SpeechSegments:
     (:mod:`multidiff.audio.data.store`). An epoch visits each recording as often as it has
     segments.
 
+    Sources with ``mels`` are kept in memory.
+
     Args:
         sources: sources of recordings.
         mel: the preset, or its name.
@@ -102,7 +106,9 @@ class SpeechSegments:
         tables = all_prepared(sound_plans(sides, self.preset, store))
         for source, table in zip(sides, tables or [None] * len(sides), strict=True):
             self.recordings.append(
-                MemoryRecordings(source.recordings(held_out), self.preset, segment_frames)
+                MemoryRecordings(
+                    source.recordings(held_out), self.preset, segment_frames, source.mel_file
+                )
                 if table is None
                 else StoredRecordings(table, source, self.preset, held_out, segment_frames)
             )
@@ -154,7 +160,10 @@ def sound_plans(sources: Sequence[AudioSource], preset: MelPreset, store: Store)
     """Return the work that makes the stores of some sources; none if they are kept in memory."""
     if store not in get_args(Store):
         raise ValueError(f"store {store!r}: one of {', '.join(get_args(Store))}")
-    if store == "memory":
+    with_mels = [one.mels for one in sources if one.mels]
+    if with_mels and store in ("disk", "seek"):
+        raise InputError(f"mels {with_mels[0]}: are read with store: memory or auto, not {store}")
+    if store == "memory" or with_mels:
         return []
     found = [survey(one.places(), one.root, one.fingerprint) for one in sources]
     if store == "auto" and fits_in_memory(found, preset):
@@ -189,14 +198,23 @@ class MemoryRecordings:
         sounds: recordings; those that cannot be used are reported and skipped.
         preset: the mel.
         least_frames: frames that each has at least; shorter ones end in silence.
+        mel_file: function from a recording's name to the file of its mel, or to None for a
+            recording whose mel is computed.
     """
 
-    def __init__(self, sounds: Sequence[SoundFile], preset: MelPreset, least_frames: int):
+    def __init__(
+        self,
+        sounds: Sequence[SoundFile],
+        preset: MelPreset,
+        least_frames: int,
+        mel_file: Callable[[str], Path | None] = lambda name: None,
+    ):
         self.preset = preset
         self.utterances: list[Utterance] = []
         for sound in sounds:
             try:
-                self.utterances.append(prepare(sound, preset, least_frames))
+                file = mel_file(sound.name)
+                self.utterances.append(prepare(sound, preset, least_frames, file))
             except PackageError:
                 raise
             except InputError as fault:
@@ -227,18 +245,50 @@ class MemoryRecordings:
         return one.wave[start : start + samples], one.mel[:, first : first + frames]
 
 
-def prepare(recording: SoundFile, preset: MelPreset, least_frames: int) -> Utterance:
-    """Read a recording and compute its mel.
+def prepare(
+    recording: SoundFile, preset: MelPreset, least_frames: int, mel_file: Path | None = None
+) -> Utterance:
+    """Read a recording, and compute its mel or read it from a file.
 
     Raises:
-        InputError: if it cannot be read, is truncated, or is silent.
+        InputError: if it cannot be read, is truncated, or is silent, or the file's mel has
+            another length.
     """
     wave = recording.read(preset.sample_rate_hz, whole=True)
     content = hashlib.blake2b(wave.numpy().tobytes(), digest_size=16).digest()
     if float(wave.abs().max()) < QUIETEST_PEAK:
         raise InputError(f"{recording.name}: is silent")
     hop = preset.hop_length
+    frames = preset.num_frames(math.ceil(len(wave) / hop) * hop)
     padded = max(math.ceil(len(wave) / hop), least_frames, preset.n_fft // hop) * hop
     wave = F.pad(wave, (0, padded - len(wave)))
     edge = min(band_edge_hz(wave, preset.sample_rate_hz), recording.rate_hz / 2)
-    return Utterance(wave, preset.mel(wave[None])[0], edge, recording.name, content)
+    if mel_file is None:
+        mel = preset.mel(wave[None])[0]
+    else:
+        mel = _read_mel_beside(mel_file, preset, frames, preset.num_frames(padded))
+    return Utterance(wave, mel, edge, recording.name, content)
+
+
+def _read_mel_beside(path: Path, preset: MelPreset, frames: int, padded: int) -> Tensor:
+    """Return the mel of a recording from a file; silence fills it up.
+
+    Args:
+        path: mel file.
+        preset: its preset.
+        frames: number of frames of the recording, from which the mel's may differ by one, since
+            tools round differently.
+        padded: number of frames to return.
+
+    Raises:
+        InputError: if it cannot be read or has another length: a shifted mel would teach the
+            vocoder to smear.
+    """
+    found = read_mel(path, preset)
+    if abs(found.num_frames - frames) > 1:
+        raise InputError(
+            f"{path}: has {found.num_frames} frames and its recording {frames}; make both of the "
+            "same part of the sound"
+        )
+    mel = found.frames(0, padded)[0]
+    return F.pad(mel, (0, padded - mel.shape[1]), value=preset.level_range[0])

@@ -9,6 +9,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.audio.data.containers import Content, Stream, View, mp3_stream, streams_of
+from multidiff.config.option_set import OptionSet, option
 from multidiff.utils.budgets import check_sound
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write, write_error
@@ -33,6 +35,7 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
 # Full scale is 1. Beyond this the numbers are 16-bit integers stored as floats, or volts.
 LOUDEST = 1.5
+MOST_CHANNELS = 8  # of FLAC
 BLOCK_SECONDS = 20
 # A damaged file loses a whole decoded block at once.
 DECODED_AT_ONCE = 4096
@@ -44,6 +47,41 @@ UNKNOWN_LENGTH = 1 << 48
 MOST_CUT = 0.001
 # Channels cancel if their mix has less than this fraction of the energy of unrelated ones.
 CANCELLED = 0.1
+
+
+@dataclass(frozen=True)
+class SoundFormat(OptionSet):
+    """Kind of the samples in written sound files.
+
+    Attributes:
+        subtype: libsndfile's name: PCM_16, PCM_24 or FLOAT (32 bits).
+        channels: number of channels, all alike.
+
+    Raises:
+        InputError: if an option is out of range.
+    """
+
+    subtype: str = option(
+        "PCM_16", "samples of sound files; FLOAT is for wav alone", group="Output",
+        choices=("PCM_16", "PCM_24", "FLOAT"),
+    )  # fmt: skip
+    channels: int = option(
+        1, "channels of sound files, all alike", group="Output", least=1, most=MOST_CHANNELS
+    )
+
+    def check(self, path: Path) -> None:
+        """Reject a file that cannot hold such samples.
+
+        Raises:
+            InputError: if it cannot.
+        """
+        ending = path.suffix.lower()
+        if ending not in WRITTEN:
+            raise InputError(
+                f"{path}: sound is written as {' or '.join(WRITTEN)}, not {path.suffix!r}"
+            )
+        if (self.subtype, ending) == ("FLOAT", ".flac"):
+            raise InputError(f"{path}: FLAC has no floating-point samples; --subtype PCM_24 fits")
 
 
 class SoundFile:
@@ -277,29 +315,41 @@ def find_sounds(folder: Path) -> list[Path]:
     return found
 
 
-def write_sound(path: Path, blocks: Iterator[Any], rate_hz: int) -> int:
+def write_sound(
+    path: Path, blocks: Iterator[Any], rate_hz: int, sound_format: SoundFormat | None = None
+) -> int:
     """Write blocks of samples to a wav or flac file, atomically.
 
-    16-bit; values beyond full scale are clipped, which is logged.
+    Integer samples are clipped at full scale, which is logged; floating-point ones are not.
+
+    Args:
+        path: file to write.
+        blocks: samples of one channel.
+        rate_hz: their rate.
+        sound_format: kind of the samples and number of channels; 16 bits and one by default.
 
     Returns:
-        Number of samples written.
+        Number of samples written of each channel.
 
     Raises:
         InputError: if the format cannot be written, or the system refuses.
     """
-    if path.suffix.lower() not in WRITTEN:
-        raise InputError(f"{path}: sound is written as {' or '.join(WRITTEN)}, not {path.suffix!r}")
+    sound_format = SoundFormat() if sound_format is None else sound_format
+    sound_format.check(path)
+    floats = sound_format.subtype == "FLOAT"
     written = cut = 0
     with atomic_write(path) as partial:
         try:
             with soundfile.SoundFile(
-                partial, "w", rate_hz, 1, "PCM_16", format=WRITTEN[path.suffix.lower()]
-            ) as file:
+                partial, "w", rate_hz, sound_format.channels, sound_format.subtype,
+                format=WRITTEN[path.suffix.lower()],
+            ) as file:  # fmt: skip
                 for block in blocks:
                     values = np.asarray(block)
-                    cut += int((np.abs(values) > 1).sum())
-                    file.write(np.clip(values, -1, 1))
+                    if not floats:
+                        cut += int((np.abs(values) > 1).sum())
+                        values = np.clip(values, -1, 1)
+                    file.write(np.tile(values[:, None], sound_format.channels))
                     written += len(values)
         except soundfile.LibsndfileError as error:
             raise _cannot_write(path, error) from error

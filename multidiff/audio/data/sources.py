@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from multidiff.audio.data.mel_files import ENDINGS
 from multidiff.audio.data.sound import EXTENSIONS, SoundFile, find_sounds
 from multidiff.utils.budgets import check_tables
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
 from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_files
-from multidiff.utils.leftovers import is_hidden
+from multidiff.utils.leftovers import is_hidden, visible_files
 from multidiff.utils.packages import needs
 from multidiff.utils.readers import check_source, open_source, read_text, reading
 
@@ -39,6 +40,8 @@ class AudioSource:
         dataset_split: split of a data set.
         dataset_column: its column of sounds.
         dataset_config: its configuration, if it has several.
+        mels: folder of mel files named as the recordings, such as those that an acoustic model
+            predicts for them; a vocoder then learns from these in place of the recordings' own.
     """
 
     path: str
@@ -47,14 +50,34 @@ class AudioSource:
     dataset_split: str = "train"
     dataset_column: str = "audio"
     dataset_config: str | None = None
+    mels: str = ""
 
     def check_path(self) -> None:
         """Reject a path that does not exist and cannot be a data set on the hub.
 
         Raises:
-            InputError: if the path is neither.
+            InputError: if the path is neither, or the folder of mels does not exist.
         """
         check_source(self.path, "recordings")
+        if self.mels and not resolve_path(self.mels).is_dir():
+            raise InputError(f"{self.mels}: is no folder of mels; correct the source's mels")
+
+    def mel_file(self, name: str) -> Path | None:
+        """Return the mel file of a recording; None if the source has none.
+
+        Args:
+            name: the recording's name.
+
+        Raises:
+            InputError: if the folder has no mel of this recording.
+        """
+        if not self.mels:
+            return None
+        stem = resolve_path(self.mels) / Path(name).stem
+        found = [path for ending in ENDINGS if (path := Path(f"{stem}{ending}")).is_file()]
+        if not found:
+            raise InputError(f"{name}: has no mel {Path(name).stem} in {self.mels}")
+        return found[0]
 
     @property
     def root(self) -> str:
@@ -100,11 +123,18 @@ class AudioSource:
         """
         path = resolve_path(self.path)
         if path.is_dir():
-            return of_files(_tables(path) or find_sounds(path), path)
+            return of_files([*(_tables(path) or find_sounds(path)), *self._mel_files()], path)
         if path.is_file():
-            return of_files({path, *_listed(path)}, path.parent)
+            return of_files({path, *_listed(path), *self._mel_files()}, path.parent)
         table = _from_dataset(self).table
         return of_dataset(table, self.path, self.dataset_config, self.dataset_split)
+
+    def _mel_files(self) -> list[Path]:
+        if not self.mels:
+            return []
+        return sorted(
+            one for one in visible_files(resolve_path(self.mels)) if one.suffix in ENDINGS
+        )
 
     def places(self) -> Sequence[Any]:
         """Return what its recordings are opened from: paths, or content and name.

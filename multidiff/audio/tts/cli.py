@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from multidiff.audio.data.mel_files import write_mel
-from multidiff.audio.data.sound import EXTENSIONS, WRITTEN, write_sound
+from multidiff.audio.data.sound import EXTENSIONS, WRITTEN, SoundFormat, write_sound
 from multidiff.audio.tts.dictionary import read_dictionary
 from multidiff.audio.tts.front_end import FrontEnd
 from multidiff.audio.tts.model import AcousticModel
@@ -54,6 +54,7 @@ def synth(
     speaker: str | None = None,
     dictionary: Path | None = None,
     save_mel: Path | None = None,
+    sound_format: SoundFormat,
 ) -> Report:
     """Speak texts into sound files.
 
@@ -66,6 +67,7 @@ def synth(
         speaker: name of the voice; the model's first by default.
         dictionary: file of words and their IPA phones.
         save_mel: file of the mels too, or folder where ``out`` is one.
+        sound_format: kind of the samples in sound files.
 
     Raises:
         InputError: if an option is wrong, or the only text is.
@@ -74,6 +76,7 @@ def synth(
     if dictionary is not None:
         options["dictionary"] = read_dictionary(dictionary, model.text.number_of)
     jobs = _jobs(texts, out, save_mel)
+    sound_format.check(jobs[0][1])
     voice = model.text.speakers[0] if speaker is None else speaker
     model.text.speaker_number(voice)
     FrontEnd(model.languages[voice]).preload()
@@ -82,7 +85,7 @@ def synth(
     faults: list[str] = []
     for text, output, mel in jobs:
         try:
-            done.append(_spoken(model, text, output, mel, seed, options))
+            done.append(_spoken(model, text, output, mel, seed, sound_format, options))
         except PackageError:
             raise
         except InputError as fault:
@@ -116,6 +119,7 @@ def _spoken(
     output: Path,
     mel: Path | None,
     seed: int,
+    sound_format: SoundFormat,
     options: dict[str, Any],
 ) -> Spoken:
     done = Spoken(str(output))
@@ -133,7 +137,7 @@ def _spoken(
             yield sentence.wave
 
     rate = model.preset.sample_rate_hz
-    done.seconds = write_sound(output, waves(sentences), rate) / rate
+    done.seconds = write_sound(output, waves(sentences), rate, sound_format) / rate
     done.wall_seconds = time.perf_counter() - began
     if mel is not None:
         write_mel(mel, torch.cat(mels, dim=1), model.preset)

@@ -51,12 +51,15 @@ class Envelope:
 
     def __call__(self, mel: Float[Tensor, "batch mels frames"]) -> Tensor:
         """Return standard deviations ``(batch, hop, state frames)``."""
+        return on_state_frames(self.log_std(mel), self.preset, self.hop).exp()
+
+    def log_std(self, mel: Float[Tensor, "batch mels frames"]) -> Tensor:
+        """Return log standard deviations on the mel's frames, ``(batch, hop, frames)``."""
         power = smooth_bands(self.preset.mean_magnitude(mel)).square()
         top = power[:, -TOP_BANDS:].mean(dim=1, keepdim=True) * TOP_BOOST**2
         logs = torch.cat([power, top], dim=1).clamp(min=LEAST_MAGNITUDE**2).log() / 2
         std = self._weights(mel) @ logs + math.log(RMS_OVER_MEAN)
-        std = std - self.preset.window_norm(mel).log()
-        return on_state_frames(std, self.preset, self.hop).exp()
+        return std - self.preset.window_norm(mel).log()
 
     def _weights(self, like: Tensor) -> Float[Tensor, "hop bands_and_top"]:
         """Return the map from log band magnitudes (and that of the top) to the coefficients."""
@@ -80,9 +83,26 @@ def on_state_frames(
     values: Float[Tensor, "batch channels frames"], preset: MelPreset, hop: int
 ) -> Tensor:
     """Interpolate values on mel frames to the MDCT frames (``j * hop``)."""
-    num_samples = preset.num_samples(values.shape[2])
-    where = torch.arange(num_samples // hop + 1, device=values.device) * (hop / preset.hop_length)
-    where = (where - (0.0 if preset.centred else 0.5)).clamp(0, values.shape[2] - 1)
+    count = preset.num_samples(values.shape[2]) // hop + 1
+    return lerp_frames(values, state_positions(preset, hop, count, values.shape[2], values.device))
+
+
+def state_positions(
+    preset: MelPreset,
+    hop: int,
+    count: int,
+    frames: int,
+    device: torch.device | None = None,
+) -> Float[Tensor, " count"]:
+    """Return where the first MDCT frames lie on the axis of that many mel frames."""
+    where = torch.arange(count, device=device) * (hop / preset.hop_length)
+    return (where - (0.0 if preset.centred else 0.5)).clamp(0, frames - 1)
+
+
+def lerp_frames(
+    values: Float[Tensor, "batch channels frames"], where: Float[Tensor, " count"]
+) -> Float[Tensor, "batch channels count"]:
+    """Interpolate values on frames linearly, at positions between the first and the last frame."""
     left = where.floor().long().clamp(max=max(values.shape[2] - 2, 0))
     right = (left + 1).clamp(max=values.shape[2] - 1)
     return torch.lerp(values[..., left], values[..., right], (where - left).to(values))

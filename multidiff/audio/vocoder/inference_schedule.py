@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from multidiff.audio.data.band import AUTO, check_band_limit
 from multidiff.config.option_set import OptionSet, option
 from multidiff.core.gaussian.sampler_registry import SAMPLERS
 from multidiff.core.gaussian.schedules import NoiseLevel
@@ -73,6 +74,8 @@ class VocoderSamplingConfig(OptionSet):
         log_snr_max: log SNR of the last level; levels between them are evenly spaced.
         projections: iterations of the mel projection on the estimate at each level.
         final_projections: iterations of the mel projection on the finished waveform.
+        band_limit: frequency in Hz above which sound is removed; ``auto`` is the edge of the
+            recording, or of the mel where it shows one, ``none`` is no limit.
 
     Raises:
         InputError: if an option is out of range.
@@ -97,9 +100,13 @@ class VocoderSamplingConfig(OptionSet):
     final_projections: int = option(
         0, "mel projections after evenly spaced levels", least=0, most=MOST_STEPS
     )
+    band_limit: str = option(
+        AUTO, "highest frequency in Hz, auto (that of the recording or mel) or none"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_band_limit(self.band_limit)
         if self.log_snr_min >= self.log_snr_max:
             raise InputError(
                 f"--log-snr-min {self.log_snr_min:g}: must be under --log-snr-max "

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.audio.data.mel_input import Array, mel_batch
+from multidiff.audio.data.band import AUTO, NONE, band_limit_hz, band_limited, mel_edge_hz
+from multidiff.audio.data.mel_input import Array, mel_batch, mel_chunk
 from multidiff.audio.mel import MelPreset
-from multidiff.audio.vocoder.domains import SpeechDomain
+from multidiff.audio.vocoder.domains import SpectralDomain, SpeechDomain
 from multidiff.audio.vocoder.inference_schedule import (
     InferenceSchedule,
     VocoderSamplingConfig,
     read_plans,
 )
+from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
+from multidiff.audio.vocoder.program import program_of
 from multidiff.audio.vocoder.projection import MelProjection
+from multidiff.audio.vocoder.streaming import VocoderStream, look_ahead_frames
 from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.rollout import RolloutTask
@@ -28,8 +32,10 @@ from multidiff.core.protocols import Estimate, Projection
 from multidiff.core.random import generators, mixed_seed, placed_normal
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
+from multidiff.models.program import Program
 from multidiff.models.requests import Seed, checked_seeds
 from multidiff.models.sampling_config import sampler_named
+from multidiff.utils.errors import InputError
 
 # Frames that a chunk sees beyond its ends; their output is discarded, except for the
 # fade. Eight evaluations of the frame denoiser see 52 frames far, projections some more.
@@ -37,11 +43,14 @@ CONTEXT_FRAMES = 96
 CHUNK_FRAMES = 864
 FADE_SAMPLES = 512
 # Options that say nothing of levels and projections, for which searched schedules stand.
-FREE = ("steps", "sampler")
+FREE = ("steps", "sampler", "band_limit")
 
 
 class MelSource(Protocol):
-    """A mel spectrogram that is read piece by piece."""
+    """A mel spectrogram that is read piece by piece.
+
+    One that knows the edge of its sound's band has it as an attribute ``band_hz``.
+    """
 
     @property
     def num_frames(self) -> int:
@@ -105,6 +114,10 @@ class Vocoder(nn.Module):
         if self.rollout == 0:
             return DiffusionTask(*parts)
         return RolloutTask(*parts, self.sampling.plan().times, self.rollout)
+
+    def program(self) -> Program:
+        """Return the network for export (:func:`~multidiff.models.program.export_program`)."""
+        return program_of(self)
 
     def metadata(self) -> dict[str, str]:
         """Return what must agree between the weights and a mel, kept in the weights' file."""
@@ -196,6 +209,8 @@ class Vocoder(nn.Module):
         config = (config or self.sampling).replace(**overrides)
         plan = self.plan(config) if plan is None else plan
         sizes = [one.shape[1] for one in mels]
+        shown = [mel_edge_hz([one[None].cpu()], self.preset) for one in mels]
+        edges = [band_limit_hz(config.band_limit, edge, self.preset) for edge in shown]
         longest = torch.as_tensor(mel).shape[-1]
         waves = torch.zeros(len(mels), self.preset.num_samples(longest), device=self.device)
         for size in sorted(set(sizes)):
@@ -208,7 +223,9 @@ class Vocoder(nn.Module):
                 first_frame,
                 on_step,
             )
-            waves[rows, : made.shape[1]] = made.to(waves)
+            for row, wave in zip(rows, made.to(waves), strict=True):
+                limited = band_limited(wave[None], self.preset.sample_rate_hz, edges[row])
+                waves[row, : made.shape[1]] = limited[0]
         return waves
 
     @torch.no_grad()
@@ -252,7 +269,7 @@ class Vocoder(nn.Module):
 
     def stream(
         self,
-        source: MelSource,
+        source: MelSource | Iterable[Array],
         *,
         plan: InferenceSchedule | None = None,
         seed: SupportsIndex | None = 0,
@@ -260,14 +277,92 @@ class Vocoder(nn.Module):
         chunk_frames: int = CHUNK_FRAMES,
         **overrides: Any,
     ) -> Iterator[Float[Tensor, " samples"]]:
-        """Yield the waveform of a mel of any length, a chunk at a time.
+        """Return an iterator over the waveform of a mel of any length, a chunk at a time.
 
-        Chunks see :data:`CONTEXT_FRAMES` beyond their ends and are cross-faded, so
+        Chunks of a source see :data:`CONTEXT_FRAMES` beyond their ends and are cross-faded, so
         that no seam is audible; memory does not grow with the length.
+
+        Chunks of a mel that is still arriving, ``(mels, frames)``, are synthesised as they come:
+        the sound equals that of the whole mel, at the same cost, :meth:`look_ahead_frames` later.
+        That needs a plan without projections, deterministic steps and a network on MDCT frames.
+
+        Args:
+            source: the mel, or its chunks of any length.
+            plan: inference schedule, in place of the one that the options stand for.
+            seed: random seed; None draws one from the system.
+            config: options of synthesis; the model's own, ``sampling``, by default.
+            chunk_frames: number of frames of a source that are synthesised at once.
+            **overrides: single options in place of the config's.
+
+        Raises:
+            InputError: if a mel cannot be synthesised while it arrives with these options.
         """
         config = (config or self.sampling).replace(**overrides)
         plan = self.plan(config) if plan is None else plan
         (seed,) = checked_seeds(seed, 1)  # that all chunks share, where it is drawn
+        if hasattr(source, "num_frames"):
+            return self._chunked(cast(MelSource, source), plan, seed, config, chunk_frames)
+        return self._arriving(cast(Iterable[Array], source), plan, seed, config)
+
+    def look_ahead_frames(self, num_steps: int | None = None) -> int:
+        """Return how many mel frames sound lags behind a mel that is still arriving.
+
+        Args:
+            num_steps: number of evaluations; the model's own by default.
+
+        Raises:
+            InputError: if the model cannot synthesise such a mel.
+        """
+        domain, denoiser = self._framewise()
+        steps = self.sampling.steps if num_steps is None else num_steps
+        return look_ahead_frames(domain, denoiser, steps)
+
+    def _framewise(self) -> tuple[SpectralDomain, MDCTDenoiser]:
+        if isinstance(self.domain, SpectralDomain) and isinstance(self.denoiser, MDCTDenoiser):
+            return self.domain, self.denoiser
+        raise InputError("streams of chunks need a SpectralDomain and an MDCTDenoiser")
+
+    def _arriving(
+        self,
+        chunks: Iterable[Array],
+        plan: InferenceSchedule,
+        seed: int,
+        config: VocoderSamplingConfig,
+    ) -> Iterator[Float[Tensor, " samples"]]:
+        domain, denoiser = self._framewise()
+        if any(plan.projections) or plan.final_projections:
+            raise InputError(
+                "streams of chunks: the mel projection needs the whole mel; give a plan without, "
+                "such as steps=4, projections=0, final_projections=0"
+            )
+        if config.sampler != "ddim" or config.band_limit not in (AUTO, NONE):
+            raise InputError("streams of chunks: need sampler ddim and no band limit in Hz")
+        levels = [level.to(self.device) for level in self.process.levels(plan.times)]
+        stream = VocoderStream(domain, self.process, denoiser, levels, seed)
+
+        def sound() -> Iterator[Float[Tensor, " samples"]]:
+            held: Tensor | None = None
+            for chunk in chunks:
+                if chunk.shape[-1] == 0:
+                    continue
+                if held is not None:
+                    yield stream.push(held, last=False).cpu()
+                held = mel_chunk(chunk, self.preset).to(self.device)
+            if held is not None:
+                yield stream.push(held, last=True).cpu()
+
+        return sound()
+
+    def _chunked(
+        self,
+        source: MelSource,
+        plan: InferenceSchedule,
+        seed: int,
+        config: VocoderSamplingConfig,
+        chunk_frames: int,
+    ) -> Iterator[Float[Tensor, " samples"]]:
+        known = getattr(source, "band_hz", None)
+        edge = band_limit_hz(config.band_limit, known, self.preset)
         hop = self.preset.hop_length
         hops = self.preset.num_samples(source.num_frames) // hop
         tail = torch.zeros(0)
@@ -276,6 +371,7 @@ class Vocoder(nn.Module):
             left, right = max(first - CONTEXT_FRAMES, 0), min(last + CONTEXT_FRAMES, hops)
             mel = source.frames(left, left + self.preset.num_frames((right - left) * hop))
             wave = self._synthesized(mel, [seed], plan, config.sampler, left)
+            wave = band_limited(wave, self.preset.sample_rate_hz, edge)
             piece = wave[0, (first - left) * hop :].cpu()
             end = (last - first) * hop
             yield faded_in(tail, piece[:end])

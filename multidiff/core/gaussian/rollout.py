@@ -109,7 +109,8 @@ class RolloutTask(DiffusionTask):
             check=False,
         )
         parts = zip(corrupted.level.parts(), levels[reached].parts(), strict=True)
-        level = NoiseLevel(*(whole.clone().masked_scatter_(rows, own) for whole, own in parts))
+        time, alpha, sigma = (whole.clone().masked_scatter_(rows, own) for whole, own in parts)
+        level = NoiseLevel(time, alpha, sigma)
         xt, noise = corrupted.xt.clone(), corrupted.noise.clone()
         xt[rows] = state.to(xt)
         noise[rows] = noise_between(xt[rows], x0, level[rows]).to(noise)
