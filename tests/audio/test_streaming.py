@@ -1,5 +1,7 @@
 """Sound of a mel that is still arriving: equal to that of the whole, as dear, in time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,7 @@ def test_it_lags_by_the_stated_frames_and_computes_each_frame_once():
     model = vocoder(depth=3)
     mel = a_mel(model.preset, 90)
     frames = []
+    assert isinstance(model.denoiser, MDCTDenoiser)
     model.denoiser.write.register_forward_hook(lambda m, a, out: frames.append(out.shape[1]))
     arrived, made, worst = 0, 0, 0
 
@@ -76,19 +79,20 @@ def test_it_lags_by_the_stated_frames_and_computes_each_frame_once():
 
 def test_refusals():
     model, chunk = vocoder(), a_mel(PRESETS["hifigan-22k"])[0]
-    for wrong, reason in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"final_projections": 1}, "projection needs the whole mel"),
         ({"sampler": "ddpm"}, "sampler ddim"),
         ({"band_limit": "4000"}, "no band limit"),
-    ):
+    ]
+    for wrong, reason in refused:
         with pytest.raises(InputError, match=reason):
             model.stream([chunk], **wrong)
-    for wrong, reason in (
+    for part, reason in (
         (chunk.exp(), "not on the scale"), (chunk[:79], "79 bands"), (chunk[:, :3] + 99, "beyond"),
         (chunk[:, :3] * torch.nan, "not finite"), (chunk[:, :3].int(), "holds floats"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=reason):
-            list(model.stream([wrong]))
+            list(model.stream([part]))
     model.domain = WaveformDomain("hifigan-22k")
     with pytest.raises(InputError, match="need a SpectralDomain"):
         model.stream([chunk])
