@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +97,7 @@ class TokenDenoiser(nn.Module):
                 f"block {block} and embedding_width {embedding_width}: one of the two must be 0"
             )
         super().__init__()
-        self.size, self.block = size, block
+        self.size, self.block, self.length = size, block, length
         self.words = nn.Embedding(size + 1, width)
         self.positions = nn.Embedding(length, width)
         # Small, as in BERT; the embedding table is the head too, and gives it logits near 0.
@@ -138,35 +138,85 @@ class TokenDenoiser(nn.Module):
             real: false at padding.
         """
         first, length = memory.positions, tokens.shape[1]
-        _, sees = self._order(first, length)
-        cond = torch.ones(len(tokens), length, first, dtype=torch.bool, device=tokens.device)
-        keys = torch.cat([cond, sees & real[:, None]], dim=2)
+        keys = keys_after(first, self.block, real)
         positions = torch.arange(first, first + length, device=tokens.device)
         found = self.body(self._laid(tokens, first), None, None, keys, positions, memory)
         return self._head(found)
 
     def _beside(self, x0: Tensor, xt: Tensor, real: Tensor) -> Tensor:
         """Return the logits of all blocks at once, each conditioned on the clean ones before it."""
-        length = xt.shape[1]
-        earlier, sees = self._order(0, length)
-        # Clean positions attend to no noisy one; noisy ones not to the clean ones of their block.
-        nothing, own = torch.zeros_like(sees), sees & ~earlier
-        both = torch.cat([torch.cat([sees, nothing], 1), torch.cat([earlier, own], 1)])
-        keys = both & real.repeat(1, 2)[:, None]
+        length, keys = xt.shape[1], keys_beside(self.block, real)
         x = torch.cat([self._laid(x0), self._laid(xt)], dim=1)
         positions = torch.arange(length, device=xt.device).repeat(2)
         return self._head(self.body(x, None, None, keys, positions)[:, length:])
-
-    def _order(self, first: int, length: int) -> tuple[Tensor, Tensor]:
-        """Return which positions lie in an earlier block, and which may be attended to."""
-        number = torch.arange(first, first + length, device=self.bias.device) // self.block
-        return number[:, None] > number, number[:, None] >= number
 
     def _laid(self, tokens: Tensor, first: int = 0) -> Tensor:
         return self.words(tokens) + self.positions.weight[first : first + tokens.shape[1]]
 
     def _head(self, found: Tensor) -> Tensor:
         return F.linear(found, self.words.weight[: self.size], self.bias)
+
+
+def keys_after(
+    first: int, block: int, real: Bool[Tensor, "batch length"]
+) -> Bool[Tensor, "batch length all"]:
+    """Return which positions those after some cached ones attend to, in networks with blocks.
+
+    Args:
+        first: number of cached positions, whole blocks, all of which are attended to.
+        block: number of positions in a block.
+        real: false at padding among the next positions.
+    """
+    _, sees = _block_order(first, real.shape[1], block, real.device)
+    cached = torch.ones(*real.shape, first, dtype=torch.bool, device=real.device)
+    return torch.cat([cached, sees & real[:, None]], dim=2)
+
+
+def keys_beside(
+    block: int, real: Bool[Tensor, "batch length"]
+) -> Bool[Tensor, "batch twice twice"]:
+    """Return which positions attend to which, of a clean text followed by the same one noisy.
+
+    Clean positions attend to no noisy one, noisy ones not to the clean ones of their own block
+    (Arriola et al. 2025).
+
+    Args:
+        block: number of positions in a block.
+        real: false at padding.
+    """
+    earlier, sees = _block_order(0, real.shape[1], block, real.device)
+    nothing, own = torch.zeros_like(sees), sees & ~earlier
+    both = torch.cat([torch.cat([sees, nothing], 1), torch.cat([earlier, own], 1)])
+    return both & real.repeat(1, 2)[:, None]
+
+
+def _block_order(
+    first: int, length: int, block: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return which positions lie in an earlier block, and which may be attended to."""
+    number = torch.arange(first, first + length, device=device) // block
+    return number[:, None] > number, number[:, None] >= number
+
+
+class BlockDenoiser(Protocol):
+    """A network with blocks.
+
+    Attributes:
+        block: number of positions in a block.
+        length: length of the longest sequence.
+    """
+
+    block: int
+    length: int
+
+    def after(
+        self,
+        memory: KVCache,
+        tokens: Int[Tensor, "batch length"],
+        real: Bool[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch length size"]:
+        """Return the logits of tokens that follow cached ones; they are cached, too."""
+        ...
 
 
 class BlockReader:
@@ -178,9 +228,9 @@ class BlockReader:
         denoiser: a network with blocks.
     """
 
-    def __init__(self, denoiser: TokenDenoiser):
+    def __init__(self, denoiser: BlockDenoiser):
         self.denoiser, self.memory = denoiser, KVCache()
-        self.length = len(denoiser.positions.weight)
+        self.length = denoiser.length
         self.before: list[Tensor] = []
 
     def __call__(self, xt: Tensor, level: Level, condition: Condition = None) -> Tensor:

@@ -113,10 +113,15 @@ class MaskedTextSamplingConfig(TokenSamplingConfig):
             confident (confidence), random ones, or all of which the least confident are masked
             again (remasking); also entropy, margin, remdm and first-hitting
             (:mod:`multidiff.core.discrete.adaptive_samplers`).
+        repetition_penalty: factor of the log probability of tokens that are already in the text
+            (:class:`~multidiff.text.masked.repetition.RepetitionPenalty`); 1 is off.
     """
 
     sampler: str = option(
         "random", "which masked tokens each step predicts", choices=UNMASKING_SAMPLERS
+    )
+    repetition_penalty: float = option(
+        1.0, "factor of the log probability of tokens already in the text", above=0, note="1 is off"
     )
 
     def unmasking_sampler(self) -> UnmaskingSampler:

@@ -112,8 +112,8 @@ CHAT = (
 )
 
 
-def mdlm(folder, level=False):
-    """Write MDLM's layout with random weights; its tensors."""
+def mdlm(folder, kind="mdlm"):
+    """Write the layout of MDLM, BD3-LM or SEDD with random weights; its tensors."""
     words = wrapped(*byte_pieces(GPT2), longest=24)
     rows, width, cond = len(words) + 1, 32, 16
     shapes = {"vocab_embed.embedding": (rows, width), "rotary_emb.inv_freq": (4,),
@@ -135,7 +135,9 @@ def mdlm(folder, level=False):
     tensors = {name: 0.3 * torch.randn(shape) for name, shape in shapes.items()}
     named = {f"backbone.{name}": one for name, one in tensors.items()}
     config = {**MDLM, "vocab_size": rows}
-    if level:  # SEDD's configuration and names
+    if kind == "bd3lm":
+        config |= {"model_type": kind, "block_size": 4, "cross_attn": True, "adaln": True}
+    if kind == "sedd":
         model = {"hidden_size": 32, "n_blocks": 2, "n_heads": 4, "cond_dim": 16, "length": 24}
         config, named = {"graph": {"type": "absorb"}, "tokens": rows - 1, "model": model}, tensors
     written(folder, config, named, words)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import multidiff as md
 from multidiff.core.discrete.schedules import LogLinearMasks
 from multidiff.models.weights import read_tensors
+from multidiff.nn.token_denoiser import BlockReader
 from multidiff.text.data.vocabulary import END
 from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
@@ -19,8 +20,10 @@ from multidiff.utils.errors import InputError
 LEVEL = LogLinearMasks().at(torch.full((1,), 0.7))
 
 
-def independent(tensors, ids, sigma, heads=4):
-    """MDLM's network from its formulas alone, one head and one position pair at a time."""
+def independent(tensors, ids, sigma, positions=None, sees=None, heads=4):
+    """MDLM's network from its formulas alone, on one sequence."""
+    positions = torch.arange(len(ids)) if positions is None else positions
+    sees = torch.ones(len(ids), len(ids), dtype=torch.bool) if sees is None else sees
 
     def linear(x, name):
         bias = tensors.get(f"{name}.bias")
@@ -32,7 +35,7 @@ def independent(tensors, ids, sigma, heads=4):
 
     def rotate(x):  # (length, heads, width)
         half = x.shape[-1] // 2
-        angle = torch.arange(len(x))[:, None] / 10_000 ** (torch.arange(half) / half)
+        angle = positions[:, None] / 10_000 ** (torch.arange(half) / half)
         turn = torch.polar(torch.ones_like(angle), angle)[:, None]
         turned = torch.complex(x[..., :half], x[..., half:]) * turn
         return torch.cat([turned.real, turned.imag], dim=-1)
@@ -49,7 +52,8 @@ def independent(tensors, ids, sigma, heads=4):
         q, k, v = qkv.view(len(x), 3, heads, -1).unbind(1)
         q, k = rotate(q), rotate(k)
         weight = torch.einsum("ihd,jhd->hij", q, k) / q.shape[-1] ** 0.5
-        found = torch.einsum("hij,jhd->ihd", weight.softmax(-1), v).flatten(1)
+        weight = weight.masked_fill(~sees, -torch.inf).softmax(-1)
+        found = torch.einsum("hij,jhd->ihd", weight, v).flatten(1)
         x = x + gate * linear(found, block + "attn_out")
         h = linear(norm(x, block + "norm2.weight") * (1 + b2) + a2, block + "mlp.0")
         h = 0.5 * h * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (h + 0.044715 * h**3)))
@@ -58,15 +62,15 @@ def independent(tensors, ids, sigma, heads=4):
     return linear(norm(x, "output_layer.norm_final.weight") * (1 + b) + a, "output_layer.linear")
 
 
-@pytest.mark.parametrize("level", [False, True], ids=["mdlm", "sedd"])
-def test_mdlms_layout(tmp_path, capsys, level):
-    tensors, words = mdlm(tmp_path / "published", level)
+@pytest.mark.parametrize("kind", ["mdlm", "sedd"])
+def test_mdlms_layout(tmp_path, capsys, kind):
+    tensors, words = mdlm(tmp_path / "published", kind)
     model = md.load(tmp_path / "published")
     tokens = model.domain.tokens(["the cat sat on the mat"])
     tokens[0, 2] = model.process.size
     ids = words("the cat sat on the mat").input_ids
     ids[2] = len(words)
-    sigma = -torch.log(LEVEL.alpha[0]).float() if level else torch.zeros(())
+    sigma = -torch.log(LEVEL.alpha[0]).float() if kind == "sedd" else torch.zeros(())
     want = independent(tensors, torch.tensor(ids), sigma)
     got = model.denoiser(tokens, LEVEL)[0]
     shown = model.denoiser.written
@@ -75,8 +79,38 @@ def test_mdlms_layout(tmp_path, capsys, level):
     assert printed.startswith("the cat") and "<|endoftext|>" not in printed
 
 
+def test_bd3lms_layout(tmp_path, capsys):
+    """Noisy and clean text side by side, and the same block by block with cached ones."""
+    tensors, _ = mdlm(tmp_path / "published", "bd3lm")
+    model = md.load(tmp_path / "published")
+    x0 = model.domain.tokens(["a small bird sings in the old tree near the river and the mat"])[
+        :, :12
+    ]
+    xt = x0.clone()
+    xt[0, 1::2] = model.process.size
+    ids = torch.cat([model.denoiser.ids, torch.tensor([model.denoiser.special.mask])])
+    place = torch.arange(12).repeat(2)
+    number, clean = place // 4, torch.arange(24) >= 12
+    same = (number[:, None] == number) & (clean[:, None] == clean)
+    offset = (number[:, None] > number) & clean & ~clean[:, None]
+    causal = (number[:, None] >= number) & clean & clean[:, None]
+    both = torch.cat([ids[xt[0]], ids[x0[0]]])
+    want = independent(tensors, both, torch.zeros(()), place, same | offset | causal)[:12]
+    got = model.denoiser(xt, LEVEL, {"x0": x0})[0]
+    shown = model.denoiser.written
+    assert x0.shape[1] == 12
+    assert torch.allclose(got[:, shown], want[:, model.denoiser.ids[shown]], atol=1e-5, rtol=1e-5)
+    reader = BlockReader(model.denoiser)
+    for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
+        alone = reader(xt[:, part], LEVEL, {"real": xt[:, part] >= 0})[0]
+        assert torch.allclose(alone, got[part], atol=1e-4)
+        reader.append(x0[:, part])
+    printed = does(capsys, "sample", tmp_path / "published", "--infill", "the cat", "--length", 30)
+    assert printed.startswith("the cat")
+
+
 def test_uniform_diffusion_is_refused_by_name(tmp_path, capsys):
-    mdlm(tmp_path / "sedd", level=True)
+    mdlm(tmp_path / "sedd", "sedd")
     path = tmp_path / "sedd" / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "graph": {"type": "uniform"}}))

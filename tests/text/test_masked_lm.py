@@ -12,6 +12,7 @@ import multidiff as md
 from multidiff.config.recipe import parse, to_yaml
 from multidiff.core.discrete.schedules import LogLinearMasks
 from multidiff.text.data.vocabulary import END, PAD, UNKNOWN, with_blanks
+from multidiff.text.request import TextRequest
 
 SENTENCES = Path(md.__file__).parent / "starter" / "restaurant" / "sentences.csv"
 KINDS = ["bert", "roberta", "distilbert", "modernbert"]
@@ -126,6 +127,22 @@ def test_wrong_requests(published, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     said = complains(capsys, "sample", "nobody-at-all/no-such-bert", "--infill", "a [MASK]")
     assert "cannot be read from the hub" in said
+
+
+def test_a_penalty_on_repetition(published):
+    """Where it is high no token is written twice, one at a time; 1 changes nothing."""
+    model = md.load(published[0])
+    request, states = TextRequest(known={0: 7}, length=14), []
+    options = {"sampler": "random", "temperature": 0.5, "seed": 3}
+
+    def note(number, tokens):
+        states.append(tokens[0, :14].tolist())
+
+    model.generate([request], repetition_penalty=200.0, **options, on_step=note)
+    assert len({*states[-1]}) == 14
+    assert model.generate([request], **options) == model.generate(
+        [request], repetition_penalty=1.0, **options
+    )
 
 
 def test_a_folder_from_the_hub(published, tmp_path, capsys, monkeypatch):

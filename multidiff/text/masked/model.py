@@ -22,6 +22,7 @@ from multidiff.models.requests import Seed
 from multidiff.nn.token_denoiser import BlockReader, TokenDenoiser
 from multidiff.text.data.vocabulary import END, PAD
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
+from multidiff.text.masked.repetition import RepetitionPenalty
 from multidiff.text.masked_lm.denoiser import PretrainedDenoiser
 from multidiff.text.model import OnText, TextModel
 from multidiff.text.request import (
@@ -33,6 +34,7 @@ from multidiff.text.request import (
     requests_from,
 )
 from multidiff.text.sampling_config import MaskedTextSamplingConfig, TokenSamplingConfig
+from multidiff.utils.errors import InputError
 
 # Number of mask draws for each text whose likelihood is bounded, and texts in a batch.
 LOOKS, AT_ONCE = 32, 50
@@ -143,6 +145,12 @@ class MaskedText(TextModel):
             TypeError: if an option is unknown.
         """
         config = (config or self.sampling).replace(**overrides)
+        penalty = getattr(config, "repetition_penalty", 1.0)
+        if self.block and penalty != 1:
+            raise InputError(
+                f"--repetition-penalty {penalty:g}: this model writes block by block and does not "
+                "see which tokens earlier blocks have; remove it"
+            )
         make = partial(self._made, config=config, on_step=on_step)
         return self._texts(requests, seed, config.num_candidates, batch_size, make, on_text)
 
@@ -178,7 +186,6 @@ class MaskedText(TextModel):
         on_step: Callable[[int, Tensor], None] | None,
     ) -> Tensor:
         """Return a text generated block by block; each step reports all blocks up to there."""
-        assert isinstance(self.denoiser, TokenDenoiser)  # only these have blocks
         reader, found = BlockReader(self.denoiser), known[:, :0]
 
         def report(number: int, tokens: Tensor) -> None:
@@ -223,10 +230,18 @@ class MaskedText(TextModel):
     def guided(
         self, denoiser: Denoiser, requests: Sequence[TextRequest], config: TokenSamplingConfig
     ) -> Denoiser:
-        """Return a denoiser with classifier-free guidance, for requests with a condition."""
+        """Return a denoiser with classifier-free guidance, for requests with a condition.
+
+        Repetition is penalised if the options say so.
+        """
         asks = any(request.meaning or request.source for request in requests)
-        scale = config.guidance_scale if asks else 1
-        return denoiser if scale == 1 else ClassifierFreeGuidance(denoiser, scale)
+        if asks and config.guidance_scale != 1:
+            denoiser = self._guidance(denoiser, config.guidance_scale)
+        penalty = getattr(config, "repetition_penalty", 1.0)
+        return denoiser if penalty == 1 else RepetitionPenalty(denoiser, penalty)
+
+    def _guidance(self, denoiser: Denoiser, scale: float) -> Denoiser:
+        return ClassifierFreeGuidance(denoiser, scale)
 
     def nats_per_token(
         self,

@@ -1,6 +1,7 @@
-"""The diffusion transformer of MDLM and SEDD, in plain torch.
+"""The diffusion transformer of MDLM, BD3-LM and SEDD, in plain torch.
 
-Published as code that needs flash attention (Sahoo et al. 2024; Lou et al. 2024). Names are those
+Published as code that needs flash attention (Sahoo et al. 2024; Arriola et al. 2025; Lou et al.
+2024). Names are those
 of the published weights. With the noise level's embedding ``c``, in each block:
 
     h = h + gate_1 attention(shift_1 + (1 + scale_1) norm(h))
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from multidiff.core.protocols import Level
 from multidiff.nn.attention import attention, merge_heads, split_heads
-from multidiff.nn.transformer import apply_rotary, rotary_embedding
+from multidiff.nn.token_denoiser import keys_after, keys_beside
+from multidiff.nn.transformer import KVCache, apply_rotary, rotary_embedding
 
 FREQUENCIES, ROTARY_BASE = 256, 10_000.0
 # SEDD was trained at noise levels up to this (its log-linear noise has eps = 1e-3).
@@ -28,7 +30,7 @@ LARGEST_SIGMA = -math.log(1e-3)
 
 
 class DDiT(nn.Module):
-    """Diffusion transformer of MDLM and SEDD on ids of a tokenizer.
+    """Diffusion transformer of MDLM, BD3-LM and SEDD on ids of a tokenizer.
 
     Args:
         rows: number of ids, the mask included.
@@ -38,6 +40,11 @@ class DDiT(nn.Module):
         level_width: number of channels of the noise level's embedding.
         dropout: dropout probability of each residual branch.
         reads_level: whether the network is conditional on the noise level, as SEDD's is.
+        block: number of positions in a block, for BD3-LM; 0 without blocks.
+        length: length of the longest sequence, for networks with blocks.
+
+    Raises:
+        ValueError: if a network with blocks reads the noise level.
     """
 
     def __init__(
@@ -49,9 +56,14 @@ class DDiT(nn.Module):
         level_width: int = 128,
         dropout: float = 0.1,
         reads_level: bool = False,
+        block: int = 0,
+        length: int = 0,
     ):
+        if block and reads_level:
+            raise ValueError(f"block {block}: a network with blocks does not read the noise level")
         super().__init__()
         self.heads, self.reads_level = heads, reads_level
+        self.block, self.length = block, length
         self.vocab_embed = _Embedding(rows, width)
         self.sigma_map = _LevelEmbedding(level_width)
         self.blocks = nn.ModuleList(
@@ -66,13 +78,57 @@ class DDiT(nn.Module):
         level: Level,
     ) -> Float[Tensor, "batch length rows"]:
         """See :class:`~multidiff.text.masked_lm.networks.TokenNetwork`."""
+        mask = None if bool(attended.all()) else attended[:, None, :]
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return self._logits(ids, positions, mask, level)
+
+    def after(
+        self,
+        memory: KVCache,
+        ids: Int[Tensor, "batch length"],
+        real: Bool[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch length rows"]:
+        """Return the logits of ids that follow cached ones; they are cached, too.
+
+        Args:
+            memory: KV cache of the ids before these, whole blocks.
+            ids: the next ids.
+            real: false at padding.
+        """
+        first = memory.positions
+        positions = torch.arange(first, first + ids.shape[1], device=ids.device)
+        return self._logits(ids, positions, keys_after(first, self.block, real), None, memory)
+
+    def beside(
+        self,
+        x0: Int[Tensor, "batch length"],
+        xt: Int[Tensor, "batch length"],
+        real: Bool[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch length rows"]:
+        """Return the logits of all blocks at once, each conditioned on the clean ones before it.
+
+        Args:
+            x0: clean ids.
+            xt: ids of which some are masked.
+            real: false at padding.
+        """
+        positions = torch.arange(xt.shape[1], device=xt.device).repeat(2)
+        mask = keys_beside(self.block, real)
+        return self._logits(torch.cat([x0, xt], 1), positions, mask, None)[:, xt.shape[1] :]
+
+    def _logits(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        level: Level,
+        memory: KVCache | None = None,
+    ) -> Tensor:
         x = self.vocab_embed(ids)
         c = F.silu(self.sigma_map(self._sigma(len(ids), level, x)))
-        positions = torch.arange(ids.shape[1], device=ids.device)
         turns = rotary_embedding(positions, x.shape[2] // self.heads, ROTARY_BASE)
-        mask = None if bool(attended.all()) else attended[:, None, None, :]
         for block in self.blocks:
-            x = block(x, c, turns, mask)
+            x = block(x, c, turns, None if mask is None else mask[:, None], memory)
         return self.output_layer(x, c)
 
     def _sigma(self, batch: int, level: Level, like: Tensor) -> Float[Tensor, " batch"]:
@@ -132,11 +188,16 @@ class _Block(nn.Module):
         )
         self.adaLN_modulation = _modulation(level_width, 6 * width)
 
-    def forward(self, x: Tensor, c: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, c: Tensor, turns: Tensor, mask: Tensor | None, memory: KVCache | None
+    ) -> Tensor:
         shift, scale, gate, shift2, scale2, gate2 = self.adaLN_modulation(c)[:, None].chunk(6, 2)
         parts = self.attn_qkv(shift + (1 + scale) * self.norm1(x)).chunk(3, dim=2)
         query, key, value = (split_heads(part, self.heads) for part in parts)
-        found = attention(apply_rotary(query, turns), apply_rotary(key, turns), value, mask)
+        query, key = apply_rotary(query, turns), apply_rotary(key, turns)
+        if memory is not None:
+            key, value = memory.append(self, key, value)
+        found = attention(query, key, value, mask)
         x = x + gate * self._dropped(self.attn_out(merge_heads(found)))
         return x + gate2 * self._dropped(self.mlp(shift2 + (1 + scale2) * self.norm2(x)))
 

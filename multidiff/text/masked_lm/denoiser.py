@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Level
+from multidiff.nn.transformer import KVCache
 from multidiff.text.data.vocabulary import END, FIRST, PAD, UNKNOWN
 from multidiff.text.masked_lm.lora import LoRA, is_adapter
 
@@ -62,6 +63,8 @@ class PretrainedDenoiser(nn.Module):
         lora: adapters that are trained instead of the network's weights; None to train these.
 
     Attributes:
+        block: number of positions in a block, of a network with blocks; else 0.
+        length: length of the longest sequence, of a network with blocks.
         ids: id of each token number.
         written: whether each token may be generated.
 
@@ -87,6 +90,8 @@ class PretrainedDenoiser(nn.Module):
                              f"{size} tokens, or none: set 0 or {size}")  # fmt: skip
         super().__init__()
         self.size, self.special = size, special
+        self.block: int = getattr(network, "block", 0)
+        self.length: int = getattr(network, "length", 0)
         self.network = network
         for one in network.parameters():  # buffers, such as rotary frequencies, stay float32
             one.data = one.data.to(DTYPES[dtype])
@@ -108,15 +113,46 @@ class PretrainedDenoiser(nn.Module):
         cond = cast("dict[str, Tensor]", condition or {})
         real = cond.get("real")
         real = torch.ones_like(xt, dtype=torch.bool) if real is None else real
+        if self.block:
+            x0 = cond.get("x0")
+            if x0 is None:
+                return self.after(KVCache(), xt, real)
+            return self._read(self._blocks.beside(self._table()[x0], self._table()[xt], real))
         packed = self._packed(xt, real, cond.get("source"))
         found = self.network(packed.ids, packed.attended, level)
         rows = torch.arange(len(xt), device=xt.device)[:, None]
-        own = found[rows, packed.own].float()
-        return own.index_select(-1, self.ids).masked_fill(~self.written, NEVER)
+        return self._read(found[rows, packed.own])
+
+    def after(
+        self,
+        memory: KVCache,
+        tokens: Int[Tensor, "batch length"],
+        real: Bool[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch length size"]:
+        """Return the logits of tokens that follow cached ones, for networks with blocks.
+
+        Args:
+            memory: KV cache of the tokens before these, whole blocks; these are appended to it.
+            tokens: the next tokens.
+            real: false at padding.
+        """
+        return self._read(self._blocks.after(memory, self._table()[tokens], real))
+
+    @property
+    def _blocks(self) -> Any:
+        return self.network
+
+    def _table(self) -> Int[Tensor, " numbers"]:
+        """Return the id of each token number, the mask's last."""
+        return torch.cat([self.ids, self.ids.new_tensor([self.special.mask])])
+
+    def _read(self, found: Float[Tensor, "batch length rows"]) -> Tensor:
+        """Return the logits of our numbers from those of ids."""
+        return found.float().index_select(-1, self.ids).masked_fill(~self.written, NEVER)
 
     def _packed(self, xt: Tensor, real: Tensor, source: Tensor | None) -> Packed:
         """Lay start, source and sequence side by side, each row without gaps."""
-        table = torch.cat([self.ids, self.ids.new_tensor([self.special.mask])])
+        table = self._table()
         start = self.ids.new_tensor(self.special.start).expand(len(xt), -1)
         source = xt[:, :0] if source is None else source
         # Columns to choose from: start, source, sequence, one of padding.

@@ -1,4 +1,4 @@
-"""Published diffusion language models whose own code is not run: MDLM, SEDD, LLaDA, Dream."""
+"""Published diffusion language models read without their code: MDLM, BD3-LM, SEDD, LLaDA, Dream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = "config.json"
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 READABLE = (
     "BERT, RoBERTa, DistilBERT, ModernBERT and other masked language models of transformers, MDLM, "
-    "absorbing SEDD, LLaDA and Dream"
+    "BD3-LM, absorbing SEDD, LLaDA and Dream"
 )
 UNIFORM = "replaces tokens instead of masking them (uniform diffusion)"
 # Known families that are not read, by model_type.
@@ -28,7 +28,6 @@ REFUSED = {
     "duo": f"a Duo model, which {UNIFORM}",
     "udlm": f"a UDLM model, which {UNIFORM}",
     "diffusion_gemma": f"DiffusionGemma, which {UNIFORM}",
-    "bd3lm": "a BD3-LM model, whose network reads clean and noisy text side by side",
     "llada2_moe": "LLaDA 2, whose network is remote code only",
     "llada_moe": "LLaDA-MoE, whose network is remote code only",
 }
@@ -79,15 +78,17 @@ def family_of(source: Path, config: Mapping[str, Any]) -> Family | None:
             raise InputError(f"{source}: is {about}; read are {READABLE}")
     if "graph" in config and "model_type" not in config:
         return _sedd
-    return {"mdlm": _mdlm, "llada": _llada, "dream": _dream}.get(kind)
+    return {"mdlm": _mdlm, "bd3lm": _mdlm, "llada": _llada, "dream": _dream}.get(kind)
 
 
 # -------------------------------------------------------------------------- MDLM, SEDD
 
 
 def _mdlm(source: Path, config: Mapping[str, Any], tokenizer: Path | None) -> Conversion:
-    with reading(source / CONFIG, "has values that MDLM never writes"):
-        shape = {
+    name = "BD3-LM" if config.get("block_size") else "MDLM"
+    _check_fixed(source, config, {"adaln": True, "causal": False, "cross_attn": name == "BD3-LM"})
+    with reading(source / CONFIG, f"has values that {name} never writes"):
+        shape: dict[str, Any] = {
             "rows": int(config["vocab_size"]),
             "width": int(config["hidden_dim"]),
             "layers": int(config["n_blocks"]),
@@ -96,7 +97,9 @@ def _mdlm(source: Path, config: Mapping[str, Any], tokenizer: Path | None) -> Co
             "reads_level": bool(config.get("time_conditioning", False)),
         }
         length = int(config["model_length"])
-    return _transformer(source, "MDLM", shape, length, tokenizer)
+        if name == "BD3-LM":
+            shape |= {"block": int(config["block_size"]), "length": length}
+    return _transformer(source, name, shape, length, tokenizer)
 
 
 def _sedd(source: Path, config: Mapping[str, Any], tokenizer: Path | None) -> Conversion:
@@ -130,7 +133,9 @@ def _transformer(
         for key, tensor in folder_tensors(source).items()
         if not key.endswith("rotary_emb.inv_freq") and not key.startswith("noise.")
     }
-    model = masked_section(words, special, {"use": "DDiT", **shape}, length, ends=False)
+    network = {"use": "DDiT", **shape}
+    block = shape.get("block", 0)
+    model = masked_section(words, special, network, length, ends=False, block=block)
     return conversion_of(source, name, words, model, tensors, words.never)
 
 

@@ -48,6 +48,7 @@ class AnswerSamplingConfig(MaskedTextSamplingConfig):
             one per token.
         sampler: see :class:`~multidiff.text.sampling_config.MaskedTextSamplingConfig`; LLaDA's
             low-confidence remasking is confidence.
+        repetition_penalty: see there.
         guidance_scale: scale of classifier-free guidance, LLaDA's ``cfg_scale`` plus 1; the
             unconditional prediction reads a prompt of masks.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
@@ -209,14 +210,8 @@ class PromptedText(MaskedText):
         # Blocks after the END of every answer were left as masks.
         return self.domain.written(state.masked_fill(state == self.process.size, END))
 
-    def guided(
-        self, denoiser: Denoiser, requests: Sequence[TextRequest], config: TokenSamplingConfig
-    ) -> Denoiser:
-        """Return a denoiser with guidance against a prompt of masks, for requests with prompts."""
-        asks = any(request.source for request in requests) and config.guidance_scale != 1
-        if not asks:
-            return denoiser
-        return MaskedPromptGuidance(denoiser, config.guidance_scale, self.process.size)
+    def _guidance(self, denoiser: Denoiser, scale: float) -> Denoiser:
+        return MaskedPromptGuidance(denoiser, scale, self.process.size)
 
 
 def _blocks(length: int, block: int, steps: int) -> list[tuple[slice, int]]:

@@ -26,6 +26,7 @@ def masked_section(
     *,
     ends: bool = True,
     eps: float = 1e-3,
+    block: int = 0,
 ) -> dict[str, Any]:
     """Return the section of a masked-diffusion text model.
 
@@ -36,15 +37,19 @@ def masked_section(
         length: number of tokens of the longest text, END included.
         ends: whether texts end; running text does not.
         eps: fraction of the tokens that the schedule keeps at time 1.
+        block: number of positions in a block; 0 without blocks.
     """
     size = words.vocabulary.size
     domain = {"use": "TokenDomain", "vocabulary": words.section(), "length": length, "ends": ends}
     schedule = {"use": "LogLinearMasks", "eps": eps}
     denoiser = {"use": "PretrainedDenoiser", "size": size, "network": dict(network)}
+    process: dict[str, Any] = {"use": "MaskProcess", "size": size, "schedule": schedule}
+    if block:
+        process |= {"use": "BlockMaskProcess", "block": block}
     return {
         "use": "MaskedText",
         "domain": domain,
-        "process": {"use": "MaskProcess", "size": size, "schedule": schedule},
+        "process": process,
         "denoiser": {**denoiser, "special": special_section(special)},
         "sampling": {"sampler": "confidence" if ends else "ancestral"},
     }
