@@ -143,7 +143,7 @@ def test_help_lists_every_option_once_with_its_default(capsys, name, command):
     run = verb(model, command)
     own = read_by_parser(command)
     assert len(names) == len({*names})
-    options = options_of(run, TAKEN[command])
+    options = options_of(run, TAKEN[command], model)
     assert {*names} == own | {f"--{one}" for one in {*options.flags, *options.from_files}}
     for one in {*names} - own:  # each is taken: what is lacking is its value, if anything
         flag = options.kinds.get(options.flags.get(one.removeprefix("--"))) is bool
