@@ -178,6 +178,7 @@ class SoundTokenizer(AutoencoderTrainer):
             :class:`~multidiff.image.autoencoders.training.AutoencoderTrainer`.
         adversarial_weight: weight of the adversarial loss.
         adversarial_from: number of batches before the adversarial loss begins.
+        freezes_encoder: whether to train the decoder alone: tokens stay the same.
     """
 
     autoencoder: MelAutoencoder
@@ -188,6 +189,7 @@ class SoundTokenizer(AutoencoderTrainer):
         discriminator: PatchDiscriminator | None = None,
         adversarial_weight: float = 0.1,
         adversarial_from: int = 0,
+        freezes_encoder: bool = False,
     ):
         super().__init__(
             autoencoder,  # pyright: ignore[reportArgumentType]
@@ -197,6 +199,8 @@ class SoundTokenizer(AutoencoderTrainer):
             perceptual=None,
             pad_to=0,
         )
+        if freezes_encoder:
+            autoencoder.encoder.requires_grad_(False)
 
     def metadata(self) -> dict[str, str]:
         """Return the properties that the weights depend on."""
