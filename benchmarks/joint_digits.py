@@ -1,0 +1,270 @@
+"""`digits-joint`, judged by classifiers that were trained on real media alone.
+
+    python -m benchmarks.joint_digits judge data/digits runs/sound_judge
+    python -m benchmarks.joint_digits directions digits-joint data/digits runs/sound_judge \
+        --part development --guidance-scale 1.5 2.5
+    python -m benchmarks.joint_digits triples digits-joint data/digits runs/sound_judge --num 1000
+
+``data/digits`` is made by benchmarks/digit_records.py. Images are judged by the shipped
+`digit-features`, sounds by a small classifier of mels that ``judge`` trains on the training
+recordings, texts by their words. Choose options on the development part; report figures of the
+test part, whose images and recordings neither the model nor the judge of sounds has read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import multidiff as md
+from benchmarks.digit_records import digit_of
+from multidiff.data.batches import Batches, TensorExamples
+from multidiff.image.data.image_files import to_unit
+from multidiff.image.metrics.classifier import ImageClassifier
+from multidiff.joint.model import JointModel
+from multidiff.joint.records import Cell, Records, usable
+from multidiff.joint.streams import SoundStream
+from multidiff.models.loading import save_model
+from multidiff.training.trainer import Trainer
+
+VOICES = 6
+MEL_SIDE = 64
+DIRECTIONS = (
+    (("text",), "image"), (("text",), "audio"), (("image",), "text"), (("audio",), "text"),
+    (("image", "audio"), "text"), (("image",), "audio"), (("audio",), "image"),
+)  # fmt: skip
+RECIPE = """model: {use: ImageClassifier, channels: 1, size: [64, 64], classes: 60,
+  widths: [16, 32, 48, 64], dropout: 0.2, shift_pixels: 4.0, turn_degrees: 0.0}
+"""
+
+
+def rows_of(folder: Path, part: str) -> list[dict[str, str]]:
+    """Return the rows of a part of the records."""
+    import csv
+
+    with open(folder / f"{part}.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def mel_images(stream: SoundStream, waves: Sequence[Tensor]) -> Tensor:
+    """Return sounds as grey images of their mels, in bytes."""
+    most = stream.autoencoder.num_samples
+    padded = torch.stack([F.pad(one[:most], (0, max(0, most - len(one)))) for one in waves])
+    unit = torch.cat([stream.autoencoder.unit(some) for some in padded.split(256)])
+    return ((unit + 1) * 127.5).round().clamp(0, 255).byte()[:, None]
+
+
+def recordings(stream: SoundStream, folder: Path, part: str) -> tuple[list[Tensor], list[int]]:
+    """Return the distinct recordings of a part and their classes, ``digit * 6 + voice - 1``."""
+    found = {row["audio"]: int(row["digit"]) * VOICES + int(row["voice"]) - 1
+             for row in rows_of(folder, part)}  # fmt: skip
+    cells = [Cell(name, name, folder) for name in sorted(found)]
+    waves = usable(cells, stream.read)
+    pairs = [(w, found[c.name]) for w, c in zip(waves, cells, strict=True) if w is not None]
+    return [one for one, _ in pairs], [label for _, label in pairs]
+
+
+def train_judge(model: JointModel, folder: Path, out: Path, steps: int) -> None:
+    """Train the judge of sounds on the training recordings."""
+    stream: Any = model.domain["audio"]
+    waves, labels = recordings(stream, folder, "train")
+    images = mel_images(stream, waves)
+    torch.manual_seed(0)
+    judge = ImageClassifier(1, (MEL_SIDE, MEL_SIDE), 60, (16, 32, 48, 64), 0.2, 4.0, 0.0)
+    examples = TensorExamples(image=images, label=torch.tensor(labels))
+    trainer = Trainer(steps=steps, learning_rate=3e-3, warmup_steps=50, decay="cosine",
+                      weight_decay=0.05, ema_decay=0.98, precision="fp32")  # fmt: skip
+    trainer.fit(judge, Batches(examples, 64))
+    save_model(judge.eval(), out, RECIPE)
+    for part in ("train", "development", "test"):
+        waves, labels = recordings(stream, folder, part)
+        found = sound_classes(judge, stream, waves)
+        digit = [a // VOICES == b // VOICES for a, b in zip(found, labels, strict=True)]
+        voice = [a % VOICES == b % VOICES for a, b in zip(found, labels, strict=True)]
+        print(f"{part}: digit {_mean(digit)}, voice {_mean(voice)} of {len(labels)}")
+
+
+@torch.no_grad()
+def sound_classes(
+    judge: ImageClassifier, stream: SoundStream, waves: Sequence[Tensor]
+) -> list[int]:
+    """Return digit and voice of sounds by the judge, each the likeliest by itself."""
+    found = []
+    for some in mel_images(stream, waves).split(128):
+        odds = judge(to_unit(some)).softmax(dim=1).unflatten(1, (10, VOICES))
+        digit, voice = odds.sum(dim=2).argmax(dim=1), odds.sum(dim=1).argmax(dim=1)
+        found += (digit * VOICES + voice).tolist()
+    return found
+
+
+@torch.no_grad()
+def image_digits(judge: ImageClassifier, images: Sequence[Tensor]) -> list[int]:
+    """Return the digits of images by the judge."""
+    parts = torch.stack([*images]).split(256)
+    return torch.cat([judge(to_unit(one)).argmax(dim=1) for one in parts]).tolist()
+
+
+class Judges:
+    """Judges of all media.
+
+    Args:
+        model: model whose sounds are judged.
+        sounds: folder of the judge of sounds.
+    """
+
+    def __init__(self, model: JointModel, sounds: Path):
+        self.stream: Any = model.domain["audio"]
+        self.image, self.audio = md.load("digit-features"), md.load(sounds)
+
+    def digits(self, name: str, media: Sequence[Any]) -> list[int | None]:
+        """Return the digits that media show; None for a text that is not well formed."""
+        if name == "text":
+            return [digit_of(one) for one in media]
+        if name == "image":
+            return [*image_digits(self.image, media)]
+        return [one // VOICES for one in sound_classes(self.audio, self.stream, media)]
+
+    def voices(self, media: Sequence[Tensor]) -> list[int]:
+        """Return the voices of sounds, from 1."""
+        return [one % VOICES + 1 for one in sound_classes(self.audio, self.stream, media)]
+
+
+def directions(
+    model: JointModel, folder: Path, judges: Judges, part: str, num: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the fraction of each direction that shows the digit asked for."""
+    records = Records(str(folder / f"{part}.csv"))
+    rows = rows_of(folder, part)[:num]
+    want, voices = [int(row["digit"]) for row in rows], [int(row["voice"]) for row in rows]
+    cells = {n: [records.cell(row, n) for row in range(len(rows))] for n in model.domain}
+    found: dict[str, Any] = {}
+    for given, make in DIRECTIONS:
+        bridges = ("text", "none") if "text" not in (*given, make) else ("text",)
+        for bridge in bridges:
+            media = model.generate(
+                {name: cells[name] for name in given}, [make], bridge=bridge, **options
+            )[make]
+            name = f"{'+'.join(given)} to {make}" + (" direct" if bridge == "none" else "")
+            seen = judges.digits(make, media)
+            found[name] = _mean([a == b for a, b in zip(seen, want, strict=True)])
+            if make == "audio" and given == ("text",):
+                named = [n for n, row in enumerate(rows) if row["text"].startswith("voice")]
+                heard = judges.voices([media[n] for n in named])
+                found["voice as asked"] = _mean([
+                    heard[k] == voices[n] for k, n in enumerate(named)
+                ])  # fmt: skip
+            if make == "text":
+                found[f"{name}, well formed"] = _mean([one is not None for one in seen])
+            print(name, found[name], flush=True)
+    return found
+
+
+def triples(
+    model: JointModel, folder: Path, judges: Judges, num: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return agreement, histograms, copies and DistillMOS of media made from nothing."""
+    media = model.generate(num=num, **options)
+    seen = {name: judges.digits(name, one) for name, one in media.items()}
+    agree = [len(set(one)) == 1 and None not in one for one in zip(*seen.values(), strict=True)]
+    counts = Counter(one for one in seen["text"] if one is not None)
+    found: dict[str, Any] = {
+        "agree": _mean(agree),
+        "digits": {str(one): counts[one] for one in range(10)},
+        "voices": dict(sorted(Counter(judges.voices(media["audio"])).items())),
+    }
+    found |= copies(folder, judges, media) | {"mos": mos(judges, folder, media["audio"][:200])}
+    return found
+
+
+def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, float]:
+    """Return the median distance to the nearest training medium, beside that of held-out ones."""
+    stream = judges.stream
+    real = {
+        part: mel_images(stream, recordings(stream, folder, part)[0]) for part in ("train", "test")
+    }
+    made = mel_images(stream, media["audio"][:300])
+    low, high = stream.autoencoder.preset.level_range
+    decibel = 20 / torch.log(torch.tensor(10.0)).item() * (high - low) / 255
+    found = {}
+    for name, some in (("generated", made), ("held-out", real["test"])):
+        distance = torch.cdist(some.flatten(1).float(), real["train"].flatten(1).float(), p=1).min(
+            dim=1
+        )[0]
+        found[f"nearest training mel of {name}, dB"] = round(
+            float(distance.median()) / MEL_SIDE**2 * decibel, 2
+        )
+    return found
+
+
+def mos(judges: Judges, folder: Path, made: Sequence[Tensor]) -> dict[str, float]:
+    """Return DistillMOS of generated and of real held-out sounds."""
+    import distillmos
+    import soxr
+
+    judge = distillmos.ConvTransformerSQAModel().eval()
+    real = recordings(judges.stream, folder, "test")[0]
+    found = {}
+    for name, some in (("generated", made), ("real", real)):
+        scores = []
+        for wave in some:
+            end = int((wave.abs() > 1e-4).nonzero().max()) + 1 if bool(wave.any()) else len(wave)
+            up = torch.from_numpy(soxr.resample(wave[:end].numpy(), judges.stream.rate_hz, 16000))
+            with torch.no_grad():
+                scores.append(float(judge(up.float()[None])))
+        found[name] = round(sum(scores) / len(scores), 3)
+    return found
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return round(sum(values) / max(len(values), 1), 4)
+
+
+def main() -> None:
+    """Run one part of the evaluation."""
+    reader = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    reader.add_argument("what", choices=["judge", "directions", "triples"])
+    reader.add_argument("model")
+    reader.add_argument("data", type=Path)
+    reader.add_argument("judge", type=Path)
+    reader.add_argument("--part", default="test", choices=["development", "test"])
+    reader.add_argument("--num", type=int, default=500)
+    reader.add_argument("--guidance-scale", type=float, nargs="+", default=[None])
+    reader.add_argument("--steps", type=int)
+    reader.add_argument("--order")
+    reader.add_argument("--temperature", type=float)
+    reader.add_argument("--noise", type=float)
+    reader.add_argument("--sampler")
+    reader.add_argument("--griffin-lim", action="store_true", help="leave out the vocoder")
+    reader.add_argument("--bf16", action="store_true", help="sample in bfloat16")
+    reader.add_argument("--judge-steps", type=int, default=500)
+    given = reader.parse_args()
+    model = md.load(given.model)
+    if given.griffin_lim:
+        model.domain["audio"].vocoder = None
+    if given.what == "judge":
+        train_judge(model, given.data, given.judge, given.judge_steps)
+        return
+    judges = Judges(model, given.judge)
+    names = ("steps", "order", "temperature", "noise", "sampler")
+    for scale in given.guidance_scale:
+        options = {name: getattr(given, name) for name in names} | {"guidance_scale": scale}
+        with torch.autocast("cpu", torch.bfloat16) if given.bf16 else nullcontext():
+            if given.what == "triples":
+                found = triples(model, given.data, judges, given.num, options)
+            else:
+                found = directions(model, given.data, judges, given.part, given.num, options)
+        options = {name: one for name, one in options.items() if one is not None}
+        print(json.dumps({"options": options, **found}, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
