@@ -96,6 +96,9 @@ _THEMES: dict[str, dict[str, str]] = {
         "text.masked_lm.model": "PromptedText",
         "text.diffuser.model": "EditedText",
         "text.request": "Control TextRequest",
+        "joint.model": "JointModel",
+        "joint.records": "Records",
+        "joint.streams": "TokenStream",
         "models.sampling_config": "SamplingConfig",
     },
 }
@@ -210,6 +213,9 @@ if TYPE_CHECKING:
     from multidiff.image.canvas import Canvas as Canvas
     from multidiff.image.diffusion.model import ImageDiffusion as ImageDiffusion
     from multidiff.image.maskgit.model import MaskGIT as MaskGIT
+    from multidiff.joint.model import JointModel as JointModel
+    from multidiff.joint.records import Records as Records
+    from multidiff.joint.streams import TokenStream as TokenStream
     from multidiff.models.loading import load as load
     from multidiff.models.loading import save_model as save  # noqa: F401
     from multidiff.models.sampling_config import SamplingConfig as SamplingConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from multidiff.data.order import SplitRows
 from multidiff.text.data.tables import DELIMITERS, load_rows, read_table, table_fingerprint
@@ -110,11 +111,12 @@ class Records:
 
     @classmethod
     def synthetic(cls, path: str, media: tuple[str, ...] = (), **options: Any) -> Records:
-        """Return a record of which only the text is there, for dry runs."""
+        """Return a record without media, or with a click if it is one of sound, for dry runs."""
         found = cls.__new__(cls)
         found.path, found.split, found.config = path, "train", None
         found.media, found.names, found.folder = media or MEDIA, [path], Path()
-        found._cells = {name: ["" if name == "text" else None] for name in found.media}
+        click = torch.full((1,), 0.5) if found.media == ("audio",) else None
+        found._cells = {name: [click] for name in found.media}
         found.rows = [0]
         return found
 
