@@ -17,7 +17,6 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -253,15 +252,16 @@ def main() -> None:
     if given.what == "judge":
         train_judge(model, given.data, given.judge, given.judge_steps)
         return
+    if given.bf16:  # the transformer alone: mels and phases need float32
+        model.denoiser.forward = torch.autocast("cpu", torch.bfloat16)(model.denoiser.forward)
     judges = Judges(model, given.judge)
     names = ("steps", "order", "temperature", "noise", "sampler")
     for scale in given.guidance_scale:
         options = {name: getattr(given, name) for name in names} | {"guidance_scale": scale}
-        with torch.autocast("cpu", torch.bfloat16) if given.bf16 else nullcontext():
-            if given.what == "triples":
-                found = triples(model, given.data, judges, given.num, options)
-            else:
-                found = directions(model, given.data, judges, given.part, given.num, options)
+        if given.what == "triples":
+            found = triples(model, given.data, judges, given.num, options)
+        else:
+            found = directions(model, given.data, judges, given.part, given.num, options)
         options = {name: one for name, one in options.items() if one is not None}
         print(json.dumps({"options": options, **found}, indent=1), flush=True)
 
