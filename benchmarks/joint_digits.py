@@ -42,7 +42,7 @@ DIRECTIONS = (
     (("image", "audio"), "text"), (("image",), "audio"), (("audio",), "image"),
 )  # fmt: skip
 RECIPE = """model: {use: ImageClassifier, channels: 1, size: [64, 64], classes: 60,
-  widths: [16, 32, 48, 64], dropout: 0.2, shift_pixels: 4.0, turn_degrees: 0.0}
+  widths: [24, 32, 48, 64], dropout: 0.1, shift_pixels: 2.0, turn_degrees: 0.0}
 """
 
 
@@ -78,7 +78,7 @@ def train_judge(model: JointModel, folder: Path, out: Path, steps: int) -> None:
     waves, labels = recordings(stream, folder, "train")
     images = mel_images(stream, waves)
     torch.manual_seed(0)
-    judge = ImageClassifier(1, (MEL_SIDE, MEL_SIDE), 60, (16, 32, 48, 64), 0.2, 4.0, 0.0)
+    judge = ImageClassifier(1, (MEL_SIDE, MEL_SIDE), 60, (24, 32, 48, 64), 0.1, 2.0, 0.0)
     examples = TensorExamples(image=images, label=torch.tensor(labels))
     trainer = Trainer(steps=steps, learning_rate=3e-3, warmup_steps=50, decay="cosine",
                       weight_decay=0.05, ema_decay=0.98, precision="fp32")  # fmt: skip
@@ -244,7 +244,7 @@ def main() -> None:
     reader.add_argument("--sampler")
     reader.add_argument("--griffin-lim", action="store_true", help="leave out the vocoder")
     reader.add_argument("--bf16", action="store_true", help="sample in bfloat16")
-    reader.add_argument("--judge-steps", type=int, default=500)
+    reader.add_argument("--judge-steps", type=int, default=1500)
     given = reader.parse_args()
     model = md.load(given.model)
     if given.griffin_lim:
