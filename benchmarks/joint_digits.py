@@ -6,7 +6,7 @@
     python -m benchmarks.joint_digits triples digits-joint data/digits runs/sound_judge --num 1000
 
 ``data/digits`` is made by benchmarks/digit_records.py. Images are judged by the shipped
-`digit-features`, sounds by a small classifier of mels that ``judge`` trains on the training
+`digit-features`, sounds by a small network on mels that ``judge`` trains on the training
 recordings, texts by their words. Choose options on the development part; report figures of the
 test part, whose images and recordings neither the model nor the judge of sounds has read.
 """
@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 import multidiff as md
 from benchmarks.digit_records import digit_of
@@ -32,7 +33,6 @@ from multidiff.image.metrics.classifier import ImageClassifier
 from multidiff.joint.model import JointModel
 from multidiff.joint.records import Cell, Records, usable
 from multidiff.joint.streams import SoundStream
-from multidiff.models.loading import save_model
 from multidiff.training.trainer import Trainer
 
 VOICES = 6
@@ -41,9 +41,37 @@ DIRECTIONS = (
     (("text",), "image"), (("text",), "audio"), (("image",), "text"), (("audio",), "text"),
     (("image", "audio"), "text"), (("image",), "audio"), (("audio",), "image"),
 )  # fmt: skip
-RECIPE = """model: {use: ImageClassifier, channels: 1, size: [64, 64], classes: 60,
-  widths: [24, 32, 48, 64], dropout: 0.1, shift_pixels: 2.0, turn_degrees: 0.0}
-"""
+
+
+class SoundJudge(nn.Module):
+    """Convolutions over the frames of a mel, and a linear layer each for digit and voice."""
+
+    def __init__(self, mels: int = MEL_SIDE, width: int = 96):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Dropout1d(0.1)]
+        for before in (mels, width, width):
+            layers += [nn.Conv1d(before, width, 5, 2, 2), nn.GroupNorm(8, width), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.4))
+        self.digit = nn.Linear(width * MEL_SIDE // 8, 10)
+        self.voice = nn.Linear(width * MEL_SIDE // 8, VOICES)
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of digits and of voices of mels in [-1, 1]."""
+        hidden = self.layers(mel)
+        return self.digit(hidden), self.voice(hidden)
+
+    def losses(self, batch: dict[str, Tensor], rng: Any) -> dict[str, Tensor]:
+        """Return both cross-entropies; in training of later and fainter sounds, with noise."""
+        mel = batch["mel"]
+        if self.training:
+            late, level, noise = torch.randint(0, 7, ()), torch.rand(len(mel), 1, 1), 0.03
+            mel = torch.cat([torch.full_like(mel[..., :late], -1), mel], dim=2)[..., :MEL_SIDE]
+            mel = (mel + 0.1 * (2 * level - 1) + noise * torch.randn_like(mel)).clamp(min=-1)
+        digit, voice = self(mel)
+        return {
+            "digit": F.cross_entropy(digit, batch["label"] // VOICES, reduction="none"),
+            "voice": F.cross_entropy(voice, batch["label"] % VOICES, reduction="none"),
+        }
 
 
 def rows_of(folder: Path, part: str) -> list[dict[str, str]]:
@@ -54,12 +82,11 @@ def rows_of(folder: Path, part: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def mel_images(stream: SoundStream, waves: Sequence[Tensor]) -> Tensor:
-    """Return sounds as grey images of their mels, in bytes."""
+def mels_of(stream: SoundStream, waves: Sequence[Tensor]) -> Tensor:
+    """Return the mels of sounds, scaled to [-1, 1]."""
     most = stream.autoencoder.num_samples
     padded = torch.stack([F.pad(one[:most], (0, max(0, most - len(one)))) for one in waves])
-    unit = torch.cat([stream.autoencoder.unit(some) for some in padded.split(256)])
-    return ((unit + 1) * 127.5).round().clamp(0, 255).byte()[:, None]
+    return torch.cat([stream.autoencoder.unit(some) for some in padded.split(256)])
 
 
 def recordings(stream: SoundStream, folder: Path, part: str) -> tuple[list[Tensor], list[int]]:
@@ -76,14 +103,15 @@ def train_judge(model: JointModel, folder: Path, out: Path, steps: int) -> None:
     """Train the judge of sounds on the training recordings."""
     stream: Any = model.domain["audio"]
     waves, labels = recordings(stream, folder, "train")
-    images = mel_images(stream, waves)
     torch.manual_seed(0)
-    judge = ImageClassifier(1, (MEL_SIDE, MEL_SIDE), 60, (24, 32, 48, 64), 0.1, 2.0, 0.0)
-    examples = TensorExamples(image=images, label=torch.tensor(labels))
-    trainer = Trainer(steps=steps, learning_rate=3e-3, warmup_steps=50, decay="cosine",
+    judge = SoundJudge()
+    examples = TensorExamples(mel=mels_of(stream, waves), label=torch.tensor(labels))
+    trainer = Trainer(steps=steps, learning_rate=2e-3, warmup_steps=50, decay="cosine",
                       weight_decay=0.05, ema_decay=0.98, precision="fp32")  # fmt: skip
     trainer.fit(judge, Batches(examples, 64))
-    save_model(judge.eval(), out, RECIPE)
+    judge.eval()
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(judge.state_dict(), out / "judge.safetensors")
     for part in ("train", "development", "test"):
         waves, labels = recordings(stream, folder, part)
         found = sound_classes(judge, stream, waves)
@@ -93,14 +121,11 @@ def train_judge(model: JointModel, folder: Path, out: Path, steps: int) -> None:
 
 
 @torch.no_grad()
-def sound_classes(
-    judge: ImageClassifier, stream: SoundStream, waves: Sequence[Tensor]
-) -> list[int]:
-    """Return digit and voice of sounds by the judge, each the likeliest by itself."""
+def sound_classes(judge: SoundJudge, stream: SoundStream, waves: Sequence[Tensor]) -> list[int]:
+    """Return digit and voice of sounds by the judge, ``digit * 6 + voice - 1``."""
     found = []
-    for some in mel_images(stream, waves).split(128):
-        odds = judge(to_unit(some)).softmax(dim=1).unflatten(1, (10, VOICES))
-        digit, voice = odds.sum(dim=2).argmax(dim=1), odds.sum(dim=1).argmax(dim=1)
+    for some in mels_of(stream, waves).split(256):
+        digit, voice = (one.argmax(dim=1) for one in judge(some))
         found += (digit * VOICES + voice).tolist()
     return found
 
@@ -122,7 +147,8 @@ class Judges:
 
     def __init__(self, model: JointModel, sounds: Path):
         self.stream: Any = model.domain["audio"]
-        self.image, self.audio = md.load("digit-features"), md.load(sounds)
+        self.image, self.audio = md.load("digit-features"), SoundJudge().eval()
+        self.audio.load_state_dict(load_file(sounds / "judge.safetensors"))
 
     def digits(self, name: str, media: Sequence[Any]) -> list[int | None]:
         """Return the digits that media show; None for a text that is not well formed."""
@@ -188,11 +214,11 @@ def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, flo
     """Return the median distance to the nearest training medium, beside that of held-out ones."""
     stream = judges.stream
     real = {
-        part: mel_images(stream, recordings(stream, folder, part)[0]) for part in ("train", "test")
+        part: mels_of(stream, recordings(stream, folder, part)[0]) for part in ("train", "test")
     }
-    made = mel_images(stream, media["audio"][:300])
+    made = mels_of(stream, media["audio"][:300])
     low, high = stream.autoencoder.preset.level_range
-    decibel = 20 / torch.log(torch.tensor(10.0)).item() * (high - low) / 255
+    decibel = 20 / torch.log(torch.tensor(10.0)).item() * (high - low) / 2
     found = {}
     for name, some in (("generated", made), ("held-out", real["test"])):
         distance = torch.cdist(some.flatten(1).float(), real["train"].flatten(1).float(), p=1).min(
