@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from multidiff.config.option_set import option
 from multidiff.core.discrete.samplers import (
     AncestralSampler,
+    FixedOrderSampler,
     MaskGITSampler,
     RandomOrderSampler,
     TokenDraw,
@@ -24,7 +25,7 @@ class JointSamplingConfig(SamplingConfig):
 
     Attributes:
         steps: number of reverse steps of each medium. A medium with no more tokens than steps is
-            generated a token at a time in random order, which is exact.
+            generated a token at a time from its beginning, which is exact.
         sampler: which masked tokens each step predicts: the most confident (MaskGIT), random ones
             or each by chance (ancestral).
         guidance_scale: scale of guidance towards what is given or generated before; 1 is off.
@@ -57,9 +58,10 @@ class JointSamplingConfig(SamplingConfig):
     def unmasking_sampler(self, length: int) -> UnmaskingSampler:
         """Return the sampler of a medium with that many tokens."""
         draw = TokenDraw(self.temperature)
-        if length <= self.steps or self.sampler == "random":
-            pace = "even" if length <= self.steps else "schedule"
-            return RandomOrderSampler(pace, draw)
+        if length <= self.steps:
+            return FixedOrderSampler(range(length), "even", draw)
+        if self.sampler == "random":
+            return RandomOrderSampler(draw=draw)
         if self.sampler == "ancestral":
             return AncestralSampler(draw)
         return MaskGITSampler(self.noise, draw=draw)
