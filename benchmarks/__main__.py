@@ -27,6 +27,7 @@ COMPONENTS = {
     "unet-step": "unet_step",
     "image-loop": "picture_loop",
     "decode-memory": "decode_memory",
+    "load-memory": "load_memory",
     "digits-budget": "digits_budget",
     "text-step": "text_step",
     "text-loop": "text_loop",

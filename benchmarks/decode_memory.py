@@ -71,12 +71,12 @@ def _decode(who: str, tile: int, side: int, small: int, threads: int) -> dict[st
     latent = torch.randn(1, 4, side // 8, side // 8)
     with torch.no_grad():
         decode(latent[:, :, :4, :4])  # the first call loads code
-        before, began = _peak(), time.process_time()
+        before, began = peak(), time.process_time()
         decode(latent)
     return {
         "seconds": time.process_time() - began,
-        "peak": _peak() / MIB,
-        "added": (_peak() - before) / MIB,
+        "peak": peak() / MIB,
+        "added": (peak() - before) / MIB,
     }
 
 
@@ -101,7 +101,7 @@ def _theirs(channels: tuple[int, ...], tile: int) -> Any:
     return lambda latent: network.decode(latent).sample
 
 
-def _peak() -> int:
+def peak() -> int:
     """Return the bytes of this process's largest resident set.
 
     The count of ``resource`` may start from the parent's; that of the memory map does not, where

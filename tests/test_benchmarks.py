@@ -51,6 +51,7 @@ def test_a_part_runs(part):
 TINY = {
     "unet-step": "--batch 1 --side 8 --latent-side 8",
     "image-loop": "--batch 1 --side 64 --steps 2",
+    "load-memory": "--small 1",
     "decode-memory": "--small 1 --side 128 --tile 64",
     "text-step": "--batch 2 --length 8 --width 16 --layers 1",
     "text-loop": "--steps 2 --texts 2 --length 8 --width 16 --layers 1",
@@ -71,6 +72,7 @@ TINY = {
         "unet-step",
         "image-loop",
         pytest.param("decode-memory", marks=pytest.mark.long),  # four processes
+        pytest.param("load-memory", marks=pytest.mark.long),  # four processes
         "digits-budget",
         "token-digits",
         "text-step",

@@ -13,7 +13,8 @@ from commands import complains, does, facts
 from program import RECIPES, refused, run
 
 import multidiff
-from multidiff.models.loading import card_of, shipped
+from multidiff.models.loading import shipped
+from multidiff.models.shipped import card_of
 from multidiff.models.weights import read_tensors, save_tensors
 from multidiff.utils.devices import checked_device
 from multidiff.utils.errors import InputError

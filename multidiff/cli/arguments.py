@@ -9,6 +9,19 @@ import typer
 
 from multidiff.data.cache import use_cache_dir
 
+MOST_SAMPLES = 1_000_000
+
+Count = Annotated[
+    int,
+    typer.Option(
+        "-n",
+        min=1,
+        max=MOST_SAMPLES,
+        metavar="INTEGER",
+        help="number of samples of each prompt",
+        rich_help_panel="Output",
+    ),
+]
 ModelName = Annotated[
     str,
     typer.Argument(
@@ -26,6 +39,20 @@ Seed = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="precision of large networks: float32 (the default), float16, bfloat16, or auto for "
+        "that of the file",
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option(
+        "--offload", help="move each part of the model to the device only when its turn comes"
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="print one JSON object on stdout, last", rich_help_panel="Output"),

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multidiff import __version__
-from multidiff.cli.arguments import CacheDir, Device, Json, ModelName, PromptFiles, Seed
+from multidiff.cli.arguments import (
+    CacheDir,
+    Count,
+    Device,
+    Json,
+    ModelName,
+    Offload,
+    Precision,
+    PromptFiles,
+    Seed,
+)
 from multidiff.cli.export import export
 from multidiff.cli.model_help import TAKEN, ModelCommand
 from multidiff.cli.parsing import (
@@ -45,7 +55,6 @@ app = Commands(
     rich_markup_mode=None,
 )
 
-MOST_SAMPLES = 1_000_000
 # Options that depend on the model are passed on unparsed.
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 # Commands whose options depend on the model, in their help too.
@@ -145,17 +154,7 @@ def sample(
         Path | None,
         typer.Option("-o", "--out", metavar="PATH", help="a folder", rich_help_panel="Output"),
     ] = None,
-    num: Annotated[
-        int,
-        typer.Option(
-            "-n",
-            min=1,
-            max=MOST_SAMPLES,
-            metavar="INTEGER",
-            help="number of samples of each prompt",
-            rich_help_panel="Output",
-        ),
-    ] = 1,
+    num: Count = 1,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,6 +166,8 @@ def sample(
     prompt_file: PromptFiles = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    dtype: Precision = None,
+    offload: Offload = False,
     as_json: Json = False,
 ) -> None:
     """Draw samples from a model.
@@ -177,7 +178,7 @@ def sample(
     from multidiff.models.loading import load
 
     prompts = texts_of("--prompt", prompt, prompt_file)
-    ready = load(model, checked_device(device))
+    ready = load(model, checked_device(device), dtype=dtype, offload=offload)
     run = verb(ready, "sample")
     usual = getattr(ready, "companions", {})
     options = read_options(
@@ -281,7 +282,7 @@ def check(
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the models that come with the package."""
-    from multidiff.models.loading import shipped_table
+    from multidiff.models.shipped import shipped_table
 
     say(shipped_table(), as_json)
 

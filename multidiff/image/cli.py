@@ -127,7 +127,7 @@ class _Run:
         if canvas is not None and count > 1:
             image = canvas.image.repeat(len(pairs), 1, 1, 1)
             canvas = Canvas(image, canvas.strength, canvas.mask, canvas.feather)
-        each = [{"negative_prompt": one} if one else {} for one in negatives]
+        each = [{} if one is None else {"negative_prompt": one} for one in negatives]
         if self.files:
             sources = [source_facts(init_image=path) for path in self.files] * len(pairs)
             each = [{**one, **source} for one, source in zip(each, sources, strict=True)]
@@ -160,7 +160,9 @@ class _Run:
         wanted = labelled_frames(ends, frames)
         negative = negatives.pop()
         options: dict[str, Any] = {"negative_prompt": negative, "config": given.sampling}
-        more = {"interpolate": str(frames)} | ({"negative_prompt": negative} if negative else {})
+        more = {"interpolate": str(frames)} | (
+            {} if negative is None else {"negative_prompt": negative}
+        )
         with lock_dir(folder), model_facts(self.model) as facts, progress() as on_step:
             writer = self._writer(folder, wanted, facts, on_line, **more)
             made = between(
@@ -198,9 +200,9 @@ class _Run:
             size = self.canvas.image.shape[3], self.canvas.image.shape[2]
         return self.given.size or f"{size[0]}x{size[1]}"
 
-    def _negatives(self, count: int, prompts: list[str]) -> list[str]:
+    def _negatives(self, count: int, prompts: list[str]) -> Sequence[str | None]:
         """Return the negative prompt of each pair: one for all, or one for each prompt."""
-        given = self.given.negative_prompt or [""]
+        given: Sequence[str | None] = self.given.negative_prompt or [None]
         distinct = [*dict.fromkeys(prompts)]
         if len(given) not in (1, len(distinct)):
             raise InputError(
@@ -208,7 +210,7 @@ class _Run:
                 "or one for each"
             )
         if len(given) == 1:
-            return given * count
+            return [*given] * count
         return [given[distinct.index(prompt)] for prompt in prompts]
 
 

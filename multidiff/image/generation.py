@@ -100,19 +100,26 @@ def check_guidance(guidance_scale: float, reads: str) -> None:
         )
 
 
-def check_precision(module: nn.Module) -> None:
-    """Check that a network computes in float32, as the states and the samplers do.
+def check_precision(module: nn.Module, *, half: bool = False) -> None:
+    """Check that a network has one precision, which it can compute in.
+
+    Args:
+        module: the network.
+        half: whether float16 and bfloat16 are possible: it then takes and returns float32 itself,
+            as the states and the samplers are.
 
     Raises:
         InputError: if some of its weights have another dtype; says what to do.
     """
     kinds = {one.dtype for one in module.parameters() if one.is_floating_point()}
-    other = sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32})
-    if other:
+    allowed = {torch.float32, *([torch.float16, torch.bfloat16] if half else [])}
+    if len(kinds) > 1 or not kinds <= allowed:
+        names = sorted(str(kind).removeprefix("torch.") for kind in kinds)
         raise InputError(
-            f"the model's weights are {', '.join(other)}: images are generated in float32; call "
-            "model.float() first"
-        )
+            f"the model's weights are {', '.join(names)}: images are generated in float32"
+            + ("; call model.float() first" if not half else
+               ", or in one of float16 and bfloat16: call model.float() first")
+        )  # fmt: skip
 
 
 def warn_of_size(size: tuple[int, int], trained: tuple[int, int]) -> None:

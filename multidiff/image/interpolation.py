@@ -80,7 +80,7 @@ def interpolate(
     ends: Sequence[tuple[str, int]],
     frames: int,
     *,
-    negative_prompt: str = "",
+    negative_prompt: str | None = None,
     config: ImageSamplingConfig | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_batch: Callable[[int, Tensor], None] | None = None,
@@ -123,7 +123,7 @@ def _part(
     other: tuple[str, int],
     weight: Float[Tensor, " frames"],
     config: ImageSamplingConfig,
-    negative_prompt: str,
+    negative_prompt: str | None,
     on_step: Callable[[Step], None] | None,
 ) -> UInt8[Tensor, "frames channels height width"]:
     count, size = len(weight), model.domain.size

@@ -65,7 +65,8 @@ def made_from(image: Path, model: Any, given: Made) -> Made:
         _sampling(image, given.sampling, facts),
         given.prompts or ([facts["prompt"]] if facts.get("prompt") else []),
         given.seed or int(facts["seed"]),
-        given.negative_prompt or [facts.get("negative_prompt", "")],
+        given.negative_prompt
+        or ([facts["negative_prompt"]] if "negative_prompt" in facts else None),
         given.size or _size(facts),
         strength if given.strength is None else given.strength,
         given.init_image or _found(image, facts, "init_image"),

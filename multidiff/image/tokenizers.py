@@ -61,6 +61,10 @@ class Captioned:
         """Return a line on what of a caption does not reach the network; None if all does."""
         return None if self.tokenizer is None else self.tokenizer.complaint(prompt)
 
+    def null_prompt(self, empty: Any) -> Any:
+        """Return the condition of no negative prompt, given that of an empty one."""
+        return empty
+
     def assets(self) -> dict[str, str]:
         """Return the assets by file name."""
         return {} if self.tokenizer is None else self.tokenizer.assets()

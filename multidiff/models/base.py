@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from multidiff.models.offload import Offload
+
 
 class Lasting(Protocol):
     """A domain that has assets: files besides its weights."""
@@ -31,6 +33,7 @@ class DomainModel(nn.Module):
         domain: the domain.
         name: name of the folder that it was read from; empty for a new model.
         home: folder or file that it was loaded from; None for a new model.
+        offload: what moves its parts to a device when their turn comes; None if all stay there.
     """
 
     domain: Lasting
@@ -39,10 +42,13 @@ class DomainModel(nn.Module):
         super().__init__()
         self.domain, self.name = domain, ""
         self.home: Path | None = None
+        self.offload: Offload | None = None
 
     @property
     def device(self) -> torch.device:
         """Device that the model computes on."""
+        if self.offload is not None:
+            return self.offload.device
         return next(self.parameters()).device
 
     def assets(self) -> dict[str, str]:

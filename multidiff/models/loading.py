@@ -21,19 +21,20 @@ from multidiff.config.registry import COMPONENTS
 from multidiff.models.converters import convert_weights
 from multidiff.models.delta import BASE, BITS, DIGEST, difference, rebuilt
 from multidiff.models.init_weights import InitFrom
+from multidiff.models.moving import fill, read_into_memory
+from multidiff.models.offload import offloaded
 from multidiff.models.weights import (
     Conversion,
-    load_into,
     read_tensors,
     save_tensors,
     without_values,
 )
+from multidiff.nn.lora import with_adapters
 from multidiff.training.checkpoints import checkpoint_of
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write_dir, check_name, file_digest, recovered
 from multidiff.utils.manifest import MANIFEST, verified
-from multidiff.utils.readers import is_hub_name, read_text, reading
-from multidiff.utils.report import Report
+from multidiff.utils.readers import is_hub_name, reading
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
 AVERAGED = "ema.safetensors"
@@ -42,6 +43,7 @@ TRAINED = "model"
 HUB_FILES = ["*.yaml", "*.safetensors", "*.json", "*.txt", "*.jinja"]
 # Weights of a checkpoint that its task has and the model has not.
 TASKS_OWN = ("times.", "teacher.")
+ADAPTERS = "adapters."
 HALF = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
 
 
@@ -90,6 +92,8 @@ def load(
     trainable: bool = False,
     checkpoint: int | str | None = None,
     weights: Literal["ema", "raw"] | float = "ema",
+    dtype: torch.dtype | str | None = None,
+    offload: bool = False,
 ) -> Any:
     """Load a ready model of any domain.
 
@@ -104,9 +108,15 @@ def load(
         weights: "ema" for the averaged weights, "raw" for those without averaging, or the relative
             width of a post-hoc average (see :mod:`multidiff.training.posthoc_ema`). The last two
             need a run's checkpoint: its newest one if ``checkpoint`` is None.
+        dtype: precision of the networks that may have half of it: "float16", "bfloat16", or "auto"
+            for that of the file; float32 by default, on every device. What needs float32, such as
+            autoencoders, keeps it.
+        offload: whether the parts of the model stay in the processor's memory, and each moves to
+            the device when its turn comes.
 
     Raises:
-        InputError: if the model cannot be found, or its files do not fit each other.
+        InputError: if the model cannot be found, its files do not fit each other, or it computes
+            in float32 alone.
     """
     check_name(str(name))
     if isinstance(weights, str) and weights not in ("ema", "raw"):
@@ -117,8 +127,8 @@ def load(
     found = convert_weights(Path(name)) if _may_need_conversion(name) else None
     if found is not None:
         model = outline(found, Path(name))
-        load_into(model, found.tensors, name)
-        return _ready(model, Path(name), device, trainable)
+        fill(model, found.tensors, name, "cpu" if offload else device, dtype)
+        return _ready(model, Path(name), device, trainable, offload)
     folder = find_model(name)
     if (folder / MANIFEST).is_file():  # a checkpoint of a run
         verified(folder)
@@ -131,9 +141,9 @@ def load(
                 f"{folder / WEIGHTS}: was made for {key} {facts[key]}, but {folder / RECIPE} "
                 f"has {value}; use both from the same model"
             )
-    load_into(model, tensors, folder / WEIGHTS)
+    fill(model, tensors, folder / WEIGHTS, "cpu" if offload else device, dtype)
     model.load_assets(folder)
-    return _ready(model, folder, device, trainable)
+    return _ready(model, folder, device, trainable, offload)
 
 
 def load_outline(name: str | Path) -> Any:
@@ -154,9 +164,12 @@ def load_outline(name: str | Path) -> Any:
         return build_model(find_model(name) / RECIPE)
 
 
-def _ready(model: Any, home: Path, device: str | torch.device, trainable: bool) -> Any:
+def _ready(
+    model: Any, home: Path, device: str | torch.device, trainable: bool, offload: bool
+) -> Any:
     model.home = home
-    model = model.to(device).eval()
+    model = offloaded(model, device) if offload else model.to(device)
+    model = model.eval()
     return model if trainable else model.requires_grad_(False)
 
 
@@ -214,7 +227,7 @@ def read_weights(
     folder: Path, weights: Literal["ema", "raw"] | float = "ema"
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return a model's weights; of a training run's checkpoint, the averaged ones or others."""
-    tensors, facts = read_tensors(folder / WEIGHTS)
+    tensors, facts = read_into_memory(folder / WEIGHTS)
     if BASE in facts:
         tensors = _with_base(tensors, facts, folder / WEIGHTS)
     if (folder / AVERAGED).is_file():
@@ -225,6 +238,7 @@ def read_weights(
 
             tensors |= reconstruction_at(folder, float(weights)).tensors()
         tensors = {key: value for key, value in tensors.items() if not key.startswith(TASKS_OWN)}
+        tensors = with_adapters(tensors, ADAPTERS)
     return tensors, facts
 
 
@@ -370,30 +384,3 @@ def save_model(
         (partial / RECIPE).write_text(recipe)
         for name, text in {**model.assets(), **texts}.items():
             (partial / name).write_text(text, "utf-8")
-
-
-def shipped_table() -> Report:
-    """Return a table of the shipped models: size, domain, licence, description and figures."""
-    report = Report([], {"models": []})
-    for name, folder in shipped().items():
-        size = (folder / WEIGHTS).stat().st_size / 1e6
-        described = card_of(folder)
-        report.lines.extend(
-            [
-                f"{name:<20}{size:>5.1f} MB   {described['domain']:<9} {described['license']}",
-                f"    {described['about']}",
-                f"    {described['figures']}",
-            ]
-        )
-        report.facts["models"].append({"name": name, "megabytes": round(size, 2), **described})
-    return report
-
-
-def card_of(folder: Path) -> dict[str, str]:
-    """Return the front matter of a shipped model's card, YAML between two lines of dashes.
-
-    Returns:
-        ``about``, ``domain``, ``license`` and ``figures``, a line each.
-    """
-    _, head, _ = read_text(folder / CARD).split("---\n", 2)
-    return parse(head, str(folder / CARD)).plain()

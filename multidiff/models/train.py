@@ -87,9 +87,10 @@ def _trained(
     )
     if not outcome.leads:
         return Report([])
+    lines = run.task.finish(out) if hasattr(run.task, "finish") else []
     save_model(model, out / TRAINED, outcome.record.with_history(texts)[RECIPE])
     losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
-    return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})"])
+    return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})", *lines])
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         InputError: if the file is missing, damaged or of another format.
     """
+    check_is_safetensors(path)
+    with reading(path, NOT_WHOLE), safetensors.safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, dict(file.metadata() or {})
+
+
+def check_is_safetensors(path: Path) -> None:
+    """Reject a file that is missing, or anything but safetensors.
+
+    Raises:
+        InputError: if it is.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     if is_pickle(path):
@@ -119,9 +131,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "ask its author for safetensors"
         )
     check_safetensors(path)
-    with reading(path, NOT_WHOLE), safetensors.safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, dict(file.metadata() or {})
 
 
 def read_pickle(path: Path) -> Any:
@@ -307,6 +316,21 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
         RuntimeError: if a buffer or attribute without values is not saved in the state dict.
     """
     check_fit(module, tensors, path)
+    check_complete(module, tensors)
+    own = [*module.parameters(), *module.buffers()]
+    for outline in [one for one in own if one.is_meta]:
+        torch.utils.swap_tensors(outline, _with_memory(outline))
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            tensor.copy_(tensors[name])
+
+
+def check_complete(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Check that tensors fill everything of a module that has no values.
+
+    Raises:
+        RuntimeError: if a buffer or attribute without values is not among them.
+    """
     unsaved = [name for name, one in module.named_buffers() if name not in tensors and one.is_meta]
     unsaved += [
         f"{part}.{name}".removeprefix(".")
@@ -319,12 +343,6 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str
             f"{', '.join(unsaved)}: made by torch.empty and not saved, so nothing fills it: "
             "make it with torch.zeros"
         )
-    own = [*module.parameters(), *module.buffers()]
-    for outline in [one for one in own if one.is_meta]:
-        torch.utils.swap_tensors(outline, _with_memory(outline))
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            tensor.copy_(tensors[name])
 
 
 def _with_memory(outline: Tensor) -> Tensor:

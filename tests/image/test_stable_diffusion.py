@@ -386,7 +386,7 @@ def test_shapes_tell_the_published_models(version, denoiser, text):
     assert words.autoencoder == wanted
     assert {key: words.text_encoder[key] for key in text} == text
     assert len(tensors) == (1130, 1306)[version - 1]
-    assert sorted(words.names()) == sorted(tensors)
+    assert sorted(words.shapes()) == sorted(tensors)
 
 
 def test_betas_that_a_file_keeps():
@@ -438,8 +438,8 @@ def adds(name, *shape):
         (drops("first_stage_model"), "has no autoencoder"),
         (drops("model.diffusion_model", "cond_stage_model"), "an autoencoder alone"),
         (drops("input_blocks.3.0"), "not its UNet"),
-        (adds("conditioner.embedders.0.x", 1), "is Stable Diffusion XL"),
-        (adds("model.diffusion_model.label_emb.0.0.weight", 1), "is Stable Diffusion XL"),
+        (adds("conditioner.embedders.0.model.ln_final.bias", 1), "is the refiner of Stable Diff"),
+        (adds("model.diffusion_model.label_emb.0.0.weight", 4, 2000), "reads a further embedding"),
         (adds("model.diffusion_model.joint_blocks.0.x", 1), "is Stable Diffusion 3"),
         (adds("model.diffusion_model.double_blocks.0.x", 1), "is Flux"),
         (adds("control_model.x", 1), "is a ControlNet"),
@@ -529,10 +529,10 @@ def test_folders_that_are_not_whole(first, tmp_path, capsys):
     shutil.rmtree(folder / "unet")
     assert "has no folder unet; download the whole model" in refused(capsys, folder, tmp_path)
     index.write_text(json.dumps({**content, "unet": [None, None]}))
-    assert "supported are Stable Diffusion 1 and 2" in refused(capsys, folder, tmp_path)
+    assert "supported are Stable Diffusion 1, 2 and XL" in refused(capsys, folder, tmp_path)
     index.write_text(json.dumps({**content, "text_encoder_2": ["x", "y"]}))
     reported = complains(capsys, "convert", folder, tmp_path / "model")
-    assert "is a StableDiffusionPipeline; supported are Stable Diffusion 1 and 2" in reported
+    assert "has no folder unet, text_encoder_2; download the whole model" in reported
     assert "--ema: only single files" in complains(capsys, "convert", folder, "x", "--ema")
 
 

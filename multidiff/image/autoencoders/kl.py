@@ -52,6 +52,8 @@ class AutoencoderKL(nn.Module):
         scaling: factor that brings latents to about unit variance.
         groups: number of groups of the group norms.
         norm_eps: epsilon of the group norms.
+        shift: mean of the latents, which scaling subtracts first.
+        quant_conv: whether there are 1x1 convolutions after the encoder and before the decoder.
         tile: height and width in pixels of overlapping tiles in which larger images are encoded
             and decoded; 0 for no tiling.
     """
@@ -66,19 +68,21 @@ class AutoencoderKL(nn.Module):
         groups: int = 32,
         norm_eps: float = 1e-6,
         tile: int = 0,
+        shift: float = 0.0,
+        quant_conv: bool = True,
     ):
         super().__init__()
         self.image_channels: Literal[1, 3] = image_channels
         self.latent_channels = latent_channels
-        self.scaling = scaling
+        self.scaling, self.shift = scaling, shift
         self.factor = 2 ** (len(channels) - 1)
         self.tiles = Tiles(tile, self.factor)
         self.encoder = Encoder(
             image_channels, channels, layers, 2 * latent_channels, groups, norm_eps
         )
         self.decoder = Decoder(latent_channels, channels, layers, image_channels, groups, norm_eps)
-        self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
-        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.quant_conv = _pointwise(2 * latent_channels, quant_conv)
+        self.post_quant_conv = _pointwise(latent_channels, quant_conv)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def encode(self, image: Float[Tensor, "batch channels height width"]) -> LatentGaussian:
@@ -131,11 +135,16 @@ class AutoencoderKL(nn.Module):
 
     def to_state(self, latent: Tensor) -> Tensor:
         """Scale latents to about unit variance."""
-        return latent * self.scaling
+        return (latent - self.shift) * self.scaling if self.shift else latent * self.scaling
 
     def to_latent(self, state: Tensor) -> Tensor:
         """Invert :meth:`to_state`."""
-        return state / self.scaling
+        return state / self.scaling + self.shift
+
+
+def _pointwise(channels: int, there: bool) -> nn.Module:
+    """Return a 1x1 convolution, or what takes its place."""
+    return nn.Conv2d(channels, channels, 1) if there else nn.Identity()
 
 
 class Encoder(nn.Module):

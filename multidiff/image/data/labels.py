@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from multidiff.image.tokenizers import words_of
@@ -38,6 +39,12 @@ def class_number(prompt: str, classes: Sequence[str]) -> int:
     known = [*classes] if len(classes) <= SHOWN else [*classes[:SHOWN], "..."]
     described = f"one of {', '.join(known)}" if known else "this model has none"
     raise InputError(f"no class {prompt!r}: {described}")
+
+
+def class_numbers(prompts: Sequence[str], classes: Sequence[str]) -> Tensor | None:
+    """Return the class of each prompt, see :func:`class_number`; None without classes."""
+    numbers = [class_number(prompt, classes) for prompt in prompts]
+    return torch.tensor(numbers) if classes else None
 
 
 def class_complaint(prompt: str, classes: Sequence[str]) -> str | None:

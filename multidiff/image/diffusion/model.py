@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from multidiff.core.gaussian.distillation import Distillation, DistillationTask
 from multidiff.core.gaussian.edm import ScaledInput
@@ -27,8 +27,10 @@ from multidiff.core.task import DiffusionTask
 from multidiff.image.autoencoders.kl import LatentGaussian
 from multidiff.image.canvas import STRENGTH, Canvas
 from multidiff.image.data.image_files import from_unit, pad_to_multiple, to_unit
+from multidiff.image.diffusion.dit import DiT
 from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
-from multidiff.image.diffusion.fit import check_fit
+from multidiff.image.diffusion.fit import check_fit, checked_size
+from multidiff.image.diffusion.mmdit import MMDiT
 from multidiff.image.diffusion.prompt_unet import PromptUNet
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.diffusion.unet import UNet
@@ -39,8 +41,8 @@ from multidiff.image.generation import (
     check_guidance,
     check_precision,
     in_batches,
-    warn_of_size,
 )
+from multidiff.image.stable_diffusion.lora_training import ImageLoRA, LoraTask
 from multidiff.models.base import DomainModel
 from multidiff.models.requests import one_each
 from multidiff.utils.errors import InputError
@@ -59,7 +61,7 @@ class _Request:
     config: ImageSamplingConfig
     times: TimestepSchedule
     size: Size
-    negatives: list[str]
+    negatives: list[str | None]
     canvas: Canvas | None
 
 
@@ -77,6 +79,7 @@ class ImageDiffusion(DomainModel):
         subjects: prompt for each label of the data, for evaluation; by default the classes.
         distillation: settings of training as a few-step student of the weights that training
             starts from; None for training on the data themselves.
+        lora: what training changes in place of the weights; None for the weights.
 
     Raises:
         ValueError: if domain, denoiser and sampling options do not fit each other.
@@ -84,29 +87,35 @@ class ImageDiffusion(DomainModel):
 
     domain: PixelDomain | LatentDomain
     writes_files = True  # even if the lines about them are not read
+    half_parts = ("denoiser.", "domain.text_encoder.")  # weights that may have half precision
 
     def __init__(
         self,
         domain: PixelDomain | LatentDomain,
         process: GaussianProcess,
-        denoiser: UNet | ScaledInput | PromptUNet,
+        denoiser: UNet | DiT | MMDiT | ScaledInput | PromptUNet,
         sampling: ImageSamplingConfig | None = None,
         drop_condition: float | Mapping[str, float] = 0.0,
         subjects: tuple[str, ...] = (),
         distillation: Distillation | None = None,
+        lora: ImageLoRA | None = None,
     ):
         check_fit(domain, denoiser, process.learns_variance)
         super().__init__(domain)
         self.subjects = subjects or getattr(domain, "classes", ())
         self.process, self.denoiser = process, denoiser
         self.sampling = ImageSamplingConfig() if sampling is None else sampling
-        self.drop_condition, self.distillation = drop_condition, distillation
+        self.drop_condition, self.distillation, self.lora = drop_condition, distillation, lora
+        if lora is not None and distillation is not None:
+            raise ValueError("lora and distillation: a student trains its weights; leave one out")
         check_guidance(self.sampling.guidance_scale, domain.reads)
         if distillation is not None:
             check_guidance(distillation.guidance_scale, domain.reads)
 
     def task(self) -> DiffusionTask:
-        """Return the training task: that of a student, of a copy of the weights now, if set."""
+        """Return the training task: of a student, of a copy of the weights now, or of a LoRA."""
+        if self.lora is not None:
+            return LoraTask(self, self.lora)
         if self.distillation is None:
             return DiffusionTask(self.domain, self.process, self.denoiser, self.drop_condition)
         return DistillationTask(
@@ -114,9 +123,20 @@ class ImageDiffusion(DomainModel):
             self.process,
             self.denoiser,
             self.distillation,
-            negative=partial(self._negative, ""),
+            negative=partial(self._negative, None),
             project=self.projection(),
         )
+
+    def offloaded_parts(self) -> dict[str, tuple[nn.Module, list[nn.Module]]]:
+        """Return the parts that compute one after the other; empty for pixels."""
+        if not isinstance(self.domain, LatentDomain):
+            return {}
+        coder, text = self.domain.autoencoder, self.domain.text_encoder
+        parts: dict[str, tuple[nn.Module, list[nn.Module]]] = {
+            "denoiser": (self.denoiser, [self.denoiser]),
+            "autoencoder": (coder, [coder.encoder, coder.post_quant_conv]),
+        }
+        return parts if text is None else {**parts, "text encoder": (text, [text])}
 
     def metadata(self) -> dict[str, str]:
         """Return the properties that the weights depend on."""
@@ -127,7 +147,7 @@ class ImageDiffusion(DomainModel):
         self,
         prompts: str | Sequence[str],
         *,
-        negative_prompt: str | Sequence[str] = "",
+        negative_prompt: str | Sequence[str | None] | None = None,
         size: Size | None = None,
         canvas: Canvas | None = None,
         seed: Seed = 0,
@@ -143,6 +163,7 @@ class ImageDiffusion(DomainModel):
             prompts: captions, or names of classes; empty texts for a model without either. A
                 single text is one prompt.
             negative_prompt: caption that guidance leads away from; one for all, or one each.
+                Stable Diffusion XL distinguishes an empty one from none.
             size: width and height in pixels; by default the canvas's or the model's.
             canvas: initial image (img2img), or one for each prompt, and the mask for inpainting.
                 Pixels outside the mask are returned to the bit.
@@ -164,12 +185,16 @@ class ImageDiffusion(DomainModel):
         prompts = one_each(prompts, str, "prompt")
         self.domain.check_prompts(prompts)
         config = self.checked_config((config or self.sampling).replace(**overrides))
-        size = self._checked_size(size, canvas)
+        size = checked_size(self.domain, size, canvas)
         if canvas is not None:
             canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
         times = config.times_from(strength or 1.0, self.process.schedule)
-        negatives = one_each(negative_prompt, str, "negative prompt")
+        negatives: list[str | None] = (
+            [negative_prompt]
+            if negative_prompt is None or isinstance(negative_prompt, str)
+            else [*negative_prompt]
+        )
         if len(negatives) not in (1, len(prompts)):
             raise InputError(
                 f"{len(negatives)} negative prompts for {len(prompts)} prompts: one for all, or "
@@ -193,11 +218,11 @@ class ImageDiffusion(DomainModel):
         pieces = self._pieces([part.prompts[0], negatives[0]], request.config)
         state = sample(
             self.process,
-            self.guided(request.config, negatives, pieces),
+            self.guided(request.config, negatives, pieces, request.size),
             request.config.build_sampler(request.times.num_steps),
             shape,
             request.times,
-            condition=self.condition(part.prompts, pieces, request.config),
+            condition=self.condition(part.prompts, pieces, request.config, request.size),
             project=self.projection(canvas, shape, request.config),
             rng=rng,
             start=self._begun(request, canvas, shape, rng),
@@ -212,7 +237,11 @@ class ImageDiffusion(DomainModel):
         return torch.lerp(kept, made.float(), opacity).round().to(torch.uint8)
 
     def condition(
-        self, prompts: list[str], pieces: int = 1, config: ImageSamplingConfig | None = None
+        self,
+        prompts: list[str],
+        pieces: int = 1,
+        config: ImageSamplingConfig | None = None,
+        size: Size | None = None,
     ) -> Condition:
         """Return the denoiser's condition for prompts, on the model's device.
 
@@ -220,36 +249,42 @@ class ImageDiffusion(DomainModel):
             prompts: prompt of each sample.
             pieces: number of pieces of each that a text encoder reads one by one.
             config: sampling options; the model's own by default.
+            size: width and height of the images, the model's by default.
         """
         found = self.domain
         if isinstance(found, LatentDomain):
             weighted = not (config or self.sampling).literal_prompts
-            condition = found.prompted(prompts, pieces, weighted)
+            condition = found.prompted(prompts, pieces, weighted, size)
         else:
             condition = found.condition(prompts)
         return map_condition(lambda one: one.to(self.device), condition)
 
-    def _pieces(self, prompts: Sequence[str], config: ImageSamplingConfig) -> int:
+    def _pieces(self, prompts: Sequence[str | None], config: ImageSamplingConfig) -> int:
         if not isinstance(self.domain, LatentDomain):
             return 1
         weighted = not config.literal_prompts
-        return max(self.domain.pieces(prompt, weighted) for prompt in prompts)
+        return max(self.domain.pieces(prompt or "", weighted) for prompt in prompts)
 
     def guided(
-        self, config: ImageSamplingConfig, negatives: Sequence[str], pieces: int = 1
+        self,
+        config: ImageSamplingConfig,
+        negatives: Sequence[str | None],
+        pieces: int = 1,
+        size: Size | None = None,
     ) -> Denoiser:
         """Return the denoiser under classifier-free guidance.
 
         Args:
             config: sampling options.
-            negatives: negative prompt of each sample.
+            negatives: negative prompt of each sample, or None.
             pieces: see :meth:`condition`.
+            size: see :meth:`condition`.
         """
         words, style = config.guidance_scale, config.style_guidance_scale
         apart = style is not None and style != words
         if words == 1 and not apart:
             return self.denoiser
-        away = self._negatives(negatives, pieces, config)
+        away = self._negatives(negatives, pieces, config, size)
         if style is not None and apart:
             return MultiConditionGuidance(self.denoiser, {"words": words, "style": style}, away)
         channels = self.denoiser.in_channels if self.process.learns_variance else None
@@ -261,19 +296,27 @@ class ImageDiffusion(DomainModel):
             channels=channels,
         )
 
-    def _negative(self, prompt: str, count: int) -> Condition:
+    def _negative(self, prompt: str | None, count: int) -> Condition:
         return self._negatives([prompt] * count)
 
     def _negatives(
-        self, prompts: Sequence[str], pieces: int = 1, config: ImageSamplingConfig | None = None
+        self,
+        prompts: Sequence[str | None],
+        pieces: int = 1,
+        config: ImageSamplingConfig | None = None,
+        size: Size | None = None,
     ) -> Condition:
         """Return the condition that guidance leads away from; None for the null condition."""
         if self.domain.reads != "prompt":
             return None
         distinct = [*dict.fromkeys(prompts)]
-        away = self.condition(distinct, pieces, config)
+        found = [self.condition([one or ""], pieces, config, size) for one in distinct]
+        found = [
+            self.domain.null_prompt(away) if one is None else away
+            for one, away in zip(distinct, found, strict=True)
+        ]
         rows = [distinct.index(prompt) for prompt in prompts]
-        return map_condition(lambda one: one[rows], away)
+        return map_condition(lambda *parts: torch.cat(parts)[rows], *found)
 
     def checked_config(self, config: ImageSamplingConfig) -> ImageSamplingConfig:
         """Return sampling options that the model can follow, and warn of what it was not made for.
@@ -287,9 +330,9 @@ class ImageDiffusion(DomainModel):
                 raise InputError("--style-guidance-scale: this model's prompts have no styles")
             if config.rescale:
                 raise InputError("--rescale with --style-guidance-scale: leave one of them out")
-        check_precision(self.denoiser)
+        check_precision(self.denoiser, half=True)
         if isinstance(self.domain, LatentDomain) and self.domain.text_encoder is not None:
-            check_precision(self.domain.text_encoder)
+            check_precision(self.domain.text_encoder, half=True)
         for line in () if self.distillation is None else self.distillation.misuses(config):
             logger.warning(line)
         return config
@@ -349,28 +392,3 @@ class ImageDiffusion(DomainModel):
             kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only if all its pixels are
             projections.append(inpaint(self._state_of(canvas), kept))
         return compose(*projections) if projections else None
-
-    def _checked_size(self, size: Size | None, canvas: Canvas | None) -> Size:
-        if canvas is not None:
-            channels, height, width = canvas.image.shape[1:]
-            if channels != self.domain.channels:
-                raise InputError(
-                    f"the initial image has {channels} channels, not {self.domain.channels}"
-                )
-            if size is not None and size != (width, height):
-                raise InputError(
-                    f"--size {size[0]}x{size[1]}: the initial image has {width}x{height}; "
-                    "remove the size, or resize the image"
-                )
-            size = (width, height)
-        size = self.domain.size if size is None else size
-        multiple = self.domain.multiple
-        of = "" if canvas is None else " of the initial image"
-        if min(size) < 1 or any(length % multiple for length in size):
-            near = "x".join(str(max(round(n / multiple), 1) * multiple) for n in size)
-            raise InputError(
-                f"size {size[0]}x{size[1]}{of}: width and height must be multiples of {multiple}; "
-                f"the nearest is {near}"
-            )
-        warn_of_size(size, self.domain.size)
-        return size

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from multidiff.core.gaussian.flow import flow_match_timesteps
 from multidiff.core.gaussian.multistep import DEIS, UniPC
 from multidiff.core.gaussian.posterior import ReverseVariance
 from multidiff.core.gaussian.published_samplers import PLMS, TCD, FirstOrderUniPC, WithLastStep
@@ -26,12 +27,14 @@ from multidiff.core.protocols import Projection, Sampler
 Kind = Literal[
     "DDIM", "DDPM", "PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete",
     "LMSDiscrete", "DPMSolverMultistep", "UniPCMultistep", "DEISMultistep", "LCM", "TCD",
+    "FlowMatchEulerDiscrete",
 ]  # fmt: skip
 # Their times may lie between two steps, and their ratios are interpolated.
 FRACTIONAL = ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete")
 # They place their steps as one step more would be, without the cleanest.
 INNER = ("DPMSolverMultistep", "UniPCMultistep", "DEISMultistep")
 DISTILLED = ("LCM", "TCD")
+FLOW = "FlowMatchEulerDiscrete"
 # With fewer steps than this, lower_order_final makes the last one of first order.
 FEW_STEPS = 15
 
@@ -59,6 +62,7 @@ class SchedulerConfig:
         thresholding: whether large estimates are scaled down (Saharia et al. 2022).
         dynamic_thresholding_ratio: quantile of the absolute values for that.
         sample_max_value: largest value of that quantile.
+        shift: factor by which FlowMatchEulerDiscrete moves times towards the noise.
     """
 
     kind: Kind
@@ -79,6 +83,7 @@ class SchedulerConfig:
     thresholding: bool = False
     dynamic_thresholding_ratio: float = 0.995
     sample_max_value: float = 1.0
+    shift: float = 1.0
 
     def __str__(self) -> str:
         """Return the class and its options that differ from this class's defaults."""
@@ -91,6 +96,8 @@ class SchedulerConfig:
 
     def times(self, num_steps: int) -> TimestepSchedule:
         """Return the timesteps, with the level at which sampling ends."""
+        if self.kind == FLOW:
+            return flow_match_timesteps(num_steps, self.shift)
         final = "clean" if self._ends_clean else "first"
         if self.kind in DISTILLED:
             return lcm_timesteps(num_steps, self.original_inference_steps, final)
@@ -132,6 +139,7 @@ class SchedulerConfig:
             "DDPM": lambda: DDPM(VARIANCES[self.variance_type]),
             "PNDM": PLMS if num_steps > 1 else DDIM,
             "EulerDiscrete": DDIM,
+            FLOW: DDIM,
             "EulerAncestralDiscrete": lambda: DDIM(eta=1.0),
             "HeunDiscrete": lambda: Heun("noise"),
             "LMSDiscrete": lambda: DEIS(4, rho=1.0, extrapolates_to_clean=True),

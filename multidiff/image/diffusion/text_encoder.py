@@ -1,10 +1,11 @@
-"""CLIP text encoder, from its configuration or with its published weights."""
+"""CLIP text encoders, from their configuration or with published weights: one, or SDXL's two."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -85,3 +86,118 @@ class TextEncoder(nn.Module):
             if self.skip == 0:
                 return found.last_hidden_state
             return self.transformer.final_layer_norm(found.hidden_states[-(self.skip + 1)])
+
+    def last_states(
+        self, tokens: Int[Tensor, "batch length"]
+    ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, "batch length width"]]:
+        """Return the hidden states before the last block, without a norm, and those after it."""
+        tokens = tokens.to(next(self.parameters()).device)
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            found = self.transformer(input_ids=tokens, output_hidden_states=True)
+        return found.hidden_states[-2], found.last_hidden_state
+
+
+class SDXLTextEncoder(nn.Module):
+    """The two text encoders of Stable Diffusion XL (Podell et al. 2023, section 2.1).
+
+    Tokens are described by the last states but one of both, side by side, and the whole caption by
+    the second one's output at its end token, projected.
+
+    Args:
+        first: CLIP's text encoder.
+        second: OpenCLIP's, which reads the same tokens.
+        projection: width of the caption's embedding.
+        pad: token that pads captions for the second encoder.
+        end: token that ends captions; the last of the vocabulary by default.
+    """
+
+    def __init__(
+        self,
+        first: TextEncoder,
+        second: TextEncoder,
+        projection: int = 1280,
+        pad: int = 0,
+        end: int | None = None,
+    ):
+        super().__init__()
+        self.first, self.second, self.pad = first, second, pad
+        self.text_projection = nn.Linear(second.width, projection, bias=False)
+        self.text_projection.requires_grad_(second.trained)
+        vocabulary = second.transformer.embeddings.token_embedding.num_embeddings
+        self.end = vocabulary - 1 if end is None else end
+        self.width, self.pooled_width = first.width + second.width, projection
+
+    def forward(self, tokens: Int[Tensor, "batch length"]) -> dict[str, Tensor]:
+        """Return ``words``, ``(batch, length, width)``, and ``pooled``, ``(batch, pooled_width)``.
+
+        Args:
+            tokens: tokens, padded for the first encoder.
+        """
+        words, _ = self.first.last_states(tokens)
+        words_2, last = self.second.last_states(repadded(tokens, self.end, self.pad))
+        return {
+            "words": torch.cat([words, words_2], dim=2),
+            "pooled": self.text_projection(at_end(last, tokens, self.end)),
+        }
+
+
+def repadded(tokens: Int[Tensor, "batch length"], end: int, pad: int) -> Tensor:
+    """Return tokens with another padding after the first end token."""
+    ends = (tokens == end).int()
+    return tokens.masked_fill(ends.cumsum(dim=1) > ends, pad)
+
+
+def at_end(states: Tensor, tokens: Int[Tensor, "batch length"], end: int) -> Tensor:
+    """Return each caption's state at its first end token."""
+    places = (tokens == end).int().argmax(dim=1).to(states.device)
+    return states[torch.arange(len(states), device=states.device), places]
+
+
+class SD3TextEncoder(nn.Module):
+    """The text encoders of Stable Diffusion 3, but for T5, in whose place it reads zeros.
+
+    Esser et al. 2024, section 4 and appendix B.3: the model is trained with each of the three left
+    out at random, so that it works without T5, though it writes text in images less well.
+
+    Args:
+        first: CLIP's text encoder.
+        second: OpenCLIP's, which reads the same tokens.
+        width: width of the words, wider than those of both encoders, for T5's.
+        projections: widths of the captions' embeddings by both encoders.
+        pad: token that pads captions for the second encoder.
+        t5_length: number of T5's tokens.
+    """
+
+    def __init__(
+        self,
+        first: TextEncoder,
+        second: TextEncoder,
+        width: int = 4096,
+        projections: tuple[int, int] = (768, 1280),
+        pad: int = 0,
+        t5_length: int = 256,
+    ):
+        super().__init__()
+        self.first, self.second, self.pad, self.t5_length = first, second, pad, t5_length
+        self.first_projection = nn.Linear(first.width, projections[0], bias=False)
+        self.second_projection = nn.Linear(second.width, projections[1], bias=False)
+        self.first_projection.requires_grad_(first.trained)
+        self.second_projection.requires_grad_(second.trained)
+        self.end = second.transformer.embeddings.token_embedding.num_embeddings - 1
+        self.width, self.pooled_width = width, sum(projections)
+
+    def forward(self, tokens: Int[Tensor, "batch length"]) -> dict[str, Tensor]:
+        """Return ``words``, ``(batch, length + t5_length, width)``, and ``pooled``.
+
+        Args:
+            tokens: tokens, padded for the first encoder.
+        """
+        words, last = self.first.last_states(tokens)
+        words_2, last_2 = self.second.last_states(repadded(tokens, self.end, self.pad))
+        both = torch.cat([words, words_2], dim=2)
+        padding = (0, self.width - both.shape[2], 0, self.t5_length)
+        pooled = [
+            self.first_projection(at_end(last, tokens, self.end)),
+            self.second_projection(at_end(last_2, tokens, self.end)),
+        ]
+        return {"words": F.pad(both, padding), "pooled": torch.cat(pooled, dim=1)}

@@ -102,7 +102,7 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block on the positions of a feature map, with a residual connection.
+    """Transformer blocks on the positions of a feature map, with a residual connection.
 
     Args:
         channels: number of channels of the map.
@@ -112,6 +112,7 @@ class SpatialTransformer(nn.Module):
         linear: whether the projections in and out are linear layers (Stable Diffusion 2) or 1x1
             convolutions (1.x): the same map, with weights of another shape.
         upcast: see :class:`CrossAttention`.
+        blocks: number of blocks.
     """
 
     def __init__(
@@ -122,12 +123,14 @@ class SpatialTransformer(nn.Module):
         groups: int,
         linear: bool,
         upcast: bool,
+        blocks: int = 1,
     ):
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, ENTRY_NORM_EPS)
         self.proj_in = _projection(channels, linear)
-        block = TransformerBlock(channels, condition_width, heads, upcast)
-        self.transformer_blocks = nn.ModuleList([block])
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, condition_width, heads, upcast) for _ in range(blocks)
+        )
         self.proj_out = _projection(channels, linear)
 
     def forward(
@@ -137,7 +140,9 @@ class SpatialTransformer(nn.Module):
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the map after attention to the condition."""
         tokens = self.proj_in(as_tokens(self.norm(x)))
-        tokens = self.proj_out(self.transformer_blocks[0](tokens, condition))
+        for block in self.transformer_blocks:
+            tokens = block(tokens, condition)
+        tokens = self.proj_out(tokens)
         return x + tokens.transpose(1, 2).reshape(x.shape)
 
 

@@ -1,4 +1,4 @@
-"""The UNet of DDPM and of Stable Diffusion 1.x and 2.x.
+"""The UNet of DDPM and of Stable Diffusion 1.x, 2.x and XL.
 
 One network serves both: each level of resolution has no attention, self-attention
 (Ho et al. 2020, appendix B) or transformers that also read a condition (Rombach et al.
@@ -8,7 +8,7 @@ One network serves both: each level of resolution has no attention, self-attenti
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,8 +26,8 @@ from multidiff.image.blocks import (
     Upsample,
     WordAttention,
 )
+from multidiff.image.diffusion.embeddings import CaptionEmbedding, TimeEmbedding
 from multidiff.image.diffusion.transformer import SpatialTransformer
-from multidiff.nn.embeddings import sinusoid
 
 Attention = Literal["none", "self", "cross", "joint", "words"]
 
@@ -66,6 +66,11 @@ class UNet(nn.Module):
         convolve_first: see :class:`~multidiff.image.blocks.Upsample`.
         one_sided_downsampling: whether images are padded below and on the right alone before
             they are halved, as in the published DDPM models.
+        blocks: number of transformer blocks of each level with attention "cross"; the middle has
+            the coarsest level's. One each by default.
+        pooled_width: width of a caption's embedding that is added to the time's, together with
+            sizes in pixels, as Stable Diffusion XL does; None without.
+        size_waves: number of sines and cosines that embed each of these sizes.
 
     Raises:
         ValueError: if the lists' lengths differ, or a condition's width is missing.
@@ -94,11 +99,15 @@ class UNet(nn.Module):
         patch: int = 1,
         convolve_first: bool = False,
         one_sided_downsampling: bool = False,
+        blocks: tuple[int, ...] | None = None,
+        pooled_width: int | None = None,
+        size_waves: int = 256,
     ):
-        if not len(channels) == len(attention) == len(heads):
+        blocks = (1,) * len(channels) if blocks is None else blocks
+        if not len(channels) == len(attention) == len(heads) == len(blocks):
             raise ValueError(
-                f"channels, attention and heads have {len(channels)}, {len(attention)} and "
-                f"{len(heads)} entries: give one for each level"
+                f"channels, attention, heads and blocks have {len(channels)}, {len(attention)}, "
+                f"{len(heads)} and {len(blocks)} entries: give one for each level"
             )
         reading = [kind for kind in attention if kind not in ("none", "self")]
         if reading and condition_width is None:
@@ -118,7 +127,7 @@ class UNet(nn.Module):
             convolve_first,
             one_sided_downsampling,
         )
-        plan = list(zip(channels, attention, heads, strict=True))
+        plan = [_Plan(*one) for one in zip(channels, attention, heads, blocks, strict=True)]
         self.conv_in = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
         self.time_width = make.time_width
         self.time_embedding = TimeEmbedding(
@@ -126,9 +135,12 @@ class UNet(nn.Module):
         )
         if classes is not None:
             self.class_embedding = nn.Embedding(classes, make.time_width)
+        self.pooled_width = pooled_width
+        if pooled_width is not None:
+            self.add_embedding = CaptionEmbedding(pooled_width, size_waves, make.time_width)
         self.down_blocks: Any
         self.down_blocks, skips = _way_down(make, plan, layers)
-        self.mid_block = _middle(make, channels[-1], attention[-1], heads[-1])
+        self.mid_block = _middle(make, plan[-1])
         self.up_blocks: Any = _way_up(make, plan, layers, skips)
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], norm_eps)
         self.conv_out = nn.Conv2d(channels[0], out_channels * patch**2, 3, padding=1)
@@ -139,23 +151,29 @@ class UNet(nn.Module):
         self,
         xt: Float[Tensor, "batch channels height width"],
         level: NoiseLevel,
-        condition: Tensor | None = None,
+        condition: Tensor | Mapping[str, Tensor] | None = None,
         embedding: Float[Tensor, "batch time_width"] | None = None,
     ) -> Float[Tensor, "batch out_channels height width"]:
-        """Return the prediction.
+        """Return the prediction, with weights in half precision in the dtype of ``xt`` too.
 
         Args:
             xt: states at ``level``.
             level: noise level; its time is embedded as a timestep index, interpolated between two
                 integers if needed.
             condition: tokens ``(batch, words, condition_width)``, or class labels ``(batch,)``
-                with -1 where dropped.
+                with -1 where dropped; with ``pooled_width`` these ``words``, the captions'
+                ``pooled`` embeddings and six ``sizes`` in pixels, ``(batch, 6)``.
             embedding: embedding of a further condition, added to that of the time.
         """
+        own = self.conv_in.weight.dtype
+        if isinstance(condition, Mapping):
+            embedding = self.add_embedding(condition["pooled"], condition["sizes"])
+            condition = condition["words"]
         words = None if self.condition_width is None else condition
+        words = words if words is None else words.to(own)
         time = self._time(level, condition, embedding)
         xt = xt if self.patch == 1 else F.pixel_unshuffle(xt, self.patch)
-        h = self.conv_in(xt.contiguous(memory_format=self.layout))
+        h = self.conv_in(xt.to(own).contiguous(memory_format=self.layout))
         skips = [h]
         for block in self.down_blocks:
             for resnet, attend in block.pairs():
@@ -172,6 +190,7 @@ class UNet(nn.Module):
             for up in block.upsamplers:
                 h = up(h, skips[-1].shape[2:])
         found = self.conv_out(F.silu(self.conv_norm_out(h)))
+        found = found if own == torch.float32 else found.to(xt.dtype)
         return found if self.patch == 1 else F.pixel_shuffle(found, self.patch)
 
     def _step(
@@ -196,11 +215,21 @@ class UNet(nn.Module):
         self, level: NoiseLevel, condition: Tensor | None, embedding: Tensor | None
     ) -> Tensor:
         time = self.time_embedding(level)
-        time = time if embedding is None else time + embedding
+        time = time if embedding is None else time + embedding.to(time.dtype)
         if hasattr(self, "class_embedding") and condition is not None:
             known = (condition >= 0).to(time.dtype)[:, None]
             time = time + known * self.class_embedding(condition.clamp(min=0))
         return F.silu(time)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A level of a UNet: its channels, attention, heads and transformer blocks."""
+
+    channels: int
+    attention: Attention
+    heads: int
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -220,8 +249,9 @@ class _Maker:
     def resnet(self, before: int, width: int) -> ResnetBlock:
         return ResnetBlock(before, width, self.groups, self.norm_eps, self.time_width, self.dropout)
 
-    def attention(self, width: int, kind: Attention, heads: int) -> list[nn.Module]:
+    def attention(self, plan: _Plan, kind: Attention) -> list[nn.Module]:
         """Return one module, or an empty list."""
+        width, heads = plan.channels, plan.heads
         if kind == "none":
             return []
         if kind == "self" or self.condition_width is None:
@@ -234,21 +264,25 @@ class _Maker:
             return [WordAttention(width, self.groups, self.norm_eps, heads, reads)]
         return [
             SpatialTransformer(
-                width, self.condition_width, heads, self.groups, self.linear, self.upcast
+                width,
+                self.condition_width,
+                heads,
+                self.groups,
+                self.linear,
+                self.upcast,
+                plan.blocks,
             )
         ]
 
 
-def _way_down(
-    make: _Maker, plan: Sequence[tuple[int, Attention, int]], layers: int
-) -> tuple[nn.ModuleList, list[int]]:
+def _way_down(make: _Maker, plan: Sequence[_Plan], layers: int) -> tuple[nn.ModuleList, list[int]]:
     """Return the levels, finest first, and the channels of their skip connections."""
-    wide = plan[0][0]
+    wide = plan[0].channels
     blocks, skips = nn.ModuleList(), [wide]
-    for number, (width, kind, heads) in enumerate(plan):
-        block = Level()
+    for number, level in enumerate(plan):
+        block, width = Level(), level.channels
         for _ in range(layers):
-            block.add(make.resnet(wide, width), make.attention(width, kind, heads))
+            block.add(make.resnet(wide, width), make.attention(level, level.attention))
             skips.append(wide := width)
         if number < len(plan) - 1:
             block.downsamplers.append(Downsample(width, make.one_sided))
@@ -257,59 +291,28 @@ def _way_down(
     return blocks, skips
 
 
-def _middle(make: _Maker, width: int, coarsest: Attention, heads: int) -> Level:
-    block = Level()
+def _middle(make: _Maker, coarsest: _Plan) -> Level:
+    block, width = Level(), coarsest.channels
     kind: Attention = "self" if make.condition_width is None else "cross"
-    kind = coarsest if coarsest in ("joint", "words") else kind
-    block.add(make.resnet(width, width), make.attention(width, kind, heads))
+    kind = coarsest.attention if coarsest.attention in ("joint", "words") else kind
+    block.add(make.resnet(width, width), make.attention(coarsest, kind))
     block.add(make.resnet(width, width), [])
     return block
 
 
-def _way_up(
-    make: _Maker, plan: Sequence[tuple[int, Attention, int]], layers: int, skips: list[int]
-) -> nn.ModuleList:
+def _way_up(make: _Maker, plan: Sequence[_Plan], layers: int, skips: list[int]) -> nn.ModuleList:
     """Return the levels, coarsest first."""
-    blocks, wide = nn.ModuleList(), plan[-1][0]
-    for number, (width, kind, heads) in reversed(list(enumerate(plan))):
-        block = Level()
+    blocks, wide = nn.ModuleList(), plan[-1].channels
+    for number, level in reversed(list(enumerate(plan))):
+        block, width = Level(), level.channels
         for _ in range(layers + 1):
-            block.add(make.resnet(wide + skips.pop(), width), make.attention(width, kind, heads))
+            resnet = make.resnet(wide + skips.pop(), width)
+            block.add(resnet, make.attention(level, level.attention))
             wide = width
         if number > 0:
             block.upsamplers.append(Upsample(width, make.convolve_first))
         blocks.append(block)
     return blocks
-
-
-class TimeEmbedding(nn.Module):
-    """Sinusoidal embedding of the timestep index, through a small MLP.
-
-    Args:
-        num_waves: number of sines and cosines together.
-        width: width of the embedding.
-        time_steps: number of timesteps.
-        flip_sin_to_cos: whether cosines come first.
-        freq_shift: 1 for the frequencies of Ho et al.
-    """
-
-    def __init__(
-        self, num_waves: int, width: int, time_steps: int, flip_sin_to_cos: bool, freq_shift: int
-    ):
-        super().__init__()
-        self.num_waves, self.time_steps = num_waves, time_steps
-        self.order: Literal["cos-sin", "sin-cos"] = "cos-sin" if flip_sin_to_cos else "sin-cos"
-        self.last_rate: Literal["half", "half-minus-one"] = (
-            "half-minus-one" if freq_shift else "half"
-        )
-        self.linear_1 = nn.Linear(num_waves, width)
-        self.linear_2 = nn.Linear(width, width)
-
-    def forward(self, level: NoiseLevel) -> Float[Tensor, "batch width"]:
-        """Return the embedding; a time between two timesteps is interpolated."""
-        index = level.time * self.time_steps - 1
-        waves = sinusoid(index, self.num_waves, order=self.order, last_rate=self.last_rate)
-        return self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
 
 
 class Level(nn.Module):

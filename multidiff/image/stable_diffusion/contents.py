@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import safetensors
 from torch import Tensor
 
 from multidiff.image.stable_diffusion import naming
+from multidiff.models.moving import read_into_memory
 from multidiff.models.weights import (
     NOT_WHOLE,
     check_finite,
     is_pickle,
     read_pickle,
-    read_tensors,
     some,
 )
 from multidiff.utils.budgets import check_safetensors, refuse_lfs_pointer
@@ -32,8 +32,8 @@ STRANGERS = {
     "lokr_w": "a LoKr, which changes a model and is not supported",
     "ip_adapter.": "an IP-Adapter, which is not supported",
     "emb_params": "a textual inversion: pass it to sample with --embedding",
-    "conditioner.embedders.": "Stable Diffusion XL",
-    "model.diffusion_model.label_emb.": "Stable Diffusion XL or another that reads labels",
+    "conditioner.embedders.0.model.": "the refiner of Stable Diffusion XL, which improves images "
+    "of the base model",
     "joint_blocks.": "Stable Diffusion 3",
     "double_blocks.": "Flux",
     "control_model.": "a ControlNet",
@@ -41,19 +41,27 @@ STRANGERS = {
 }
 
 
-def tensors_in(path: Path) -> dict[str, Tensor]:
+def tensors_in(path: Path, skip: Collection[str] = ()) -> dict[str, Tensor]:
     """Return a file's tensors; of a pickle those in its ``state_dict``, if it has one.
+
+    Args:
+        path: the file.
+        skip: beginnings of names that are not read.
 
     Raises:
         InputError: if it is missing, damaged, of another kind, or would run code.
     """
     if path.suffix == SAFE or not (path.is_file() and is_pickle(path)):
         _refuse_disguise(path)
-        return read_tensors(path)[0]
+        return read_into_memory(path, skip)[0]
     content = read_pickle(path)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     items = state.items() if isinstance(state, Mapping) else ()
-    return {str(name): one for name, one in items if isinstance(one, Tensor)}
+    return {
+        str(name): one
+        for name, one in items
+        if isinstance(one, Tensor) and not str(name).startswith(tuple(skip))
+    }
 
 
 def weights_in(folder: Path) -> dict[str, Tensor]:

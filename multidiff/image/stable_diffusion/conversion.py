@@ -1,4 +1,4 @@
-"""Conversion of Stable Diffusion 1.x and 2.x to a model of ours, and back.
+"""Conversion of Stable Diffusion 1.x, 2.x and XL to a model of ours, and back.
 
 Two forms are read and written, both offline: a folder of the diffusers
 library, and a single file (``.safetensors`` or ``.ckpt``) by CompVis' names.
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from multidiff.image.stable_diffusion.contents import names_in, stranger
+from multidiff.image.stable_diffusion.dit_folder import is_dit, read_dit
 from multidiff.image.stable_diffusion.folder import INDEX, read_folder
 from multidiff.image.stable_diffusion.folder_writing import half_precision, write_folder
 from multidiff.image.stable_diffusion.naming import AUTOENCODER, OUR_AUTOENCODER, UNET
@@ -26,8 +27,10 @@ from multidiff.image.stable_diffusion.pixel_folder import (
 )
 from multidiff.image.stable_diffusion.recipe import Words
 from multidiff.image.stable_diffusion.schedulers import SCHEDULER
+from multidiff.image.stable_diffusion.sd3_folder import is_sd3, read_sd3
 from multidiff.image.stable_diffusion.single_file import read_single_file, single_file
 from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
+from multidiff.image.stable_diffusion.transformer_writing import write_dit, write_sd3
 from multidiff.image.stable_diffusion.vae import check_latents, read_autoencoder
 from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.models.weights import Conversion, save_tensors, some
@@ -38,7 +41,6 @@ from multidiff.utils.report import Report
 
 logger = logging.getLogger(__name__)
 
-VERSIONS = {"quick_gelu": "Stable Diffusion 1", "gelu": "Stable Diffusion 2"}
 # Files of a folder without an index: a part of a model, or a LoRA.
 ALONE = ("diffusion_pytorch_model.safetensors", "pytorch_lora_weights.safetensors")
 
@@ -93,7 +95,11 @@ def convert(
             raise InputError(f"--vae {vae}: {source} is pixel diffusion, without an autoencoder")
         recipe, tensors, about = read_pixel_folder(source, prediction)
         return Conversion(recipe, tensors, about)
+    if source.is_dir() and is_dit(read_json(source / INDEX)):
+        return read_dit(source)
     texts = _tokenizer(source, tokenizer)
+    if source.is_dir() and is_sd3(read_json(source / INDEX)):
+        return read_sd3(source, texts)
     if source.is_dir():
         words, tensors = read_folder(source, prediction)
         if words.replaces:
@@ -106,7 +112,7 @@ def convert(
         words, tensors = _with_autoencoder(words, tensors, vae)
     if allow_unexpected:
         tensors = _expected(source, words, tensors)
-    kind = VERSIONS.get(words.text_encoder["activation"], "Stable Diffusion")
+    kind = words.kind
     about = f"{kind}, predicts {words.prediction}"
     if not texts:
         about += (
@@ -130,7 +136,7 @@ def _with_autoencoder(
 
 def _expected(source: Path, words: Words, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return only the tensors that a model has; a warning names the others."""
-    names = set(words.names())
+    names = set(words.shapes())
     extra = [name for name in tensors if name not in names]
     if extra:
         logger.warning("%s: left out %d unexpected tensors: %s", source, len(extra), some(extra))
@@ -172,8 +178,17 @@ def export(
     """
     if recipe["domain"]["use"] == "PixelDomain":
         return _pixels_exported(model, folder, destination, recipe, to, half)
-    _check_kind(folder, recipe)
     tensors = half_precision(model.state_dict()) if half else model.state_dict()
+    kind = recipe["denoiser"]["use"]
+    if kind in ("DiT", "MMDiT"):
+        if to != "diffusers":
+            raise InputError(f"{folder}: a {kind} can only be written with --to diffusers")
+        if kind == "DiT":
+            write_dit(recipe, tensors, destination)
+        else:
+            write_sd3(recipe, tensors, tokenizer_files(folder), destination)
+        return Report([f"{destination}: written for {to}"], {"destination": str(destination)})
+    _check_kind(folder, recipe)
     if to == "diffusers":
         write_folder(recipe, tensors, tokenizer_files(folder), destination)
     else:
@@ -218,8 +233,9 @@ def _check_kind(folder: Path, recipe: Mapping[str, Any]) -> None:
             f"{folder}: its UNet has classes, or attention without captions, unlike Stable "
             "Diffusion's"
         )
-    if domain["text_encoder"]["skip"]:
+    skip = domain["text_encoder"].get("skip", 0)
+    if skip:
         raise InputError(
-            f"{folder}: skips {domain['text_encoder']['skip']} blocks of its text encoder "
+            f"{folder}: skips {skip} blocks of its text encoder "
             "(skip), which the other formats cannot express"
         )

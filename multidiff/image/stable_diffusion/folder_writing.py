@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multidiff.image.diffusion.embeddings import NUM_SIZES
 from multidiff.image.stable_diffusion import folder as folders
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.schedulers import SCHEDULER, config_of
@@ -45,37 +46,101 @@ def write_folder(
             "put those of CLIP's tokenizer there"
         )
     check_replaceable(destination, folders.INDEX)
+    text = model["domain"]["text_encoder"]
+    is_xl, pad = "second" in text, model["domain"]["tokenizer"]["pad"]
     configs = {
         "unet": _unet(model),
-        "vae": _autoencoder(model),
-        "text_encoder": _text_encoder(model),
+        "vae": autoencoder_config(model),
+        "text_encoder": text_encoder_config(text.get("first", text), pad),
         "scheduler": scheduler_config(model),
-        "tokenizer": _tokenizer(model, texts),
+        "tokenizer": tokenizer_config(model, texts, pad),
     }
-    index = _index(configs["scheduler"]["_class_name"])
+    clip = naming.OUR_FIRST if is_xl else naming.OUR_TEXT_ENCODER
+    parts = {
+        "unet": naming.within(naming.OUR_UNET, tensors),
+        "vae": naming.within(naming.OUR_AUTOENCODER, tensors),
+        "text_encoder": clip_tensors(tensors, clip),
+    }
+    if is_xl:
+        second = {**text["second"], "projection": text["projection"]}
+        configs[folders.SECOND] = text_encoder_config(second, text["pad"])
+        configs["tokenizer_2"] = tokenizer_config(model, texts, text["pad"])
+        parts[folders.SECOND] = clip_tensors(tensors, naming.OUR_SECOND, naming.OUR_PROJECTION)
+    index = _index(model, configs["scheduler"]["_class_name"])
+    write_components(destination, index, configs, parts, texts)
+
+
+def clip_tensors(
+    tensors: Mapping[str, Tensor], prefix: str, projection: str | None = None
+) -> dict[str, Tensor]:
+    """Return the tensors of a text encoder, and of its projection, by transformers' names.
+
+    Args:
+        tensors: the model's tensors.
+        prefix: beginning of the encoder's names.
+        projection: path of the projection; None without.
+    """
+    found = {f"text_model.{name}": one for name, one in naming.within(prefix, tensors).items()}
+    if projection is not None:
+        found["text_projection.weight"] = tensors[f"{projection}.weight"]
+    return found
+
+
+def write_components(
+    destination: Path,
+    index: Mapping[str, Any],
+    configs: Mapping[str, Mapping[str, Any]],
+    parts: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+) -> None:
+    """Write a folder of components, atomically.
+
+    Args:
+        destination: folder to write.
+        index: ``model_index.json``.
+        configs: configuration of each component.
+        parts: tensors of those that have some.
+        texts: files of each tokenizer.
+
+    Raises:
+        InputError: if the system refuses.
+    """
     with atomic_write_dir(destination) as partial:
         for component, config in configs.items():
             (partial / component).mkdir()
             path = partial / component / _config_name(component)
             path.write_text(json.dumps(config, indent=2), "utf-8")
-        for name in (VOCABULARY, MERGES):
-            (partial / "tokenizer" / name).write_text(texts[name], "utf-8")
-        for component, prefix, name, inner in (
-            ("unet", naming.OUR_UNET, "diffusion_pytorch_model", ""),
-            ("vae", naming.OUR_AUTOENCODER, "diffusion_pytorch_model", ""),
-            ("text_encoder", naming.OUR_TEXT_ENCODER, "model", "text_model."),
-        ):
-            own = {inner + n: t for n, t in naming.within(prefix, tensors).items()}
+            if component.startswith("tokenizer"):
+                for name in (VOCABULARY, MERGES):
+                    (partial / component / name).write_text(texts[name], "utf-8")
+        for component, own in parts.items():
+            is_text = component.startswith("text_encoder")
+            name = "model" if is_text else "diffusion_pytorch_model"
             save_tensors(own, partial / component / f"{name}.safetensors", {"format": "pt"})
         (partial / folders.INDEX).write_text(json.dumps(index, indent=2), "utf-8")
 
 
 def _config_name(component: str) -> str:
     special = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
-    return special.get(component, "config.json")
+    return special.get(component.removesuffix("_2"), "config.json")
 
 
-def _index(scheduler: str) -> dict[str, Any]:
+def _index(model: Mapping[str, Any], scheduler: str) -> dict[str, Any]:
+    if "second" in model["domain"]["text_encoder"]:
+        return {
+            "_class_name": "StableDiffusionXLPipeline",
+            "_diffusers_version": SINCE,
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", scheduler],
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "force_zeros_for_empty_prompt": model["domain"]["zero_null"],
+        }
     return {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": SINCE,
@@ -105,10 +170,29 @@ def _unet(model: Mapping[str, Any]) -> dict[str, Any]:
         "down_block_types": down,
         "up_block_types": [folders.MIRRORED[kind] for kind in reversed(down)],
         "sample_size": width if width == height else [height, width],
+        **_caption_embedding(words),
     }
 
 
-def _autoencoder(model: Mapping[str, Any]) -> dict[str, Any]:
+def _caption_embedding(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the UNet that only version XL has."""
+    if words["pooled_width"] is None:
+        return {}
+    waves = words["size_waves"]
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": waves,
+        "projection_class_embeddings_input_dim": words["pooled_width"] + NUM_SIZES * waves,
+        "transformer_layers_per_block": words["blocks"] or 1,
+    }
+
+
+def autoencoder_config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a model's autoencoder.
+
+    Raises:
+        InputError: if diffusers has no such autoencoder.
+    """
     words = model["domain"]["autoencoder"]
     if words["norm_eps"] != 1e-6:
         raise InputError(f"the autoencoder's norm_eps is {words['norm_eps']}, in diffusers 1e-6")
@@ -124,17 +208,18 @@ def _autoencoder(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text_encoder(model: Mapping[str, Any]) -> dict[str, Any]:
-    words = dict(model["domain"]["text_encoder"])
+def text_encoder_config(words: Mapping[str, Any], pad: int) -> dict[str, Any]:
+    """Return the configuration of a text encoder, whose section may have ``projection``."""
+    projects = "projection" in words
     return {
-        "architectures": ["CLIPTextModel"],
+        "architectures": ["CLIPTextModelWithProjection" if projects else "CLIPTextModel"],
         "model_type": "clip_text_model",
         **_written(words, folders.TEXT_ENCODER_KEYS),
         "layer_norm_eps": 1e-5,
         "bos_token_id": words["vocabulary"] - 2,
         "eos_token_id": words["vocabulary"] - 1,
-        "pad_token_id": model["domain"]["tokenizer"]["pad"],
-        "projection_dim": words["width"],
+        "pad_token_id": pad,
+        "projection_dim": words.get("projection", words["width"]),
     }
 
 
@@ -190,7 +275,10 @@ def _betas(schedule: Mapping[str, Any]) -> dict[str, Any]:
     return {**steps, "beta_schedule": kinds[kind], **ends}
 
 
-def _tokenizer(model: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
+def tokenizer_config(
+    model: Mapping[str, Any], texts: Mapping[str, str], pad: int
+) -> dict[str, Any]:
+    """Return the configuration of a tokenizer that pads with a token."""
     words = model["domain"]["tokenizer"]
     numbers = {number: token for token, number in json.loads(texts[VOCABULARY]).items()}
     return {
@@ -199,7 +287,7 @@ def _tokenizer(model: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, 
         "bos_token": BEGIN_OF_TEXT,
         "eos_token": END_OF_TEXT,
         "unk_token": END_OF_TEXT,
-        "pad_token": numbers.get(words["pad"], END_OF_TEXT),
+        "pad_token": numbers.get(pad, END_OF_TEXT),
         "do_lower_case": True,
     }
 

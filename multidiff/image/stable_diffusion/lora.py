@@ -53,8 +53,19 @@ KINDS = {
     "input_hint_block": "a ControlNet",
     "emb_params": "a textual inversion, for --embedding",
 }
-OWNERS = re.compile(r"^((base_model\.model|unet|text_encoder|text_model)\.)+")
-KOHYA = {"lora_unet_": naming.OUR_UNET, "lora_te_": naming.OUR_TEXT_ENCODER}
+OWNERS = re.compile(r"^((base_model\.model|unet|text_encoder|text_encoder_2|text_model)\.)+")
+KOHYA = {
+    "lora_unet_": naming.OUR_UNET,
+    "lora_te_": naming.OUR_TEXT_ENCODER,
+    "lora_te1_": naming.OUR_FIRST,
+    "lora_te2_": naming.OUR_SECOND,
+}
+# Networks by the names of diffusers and peft; version XL has both of the last two.
+PARTS = {
+    "unet": (naming.OUR_UNET,),
+    "text_encoder": (naming.OUR_TEXT_ENCODER, naming.OUR_FIRST),
+    "text_encoder_2": (naming.OUR_SECOND,),
+}
 METADATA = "lora_adapter_metadata"
 
 
@@ -151,7 +162,7 @@ def _merge(
         for name, delta in deltas.items():
             if kept is not None and name not in kept:
                 kept[name] = layers[name].detach().clone()
-            layers[name] += delta.to(layers[name])
+            layers[name].copy_(layers[name].float() + delta.to(layers[name].device))
     _note(model, path, weight)
     if unmatched:
         logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), some(unmatched))
@@ -206,7 +217,7 @@ def _layers(model: nn.Module) -> dict[str, Tensor]:
     return {
         name.removesuffix(".weight"): parameter
         for name, parameter in model.named_parameters()
-        if name.startswith((naming.OUR_UNET, naming.OUR_TEXT_ENCODER))
+        if name.startswith((naming.OUR_UNET, naming.OUR_TEXT))
         and name.endswith(".weight")
         and parameter.ndim >= 2
     }
@@ -227,16 +238,19 @@ class _Names:
                     paths = [inner, naming.renamed(inner, pairs) or inner]
                 for path in paths:
                     self.flat[start + path.replace(".", "_")] = prefix + inner
+        if naming.OUR_PROJECTION in layers:
+            self.flat["lora_te2_text_projection"] = naming.OUR_PROJECTION
 
     def find(self, path: str) -> str | None:
         """Return a layer's path in the model; None if the model does not have it."""
         if path in self.flat:
             return self.flat[path]
-        is_text = path.startswith("text_encoder.") or ".self_attn." in path or ".mlp.fc" in path
+        is_text = path.startswith("text_encoder") or ".self_attn." in path or ".mlp.fc" in path
         short = TEXT_LAYERS if is_text else UNET_LAYERS
+        part = "text_encoder" if is_text else "unet"
+        part = "text_encoder_2" if path.startswith("text_encoder_2.") else part
         path = BESIDE.sub(lambda found: f".{short[found[2]]}", OWNERS.sub("", path))
-        found = (naming.OUR_TEXT_ENCODER if is_text else naming.OUR_UNET) + path
-        return found if found in self.layers else None
+        return next((one + path for one in PARTS[part] if one + path in self.layers), None)
 
 
 def _changes(tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, _Change], list[str]]:
@@ -294,9 +308,11 @@ def _scale(path: Path, name: str, change: _Change, described: Mapping[str, Any])
     rank = 1 if change.down is None else change.down.shape[0]
     if change.alpha is not None:
         return change.alpha / rank
-    is_text = name.startswith(naming.OUR_TEXT_ENCODER)
-    part, prefix = (
-        ("text_encoder", naming.OUR_TEXT_ENCODER) if is_text else ("unet", naming.OUR_UNET)
+    part, prefix = next(
+        (part, prefix)
+        for part, prefixes in PARTS.items()
+        for prefix in (*prefixes, naming.OUR_TEXT)
+        if name.startswith(prefix)
     )
     inner, special = name.removeprefix(prefix), described.get(f"{part}.alpha_pattern") or {}
     usual = described.get(f"{part}.lora_alpha")

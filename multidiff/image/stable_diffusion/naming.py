@@ -19,9 +19,16 @@ Value = TypeVar("Value")
 
 # Prefixes of the three networks: in a model of ours, and in a single file of theirs.
 OUR_UNET, OUR_AUTOENCODER = "denoiser.", "domain.autoencoder."
-OUR_TEXT_ENCODER = "domain.text_encoder.transformer."
+OUR_TEXT = "domain.text_encoder."
+OUR_TEXT_ENCODER = OUR_TEXT + "transformer."
+# Stable Diffusion XL has two text encoders, and projects the output of the second.
+OUR_FIRST, OUR_SECOND = OUR_TEXT + "first.transformer.", OUR_TEXT + "second.transformer."
+OUR_PROJECTION = OUR_TEXT + "text_projection"
 UNET, AUTOENCODER = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.model."
+CLIP_XL = "conditioner.embedders.0.transformer.text_model."
+OPEN_CLIP_XL = "conditioner.embedders.1.model."
+PROJECTION_XL = OPEN_CLIP_XL + "text_projection"
 # OpenCLIP has 24 layers, and Stable Diffusion 2 was trained on the output of the 23rd.
 OPEN_CLIP_LAYERS = 23
 
@@ -137,6 +144,8 @@ def unet_map(levels: Levels) -> Pairs:
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
         "mid_block.attentions.0": "middle_block.1",
+        "add_embedding.linear_1": "label_emb.0.0",
+        "add_embedding.linear_2": "label_emb.0.2",
     }
     pairs |= _inside("mid_block.resnets.0", "middle_block.0", UNET_RESNET)
     pairs |= _inside("mid_block.resnets.1", "middle_block.2", UNET_RESNET)
@@ -232,6 +241,12 @@ def open_clip_map(layers: int) -> Pairs:
 def text_layers(names: Iterable[str]) -> int:
     """Return the number of layers of a text encoder, by our names or OpenCLIP's."""
     return _count(names, r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.")
+
+
+def transformer_blocks(names: Iterable[str], level: int) -> int:
+    """Return the number of transformer blocks of a level of the UNet, by our names."""
+    at = rf"down_blocks\.{level}\.attentions\.0\.transformer_blocks"
+    return _count(names, at + r"\.(\d+)\.")
 
 
 def _inside(ours: str, theirs: str, leaves: Mapping[str, str]) -> Pairs:

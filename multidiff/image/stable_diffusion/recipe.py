@@ -1,9 +1,9 @@
-"""Recipe of a Stable Diffusion model."""
+"""Recipe of a Stable Diffusion model, of version 1, 2 or XL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,17 @@ import torch
 
 from multidiff.config.recipe import to_yaml
 from multidiff.image.autoencoders.kl import AutoencoderKL
-from multidiff.image.diffusion.text_encoder import TextEncoder
+from multidiff.image.diffusion.sampling_config import SCHEDULER
+from multidiff.image.diffusion.text_encoder import SDXLTextEncoder, TextEncoder
 from multidiff.image.diffusion.unet import UNet
-from multidiff.image.stable_diffusion.naming import OUR_AUTOENCODER, OUR_TEXT_ENCODER, OUR_UNET
+from multidiff.image.stable_diffusion.naming import OUR_AUTOENCODER, OUR_TEXT, OUR_UNET
 from multidiff.utils.errors import InputError
 
 # The published configurations of Stable Diffusion, used where a file states none.
 SCHEDULE = {"use": "BetaSchedule.scaled_linear", "steps": 1000, "first": 0.00085, "last": 0.012}
-SCALING = 0.18215
+SCALING, SCALING_XL = 0.18215, 0.13025
+ENCODERS = ("first", "second")  # of version XL
+VERSIONS = {"quick_gelu": "Stable Diffusion 1", "gelu": "Stable Diffusion 2"}
 # Models whose UNet reads an image beside the noisy latent, by the channels of their input.
 IMAGE_INPUTS = {
     9: "for inpainting",
@@ -35,7 +38,8 @@ class Words:
     Attributes:
         denoiser: the section's values without ``use``.
         autoencoder: values of the autoencoder's section, without ``use``.
-        text_encoder: values of the text encoder's section, without ``use``.
+        text_encoder: values of the text encoder's section, without ``use``; those of version XL
+            have ``first`` and ``second``, the values of each of two.
         schedule: whole section of the schedule.
         prediction: epsilon, v or x0.
         pad: number of the token that pads captions.
@@ -44,6 +48,7 @@ class Words:
         sampler: name of the sampler.
         replaces: the scheduler that these replace, and what differs.
         scheduler: values of the scheduler's section; None without one.
+        zero_null: whether zeros stand for a missing negative prompt.
     """
 
     denoiser: dict[str, Any]
@@ -57,12 +62,32 @@ class Words:
     sampler: str = "ddim"
     replaces: str = ""
     scheduler: Mapping[str, Any] | None = None
+    zero_null: bool = False
+
+    @property
+    def is_xl(self) -> bool:
+        """Return whether there are two text encoders."""
+        return "second" in self.text_encoder
+
+    @property
+    def kind(self) -> str:
+        """Return the model's name, as far as its configuration determines it."""
+        if self.is_xl:
+            return "Stable Diffusion XL"
+        return VERSIONS.get(self.text_encoder["activation"], "Stable Diffusion")
+
+    def sampled_by(self, scheduler: Mapping[str, Any] | None) -> Words:
+        """Return these with a scheduler, if there is one, as sampler and spacing."""
+        if scheduler is None:
+            return self
+        return replace(self, grid=SCHEDULER, sampler=SCHEDULER, scheduler=scheduler)
 
     def model(self) -> dict[str, Any]:
         """Return the recipe's model section."""
-        tokenizer = {"length": self.text_encoder["length"], "pad": self.pad}
+        text = self._text_encoder()
+        tokenizer = {"length": text.get("first", text)["length"], "pad": self.pad}
         sampling = {"steps": 50, "timestep_spacing": self.grid, "sampler": self.sampler}
-        sampling |= {"guidance_scale": 7.5}
+        sampling |= {"guidance_scale": 5.0 if self.is_xl else 7.5}
         sampling |= {"replaces": self.replaces} if self.replaces else {}
         sampling |= {"scheduler": dict(self.scheduler)} if self.scheduler else {}
         return {
@@ -70,10 +95,11 @@ class Words:
             "domain": {
                 "use": "LatentDomain",
                 "autoencoder": {"use": "AutoencoderKL", **self.autoencoder},
-                "text_encoder": {"use": "TextEncoder", **self.text_encoder},
+                "text_encoder": text,
                 "tokenizer": {"use": "ClipTokenizer", **tokenizer},
                 "drop_caption": 0.1,
                 "size": list(self.size),
+                **({"zero_null": True} if self.zero_null else {}),
             },
             "process": {
                 "use": "GaussianProcess",
@@ -84,15 +110,35 @@ class Words:
             "sampling": sampling,
         }
 
-    def names(self) -> list[str]:
-        """Return the names of the model's tensors."""
+    def _text_encoder(self) -> dict[str, Any]:
+        """Return the text encoder's section."""
+        if not self.is_xl:
+            return {"use": "TextEncoder", **self.text_encoder}
+        both = {
+            one: {"use": "TextEncoder", **self.text_encoder[one]} for one in ("first", "second")
+        }
+        return {"use": "SDXLTextEncoder", **self.text_encoder, **both}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the model's tensors by name."""
         with torch.device("meta"):
             parts: dict[str, Any] = {
                 OUR_UNET: UNet(**self.denoiser),
                 OUR_AUTOENCODER: AutoencoderKL(**self.autoencoder),
-                OUR_TEXT_ENCODER: TextEncoder(**self.text_encoder).transformer,
+                OUR_TEXT: self._built_text_encoder(),
             }
-        return [prefix + name for prefix, one in parts.items() for name in one.state_dict()]
+        return {
+            prefix + name: tuple(tensor.shape)
+            for prefix, one in parts.items()
+            for name, tensor in one.state_dict().items()
+        }
+
+    def _built_text_encoder(self) -> TextEncoder | SDXLTextEncoder:
+        values = dict(self.text_encoder)
+        if not self.is_xl:
+            return TextEncoder(**values)
+        first, second = (TextEncoder(**values.pop(one)) for one in ENCODERS)
+        return SDXLTextEncoder(first, second, **values)
 
     def recipe(self, origin: str) -> str:
         """Return the recipe as YAML, with a comment on its origin in the first line.

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from multidiff.core.gaussian.schedules import BetaSchedule
+from multidiff.image.diffusion.embeddings import NUM_SIZES
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.recipe import SCALING, SCHEDULE
 
 HEADS, SIZE_OF_A_HEAD = 8, 64
+SIZE_WAVES = 256
 
 
 def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     channels = [own[f"down_blocks.{i}.resnets.0.conv2.weight"][0] for i in range(count)]
     middle = "mid_block.attentions.0."
     is_linear = len(own[middle + "proj_in.weight"]) == 2
-    return {
+    found = {
         "in_channels": own["conv_in.weight"][1],
         "out_channels": own["conv_out.weight"][0],
         "channels": channels,
@@ -44,10 +46,19 @@ def unet_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "flip_sin_to_cos": True,
         "freq_shift": 0,
     }
+    if naming.OUR_UNET + "add_embedding.linear_1.weight" not in tensors:
+        return found
+    names = naming.within(naming.OUR_UNET, tensors)
+    return found | {
+        "upcast": False,
+        "blocks": [naming.transformer_blocks(names, level) or 1 for level in range(count)],
+        "pooled_width": own["add_embedding.linear_1.weight"][1] - NUM_SIZES * SIZE_WAVES,
+        "size_waves": SIZE_WAVES,
+    }
 
 
-def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the autoencoder's values for these tensors."""
+def autoencoder_words(tensors: Mapping[str, Tensor], scaling: float = SCALING) -> dict[str, Any]:
+    """Return the autoencoder's values for these tensors, and its scaling."""
     own = _Shapes(naming.OUR_AUTOENCODER, tensors)
     levels, layers = naming.autoencoder_size(naming.within(naming.OUR_AUTOENCODER, tensors))
     positions = (f"encoder.down_blocks.{i}.resnets.0.conv2.weight" for i in range(levels))
@@ -56,24 +67,36 @@ def autoencoder_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "channels": [own[position][0] for position in positions],
         "layers": layers,
         "latent_channels": own["post_quant_conv.weight"][0],
-        "scaling": SCALING,
+        "scaling": scaling,
         "groups": 32,
         "norm_eps": 1e-6,
     }
 
 
-def text_words(tensors: Mapping[str, Tensor], is_open_clip: bool) -> dict[str, Any]:
-    """Return the text encoder's values for these tensors."""
-    own = _Shapes(naming.OUR_TEXT_ENCODER, tensors)
+def text_words(
+    tensors: Mapping[str, Tensor], is_open_clip: bool, prefix: str = naming.OUR_TEXT_ENCODER
+) -> dict[str, Any]:
+    """Return the values of the text encoder whose tensors' names have a prefix."""
+    own = _Shapes(prefix, tensors)
     vocabulary, width = own["embeddings.token_embedding.weight"]
     return {
         "vocabulary": vocabulary,
         "width": width,
         "feed_forward": own["encoder.layers.0.mlp.fc1.weight"][0],
-        "layers": naming.text_layers(naming.within(naming.OUR_TEXT_ENCODER, tensors)),
+        "layers": naming.text_layers(naming.within(prefix, tensors)),
         "heads": max(1, width // SIZE_OF_A_HEAD),
         "activation": "gelu" if is_open_clip else "quick_gelu",
         "length": own["embeddings.position_embedding.weight"][0],
+    }
+
+
+def both_text_words(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the values of the two text encoders of version XL for these tensors."""
+    return {
+        "first": text_words(tensors, False, naming.OUR_FIRST),
+        "second": text_words(tensors, True, naming.OUR_SECOND),
+        "projection": len(tensors[naming.OUR_PROJECTION + ".weight"]),
+        "pad": 0,
     }
 
 

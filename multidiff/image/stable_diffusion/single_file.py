@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x in one file, by the names of CompVis and Stability AI.
+"""Stable Diffusion 1.x, 2.x and XL in one file, by the names of CompVis and Stability AI.
 
 Only the tensors describe the model: channels, layers and widths are derived from their
 shapes. What shapes do not determine is as in the published models, and a model of ours that
@@ -8,7 +8,7 @@ differs cannot be written this way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,29 @@ from torch import Tensor
 
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.contents import stranger, tensors_in
-from multidiff.image.stable_diffusion.recipe import SCHEDULE, Words, check_input, zero_terminal
+from multidiff.image.stable_diffusion.recipe import (
+    ENCODERS,
+    SCALING,
+    SCALING_XL,
+    SCHEDULE,
+    Words,
+    check_input,
+    zero_terminal,
+)
 from multidiff.image.stable_diffusion.shapes import (
     autoencoder_words,
+    both_text_words,
     schedule_of,
     text_words,
     unet_words,
 )
-from multidiff.image.stable_diffusion.tensors import as_convolutions, as_matrices, packed, unpacked
+from multidiff.image.stable_diffusion.tensors import (
+    as_convolutions,
+    as_matrices,
+    packed,
+    transposed,
+    unpacked,
+)
 from multidiff.models.weights import check_finite, some
 from multidiff.utils.errors import InputError
 
@@ -32,29 +47,35 @@ logger = logging.getLogger(__name__)
 
 # Two empty tensors by which some files state v prediction and zero terminal SNR.
 VELOCITY, ZERO_TERMINAL = "v_pred", "ztsnr"
+AVERAGES = "model_ema."
 # Further contents of published files, not needed here: the schedule's tables, the discriminator
 # of the autoencoder's training, and OpenCLIP's pooled output.
 PASSED_OVER = (
     *("betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar"),
-    *("lvlb_weights", "scale_factor", "model_ema.", VELOCITY, ZERO_TERMINAL),
+    *("lvlb_weights", "scale_factor", AVERAGES, VELOCITY, ZERO_TERMINAL),
     naming.AUTOENCODER + "loss.",
     *(naming.OPEN_CLIP + name for name in ("text_projection", "logit_scale", "attn_mask")),
     *(f"cond_stage_model.{name}" for name in ("text_projection", "logit_scale")),
+    *(naming.OPEN_CLIP_XL + name for name in ("logit_scale", "attn_mask")),
+    "denoiser.sigmas",
 )
 # What training programs leave in files beside Stable Diffusion: textual inversion embeddings,
 # the autoencoder's moving average, and the rest of CLIP. Prompts do not need them.
 LEFT_OVER = (
     "embedding_manager.",
     naming.AUTOENCODER + "model_ema.",
+    naming.OPEN_CLIP_XL + "visual.",
     *(
         f"cond_stage_model.transformer.{name}"
         for name in ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
     ),
 )
+# The scheduler of published models of version XL, for files, which name none.
+EULER = {"kind": "EulerDiscrete", "timestep_spacing": "leading", "steps_offset": 1}
 NEEDED = (
     ("UNet", naming.UNET),
     ("autoencoder", naming.AUTOENCODER),
-    ("text encoder", naming.CLIP, naming.OPEN_CLIP),
+    ("text encoder", naming.CLIP, naming.OPEN_CLIP, naming.CLIP_XL),
 )
 
 
@@ -75,10 +96,12 @@ def read_single_file(
     Raises:
         InputError: if it is another model, or has extra or missing tensors, named in the message.
     """
-    state = tensors_in(path)
+    state = tensors_in(path, skip=() if ema else (AVERAGES,))
     other = stranger(state)
     if other is not None:
-        raise InputError(f"{path}: is {other}; supported are whole Stable Diffusion 1 and 2 models")
+        raise InputError(
+            f"{path}: is {other}; supported are whole models of Stable Diffusion 1, 2 and XL"
+        )
     kept = unpacked(_kept(path, state))
     if ema:
         kept |= _averaged(path, kept, state)
@@ -95,10 +118,10 @@ def read_single_file(
         )
     if unknown:
         logger.warning("%s: left out %d unknown tensors: %s", path, len(unknown), some(unknown))
-    tensors = as_matrices(tensors)
+    tensors = transposed(as_matrices(tensors), naming.OUR_PROJECTION + ".weight")
     try:
         words = _words(path, tensors, state, prediction)
-        lacking = [name for name in words.names() if name not in tensors]
+        lacking = [name for name in words.shapes() if name not in tensors]
     except KeyError as missing:
         lacking = [str(missing.args[0])]
     except InputError:
@@ -152,10 +175,16 @@ def _averaged(
 def _words(
     path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], prediction: str | None
 ) -> Words:
-    text = text_words(tensors, any(name.startswith(naming.OPEN_CLIP) for name in state))
-    autoencoder, denoiser = autoencoder_words(tensors), unet_words(tensors)
+    denoiser, is_xl = unet_words(tensors), any(n.startswith(naming.OUR_SECOND) for n in tensors)
+    autoencoder = autoencoder_words(tensors, SCALING_XL if is_xl else SCALING)
     check_input(path, denoiser["in_channels"], autoencoder["latent_channels"])
-    is_second = text["activation"] == "gelu"
+    if not is_xl and "pooled_width" in denoiser:
+        raise InputError(
+            f"{path}: its UNet reads a further embedding ({naming.UNET}label_emb), as that of "
+            "Stable unCLIP, which is not supported"
+        )
+    text = both_text_words(tensors) if is_xl else text_words(tensors, _is_open_clip(state))
+    is_second = not is_xl and text["activation"] == "gelu"
     if VELOCITY in state:
         prediction = prediction or "v"
     if prediction is None and is_second:
@@ -166,16 +195,22 @@ def _words(
         )
     schedule, is_zero = schedule_of(state.get("betas")), ZERO_TERMINAL in state
     denoiser["time_steps"] = schedule.get("steps", len(schedule.get("betas", ())))
+    side = 1024 if is_xl else 768 if is_second and prediction == "v" else 512
     return Words(
         denoiser,
         autoencoder,
         text,
         zero_terminal(schedule) if is_zero else schedule,
         prediction or "epsilon",
-        pad=0 if is_second else text["vocabulary"] - 1,
-        size=(768, 768) if is_second and prediction == "v" else (512, 512),
+        pad=0 if is_second else text.get("first", text)["vocabulary"] - 1,
+        size=(side, side),
         grid="trailing" if is_zero else "leading",
-    )
+        zero_null=is_xl,
+    ).sampled_by(EULER if is_xl and not is_zero else None)
+
+
+def _is_open_clip(names: Iterable[str]) -> bool:
+    return any(name.startswith(naming.OPEN_CLIP) for name in names)
 
 
 # ----------------------------------------------------------------------------- writing
@@ -192,11 +227,18 @@ def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
         InputError: if such a file cannot represent the model.
     """
     text, prediction = model["domain"]["text_encoder"], model["process"]["prediction"]
-    is_open_clip = text["activation"] == "gelu"
+    is_xl = "second" in text
+    is_open_clip = not is_xl and text["activation"] == "gelu"
+    encoders = {"text_encoder": text} if not is_xl else {one: text[one] for one in ENCODERS}
+    words = both_text_words(tensors) if is_xl else {}
+    scaling = SCALING_XL if is_xl else SCALING
     for name, ours, theirs in (
         ("denoiser", model["denoiser"], unet_words(tensors)),
-        ("autoencoder", model["domain"]["autoencoder"], autoencoder_words(tensors)),
-        ("text_encoder", text, text_words(tensors, is_open_clip)),
+        ("autoencoder", model["domain"]["autoencoder"], autoencoder_words(tensors, scaling)),
+        *(
+            (one, encoders[one], words.get(one) or text_words(tensors, is_open_clip))
+            for one in encoders
+        ),
         ("schedule", model["process"]["schedule"], SCHEDULE),
     ):
         for key, value in theirs.items():
@@ -208,7 +250,8 @@ def single_file(model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
     if prediction not in ("epsilon", "v"):
         raise InputError(f"readers of single files do not support prediction {prediction}")
     pairs = map_to_theirs(tensors, is_open_clip)
-    written, unknown = naming.sorted_out(as_convolutions(tensors), pairs)
+    theirs = transposed(as_convolutions(tensors), naming.OUR_PROJECTION + ".weight")
+    written, unknown = naming.sorted_out(theirs, pairs)
     if unknown:
         raise InputError(f"a single file cannot store {some(unknown)}")
     if prediction == "v" and not is_open_clip:  # readers do not expect it for version 1
@@ -226,11 +269,12 @@ def map_to_theirs(tensors: Mapping[str, Tensor], is_open_clip: bool) -> naming.P
         tensors: the model's tensors.
         is_open_clip: whether the file has the text encoder by OpenCLIP's names.
     """
-    text = naming.within(naming.OUR_TEXT_ENCODER, tensors) if is_open_clip else ()
+    text = naming.OUR_TEXT_ENCODER if is_open_clip else naming.OUR_SECOND
     return _whole_map(
         naming.levels_of_ours(naming.within(naming.OUR_UNET, tensors)),
         naming.autoencoder_map_of(naming.within(naming.OUR_AUTOENCODER, tensors)),
-        naming.text_layers(text),
+        naming.text_layers(naming.within(text, tensors)),
+        is_xl=not is_open_clip,
     )
 
 
@@ -240,26 +284,34 @@ def _map_of_file(tensors: Mapping[str, Tensor]) -> naming.Pairs:
     Raises:
         InputError: if the UNet's blocks do not form levels of one length.
     """
+    is_xl = any(name.startswith(naming.OPEN_CLIP_XL) for name in tensors)
+    text = naming.OPEN_CLIP_XL if is_xl else naming.OPEN_CLIP
     return _whole_map(
         naming.levels_of_theirs(naming.within(naming.UNET, tensors)),
         naming.autoencoder_map_of(naming.within(naming.AUTOENCODER, tensors)),
-        naming.text_layers(naming.within(naming.OPEN_CLIP, tensors)),
+        naming.text_layers(naming.within(text, tensors)),
+        is_xl=is_xl,
     )
 
 
 def _whole_map(
-    levels: naming.Levels, autoencoder: naming.Pairs, open_clip_layers: int
+    levels: naming.Levels, autoencoder: naming.Pairs, open_clip_layers: int, is_xl: bool
 ) -> naming.Pairs:
+    """Return a map of all parts; version XL has OpenCLIP's text encoder beside the other."""
     parts = [
         (naming.OUR_UNET, naming.UNET, naming.unet_map(levels)),
         (naming.OUR_AUTOENCODER, naming.AUTOENCODER, autoencoder),
     ]
     pairs: naming.Pairs = {}
-    if open_clip_layers:
-        inner = naming.open_clip_map(open_clip_layers)
-        parts.append((naming.OUR_TEXT_ENCODER, naming.OPEN_CLIP, inner))
-    else:
+    open_clip = naming.open_clip_map(open_clip_layers)
+    if not open_clip_layers:
         pairs[naming.OUR_TEXT_ENCODER.rstrip(".")] = naming.CLIP.rstrip(".")
+    elif is_xl:
+        pairs[naming.OUR_FIRST.rstrip(".")] = naming.CLIP_XL.rstrip(".")
+        pairs[naming.OUR_PROJECTION + ".weight"] = naming.PROJECTION_XL
+        parts.append((naming.OUR_SECOND, naming.OPEN_CLIP_XL, open_clip))
+    else:
+        parts.append((naming.OUR_TEXT_ENCODER, naming.OPEN_CLIP, open_clip))
     for ours, theirs, inner in parts:
         pairs |= {ours + mine: theirs + other for mine, other in inner.items()}
     return pairs

@@ -77,3 +77,8 @@ def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             parts = [tensors[f"{path}in_proj.{number}.{kind}"] for number in range(3)]
             found[f"{path}in_proj_{kind}"] = torch.cat(parts)
     return found
+
+
+def transposed(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return tensors of which one, if it is there, is transposed."""
+    return {key: tensor.T if key == name else tensor for key, tensor in tensors.items()}

@@ -1,0 +1,149 @@
+"""Export of DiT and of Stable Diffusion 3 as folders that diffusers loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from multidiff.image.stable_diffusion import dit_folder, naming, sd3_folder
+from multidiff.image.stable_diffusion.folder import INDEX
+from multidiff.image.stable_diffusion.folder_writing import (
+    SINCE,
+    autoencoder_config,
+    clip_tensors,
+    scheduler_config,
+    text_encoder_config,
+    tokenizer_config,
+    write_components,
+)
+from multidiff.image.tokenizers import MERGES, VOCABULARY
+from multidiff.utils.errors import InputError
+from multidiff.utils.files import check_replaceable
+
+
+def write_dit(model: Mapping[str, Any], tensors: Mapping[str, Tensor], destination: Path) -> None:
+    """Write a DiT, atomically.
+
+    Args:
+        model: the model's section of its resolved recipe.
+        tensors: the model's tensors.
+        destination: folder to write.
+
+    Raises:
+        InputError: if diffusers cannot represent the model, or the system refuses.
+    """
+    words, classes = model["denoiser"], model["domain"]["classes"]
+    fixed = {"positions": "sincos", "freq_shift": 1, "condition_width": None}
+    for key, value in fixed.items():
+        if words[key] != value:
+            raise InputError(f"denoiser.{key} is {words[key]!r}, in diffusers' DiT {value!r}")
+    if not words["classes"] or words["size"][0] != words["size"][1]:
+        raise InputError("diffusers' DiT has classes and a square size")
+    check_replaceable(destination, INDEX)
+    config = {
+        "_class_name": "DiTTransformer2DModel",
+        "_diffusers_version": SINCE,
+        **{theirs: words[ours] for ours, theirs, _ in dit_folder.KEYS},
+        **dit_folder.FIXED,
+        "out_channels": words["out_channels"],
+        "attention_head_dim": words["width"] // words["heads"],
+        "sample_size": words["size"][0],
+    }
+    names = classes if isinstance(classes, list | tuple) else range(classes)
+    index = {
+        "_class_name": "DiTPipeline",
+        "_diffusers_version": SINCE,
+        "id2label": {str(number): str(name) for number, name in enumerate(names)},
+        "transformer": ["diffusers", "DiTTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    scheduler = scheduler_config(model)
+    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+    own = naming.within(naming.OUR_UNET, tensors)
+    write_components(
+        destination,
+        index,
+        {"transformer": config, "vae": autoencoder_config(model), "scheduler": scheduler},
+        {
+            "transformer": dit_folder.their_names(own, words["layers"]),
+            "vae": naming.within(naming.OUR_AUTOENCODER, tensors),
+        },
+        {},
+    )
+
+
+def write_sd3(
+    model: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    texts: Mapping[str, str],
+    destination: Path,
+) -> None:
+    """Write Stable Diffusion 3, without T5, atomically.
+
+    Args:
+        model: the model's section of its resolved recipe.
+        tensors: the model's tensors.
+        texts: ``vocab.json`` and ``merges.txt``, which are required.
+        destination: folder to write.
+
+    Raises:
+        InputError: if diffusers cannot represent the model, or the system refuses.
+    """
+    if VOCABULARY not in texts or MERGES not in texts:
+        raise InputError(f"the model's folder has no {VOCABULARY} and {MERGES}: put CLIP's there")
+    check_replaceable(destination, INDEX)
+    words, text = model["denoiser"], model["domain"]["text_encoder"]
+    scheduler = (model.get("sampling") or {}).get("scheduler") or {}
+    vae = model["domain"]["autoencoder"]
+    pads = {"first": model["domain"]["tokenizer"]["pad"], "second": text["pad"]}
+    configs: dict[str, Any] = {
+        "transformer": {
+            "_class_name": "SD3Transformer2DModel",
+            "_diffusers_version": SINCE,
+            **{theirs: words[ours] for ours, theirs, _ in sd3_folder.KEYS},
+            "out_channels": words["in_channels"],
+            "caption_projection_dim": words["heads"] * words["head_width"],
+            "dual_attention_layers": [*range(words["dual_layers"])],
+            "qk_norm": "rms_norm" if words["normalizes"] else None,
+            "sample_size": model["domain"]["size"][0] // 2 ** (len(vae["channels"]) - 1),
+        },
+        "vae": {
+            **autoencoder_config(model),
+            "shift_factor": vae["shift"],
+            "use_quant_conv": vae["quant_conv"],
+            "use_post_quant_conv": vae["quant_conv"],
+        },
+        "scheduler": {
+            "_class_name": sd3_folder.FLOW_MATCHING,
+            "_diffusers_version": SINCE,
+            "num_train_timesteps": 1000,
+            "shift": scheduler.get("shift", 1.0),
+        },
+    }
+    parts = {
+        "transformer": naming.within(naming.OUR_UNET, tensors),
+        "vae": naming.within(naming.OUR_AUTOENCODER, tensors),
+    }
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusion3Pipeline",
+        "_diffusers_version": SINCE,
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", sd3_folder.FLOW_MATCHING],
+        "text_encoder_3": [None, None],
+        "tokenizer_3": [None, None],
+    }
+    widths = zip(sd3_folder.ENCODERS.items(), text["projections"], strict=True)
+    for (one, component), projection in widths:
+        tokenizer = component.replace("text_encoder", "tokenizer")
+        encoder = {**text[one], "projection": projection}
+        configs[component] = text_encoder_config(encoder, pads[one])
+        configs[tokenizer] = tokenizer_config(model, texts, pads[one])
+        start = f"{naming.OUR_TEXT}{one}"
+        parts[component] = clip_tensors(tensors, f"{start}.transformer.", f"{start}_projection")
+        index[component] = ["transformers", "CLIPTextModelWithProjection"]
+        index[tokenizer] = ["transformers", "CLIPTokenizer"]
+    write_components(destination, index, configs, parts, texts)
