@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.audio.data.mel_files import ENDINGS, read_mel
-from multidiff.audio.data.pcm import FFT, BandEnergy
 from multidiff.audio.data.sound import EXTENSIONS, SoundFile, SoundFormat, write_sound
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig
@@ -27,8 +25,6 @@ from multidiff.utils.files import REASONS, resolve_path
 from multidiff.utils.leftovers import visible_files
 
 SILENT = 1e-7
-# Six seconds: little memory beside the samples.
-BAND_FRAMES = 256
 
 
 class SoundMel:
@@ -42,7 +38,7 @@ class SoundMel:
         spool: an open temporary file.
 
     Attributes:
-        band_hz: upper edge of the recording's band.
+        band_hz: half of the recording's rate.
 
     Raises:
         InputError: if the recording cannot be read, is too short for a frame, or is silent.
@@ -50,12 +46,10 @@ class SoundMel:
 
     def __init__(self, sound: SoundFile, preset: MelPreset, spool: tempfile._TemporaryFileWrapper):
         self.preset, self.name, self.channels = preset, sound.name, sound.channels
-        band = BandEnergy(BAND_FRAMES)
         self.num_samples, peak = 0, 0.0
         for block in sound.blocks(preset.sample_rate_hz):
             spool.write(block.astype(np.float32).tobytes())
             self.num_samples += len(block)
-            band.add(block)
             peak = max(peak, float(np.abs(block).max()))
         if self.num_samples < preset.hop_length:
             raise InputError(
@@ -64,10 +58,7 @@ class SoundMel:
             )
         if peak < SILENT:
             raise InputError(f"{sound.name}: is silent; nothing to synthesise")
-        # Shorter than half a frame of a spectrum it has no band to speak of.
-        enough = self.num_samples > FFT // 2
-        edge = band.edge_hz(preset.sample_rate_hz) if enough else math.inf
-        self.band_hz = min(edge, sound.rate_hz / 2)
+        self.band_hz = sound.rate_hz / 2
         spool.flush()
         self._samples = Path(spool.name)
         self._hops = max(-(-self.num_samples // preset.hop_length), self._margin + 1)

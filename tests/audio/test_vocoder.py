@@ -419,8 +419,8 @@ def test_a_band_limit_leaves_searched_schedules():
     model = vocoder()
     model.searched[3] = InferenceSchedule((-4.0, 0.0, 5.0), (0, 0, 1), 1)
     assert model.plan(band_limit="none") is model.searched[3]
-    mel = HIFIGAN.mel(band_limited(speech("LJ80-07", 1.0)[:, : 256 * 80], RATE, 4000))
-    whole, limited = (model.synthesize(mel, band_limit=one) for one in ("none", "auto"))
-    assert not torch.equal(whole, limited)
-    (chunks,) = [torch.cat(list(model.stream(MelArray(mel[0].numpy(), "a", HIFIGAN))))]
-    torch.testing.assert_close(chunks, limited[0])
+    wave = speech("LJ80-07", 1.0)[:, : 256 * 80]
+    whole, limited = (
+        model.synthesize(HIFIGAN.mel(wave), band_limit=one) for one in ("auto", "4000")
+    )
+    torch.testing.assert_close(band_limited(whole, RATE, 4000), limited)

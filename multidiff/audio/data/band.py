@@ -1,20 +1,18 @@
 """The band of a sound: what lies above it is left silent.
 
-A vocoder fills the spectrum up to its Nyquist frequency, as its training data did, also above the
-band of a recording that was made at a lower rate. Where that edge is known, what is above it is
-removed.
+A vocoder fills the spectrum up to its Nyquist frequency, as its training data did, also where a
+recording was made at a lower rate. Below the highest mel band its sound follows the mel, silence
+included; above that band, what the recording's rate excludes is removed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.audio.data.pcm import BEYOND_BAND
 from multidiff.audio.mel import MelPreset
 from multidiff.utils.errors import InputError
 
@@ -46,33 +44,11 @@ def band_limit_hz(text: str, known: float | None, preset: MelPreset) -> float | 
 
     Args:
         text: ``auto`` for the known one, ``none``, or a frequency in Hz.
-        known: edge of the recording or of its mel in Hz, if it is known.
+        known: highest frequency of the recording in Hz, half of its rate, if it is known.
         preset: preset of the mel.
     """
     found = known if text == AUTO else None if text == NONE else float(text)
     return None if found is None or found >= FULL_BAND * preset.sample_rate_hz / 2 else found
-
-
-def mel_edge_hz(parts: Iterable[Float[Tensor, "1 mels frames"]], preset: MelPreset) -> float | None:
-    """Return the frequency below which nearly all energy of a mel lies; None if it has no edge.
-
-    That is the upper end of the last band above which less than a hundred-thousandth of the
-    energy remains. A mel whose last bands have more than that does not show where its sound ends.
-
-    Args:
-        parts: the mel, in one part or several.
-        preset: its preset.
-    """
-    filters = preset.filters(torch.zeros(1))
-    # The mean power of a band's bins, times their number.
-    power = sum(preset.mean_magnitude(one)[0].square().sum(dim=1).double() for one in parts)
-    energy = power * (filters > 0).sum(dim=0)
-    above = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp(min=1e-30)
-    count = int((above > BEYOND_BAND).sum())
-    if count == 0 or count >= preset.n_mels - 1:
-        return None
-    last = int(filters[:, count - 1].nonzero().max())
-    return (last + 1) * preset.sample_rate_hz / preset.n_fft
 
 
 def band_limited(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.audio.data.band import mel_edge_hz
 from multidiff.audio.data.mel_input import check_levels, check_shape
 from multidiff.audio.data.mel_scale import PRESET_SCALE, MelScale, mel_scale_named
 from multidiff.audio.mel import MelPreset, preset_named
@@ -23,7 +21,6 @@ from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import check_file_size, reading
 
 NO_ARRAY = "is not an array file"
-FRAMES_AT_ONCE = 8192
 ENDINGS = (".npy", ".npz", ".safetensors")
 
 
@@ -47,15 +44,6 @@ class MelArray:
     def num_frames(self) -> int:
         """Number of frames."""
         return self.array.shape[1]
-
-    @cached_property
-    def band_hz(self) -> float | None:
-        """Edge of the sound's band, where the mel shows one."""
-        if self.preset is None:
-            return None
-        starts = range(0, self.num_frames, FRAMES_AT_ONCE)
-        parts = (self.frames(first, first + FRAMES_AT_ONCE) for first in starts)
-        return mel_edge_hz(parts, self.preset)
 
     def frames(self, first: int, last: int) -> Float[Tensor, "1 mels frames"]:
         """Return a range of frames."""

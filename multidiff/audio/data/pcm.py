@@ -41,14 +41,11 @@ def dequantized(values: np.ndarray, scale: float) -> Float[np.ndarray, " samples
 class BandEnergy:
     """Energy of a recording by frequency, summed over its blocks.
 
-    Equal to the bit however a recording is cut into blocks.
-
-    Args:
-        frames_at_once: number of frames of its spectrum that are in memory at once.
+    Equal to the bit however a recording is cut into blocks; only :data:`FRAMES_AT_ONCE` frames of
+    its spectrum are in memory at once.
     """
 
-    def __init__(self, frames_at_once: int = FRAMES_AT_ONCE) -> None:
-        self._frames = frames_at_once
+    def __init__(self) -> None:
         self._held = np.zeros(0, np.float32)
         self._energy: Tensor | None = None
         self._began = False
@@ -61,10 +58,10 @@ class BandEnergy:
         if not self._began and len(held) > FFT // 2:
             held = np.concatenate([held[FFT // 2 : 0 : -1], held])  # mirrored, as stft does
             self._began = True
-        span = (self._frames - 1) * HOP + FFT
+        span = (FRAMES_AT_ONCE - 1) * HOP + FFT
         while self._began and len(held) >= span + FFT:  # so that the end can be mirrored
             self._sum(held[:span])
-            held = held[self._frames * HOP :]
+            held = held[FRAMES_AT_ONCE * HOP :]
         self._held = held
 
     def edge_hz(self, rate_hz: int) -> float:

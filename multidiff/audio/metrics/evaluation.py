@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.audio.data.band import band_limit_hz
-from multidiff.audio.data.pcm import band_edge_hz
 from multidiff.audio.data.sound import write_sound
 from multidiff.audio.data.sources import AudioSource
 from multidiff.audio.mel import MelPreset
@@ -31,7 +30,7 @@ GRIFFIN_LIM_ITERATIONS = PROJECTION_ITERATIONS = 32
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording and its mel; ``band_hz`` is the edge of its band, if it is known."""
+    """A recording and its mel; ``band_hz`` is half of its rate, if it is known."""
 
     name: str
     wave: Float[Tensor, " samples"]
@@ -78,8 +77,8 @@ def clips_of(data: str, preset: MelPreset, held_out_every: int = 0) -> list[Clip
     for recording in source.recordings(held_out=None if held_out_every == 0 else True):
         wave = recording.read(preset.sample_rate_hz)
         wave = wave[: len(wave) // preset.hop_length * preset.hop_length]
-        edge = min(band_edge_hz(wave, preset.sample_rate_hz), recording.rate_hz / 2)
-        clips.append(Clip(recording.name, wave, preset.mel(wave[None])[0], edge))
+        mel = preset.mel(wave[None])[0]
+        clips.append(Clip(recording.name, wave, mel, recording.rate_hz / 2))
     return clips
 
 

@@ -74,8 +74,8 @@ class VocoderSamplingConfig(OptionSet):
         log_snr_max: log SNR of the last level; levels between them are evenly spaced.
         projections: iterations of the mel projection on the estimate at each level.
         final_projections: iterations of the mel projection on the finished waveform.
-        band_limit: frequency in Hz above which sound is removed; ``auto`` is the edge of the
-            recording, or of the mel where it shows one, ``none`` is no limit.
+        band_limit: frequency in Hz above which sound is removed; ``auto`` is half of the
+            recording's rate (mels have none), ``none`` is no limit.
 
     Raises:
         InputError: if an option is out of range.
@@ -101,7 +101,7 @@ class VocoderSamplingConfig(OptionSet):
         0, "mel projections after evenly spaced levels", least=0, most=MOST_STEPS
     )
     band_limit: str = option(
-        AUTO, "highest frequency in Hz, auto (that of the recording or mel) or none"
+        AUTO, "highest frequency in Hz, auto (half of a recording's rate) or none"
     )
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from multidiff.audio.data.band import AUTO, NONE, band_limit_hz, band_limited, mel_edge_hz
+from multidiff.audio.data.band import AUTO, NONE, band_limit_hz, band_limited
 from multidiff.audio.data.mel_input import Array, mel_batch, mel_chunk
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.vocoder.domains import SpectralDomain, SpeechDomain
@@ -49,7 +49,7 @@ FREE = ("steps", "sampler", "band_limit")
 class MelSource(Protocol):
     """A mel spectrogram that is read piece by piece.
 
-    One that knows the edge of its sound's band has it as an attribute ``band_hz``.
+    That of a recording has half of the recording's rate as an attribute ``band_hz``.
     """
 
     @property
@@ -209,8 +209,7 @@ class Vocoder(nn.Module):
         config = (config or self.sampling).replace(**overrides)
         plan = self.plan(config) if plan is None else plan
         sizes = [one.shape[1] for one in mels]
-        shown = [mel_edge_hz([one[None].cpu()], self.preset) for one in mels]
-        edges = [band_limit_hz(config.band_limit, edge, self.preset) for edge in shown]
+        edge = band_limit_hz(config.band_limit, None, self.preset)
         longest = torch.as_tensor(mel).shape[-1]
         waves = torch.zeros(len(mels), self.preset.num_samples(longest), device=self.device)
         for size in sorted(set(sizes)):
@@ -223,9 +222,8 @@ class Vocoder(nn.Module):
                 first_frame,
                 on_step,
             )
-            for row, wave in zip(rows, made.to(waves), strict=True):
-                limited = band_limited(wave[None], self.preset.sample_rate_hz, edges[row])
-                waves[row, : made.shape[1]] = limited[0]
+            made = band_limited(made, self.preset.sample_rate_hz, edge)
+            waves[rows, : made.shape[1]] = made.to(waves)
         return waves
 
     @torch.no_grad()
