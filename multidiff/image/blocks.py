@@ -5,6 +5,8 @@ Parameters have the names of the published Stable Diffusion weights, so that tho
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -24,6 +26,9 @@ class ResnetBlock(nn.Module):
             autoencoder; with activations near zero the wrong one is visible.
         time_width: width of a time embedding that is added between the convolutions, or None.
         dropout: dropout probability before the second convolution.
+        scale_shift: whether the time embedding scales and shifts the second norm's output instead
+            of being added before it (Dhariwal & Nichol 2021, "adaptive group normalization").
+        resample: whether the block halves ("down") or doubles ("up") height and width.
     """
 
     def __init__(
@@ -34,12 +39,16 @@ class ResnetBlock(nn.Module):
         norm_eps: float,
         time_width: int | None = None,
         dropout: float = 0.0,
+        scale_shift: bool = False,
+        resample: Literal["down", "up"] | None = None,
     ):
         super().__init__()
+        self.scale_shift = scale_shift
+        self.resample: Literal["down", "up"] | None = resample
         self.norm1 = nn.GroupNorm(groups, in_channels, norm_eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         if time_width is not None:
-            self.time_emb_proj = nn.Linear(time_width, out_channels)
+            self.time_emb_proj = nn.Linear(time_width, (1 + scale_shift) * out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
@@ -52,11 +61,24 @@ class ResnetBlock(nn.Module):
         time: Float[Tensor, "batch time_width"] | None = None,
     ) -> Float[Tensor, "batch out_channels height width"]:
         """Return the output; the SiLU of the time embedding is already applied."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        if time is not None:
-            h = h + self.time_emb_proj(time)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = F.silu(self.norm1(x))
+        if self.resample is not None:
+            h, x = (_resampled(one, self.resample) for one in (h, x))
+        h = self.conv1(h)
+        moved = None if time is None else self.time_emb_proj(time)[:, :, None, None]
+        if moved is not None and self.scale_shift:
+            scale, shift = moved.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h if moved is None else h + moved)
+        h = self.conv2(self.dropout(F.silu(h)))
         return h + (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
+
+
+def _resampled(x: Tensor, direction: Literal["down", "up"]) -> Tensor:
+    if direction == "down":
+        return F.avg_pool2d(x, 2)
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class SpatialAttention(nn.Module):

@@ -84,6 +84,20 @@ def _batches(count: int, batch_size: int, alike: Callable[[int], object] | None)
             yield slice(first, min(first + batch_size, rows[-1] + 1))
 
 
+def checked_negatives(negative: str | Sequence[str | None] | None, count: int) -> list[str | None]:
+    """Return the negative prompt of each image, None without any.
+
+    Raises:
+        InputError: if there are neither one nor as many as images.
+    """
+    found = [negative] if negative is None or isinstance(negative, str) else [*negative]
+    if len(found) not in (1, count):
+        raise InputError(
+            f"{len(found)} negative prompts for {count} prompts: one for all, or one for each"
+        )
+    return found * (count if len(found) == 1 else 1)
+
+
 def check_guidance(guidance_scale: float, reads: str) -> None:
     """Reject guidance of a model without a condition.
 

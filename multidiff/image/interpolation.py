@@ -88,7 +88,8 @@ def interpolate(
 ) -> UInt8[Tensor, "count channels height width"]:
     """Generate the frames from each prompt and seed to the next, both included.
 
-    The frames at the ends are the images that ``generate`` returns for them.
+    The frames at the ends are the images that ``generate`` returns for them, unless one prompt is
+    too long for a text encoder and the other is not.
 
     Args:
         model: image model by Gaussian diffusion.
@@ -133,10 +134,12 @@ def _part(
     )
     noise = slerp(first, second, weight) if one[1] != other[1] else first.repeat(count, 1, 1, 1)
     times = config.times_from(1.0, model.process.schedule)
-    denoiser = model.guided(config, [negative_prompt] * count)
-    condition = model.condition([one[0]] * count)
+    pieces = model.pieces([one[0], other[0], negative_prompt], config)
+    denoiser = model.guided(config, [negative_prompt] * count, pieces)
+    condition = model.condition([one[0]] * count, pieces, config)
     if one[0] != other[0]:
-        denoiser = BlendedDenoiser(denoiser, model.condition([other[0]] * count), weight)
+        second = model.condition([other[0]] * count, pieces, config)
+        denoiser = BlendedDenoiser(denoiser, second, weight)
     state = sample(
         model.process,
         denoiser,

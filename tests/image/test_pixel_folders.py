@@ -128,3 +128,14 @@ def test_what_is_computed_otherwise_is_refused(tmp_path, capsys, component, valu
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     reported = complains(capsys, "convert", tmp_path / "a", tmp_path / "b")
     assert reason in reported and str(path) in reported and not (tmp_path / "b").exists()
+
+
+def test_a_replaced_scheduler_is_named(tmp_path, caplog):
+    pixels(tmp_path)
+    path = tmp_path / "scheduler/scheduler_config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "_class_name": "SASolverScheduler"})
+    )
+    model = md.load(tmp_path)
+    line = f"{tmp_path}: replaces the scheduler SASolverScheduler by dpm++ on the trailing grid"
+    assert line in caplog.text and model.sampling.sampler == "dpm++"

@@ -8,6 +8,7 @@ from pipelines import compvis, pipeline
 from safetensors.torch import save_file
 
 import multidiff as md
+from multidiff.image.interpolation import interpolate
 from multidiff.image.prompt_weights import apply_weights, parse_weights, unread_notation
 from multidiff.image.stable_diffusion.vae import read_autoencoder, swap_autoencoder
 from multidiff.utils.errors import InputError
@@ -88,6 +89,16 @@ def test_images_do_not_depend_on_the_length_of_other_prompts(model):
     assert not torch.equal(each[0], each[1])
     with pytest.raises(InputError, match="2 negative prompts for 3 prompts"):
         model.generate(["a"] * 3, negative_prompt=["x", "y"], **options)
+
+
+def test_frames_between_prompts_of_different_lengths(model):
+    long = "a b c d e f g h i j k l m"
+    ends = [("a", 1), (long, 1)]
+    frames = interpolate(model, ends, 2, steps=1, negative_prompt="x", guidance_scale=2.0)
+    for (prompt, seed), frame in zip(ends, frames, strict=True):
+        alone = model.generate(prompt, seed=seed, steps=1, negative_prompt="x", guidance_scale=2.0)
+        assert prompt == "a" or (frame.int() - alone[0].int()).abs().max() <= 1
+    assert not torch.equal(*frames)
 
 
 def test_img2img_makes_the_steps_of_diffusers(published, model):

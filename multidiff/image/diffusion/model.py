@@ -40,6 +40,7 @@ from multidiff.image.generation import (
     Seed,
     check_guidance,
     check_precision,
+    checked_negatives,
     in_batches,
 )
 from multidiff.image.stable_diffusion.lora_training import ImageLoRA, LoraTask
@@ -190,20 +191,10 @@ class ImageDiffusion(DomainModel):
             canvas.check_count(len(prompts))
         strength = 1.0 if canvas is None else canvas.strength
         times = config.times_from(strength or 1.0, self.process.schedule)
-        negatives: list[str | None] = (
-            [negative_prompt]
-            if negative_prompt is None or isinstance(negative_prompt, str)
-            else [*negative_prompt]
-        )
-        if len(negatives) not in (1, len(prompts)):
-            raise InputError(
-                f"{len(negatives)} negative prompts for {len(prompts)} prompts: one for all, or "
-                "one for each"
-            )
-        negatives = negatives * len(prompts) if len(negatives) == 1 else negatives
+        negatives = checked_negatives(negative_prompt, len(prompts))
         request = _Request(config, times, size, negatives, canvas)
         make = partial(self._made, request=request, on_step=on_step)
-        pieces = [self._pieces([*pair], config) for pair in zip(prompts, negatives, strict=True)]
+        pieces = [self.pieces([*pair], config) for pair in zip(prompts, negatives, strict=True)]
         return in_batches(make, prompts, seed, batch_size, on_batch, pieces.__getitem__)
 
     def _made(
@@ -215,7 +206,7 @@ class ImageDiffusion(DomainModel):
             return canvas.image.expand(len(part.prompts), -1, -1, -1).clone()
         shape = self.domain.state_shape(len(part.prompts), request.size)
         rng, negatives = generators(part.seeds), request.negatives[part.rows]
-        pieces = self._pieces([part.prompts[0], negatives[0]], request.config)
+        pieces = self.pieces([part.prompts[0], negatives[0]], request.config)
         state = sample(
             self.process,
             self.guided(request.config, negatives, pieces, request.size),
@@ -259,7 +250,8 @@ class ImageDiffusion(DomainModel):
             condition = found.condition(prompts)
         return map_condition(lambda one: one.to(self.device), condition)
 
-    def _pieces(self, prompts: Sequence[str | None], config: ImageSamplingConfig) -> int:
+    def pieces(self, prompts: Sequence[str | None], config: ImageSamplingConfig) -> int:
+        """Return the number of pieces that a text encoder reads the longest of prompts in."""
         if not isinstance(self.domain, LatentDomain):
             return 1
         weighted = not config.literal_prompts

@@ -71,6 +71,9 @@ class UNet(nn.Module):
         pooled_width: width of a caption's embedding that is added to the time's, together with
             sizes in pixels, as Stable Diffusion XL does; None without.
         size_waves: number of sines and cosines that embed each of these sizes.
+        scale_shift: see :class:`~multidiff.image.blocks.ResnetBlock`.
+        resnet_resampling: whether residual blocks halve and double images, in place of
+            convolutions (Dhariwal & Nichol 2021); their sides must be multiples then.
 
     Raises:
         ValueError: if the lists' lengths differ, or a condition's width is missing.
@@ -102,6 +105,8 @@ class UNet(nn.Module):
         blocks: tuple[int, ...] | None = None,
         pooled_width: int | None = None,
         size_waves: int = 256,
+        scale_shift: bool = False,
+        resnet_resampling: bool = False,
     ):
         blocks = (1,) * len(channels) if blocks is None else blocks
         if not len(channels) == len(attention) == len(heads) == len(blocks):
@@ -126,6 +131,8 @@ class UNet(nn.Module):
             upcast,
             convolve_first,
             one_sided_downsampling,
+            scale_shift,
+            resnet_resampling,
         )
         plan = [_Plan(*one) for one in zip(channels, attention, heads, blocks, strict=True)]
         self.conv_in = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
@@ -180,7 +187,7 @@ class UNet(nn.Module):
                 h = self._step(resnet, attend, h, time, words)
                 skips.append(h)
             for down in block.downsamplers:
-                h = down(h)
+                h = down(h, time) if isinstance(down, ResnetBlock) else down(h)
                 skips.append(h)
         for resnet, attend in self.mid_block.pairs():
             h = self._step(resnet, attend, h, time, words)
@@ -188,7 +195,8 @@ class UNet(nn.Module):
             for resnet, attend in block.pairs():
                 h = self._step(resnet, attend, torch.cat([h, skips.pop()], dim=1), time, words)
             for up in block.upsamplers:
-                h = up(h, skips[-1].shape[2:])
+                size = skips[-1].shape[2:]
+                h = up(h, time) if isinstance(up, ResnetBlock) else up(h, size)
         found = self.conv_out(F.silu(self.conv_norm_out(h)))
         found = found if own == torch.float32 else found.to(xt.dtype)
         return found if self.patch == 1 else F.pixel_shuffle(found, self.patch)
@@ -245,9 +253,24 @@ class _Maker:
     upcast: bool
     convolve_first: bool
     one_sided: bool
+    scale_shift: bool
+    resnet_resampling: bool
 
-    def resnet(self, before: int, width: int) -> ResnetBlock:
-        return ResnetBlock(before, width, self.groups, self.norm_eps, self.time_width, self.dropout)
+    def resnet(
+        self, before: int, width: int, resample: Literal["down", "up"] | None = None
+    ) -> ResnetBlock:
+        options = (self.groups, self.norm_eps, self.time_width, self.dropout)
+        return ResnetBlock(before, width, *options, self.scale_shift, resample)
+
+    def down(self, width: int) -> nn.Module:
+        if self.resnet_resampling:
+            return self.resnet(width, width, "down")
+        return Downsample(width, self.one_sided)
+
+    def up(self, width: int) -> nn.Module:
+        if self.resnet_resampling:
+            return self.resnet(width, width, "up")
+        return Upsample(width, self.convolve_first)
 
     def attention(self, plan: _Plan, kind: Attention) -> list[nn.Module]:
         """Return one module, or an empty list."""
@@ -285,7 +308,7 @@ def _way_down(make: _Maker, plan: Sequence[_Plan], layers: int) -> tuple[nn.Modu
             block.add(make.resnet(wide, width), make.attention(level, level.attention))
             skips.append(wide := width)
         if number < len(plan) - 1:
-            block.downsamplers.append(Downsample(width, make.one_sided))
+            block.downsamplers.append(make.down(width))
             skips.append(width)
         blocks.append(block)
     return blocks, skips
@@ -310,7 +333,7 @@ def _way_up(make: _Maker, plan: Sequence[_Plan], layers: int, skips: list[int]) 
             block.add(resnet, make.attention(level, level.attention))
             wide = width
         if number > 0:
-            block.upsamplers.append(Upsample(width, make.convolve_first))
+            block.upsamplers.append(make.up(width))
         blocks.append(block)
     return blocks
 

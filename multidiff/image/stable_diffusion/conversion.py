@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from multidiff.image.stable_diffusion.contents import names_in, stranger
+from multidiff.image.stable_diffusion.contents import names_in, stranger, tensors_in
 from multidiff.image.stable_diffusion.dit_folder import is_dit, read_dit
 from multidiff.image.stable_diffusion.folder import INDEX, read_folder
 from multidiff.image.stable_diffusion.folder_writing import half_precision, write_folder
 from multidiff.image.stable_diffusion.naming import AUTOENCODER, OUR_AUTOENCODER, UNET
+from multidiff.image.stable_diffusion.openai import is_openai, read_openai
 from multidiff.image.stable_diffusion.pixel_folder import (
     can_be_pixel_folder,
     is_pixel_folder,
@@ -26,7 +27,7 @@ from multidiff.image.stable_diffusion.pixel_folder import (
     write_pixel_folder,
 )
 from multidiff.image.stable_diffusion.recipe import Words
-from multidiff.image.stable_diffusion.schedulers import SCHEDULER
+from multidiff.image.stable_diffusion.schedulers import SCHEDULER, announce
 from multidiff.image.stable_diffusion.sd3_folder import is_sd3, read_sd3
 from multidiff.image.stable_diffusion.single_file import read_single_file, single_file
 from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
@@ -68,6 +69,10 @@ def convert(
     ema: bool = False,
     vae: Path | None = None,
     allow_unexpected: bool = False,
+    image_size: int | None = None,
+    heads: int | None = None,
+    schedule: Literal["linear", "cosine"] | None = None,
+    qkv_order: Literal["legacy", "new"] | None = None,
 ) -> Conversion:
     """Convert a folder or file to a model.
 
@@ -80,6 +85,10 @@ def convert(
             both.
         vae: another autoencoder, a folder or a file; the model's scaling stays.
         allow_unexpected: whether to leave out tensors that the model does not have, with a warning.
+        image_size: width and height of the images of a guided-diffusion file that is not published.
+        heads: number of attention heads of such a file.
+        schedule: schedule of a guided-diffusion file, if it is not the published one.
+        qkv_order: order of queries, keys and values in it, if it is not the published one.
 
     Raises:
         InputError: if it is another model, is incomplete, or does not state its prediction.
@@ -97,13 +106,20 @@ def convert(
         return Conversion(recipe, tensors, about)
     if source.is_dir() and is_dit(read_json(source / INDEX)):
         return read_dit(source)
+    if not source.is_dir() and is_openai(names_in(source)):
+        said: dict[str, Any] = {
+            "size": image_size,
+            "heads": heads,
+            "schedule": schedule,
+            "order": qkv_order,
+        }
+        return Conversion(*read_openai(source, tensors_in(source), **said))
     texts = _tokenizer(source, tokenizer)
     if source.is_dir() and is_sd3(read_json(source / INDEX)):
         return read_sd3(source, texts)
     if source.is_dir():
         words, tensors = read_folder(source, prediction)
-        if words.replaces:
-            logger.warning("%s: replaces the scheduler %s", source, words.replaces)
+        announce(source, words.replaces)
     else:
         words, tensors = read_single_file(source, prediction, ema, allow_unexpected)
         if words.pad:

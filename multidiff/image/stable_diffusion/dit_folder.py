@@ -23,7 +23,7 @@ from multidiff.image.stable_diffusion.folder import (
     read_words,
     schedule_of,
 )
-from multidiff.image.stable_diffusion.schedulers import sampling_of
+from multidiff.image.stable_diffusion.schedulers import announce, sampling_of
 from multidiff.image.stable_diffusion.tensors import as_matrices, modern_attention
 from multidiff.models.weights import Conversion
 from multidiff.utils.errors import InputError
@@ -67,6 +67,7 @@ def read_dit(folder: Path) -> Conversion:
     """
     with reading(folder, "its configurations have values that diffusers never writes"):
         recipe = {"model": _model(folder)}
+    announce(folder, recipe["model"]["sampling"].get("replaces", ""))
     transformer, vae = weights_in(folder / "transformer"), weights_in(folder / "vae")
     tensors = {naming.OUR_UNET + name: one for name, one in own_names(transformer, folder).items()}
     tensors |= {

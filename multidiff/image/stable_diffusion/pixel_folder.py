@@ -18,7 +18,7 @@ from multidiff.image.stable_diffusion import folder as folders
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.contents import weights_in
 from multidiff.image.stable_diffusion.folder_writing import SINCE, scheduler_config
-from multidiff.image.stable_diffusion.schedulers import sampling_of
+from multidiff.image.stable_diffusion.schedulers import announce, sampling_of
 from multidiff.image.stable_diffusion.tensors import modern_attention
 from multidiff.models.weights import save_tensors
 from multidiff.utils.errors import InputError
@@ -87,8 +87,7 @@ def read_pixel_folder(
     tensors = {naming.OUR_UNET + name: tensor for name, tensor in tensors.items()}
     said = model["process"]["prediction"]
     about = f"pixel diffusion, predicts {said}"
-    if model["sampling"].get("replaces"):
-        about += f"; replaces the scheduler {model['sampling']['replaces']}"
+    announce(folder, model["sampling"].get("replaces", ""))
     return f"# Pixel diffusion, from {folder.name}.\n{to_yaml({'model': model})}", tensors, about
 
 

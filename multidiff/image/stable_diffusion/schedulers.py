@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from multidiff.image.diffusion.sampling_config import SCHEDULER
 from multidiff.image.diffusion.scheduler import SchedulerConfig
 from multidiff.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Options shared by several classes, with the values that are assumed where one is absent.
 THRESHOLD = {
@@ -171,6 +174,12 @@ def sampling_of(path: Path, config: Mapping[str, Any]) -> Sampling:
     defaults = {one.name: one.default for one in dataclasses.fields(SchedulerConfig)}
     changed = {key: value for key, value in values.items() if value != defaults[key]}
     return Sampling(SCHEDULER, SCHEDULER, scheduler={"kind": kind, **changed})
+
+
+def announce(source: Path, replaces: str) -> None:
+    """Warn of a scheduler that is replaced, if one is."""
+    if replaces:
+        logger.warning("%s: replaces the scheduler %s", source, replaces)
 
 
 def as_stable_diffusion(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,8 +58,10 @@ def load_embedding(model: Any, path: Path, token: str | None = None) -> Embedded
     domain = getattr(model, "domain", None)
     tokenizer = getattr(domain, "tokenizer", None)
     encoder: Any = getattr(domain, "text_encoder", None)
-    if encoder is None or not isinstance(tokenizer, ClipTokenizer):
-        raise InputError(f"--embedding {path}: this model has no text encoder of Stable Diffusion")
+    if not hasattr(encoder, "transformer") or not isinstance(tokenizer, ClipTokenizer):
+        raise InputError(
+            f"--embedding {path}: this model has no text encoder of Stable Diffusion 1 or 2"
+        )
     own, vectors = read_embedding(path)
     if vectors.shape[1] != encoder.width:
         raise InputError(
@@ -112,5 +114,5 @@ def _set_rows(encoder: Any, numbers: list[int], vectors: Tensor) -> None:
     rows = torch.zeros(max(numbers[-1] + 1, len(old)), old.shape[1]).to(old)
     rows[: len(old)] = old.detach()
     rows[numbers] = vectors.to(old)
-    longer = nn.Embedding(*rows.shape, _weight=rows).requires_grad_(old.requires_grad)
+    longer = nn.Embedding(len(rows), rows.shape[1], _weight=rows).requires_grad_(old.requires_grad)
     encoder.transformer.embeddings.token_embedding = longer
