@@ -40,6 +40,7 @@ COMPONENTS = {
     "precision": "precision",
     "referee": "referee",
     "data": "data",
+    "bulk": "bulk",
 }
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data_sets import MEGABYTE, SETS, DataSet
+from benchmarks.data_steps import step_rows
 from benchmarks.timing import Row, in_alternation, rows_of
 from multidiff.data.batches import stream
 from multidiff.data.cache import ENVIRONMENT
@@ -47,7 +48,7 @@ def measure(
     Args:
         threads: number of CPU threads, unused.
         rounds: number of rounds of the times of a batch.
-        kinds: kinds of data, separated by commas.
+        kinds: kinds of data, separated by commas, and "steps" for training steps of recipes.
         text: megabytes of text.
         images: number of images.
         sound: minutes of recordings.
@@ -59,6 +60,9 @@ def measure(
     rows: list[Row] = []
     with _folder(folder) as home:
         for kind in kinds.split(","):
+            if kind == "steps":
+                rows += step_rows(home, rounds)
+                continue
             rows += _measured(kind, sizes[kind], home, batches, workers, rounds)
     return rows
 

@@ -162,7 +162,7 @@ def test_texts_to_be_spoken_come_from_a_file(tmp_path, monkeypatch, capsys):
         return Report()
 
     monkeypatch.setattr("multidiff.models.loading.load", lambda name, device: name)
-    monkeypatch.setattr("multidiff.cli.main.verb", lambda model, name: speaks)
+    monkeypatch.setattr("multidiff.cli.synth.verb", lambda model, name: speaks)
     path = tmp_path / "lines.txt"
     path.write_text("one\ntwo\n")
     words = ["synth", "-o", tmp_path, "--text", "zero", "--text-file", path]

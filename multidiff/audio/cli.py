@@ -19,6 +19,7 @@ from multidiff.audio.synthesis import Synthesis, find_inputs, synthesize_file
 from multidiff.audio.vocoder.inference_schedule import VocoderSamplingConfig, write_plans
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.audio.vocoder.search import distance_on, search
+from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
 from multidiff.utils.packages import PackageError
@@ -38,7 +39,6 @@ def synth(
     *,
     seed: int,
     sampling: VocoderSamplingConfig,
-    ratio: tuple[int, int] = (0, 1),
     mel_scale: str | None = None,
     mel_preset: str | None = None,
     sound_format: SoundFormat,
@@ -51,7 +51,6 @@ def synth(
         out: sound file for one input, folder for several.
         seed: random seed.
         sampling: options of synthesis.
-        ratio: rank of this process and their number; each takes its part of the files.
         mel_scale: scale of mel files that state none: natural, log10, decibels, linear, preset,
             range:LOW:HIGH:FROM:TO, standard:MEAN:STD, times:FACTOR:OFFSET.
         mel_preset: preset of mel files that state none.
@@ -69,7 +68,7 @@ def synth(
         sound_format.check(output)
     done: list[Synthesis] = []
     faults: list[str] = []
-    for source, output in jobs[ratio[0] :: ratio[1]]:
+    for source, output in jobs:
         try:
             made = synthesize_file(
                 model, source, output, seed=seed, config=sampling,
@@ -142,7 +141,7 @@ def sample(
     num: int,
     prompts: Sequence[str],
     out: Path | None,
-    seed: int,
+    seed: FirstSeeds,
     sampling: VocoderSamplingConfig,
     sound_format: SoundFormat,
 ) -> Report:
@@ -153,7 +152,7 @@ def sample(
         num: number of sounds of each prompt; sound ``i`` of each uses seed ``seed + i``.
         prompts: recordings and mel files.
         out: folder of the sounds.
-        seed: random seed of each prompt's first sound.
+        seed: random seed of each prompt's first sound; a sequence has one for each.
         sampling: options of synthesis.
         sound_format: kind of the samples in sound files.
 
@@ -165,8 +164,9 @@ def sample(
     if out is None:
         raise InputError("-o OUT: name a folder for the sound files")
     done = []
-    for source in find_inputs([Path(prompt) for prompt in prompts]):
-        for number in range(seed, seed + num):
+    sources = find_inputs([Path(prompt) for prompt in prompts])
+    for source, seeds in zip(sources, seed_ranges(seed, len(sources), num), strict=True):
+        for number in seeds:
             output = out / f"{source.stem}-{number}{SOUND}"
             made = synthesize_file(
                 model, source, output, seed=number, config=sampling, sound_format=sound_format

@@ -25,6 +25,8 @@ from multidiff.utils.files import REASONS, resolve_path
 from multidiff.utils.leftovers import visible_files
 
 SILENT = 1e-7
+# Endings of the files that can be synthesised.
+INPUTS = EXTENSIONS + ENDINGS
 
 
 class SoundMel:
@@ -211,8 +213,7 @@ def find_inputs(paths: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(resolve_path, paths):
         if path.is_dir():
-            known = EXTENSIONS + ENDINGS
-            inside = sorted(p for p in visible_files(path) if p.suffix.lower() in known)
+            inside = sorted(p for p in visible_files(path) if p.suffix.lower() in INPUTS)
             if not inside:
                 raise InputError(f"{path}: holds neither sound nor mels")
             files += inside

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeGuard
 
 import typer
 
 from multidiff.data.cache import use_cache_dir
+from multidiff.utils.devices import process_ratio
+from multidiff.utils.errors import InputError
 
 MOST_SAMPLES = 1_000_000
 
@@ -22,6 +24,8 @@ Count = Annotated[
         rich_help_panel="Output",
     ),
 ]
+
+BULK = "Bulk work"
 ModelName = Annotated[
     str,
     typer.Argument(
@@ -74,3 +78,50 @@ CacheDir = Annotated[
         help="Folder of prepared data; by default MULTIDIFF_CACHE_DIR, or the user's cache.",
     ),
 ]
+ShardSize = Annotated[
+    int | None,
+    typer.Option(
+        "--shard-size",
+        min=1,
+        metavar="N",
+        help="bulk work: a folder of OUT for every N items of a list, each written whole; those "
+        "that exist are skipped",
+        rich_help_panel=BULK,
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="column of the items in a list of .jsonl or .parquet; text by default",
+        rich_help_panel=BULK,
+    ),
+]
+EngineName = Annotated[
+    Literal["ranks", "ray"],
+    typer.Option(
+        metavar="NAME",
+        help="who makes the shards: ranks, the processes of a launcher, or ray, a cluster",
+        rich_help_panel=BULK,
+    ),
+]
+
+
+def is_bulk(shard_size: int | None, column: str | None, engine: str) -> TypeGuard[int]:
+    """Return whether a command works on a list in shards, as ``--shard-size`` asks for.
+
+    Raises:
+        InputError: if another option, or a launcher of several processes, needs it.
+    """
+    if shard_size is not None:
+        return True
+    for option, given in (("--column", column), ("--engine", engine)):
+        if given not in (None, "ranks"):
+            raise InputError(f"{option} {given}: goes with --shard-size, such as --shard-size 100")
+    count = process_ratio()[1]
+    if count > 1:
+        raise InputError(
+            f"WORLD_SIZE={count}: several processes share work in shards; add --shard-size, such "
+            "as --shard-size 100"
+        )
+    return False

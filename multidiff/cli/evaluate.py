@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multidiff.cli.main import verb
-from multidiff.cli.model_help import TAKEN
+from multidiff.cli.model_help import TAKEN, verb
 from multidiff.config.options import read_options
 from multidiff.models.loading import home_of, load
 from multidiff.training.checkpoints import CheckpointFolder
@@ -80,7 +79,7 @@ def _prepared(
 
 def _side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a table with a row for each checkpoint and a column for each figure that differs."""
-    figures = {name: dict(_figures(facts)) for name, facts in found.items()}
+    figures = {name: dict(figures_in(facts)) for name, facts in found.items()}
     names = dict.fromkeys(name for row in figures.values() for name in row)
     differing = [name for name in names if len({row.get(name) for row in figures.values()}) > 1]
     columns = differing or [*names]
@@ -90,13 +89,27 @@ def _side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return table(rows) if figures else []
 
 
-def _figures(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the numbers in nested facts, by their keys joined with dots."""
+def figures_in(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers in nested facts, by their keys joined with dots.
+
+    Args:
+        facts: facts of a report; entries of lists are named by their first text, such as a system.
+        before: beginning of the names.
+    """
     for key, value in facts.items():
+        if isinstance(value, list):
+            value = {_name_of(one, number): one for number, one in enumerate(value)}
         if isinstance(value, Mapping):
-            yield from _figures(value, f"{before}{key}.")
+            yield from figures_in(value, f"{before}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{before}{key}", value
+
+
+def _name_of(entry: Any, number: int) -> str:
+    texts = (
+        [one for one in entry.values() if isinstance(one, str)] if isinstance(entry, dict) else []
+    )
+    return texts[0] if texts else str(number)
 
 
 def _shown(value: float | None) -> str:

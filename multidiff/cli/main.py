@@ -11,26 +11,30 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from multidiff import __version__
 from multidiff.cli.arguments import (
+    BULK,
     CacheDir,
+    Column,
     Count,
     Device,
+    EngineName,
     Json,
     ModelName,
     Offload,
     Precision,
     PromptFiles,
     Seed,
+    ShardSize,
+    is_bulk,
 )
 from multidiff.cli.export import export
-from multidiff.cli.model_help import TAKEN, ModelCommand
+from multidiff.cli.model_help import TAKEN, ModelCommand, verb
 from multidiff.cli.parsing import (
     Commands,
     LivePrinter,
@@ -40,12 +44,10 @@ from multidiff.cli.parsing import (
     show_warning,
 )
 from multidiff.cli.prepare import prepare
+from multidiff.cli.synth import synth
 from multidiff.utils.devices import checked_device, environment_number, process_ratio
 from multidiff.utils.errors import InputError, Interrupted
 from multidiff.utils.files import REASONS
-
-if TYPE_CHECKING:
-    from multidiff.utils.report import Report
 
 app = Commands(
     help="Diffusion for image, audio and text on one core.",
@@ -77,73 +79,7 @@ def program(
     """Diffusion for image, audio and text on one core."""
 
 
-@app.command(**OF_MODEL)
-def synth(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="INPUT", help="Sound or mel files, folders."),
-    ] = None,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="text to speak; may be repeated; - reads standard input",
-            rich_help_panel="Inputs",
-        ),
-    ] = None,
-    text_file: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="file of texts: one per line if OUT is a folder, else one text in all",
-            rich_help_panel="Inputs",
-        ),
-    ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(
-            *("-o", "--out"),
-            metavar="PATH",
-            help="a sound file, or a folder",
-            rich_help_panel="Output",
-        ),
-    ] = ...,  # type: ignore[assignment]
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="voice for texts (kathleen) or vocoder for inputs (speech)",
-            rich_help_panel="Inputs",
-        ),
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    as_json: Json = False,
-) -> None:
-    """Make speech from text, from mel spectrograms, or from recordings via their mels.
-
-    `multidiff synth --model MODEL --help` lists the options of sampling too.
-    """
-    from multidiff.config.options import read_options, texts_of
-    from multidiff.models.loading import load
-
-    texts = texts_of("--text", text, text_file)
-    has_inputs = bool(inputs) and not (inputs or [""])[0].startswith("--")
-    if has_inputs == bool(texts) and (has_inputs or not inputs):
-        raise InputError("give INPUT files, or --text, and not both")
-    ready = load(model or ("kathleen" if texts else "speech"), checked_device(device))
-    run = verb(ready, "synth")
-    if ("texts" in inspect.signature(run).parameters) != bool(texts):
-        raise InputError(f"--model {model}: {'speaks no text' if texts else 'reads only text'}")
-    files: list[str] = []
-    options = read_options(inputs or [], run, TAKEN["synth"], owner=ready, positionals=files)
-    if bool(files) == bool(texts):
-        raise InputError("give INPUT files, or --text, and not both")
-    if texts:
-        say(run(ready, texts, out, seed=seed, **options), as_json)
-        return
-    options["ratio"] = process_ratio()
-    say(run(ready, [Path(one) for one in files], out, seed=seed, **options), as_json)
+app.command(**OF_MODEL)(synth)
 
 
 @app.command(**OF_MODEL)
@@ -168,6 +104,9 @@ def sample(
     device: Device = "cpu",
     dtype: Precision = None,
     offload: Offload = False,
+    shard_size: ShardSize = None,
+    column: Column = None,
+    engine: EngineName = "ranks",
     as_json: Json = False,
 ) -> None:
     """Draw samples from a model.
@@ -177,6 +116,15 @@ def sample(
     from multidiff.config.options import read_options, texts_of
     from multidiff.models.loading import load
 
+    if is_bulk(shard_size, column, engine):
+        from multidiff.cli.bulk import BulkJob, run_bulk, sample_job
+
+        if dtype is not None or offload:
+            raise InputError("--dtype and --offload: do not go with --shard-size; remove either")
+        job = BulkJob("sample", model, out, shard_size, column, num, seed, device)
+        job = sample_job(job, context.args, prompt or [], prompt_file or [])
+        say(run_bulk(job, engine), as_json)
+        return
     prompts = texts_of("--prompt", prompt, prompt_file)
     ready = load(model, checked_device(device), dtype=dtype, offload=offload)
     run = verb(ready, "sample")
@@ -200,8 +148,16 @@ def evaluate(
         bool,
         typer.Option("--all-checkpoints", help="measure each checkpoint of the run in MODEL"),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="PATH", help="folder of the shards", rich_help_panel=BULK
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    shard_size: ShardSize = None,
+    engine: EngineName = "ranks",
     as_json: Json = False,
 ) -> None:
     """Measure a model, or all checkpoints of a run.
@@ -211,6 +167,16 @@ def evaluate(
     from multidiff.cli.evaluate import measure, measure_checkpoints
 
     words = [*([] if data is None else [data]), *context.args]  # DATA may follow options
+    if is_bulk(shard_size, None, engine):
+        from multidiff.cli.bulk import BulkJob, eval_job, run_bulk
+
+        if all_checkpoints:
+            raise InputError("--all-checkpoints: does not go with --shard-size; remove either")
+        job = BulkJob("eval", model, out, shard_size, "", seed=seed, device=device)
+        say(run_bulk(eval_job(job, words), engine), as_json)
+        return
+    if out is not None:
+        raise InputError(f"-o {out}: only bulk work writes a folder; add --shard-size")
     run_on = measure_checkpoints if all_checkpoints else measure
     say(run_on(model, words, seed, checked_device(device)), as_json)
 
@@ -325,21 +291,6 @@ def convert(
 
 
 # ------------------------------------------------------------------------- printing
-
-
-def verb(model: Any, name: str) -> Callable[..., Report]:
-    """Return the function that a command runs for a kind of model.
-
-    Raises:
-        InputError: if the model has no such command.
-    """
-    from multidiff.config.build import locate
-    from multidiff.config.registry import COMMANDS
-
-    kind = type(model).__name__
-    if name not in COMMANDS.get(kind, {}):
-        raise InputError(f"a {kind} does not {name}; it can {', '.join(COMMANDS.get(kind, {}))}")
-    return locate(COMMANDS[kind][name])
 
 
 def main() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from multidiff.cli.parsing import OncePerOption
+from multidiff.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from multidiff.utils.report import Report
 
 HELP = "--help"
 LAST = ("Output", "Other")
 # Parameters of the commands' functions that the command line fills in itself.
 TAKEN = {
-    "synth": {"model", "inputs", "texts", "out", "seed", "ratio"},
+    "synth": {"model", "inputs", "texts", "out", "seed"},
     "sample": {"model", "num", "prompts", "out", "seed", "on_line"},
     "eval": {"model", "data", "folder", "seed"},
 }
@@ -45,7 +49,6 @@ class ModelCommand(OncePerOption):
         return name if isinstance(name, str) else None
 
     def _print_model_help(self, ctx: Any, name: str) -> None:
-        from multidiff.cli.main import verb
         from multidiff.config.option_help import help_entries
         from multidiff.models.loading import load_outline
 
@@ -84,3 +87,18 @@ def _entry_of(parameter: Any) -> Any:
     default = "" if parameter.is_flag or parameter.required else default_text(parameter.default)
     heading = getattr(parameter, "rich_help_panel", None) or LAST[-1]
     return HelpEntry(f"{', '.join(parameter.opts)}{value}", f"{parameter.help}{default}", heading)
+
+
+def verb(model: Any, name: str) -> Callable[..., Report]:
+    """Return the function that a command runs for a kind of model.
+
+    Raises:
+        InputError: if the model has no such command.
+    """
+    from multidiff.config.build import locate
+    from multidiff.config.registry import COMMANDS
+
+    kind = type(model).__name__
+    if name not in COMMANDS.get(kind, {}):
+        raise InputError(f"a {kind} does not {name}; it can {', '.join(COMMANDS.get(kind, {}))}")
+    return locate(COMMANDS[kind][name])

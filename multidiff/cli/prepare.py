@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from multidiff.cli.arguments import CacheDir, Json
+from multidiff.cli.arguments import CacheDir, EngineName, Json
 from multidiff.cli.parsing import say
 from multidiff.utils.devices import process_ratio
 from multidiff.utils.errors import InputError
@@ -31,6 +32,7 @@ def prepare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only estimate number, size and time")
     ] = False,
+    engine: EngineName = "ranks",
     cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> None:
@@ -40,18 +42,23 @@ def prepare(
     for each other; with --slice the last one joins all.
     """
     from multidiff.config.options import refuse_repeated
+    from multidiff.data.engines import by_ray
+    from multidiff.data.prepare import parts_made_by
     from multidiff.models.prepare import prepare_recipe
 
     refuse_repeated(word.partition("=")[0] for word in overrides or ())
     chosen = process_ratio() if part is None else slice_named(part)
-    report = prepare_recipe(
-        recipe,
-        overrides or [],
-        part=chosen,
-        wait=part is None,
-        join=join,
-        dry_run=dry_run,
-    )
+    if engine == "ray" and (part is not None or join or dry_run):
+        raise InputError("--engine ray: goes with none of --slice, --join and --dry-run")
+    with parts_made_by(by_ray) if engine == "ray" else nullcontext():
+        report = prepare_recipe(
+            recipe,
+            overrides or [],
+            part=chosen,
+            wait=part is None,
+            join=join,
+            dry_run=dry_run,
+        )
     say(report, as_json)
 
 

@@ -68,6 +68,24 @@ def members_of(path: Path) -> Iterator[Member]:
             yield member
 
 
+def by_sample(path: Path) -> dict[str, dict[str, Member]]:
+    """Return the files of an archive by sample and ending, as in WebDataset.
+
+    Files of one stem belong together: a sample's key is a path up to the first dot of the file's
+    name, and what follows the dot is the ending. Hidden files are left out.
+
+    Raises:
+        InputError: see :func:`members_of`.
+    """
+    found: dict[str, dict[str, Member]] = {}
+    for member in members_of(path):
+        folder, slash, file = member.name.rpartition("/")
+        if not any(map(is_hidden, Path(member.name).parts)):
+            stem, _, ending = file.partition(".")
+            found.setdefault(f"{folder}{slash}{stem}", {})[ending] = member
+    return found
+
+
 def _in_zip(path: Path) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for one in archive.infolist():

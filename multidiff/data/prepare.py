@@ -31,6 +31,7 @@ import numpy as np
 
 from multidiff.data.cache import cache_dir, cache_key, cache_turn
 from multidiff.data.columns import FORMAT, HEADER, Columns
+from multidiff.data.engines import Job, share_of_rank
 from multidiff.data.table_writer import PART, ColumnWriter, join_parts, read_part, written_part
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write, write_error
@@ -98,6 +99,9 @@ class Unfinished(DataWithheld):
 
 
 _HOOK: ContextVar[Callable[[Plan], None] | None] = ContextVar("hook", default=None)
+_ENGINE: ContextVar[Callable[[Mapping[int, Job]], Iterator[int]] | None] = ContextVar(
+    "engine", default=None
+)
 
 
 @contextmanager
@@ -113,6 +117,21 @@ def before_preparing(hook: Callable[[Plan], None]) -> Iterator[None]:
         yield
     finally:
         _HOOK.reset(token)
+
+
+@contextmanager
+def parts_made_by(engine: Callable[[Mapping[int, Job]], Iterator[int]]) -> Iterator[None]:
+    """Let an engine make the parts of the tables in the block, not processes of this machine.
+
+    Args:
+        engine: function that runs jobs and yields the numbers of those done, such as
+            :func:`multidiff.data.engines.by_ray`.
+    """
+    token = _ENGINE.set(engine)
+    try:
+        yield
+    finally:
+        _ENGINE.reset(token)
 
 
 def all_prepared(plans: Sequence[Plan]) -> list[Columns]:
@@ -173,7 +192,8 @@ def prepare_slice(plan: Plan, index: int, count: int, workers: int | None = None
     if plan.is_prepared:
         return 0
     parts = plan.parts()
-    return _make_parts(plan, parts, range(index, len(parts), count), workers)
+    numbers = share_of_rank(range(len(parts)), (index, count))
+    return _make_parts(plan, parts, numbers, workers)
 
 
 def missing_parts(plan: Plan, parts: Sequence[Any]) -> list[int]:
@@ -221,7 +241,11 @@ def _make_parts(
             )
             for number in sorted(todo, key=lambda number: -sizes[number])
         }
-        run = _in_turn(jobs) if workers == 1 else _in_processes(jobs, workers, plan.source)
+        engine = _ENGINE.get()
+        if engine is not None:
+            run = engine(jobs)
+        else:
+            run = _in_turn(jobs) if workers == 1 else _in_processes(jobs, workers, plan.source)
         for number in run:
             advance(sizes[number])
     return len(todo)
@@ -239,15 +263,13 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _in_turn(jobs: Mapping[int, Callable[[], None]]) -> Iterator[int]:
+def _in_turn(jobs: Mapping[int, Job]) -> Iterator[int]:
     for number, job in jobs.items():
         job()
         yield number
 
 
-def _in_processes(
-    jobs: Mapping[int, Callable[[], None]], workers: int, source: str
-) -> Iterator[int]:
+def _in_processes(jobs: Mapping[int, Job], workers: int, source: str) -> Iterator[int]:
     """Run jobs in processes, which end with this one, and yield the numbers of those done."""
     with _pool(workers) as pool:
         with withheld_from_children():

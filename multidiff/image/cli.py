@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 from collections.abc import Sequence
@@ -23,11 +22,18 @@ from multidiff.image.diffusion.sampling_config import SCHEDULER, ImageSamplingCo
 from multidiff.image.hires import enlarged
 from multidiff.image.interpolation import interpolate as between
 from multidiff.image.interpolation import labelled_frames, write_gif
-from multidiff.image.outputs import SAMPLES, ImageWriter, checked_folder, checked_prompts
+from multidiff.image.outputs import (
+    SAMPLES,
+    ImageWriter,
+    checked_folder,
+    checked_prompts,
+    with_seeds,
+)
 from multidiff.image.replay import Made, made_from
 from multidiff.image.stable_diffusion.lora import merge_lora
 from multidiff.image.stable_diffusion.textual_inversion import load_embedding
 from multidiff.image.stable_diffusion.vae import swap_autoencoder
+from multidiff.models.requests import FirstSeeds
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import lock_dir
 from multidiff.utils.report import OnLine, Report, progress
@@ -41,7 +47,7 @@ def sample(
     num: int,
     prompts: Sequence[str],
     out: Path | None,
-    seed: int,
+    seed: FirstSeeds,
     sampling: ImageSamplingConfig,
     seeds: tuple[int, ...] = (),
     negative_prompt: list[str] | None = None,
@@ -58,6 +64,7 @@ def sample(
     hires: float = 1.0,
     hires_strength: float = 0.5,
     from_: Path | None = None,
+    no_grid: bool = False,
     on_line: OnLine | None = None,
 ) -> Report:
     """Write images of each prompt, a PNG each as soon as it is generated, and a grid of all.
@@ -67,7 +74,7 @@ def sample(
         num: number of images of each prompt; image ``i`` of each uses seed ``seed + i``.
         prompts: captions or classes; empty for a model without either.
         out: folder of the images.
-        seed: random seed of each prompt's first image.
+        seed: random seed of each prompt's first image; a sequence has one for each.
         sampling: sampling options.
         seeds: seed of each prompt's images, instead of ``seed`` and ``num``.
         negative_prompt: caption that guidance leads away from, one for all prompts or one each.
@@ -88,6 +95,7 @@ def sample(
         hires: factor by which each image is enlarged and then repainted (hi-res fix); 1 is off.
         hires_strength: fraction of the enlarged image replaced by noise.
         from_: image of an earlier run, which is made again, with the options that differ.
+        no_grid: write no image of all.
         on_line: function called with each line of the report as soon as it is known.
 
     Raises:
@@ -103,7 +111,7 @@ def sample(
     pairs = _wanted(model, given, num, seeds)
     if interpolate:
         return run.interpolated(folder, pairs, interpolate, on_line)
-    return run.made(folder, pairs, on_line)
+    return run.made(folder, pairs, on_line, with_grid=not no_grid)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,13 @@ class _Run:
     files: list[Path]
     about: list[str]
 
-    def made(self, folder: Path, pairs: list[tuple[str, int]], on_line: OnLine | None) -> Report:
+    def made(
+        self,
+        folder: Path,
+        pairs: list[tuple[str, int]],
+        on_line: OnLine | None,
+        with_grid: bool = True,
+    ) -> Report:
         """Write the images of prompts and seeds, each from each initial image."""
         given, model = self.given, self.model
         negatives = self._negatives(len(pairs), [prompt for prompt, _ in pairs])
@@ -144,7 +158,7 @@ class _Run:
             else:
                 again = {**options, "on_step": on_step, "on_batch": writer.write}
                 enlarged(model, texts, given.hires, given.hires_strength, make, again)
-            return writer.report()
+            return writer.report(with_grid=with_grid)
 
     def interpolated(
         self, folder: Path, ends: list[tuple[str, int]], frames: int, on_line: OnLine | None
@@ -224,7 +238,7 @@ def _wanted(
         if not any(one.token in text for text in texts):
             logger.warning("%s: no prompt has its token %s", one.name, one.token)
     if not seeds:
-        return list(itertools.product(prompts, range(given.seed, given.seed + num)))
+        return with_seeds(prompts, given.seed, num)
     if len(seeds) != len(prompts):
         raise InputError(f"--seeds: {len(seeds)} for {len(prompts)} prompts; give one for each")
     return [(prompt, one) for prompt, one in zip(prompts, seeds, strict=True)]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from multidiff.image.data.image_files import grid, write_image
+from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report
 
@@ -61,6 +62,18 @@ def checked_prompts(model: Prompted, prompts: Sequence[str]) -> list[str]:
         if complaint:
             logger.warning("%s", complaint)
     return list(prompts) or [""]
+
+
+def with_seeds(prompts: Sequence[str], seed: FirstSeeds, num: int) -> list[tuple[str, int]]:
+    """Return each prompt with the seed of each of its images.
+
+    Args:
+        prompts: the prompts.
+        seed: random seed of each prompt's first image; a sequence has one for each.
+        num: number of images of each.
+    """
+    ranges = seed_ranges(seed, len(prompts), num)
+    return [(prompt, one) for prompt, own in zip(prompts, ranges, strict=True) for one in own]
 
 
 class ImageWriter:
@@ -125,27 +138,32 @@ class ImageWriter:
         paths = (self.folder / f"{name}{ending}" for name in itertools.chain([stem], names))
         return next(path for path in paths if not path.exists())
 
-    def report(self, columns: int | None = None) -> Report:
+    def report(self, columns: int | None = None, with_grid: bool = True) -> Report:
         """Write a grid of all images, and return the command's report.
 
         Args:
             columns: number of images in a row; by default about square.
+            with_grid: whether to write the grid.
         """
+        path = self._write_grid(columns) if with_grid else self.folder
+        seconds = time.perf_counter() - self._began
+        self.say(f"{path}: {len(self._written)} images, {seconds:.1f} s")
+        facts = {
+            "outputs": [{"path": str(p), "prompt": t, "seed": n} for p, t, n in self._written],
+            **({"grid": str(path)} if with_grid else {}),
+            **self.facts,
+            "wall_seconds": round(seconds, 3),
+        }
+        return Report(self.lines, facts)
+
+    def _write_grid(self, columns: int | None) -> Path:
         path = self.free(GRID)
         everything = {
             "prompt": " | ".join(dict.fromkeys(prompt for prompt, _ in self.wanted)),
             "seed": " ".join(str(seed) for _, seed in self.wanted),
         }
         write_image(grid(torch.cat(self._images), columns), path, {**everything, **self.facts})
-        seconds = time.perf_counter() - self._began
-        self.say(f"{path}: {len(self._written)} images, {seconds:.1f} s")
-        facts = {
-            "outputs": [{"path": str(p), "prompt": t, "seed": n} for p, t, n in self._written],
-            "grid": str(path),
-            **self.facts,
-            "wall_seconds": round(seconds, 3),
-        }
-        return Report(self.lines, facts)
+        return path
 
 
 def parameters(facts: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from multidiff.image.canvas_files import Fit
 from multidiff.image.data.image_files import read_facts
 from multidiff.image.data.provenance import source_digest, weights_digest
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
+from multidiff.models.requests import FirstSeeds
 from multidiff.utils.errors import InputError
 
 # A file and what follows its last colon, in a list separated by blanks.
@@ -25,7 +26,7 @@ class Made:
 
     sampling: ImageSamplingConfig
     prompts: list[str]
-    seed: int
+    seed: FirstSeeds
     negative_prompt: list[str] | None = None
     size: str | None = None
     strength: float | None = None

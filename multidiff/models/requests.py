@@ -11,6 +11,8 @@ from multidiff.utils.errors import InputError
 Item = TypeVar("Item")
 # One seed for consecutive seeds from it, or one for each sample; None draws one.
 Seed = SupportsIndex | Sequence[SupportsIndex] | None
+# The seed of every request's first sample, or one for each request.
+FirstSeeds = int | Sequence[int]
 
 
 def one_each(items: Item | Sequence[Item], kind: type[Item], what: str) -> list[Item]:
@@ -46,3 +48,15 @@ def checked_seeds(seed: Seed, count: int) -> list[int]:
         return seeds_from(seed, count)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from error
+
+
+def seed_ranges(seed: FirstSeeds, requests: int, num: int) -> list[range]:
+    """Return the seeds of each request's samples.
+
+    Args:
+        seed: random seed of the first sample of every request; a sequence has one for each.
+        requests: number of requests.
+        num: number of samples of each.
+    """
+    firsts = [seed] * requests if isinstance(seed, int) else seed
+    return [range(first, first + num) for first in firsts]

@@ -233,7 +233,7 @@ def check_guidance(model: TextModel, sampling: SamplingConfig, prompts: Sequence
 def drawn(
     model: TextModel,
     asked: Sequence[Asked],
-    seeds: range,
+    seeds: Sequence[range],
     draw: Draw,
     on_line: OnLine | None = None,
     lines_of: Callable[[int, str], list[str]] = lambda number, text: [text],
@@ -248,8 +248,8 @@ def drawn(
         on_line: function that receives each line as soon as it is made.
         lines_of: function from a text's index and the text to its lines.
     """
-    every = [one for one in asked for _ in seeds]
-    numbers = [*seeds] * len(asked)
+    every = [one for one, own in zip(asked, seeds, strict=True) for _ in own]
+    numbers = [number for own in seeds for number in own]
     words = model.domain.vocabulary.numbers
     outputs: list[dict[str, Any]] = []
     lines: list[str] = []

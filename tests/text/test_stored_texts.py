@@ -1,8 +1,11 @@
 """Texts on disk: the same batches as from memory, whatever the kind of file."""
 
 import csv
+import io
 import json
 import logging
+import tarfile
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -63,6 +66,11 @@ def write(tmp_path, ending, rows):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif ending == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif ending in (".zip", "shards"):
+        path.mkdir() if ending == "shards" else None
+        for part in range(2) if ending == "shards" else (None,):
+            some = range(len(rows)) if part is None else range(75 * part, 75 * part + 75)
+            pack(path if part is None else path / f"{part}.tar", [(n, rows[n]) for n in some])
     else:
         with path.open("w", newline="") as file:
             delimiter = "\t" if ending == ".tsv" else ","
@@ -72,6 +80,26 @@ def write(tmp_path, ending, rows):
                 rows[3]["text"] = 'with "quotes"\nand two lines'
             writer.writerows(rows)
     return str(path)
+
+
+def pack(path, rows):
+    """Texts as WebDataset has them, beside other columns and files that are no texts."""
+    files = {}
+    for number, row in rows:
+        files[f"{number:04d}.txt"] = row["text"].encode()
+        files[f"{number:04d}.origin.txt"] = row["origin"].encode()
+        files[f"{number:04d}.json"] = json.dumps({"mr": row["mr"], "mood": row["mood"]}).encode()
+    files[".hidden.txt"], files["notes.md"] = b"no text", b"no text"
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
 
 
 def options_of(ending) -> dict[str, Any]:
@@ -89,7 +117,10 @@ def same(one, other):
             assert list(map(str, value)) == list(map(str, other[key]))
 
 
-@pytest.mark.parametrize("ending", [".txt", ".jsonl", ".csv", ".tsv", ".parquet"])
+KINDS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".zip", "shards")
+
+
+@pytest.mark.parametrize("ending", KINDS)
 def test_batches_are_those_from_memory(tmp_path, on_disk, ending, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     source = TextSource(write(tmp_path, ending, rows_of()), **options_of(ending))
@@ -120,7 +151,7 @@ def test_parts_and_workers_see_the_same_batches(tmp_path, on_disk):
             same(found, expected)
 
 
-@pytest.mark.parametrize("ending", [".txt", ".jsonl"])
+@pytest.mark.parametrize("ending", [".txt", ".jsonl", ".zip"])
 @pytest.mark.parametrize("side", [False, True])
 def test_chunks_are_those_from_memory(tmp_path, on_disk, ending, side):
     source = TextSource(write(tmp_path, ending, rows_of()), running=True)
@@ -220,3 +251,36 @@ def test_changed_texts_are_prepared_again(tmp_path, on_disk):
     assert len(found) == 150 and found.texts[149] == "another text"
     with pytest.raises(InputError, match="no column 'moods'"):
         TextSource(write(tmp_path, ".csv", rows_of()), column="moods").listing()
+
+
+def test_archives_hold_the_rows_of_their_files(tmp_path, on_disk, caplog):
+    rows = rows_of()[:4]
+    pack(tmp_path / "a.zip", list(enumerate(rows)))
+    source = TextSource(str(tmp_path / "a.zip"), source_column="origin", meaning_column="mr")
+    with pytest.raises(InputError, match="no column 'gone'"):
+        TextSource(source.path, column="text", source_column="gone").listing()
+    for _ in range(2):
+        found = source.listing()
+        assert list(found.texts) == [row["text"] for row in rows]
+        assert list(found.sources) == [row["origin"] for row in rows]
+        assert list(map(dict, found.meanings)) == [{"name": row["mr"][5:-1]} for row in rows]
+        assert list(found.names) == [f"{source.path}[{n}]" for n in range(1, 5)]
+        on_disk()
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("a.png", b"")
+    with pytest.raises(InputError, match="has no texts"):
+        TextSource(str(tmp_path / "b.zip")).listing()
+
+
+def test_a_damaged_text_in_an_archive_is_named(tmp_path, monkeypatch, on_disk, caplog):
+    rows = rows_of()[:20]
+    rows[7]["text"] = "long " * 20
+    pack(tmp_path / "a.zip", list(enumerate(rows)))
+    monkeypatch.setattr("multidiff.text.data.archived.MOST_TEXT_BYTES", 90)
+    source = TextSource(str(tmp_path / "a.zip"))
+    with pytest.raises(InputError, match=r"0007.txt: has 100 bytes; a file in an archive is one"):
+        source.listing()
+    on_disk()
+    with caplog.at_level(logging.WARNING):
+        assert len(source.listing().texts) == 19
+    assert "1 of 20 items cannot be read" in caplog.text and "a.zip[8]" in caplog.text

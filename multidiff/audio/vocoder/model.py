@@ -77,6 +77,8 @@ class Vocoder(nn.Module):
         ValueError: if the denoiser was made for another preset, or the sampler is unknown.
     """
 
+    writes_files = True  # samples are files, not lines
+
     def __init__(
         self,
         domain: SpeechDomain,

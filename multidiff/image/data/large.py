@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from multidiff.data.archives import ArchiveReader, Member, members_of
+from multidiff.data.archives import ArchiveReader, Member, by_sample
 from multidiff.data.table_writer import ColumnWriter
 from multidiff.image.data.image_files import EXTENSIONS
 from multidiff.image.data.listing import METADATA, ImageSource, Listing
@@ -29,7 +28,6 @@ from multidiff.image.data.tables import open_table, parquet_files
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
 from multidiff.utils.fingerprint import of_dataset, of_stats
-from multidiff.utils.leftovers import is_hidden
 from multidiff.utils.packages import needs
 from multidiff.utils.readers import parse_json, read_text, reading
 
@@ -72,26 +70,25 @@ def from_archives(source: ImageSource, archives: Sequence[Path]) -> Listing:
 def _list_archive(source: ImageSource, piece: tuple[int, Path], writer: ColumnWriter) -> None:
     number, path = piece
     reader, rows = ArchiveReader([path]), Rows(source, writer)
-    beside: dict[str, dict[str, Member]] = defaultdict(dict)
-    images: list[Member] = []
-    for member in members_of(path):
-        name = Path(member.name)
-        if any(map(is_hidden, name.parts)):
-            continue
-        if name.name in METADATA:
-            raise InputError(
-                f"{path}: {member.name} in an archive is not read; unpack it, or pack its columns "
-                "as .txt and .json files of the images' names"
-            )
-        if name.suffix.lower() in EXTENSIONS:
-            images.append(member)
-        elif name.suffix.lower() in (".txt", ".cls", ".json"):
-            beside[_stem(member.name)][name.suffix.lower()] = member
-    for member in images:
+    images: list[tuple[Member, dict[str, Member]]] = []
+    for members in by_sample(path).values():
+        beside = {}
+        for member in members.values():
+            name = Path(member.name)
+            if name.name in METADATA:
+                raise InputError(
+                    f"{path}: {member.name} in an archive is not read; unpack it, or pack its "
+                    "columns as .txt and .json files of the images' names"
+                )
+            if name.suffix.lower() in EXTENSIONS:
+                images.append((member, beside))
+            elif name.suffix.lower() in (".txt", ".cls", ".json"):
+                beside[name.suffix.lower()] = member
+    for member, beside in sorted(images, key=lambda one: one[0].offset):
         try:
             texts = {
                 ending: reader.read(0, one).decode("utf-8-sig")
-                for ending, one in beside.get(_stem(member.name), {}).items()
+                for ending, one in beside.items()
                 if one.size <= MOST_SIDECAR_BYTES
             }
             caption, label = _described(source, member.name, texts)
@@ -103,12 +100,6 @@ def _list_archive(source: ImageSource, piece: tuple[int, Path], writer: ColumnWr
             caption, label, member=member.name, archive=number, method=member.method, **place
         )
     rows.close()
-
-
-def _stem(name: str) -> str:
-    """Return the key of a sample: its path up to the first dot of the file's name."""
-    folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.partition('.')[0]}"
 
 
 def _described(source: ImageSource, name: str, texts: dict[str, str]) -> tuple[Any, Any]:

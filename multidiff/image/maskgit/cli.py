@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,9 @@ from multidiff.image.outputs import (
     ImageWriter,
     checked_folder,
     checked_prompts,
+    with_seeds,
 )
+from multidiff.models.requests import FirstSeeds
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import lock_dir
 from multidiff.utils.report import OnLine, Report, progress
@@ -36,11 +37,12 @@ def sample(
     num: int,
     prompts: Sequence[str],
     out: Path | None,
-    seed: int,
+    seed: FirstSeeds,
     sampling: MaskGITSamplingConfig,
     init_image: Path | None = None,
     mask_image: Path | None = None,
     show_steps: bool = False,
+    no_grid: bool = False,
     on_line: OnLine | None = None,
 ) -> Report:
     """Write images of each prompt, a PNG each as soon as it is generated, and a grid of all.
@@ -50,11 +52,12 @@ def sample(
         num: number of images of each prompt; image ``i`` of each uses seed ``seed + i``.
         prompts: classes or captions; empty for a model without either.
         out: folder of the images.
-        seed: random seed of each prompt's first image.
+        seed: random seed of each prompt's first image; a sequence has one for each.
         sampling: sampling options.
         init_image: initial image, of which a part is inpainted.
         mask_image: image that is white where the initial one is inpainted.
         show_steps: write the canvas after each step, a row for each image, masks in grey.
+        no_grid: write no image of all.
         on_line: function called with each line of the report as soon as it is known.
 
     Raises:
@@ -62,7 +65,7 @@ def sample(
     """
     folder = checked_folder(SAMPLES if out is None else out)
     draft = draft_of(init_image, mask_image, model.domain.channels)
-    wanted = list(itertools.product(checked_prompts(model, prompts), range(seed, seed + num)))
+    wanted = with_seeds(checked_prompts(model, prompts), seed, num)
     with lock_dir(folder), model_facts(model) as facts_of_model:
         writer = ImageWriter(
             folder,
@@ -76,7 +79,7 @@ def sample(
             on_line,
         )
         canvases = _watched(model, wanted, sampling, draft, writer.write)
-        report = writer.report()
+        report = writer.report(with_grid=not no_grid)
         if show_steps:
             report.facts["strip"] = str(_write_steps(model, canvases, writer))
     return report

@@ -27,8 +27,10 @@ class TextSource:
     Attributes:
         path: a ``.txt`` file, one text per line; a ``.csv`` or ``.tsv`` file (in the second,
             quotes are text); a ``.jsonl`` file, one object per line; a parquet or arrow file; a
-            folder or name of a data set of the ``datasets`` library; or ``starter:NAME``, which
-            comes with the package.
+            ``.zip`` or ``.tar`` file, or a folder of them, such as WebDataset shards, in which each
+            ``.txt`` file is a text, with further columns in ``.json`` beside it; a folder or name
+            of a data set of the ``datasets`` library; or ``starter:NAME``, which comes with the
+            package.
         column: column of the texts; the lines of a ``.txt`` file are a column of that name.
             A part of a nested column of a data set is called ``translation.de``.
         source_column: column of the source texts that texts are generated from.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from multidiff.data.archives import archives_of
 from multidiff.data.columns import Columns, FixedColumn, ParsedColumn
 from multidiff.data.order import SplitRows
 from multidiff.data.prepare import Plan, prepared
@@ -92,7 +93,7 @@ def stored_texts(source: TextSource) -> Texts:
     meanings = ParsedColumn(table.variable("meaning")) if "meaning" in table else None
     return StoredTexts(
         table.variable("text"),
-        Names(source.path, table, is_file_of_lines(source)),
+        Names(source.path, table, is_file_of_lines(source), _is_archived(source)),
         table.variable("source") if "source" in table else None,
         meanings,
         table=table,
@@ -123,8 +124,9 @@ class StoredTexts(Texts):
 class Names(Sequence):
     """Names of rows: ``path:line`` or ``path[row]``."""
 
-    def __init__(self, path: str, table: Columns, has_lines: bool):
-        self.path, self.table, self.has_lines = path, table, has_lines
+    def __init__(self, path: str, table: Columns, has_lines: bool, is_archived: bool = False):
+        self.path, self.table = path, table
+        self.has_lines, self.is_archived = has_lines, is_archived
         self.first_lines = [0, *accumulate(note["lines"] for note in table.notes)]
 
     def __len__(self) -> int:
@@ -134,9 +136,9 @@ class Names(Sequence):
         if isinstance(row, slice):
             return [self[one] for one in range(*row.indices(len(self)))]
         number = int(self.table.fixed("line")[row])
-        if not self.has_lines:
-            return f"{self.path}[{number}]"
-        return f"{self.path}:{self.first_lines[self.table.part_of(row)] + number}"
+        if self.has_lines or self.is_archived:  # counted from the beginning of a part
+            number += self.first_lines[self.table.part_of(row)]
+        return f"{self.path}:{number}" if self.has_lines else f"{self.path}[{number}]"
 
 
 class StoredText:
@@ -249,9 +251,13 @@ def _write_texts(source: TextSource, piece: Piece, writer: ColumnWriter) -> None
     writer.notes = {"lines": number, "blank": blank, "columns": sorted(map(str, named))}
 
 
+def _is_archived(source: TextSource) -> bool:
+    return bool(archives_of(resolve_path(source.path)))
+
+
 def _name_of(source: TextSource, piece: Piece, number: int) -> str:
     if not is_file_of_lines(source):
-        return f"{source.path}[{number}]"
+        return f"{piece.archive or source.path}[{number}]"
     return line_name(source, piece, number)
 
 
@@ -297,7 +303,8 @@ def _finish(
     source: TextSource, table: Columns
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
     named = {name for note in table.notes for name in note["columns"]}
-    for column in source.columns() if is_file_of_lines(source) else ():
+    is_checked = is_file_of_lines(source) or _is_archived(source)
+    for column in source.columns() if is_checked else ():
         if column not in named:
             raise InputError(f"{source.path}: no column {column!r}; it has {sorted(named)}")
     if len(table) == 0:

@@ -11,6 +11,9 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multidiff.data.archives import ENDINGS as ARCHIVES
+from multidiff.data.archives import archives_of
+from multidiff.text.data.archived import archived_rows
 from multidiff.text.data.tables import (
     DELIMITERS,
     TABLE_ENDINGS,
@@ -42,10 +45,12 @@ class Piece:
     Attributes:
         start: first byte of a file, or first row of a data set.
         stop: the byte or row after the last.
+        archive: archive of which all is meant.
     """
 
     start: int
     stop: int
+    archive: Path | None = None
 
     @property
     def size(self) -> int:
@@ -56,7 +61,7 @@ class Piece:
 def is_file_of_lines(source: TextSource) -> bool:
     """Return whether a source is a file that is read as text, not a data set."""
     path = resolve_path(source.path)
-    return path.is_file() and path.suffix.lower() not in TABLE_ENDINGS
+    return path.is_file() and path.suffix.lower() not in (*TABLE_ENDINGS, *ARCHIVES)
 
 
 def pieces_of(source: TextSource) -> list[Piece]:
@@ -67,6 +72,8 @@ def pieces_of(source: TextSource) -> list[Piece]:
     Raises:
         InputError: if a data set cannot be loaded.
     """
+    if archives := archives_of(resolve_path(source.path)):
+        return [Piece(0, archive.stat().st_size, archive) for archive in archives]
     if not is_file_of_lines(source):
         count = len(_opened(source))
         return [Piece(a, min(a + PIECE_ROWS, count)) for a in range(0, count, PIECE_ROWS)]
@@ -94,13 +101,16 @@ def dataset_bytes(source: TextSource) -> int:
 
 
 def rows_of_piece(source: TextSource, piece: Piece) -> Iterator[NumberedRow]:
-    """Yield the rows of a piece with their numbers: of lines from 1, within the piece.
+    """Yield the rows of a piece with their numbers: of lines and archives from 1, in the piece.
 
     A row that cannot be read is the error that says why.
 
     Raises:
         InputError: if the whole file is not of its kind.
     """
+    if piece.archive is not None:
+        yield from archived_rows(piece.archive, source.column)
+        return
     if not is_file_of_lines(source):
         table = _opened(source)
         there = [column for column in source.columns() if column in table.column_names]

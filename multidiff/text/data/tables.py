@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multidiff.data.archives import ENDINGS as ARCHIVES
+from multidiff.data.archives import archives_of
+from multidiff.text.data.archived import archived_rows
 from multidiff.utils.budgets import check_tables
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
@@ -60,8 +63,11 @@ def read_table(
     """
     path = resolve_path(where)
     ending = path.suffix.lower()
+    if archives := archives_of(path):
+        return _from_archives(where, archives, asked[0])
     if path.is_file() and ending not in ENDINGS:
-        raise InputError(f"{where}: {ending!r} must be {', '.join(ENDINGS)}; convert the file")
+        known = ", ".join((*ENDINGS, *ARCHIVES))
+        raise InputError(f"{where}: {ending!r} must be {known}; convert the file")
     if not path.exists() and not can_be_id(path):
         raise InputError(f"{where}: no such file or folder; check the path")
     if not path.is_file() or ending in TABLE_ENDINGS:
@@ -78,7 +84,7 @@ def read_table(
 
 def can_be_id(path: Path) -> bool:
     """Return whether a path that does not exist can be the id of a data set on the hub."""
-    is_file = path.suffix.lower() in ENDINGS
+    is_file = path.suffix.lower() in (*ENDINGS, *ARCHIVES)
     return not (is_file or path.is_absolute() or len(path.parts) > 2)
 
 
@@ -108,6 +114,17 @@ def _from_lines(where: str, text: str, column: str) -> Table:
         names.append(f"{where}:{number}")
         rows.append({column: line})
     return Table([column], names, rows)
+
+
+def _from_archives(where: str, archives: Sequence[Path], column: str) -> Table:
+    rows = []
+    for archive in archives:
+        for _, row in archived_rows(archive, column):
+            if isinstance(row, InputError):
+                raise row
+            rows.append(row)
+    names = [f"{where}[{number}]" for number in range(1, len(rows) + 1)]
+    return Table(list(dict.fromkeys(key for row in rows for key in row)), names, rows)
 
 
 def _from_objects(where: str, text: str) -> Table:

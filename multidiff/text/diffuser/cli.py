@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.text.cli import write
 from multidiff.text.data.listing import parse_meaning
 from multidiff.text.diffuser.draft_sources import Draft, DraftSource, Start, drafts_of
@@ -23,7 +24,7 @@ from multidiff.utils.report import OnLine, Report
 
 
 def sample(
-    model: EditedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: int,
+    model: EditedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: FirstSeeds,
     sampling: EditSamplingConfig, source: list[str] = [], start: Start | None = None,  # noqa: B006
     bootstrap: TextModel | None = None, length: int | None = None,
     show_edits: bool = False, on_line: OnLine | None = None,
@@ -36,7 +37,7 @@ def sample(
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
             attributes are unspecified.
         out: file that receives the texts, or folder for one.
-        seed: random seed of each first text.
+        seed: random seed of each first text; a sequence has one for each request.
         sampling: options of revising.
         source: draft or, for a model with sources, source of the text; may be repeated.
         start: start from an empty draft, or from random tokens (as without a source); tokens are
@@ -52,8 +53,8 @@ def sample(
     beginning = DraftSource(source, start, bootstrap, length)
     if beginning.kind(model) in ("noise", "nothing"):
         sampling = sampling.for_new_texts(model.sampling)
-    seeds = range(seed, seed + num)
     requests = [TextRequest(meaning) for meaning in _meanings(model, bootstrap, prompts)]
+    seeds = seed_ranges(seed, len(requests) * max(1, len(source)), num)
     drafts = drafts_of(model, requests, seeds, beginning)
     asked = [prompt for prompt in prompts or [""] for _ in range(len(drafts) // len(requests))]
     report = _revised(model, drafts, asked, sampling, show_edits, on_line)

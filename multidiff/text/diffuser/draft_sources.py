@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -87,9 +88,12 @@ class DraftSource:
 
 
 def drafts_of(
-    model: EditedText, requests: Sequence[TextRequest], seeds: Sequence[int], beginning: DraftSource
+    model: EditedText,
+    requests: Sequence[TextRequest],
+    seeds: Sequence[range],
+    beginning: DraftSource,
 ) -> list[Draft]:
-    """Return a draft for each request, source and seed.
+    """Return a draft for each request and source, with each of their seeds.
 
     Raises:
         InputError: if the model cannot read a source, or options contradict each other.
@@ -100,11 +104,11 @@ def drafts_of(
         if reads:
             count = len(model.domain.vocabulary.numbers(text))
             _check_length("--source", text, count, model.domain.source_length - 1)
+    pairs = list(itertools.product(requests, beginning.texts or [""]))
     every = [
         (replace(request, source=text if reads else ""), text, seed)
-        for request in requests
-        for text in beginning.texts or [""]
-        for seed in seeds
+        for (request, text), own in zip(pairs, seeds, strict=True)
+        for seed in own
     ]
     asked, typed, numbers = (list(column) for column in zip(*every, strict=True))
     if kind == "noise":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.text.cli import (
     FIRST,
     LENGTH,
@@ -29,7 +30,7 @@ PULL = (6, 50.0, 0.003)
 
 
 def sample(
-    model: TextDiffusion, *, num: int, prompts: Sequence[str], out: Path | None, seed: int,
+    model: TextDiffusion, *, num: int, prompts: Sequence[str], out: Path | None, seed: FirstSeeds,
     sampling: TextSamplingConfig, control: list[str] = [],  # noqa: B006
     classifier: TextClassifier | None = None, infill: list[str] = [],  # noqa: B006
     length: int | None = None, source: list[str] = [],  # noqa: B006
@@ -43,7 +44,7 @@ def sample(
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
             attributes are unspecified.
         out: file that receives the lines, or folder for one.
-        seed: random seed of each prompt's first text.
+        seed: random seed of each prompt's first text; a sequence has one for each request.
         sampling: sampling options.
         control: ``attribute=value``, towards which a classifier guides the texts; ``length=N``;
             ``first=WORD``; may be repeated.
@@ -70,7 +71,7 @@ def sample(
                 every, control=pulled, seed=seeds, config=sampling, on_step=on_step, on_text=on_text
             )
 
-    report = drawn(model, requests, range(seed, seed + num), draw, on_line)
+    report = drawn(model, requests, seed_ranges(seed, len(requests), num), draw, on_line)
     _add_scores(report, pulled)
     write(report.lines, out)
     return report

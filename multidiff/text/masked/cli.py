@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from torch import Tensor
 
+from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.text.cli import check_guidance, drawn, requests_of, write
 from multidiff.text.data.vocabulary import BLANK, END, Vocabulary, sets_apart
 from multidiff.text.masked.model import MaskedText
@@ -21,7 +22,7 @@ from multidiff.utils.report import OnLine, Report, progress
 
 
 def sample(
-    model: MaskedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: int,
+    model: MaskedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: FirstSeeds,
     sampling: TokenSamplingConfig, infill: list[str] = [],  # noqa: B006
     length: int | None = None, source: list[str] = [],  # noqa: B006
     show_steps: bool = False, on_line: OnLine | None = None,
@@ -34,7 +35,7 @@ def sample(
         prompts: meaning representations, such as ``name[The Eagle], food[Italian]``; other
             attributes are unspecified.
         out: file that receives the texts, or folder for one.
-        seed: random seed of each prompt's first text.
+        seed: random seed of each prompt's first text; a sequence has one for each request.
         sampling: sampling options.
         infill: text with ``[MASK]`` for each token to fill in; without one, a beginning that is
             continued; running text continues behind it up to its length; may be repeated.
@@ -52,7 +53,7 @@ def sample(
         )
     check_guidance(model, sampling, prompts)
     requests = requests_of(model, prompts, infill, length, source)
-    seeds, shown = range(seed, seed + num), []
+    seeds, shown = seed_ranges(seed, len(requests), num), []
     if show_steps:
         draw = partial(_watched, model, sampling, shown)
         report = drawn(model, requests, seeds, draw, on_line, partial(_states, shown))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.cli import Asked, drawn, write
 from multidiff.text.masked.cli import made
@@ -16,7 +17,7 @@ from multidiff.utils.report import OnLine, Report
 
 
 def sample(
-    model: PromptedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: int,
+    model: PromptedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: FirstSeeds,
     sampling: AnswerSamplingConfig, plain: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
     """Print an answer to each prompt.
@@ -26,7 +27,7 @@ def sample(
         num: number of answers to each prompt; answer ``i`` of each uses seed ``seed + i``.
         prompts: texts to answer; without one, texts are generated freely.
         out: file that receives the answers, or folder for one.
-        seed: random seed of each prompt's first answer.
+        seed: random seed of each prompt's first answer; a sequence has one for each.
         sampling: sampling options.
         plain: read prompts as they are, without the tokenizer's chat template.
         on_line: function that receives each line as soon as it is made.
@@ -43,7 +44,8 @@ def sample(
                          "tokens")  # fmt: skip
     _check_guidance(sampling, prompts)
     asked = [Asked(TextRequest(source=one), {"prompt": one}) for one in prompts or [""]]
-    report = drawn(model, asked, range(seed, seed + num), partial(made, model, sampling), on_line)
+    seeds = seed_ranges(seed, len(asked), num)
+    report = drawn(model, asked, seeds, partial(made, model, sampling), on_line)
     write([output["text"] for output in report.facts["outputs"]], out)
     return report
 

@@ -1,0 +1,94 @@
+"""Training steps of shipped recipes from disk beside those from memory, for :mod:`benchmarks.data`.
+
+A round is some steps of the trainer with two workers of batches, once with each source. Two clocks
+are read: wall time, which a busy machine makes vague, and the CPU seconds of the training process
+alone, without its workers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data_sets import SETS
+from benchmarks.timing import Row, in_alternation, on_threads, rows_of, training_on_cpu
+from multidiff.data.cache import ENVIRONMENT
+from multidiff.models.loading import check_recipe
+from multidiff.models.train import prepared_for
+from multidiff.training.record import Record
+from multidiff.training.run import Run
+from multidiff.training.trainer import Trainer
+
+PART = "data"
+STEPS, WORKERS, MINUTES = 10, 2, 10
+FAR = 10**9
+RECIPES = Path(__file__).parents[1] / "recipes"
+TEXTS = {"path": "starter:restaurant/sentences.csv", "column": "text", "meaning_column": "meaning"}
+# Recipe, changes, and where its set is switched between memory and disk.
+CASES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "sound": ("audio/speech.yaml", {}, "sound"),
+    "image": (
+        "image/digits_pixels.yaml",
+        {"data.examples.source.path": "starter:digits", "data.batch_size": 16},
+        "images",
+    ),
+    "text": (
+        "text/masked.yaml",
+        {f"{where}.source.{key}": value for key, value in TEXTS.items()
+         for where in ("data.examples", "model.domain.vocabulary")}
+        | {"model.domain.vocabulary.size": 200, "model.process.size": 200,
+           "model.denoiser.size": 200},
+        "text",
+    ),
+}  # fmt: skip
+
+
+def step_rows(home: Path, rounds: int) -> list[Row]:
+    """Return the time of a step of each recipe, from memory and from disk."""
+    os.environ[ENVIRONMENT] = str(home / "cache-steps")
+    rows: list[Row] = []
+    with on_threads(1), training_on_cpu():
+        for name, (recipe, changes, kind) in CASES.items():
+            if name == "sound":
+                place = home / "step-recordings"
+                place.mkdir(exist_ok=True)
+                recordings = place / "recordings"
+                path = recordings if recordings.is_dir() else SETS[kind].make(place, MINUTES)
+                changes = {"data.examples.sources.0.path": path}
+            clocks = (("wall", time.perf_counter), ("CPU, training process", time.process_time))
+            steps = {
+                source: _steps(recipe, changes, kind, source == "from memory")
+                for source in ("from memory", "from disk")
+            }
+            for unit, clock in clocks:
+                taken = in_alternation(steps, rounds, clock)
+                case = f"a step of {recipe}, {unit}"
+                rows += rows_of(PART, case, taken, "from memory", "ms", lambda s: 1000 * s / STEPS)
+    return rows
+
+
+def _steps(
+    recipe: str, changes: dict[str, Any], kind: str, from_memory: bool
+) -> Callable[[], None]:
+    """Return a function that makes some steps of a new run."""
+    SETS[kind].keep_in_memory(from_memory)
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if kind == "sound":
+        changes["data.examples.store"] = "memory" if from_memory else "disk"
+    parts = check_recipe(RECIPES / recipe, [f"{key}={value}" for key, value in changes.items()])
+    model: Any = parts["model"].build()
+    data = prepared_for(model, parts["data"].build())
+    plan = Trainer(steps=FAR, precision="fp32", log_every=FAR, workers=WORKERS)
+    run = Run(plan, model.task(), data, None, {}, Record({}, {}))
+    run.begin(resume=False)
+    numbers = run.steps_to_go()
+
+    def advance() -> None:
+        for step in itertools.islice(numbers, STEPS):
+            run.advance(step)
+
+    return advance
