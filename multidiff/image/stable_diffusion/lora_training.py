@@ -69,12 +69,13 @@ class LoraTask(DiffusionTask):
         super().__init__(model.domain, model.process, model.denoiser, model.drop_condition)
         self.lora = lora
         whole: Any = nn.Module()
-        whole.denoiser, whole.domain = model.denoiser, nn.Module()
-        whole.domain.text_encoder = getattr(model.domain, "text_encoder", None)
+        domain: Any = nn.Module()
+        domain.text_encoder = getattr(model.domain, "text_encoder", None)
+        whole.denoiser, whole.domain = model.denoiser, domain
         layers = [*lora.layers, *lora.text_layers]
         self.adapters = Adapters(whole, layers, lora.rank, lora.scale_times_rank)
         if lora.text_layers:
-            for part in whole.domain.text_encoder.modules():
+            for part in domain.text_encoder.modules():
                 if hasattr(part, "trained"):
                     part.trained = True  # gradients pass through it
 
