@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.data_s3 import s3_rows
 from benchmarks.data_sets import MEGABYTE, SETS, DataSet
 from benchmarks.data_steps import step_rows
 from benchmarks.timing import Row, in_alternation, rows_of
@@ -39,6 +40,8 @@ def measure(
     text: int = 40,
     images: int = 120_000,
     sound: int = 20,
+    s3: int = 250,
+    cache: int = 50,
     batches: int = 3000,
     workers: int = 4,
     folder: str = "",
@@ -48,10 +51,13 @@ def measure(
     Args:
         threads: number of CPU threads, unused.
         rounds: number of rounds of the times of a batch.
-        kinds: kinds of data, separated by commas, and "steps" for training steps of recipes.
+        kinds: kinds of data, separated by commas, "steps" for training steps of recipes, and
+            "s3" for training from a local server.
         text: megabytes of text.
         images: number of images.
         sound: minutes of recordings.
+        s3: megabytes of images on the server.
+        cache: megabytes of the cache of what it serves.
         batches: number of batches that the workers read.
         workers: number of worker processes.
         folder: folder of sets and cache; a temporary one by default.
@@ -62,6 +68,9 @@ def measure(
         for kind in kinds.split(","):
             if kind == "steps":
                 rows += step_rows(home, rounds)
+                continue
+            if kind == "s3":
+                rows += s3_rows(home, s3, cache)
                 continue
             rows += _measured(kind, sizes[kind], home, batches, workers, rounds)
     return rows

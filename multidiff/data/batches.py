@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import atexit
 import math
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, cast, runtime_checkable
 from weakref import WeakSet
 
@@ -22,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multidiff.core.draws import draws_nothing
 from multidiff.core.random import mixed_seed
+from multidiff.data.group_order import Grouping, GroupOrder
 from multidiff.data.order import EpochOrder
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint, of_arrays
@@ -117,7 +116,8 @@ class Batches:
     """Shuffled batches of examples, epoch after epoch.
 
     Args:
-        examples: source of the examples.
+        examples: source of the examples. If it has a ``grouping``, whole groups are read in the
+            order of :class:`~multidiff.data.group_order.GroupOrder`.
         batch_size: number of examples in one batch, over all processes.
         seed: random seed of the shuffling and of the examples' own randomness.
         shuffle: whether to shuffle each epoch; otherwise the examples keep their order.
@@ -126,8 +126,8 @@ class Batches:
             the longest of a batch then costs little. 1 does not sort.
 
     Raises:
-        ValueError: if there are no examples, the batch is empty, or examples are to be sorted
-            and have no ``lengths``.
+        ValueError: if there are no examples, or the batch is empty.
+        InputError: if examples are to be sorted and have no ``lengths``.
     """
 
     def __init__(
@@ -141,17 +141,21 @@ class Batches:
         if len(examples) == 0 or batch_size < 1:
             raise ValueError(f"{len(examples)} examples, batch_size {batch_size}: both must be > 0")
         if group_by_length < 1 or (group_by_length > 1 and not hasattr(examples, "lengths")):
-            raise ValueError(
-                f"group_by_length {group_by_length}: must be at least 1, and 1 for examples "
-                "without lengths"
+            raise InputError(
+                f"group_by_length {group_by_length}: must be at least 1, and 1 for examples of "
+                "unknown lengths, such as texts in an object store"
             )
         self.examples, self.batch_size = examples, batch_size
         self.seed, self.shuffle, self.group_by_length = seed, shuffle, group_by_length
         lengths: Any = getattr(examples, "lengths") if group_by_length > 1 else None  # noqa: B009
         if isinstance(lengths, list | tuple):
             lengths = np.array(lengths)
-        window = group_by_length * batch_size
-        self._order = EpochOrder(len(examples), seed, shuffle, lengths, window, batch_size)
+        grouping = getattr(examples, "grouping", None)
+        if isinstance(grouping, Grouping):
+            self._order = GroupOrder(grouping, seed, shuffle, batch_size)
+        else:
+            window = group_by_length * batch_size
+            self._order = EpochOrder(len(examples), seed, shuffle, lengths, window, batch_size)
         self._by_index = isinstance(examples, ExamplesByIndex)
 
     def over(self, examples: Examples) -> Batches:
@@ -311,11 +315,10 @@ def stream(
         worker_init_fn=ignore_interruptions,
         generator=torch.Generator(),  # otherwise it draws from the process's default generator
     )
-    others = set(multiprocessing.active_children())
     with withheld_from_children():
-        batches = _raising(iter(loader))
-    _WORKERS.update(set(multiprocessing.active_children()) - others)
-    return batches
+        found = iter(loader)
+    _OPEN.add(found)
+    return _raising(found)
 
 
 def _raising(found: Iterator[Any]) -> Iterator[dict[str, Any]]:
@@ -328,15 +331,14 @@ def _raising(found: Iterator[Any]) -> Iterator[dict[str, Any]]:
         del found  # ends the workers, even if the error's traceback keeps this frame
 
 
-_WORKERS: WeakSet[BaseProcess] = WeakSet()
+_OPEN: WeakSet[Any] = WeakSet()
 
 
 @atexit.register
 def _end_workers() -> None:
-    """Kill the workers of streams that are left when the interpreter exits.
+    """End the workers of streams that are left when the interpreter exits.
 
     multiprocessing would wait for them without end: they ignore the signal that it sends.
     """
-    for worker in multiprocessing.active_children():
-        if worker in _WORKERS:
-            worker.kill()
+    for found in list(_OPEN):
+        getattr(found, "_shutdown_workers", bool)()

@@ -34,7 +34,10 @@ HARMLESS = {
     )
 }
 # The location of data does not identify them: their fingerprints are compared instead.
-LOCATIONS = ("path", "folder", "store", "vocabulary.model")
+LOCATIONS = (
+    *("path", "folder", "store", "vocabulary.model", "row_groups.cache_gb"),
+    *(f"row_groups.store.{name}" for name in ("endpoint", "region", "anonymous", "patience_s")),
+)
 OFF: tuple[Any, ...] = (None, [], {})
 SHOWN = 4
 

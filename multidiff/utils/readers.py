@@ -45,6 +45,7 @@ FILE_ENDINGS = {
     *(".wav", ".flac", ".ogg", ".mp3", ".m4a", ".npy", ".npz", ".pt", ".pth", ".ckpt", ".bin"),
     *(".safetensors", ".model", ".onnx", ".gguf", ".xml", ".html", ".pdf", ".md", ".py"),
 }
+SCHEMES = ("s3://", "gs://", "hf://")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
@@ -264,14 +265,35 @@ def check_source(name: str, what: str = "data") -> None:
     """Reject a source that does not exist and cannot be a hub id, before any network call.
 
     Args:
-        name: a path, ``starter:NAME``, or the id of a data set on the hub.
+        name: a path, ``starter:NAME``, the URL of an object store, or the id of a data set on the
+            hub.
         what: expected content, for the message.
 
     Raises:
         InputError: if it is neither.
     """
+    if is_remote(name):
+        check_url(name)
+        return
     path = resolve_path(name)
     if path.exists():
         return
     if str(path) != name or not is_plausible_hub_id(name):
         raise InputError(f"{name}: no such file or folder of {what}; check the path")
+
+
+def is_remote(name: str) -> bool:
+    """Return whether a source is the URL of an object store."""
+    return name.startswith(SCHEMES)
+
+
+def check_url(url: str) -> None:
+    """Reject the URL of an object store that names no bucket.
+
+    Raises:
+        InputError: if it does not.
+    """
+    scheme, path = url.split("://", 1)
+    if not path.strip("/") or path.startswith("/"):
+        place = "datasets/OWNER/NAME" if scheme == "hf" else "BUCKET/PATH"
+        raise InputError(f"{url}: names no bucket; write {scheme}://{place}")

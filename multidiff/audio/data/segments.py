@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
-from multidiff.audio.data.mel_files import read_mel
-from multidiff.audio.data.pcm import band_edge_hz
+from multidiff.audio.data.decoded import GroupedRecordings, Utterance, cut_of, prepare
 from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.data.sources import AudioSource, NoiseSource
 from multidiff.audio.data.store import (
-    QUIETEST_PEAK,
     StoredRecordings,
     content_number,
     sound_plan,
 )
 from multidiff.audio.data.survey import fits_in_memory, survey
 from multidiff.audio.mel import MelPreset, preset_named
+from multidiff.data.group_order import Grouping
 from multidiff.data.order import Visits
 from multidiff.data.prepare import Plan, all_prepared
 from multidiff.utils.errors import InputError
@@ -41,17 +36,19 @@ class Recordings(Protocol):
     """Recordings of one source.
 
     Attributes:
-        frames: mel frames of each.
-        contents: hash of each one's samples.
+        contents: hash of each one's samples; empty if they are not known.
     """
 
-    frames: np.ndarray
     contents: np.ndarray
 
     def __len__(self) -> int: ...
 
     def name(self, number: int) -> str:
         """Return the name of a recording in messages."""
+        ...
+
+    def frames_of(self, number: int) -> int:
+        """Return the mel frames of a recording."""
         ...
 
     def band_hz(self, number: int) -> float:
@@ -70,19 +67,24 @@ class SpeechSegments:
     alone, it would see mirrored edges. Recordings are kept in memory up to a gigabyte of decoded
     sound (estimated from the files' sizes); more lie in a store on disk, made once
     (:mod:`multidiff.audio.data.store`). An epoch visits each recording as often as it has
-    segments.
+    segments. Of sources that are read by row groups, such as those in an object store, recordings
+    are decoded at each visit; an epoch visits each ``repeat`` times, whatever its length.
 
     Sources with ``mels`` are kept in memory.
 
     Args:
-        sources: sources of recordings.
+        sources: sources of recordings, either all or none of them read by row groups.
         mel: the preset, or its name.
         segment_frames: number of mel frames of a segment.
         gain_db: range of the random gain in dB; both ends 0 for none.
         held_out: whether to take the recordings kept for validation.
         store: where samples are read from: ``memory``, the store on ``disk``, ``seek`` (WAV and
             FLAC files themselves, other formats from the store), or ``auto``. The store rounds
-            resampled sound to 16 bits; otherwise all are equal.
+            resampled sound to 16 bits; otherwise all are equal. ``disk`` copies what lies in an
+            object store; ``auto`` and the others read it by row groups.
+
+    Attributes:
+        grouping: the row groups that the recordings are read by, if they are.
 
     Raises:
         InputError: if a source has no readable recordings.
@@ -103,23 +105,50 @@ class SpeechSegments:
         self.segment_frames, self.gain_db, self.sources = segment_frames, gain_db, sources
         sides = [one for one in sources if one.held_out_every or not held_out]
         self.recordings: list[Recordings] = []
+        self.grouping: Grouping | None = None
+        whole: list[MemoryRecordings | StoredRecordings] = []
+        if store != "disk" and any(one.grouped is not None for one in sides):
+            self._by_groups(sides, held_out)
+            return
         tables = all_prepared(sound_plans(sides, self.preset, store))
         for source, table in zip(sides, tables or [None] * len(sides), strict=True):
-            self.recordings.append(
+            whole.append(
                 MemoryRecordings(
                     source.recordings(held_out), self.preset, segment_frames, source.mel_file
                 )
                 if table is None
                 else StoredRecordings(table, source, self.preset, held_out, segment_frames)
             )
-        self._ends = np.cumsum([len(one) for one in self.recordings])
+        self.recordings += whole
+        self._ends = np.cumsum([len(one) for one in whole])
         if not sides or not self._ends[-1]:
             raise InputError("no usable recordings in any of the sources")
         counts = [
             -(-one.frames // segment_frames) * source.repeat
-            for one, source in zip(self.recordings, sides, strict=True)
+            for one, source in zip(whole, sides, strict=True)
         ]
         self.visits = Visits(np.concatenate(counts))
+
+    def _by_groups(self, sides: Sequence[AudioSource], held_out: bool) -> None:
+        if any(one.grouped is None for one in sides):
+            raise InputError(
+                f"{sides[0].path}: sources are either all read by row groups or none of them; set "
+                "row_groups for all, or store: disk"
+            )
+        if any(one.mels for one in sides):
+            raise InputError(
+                f"{sides[0].path}: mels cannot be given for recordings that are read by row "
+                "groups; remove mels, or copy the recordings to a local folder"
+            )
+        found = [
+            GroupedRecordings(one, self.preset, held_out, self.segment_frames) for one in sides
+        ]
+        self.recordings = [*found]
+        self._ends = np.cumsum([len(one) for one in found])
+        repeats = [np.full(len(a), b.repeat) for a, b in zip(found, sides, strict=True)]
+        self.visits = Visits(np.concatenate(repeats))
+        sizes = [a.rows.sizes * b.repeat for a, b in zip(found, sides, strict=True)]
+        self.grouping = found[0].sounds.table.grouping(np.concatenate(sizes))
 
     @classmethod
     def synthetic(cls, sources: list[AudioSource], **options: Any) -> SpeechSegments:
@@ -145,7 +174,9 @@ class SpeechSegments:
         recordings, preset = self.recordings[group], self.preset
         number = item - int(self._ends[group - 1]) if group else item
         frames = preset.num_frames(self.segment_frames * preset.hop_length)
-        first = int(rng.integers(0, int(recordings.frames[number]) - frames + 1))
+        if isinstance(recordings, GroupedRecordings):
+            number = recordings.readable(number)
+        first = int(rng.integers(0, recordings.frames_of(number) - frames + 1))
         gain = 10 ** (rng.uniform(*self.gain_db) / 20)
         wave, mel = recordings.cut(number, first, self.segment_frames)
         return {
@@ -170,25 +201,6 @@ def sound_plans(sources: Sequence[AudioSource], preset: MelPreset, store: Store)
         return []
     pairs = zip(sources, found, strict=True)
     return [sound_plan(source, own, preset, store == "seek") for source, own in pairs]
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """A recording ready to be cut.
-
-    Attributes:
-        wave: its samples.
-        mel: mel of the whole recording.
-        band_hz: upper edge of its band.
-        name: name in messages.
-        content: hash of its samples.
-    """
-
-    wave: Tensor
-    mel: Tensor
-    band_hz: float
-    name: str
-    content: bytes
 
 
 class MemoryRecordings:
@@ -233,62 +245,14 @@ class MemoryRecordings:
         """See :class:`Recordings`."""
         return self.utterances[number].name
 
+    def frames_of(self, number: int) -> int:
+        """See :class:`Recordings`."""
+        return int(self.frames[number])
+
     def band_hz(self, number: int) -> float:
         """See :class:`Recordings`."""
         return self.utterances[number].band_hz
 
     def cut(self, number: int, first: int, hops: int) -> tuple[Tensor, Tensor]:
         """See :class:`Recordings`."""
-        one, samples = self.utterances[number], hops * self.preset.hop_length
-        start = first * self.preset.hop_length
-        frames = self.preset.num_frames(samples)
-        return one.wave[start : start + samples], one.mel[:, first : first + frames]
-
-
-def prepare(
-    recording: SoundFile, preset: MelPreset, least_frames: int, mel_file: Path | None = None
-) -> Utterance:
-    """Read a recording, and compute its mel or read it from a file.
-
-    Raises:
-        InputError: if it cannot be read, is truncated, or is silent, or the file's mel has
-            another length.
-    """
-    wave = recording.read(preset.sample_rate_hz, whole=True)
-    content = hashlib.blake2b(wave.numpy().tobytes(), digest_size=16).digest()
-    if float(wave.abs().max()) < QUIETEST_PEAK:
-        raise InputError(f"{recording.name}: is silent")
-    hop = preset.hop_length
-    frames = preset.num_frames(math.ceil(len(wave) / hop) * hop)
-    padded = max(math.ceil(len(wave) / hop), least_frames, preset.n_fft // hop) * hop
-    wave = F.pad(wave, (0, padded - len(wave)))
-    edge = min(band_edge_hz(wave, preset.sample_rate_hz), recording.rate_hz / 2)
-    if mel_file is None:
-        mel = preset.mel(wave[None])[0]
-    else:
-        mel = _read_mel_beside(mel_file, preset, frames, preset.num_frames(padded))
-    return Utterance(wave, mel, edge, recording.name, content)
-
-
-def _read_mel_beside(path: Path, preset: MelPreset, frames: int, padded: int) -> Tensor:
-    """Return the mel of a recording from a file; silence fills it up.
-
-    Args:
-        path: mel file.
-        preset: its preset.
-        frames: number of frames of the recording, from which the mel's may differ by one, since
-            tools round differently.
-        padded: number of frames to return.
-
-    Raises:
-        InputError: if it cannot be read or has another length: a shifted mel would teach the
-            vocoder to smear.
-    """
-    found = read_mel(path, preset)
-    if abs(found.num_frames - frames) > 1:
-        raise InputError(
-            f"{path}: has {found.num_frames} frames and its recording {frames}; make both of the "
-            "same part of the sound"
-        )
-    mel = found.frames(0, padded)[0]
-    return F.pad(mel, (0, padded - mel.shape[1]), value=preset.level_range[0])
+        return cut_of(self.utterances[number], self.preset, first, hops)

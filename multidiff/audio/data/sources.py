@@ -16,6 +16,7 @@ import soundfile
 
 from multidiff.audio.data.mel_files import ENDINGS
 from multidiff.audio.data.sound import EXTENSIONS, SoundFile, find_sounds
+from multidiff.data.row_groups import GroupedTable, RowGroups, grouped_reading
 from multidiff.utils.budgets import check_tables
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import resolve_path
@@ -34,14 +35,18 @@ class AudioSource:
     Attributes:
         path: a folder of sound files; a list of them, one per line, including LJSpeech's
             ``id|text``; the name of a data set of the ``datasets`` library, on the hub or in a
-            folder; or ``starter:speech``, which comes with the package.
-        held_out_every: n to keep every n-th recording for validation; 0 keeps none.
+            folder; the URL of parquet files in an object store (``s3://``, ``gs://``,
+            ``hf://``); or ``starter:speech``, which comes with the package.
+        held_out_every: n to keep every n-th recording for validation, or every n-th row group
+            if it is read by those; 0 keeps none.
         repeat: number of visits to each recording in an epoch.
         dataset_split: split of a data set.
         dataset_column: its column of sounds.
         dataset_config: its configuration, if it has several.
         mels: folder of mel files named as the recordings, such as those that an acoustic model
             predicts for them; a vocoder then learns from these in place of the recordings' own.
+        row_groups: how parquet files are read by row groups, as always in an object store; None
+            otherwise decodes local ones at the start, or stores their samples.
     """
 
     path: str
@@ -51,6 +56,24 @@ class AudioSource:
     dataset_column: str = "audio"
     dataset_config: str | None = None
     mels: str = ""
+    row_groups: RowGroups | None = None
+
+    @property
+    def grouped(self) -> RowGroups | None:
+        """Return how it is read by row groups; None if it is not."""
+        return grouped_reading(self.path, self.row_groups)
+
+    def grouped_sounds(self) -> GroupedSounds:
+        """Return its recordings, read by row groups.
+
+        Raises:
+            InputError: if they cannot be read, or lack the column.
+        """
+        open_source(self.path, "recordings")
+        reading_of = self.grouped or RowGroups()
+        return GroupedSounds(
+            GroupedTable(self.path, [self.dataset_column], reading_of, self.dataset_split)
+        )
 
     def check_path(self) -> None:
         """Reject a path that does not exist and cannot be a data set on the hub.
@@ -83,9 +106,9 @@ class AudioSource:
     def root(self) -> str:
         """Return the folder that names of its files are relative to; empty for a data set."""
         path = resolve_path(self.path)
-        if path.is_dir():
+        if path.is_dir() and self.grouped is None:
             return "" if _is_dataset_folder(path) else str(path)
-        return str(path.parent) if path.is_file() else ""
+        return str(path.parent) if path.is_file() and self.grouped is None else ""
 
     def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
         """Return the readable recordings; unreadable ones are reported and skipped.
@@ -121,6 +144,8 @@ class AudioSource:
         Raises:
             InputError: if the source cannot be found.
         """
+        if self.grouped is not None:
+            return self.grouped_sounds().table.fingerprint()
         path = resolve_path(self.path)
         if path.is_dir():
             return of_files([*(_tables(path) or find_sounds(path)), *self._mel_files()], path)
@@ -143,6 +168,8 @@ class AudioSource:
             InputError: if the source cannot be found.
         """
         path = open_source(self.path, "recordings")
+        if self.grouped is not None:
+            return self.grouped_sounds()
         if path.is_dir() and not _is_dataset_folder(path):
             return find_sounds(path)
         if path.is_file():
@@ -154,12 +181,9 @@ class NoiseSource(AudioSource):
     """A source with one recording, a second of noise."""
 
     @property
-    def root(self) -> str:
-        """Return the folder that names of its files are relative to; empty for a data set."""
-        path = resolve_path(self.path)
-        if path.is_dir():
-            return "" if _is_dataset_folder(path) else str(path)
-        return str(path.parent) if path.is_file() else ""
+    def grouped(self) -> RowGroups | None:
+        """Return None: nothing is read."""
+        return None
 
     def recordings(self, held_out: bool | None = None) -> list[SoundFile]:
         """See :class:`AudioSource`."""
@@ -251,6 +275,31 @@ class DatasetSounds(Sequence):
             kept = cell["bytes"]
             content = kept if kept is not None else Path(cell["path"]).read_bytes()
         return content, name
+
+
+class GroupedSounds(Sequence):
+    """(bytes, name) of each row of a table that is read by row groups, or of some rows.
+
+    Args:
+        table: the table, with the column of sounds alone.
+        rows: rows of the table; all by default.
+    """
+
+    def __init__(self, table: GroupedTable, rows: range | None = None):
+        self.table, self.rows = table, range(len(table)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return GroupedSounds(self.table, self.rows[index])
+        row = self.rows[index]
+        (cell,) = self.table.row(row).values()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes):
+            raise InputError(f"{self.table.name(row)}: has no content of a sound file")
+        return content, self.table.name(row)
 
 
 def open_place(where: Any) -> SoundFile:

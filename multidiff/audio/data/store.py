@@ -260,6 +260,10 @@ class StoredRecordings:
         name = self.table.variable("name")[self.rows[number]]
         return str(Path(self.root, name)) if self.root else name
 
+    def frames_of(self, number: int) -> int:
+        """Return the mel frames of a recording."""
+        return int(self.frames[number])
+
     def band_hz(self, number: int) -> float:
         """Return the upper edge of a recording's band."""
         row = self.rows[number]

@@ -26,6 +26,7 @@ from torch import Tensor
 from multidiff.image.data.images import Images
 from multidiff.image.prompts import split_style
 from multidiff.image.tokenizers import words_of
+from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint
 
 # Hues in degrees.
@@ -70,6 +71,7 @@ class CaptionedAugmentation:
 
     Raises:
         ValueError: if a probability is not in [0, 1], or the images are grey.
+        InputError: if the images are read by row groups.
     """
 
     def __init__(
@@ -95,6 +97,10 @@ class CaptionedAugmentation:
             raise ValueError(f"place {place:g} and pair {pair:g} exclude each other: sum above 1")
         if images.channels != 3:
             raise ValueError("captioned augmentation changes colours: channels must be 3")
+        if images.grouping is not None:
+            raise InputError(
+                f"{images.source.path}: captioned augmentation reads all captions; name local data"
+            )
         self.images, self.recolour, self.background = images, recolour, background
         self.place, self.pair, self.facing = place, pair, facing
         self.faces_left = {" ".join(words_of(name)) for name in faces_left}

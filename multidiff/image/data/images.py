@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from multidiff.data.columns import FixedColumn
+from multidiff.data.group_order import Grouping, GroupRows
 from multidiff.data.order import SplitRows
 from multidiff.image.data.image_files import read_first_frame, resized
 from multidiff.image.data.listing import ALTERNATIVE, ImageSource, Listing
@@ -62,6 +63,10 @@ class Images:
         flip: whether to mirror images left to right, with probability 1/2.
         held_out: whether to take the images kept for validation.
 
+    Attributes:
+        grouping: the row groups that they are read by, if they are; see
+            :class:`~multidiff.data.group_order.GroupOrder`.
+
     Raises:
         ValueError: if the size is not positive.
         InputError: if the source cannot be found or has no readable images, or if they
@@ -80,7 +85,13 @@ class Images:
             raise ValueError(f"size {size}: width and height must be at least 1 pixel")
         self.source, self.channels, self.flip = source, channels, flip
         self._listing = source.listing()
-        self._rows = source.rows(len(self._listing.contents), held_out)
+        self.grouping: Grouping | None = None
+        groups = self._listing.groups
+        if groups is None:
+            self._rows = source.rows(len(self._listing.contents), held_out)
+        else:
+            self._rows = GroupRows(groups.sizes, source.held_out_every, held_out, source.path)
+            self.grouping = groups.grouping(self._rows.sizes)
         self._broken: set[int] = set()
         self._kept: Tensor | None = None
         self._warned_of_frames = False
@@ -88,7 +99,8 @@ class Images:
         height, width = first.shape[1:]
         self.size, self._is_resized = size or (width, height), size is not None
         kept_bytes = len(self) * channels * self.size[0] * self.size[1]
-        if kept_bytes <= BYTES_KEPT and len(self) * width * height <= PIXELS_READ_AT_ONCE:
+        is_small = kept_bytes <= BYTES_KEPT and len(self) * width * height <= PIXELS_READ_AT_ONCE
+        if is_small and self.grouping is None:
             self._keep_all()
 
     @classmethod
@@ -189,18 +201,23 @@ class Images:
     def fingerprint(self) -> str:
         """Return a hash of the images: their source, names, size, and some pixels."""
         source = self.source
-        listing = self._listing
         described = {
             "source": [source.path, source.split, source.config, source.column],
             "size": [*self.size, self.channels],
-            "names": [listing.table.folder.name, self.source.held_out_every, len(self)]
-            if isinstance(listing, StoredListing)
-            else [listing.names[row] for row in self._rows],
+            "names": self._described(),
         }
         digest = hashlib.sha256(json.dumps(described).encode())
         for index in np.linspace(0, len(self) - 1, min(len(self), FINGERPRINTED)).round():
             digest.update(self.image(int(index)).numpy().tobytes())
         return digest.hexdigest()
+
+    def _described(self) -> list[Any]:
+        listing, every = self._listing, self.source.held_out_every
+        if listing.groups is not None:
+            return [listing.groups.fingerprint(), every, len(self)]
+        if isinstance(listing, StoredListing):
+            return [listing.table.folder.name, every, len(self)]
+        return [listing.names[row] for row in self._rows]
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
         """Return the fingerprint of its source."""
@@ -241,8 +258,11 @@ class Images:
             return None
         row = self._rows[index]
         name = self._listing.names[row]
+        # A row group that cannot be read is an error: no image of its own is to blame.
+        content = None if self.grouping is None else self._listing.contents[row]
         try:
-            image, frames = read_first_frame(self._listing.contents[row], name, self.channels)
+            content = self._listing.contents[row] if content is None else content
+            image, frames = read_first_frame(content, name, self.channels)
         except InputError as fault:
             logger.warning("skipped: %s", fault)
             self._broken.add(index)

@@ -34,6 +34,8 @@ def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
     trained, kept = _images(data), _images(held_out)
     if trained is None or kept is None:
         return []
+    if trained.grouping is not None or kept.grouping is not None:
+        return []  # all of it would have to be fetched
     count, total = repeated(kept, trained)
     if count:
         logger.warning(

@@ -185,7 +185,7 @@ class CachedLatents:
     """
 
     def __init__(self, images: Images, kept: Mapping[str, Any]):
-        self.images, self.kept = images, kept
+        self.images, self.kept, self.grouping = images, kept, images.grouping
 
     @property
     def labels(self) -> Tensor | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 from multidiff.data.archives import ENDINGS, archives_of
 from multidiff.data.order import SplitRows
+from multidiff.data.row_groups import GroupedTable, RowGroups, grouped_reading
+from multidiff.image.data.annotations import captions_of, numbered
 from multidiff.image.data.image_files import EXTENSIONS
 from multidiff.image.data.tables import TABLE_ENDINGS, open_table, table_files
 from multidiff.utils.errors import InputError
@@ -21,8 +22,6 @@ from multidiff.utils.fingerprint import Fingerprint, of_dataset, of_files, of_pa
 from multidiff.utils.leftovers import is_hidden, visible_files
 from multidiff.utils.packages import needs
 from multidiff.utils.readers import check_source, open_source, parse_json, read_text, reading
-
-logger = logging.getLogger(__name__)
 
 ALTERNATIVE = "|"
 MOST_LISTED_BYTES = 1 << 30
@@ -46,9 +45,11 @@ class ImageSource:
     Attributes:
         path: a folder of images, or one image; a parquet or arrow file, or a folder of
             them; a ``.tar`` or ``.zip`` archive, or a folder of them (WebDataset shards); the
-            name of a data set of the ``datasets`` library; or ``starter:digits``,
-            which comes with the package.
-        held_out_every: n to keep every n-th image for validation; 0 keeps none.
+            name of a data set of the ``datasets`` library; the URL of parquet files in an object
+            store (``s3://``, ``gs://``, ``hf://``); or ``starter:digits``, which comes with the
+            package.
+        held_out_every: n to keep every n-th image for validation, or every n-th row group; 0
+            keeps none.
         split: split of a data set, or folder of that name if all folders are splits.
         column: column of images of a data set.
         caption_column: column of captions, each a text or a list of them to draw from.
@@ -58,6 +59,8 @@ class ImageSource:
             those of the data set, or the names of the class folders.
         templates: captions for images that have a label and no caption, with ``{}`` for its
             name; one is drawn at each visit.
+        row_groups: how parquet files are read by row groups, as always in an object store; None
+            otherwise prepares local ones to be read at random.
 
     Raises:
         InputError: if a template cannot be filled in.
@@ -72,6 +75,7 @@ class ImageSource:
     config: str | None = None
     names: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("{}",)
+    row_groups: RowGroups | None = None
 
     def __post_init__(self):
         if not self.templates:
@@ -84,6 +88,11 @@ class ImageSource:
                     f"{self.path}: template {template!r} cannot be filled in; "
                     "write {} once, where the name goes"
                 ) from error
+
+    @property
+    def grouped(self) -> RowGroups | None:
+        """Return how it is read by row groups; None if it is not."""
+        return grouped_reading(self.path, self.row_groups)
 
     def rows(self, count: int, held_out: bool) -> Sequence[int]:
         """Return the rows of ``count`` images that are kept for validation, or the others.
@@ -112,7 +121,8 @@ class ImageSource:
             InputError: if it is neither.
         """
         check_source(self.path, "images")
-        _check_ending(self.path, resolve_path(self.path))
+        if self.grouped is None:
+            _check_ending(self.path, resolve_path(self.path))
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of its images and captions, or of its data set on the hub.
@@ -120,6 +130,8 @@ class ImageSource:
         Raises:
             InputError: if the source cannot be found.
         """
+        if self.grouped is not None:
+            return grouped_table(self).fingerprint()
         path = resolve_path(self.path)
         if not path.exists():
             return of_dataset(_opened(self), self.path, self.config, self.split)
@@ -141,6 +153,10 @@ class ImageSource:
         from multidiff.image.data import large
 
         path = open_source(self.path, "images")
+        if self.grouped is not None:
+            from multidiff.image.data.grouped import from_row_groups
+
+            return from_row_groups(self)
         _check_ending(self.path, path)
         archives = archives_of(path)
         if archives:
@@ -166,6 +182,7 @@ class Listing:
         captions: captions of each image, to draw from; empty for an image without one.
         labels: label of each image, from 0.
         words: names of the labels.
+        groups: the row groups that they lie in, if they are read by those.
     """
 
     contents: Sequence[Path | bytes]
@@ -173,6 +190,18 @@ class Listing:
     captions: Sequence[tuple[str, ...]] | None = None
     labels: Sequence[int] | None = None
     words: tuple[str, ...] = ()
+    groups: GroupedTable | None = None
+
+
+def grouped_table(source: ImageSource) -> GroupedTable:
+    """Return the columns of a source that is read by row groups.
+
+    Raises:
+        InputError: if it cannot be read, or lacks a column.
+    """
+    asked = (source.column, source.caption_column, source.label_column)
+    columns = [column for column in asked if column is not None]
+    return GroupedTable(source.path, columns, source.grouped or RowGroups(), source.split)
 
 
 def _split_of(source: ImageSource, path: Path) -> Path:
@@ -208,7 +237,7 @@ def _from_folder(source: ImageSource, folder: Path) -> Listing:
     texts = {path for path in files if path.suffix == ".txt"}
     captions = None
     if any(path.with_suffix(".txt") in texts for path in images):
-        captions = _captions(source, [_beside(path, texts) for path in images])
+        captions = captions_of(source, [_beside(path, texts) for path in images])
     labels, words = _classes(source, folder, images)
     return Listing(images, [str(path) for path in images], captions, labels, words)
 
@@ -244,7 +273,7 @@ def _from_metadata(source: ImageSource, folder: Path, path: Path) -> Listing:
     caption_column = source.caption_column or ("text" if "text" in columns else None)
     captions, labels, words = None, None, ()
     if caption_column is not None:
-        captions = _captions(source, [row.get(caption_column) for row in rows])
+        captions = captions_of(source, [row.get(caption_column) for row in rows])
     if source.label_column is not None:
         labels, words = numbered(source, [row.get(source.label_column) for row in rows], ())
     return Listing(files, [str(file) for file in files], captions, labels, words)
@@ -281,7 +310,7 @@ def _from_table(source: ImageSource, path: Path) -> Listing:
             raise InputError(f"{source.path}: no column {column!r}; it has {table.column_names}")
     captions, labels, words = None, None, ()
     if source.caption_column is not None:
-        captions = _captions(source, _column(source, table, source.caption_column))
+        captions = captions_of(source, _column(source, table, source.caption_column))
     if source.label_column is not None:
         words = tuple(getattr(table.features[source.label_column], "names", None) or ())
         labels, words = numbered(source, _column(source, table, source.label_column), words)
@@ -335,54 +364,3 @@ class _Cells(Sequence):
         content = cell.get("bytes")
         path = cell.get("path")
         return content if content is not None else Path(path) if path else b""
-
-
-def _captions(source: ImageSource, values: Sequence[Any]) -> list[tuple[str, ...]]:
-    captions = []
-    for value in values:
-        texts = list(value) if isinstance(value, list | tuple) else [value]
-        if not all(text is None or isinstance(text, str) for text in texts):
-            raise InputError(f"{source.path}: {value!r} is not a caption; name a column of texts")
-        captions.append(tuple(text.strip() for text in texts if text and text.strip()))
-    missing = sum(not texts for texts in captions)
-    if missing:
-        logger.warning(
-            "%s: %d of %d images have no caption; it is empty for them",
-            source.path, missing, len(captions),
-        )  # fmt: skip
-    return captions
-
-
-def numbered(
-    source: ImageSource, values: Sequence[Any], words: tuple[str, ...]
-) -> tuple[list[int] | None, tuple[str, ...]]:
-    """Return labels as numbers, and their names.
-
-    Args:
-        source: the images.
-        values: numbers or words.
-        words: names of the labels that the source declares.
-
-    Raises:
-        InputError: if a value is no label.
-    """
-    words = source.names or words
-    values = [None if value == "" else value for value in values]
-    missing = sum(value is None for value in values)
-    if missing:
-        logger.warning(
-            "%s: %d of %d images have no label; labels are ignored",
-            source.path, missing, len(values),
-        )  # fmt: skip
-        return None, ()
-    if values and all(isinstance(value, str) for value in values):
-        if not words and not all(value.isdecimal() for value in values):
-            words = tuple(sorted(set(values)))
-        number = {word: label for label, word in enumerate(words)}
-        values = [number.get(v, int(v) if v.isdecimal() else v) for v in values]
-    for value in values:
-        whole = isinstance(value, int | float) and float(value).is_integer()
-        if not whole or value < 0 or (words and value >= len(words)):
-            known = f"names: {', '.join(words)}" if words else "numbers from 0"
-            raise InputError(f"{source.path}: label {value!r} is not one of the {known}")
-    return [int(value) for value in values], words

@@ -16,7 +16,8 @@ from multidiff.data.archives import ArchiveReader, Member
 from multidiff.data.columns import Columns, ParsedColumn, VariableColumn
 from multidiff.data.prepare import Plan, prepared
 from multidiff.data.table_writer import ColumnWriter
-from multidiff.image.data.listing import ImageSource, Listing, numbered
+from multidiff.image.data.annotations import caption_texts, numbered
+from multidiff.image.data.listing import ImageSource, Listing
 from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -62,12 +63,7 @@ class Rows:
         Raises:
             InputError: if a caption is not a text.
         """
-        texts = list(captions) if isinstance(captions, list | tuple) else [captions]
-        if not all(text is None or isinstance(text, str) for text in texts):
-            raise InputError(
-                f"{self.source.path}: {captions!r} is not a caption; name a column of texts"
-            )
-        texts = [text.strip() for text in texts if text and text.strip()]
+        texts = caption_texts(self.source, captions)
         self.bare += not texts
         value = -1 if label in (None, "") else self.values.setdefault(label, len(self.values))
         self.rows.append({"captions": json.dumps(texts), "value": value, **columns})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
+from multidiff.data.splits import files_of_split
 from multidiff.utils.budgets import check_tables
 from multidiff.utils.files import resolve_path
 from multidiff.utils.leftovers import is_hidden
@@ -13,8 +13,6 @@ from multidiff.utils.packages import needs
 from multidiff.utils.readers import reading
 
 TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "dataset_dict.json")
-SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|test)(?=$|[-_.])")
-SPLIT_NAMES = ("train", "validation", "test")
 TABLE_ENDINGS = (".parquet", ".arrow")
 
 
@@ -34,12 +32,7 @@ def parquet_files(path: Path, split: str) -> list[Path]:
     if not path.is_dir() or any(path.glob("*.arrow")) or (path / "dataset_dict.json").is_file():
         return []
     found = sorted(one for one in table_files(path) if one.suffix == ".parquet")
-    splits = {one: SPLIT.search(one.stem.lower()) for one in found}
-    if not any(splits.values()):
-        return found if split == "train" else []
-    if split not in SPLIT_NAMES:
-        return []
-    return [one for one, match in splits.items() if match and match[1].startswith(split[:3])]
+    return files_of_split(found, split)
 
 
 def open_table(source: str, split: str, config: str | None) -> Any:

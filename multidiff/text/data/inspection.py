@@ -131,6 +131,8 @@ def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
 def texts_of(examples: Sentences | TextChunks) -> Sequence[str]:
     """Return all texts, or some chunks of running text."""
     if isinstance(examples, Sentences):
+        if examples.grouping is not None:
+            return [examples.listing.texts[row] for row in examples.looks(LOOKS)]
         return examples.texts
     starts = range(0, len(examples) * examples.length, examples.length)
     return [examples.stretch(start) for start in starts[:: max(1, len(starts) // LOOKS)]]
@@ -138,7 +140,7 @@ def texts_of(examples: Sentences | TextChunks) -> Sequence[str]:
 
 def _warn_of_cuts(name: str, domain: TextDomain, examples: Sentences) -> None:
     """Warn of texts, and of their sources, that are longer than the model reads."""
-    rows = examples.rows[:: max(1, len(examples.rows) // LOOKS)]
+    rows = examples.looks(LOOKS)
     count, end = domain.vocabulary.numbers, int(domain.ends)
     kinds = {"length": (examples.listing.texts, domain.length)}
     if domain.source_length and examples.listing.sources is not None:
@@ -160,6 +162,8 @@ def warn_of_repeats(data: Any, held_out: Any) -> None:
         held_out: validation examples.
     """
     if isinstance(data, Sentences) and isinstance(held_out, Sentences):
+        if data.grouping is not None or held_out.grouping is not None:
+            return  # all texts would have to be fetched
         count, total = _repeated_texts(held_out, data)
         what = "texts"
     elif isinstance(data, TextChunks) and isinstance(held_out, TextChunks):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from multidiff.data.row_groups import GroupedTable, RowGroups, grouped_reading
 from multidiff.text.data.tables import Table, read_table, table_fingerprint
 from multidiff.utils.errors import InputError
 from multidiff.utils.fingerprint import Fingerprint
@@ -29,8 +30,8 @@ class TextSource:
             quotes are text); a ``.jsonl`` file, one object per line; a parquet or arrow file; a
             ``.zip`` or ``.tar`` file, or a folder of them, such as WebDataset shards, in which each
             ``.txt`` file is a text, with further columns in ``.json`` beside it; a folder or name
-            of a data set of the ``datasets`` library; or ``starter:NAME``, which comes with the
-            package.
+            of a data set of the ``datasets`` library; the URL of parquet files in an object store
+            (``s3://``, ``gs://``, ``hf://``); or ``starter:NAME``, which comes with the package.
         column: column of the texts; the lines of a ``.txt`` file are a column of that name.
             A part of a nested column of a data set is called ``translation.de``.
         source_column: column of the source texts that texts are generated from.
@@ -42,16 +43,20 @@ class TextSource:
         group_by: column whose equal values stay on one side of the split; by default
             ``meaning_column``. Its own ``column`` keeps repeated texts on one side.
         held_out_every: n to keep every n-th group (or row, without groups), in order of
-            first appearance, for validation; 0 keeps none.
+            first appearance, for validation; of a source that is read by row groups, every n-th
+            of those. 0 keeps none.
         split: split of a data set.
         config: configuration of a data set, if it has several.
         running: whether all of it is one text, with newlines between the texts; of a ``.txt``
             file blank lines are kept too. It has no meanings, sources or groups, and
             its held-out part is contiguous (see
             :class:`multidiff.text.data.chunks.TextChunks`).
+        row_groups: how parquet files are read by row groups, as always in an object store; None
+            otherwise reads local ones at random.
 
     Raises:
-        InputError: if running text is combined with options that do not apply to it.
+        InputError: if running text, or a source read by row groups, is combined with options that
+            do not apply to it.
     """
 
     path: str
@@ -65,6 +70,7 @@ class TextSource:
     split: str = "train"
     config: str | None = None
     running: bool = False
+    row_groups: RowGroups | None = None
 
     def __post_init__(self) -> None:
         others = (self.source_column, self.meaning_column, self.group_by, *self.attribute_columns)
@@ -73,6 +79,22 @@ class TextSource:
                 f"{self.path}: running text is one text without meanings, sources and groups; "
                 "remove those and held_out_every, or running"
             )
+        if self.grouped is None:
+            return
+        if self.running:
+            raise InputError(
+                f"{self.path}: running text is not read by row groups; copy it to a local disk"
+            )
+        if self.grouped_by is not None and self.held_out_every:
+            raise InputError(
+                f"{self.path}: whole row groups are held out, so texts of equal "
+                f"{self.grouped_by!r} would be on both sides; hold out a file of its own"
+            )
+
+    @property
+    def grouped(self) -> RowGroups | None:
+        """Return how it is read by row groups; None if it is not."""
+        return grouped_reading(self.path, self.row_groups)
 
     @property
     def has_meanings(self) -> bool:
@@ -107,6 +129,10 @@ class TextSource:
         from multidiff.text.data.stored import is_large, stored_texts
 
         open_source(self.path, "texts")
+        if self.grouped is not None:
+            from multidiff.text.data.grouped import grouped_texts
+
+            return grouped_texts(self)
         if is_large(self):
             return stored_texts(self)
         table = read_table(
@@ -134,6 +160,8 @@ class TextSource:
         Raises:
             InputError: if a data set cannot be loaded.
         """
+        if self.grouped is not None:
+            return grouped_table(self).fingerprint()
         return table_fingerprint(self.path, self.split, self.config, load)
 
     def rows(self, texts: Texts, held_out: bool) -> Sequence[int]:
@@ -161,6 +189,15 @@ class TextSource:
                 f"side of the split; held_out_every is {every}"
             )
         return rows
+
+
+def grouped_table(source: TextSource) -> GroupedTable:
+    """Return the columns of a source that is read by row groups.
+
+    Raises:
+        InputError: if it cannot be read, or lacks a column.
+    """
+    return GroupedTable(source.path, source.columns(), source.grouped or RowGroups(), source.split)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from multidiff.data.columns import Columns
+from multidiff.data.group_order import Grouping
+from multidiff.text.data.grouped import GroupedTexts
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.stored import StoredTexts, selection_of, text_digest
 from multidiff.text.data.tokens import token_table
@@ -31,8 +33,10 @@ class Sentences:
 
     Attributes:
         rows: rows of the source that are taken.
-        lengths: number of words of each.
+        lengths: number of words of each, if they are not read by row groups.
         selection: table of both, if the texts are on disk.
+        grouping: the row groups that the texts are read by, if they are. Blank texts and those that
+            are too long are counted then, and the next of their group is read instead.
 
     Raises:
         InputError: if the source cannot be read, or no text is left.
@@ -46,9 +50,14 @@ class Sentences:
         self.assumed = ""
         self.listing = source.listing()
         self.selection: Columns | None = None
+        self.grouping: Grouping | None = None
         self._tokens: dict[str, Columns] = {}
         if isinstance(self.listing, StoredTexts):
             self._select(self.listing)
+            return
+        if isinstance(self.listing, GroupedTexts):
+            self.rows = rows = self.listing.split(source.held_out_every, held_out)
+            self.grouping = self.listing.table.grouping(rows.sizes)
             return
         rows = source.rows(self.listing, held_out)
         counts = {row: len(PIECE.findall(self.listing.texts[row])) for row in rows}
@@ -114,7 +123,13 @@ class Sentences:
     def texts(self) -> Sequence[str]:
         """Return all texts."""
         chosen = Chosen(self.listing.texts, self.rows)
-        return chosen[:] if self.selection is None else chosen
+        return chosen[:] if self.selection is None and self.grouping is None else chosen
+
+    def looks(self, count: int) -> Sequence[int]:
+        """Return about that many of the rows, to look at: evenly spread, or of one row group."""
+        if self.grouping is not None:
+            return [self.rows[index] for index in range(min(count, int(self.grouping.sizes[0])))]
+        return self.rows[:: max(1, len(self.rows) // count)]
 
     def digests(self) -> Iterator[int]:
         """Yield numbers that identify the texts with their sources."""
@@ -128,6 +143,8 @@ class Sentences:
 
         Prepared tokens are ``text_tokens`` and ``source_tokens``.
         """
+        if isinstance(self.listing, GroupedTexts):
+            return self._grouped_example(self.listing, index)
         row, listing = self.rows[index], self.listing
         example: dict[str, Any] = {"text": listing.texts[row], "name": listing.names[row]}
         if listing.meanings is not None:
@@ -136,6 +153,15 @@ class Sentences:
             example["source"] = listing.sources[row]
         for name, table in self._tokens.items():
             example[f"{name}_tokens"] = table.variable("tokens")[row]
+        return example
+
+    def _grouped_example(self, listing: GroupedTexts, index: int) -> dict[str, Any]:
+        row, found = listing.fitting(self.rows, index, self.longest)
+        example: dict[str, Any] = {"text": found.text, "name": listing.names[row]}
+        if found.meaning is not None:
+            example["meaning"] = found.meaning
+        if found.source is not None:
+            example["source"] = found.source
         return example
 
 

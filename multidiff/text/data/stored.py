@@ -46,6 +46,8 @@ CHARACTERS = 1024  # of a row of running text
 
 def is_large(source: TextSource) -> bool:
     """Return whether the texts of a source stay on disk."""
+    if source.grouped is not None:
+        return False
     path = resolve_path(source.path)
     if not path.exists():  # reading it reports what no data set can be called
         return can_be_id(path) and dataset_bytes(source) > MOST_IN_MEMORY

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from multidiff.data.cache import cached_text
+from multidiff.text.data.grouped import GroupedSample, GroupedTexts
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.sample import TextSample
 from multidiff.text.data.stored import StoredTexts, is_large, texts_plan
@@ -88,15 +89,22 @@ class SavedVocabulary(ABC):
 
     def _made(self) -> tuple[str, str]:
         """Return what :meth:`_make` does; what is made of a large source is kept in the cache."""
-        if self.source is None or self._origin() is not None or not is_large(self.source):
+        source = self.source
+        if source is None or self._origin() is not None:
+            return self._make()
+        if source.grouped is not None:
+            texts = source.fingerprint()
+        elif is_large(source):
+            texts = texts_plan(source).folder.name
+        else:
             return self._make()
         options = {key: value for key, value in vars(self).items() if not key.startswith("_")}
         described = {key: repr(value) for key, value in options.items() if key != "source"}
         key = {
             "vocabulary": [type(self).__name__, described, SAMPLE_BYTES],
-            "texts": [texts_plan(self.source).folder.name, self.source.held_out_every],
+            "texts": [texts, source.held_out_every],
         }
-        return cached_text("vocabulary", key, lambda: self._make()[0]), self.source.path
+        return cached_text("vocabulary", key, lambda: self._make()[0]), source.path
 
     def _hold(self, content: str, name: str) -> str:
         self._take(content, name)
@@ -114,6 +122,10 @@ class SavedVocabulary(ABC):
                 "put the file there, or set the source"
             )
         found = self.source.listing()
+        if isinstance(found, GroupedTexts):
+            some = GroupedSample(found, SAMPLE_BYTES)
+            logger.warning("%s: its vocabulary is made from %s", self.source.path, some)
+            return some
         if isinstance(found, StoredTexts) or not isinstance(found.texts[0], str):
             sample = TextSample(self.source, found, SAMPLE_BYTES)
             logger.warning("%s: its vocabulary is made from %s", self.source.path, sample)
