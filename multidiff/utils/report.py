@@ -34,7 +34,10 @@ class Report:
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """Align rows of text, the first row a heading; numbers are right-aligned."""
+    """Align rows of text, the first row a heading; numbers are right-aligned.
+
+    rich's tables wrap at the width of the terminal, or at 80 columns into a file.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

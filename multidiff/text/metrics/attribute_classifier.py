@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from typing import Any
 
 from multidiff.text.metrics.ngram import Sentence
 
@@ -26,78 +21,38 @@ class AttributeClassifier:
         texts: tokens of the training texts.
         meanings: attributes and values of each; a missing attribute counts as a value too.
         least: n-grams in fewer texts than this are ignored.
-        steps: number of full-batch training steps.
-        decay: weight decay.
     """
 
     def __init__(
-        self,
-        texts: Sequence[Sentence],
-        meanings: Sequence[Mapping[str, str]],
-        least: int = 5,
-        steps: int = 100,
-        decay: float = 1e-4,
+        self, texts: Sequence[Sentence], meanings: Sequence[Mapping[str, str]], least: int = 5
     ):
-        counts = Counter(gram for text in texts for gram in _grams(text))
-        kept = [gram for gram, count in counts.items() if count >= least]
-        self.positions = {gram: position for position, gram in enumerate(kept)}
-        names = dict.fromkeys(name for meaning in meanings for name in meaning)
-        self.values = {
-            name: [ABSENT, *sorted({one[name] for one in meanings if name in one})]
-            for name in names
-        }
-        self.counts = [len(values) for values in self.values.values()]
-        self.weights = nn.EmbeddingBag(len(kept), sum(self.counts), mode="sum")
-        nn.init.zeros_(self.weights.weight)
-        self.bias = nn.Parameter(torch.zeros(sum(self.counts)))
-        self._train(texts, meanings, steps, decay)
+        from sklearn.dummy import DummyClassifier
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
 
-    def _train(
-        self,
-        texts: Sequence[Sentence],
-        meanings: Sequence[Mapping[str, str]],
-        steps: int,
-        decay: float,
-    ) -> None:
-        grams, offsets = self._bags(texts)
-        targets = [
-            torch.tensor([values.index(one.get(name, ABSENT)) for one in meanings])
-            for name, values in self.values.items()
-        ]
-        parameters = [self.weights.weight, self.bias]
-        optimizer = torch.optim.AdamW(parameters, lr=0.05, weight_decay=decay)
-        for _ in range(steps):
-            found = self._logits(grams, offsets)
-            loss = torch.stack(
-                [F.cross_entropy(one, target) for one, target in zip(found, targets, strict=True)]
-            ).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        self.vectorizer = CountVectorizer(analyzer=_grams, min_df=min(least, len(texts)))
+        features = self.vectorizer.fit_transform(texts)
+        self.classifiers: dict[str, Any] = {}
+        for name in dict.fromkeys(name for meaning in meanings for name in meaning):
+            values = [one.get(name, ABSENT) for one in meanings]
+            several = len(set(values)) > 1
+            classifier = LogisticRegression(max_iter=1000) if several else DummyClassifier()
+            self.classifiers[name] = classifier.fit(features, values)
 
-    def _bags(self, texts: Sequence[Sentence]) -> tuple[Tensor, Tensor]:
-        bags = [[self.positions[g] for g in _grams(text) if g in self.positions] for text in texts]
-        ends = torch.tensor([0, *map(len, bags)]).cumsum(0)
-        return torch.tensor([position for bag in bags for position in bag], dtype=torch.long), ends[
-            :-1
-        ]
-
-    def _logits(self, grams: Tensor, offsets: Tensor) -> list[Float[Tensor, "texts values"]]:
-        return list((self.weights(grams, offsets) + self.bias).split(self.counts, dim=1))
-
-    @torch.no_grad()
     def meanings(self, texts: Sequence[Sentence]) -> list[dict[str, str]]:
         """Return the predicted meanings of texts; attributes predicted absent are omitted."""
-        found = [one.argmax(dim=1).tolist() for one in self._logits(*self._bags(texts))]
-        described = zip(*found, strict=True) if found else iter([()] * len(texts))
+        if not texts:
+            return []
+        features = self.vectorizer.transform(texts)
+        found = [classifier.predict(features) for classifier in self.classifiers.values()]
         return [
             {
-                name: values[number]
-                for (name, values), number in zip(self.values.items(), row, strict=True)
-                if number
+                name: str(value)
+                for name, value in zip(self.classifiers, row, strict=True)
+                if value != ABSENT
             }
-            for row in described
-        ]
+            for row in zip(*found, strict=True)
+        ] or [{} for _ in texts]
 
     def accuracy(
         self, texts: Sequence[Sentence], meanings: Sequence[Mapping[str, str]]
@@ -109,7 +64,7 @@ class AttributeClassifier:
                 one.get(name) == truth.get(name) for one, truth in zip(found, meanings, strict=True)
             )
             / len(texts)
-            for name in self.values
+            for name in self.classifiers
         }
 
 
