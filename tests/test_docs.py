@@ -69,7 +69,8 @@ def test_links_lead_to_files(page):
 def commands():
     """Every line of a page that calls the program."""
     for page in PAGES:
-        for line in re.findall(r"^(?:\$ )?(multidiff [a-z].*)$", page.read_text(), re.MULTILINE):
+        text = re.sub(r" *\\\n *", " ", page.read_text())  # a line that goes on in the next
+        for line in re.findall(r"^(?:\$ )?(multidiff [a-z].*)$", text, re.MULTILINE):
             yield pytest.param(line, id=f"{page.stem}: {line[:40]}")
 
 
