@@ -63,6 +63,9 @@ class LoraTask(DiffusionTask):
     Args:
         model: model with a domain, a process and a denoiser.
         lora: what is trained.
+
+    Raises:
+        ValueError: if it has layers of a text encoder, and the model has no text encoder.
     """
 
     def __init__(self, model: Any, lora: ImageLoRA):
@@ -70,12 +73,16 @@ class LoraTask(DiffusionTask):
         self.lora = lora
         whole: Any = nn.Module()
         domain: Any = nn.Module()
-        domain.text_encoder = getattr(model.domain, "text_encoder", None)
+        encoder: nn.Module | None = getattr(model.domain, "text_encoder", None)
+        if lora.text_layers and encoder is None:
+            raise ValueError("lora.text_layers: the model has no text encoder; remove them")
+        domain.text_encoder = encoder
         whole.denoiser, whole.domain = model.denoiser, domain
         layers = [*lora.layers, *lora.text_layers]
         self.adapters = Adapters(whole, layers, lora.rank, lora.scale_times_rank)
-        if lora.text_layers:
-            for part in domain.text_encoder.modules():
+        if lora.text_layers and encoder is not None:
+            parts: list[Any] = [*encoder.modules()]
+            for part in parts:
                 if hasattr(part, "trained"):
                     part.trained = True  # gradients pass through it
 

@@ -30,7 +30,8 @@ class AttributeClassifier:
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
 
-        self.vectorizer = CountVectorizer(analyzer=_grams, min_df=min(least, len(texts)))
+        grams: Any = _grams  # scikit-learn's own type allows names alone
+        self.vectorizer = CountVectorizer(analyzer=grams, min_df=min(least, len(texts)))
         features = self.vectorizer.fit_transform(texts)
         self.classifiers: dict[str, Any] = {}
         for name in dict.fromkeys(name for meaning in meanings for name in meaning):
