@@ -263,7 +263,10 @@ def refused(number):
     raise InputError(f"item {number}: is wrong")
 
 
-def test_ray_moves_the_work_of_a_lost_worker(tmp_path):
+def test_ray_moves_the_work_of_a_lost_worker(tmp_path, monkeypatch):
+    # Workers import this module, where the jobs are.
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install multidiff[ray]")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
