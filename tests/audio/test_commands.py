@@ -1,7 +1,6 @@
 """`multidiff synth`, `sample` and `eval` on real speech, and what they refuse."""
 
 import csv
-import json
 import resource
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from commands import complains, does, facts
-from program import ENVIRONMENT, LAUNCH, MULTIDIFF, ROOT, here, refused, run, start
+from program import ENVIRONMENT, MULTIDIFF, ROOT, refused, start
 from safetensors.torch import save_file
 from sounds import RATE, STARTER, speech, tones
 
@@ -169,22 +168,7 @@ def test_hidden_files_are_no_inputs(tmp_path, capsys, vocoder, clip):
     ]
 
 
-def test_two_processes_share_a_folder(tmp_path, small_vocoder):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(5):
-        soundfile.write(folder / f"{number}.wav", tones(0.3, seed=number)[0].numpy(), RATE)
-    command = ["synth", folder, "--model", small_vocoder]
-    together = run(*command, "--json", "-o", tmp_path / "two", program=LAUNCH)
-    assert together.returncode == 0, together.stderr
-    reported = [json.loads(line) for line in together.stdout.splitlines() if line.startswith("{")]
-    assert sorted(len(one["outputs"]) for one in reported) == [2, 3]
-    here(*command, "-o", tmp_path / "one")
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
-
-
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_recording(tmp_path, small_vocoder):
     peaks = []
     for seconds in (40, 400):

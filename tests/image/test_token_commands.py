@@ -53,7 +53,11 @@ def test_pictures_a_grid_and_what_they_were_made_of(small_tokens, tmp_path, caps
     )
     found = read_image(tmp_path / "001-7-6.png", channels=1)
     assert found.shape == (1, 28, 28) and (found.int() - wanted[0].int()).abs().max() <= 1
-    assert read_facts(tmp_path / "001-7-6.png") == {
+    metadata = read_facts(tmp_path / "001-7-6.png")
+    assert metadata.pop("parameters").startswith(
+        "7\nSteps: 6, Sampler: halton, CFG scale: 2, Seed: 6"
+    )
+    assert metadata == {
         "prompt": "7", "seed": "6", "sampler": "halton", "steps": "6", "guidance_scale": "2",
         "temperature": "0.8", "noise": "4.5", "size": "28x28", "model": model.name,
         "weights": sha256(small_tokens / "model.safetensors"), "multidiff": md.__version__,

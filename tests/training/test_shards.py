@@ -28,13 +28,13 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shards", "begun"),
     [
         ("TRANSFORMER_BASED_WRAP", "whole"),
-        pytest.param("TRANSFORMER_BASED_WRAP", "shards", marks=pytest.mark.long),
-        pytest.param("NO_WRAP", "", marks=pytest.mark.long),
+        ("TRANSFORMER_BASED_WRAP", "shards"),
+        ("NO_WRAP", ""),
     ],
 )
 def test_shards_train_like_one_process(tmp_path, whole, shards, begun, monkeypatch):
