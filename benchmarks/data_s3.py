@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -62,8 +61,7 @@ def s3_rows(home: Path, megabytes: int, cache_megabytes: int) -> list[Row]:
         local_s = time.perf_counter() - began
         running = _train(remote, work / "remote", work / "cache")
         _wait(running, lambda: _checkpoints(work / "remote") >= 2)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        _kill(running)
         before, began = server.sent(), time.perf_counter()
         logged = len(_losses(work / "remote"))
         running = _train(remote, work / "remote", work / "cache", "--resume")
@@ -151,7 +149,19 @@ def _train(recipe: Path, out: Path, cache: Path, *words: str) -> subprocess.Pope
 def _finish(running: subprocess.Popen[str]) -> None:
     _, errors = running.communicate()
     if running.returncode:
-        raise SystemExit(f"training ended with {running.returncode}:\n{errors[-2000:]}")
+        own = [line for line in errors.splitlines() if line.startswith("multidiff: ")]
+        raise SystemExit("\n".join(own) or f"training ended with {running.returncode}:\n{errors}")
+
+
+def _kill(running: subprocess.Popen[str]) -> None:
+    """Kill the launcher and its processes, which are in sessions of their own."""
+    import psutil
+
+    launcher = psutil.Process(running.pid)
+    for one in [*launcher.children(recursive=True), launcher]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    running.communicate()
 
 
 def _wait(running: subprocess.Popen[str], until: Any) -> None:

@@ -40,7 +40,7 @@ def test_ratios_are_of_the_same_round():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["reverse-loop", "startup"])
+@pytest.mark.parametrize("part", [pytest.param("reverse-loop", marks=pytest.mark.long), "startup"])
 def test_a_part_runs(part):
     import importlib
 

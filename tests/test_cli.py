@@ -20,6 +20,11 @@ from multidiff.utils.devices import checked_device
 from multidiff.utils.errors import InputError
 
 SMOKE = sorted((RECIPES / "smoke").glob("*.yaml"))
+# Dear ones, whose parts other recipes have too.
+LONG_SMOKE = (
+    "block_characters", "diffuser_wikisplit", "sdxl", "tts_ljspeech", "wikisplit",
+    "wikisplit_autoregressive",
+)  # fmt: skip
 COMMANDS = ("synth", "sample", "eval", "train", "check", "models", "doctor", "convert")
 
 
@@ -59,7 +64,13 @@ def test_figures_of_the_list_stand_in_the_cards():
             assert number in text, f"{folder.name}: {number}"
 
 
-@pytest.mark.parametrize("recipe", SMOKE, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(one, id=one.stem, marks=[pytest.mark.long] * (one.stem in LONG_SMOKE))
+        for one in SMOKE
+    ],
+)
 def test_every_smoke_recipe_trains_a_model_that_loads(recipe, tmp_path, capsys):
     began = time.time()
     few = [f"trainer.{key}=4" for key in ("steps", "save_every", "validate_every")]

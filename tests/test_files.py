@@ -93,7 +93,9 @@ def test_a_killed_replacement_leaves_the_old_or_the_new_folder(tmp_path, system,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["as it is", "without exchange"])
+@pytest.mark.parametrize(
+    "system", ["as it is", pytest.param("without exchange", marks=pytest.mark.long)]
+)
 def test_sixty_kills_amid_the_replacement_of_a_model(tmp_path, system, request):
     """The old or the new model is there and whole: recipe and weights are of one save."""
     import torch

@@ -97,6 +97,7 @@ CODE = """
 """
 
 
+@pytest.mark.long
 def test_models_sample_measure_and_train_without_float64(tmp_path):
     paths = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [sys.executable, "-c", dedent(CODE)]

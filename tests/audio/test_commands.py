@@ -382,6 +382,7 @@ def test_places_that_cannot_be_written(tmp_path, capsys, vocoder, clip):
     assert "permission denied" in str(fault)
 
 
+@pytest.mark.long
 def test_a_full_disk(tmp_path, small_vocoder):
     """Writing beyond a limit fails as on a full disk; nothing is left behind."""
 

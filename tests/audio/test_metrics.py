@@ -103,7 +103,14 @@ def test_high_band_is_heard_above_4_khz_only():
     assert found[0] < 0.1 < found[1]
 
 
-@pytest.mark.parametrize("name", ["hifigan-22k", "lmnt-diffwave", "ivanvovk-wavegrad"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hifigan-22k",
+        "lmnt-diffwave",
+        pytest.param("ivanvovk-wavegrad", marks=pytest.mark.long),
+    ],
+)
 def test_griffin_lim_has_the_right_length_and_place(name):
     preset = PRESETS[name]
     clean = recording()[: preset.hop_length * 60]

@@ -151,6 +151,7 @@ def test_texts_from_noise_and_from_nothing(small_edits, capsys):
     assert noise["after 1"]["nats_per_token"] != noise["after 5"]["nats_per_token"]
 
 
+@pytest.mark.long
 def test_drafts_of_another_model(small_edits, small_restaurant, capsys):
     found = facts(
         capsys, "eval", small_edits, "--bootstrap", small_restaurant, "--num", ALL, "--conditional",

@@ -55,7 +55,7 @@ def position_of_known(model, text):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("clamp", ["soft", pytest.param("hard", marks=pytest.mark.long)])
 def test_one_batch_is_learned_by_heart_and_said_when_asked(clamp, tmp_path):
     model = small_model(learned_vocabulary(tmp_path), clamp, drop_condition=0.1)
