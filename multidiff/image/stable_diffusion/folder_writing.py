@@ -40,11 +40,7 @@ def write_folder(
     Raises:
         InputError: if diffusers cannot represent the model, or the system refuses.
     """
-    if VOCABULARY not in texts or MERGES not in texts:
-        raise InputError(
-            f"the model's folder has no {VOCABULARY} and {MERGES}, which {destination} needs: "
-            "put those of CLIP's tokenizer there"
-        )
+    check_tokenizer_files(texts, destination)
     check_replaceable(destination, folders.INDEX)
     text = model["domain"]["text_encoder"]
     is_xl, pad = "second" in text, model["domain"]["tokenizer"]["pad"]
@@ -68,6 +64,23 @@ def write_folder(
         parts[folders.SECOND] = clip_tensors(tensors, naming.OUR_SECOND, naming.OUR_PROJECTION)
     index = _index(model, configs["scheduler"]["_class_name"])
     write_components(destination, index, configs, parts, texts)
+
+
+def check_tokenizer_files(texts: Mapping[str, str], destination: Path) -> None:
+    """Check that a model has the files of CLIP's tokenizer.
+
+    Args:
+        texts: files of the model by name.
+        destination: folder that needs them, for the message.
+
+    Raises:
+        InputError: if one of them is missing.
+    """
+    if VOCABULARY not in texts or MERGES not in texts:
+        raise InputError(
+            f"the model's folder has no {VOCABULARY} and {MERGES}, which {destination} needs: "
+            "put those of CLIP's tokenizer there"
+        )
 
 
 def clip_tensors(

@@ -13,13 +13,13 @@ from multidiff.image.stable_diffusion.folder import INDEX
 from multidiff.image.stable_diffusion.folder_writing import (
     SINCE,
     autoencoder_config,
+    check_tokenizer_files,
     clip_tensors,
     scheduler_config,
     text_encoder_config,
     tokenizer_config,
     write_components,
 )
-from multidiff.image.tokenizers import MERGES, VOCABULARY
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import check_replaceable
 
@@ -92,8 +92,7 @@ def write_sd3(
     Raises:
         InputError: if diffusers cannot represent the model, or the system refuses.
     """
-    if VOCABULARY not in texts or MERGES not in texts:
-        raise InputError(f"the model's folder has no {VOCABULARY} and {MERGES}: put CLIP's there")
+    check_tokenizer_files(texts, destination)
     check_replaceable(destination, INDEX)
     words, text = model["denoiser"], model["domain"]["text_encoder"]
     scheduler = (model.get("sampling") or {}).get("scheduler") or {}
