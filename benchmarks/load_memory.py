@@ -39,9 +39,9 @@ def measure(threads: int, rounds: int, *, small: int = 0) -> list[Row]:
         rounds: number of rounds of the other parts; writing the folder takes half a minute.
         small: 1 uses a tiny model instead, to try this out.
     """
-    systems = {f"multidiff, {kind}": ["ours", kind] for kind in ("float16", "float32")}
+    systems = {f"multidiff in {kind}": ["ours", kind] for kind in ("float16", "float32")}
     if installed("diffusers"):
-        systems |= {f"diffusers, {kind}": ["theirs", kind] for kind in ("float16", "float32")}
+        systems |= {f"diffusers in {kind}": ["theirs", kind] for kind in ("float16", "float32")}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
     with TemporaryDirectory() as root:
         folder = Path(root) / "folder"
