@@ -53,6 +53,25 @@ def test_a_sentence_does_not_depend_on_those_around_it(voice):
     assert not torch.equal(other.wave, alone[0])
 
 
+def test_a_stream_is_the_same_sound_sooner(voice, monkeypatch):
+    """Its first chunk is one of the network's calls, and the whole is as long as the sentences."""
+    model, asked = load(voice), []
+    vocoder = model.loaded_vocoder()
+    made = vocoder._synthesized
+    monkeypatch.setattr(
+        vocoder, "_synthesized", lambda mel, *a: asked.append(mel.shape[-1]) or made(mel, *a)
+    )
+    text = "Go home, and stay there until the others come back. Stay here."
+    stream = model.stream(text, first_chunk_frames=8)
+    chunks = [next(stream)]
+    assert len(asked) == 1 and len(chunks[0]) == 8 * model.preset.hop_length
+    chunks += stream
+    whole = torch.cat([one.wave for one in model.speak(text)])
+    assert len(torch.cat(chunks)) == len(whole)
+    same = torch.cat(list(model.stream(text, first_chunk_frames=10_000)))
+    torch.testing.assert_close(same, whole, rtol=0, atol=0)
+
+
 def test_sentences_come_one_by_one(voice, monkeypatch):
     model, made = load(voice), []
     monkeypatch.setattr(

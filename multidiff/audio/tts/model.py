@@ -18,7 +18,7 @@ from multidiff.audio.tts.mel_decoder import MelDecoder
 from multidiff.audio.tts.phone_encoder import PhoneEncoder, frames_of
 from multidiff.audio.tts.phones import Phone
 from multidiff.audio.tts.sampling_config import SpeechSamplingConfig
-from multidiff.audio.tts.speech import SpokenSentence, speak
+from multidiff.audio.tts.speech import Speaker, SpokenSentence
 from multidiff.audio.tts.task import AcousticTask, MelDomain
 from multidiff.audio.vocoder.model import Vocoder
 from multidiff.core.gaussian.process import GaussianProcess
@@ -220,7 +220,42 @@ class AcousticModel(nn.Module):
                 wrong.
         """
         config = (config or self.sampling).replace(**overrides)
-        return speak(self, text, config, speaker=speaker, seed=seed, dictionary=dictionary)
+        options: Any = {"speaker": speaker, "seed": seed, "dictionary": dictionary}
+        return Speaker(self, text, config, **options).sentences()
+
+    def stream(
+        self,
+        text: str,
+        *,
+        speaker: str | None = None,
+        seed: SupportsIndex = 0,
+        config: SpeechSamplingConfig | None = None,
+        dictionary: Mapping[str, Sequence[Phone]] | None = None,
+        first_chunk_frames: int = 48,
+        **overrides: Any,
+    ) -> Iterator[Float[Tensor, " samples"]]:
+        """Return an iterator of a text's sound in chunks, each made when it is asked for.
+
+        The first chunk of a sentence comes before the rest of it is synthesised. The samples, in
+        [-1, 1] at the preset's rate, differ from those of :meth:`speak` where chunks meet.
+
+        Args:
+            text: sentences and paragraphs.
+            speaker: name of the voice; the first where None.
+            seed: random seed of the whole.
+            config: options of sampling; the model's own, ``sampling``, by default.
+            dictionary: phones of words, by word in lower case.
+            first_chunk_frames: mel frames of a sentence's first chunk; each chunk after it has
+                twice the frames of the previous one.
+            **overrides: single options in place of the config's, such as ``speed=1.2``.
+
+        Raises:
+            InputError: if the text has no words, the speaker is not known, or an option is
+                wrong.
+        """
+        config = (config or self.sampling).replace(**overrides)
+        options: Any = {"speaker": speaker, "seed": seed, "dictionary": dictionary}
+        return Speaker(self, text, config, **options).chunks(first_chunk_frames)
 
     def loaded_vocoder(self) -> Vocoder:
         """Return the vocoder, which is loaded once.

@@ -22,7 +22,7 @@ from multidiff.models.requests import checked_seeds
 from multidiff.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from multidiff.audio.tts.model import AcousticModel
+    from multidiff.audio.tts.model import AcousticModel, SpokenMel
     from multidiff.audio.tts.sampling_config import SpeechSamplingConfig
     from multidiff.audio.vocoder.model import Vocoder
 
@@ -128,46 +128,68 @@ def shortened(sentence: Sentence, most: int = MOST_PHONES) -> list[Sentence]:
     return found
 
 
-def speak(
-    model: AcousticModel,
-    text: str,
-    config: SpeechSamplingConfig,
-    *,
-    speaker: str | None = None,
-    seed: SupportsIndex = 0,
-    dictionary: Mapping[str, Sequence[Phone]] | None = None,
-) -> Iterator[SpokenSentence]:
-    """Yield a text's sentences as sound; see :meth:`AcousticModel.speak`."""
-    voice = model.text.speakers[0] if speaker is None else speaker
-    model.text.speaker_number(voice)
-    front_end = FrontEnd(model.languages[voice], dictionary)
-    if model.read_by not in ("", front_end.version):
-        logger.warning(
-            "the voice learned phones of %s, but %s is installed: some words may sound wrong",
-            model.read_by, front_end.version,
-        )  # fmt: skip
-    (whole,) = checked_seeds(seed, 1)
-    pieces = pieces_of(text, front_end)
-    vocoder = model.loaded_vocoder()
+class Speaker:
+    """Speaks the pieces of one text.
 
-    def spoken() -> Iterator[SpokenSentence]:
-        for piece in pieces:
-            phones = write_phones(piece.sentence.phones)
-            own = seed_of(phones, whole)
-            (made,) = model.mels([phones], voice, seed=own, config=config)
-            wave = sound_of(vocoder, made.mel, own)
-            rate = vocoder.preset.sample_rate_hz
-            silence = torch.zeros(round(piece.pause_seconds * rate))
-            yield SpokenSentence(
-                piece.sentence.text,
-                phones,
-                torch.cat([wave, silence]),
-                made.mel,
-                made.durations,
-                rate,
-            )
+    Args:
+        model: the acoustic model.
+        text: sentences and paragraphs.
+        config: options of sampling.
+        speaker: name of the voice; the first where None.
+        seed: random seed of the whole.
+        dictionary: phones of words, by word in lower case.
 
-    return spoken()
+    Raises:
+        InputError: if the text has no words, or the speaker is not known.
+    """
+
+    def __init__(
+        self,
+        model: AcousticModel,
+        text: str,
+        config: SpeechSamplingConfig,
+        *,
+        speaker: str | None = None,
+        seed: SupportsIndex = 0,
+        dictionary: Mapping[str, Sequence[Phone]] | None = None,
+    ):
+        self.model, self.config = model, config
+        self.voice = model.text.speakers[0] if speaker is None else speaker
+        model.text.speaker_number(self.voice)
+        front_end = FrontEnd(model.languages[self.voice], dictionary)
+        if model.read_by not in ("", front_end.version):
+            logger.warning(
+                "the voice learned phones of %s, but %s is installed: some words may sound wrong",
+                model.read_by, front_end.version,
+            )  # fmt: skip
+        (self.seed,) = checked_seeds(seed, 1)
+        self.pieces = pieces_of(text, front_end)
+        self.vocoder = model.loaded_vocoder()
+
+    def sentences(self) -> Iterator[SpokenSentence]:
+        """Yield each sentence as a whole; see :meth:`AcousticModel.speak`."""
+        rate = self.vocoder.preset.sample_rate_hz
+        for piece in self.pieces:
+            phones, seed, made = self._mel(piece)
+            wave = torch.cat([sound_of(self.vocoder, made.mel, seed), self._pause(piece)])
+            yield SpokenSentence(piece.sentence.text, phones, wave, made.mel, made.durations, rate)
+
+    def chunks(self, first_chunk_frames: int) -> Iterator[Float[Tensor, " samples"]]:
+        """Yield the sound of all sentences; see :meth:`AcousticModel.stream`."""
+        for piece in self.pieces:
+            _, seed, made = self._mel(piece)
+            yield from chunks_of(self.vocoder, made.mel, seed, first_chunk_frames)
+            if piece.pause_seconds:
+                yield self._pause(piece)
+
+    def _mel(self, piece: Piece) -> tuple[str, int, SpokenMel]:
+        phones = write_phones(piece.sentence.phones)
+        seed = seed_of(phones, self.seed)
+        (made,) = self.model.mels([phones], self.voice, seed=seed, config=self.config)
+        return phones, seed, made
+
+    def _pause(self, piece: Piece) -> Float[Tensor, " samples"]:
+        return torch.zeros(round(piece.pause_seconds * self.vocoder.preset.sample_rate_hz))
 
 
 def seed_of(phones: str, seed: int) -> int:
@@ -180,6 +202,18 @@ def sound_of(
     vocoder: Vocoder, mel: Float[Tensor, "mels frames"], seed: int
 ) -> Float[Tensor, " samples"]:
     """Return the sound of a mel of the vocoder's preset."""
+    return torch.cat(list(chunks_of(vocoder, mel, seed)))
+
+
+def chunks_of(
+    vocoder: Vocoder,
+    mel: Float[Tensor, "mels frames"],
+    seed: int,
+    first_chunk_frames: int | None = None,
+) -> Iterator[Float[Tensor, " samples"]]:
+    """Yield the sound of a mel of the vocoder's preset; see :meth:`Vocoder.stream`."""
+    left = vocoder.preset.num_samples(mel.shape[1])
     source = MelArray(mel.numpy(), "speech")
-    wave = torch.cat(list(vocoder.stream(source, seed=seed)))
-    return wave[: vocoder.preset.num_samples(mel.shape[1])]
+    for chunk in vocoder.stream(source, seed=seed, first_chunk_frames=first_chunk_frames):
+        yield chunk[:left]
+        left -= len(chunk[:left])

@@ -275,6 +275,7 @@ class Vocoder(nn.Module):
         seed: SupportsIndex | None = 0,
         config: VocoderSamplingConfig | None = None,
         chunk_frames: int = CHUNK_FRAMES,
+        first_chunk_frames: int | None = None,
         **overrides: Any,
     ) -> Iterator[Float[Tensor, " samples"]]:
         """Return an iterator over the waveform of a mel of any length, a chunk at a time.
@@ -292,6 +293,8 @@ class Vocoder(nn.Module):
             seed: random seed; None draws one from the system.
             config: options of synthesis; the model's own, ``sampling``, by default.
             chunk_frames: number of frames of a source that are synthesised at once.
+            first_chunk_frames: number of frames of the first chunk, if it is to come sooner; each
+                chunk after it has twice the frames of the previous one, up to ``chunk_frames``.
             **overrides: single options in place of the config's.
 
         Raises:
@@ -301,7 +304,8 @@ class Vocoder(nn.Module):
         plan = self.plan(config) if plan is None else plan
         (seed,) = checked_seeds(seed, 1)  # that all chunks share, where it is drawn
         if hasattr(source, "num_frames"):
-            return self._chunked(cast(MelSource, source), plan, seed, config, chunk_frames)
+            sizes = min(first_chunk_frames or chunk_frames, chunk_frames), chunk_frames
+            return self._chunked(cast(MelSource, source), plan, seed, config, sizes)
         return self._arriving(cast(Iterable[Array], source), plan, seed, config)
 
     def look_ahead_frames(self, num_steps: int | None = None) -> int:
@@ -359,15 +363,16 @@ class Vocoder(nn.Module):
         plan: InferenceSchedule,
         seed: int,
         config: VocoderSamplingConfig,
-        chunk_frames: int,
+        sizes: tuple[int, int],
     ) -> Iterator[Float[Tensor, " samples"]]:
         known = getattr(source, "band_hz", None)
         edge = band_limit_hz(config.band_limit, known, self.preset)
         hop = self.preset.hop_length
         hops = self.preset.num_samples(source.num_frames) // hop
         tail = torch.zeros(0)
-        for first in range(0, hops, chunk_frames):
-            last = min(first + chunk_frames, hops)
+        last, (size, most) = 0, sizes
+        while last < hops:
+            first, last, size = last, min(last + size, hops), min(2 * size, most)
             left, right = max(first - CONTEXT_FRAMES, 0), min(last + CONTEXT_FRAMES, hops)
             mel = source.frames(left, left + self.preset.num_frames((right - left) * hop))
             wave = self._synthesized(mel, [seed], plan, config.sampler, left)
