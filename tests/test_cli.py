@@ -25,7 +25,9 @@ LONG_SMOKE = (
     "block_characters", "diffuser_wikisplit", "sdxl", "tts_ljspeech", "wikisplit",
     "wikisplit_autoregressive",
 )  # fmt: skip
-COMMANDS = ("synth", "sample", "eval", "train", "check", "models", "doctor", "convert")
+COMMANDS = (
+    "synth", "sample", "eval", "train", "check", "models", "doctor", "convert", "push"
+)  # fmt: skip
 
 
 def test_help_names_every_command_and_is_quick_to_come(capsys):

@@ -44,6 +44,7 @@ from multidiff.cli.parsing import (
     show_warning,
 )
 from multidiff.cli.prepare import prepare
+from multidiff.cli.push import push
 from multidiff.cli.synth import synth
 from multidiff.utils.devices import checked_device, environment_number, process_ratio
 from multidiff.utils.errors import InputError, Interrupted
@@ -208,6 +209,7 @@ def train(
 
 app.command()(prepare)
 app.command()(export)
+app.command()(push)
 
 
 @app.command()

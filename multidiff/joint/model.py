@@ -64,6 +64,7 @@ class JointModel(DomainModel):
         ValueError: if these do not fit each other.
     """
 
+    pipeline_tag = "any-to-any"
     domain: StreamDomain
     writes_files = True  # even if the lines about them are not read
 

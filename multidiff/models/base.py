@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from multidiff.models.hub_model import HubModel
 from multidiff.models.offload import Offload
 
 
@@ -23,7 +24,7 @@ class Lasting(Protocol):
         ...
 
 
-class DomainModel(nn.Module):
+class DomainModel(HubModel, nn.Module):
     """A model of media that a domain encodes as states.
 
     Args:
@@ -32,7 +33,6 @@ class DomainModel(nn.Module):
     Attributes:
         domain: the domain.
         name: name of the folder that it was read from; empty for a new model.
-        home: folder or file that it was loaded from; None for a new model.
         offload: what moves its parts to a device when their turn comes; None if all stay there.
     """
 
@@ -41,7 +41,6 @@ class DomainModel(nn.Module):
     def __init__(self, domain: Lasting):
         super().__init__()
         self.domain, self.name = domain, ""
-        self.home: Path | None = None
         self.offload: Offload | None = None
 
     @property

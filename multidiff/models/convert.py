@@ -10,19 +10,19 @@ from multidiff.config.options import read_options
 from multidiff.config.registry import COMMANDS
 from multidiff.models.converters import convert_weights
 from multidiff.models.loading import (
-    CARD,
     RECIPE,
     WEIGHTS,
     downloaded,
     find_model,
     is_ours,
+    kept_assets,
     load,
     model_part,
     outline,
     save_model,
 )
+from multidiff.models.model_card import CARD
 from multidiff.models.weights import check_fit
-from multidiff.training.checkpoints import OWN
 from multidiff.training.posthoc_ema import reconstruction_at
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import check_replaceable
@@ -111,8 +111,9 @@ def _averaged(run: Path, destination: Path, half: bool, sigma_rel: float) -> Rep
 
 def _rewritten(folder: Path, destination: Path, half: bool, base: str | None, bits: int) -> Report:
     """Write a model's folder again, with its assets."""
-    kept = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob(CARD)]
-    texts = {path.name: read_text(path) for path in kept if path.name not in OWN}
+    texts = kept_assets(folder)
+    if (folder / CARD).is_file():
+        texts[CARD] = read_text(folder / CARD)
     text = read_text(folder / RECIPE)
     save_model(load(folder), destination, text, half=half, texts=texts, base=base, bits=bits)
     size = (destination / WEIGHTS).stat().st_size / 1e6

@@ -20,6 +20,7 @@ from multidiff.config.recipe import Node, parse, read_recipe
 from multidiff.config.registry import COMPONENTS
 from multidiff.models.converters import convert_weights
 from multidiff.models.delta import BASE, BITS, DIGEST, difference, rebuilt
+from multidiff.models.hub import snapshot
 from multidiff.models.init_weights import InitFrom
 from multidiff.models.moving import fill, read_into_memory
 from multidiff.models.offload import offloaded
@@ -30,17 +31,15 @@ from multidiff.models.weights import (
     without_values,
 )
 from multidiff.nn.lora import with_adapters
-from multidiff.training.checkpoints import checkpoint_of
+from multidiff.training.checkpoints import OWN, checkpoint_of
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write_dir, check_name, file_digest, recovered
 from multidiff.utils.manifest import MANIFEST, verified
-from multidiff.utils.readers import is_hub_name, reading
+from multidiff.utils.readers import is_hub_name, read_text, reading
 
-RECIPE, WEIGHTS, CARD = "recipe.yaml", "model.safetensors", "card.md"
+RECIPE, WEIGHTS = "recipe.yaml", "model.safetensors"
 AVERAGED = "ema.safetensors"
 TRAINED = "model"
-# Files of a model on the hub, ours or foreign.
-HUB_FILES = ["*.yaml", "*.safetensors", "*.json", "*.txt", "*.jinja"]
 # Weights of a checkpoint that its task has and the model has not.
 TASKS_OWN = ("times.", "teacher.")
 ADAPTERS = "adapters."
@@ -98,8 +97,9 @@ def load(
     """Load a ready model of any domain.
 
     Args:
-        name: name of a shipped model, a folder, a model on the Hugging Face hub, or the folder or
-            file of a foreign checkpoint, which is converted in memory.
+        name: name of a shipped model, a folder, a model on the Hugging Face hub (``owner/name``,
+            or ``owner/name@REVISION`` with a branch, tag or commit), or the folder or file of a
+            foreign checkpoint, which is converted in memory.
         device: device to compute on.
         trainable: whether to keep gradients on for the weights that its training updates, to
             fine-tune it. Parts that are frozen in training stay frozen.
@@ -128,6 +128,7 @@ def load(
     if found is not None:
         model = outline(found, Path(name))
         fill(model, found.tensors, name, "cpu" if offload else device, dtype)
+        model.recipe = found.recipe
         return _ready(model, Path(name), device, trainable, offload)
     folder = find_model(name)
     if (folder / MANIFEST).is_file():  # a checkpoint of a run
@@ -143,6 +144,7 @@ def load(
             )
     fill(model, tensors, folder / WEIGHTS, "cpu" if offload else device, dtype)
     model.load_assets(folder)
+    model.recipe = read_text(folder / RECIPE)
     return _ready(model, folder, device, trainable, offload)
 
 
@@ -192,7 +194,7 @@ def downloaded(name: str | Path) -> str | Path:
     if str(name) in shipped() or recovered(Path(name)).exists():
         return name
     check_model_name(str(name))
-    return _from_hub(str(name))
+    return snapshot(str(name))
 
 
 def _may_need_conversion(name: str | Path) -> bool:
@@ -297,13 +299,6 @@ def check_model_name(name: str) -> None:
         )
 
 
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # slow to import, rarely needed
-
-    with reading(name, "is not a folder and cannot be read from the hub", "check its name"):
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
-
-
 def check_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Spec]:
     """Return the checked sections of a recipe.
 
@@ -340,6 +335,12 @@ def _model_part(tree: Node, name: Path) -> Spec:
         raise InputError(f"{name}: has no section 'model'")
     only = Node({"model": tree.value["model"]}, tree.where)
     return check_section(only, SECTIONS, COMPONENTS)["model"]
+
+
+def kept_assets(folder: Path) -> dict[str, str]:
+    """Return the texts of a model's folder that are rewritten with it, by file name."""
+    kept = [*folder.glob("*.json"), *folder.glob("*.txt")]
+    return {path.name: read_text(path) for path in kept if path.name not in OWN}
 
 
 def save_model(

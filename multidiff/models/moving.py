@@ -17,6 +17,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from multidiff.models.delta import BASE
 from multidiff.models.weights import NOT_WHOLE, check_complete, check_fit, check_is_safetensors
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import reading
@@ -71,6 +72,18 @@ def read_into_memory(
                 file.readinto(content)
             found[name] = tensor
     return found, metadata
+
+
+def is_stored_in_half(path: Path) -> bool:
+    """Return whether a file holds whole weights, some of them as float16.
+
+    Raises:
+        InputError: if the file is missing, damaged or of another format.
+    """
+    check_is_safetensors(path)
+    with reading(path, NOT_WHOLE), safetensors.safe_open(path, "pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        return "F16" in kinds and BASE not in (file.metadata() or {})
 
 
 def checked_dtype(model: Any, dtype: torch.dtype | str | None) -> torch.dtype | None:

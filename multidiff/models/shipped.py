@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from multidiff.config.recipe import parse
-from multidiff.models.loading import CARD, WEIGHTS, shipped
-from multidiff.utils.readers import read_text
+from multidiff.models.loading import WEIGHTS, shipped
+from multidiff.models.model_card import read_card
 from multidiff.utils.report import Report
 
 
@@ -27,11 +27,10 @@ def shipped_table() -> Report:
     return report
 
 
-def card_of(folder: Path) -> dict[str, str]:
-    """Return the front matter of a shipped model's card, YAML between two lines of dashes.
+def card_of(folder: Path) -> dict[str, Any]:
+    """Return the head of a shipped model's card.
 
     Returns:
-        ``about``, ``domain``, ``license`` and ``figures``, a line each.
+        ``about``, ``domain``, ``license`` and ``figures``, a line each, and ``results``.
     """
-    _, head, _ = read_text(folder / CARD).split("---\n", 2)
-    return parse(head, str(folder / CARD)).plain()
+    return read_card(folder)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from multidiff.config.recipe import to_yaml
 from multidiff.config.registry import COMMANDS
 from multidiff.core.draws import DrawsFrom
 from multidiff.data.batches import Batches
+from multidiff.models.hub import pinned
 from multidiff.models.init_weights import check_teacher
 from multidiff.models.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
 from multidiff.models.weights import load_into
@@ -73,7 +74,7 @@ def _trained(
     for line in run.notes:
         print(line, file=sys.stderr)
     model = run.model
-    texts = {RECIPE: to_yaml(resolved), **model.assets()}
+    texts = {RECIPE: to_yaml(_with_commits(resolved)), **model.assets()}
     outcome = run.trainer.fit(
         run.task,
         run.data,
@@ -91,6 +92,12 @@ def _trained(
     save_model(model, out / TRAINED, outcome.record.with_history(texts)[RECIPE])
     losses = ", ".join(f"{name} {value:.4f}" for name, value in outcome.losses.items())
     return Report([f"{out / TRAINED}: trained for {outcome.step} steps ({losses})", *lines])
+
+
+def _with_commits(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe that names the commit of each model on the hub that training starts from."""
+    weights = [{**one, "model": pinned(str(one["model"]))} for one in resolved.get("weights") or ()]
+    return {**resolved, **({"weights": weights} if weights else {})}
 
 
 @dataclass(frozen=True)

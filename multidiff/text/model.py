@@ -42,6 +42,7 @@ class TextModel(DomainModel):
         drop_condition: fraction of the conditions that training drops, for guidance.
     """
 
+    pipeline_tag = "text-generation"
     domain: TextDomain
     sampling: TextSamplingConfig | TokenSamplingConfig
 

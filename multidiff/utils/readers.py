@@ -47,6 +47,7 @@ FILE_ENDINGS = {
 }
 SCHEMES = ("s3://", "gs://", "hf://")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+HUB_REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,127}")
 
 
 class DataWithheld(Exception):
@@ -227,8 +228,18 @@ def is_plausible_hub_id(name: str) -> bool:
 
 
 def is_hub_name(name: str) -> bool:
-    """Return whether a name can be that of a model on the hub, ``owner/name``."""
-    return name.count("/") == 1 and is_plausible_hub_id(name)
+    """Return whether a name can be that of a model on the hub, ``owner/name``.
+
+    A revision may follow it: ``owner/name@REVISION``.
+    """
+    repository, at, revision = name.partition("@")
+    is_one = repository.count("/") == 1 and is_plausible_hub_id(repository)
+    return is_one and (not at or is_hub_revision(revision))
+
+
+def is_hub_revision(revision: str) -> bool:
+    """Return whether a revision can be a branch, a tag or a commit on the Hugging Face hub."""
+    return HUB_REVISION.fullmatch(revision) is not None and ".." not in revision
 
 
 _WITHHELD: ContextVar[bool] = ContextVar("withheld", default=False)

@@ -24,6 +24,7 @@ from multidiff.audio.vocoder.model import Vocoder
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.random import generators, unpadded
 from multidiff.core.sample import sample
+from multidiff.models.hub_model import HubModel
 from multidiff.models.loading import load
 from multidiff.models.requests import Seed, checked_seeds
 from multidiff.models.sampling_config import sampler_named
@@ -46,7 +47,7 @@ class SpokenMel:
     durations: np.ndarray
 
 
-class AcousticModel(nn.Module):
+class AcousticModel(HubModel, nn.Module):
     """Phones to log mels.
 
     Args:
@@ -63,6 +64,8 @@ class AcousticModel(nn.Module):
     Raises:
         ValueError: if the parts do not fit each other.
     """
+
+    pipeline_tag = "text-to-speech"
 
     def __init__(
         self,
@@ -91,7 +94,6 @@ class AcousticModel(nn.Module):
         self.sampling = SpeechSamplingConfig() if sampling is None else sampling
         self.vocoder = vocoder
         self.duration_weight, self.freezes_text = duration_weight, freezes_text
-        self.home: Path | None = None
         self.read_by = ""
 
     @property

@@ -32,6 +32,7 @@ from multidiff.core.protocols import Estimate, Projection
 from multidiff.core.random import generators, mixed_seed, placed_normal
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
+from multidiff.models.hub_model import HubModel
 from multidiff.models.program import Program
 from multidiff.models.requests import Seed, checked_seeds
 from multidiff.models.sampling_config import sampler_named
@@ -62,7 +63,7 @@ class MelSource(Protocol):
         ...
 
 
-class Vocoder(nn.Module):
+class Vocoder(HubModel, nn.Module):
     """Mel spectrograms to waveforms.
 
     Args:
@@ -77,6 +78,7 @@ class Vocoder(nn.Module):
         ValueError: if the denoiser was made for another preset, or the sampler is unknown.
     """
 
+    pipeline_tag = "audio-to-audio"
     writes_files = True  # samples are files, not lines
 
     def __init__(

@@ -14,6 +14,7 @@ from multidiff.image.autoencoders.discriminator import PatchDiscriminator, balan
 from multidiff.image.autoencoders.kl import AutoencoderKL, Decoder, Encoder
 from multidiff.image.autoencoders.perceptual import PerceptualDistance
 from multidiff.image.data.image_files import crop_to, from_unit, pad_to_multiple, to_unit
+from multidiff.models.hub_model import HubModel
 
 BLACK = -1.0
 
@@ -26,7 +27,7 @@ class Autoencoder(Protocol):
     decoder: Decoder
 
 
-class AutoencoderTrainer(nn.Module):
+class AutoencoderTrainer(HubModel, nn.Module):
     """A trainable autoencoder with its reconstruction and adversarial losses (Esser et al. 2021).
 
     Discriminator and autoencoder step at once: the discriminator's loss does not reach
@@ -40,6 +41,8 @@ class AutoencoderTrainer(nn.Module):
         perceptual: perceptual distance, added to that of pixels with the same weight, or None.
         pad_to: images are padded to multiples of this; 0 for no padding.
     """
+
+    pipeline_tag = "image-feature-extraction"
 
     def __init__(
         self,

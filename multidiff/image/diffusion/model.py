@@ -103,6 +103,8 @@ class ImageDiffusion(DomainModel):
     ):
         check_fit(domain, denoiser, process.learns_variance)
         super().__init__(domain)
+        reads_text = getattr(domain, "text_encoder", None) is not None
+        self.pipeline_tag = "text-to-image" if reads_text else "unconditional-image-generation"
         self.subjects = subjects or getattr(domain, "classes", ())
         self.process, self.denoiser = process, denoiser
         self.sampling = ImageSamplingConfig() if sampling is None else sampling

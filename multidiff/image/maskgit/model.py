@@ -85,6 +85,7 @@ class MaskGIT(DomainModel):
         ValueError: if these do not fit each other.
     """
 
+    pipeline_tag = "unconditional-image-generation"
     domain: ImageTokenDomain
     writes_files = True  # even if the lines about them are not read
 

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from multidiff.core.random import Rng, uniform
 from multidiff.image.data.image_files import to_unit
+from multidiff.models.hub_model import HubModel
 from multidiff.utils.errors import InputError
 
 GROUP = 8
 
 
-class ImageClassifier(nn.Module):
+class ImageClassifier(HubModel, nn.Module):
     """Residual convolutions at decreasing sizes, global average pooling, a linear layer.
 
     Normalised by groups of channels, so an image's features do not depend on other images.
@@ -40,6 +41,8 @@ class ImageClassifier(nn.Module):
     Raises:
         ValueError: if a number is out of range.
     """
+
+    pipeline_tag = "image-classification"
 
     def __init__(
         self,

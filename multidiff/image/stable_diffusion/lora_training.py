@@ -115,8 +115,8 @@ def lora_file(adapters: Adapters, lora: ImageLoRA) -> tuple[dict[str, Tensor], d
     for path, one in adapters.items():
         ours = next(start for start in THEIRS if path.startswith(start))
         name = THEIRS[ours] + path.removeprefix(ours)
-        tensors[f"{name}.lora_A.weight"] = one.down.weight.detach()
-        tensors[f"{name}.lora_B.weight"] = one.up.weight.detach()
+        tensors[f"{name}.lora_A.weight"] = one.lora_A.weight.detach()
+        tensors[f"{name}.lora_B.weight"] = one.lora_B.weight.detach()
         part = name.partition(".")[0]
         about |= {f"{part}.r": lora.rank, f"{part}.lora_alpha": lora.scale_times_rank}
         about[f"{part}.target_modules"] = [*(lora.layers if part == "unet" else lora.text_layers)]

@@ -58,6 +58,7 @@ class EditedText(DomainModel):
         ValueError: if these do not fit each other.
     """
 
+    pipeline_tag = "text-generation"
     domain: TextDomain
 
     def __init__(

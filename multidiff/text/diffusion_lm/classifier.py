@@ -15,13 +15,14 @@ from multidiff.core.gaussian.classifier_guidance import LogLikelihood
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.random import Rng
+from multidiff.models.hub_model import HubModel
 from multidiff.nn.embeddings import LogSNREmbedding
 from multidiff.nn.transformer import Transformer
 from multidiff.text.diffusion_lm.domain import EmbeddedDomain
 from multidiff.utils.errors import InputError
 
 
-class TextClassifier(nn.Module):
+class TextClassifier(HubModel, nn.Module):
     """Predicts the values of attributes from the noisy embeddings of a text.
 
     One network reads the text; each attribute has a head of its own, with one class more for "not
@@ -40,6 +41,8 @@ class TextClassifier(nn.Module):
     Raises:
         ValueError: if the domain has no table of meanings.
     """
+
+    pipeline_tag = "text-classification"
 
     def __init__(
         self,

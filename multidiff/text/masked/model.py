@@ -88,6 +88,7 @@ class MaskedText(TextModel):
         ValueError: if these do not fit each other.
     """
 
+    pipeline_tag = "fill-mask"
     domain: TokenDomain
     process: MaskProcess
     denoiser: TokenDenoiser | PretrainedDenoiser

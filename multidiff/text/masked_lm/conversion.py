@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from multidiff.models.weights import Conversion
+from multidiff.nn.lora import merged_state
 from multidiff.text.data.subwords import HuggingFaceVocabulary
 from multidiff.text.data.tokenizer_file import CHAT_TEMPLATE, TOKENIZER
 from multidiff.text.masked_lm.denoiser import SpecialTokens
@@ -180,7 +181,7 @@ def export(
     denoiser: Any = model.get_submodule("denoiser")
     network = denoiser.network.model
     with atomic_write_dir(destination) as partial, quiet():
-        state = network.state_dict() if denoiser.lora is None else denoiser.lora.merged(network)
+        state = merged_state(network)
         if half:
             state = {name: one.half() for name, one in state.items()}
         network.save_pretrained(partial, state_dict=state)

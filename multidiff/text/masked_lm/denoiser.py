@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from multidiff.core.protocols import Condition, Level
+from multidiff.nn.lora import LoRA, is_adapter
 from multidiff.nn.transformer import KVCache
 from multidiff.text.data.vocabulary import END, FIRST, PAD, UNKNOWN
-from multidiff.text.masked_lm.lora import LoRA, is_adapter
 
 # Logit of a token that is never written: finite, as guidance subtracts logits.
 NEVER = -1e9
@@ -97,7 +97,7 @@ class PretrainedDenoiser(nn.Module):
             one.data = one.data.to(DTYPES[dtype])
         self.lora = lora
         if lora is not None:
-            lora.add_to(network)
+            lora.add_to(network, _head_of(network))
         self.source = SourceReader(sources, source_length) if sources else None
         self.register_buffer("ids", torch.zeros(size, dtype=torch.long))
         self.register_buffer("written", torch.ones(size, dtype=torch.bool))
@@ -168,6 +168,15 @@ class PretrainedDenoiser(nn.Module):
         ).clamp(max=columns.shape[1] - 1)
         own = before + torch.arange(length, device=xt.device)
         return Packed(columns.gather(1, column), there.gather(1, column), own)
+
+
+def _head_of(network: nn.Module) -> nn.Module | None:
+    """Return the layer of a network that makes the logits."""
+    model: Any = getattr(network, "model", None)
+    if model is not None:
+        return model.get_output_embeddings()
+    output: Any = getattr(network, "output_layer", None)
+    return getattr(output, "linear", None)
 
 
 class Packed(NamedTuple):

@@ -130,6 +130,7 @@ class PromptedText(MaskedText):
         drop_condition: fraction of the prompts that training drops.
     """
 
+    pipeline_tag = "text-generation"
     domain: AnswerDomain
     sampling: AnswerSamplingConfig
 
