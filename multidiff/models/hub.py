@@ -167,5 +167,6 @@ def _explained(name: str) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         reason = OFFLINE if constants.HF_HUB_OFFLINE else "the hub cannot be reached; try again"
         raise InputError(
-            f"{name}: was not downloaded before, and {reason}, or name a folder"
+            f"{name}: cannot be read from the hub, and was not downloaded before: {reason}, or "
+            "name a folder"
         ) from error
