@@ -58,6 +58,7 @@ def test_the_import_rule(path):
         if parts[0] == "multidiff":
             target = parts[1] if len(parts) > 1 else "__init__"
             assert target != "cli" or own in ("cli", "__main__"), f"{path} imports the command line"
+            assert target != "serve" or own in ("cli", "serve"), f"{path} imports the service"
             if own in ALLOWED:
                 assert target in ALLOWED[own], f"{path}: {own} may not import {target}"
             if own == "data" and target == "core":

@@ -45,6 +45,7 @@ from multidiff.cli.parsing import (
 )
 from multidiff.cli.prepare import prepare
 from multidiff.cli.push import push
+from multidiff.cli.serve import serve
 from multidiff.cli.synth import synth
 from multidiff.utils.devices import checked_device, environment_number, process_ratio
 from multidiff.utils.errors import InputError, Interrupted
@@ -210,6 +211,7 @@ def train(
 app.command()(prepare)
 app.command()(export)
 app.command()(push)
+app.command()(serve)
 
 
 @app.command()

@@ -175,6 +175,23 @@ def write_image(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: images are written as .png; change the file name's ending")
+    content = png_bytes(image, facts)
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
+
+
+def png_bytes(
+    image: UInt8[Tensor, "channels height width"], facts: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the bytes of a PNG, with facts as its text.
+
+    Args:
+        image: image with 1 or 3 channels.
+        facts: text by keyword; keywords have 1 to 79 Latin-1 characters, as PNG requires.
+
+    Raises:
+        ValueError: for other channels or keywords.
+    """
     text = PngImagePlugin.PngInfo()
     for key, value in (facts or {}).items():
         if not 1 <= len(key) <= 79 or not key.isascii() or not key.isprintable():
@@ -184,9 +201,9 @@ def write_image(
         value = value.encode("utf-8", "replace").decode("utf-8")
         add = text.add_itxt if "\0" in value or not value.isascii() else text.add_text
         add(key, value)
-    drawn = _as_image(image)
-    with atomic_write(path) as partial:
-        drawn.save(partial, format="PNG", pnginfo=text)
+    file = io.BytesIO()
+    _as_image(image).save(file, format="PNG", pnginfo=text)
+    return file.getvalue()
 
 
 def read_facts(path: Path | str) -> dict[str, str]:

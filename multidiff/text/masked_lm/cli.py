@@ -36,6 +36,22 @@ def sample(
         InputError: if a prompt is too long or has no words, or an option is wrong.
     """
     model.domain.chat = model.domain.chat and not plain
+    check_answer(model, sampling, prompts)
+    asked = [Asked(TextRequest(source=one), {"prompt": one}) for one in prompts or [""]]
+    seeds = seed_ranges(seed, len(asked), num)
+    report = drawn(model, asked, seeds, partial(made, model, sampling), on_line)
+    write([output["text"] for output in report.facts["outputs"]], out)
+    return report
+
+
+def check_answer(
+    model: PromptedText, sampling: AnswerSamplingConfig, prompts: Sequence[str]
+) -> None:
+    """Check that a model can answer prompts with some options.
+
+    Raises:
+        InputError: if a prompt is too long or has no words, or an option is wrong.
+    """
     for prompt in prompts:
         _check_prompt(model, prompt)
     most = model.most_words
@@ -43,11 +59,6 @@ def sample(
         raise InputError(f"--answer-length {sampling.answer_length}: this model writes 1 to {most} "
                          "tokens")  # fmt: skip
     _check_guidance(sampling, prompts)
-    asked = [Asked(TextRequest(source=one), {"prompt": one}) for one in prompts or [""]]
-    seeds = seed_ranges(seed, len(asked), num)
-    report = drawn(model, asked, seeds, partial(made, model, sampling), on_line)
-    write([output["text"] for output in report.facts["outputs"]], out)
-    return report
 
 
 def _check_prompt(model: PromptedText, prompt: str) -> None:

@@ -1,0 +1,6 @@
+"""Models behind a service: ``multidiff serve`` (extra ``serve``)."""
+
+from multidiff.serve.app import create_app
+from multidiff.serve.settings import ServerSettings
+
+__all__ = ["ServerSettings", "create_app"]

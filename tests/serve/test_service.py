@@ -1,0 +1,213 @@
+"""The service: answers are those of Python, requests are checked, strangers are refused."""
+
+import base64
+import io
+import json
+
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+
+import multidiff as md
+from multidiff.audio.data.sound import write_sound
+from multidiff.cli.main import run
+from multidiff.config.option_set import options_in
+from multidiff.image.data.image_files import png_bytes, read_image
+from multidiff.serve import ServerSettings, create_app
+from multidiff.text.cli import requests_of
+
+STEPS = 2
+EVENTS = {"accept": "text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def models():
+    found = {name: md.load(name) for name in ("digits", "masked", "edits", "kathleen")}
+    return {**found, "speech": found["kathleen"].loaded_vocoder()}
+
+
+@pytest.fixture(scope="module")
+def client(models):
+    settings = ServerSettings(max_bytes=1 << 20, max_pixels=4096, max_seconds=3)
+    with TestClient(create_app(models, settings), base_url="http://localhost") as found:
+        yield found
+
+
+def events_of(answer):
+    pieces = [one.split("\n") for one in answer.text.strip().split("\n\n")]
+    return [(head.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+            for head, data in pieces]  # fmt: skip
+
+
+def in_base64(content):
+    return base64.b64encode(content).decode()
+
+
+def png(width, height, level=255):
+    return png_bytes(torch.full((1, height, width), level, dtype=torch.uint8))
+
+
+def test_an_image_is_that_of_python(client, models):
+    request = {"prompt": "seven", "seed": 3, "steps": STEPS, "guidance_scale": 2}
+    answer = client.post("/v1/images", json=request)
+    assert answer.headers["content-type"] == "image/png"
+    wanted = models["digits"].generate("seven", seed=3, steps=STEPS, guidance_scale=2.0)
+    assert torch.equal(read_image(answer.content, "it", 1), wanted[0])
+    assert Image.open(io.BytesIO(answer.content)).text["seed"] == "3"
+    assert client.post("/v1/images/digits", json=request).content == answer.content
+
+
+def test_inpainting_keeps_what_is_black(client):
+    mask = png_bytes(torch.cat([torch.zeros(1, 14, 28), torch.full((1, 14, 28), 255)], 1).byte())
+    files = {"init_image": in_base64(png(28, 28, 77)), "mask_image": in_base64(mask)}
+    answer = client.post("/v1/images", json={"prompt": "two", "steps": STEPS, **files})
+    made = read_image(answer.content, "it", 1)
+    assert (made[:, :14] == 77).all()
+    assert (made[:, 14:] != 77).any()
+
+
+def test_a_text_token_by_token(client, models):
+    infill = "the eagle is a [MASK] [MASK] ."
+    request = {"infill": infill, "seed": 1}
+    found = events_of(client.post("/v1/texts", json=request, headers=EVENTS))
+    masks = [data["text"].count("[MASK]") for name, data in found if name == "text"]
+    assert masks[-1] == 0 and masks[0] == 1
+    (asked,) = requests_of(models["masked"], [], [infill], None, [])
+    (wanted,) = models["masked"].generate([asked.request], seed=1)
+    assert found[-1] == ("done", {"text": wanted, "seed": 1, "model": "masked"})
+    assert client.post("/v1/texts", json=request).json()["text"] == wanted
+
+
+def test_an_edit_says_what_changed(client, models):
+    draft = "the eagle are a cheap cheap restaurant ."
+    answer = client.post("/v1/edits", json={"source": draft, "edit_margin": -4}).json()
+    model = models["edits"]
+    histories = model.revise(model.numbers([draft]), seed=0, edit_margin=-4.0)
+    assert answer["text"] == model.texts(histories)[0]
+    assert len(answer["revision_beams"]) == len(histories[0]) - 1
+
+
+def test_speech_is_that_of_python_and_arrives_in_chunks(client, models, tmp_path):
+    request = {"text": "Well. Yes.", "steps": STEPS, "seed": 4}
+    answer = client.post("/v1/speech", json=request)
+    waves = (one.wave for one in models["kathleen"].speak("Well. Yes.", seed=4, steps=STEPS))
+    write_sound(tmp_path / "a.wav", waves, 22_050)
+    assert answer.content == (tmp_path / "a.wav").read_bytes()
+    chunked = client.post("/v1/speech?chunked=true", json=request).content
+    assert chunked[44:] == answer.content[44:] and chunked[:44] != answer.content[:44]
+    found = events_of(client.post("/v1/speech", json=request, headers=EVENTS))
+    assert [name for name, _ in found] == ["audio", "audio", "done"]
+    parts = [base64.b64decode(data["content"]) for name, data in found if name == "audio"]
+    assert b"".join(parts) == answer.content[44:]
+
+
+def test_a_recording_through_the_vocoder(client):
+    file = io.BytesIO()
+    soundfile.write(file, 0.1 * torch.randn(8000).numpy(), 16_000, format="WAV")
+    answer = client.post("/v1/vocoder", json={"input": in_base64(file.getvalue()), "steps": 1})
+    sound, rate = soundfile.read(io.BytesIO(answer.content))
+    assert (rate, len(sound)) == (22_050, 11_025)
+
+
+def test_requests_have_the_options_of_the_configuration(client, models):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    found = schemas["DigitsRequest"]["properties"]
+    sampling = models["digits"].sampling
+    for name, about in options_in(type(sampling)).items():
+        assert found[name]["description"].startswith(about.help)
+        assert found[name].get("default") == getattr(sampling, name)
+    page = client.get("/docs").text
+    assert "guidance_scale" in page and "/v1/speech/kathleen" in page
+    assert "<script" not in page and "https:" not in page
+
+
+WRONG = {
+    "steps": ({"steps": 0}, "steps: input should be greater than or equal to 1, got 0"),
+    "text for a number": ({"steps": "8"}, "steps: input should be a valid integer"),
+    "unknown": ({"stepz": 8}, "stepz"),
+    "seed": ({"seed": 2**70}, "seed"),
+    "choice": ({"sampler": "magic"}, "sampler: input should be 'ddpm'"),
+    "model's own check": ({"sampler": "scheduler"}, "sampler scheduler: this model has none"),
+    "huge size": ({"size": "999999x999999"}, "pixels"),
+    "no base64": ({"init_image": "/etc/passwd"}, "init_image: is not base64"),
+    "no image": ({"init_image": in_base64(b"hello")}, "init_image"),
+    "large image": ({"init_image": in_base64(png(100, 100))}, "10,000 pixels; 4,096 at most"),
+    "mask alone": ({"mask_image": in_base64(png(28, 28))}, "send init_image"),
+    "long prompt": ({"prompt": "x" * 9999}, "prompt: string should have at most 5000"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_is_one_line(client, case):
+    fields, message = WRONG[case]
+    answer = client.post("/v1/images", json={"prompt": "seven", **fields})
+    detail = answer.json()["detail"]
+    assert answer.status_code == 422 and message in detail and "\n" not in detail
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        ("/v1/images", b"{", {}, 422),
+        ("/v1/images", b"[" * 200_000, {}, 400),
+        ("/v1/images", b"x" * (2 << 20), {}, 413),
+        ("/v1/images", b"{}", {"content-type": "text/plain"}, 422),
+        ("/v1/images/..%2f..%2fetc%2fpasswd", b"{}", {}, 404),
+        ("/v1/images", b"{}", {"host": "evil.example"}, 403),
+        ("/v1/images", b"{}", {"origin": "http://evil.example"}, 403),
+        ("/v1/images", b"{}", {"origin": "null"}, 403),
+        ("/v1/images", b"{}", {"sec-fetch-site": "cross-site"}, 403),
+    ],
+)
+def test_strangers_and_nonsense_are_refused(client, path, body, headers, status):
+    headers = {"content-type": "application/json", **headers}
+    answer = client.post(path, content=body, headers=headers)
+    assert answer.status_code == status and "\n" not in answer.json()["detail"]
+
+
+def test_a_long_sound_is_refused_while_it_is_read(client):
+    file = io.BytesIO()
+    soundfile.write(file, torch.zeros(8000 * 60).numpy() + 0.1, 8000, format="FLAC")
+    answer = client.post("/v1/vocoder", json={"input": in_base64(file.getvalue())})
+    assert answer.status_code == 422 and "longer than 3 s" in answer.json()["detail"]
+
+
+def test_a_token_is_asked_for(models):
+    app = create_app({"digits": models["digits"]}, ServerSettings(token="secret"))
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/health").status_code == client.get("/ready").status_code == 200
+        for headers in ({}, {"authorization": "Bearer secrets"}, {"authorization": "Basic secret"}):
+            assert client.get("/v1/models", headers=headers).status_code == 401
+        good = client.get("/v1/models", headers={"authorization": "Bearer secret"})
+        assert good.json()["digits"]["route"] == "/v1/images/digits"
+        # A browser opens the address with the token once, and carries a cookie from then on.
+        assert client.get("/docs?token=secret").status_code == 200
+        assert client.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digitz"], "no model 'digitz'"),
+        (["digits", "--host", "0.0.0.0"], "--host 0.0.0.0: other machines can reach it; set"),
+        (["digits", "digits"], "has the name digits too"),
+        (["digit-features", "--port", "0"], "digit-features: ImageClassifier generates nothing"),
+    ],
+)
+def test_what_cannot_be_served(words, message, capsys, monkeypatch):
+    monkeypatch.delenv("MULTIDIFF_TOKEN", raising=False)
+    assert run(["serve", *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_a_port_in_use(capsys):
+    from multidiff.serve.server import listening
+
+    with listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert run(["serve", "digits", "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    assert f"--port {port}: address already in use" in said.lower() and said.count("\n") == 1
