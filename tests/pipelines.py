@@ -114,12 +114,13 @@ def small_scheduler(prediction="epsilon", **scheduling):
     )
 
 
-def xl_pipeline(folder, prediction="epsilon", **scheduling):
+def xl_pipeline(folder, prediction="epsilon", in_channels=4, **scheduling):
     """Stable Diffusion XL with random weights: two text encoders, two blocks at the last level."""
     torch.manual_seed(3)
     vocabulary = write_tokenizer(folder)
     unet = UNet2DConditionModel(
         sample_size=8,
+        in_channels=in_channels,
         block_out_channels=(64, 128),
         layers_per_block=1,
         cross_attention_dim=WIDTH[1] + WIDTH[2],

@@ -158,8 +158,16 @@ def options_in(kind: type) -> dict[str, Option]:
 def options_as_text(options: OptionSet) -> dict[str, str]:
     """Return the options' values as text by name, for files and reports; without those unset."""
     known = {name: getattr(options, name) for name in options_in(type(options))}
-    values = {name: value for name, value in known.items() if value is not None}
-    return {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+    return {name: value_as_text(value) for name, value in known.items() if value is not None}
+
+
+def value_as_text(value: Any) -> str:
+    """Return an option's value as the command line reads it: numbers short, but exact."""
+    if isinstance(value, tuple):
+        return ",".join(map(value_as_text, value))
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(value)
+    return str(value)
 
 
 def flag(name: str) -> str:

@@ -154,6 +154,24 @@ def _take(
         values[name] = _value(option, text, kind)
 
 
+def values_from_text(kind: type[OptionSet], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of an option set that ``options_as_text`` wrote.
+
+    Args:
+        kind: the class.
+        texts: texts by name; those that are no options of the class are left out.
+
+    Raises:
+        InputError: if a text is not a value of its option.
+    """
+    hints = typing.get_type_hints(kind)
+    names = [name for name in options_in(kind) if name in texts]
+    return {
+        name: _value(flag(name).removeprefix("--"), texts[name], _bare(hints[name]))
+        for name in names
+    }
+
+
 def option_names(function: Callable[..., Any]) -> set[str]:
     """Return the names of all options of a function, including those that read files."""
     options = options_of(function)

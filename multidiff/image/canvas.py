@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Canvas:
         mask: ``(height, width)``, true where it is inpainted; everywhere if None. Numeric masks
             are converted by :func:`checked_mask`.
         feather: number of pixels beyond the mask over which the inpainted part fades out.
+        latents: latents of the image, ``(1 or batch, channels, rows, columns)``, scaled as a
+            model's states; encoded from the image if None.
 
     Raises:
         InputError: if image, strength or mask are invalid, or do not fit each other.
@@ -42,6 +44,7 @@ class Canvas:
     strength: float = STRENGTH
     mask: Bool[Tensor, "height width"] | None = None
     feather: int = 0
+    latents: Float[Tensor, "batch channels rows columns"] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
@@ -56,7 +59,8 @@ class Canvas:
         """Return the canvas of some images of a batch; one image serves all."""
         if len(self.image) == 1:
             return self
-        return Canvas(self.image[rows], self.strength, self.mask, self.feather)
+        latents = None if self.latents is None else self.latents[rows]
+        return replace(self, image=self.image[rows], latents=latents)
 
     def opacity(self) -> Float[Tensor, "height width"] | None:
         """Return how much of each pixel is inpainted, 0 to 1: the mask, fading out around it."""

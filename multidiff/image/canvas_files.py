@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from multidiff.config.option_set import flag
 from multidiff.image.canvas import STRENGTH, Canvas, cut_mask
 from multidiff.image.data.image_files import EXTENSIONS, read_image, resized, stretched
+from multidiff.image.request import Fit, ImageRequest, Size, sides_of
 from multidiff.utils.errors import InputError
-
-Size = tuple[int, int]
-Fit = Literal["crop", "stretch", "pad"]
 
 
 def init_files(init_image: Path | None) -> list[Path]:
@@ -34,53 +34,82 @@ def init_files(init_image: Path | None) -> list[Path]:
 
 def canvas_of(
     files: list[Path],
-    strength: float | None,
-    mask_image: Path | None,
+    given: ImageRequest,
     channels: int,
-    *,
-    size: Size | None = None,
-    fit: Fit | None = None,
     multiple: int = 1,
-    feather: int = 0,
+    latents: Callable[[Path], Canvas] | None = None,
 ) -> Canvas | None:
-    """Return the canvas that files describe; None without an initial image.
+    """Return the canvas that options describe; None without an initial image.
 
     With a mask and no strength, the inpainted part begins from noise.
 
     Args:
         files: initial images.
-        strength: see :class:`~multidiff.image.canvas.Canvas`.
-        mask_image: image that is white where the initial ones are inpainted.
+        given: options.
         channels: number of channels of the images.
-        size: width and height that they are fitted to; by default, with ``fit``, the nearest to
-            those of the first.
-        fit: how images of another size are fitted; None leaves them as they are.
         multiple: number that width and height of fitted images are multiples of.
-        feather: see :class:`~multidiff.image.canvas.Canvas`.
+        latents: function that returns the canvas of a file of latents.
 
     Raises:
         InputError: if a mask or an option has no image, or they do not fit.
     """
+    masked = given.mask_image is not None or any(sides_of(given.outpaint).values())
+    usual = 1.0 if masked else STRENGTH
+    strength = usual if given.strength is None else given.strength
+    if given.init_latents is not None and latents is not None:
+        if files or given.fit or given.outpaint:
+            raise InputError("--init-latents: leave out --init-image, --fit and --outpaint")
+        found = latents(given.init_latents)
+        area = _mask_of(given, given.init_latents, found.image, found.image.shape[2:])
+        return replace(found, strength=strength, mask=area, feather=given.feather)
     if not files:
-        if mask_image is not None or strength is not None or fit is not None or feather:
-            raise InputError(
-                "--mask-image, --strength, --fit and --feather change an image: give it by "
-                "--init-image"
-            )
+        words = ("mask_image", "strength", "fit", "feather", "outpaint", "padding_mask_crop")
+        wrong = [flag(one) for one in words if one in given.overrides]
+        if wrong:
+            raise InputError(f"{', '.join(wrong)}: changes an image: give it by --init-image")
         return None
     images = [read_image(path, channels=channels) for path in files]
     original = images[0].shape[1:]
-    if fit is not None:
+    if given.fit is not None:
         rows, columns = original
-        size = size or (_nearest(columns, multiple), _nearest(rows, multiple))
-        images = [fitted(one, size, fit) for one in images]
+        own = None if given.padding_mask_crop is not None else given.pixels
+        size = own or (_nearest(columns, multiple), _nearest(rows, multiple))
+        images = [fitted(one, size, given.fit) for one in images]
     _check_alike(files, images)
     image = torch.stack(images)
-    area = None
-    if mask_image is not None:
-        area = painted(mask_image, files[0], image, tuple(original), fit)
-    usual = STRENGTH if mask_image is None else 1.0
-    return Canvas(image, usual if strength is None else strength, area, feather)
+    area = _mask_of(given, files[0], image, original)
+    image, area = outpainted(image, area, sides_of(given.outpaint))
+    return Canvas(image, strength, area, given.feather)
+
+
+def _mask_of(
+    given: ImageRequest, init: Path, image: Tensor, original: Sequence[int]
+) -> Bool[Tensor, "height width"] | None:
+    if given.mask_image is None:
+        return None
+    return painted(given.mask_image, init, image, tuple(original), given.fit)
+
+
+def outpainted(
+    image: UInt8[Tensor, "batch channels height width"],
+    mask: Bool[Tensor, "height width"] | None,
+    sides: Mapping[str, int],
+) -> tuple[Tensor, Tensor | None]:
+    """Return images with pixels added at their sides, and a mask that is true there.
+
+    The edge's colours fill them before they are inpainted.
+
+    Args:
+        image: the images.
+        mask: where they are inpainted as well; None for nowhere.
+        sides: number of pixels added at the left, right, top and bottom.
+    """
+    edges = [sides[side] for side in ("left", "right", "top", "bottom")]
+    if not any(edges):
+        return image, mask
+    own = torch.zeros(image.shape[2:], dtype=torch.bool) if mask is None else mask
+    area = F.pad(own[None, None].float(), edges, value=1.0)[0, 0] > 0
+    return F.pad(image.float(), edges, "replicate").to(torch.uint8), area
 
 
 def fitted(

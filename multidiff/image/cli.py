@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multidiff.config.option_set import options_as_text
-from multidiff.image.canvas_files import Fit, canvas_of, init_files
-from multidiff.image.data.provenance import (
-    embedding_facts,
-    lora_facts,
-    model_facts,
-    source_facts,
-)
-from multidiff.image.diffusion.model import Canvas, ImageDiffusion, Size
-from multidiff.image.diffusion.sampling_config import SCHEDULER, ImageSamplingConfig
+from torch import Tensor
+
+from multidiff.image.autoencoders.tiling import set_tiling
+from multidiff.image.canvas_files import canvas_of, init_files
+from multidiff.image.crops import inpaint_region
+from multidiff.image.data.image_files import grid
+from multidiff.image.data.provenance import model_facts, source_facts
+from multidiff.image.diffusion.model import Canvas, ImageDiffusion
+from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
 from multidiff.image.hires import enlarged
 from multidiff.image.interpolation import interpolate as between
 from multidiff.image.interpolation import labelled_frames, write_gif
-from multidiff.image.outputs import (
-    SAMPLES,
-    ImageWriter,
-    checked_folder,
-    checked_prompts,
-    with_seeds,
-)
-from multidiff.image.replay import Made, made_from
+from multidiff.image.latent_files import canvas_of_latents, latent_domain
+from multidiff.image.outputs import SAMPLES, ImageWriter, checked_folder
+from multidiff.image.plots import XYPlot, sheet
+from multidiff.image.plots import xy_plot as plot_of
+from multidiff.image.prompt_rows import WantedImage, prompt_rows, wanted_images
+from multidiff.image.replay import Made, made_from, request_facts, sampling_facts
+from multidiff.image.request import ImageRequest
 from multidiff.image.stable_diffusion.lora import merge_lora
 from multidiff.image.stable_diffusion.textual_inversion import load_embedding
 from multidiff.image.stable_diffusion.vae import swap_autoencoder
+from multidiff.image.variations import Variation
 from multidiff.models.requests import FirstSeeds
+from multidiff.nn.attention import attention_slicing
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import lock_dir
 from multidiff.utils.report import OnLine, Report, progress
 
-logger = logging.getLogger(__name__)
+PLAIN = ImageRequest()
 
 
 def sample(
@@ -49,21 +48,14 @@ def sample(
     out: Path | None,
     seed: FirstSeeds,
     sampling: ImageSamplingConfig,
+    request: ImageRequest = PLAIN,
     seeds: tuple[int, ...] = (),
     negative_prompt: list[str] | None = None,
-    size: str | None = None,
-    init_image: Path | None = None,
-    strength: float | None = None,
-    mask_image: Path | None = None,
-    fit: Fit | None = None,
-    feather: int = 0,
-    lora: tuple[str, ...] = (),
-    embedding: tuple[str, ...] = (),
-    vae: Path | None = None,
+    prompt_table: Path | None = None,
     interpolate: int = 0,
-    hires: float = 1.0,
-    hires_strength: float = 0.5,
+    xy_plot: tuple[str, ...] = (),
     from_: Path | None = None,
+    save_latents: bool = False,
     no_grid: bool = False,
     on_line: OnLine | None = None,
 ) -> Report:
@@ -76,25 +68,16 @@ def sample(
         out: folder of the images.
         seed: random seed of each prompt's first image; a sequence has one for each.
         sampling: sampling options.
+        request: size, inputs and what is loaded for them.
         seeds: seed of each prompt's images, instead of ``seed`` and ``num``.
         negative_prompt: caption that guidance leads away from, one for all prompts or one each.
-        size: ``WIDTHxHEIGHT`` in pixels.
-        init_image: initial image (img2img), or a folder: each prompt is made from each of its
-            images.
-        strength: fraction of the initial image replaced by noise first, 0 to 1; by default
-            0.8, and 1 with a mask.
-        mask_image: image that is white where the initial one is inpainted.
-        fit: how initial images and masks are brought to the size, or to the nearest valid one:
-            crop, stretch or pad.
-        feather: number of pixels around the mask over which the inpainted part fades out.
-        lora: LoRA files to merge, each optionally followed by ``:weight``.
-        embedding: textual inversions, each optionally followed by ``:token``.
-        vae: another autoencoder, a folder or a file.
+        prompt_table: .csv, .tsv or .jsonl file with columns prompt, negative_prompt and seed.
         interpolate: number of frames from each prompt and seed to the next, both included: a
             strip and a GIF; 0 for none.
-        hires: factor by which each image is enlarged and then repainted (hi-res fix); 1 is off.
-        hires_strength: fraction of the enlarged image replaced by noise.
+        xy_plot: one or two sampling options with their values, such as
+            ``guidance-scale=3,7,steps=10,20``: an image of each pair, on one labelled sheet.
         from_: image of an earlier run, which is made again, with the options that differ.
+        save_latents: also write each image's latents, for ``--init-latents``.
         no_grid: write no image of all.
         on_line: function called with each line of the report as soon as it is known.
 
@@ -102,16 +85,23 @@ def sample(
         InputError: if an option is wrong.
     """
     folder = checked_folder(SAMPLES if out is None else out)
-    given = Made(sampling, list(prompts), seed, negative_prompt, size, strength, init_image,
-                 mask_image, fit, feather, lora, embedding, vae, hires, hires_strength)  # fmt: skip
+    given = Made(sampling, request, list(prompts), negative_prompt, seed)
     given = given if from_ is None else made_from(from_, model, given)
-    files = init_files(given.init_image)
-    about = _files_loaded(model, given)
-    run = _Run(model, given, _canvas(model, given, files), files, about)
-    pairs = _wanted(model, given, num, seeds)
-    if interpolate:
-        return run.interpolated(folder, pairs, interpolate, on_line)
-    return run.made(folder, pairs, on_line, with_grid=not no_grid)
+    if prompt_table is not None:
+        given = replace(given, prompts=list(prompts), negative_prompt=negative_prompt)
+    rows = prompt_rows(given.prompts, given.negative_prompt, prompt_table)
+    plot = plot_of(xy_plot, given.sampling) if xy_plot else None
+    files = init_files(given.request.init_image)
+    about = loaded_lines(model, given.request)
+    canvas = _canvas(model, given.request, files)
+    if save_latents:
+        latent_domain(model, "--save-latents")
+    wanted = wanted_images(model, rows, given.request, num, given.seed, seeds, files)
+    run = _Run(model, given, canvas, wanted, about, on_line)
+    with attention_slicing(given.request.attention_slicing):
+        if interpolate:
+            return run.interpolated(folder, interpolate)
+        return run.made(folder, plot, with_grid=not no_grid, save_latents=save_latents)
 
 
 @dataclass(frozen=True)
@@ -121,55 +111,100 @@ class _Run:
     model: ImageDiffusion
     given: Made
     canvas: Canvas | None
-    files: list[Path]
+    wanted: list[WantedImage]
     about: list[str]
+    on_line: OnLine | None
 
     def made(
-        self,
-        folder: Path,
-        pairs: list[tuple[str, int]],
-        on_line: OnLine | None,
-        with_grid: bool = True,
+        self, folder: Path, plot: XYPlot | None, *, with_grid: bool, save_latents: bool
     ) -> Report:
-        """Write the images of prompts and seeds, each from each initial image."""
-        given, model = self.given, self.model
-        negatives = self._negatives(len(pairs), [prompt for prompt, _ in pairs])
-        count = max(len(self.files), 1)
-        texts, seeds = zip(*[pair for pair in pairs for _ in range(count)], strict=True)
-        negatives = [one for one in negatives for _ in range(count)]
-        canvas = self.canvas
-        if canvas is not None and count > 1:
-            image = canvas.image.repeat(len(pairs), 1, 1, 1)
-            canvas = Canvas(image, canvas.strength, canvas.mask, canvas.feather)
-        each = [{} if one is None else {"negative_prompt": one} for one in negatives]
-        if self.files:
-            sources = [source_facts(init_image=path) for path in self.files] * len(pairs)
-            each = [{**one, **source} for one, source in zip(each, sources, strict=True)]
-        pixels = None if given.fit or not given.size else size_of(given.size)
-        options = {"negative_prompt": negatives, "config": given.sampling, "seed": seeds}
+        """Write the images: all that are wanted, with the options of each place of a plot."""
+        model, request, config = self.model, self.given.request, self.given.sampling
+        configs = [config] if plot is None else plot.configs
+        count = len(self.wanted)
+        make = self._arguments()
         with lock_dir(folder), model_facts(model) as facts, progress() as on_step:
+            each = [
+                {**one.facts(), **self._plotted(own, plot), **source_facts(init_image=one.file)}
+                for own in configs
+                for one in self.wanted
+            ]
             shared = {k: v for k, v in each[0].items() if all(one.get(k) == v for one in each)}
-            wanted = list(zip(texts, seeds, strict=True))
-            writer = self._writer(folder, wanted, facts, on_line, **shared)
+            pairs = [(one.prompt, one.seed) for _ in configs for one in self.wanted]
+            writer = self._writer(folder, pairs, facts, **shared)
             writer.each = each
-            make: dict[str, Any] = {**options, "size": pixels, "canvas": canvas, "on_step": on_step}
-            if given.hires == 1:
-                model.generate(texts, **make, on_batch=writer.write)
-            else:
-                again = {**options, "on_step": on_step, "on_batch": writer.write}
-                enlarged(model, texts, given.hires, given.hires_strength, make, again)
-            return writer.report(with_grid=with_grid)
+            for number, own in enumerate(configs):
+                first = number * count
 
-    def interpolated(
-        self, folder: Path, ends: list[tuple[str, int]], frames: int, on_line: OnLine | None
-    ) -> Report:
+                def write(at: int, images: Tensor, first: int = first) -> None:
+                    writer.write(first + at, images)
+
+                def keep(at: int, states: Tensor, first: int = first) -> None:
+                    writer.keep_latents(first + at, states)
+
+                more = {"on_latents": keep} if save_latents else {}
+                last = {**make, "config": own, "on_step": on_step, "on_batch": write, **more}
+                self._generate(request, last)
+            arrange = grid if plot is None else partial(self._sheet, plot)
+            return writer.report(arrange, with_grid)
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``model.generate`` that all images share."""
+        request, canvas = self.given.request, self.canvas
+        files = len({one.file for one in self.wanted})
+        if canvas is not None and files > 1:
+            image = canvas.image.repeat(len(self.wanted) // files, 1, 1, 1)
+            canvas = replace(canvas, image=image)
+        seeds = [one.variation_seed for one in self.wanted]
+        strength = request.variation_strength
+        varied = [one for one in seeds if one is not None]
+        keeps = request.fit or request.outpaint or request.init_latents
+        return {
+            "seed": [one.seed for one in self.wanted],
+            "negative_prompt": [one.negative_prompt for one in self.wanted],
+            "size": None if keeps else request.pixels,
+            "canvas": canvas,
+            "variation": Variation(varied, strength) if varied else None,
+        }
+
+    def _generate(self, request: ImageRequest, make: dict[str, Any]) -> None:
+        """Generate all images once, in one of three ways."""
+        model, texts = self.model, [one.prompt for one in self.wanted]
+        last = {name: make.pop(name, None) for name in ("on_batch", "on_latents")}
+        if request.padding_mask_crop is not None:
+            if request.hires != 1 or last["on_latents"]:
+                raise InputError(
+                    "--padding-mask-crop: leave out --hires and --save-latents beside it"
+                )
+            padding, own = request.padding_mask_crop, last["on_batch"]
+            inpaint_region(model, texts, padding, request.pixels, make, own)
+        elif request.hires == 1:
+            model.generate(texts, **make, **last)
+        else:
+            again = {k: v for k, v in make.items() if k not in ("size", "canvas", "variation")}
+            enlarged(model, texts, request.hires, request.hires_strength, make, {**again, **last})
+
+    def _plotted(self, config: ImageSamplingConfig, plot: XYPlot | None) -> dict[str, str]:
+        return {} if plot is None else sampling_facts(config, self.canvas)
+
+    def _sheet(self, plot: XYPlot, images: Tensor) -> Tensor:
+        """Return the sheet of a plot: rows of each image that is wanted, one after the other."""
+        by_image = images.unflatten(0, (len(plot.configs), -1)).transpose(0, 1).flatten(0, 1)
+        labels = plot.rows
+        if len(self.wanted) > 1:
+            about = [f"{one.prompt[:24]} {one.seed}" for one in self.wanted]
+            labels = [f"{one} {label}".strip() for one in about for label in plot.rows]
+        return sheet(by_image, plot.columns, labels)
+
+    def interpolated(self, folder: Path, frames: int) -> Report:
         """Write the frames between prompts and seeds, a strip of them and a GIF."""
-        given = self.given
-        negatives = {*self._negatives(len(ends), [prompt for prompt, _ in ends])}
-        if self.canvas is not None or given.size or given.hires != 1 or len(negatives) > 1:
+        given, ends = self.given, [(one.prompt, one.seed) for one in self.wanted]
+        negatives = {one.negative_prompt for one in self.wanted}
+        others = {"size", "hires", "variation_strength"} & {*given.request.overrides}
+        if self.canvas is not None or others or len(negatives) > 1:
             raise InputError(
-                "--interpolate: goes with one negative prompt, and without --init-image, --size "
-                "and --hires"
+                "--interpolate: goes with one negative prompt, and without --init-image, --size, "
+                "--hires and --variation-strength"
             )
         wanted = labelled_frames(ends, frames)
         negative = negatives.pop()
@@ -178,91 +213,43 @@ class _Run:
             {} if negative is None else {"negative_prompt": negative}
         )
         with lock_dir(folder), model_facts(self.model) as facts, progress() as on_step:
-            writer = self._writer(folder, wanted, facts, on_line, **more)
+            writer = self._writer(folder, wanted, facts, **more)
             made = between(
                 self.model, ends, frames, on_batch=writer.write, on_step=on_step, **options
             )
             path = writer.free("interpolation", ".gif")
             write_gif(made, path)
             writer.say(f"{path}: {len(made)} frames, there and back")
-            return writer.report(columns=frames)
+            return writer.report(partial(grid, columns=frames))
 
     def _writer(
-        self,
-        folder: Path,
-        wanted: list[tuple[str, int]],
-        facts_of_model: Any,
-        on_line: OnLine | None,
-        **more: str,
+        self, folder: Path, pairs: list[tuple[str, int]], facts_of_model: Any, **more: str
     ) -> ImageWriter:
         def facts() -> dict[str, str]:
-            own = _facts(self.given, self.canvas)
-            own |= source_facts(mask_image=self.given.mask_image, vae=self.given.vae)
-            own |= lora_facts(self.model) | embedding_facts(self.model) | more
-            own |= {"hires_from": self._first_size()} if self.given.hires != 1 else {}
-            return facts_of_model() | own
+            own = sampling_facts(self.given.sampling, self.canvas)
+            own |= request_facts(self.model, self.given.request, self.canvas)
+            return facts_of_model() | own | more
 
-        writer = ImageWriter(folder, wanted, facts, on_line)
+        writer = ImageWriter(folder, pairs, facts, self.on_line)
         for line in self.about:
             writer.say(line)
         return writer
 
-    def _first_size(self) -> str:
-        """Return the size of images before they are enlarged."""
-        size = self.model.domain.size
-        if self.canvas is not None:
-            size = self.canvas.image.shape[3], self.canvas.image.shape[2]
-        return self.given.size or f"{size[0]}x{size[1]}"
 
-    def _negatives(self, count: int, prompts: list[str]) -> Sequence[str | None]:
-        """Return the negative prompt of each pair: one for all, or one for each prompt."""
-        given: Sequence[str | None] = self.given.negative_prompt or [None]
-        distinct = [*dict.fromkeys(prompts)]
-        if len(given) not in (1, len(distinct)):
-            raise InputError(
-                f"--negative-prompt: {len(given)} for {len(distinct)} prompts; give one for all, "
-                "or one for each"
-            )
-        if len(given) == 1:
-            return [*given] * count
-        return [given[distinct.index(prompt)] for prompt in prompts]
+def _canvas(model: ImageDiffusion, given: ImageRequest, files: list[Path]) -> Canvas | None:
+    domain = model.domain
+    latents = partial(canvas_of_latents, model=model, size=given.pixels)
+    return canvas_of(files, given, domain.channels, domain.multiple, latents)
 
 
-def _wanted(
-    model: ImageDiffusion, given: Made, num: int, seeds: tuple[int, ...]
-) -> list[tuple[str, int]]:
-    """Return the prompt and the seed of each image."""
-    prompts = checked_prompts(model, given.prompts)
-    for one in getattr(model, "embeddings", []):
-        texts = [*prompts, *(given.negative_prompt or [])]
-        if not any(one.token in text for text in texts):
-            logger.warning("%s: no prompt has its token %s", one.name, one.token)
-    if not seeds:
-        return with_seeds(prompts, given.seed, num)
-    if len(seeds) != len(prompts):
-        raise InputError(f"--seeds: {len(seeds)} for {len(prompts)} prompts; give one for each")
-    return [(prompt, one) for prompt, one in zip(prompts, seeds, strict=True)]
-
-
-def _canvas(model: ImageDiffusion, given: Made, files: list[Path]) -> Canvas | None:
-    return canvas_of(
-        files,
-        given.strength,
-        given.mask_image,
-        model.domain.channels,
-        size=size_of(given.size) if given.size else None,
-        fit=given.fit,
-        multiple=model.domain.multiple,
-        feather=given.feather,
-    )
-
-
-def _files_loaded(model: ImageDiffusion, given: Made) -> list[str]:
+def loaded_lines(model: ImageDiffusion, given: ImageRequest) -> list[str]:
     """Load an autoencoder, LoRAs and embeddings, and return a line on each."""
     lines = []
     if given.vae is not None:
         swap_autoencoder(model, given.vae)
         lines.append(f"{given.vae}: is the autoencoder")
+    if given.vae_tiling:
+        set_tiling(latent_domain(model, "--vae-tiling").autoencoder, given.vae_tiling)
     lines += [_added(model, one) for one in given.lora]
     for text in given.embedding:
         path, token = _named(text)
@@ -276,18 +263,6 @@ def _named(text: str) -> tuple[Path, str | None]:
     name, colon, token = text.rpartition(":")
     whole = not colon or Path(text).is_file() or "/" in token or "\\" in token
     return (Path(text), None) if whole else (Path(name), token)
-
-
-def size_of(text: str) -> Size:
-    """Return width and height from ``WIDTHxHEIGHT``.
-
-    Raises:
-        InputError: if it has another form.
-    """
-    found = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
-    if found is None:
-        raise InputError(f"--size {text}: write WIDTHxHEIGHT, such as 512x512")
-    return int(found[1]), int(found[2])
 
 
 def _added(model: ImageDiffusion, text: str) -> str:
@@ -305,23 +280,3 @@ def _weighed(text: str) -> tuple[Path, float]:
         return (Path(name), float(weight)) if colon else (Path(text), 1.0)
     except ValueError:
         return Path(text), 1.0
-
-
-def _facts(given: Made, canvas: Canvas | None) -> dict[str, str]:
-    """Return the options as facts for every image's file, besides model and files."""
-    config = given.sampling
-    facts = options_as_text(config)
-    facts |= {"replaces": config.replaces} if config.replaces else {}
-    if SCHEDULER in (config.sampler, config.timestep_spacing):
-        facts["scheduler"] = str(config.scheduler)
-    if given.hires != 1:
-        facts |= {"hires": f"{given.hires:g}", "hires_strength": f"{given.hires_strength:g}"}
-    if canvas is None:
-        return facts
-    if canvas.strength != 1 and config.strength_of == "time":
-        facts["timestep_spacing"] = "even"
-    if canvas.strength == 0:
-        facts["steps"] = "0"
-    facts |= {"fit": given.fit} if given.fit else {}
-    facts |= {"feather": str(given.feather)} if given.feather else {}
-    return {**facts, "strength": f"{canvas.strength:g}"}

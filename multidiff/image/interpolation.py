@@ -7,7 +7,6 @@ condition, including classes and words.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +23,7 @@ from multidiff.core.sample import Step, sample
 from multidiff.image.data.image_files import from_unit
 from multidiff.image.diffusion.model import ImageDiffusion
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
+from multidiff.image.variations import slerp
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write
 
@@ -46,13 +46,6 @@ class BlendedDenoiser:
         """Return the mixed prediction."""
         one, other = (self.denoiser(xt, level, about) for about in (condition, self.second))
         return torch.lerp(one, other, self.weight.to(one).view(-1, *[1] * (one.ndim - 1)))
-
-
-def slerp(first: Tensor, second: Tensor, weight: Float[Tensor, " batch"]) -> Tensor:
-    """Return noise between two independent draws, of the same variance; exact at both ends."""
-    angle = (weight * math.pi / 2).to(first).view(-1, *[1] * (first.ndim - 1))
-    ends = weight.to(first).view_as(angle)
-    return torch.where(ends == 1, second, torch.cos(angle) * first + torch.sin(angle) * second)
 
 
 def labelled_frames(ends: Sequence[tuple[str, int]], frames: int) -> list[tuple[str, int]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from multidiff.image.data.image_files import grid, write_image
+from multidiff.image.latent_files import write_latents
 from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report
@@ -99,6 +100,7 @@ class ImageWriter:
         self.folder, self.wanted, self._facts, self._on_line = folder, wanted, facts, on_line
         self.first = _next_number(folder)
         self.each: Sequence[Mapping[str, str]] = ()  # further metadata of each image
+        self.latents: dict[int, Tensor] | None = None  # of images to be written, if they are kept
         self.lines: list[str] = []
         self.facts: dict[str, str] = {}
         self._written: list[tuple[Path, str, int]] = []
@@ -128,9 +130,15 @@ class ImageWriter:
             own = {"prompt": prompt, "seed": str(seed), **self.facts}
             own |= self.each[number] if self.each else {}
             write_image(image, path, {**own, "parameters": parameters(own)})
+            if self.latents is not None:
+                write_latents(self.latents.pop(number), path.with_suffix(".safetensors"), own)
             self._written.append((path, prompt, seed))
             self.say(f"{path}: {prompt or 'an image'}, seed {seed}")
         self._images.append(images)
+
+    def keep_latents(self, first: int, states: Tensor) -> None:
+        """Keep the latents of images that are written next, to be written beside them."""
+        self.latents = {**(self.latents or {}), **dict(enumerate(states.cpu(), first))}
 
     def free(self, stem: str, ending: str = ".png") -> Path:
         """Return an unused file name for an image of the whole run."""
@@ -138,14 +146,14 @@ class ImageWriter:
         paths = (self.folder / f"{name}{ending}" for name in itertools.chain([stem], names))
         return next(path for path in paths if not path.exists())
 
-    def report(self, columns: int | None = None, with_grid: bool = True) -> Report:
-        """Write a grid of all images, and return the command's report.
+    def report(self, arrange: Callable[[Tensor], Tensor] = grid, with_grid: bool = True) -> Report:
+        """Write an image of all images, and return the command's report.
 
         Args:
-            columns: number of images in a row; by default about square.
-            with_grid: whether to write the grid.
+            arrange: function that makes it; a grid, about square, by default.
+            with_grid: whether to write it.
         """
-        path = self._write_grid(columns) if with_grid else self.folder
+        path = self._write_grid(arrange) if with_grid else self.folder
         seconds = time.perf_counter() - self._began
         self.say(f"{path}: {len(self._written)} images, {seconds:.1f} s")
         facts = {
@@ -156,13 +164,13 @@ class ImageWriter:
         }
         return Report(self.lines, facts)
 
-    def _write_grid(self, columns: int | None) -> Path:
+    def _write_grid(self, arrange: Callable[[Tensor], Tensor]) -> Path:
         path = self.free(GRID)
         everything = {
             "prompt": " | ".join(dict.fromkeys(prompt for prompt, _ in self.wanted)),
             "seed": " ".join(str(seed) for _, seed in self.wanted),
         }
-        write_image(grid(torch.cat(self._images), columns), path, {**everything, **self.facts})
+        write_image(arrange(torch.cat(self._images)), path, {**everything, **self.facts})
         return path
 
 
@@ -179,6 +187,8 @@ def parameters(facts: Mapping[str, str]) -> str:
         "Model hash": facts.get("weights", "")[:10] or None,
         "Model": facts.get("model"),
         "Denoising strength": facts.get("strength"),
+        "Variation seed": facts.get("variation_seed"),
+        "Variation seed strength": facts.get("variation_strength"),
         "Version": f"multidiff {facts['multidiff']}" if "multidiff" in facts else None,
     }
     return "\n".join([*lines, ", ".join(f"{k}: {v}" for k, v in known.items() if v is not None)])

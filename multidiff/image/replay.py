@@ -6,18 +6,31 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from multidiff.config.option_set import options_in
-from multidiff.image.canvas_files import Fit
+from multidiff.config.option_set import OptionSet, flag, options_as_text, value_as_text
+from multidiff.config.options import values_from_text
+from multidiff.image.canvas import Canvas
 from multidiff.image.data.image_files import read_facts
-from multidiff.image.data.provenance import source_digest, weights_digest
-from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
+from multidiff.image.data.provenance import (
+    embedding_facts,
+    lora_facts,
+    source_digest,
+    source_facts,
+    weights_digest,
+)
+from multidiff.image.diffusion.sampling_config import SCHEDULER, ImageSamplingConfig
+from multidiff.image.request import ImageRequest
 from multidiff.models.requests import FirstSeeds
 from multidiff.utils.errors import InputError
 
+Options = TypeVar("Options", bound=OptionSet)
 # A file and what follows its last colon, in a list separated by blanks.
 ENTRY = re.compile(r"(\S.*?):(\S+)(?=\s|$)")
+FILES = ("init_image", "init_latents", "mask_image", "vae")
+LISTS = ("lora", "embedding")
+# The size that was asked for; "size" is that of the image.
+REQUESTED = "requested_size"
 
 
 @dataclass(frozen=True)
@@ -25,20 +38,45 @@ class Made:
     """Options of one run of ``sample``, besides the number of images and their folder."""
 
     sampling: ImageSamplingConfig
+    request: ImageRequest
     prompts: list[str]
+    negative_prompt: list[str] | None
     seed: FirstSeeds
-    negative_prompt: list[str] | None = None
-    size: str | None = None
-    strength: float | None = None
-    init_image: Path | None = None
-    mask_image: Path | None = None
-    fit: Fit | None = None
-    feather: int = 0
-    lora: tuple[str, ...] = ()
-    embedding: tuple[str, ...] = ()
-    vae: Path | None = None
-    hires: float = 1.0
-    hires_strength: float = 0.5
+
+
+def request_facts(model: Any, request: ImageRequest, canvas: Canvas | None) -> dict[str, str]:
+    """Return what an image's file records of its request: options that are set, and files.
+
+    Args:
+        model: the model, with its LoRAs and embeddings.
+        request: the options.
+        canvas: initial image; None without.
+    """
+    usual = options_as_text(ImageRequest())
+    said = options_as_text(request)
+    facts = {k: v for k, v in said.items() if v != usual.get(k) and k not in (*FILES, *LISTS)}
+    facts |= {REQUESTED: facts.pop("size")} if "size" in facts else {}
+    facts |= {"strength": value_as_text(canvas.strength)} if canvas is not None else {}
+    facts |= {"hires_strength": said["hires_strength"]} if request.hires != 1 else {}
+    files = {name: getattr(request, name) for name in FILES if name != "init_image"}
+    facts |= source_facts(**files)  # each image has its own initial one
+    return facts | lora_facts(model) | embedding_facts(model)
+
+
+def sampling_facts(config: ImageSamplingConfig, canvas: Canvas | None) -> dict[str, str]:
+    """Return what an image's file records of sampling.
+
+    Args:
+        config: the options.
+        canvas: initial image; None without.
+    """
+    facts = options_as_text(config)
+    facts |= {"replaces": config.replaces} if config.replaces else {}
+    if SCHEDULER in (config.sampler, config.timestep_spacing):
+        facts["scheduler"] = str(config.scheduler)
+    if canvas is not None and canvas.strength != 1 and config.strength_of == "time":
+        facts["timestep_spacing"] = "even"
+    return {**facts, "steps": "0"} if canvas is not None and canvas.strength == 0 else facts
 
 
 def made_from(image: Path, model: Any, given: Made) -> Made:
@@ -61,25 +99,32 @@ def made_from(image: Path, model: Any, given: Made) -> Made:
     if "interpolate" in facts or not re.fullmatch(r"-?\d+", facts["seed"]):
         raise InputError(f"--from {image}: is a grid or a frame; name a single image")
     _check_weights(image, model, facts)
-    strength = float(facts["strength"]) if "strength" in facts else None
+    texts = {k: v for k, v in facts.items() if k not in ("size", *FILES, *LISTS)}
+    texts |= {"size": facts[REQUESTED]} if REQUESTED in facts else {}
+    if texts.get("steps") == "0":  # of strength 0, which makes none
+        del texts["steps"]
+    missing = [k for k in (*FILES, *LISTS) if k in facts and k not in given.request.overrides]
+    files = {k: (_found if k in FILES else _entries)(image, facts, k) for k in missing}
+    try:
+        request = _restored(given.request, texts, files)
+        sampling = _restored(given.sampling, texts)
+    except (ValueError, InputError) as error:
+        raise InputError(f"--from {image}: {error}") from error
+    negative = [facts["negative_prompt"]] if "negative_prompt" in facts else None
     return Made(
-        _sampling(image, given.sampling, facts),
+        sampling,
+        request,
         given.prompts or ([facts["prompt"]] if facts.get("prompt") else []),
+        given.negative_prompt or negative,
         given.seed or int(facts["seed"]),
-        given.negative_prompt
-        or ([facts["negative_prompt"]] if "negative_prompt" in facts else None),
-        given.size or _size(facts),
-        strength if given.strength is None else given.strength,
-        given.init_image or _found(image, facts, "init_image"),
-        given.mask_image or _found(image, facts, "mask_image"),
-        given.fit or facts.get("fit"),  # pyright: ignore[reportArgumentType]
-        given.feather or int(facts.get("feather", 0)),
-        given.lora or _entries(image, facts, "lora"),
-        given.embedding or _entries(image, facts, "embedding"),
-        given.vae or _found(image, facts, "vae"),
-        given.hires if given.hires != 1 else float(facts.get("hires", 1)),
-        float(facts.get("hires_strength", given.hires_strength)),
     )
+
+
+def _restored(given: Options, texts: Mapping[str, str], more: Mapping[str, Any] = {}) -> Options:
+    """Return options with recorded values, except those that this run overrides."""
+    values = {**values_from_text(type(given), texts), **more}
+    kept = {name: getattr(given, name) for name in given.overrides}
+    return given.replace(**values).replace(**kept)
 
 
 def _check_weights(image: Path, model: Any, facts: Mapping[str, str]) -> None:
@@ -92,37 +137,7 @@ def _check_weights(image: Path, model: Any, facts: Mapping[str, str]) -> None:
         )
 
 
-def _sampling(
-    image: Path, config: ImageSamplingConfig, facts: Mapping[str, str]
-) -> ImageSamplingConfig:
-    """Return sampling options of the image, without those that this run overrides."""
-    values = {}
-    for name in options_in(type(config)):
-        if name in facts and name not in config.overrides:
-            usual = getattr(type(config), name)
-            kind = float if usual is None else type(usual)
-            values[name] = facts[name] == "True" if kind is bool else kind(facts[name])
-    if values.get("steps") == 0:  # of strength 0, which makes none
-        del values["steps"]
-    try:
-        kept = {name: getattr(config, name) for name in config.overrides}
-        return config.replace(**values).replace(**kept)
-    except (ValueError, InputError) as error:
-        raise InputError(f"--from {image}: {error}") from error
-
-
-def _size(facts: Mapping[str, str]) -> str | None:
-    """Return the size, unless it is that of the initial image, or of an enlarged one."""
-    if "hires" in facts:
-        return facts.get("hires_from")
-    is_fitted = "init_image" not in facts or "fit" in facts
-    return facts.get("size") if is_fitted else None
-
-
-def _found(image: Path, facts: Mapping[str, str], key: str) -> Path | None:
-    """Return a file that the image was made from."""
-    if key not in facts:
-        return None
+def _found(image: Path, facts: Mapping[str, str], key: str) -> Path:
     return _file(image, facts[key], facts.get(f"{key}_sha256", ""), key)
 
 
@@ -130,17 +145,14 @@ def _file(image: Path, name: str, digest: str, key: str) -> Path:
     for path in (image.parent / name, Path(name)):
         if path.exists() and digest in ("", source_digest(path)):
             return path
-    flag = f"--{key.replace('_', '-')}"
     raise InputError(
         f"--from {image}: was made with {name} (sha256 {digest[:12]}), which is not beside it: "
-        f"give its path by {flag}"
+        f"give its path by {flag(key)}"
     )
 
 
 def _entries(image: Path, facts: Mapping[str, str], key: str) -> tuple[str, ...]:
     """Return files with their weights or tokens."""
-    if key not in facts:
-        return ()
     found = ENTRY.findall(facts[key])
     digests = facts.get(f"{key}_sha256", "").split()
     if len(found) != len(digests):

@@ -7,7 +7,8 @@ from PIL import Image
 
 import multidiff as md
 from multidiff.image.data.labels import class_complaint, class_number
-from multidiff.image.interpolation import BlendedDenoiser, interpolate, labelled_frames, slerp
+from multidiff.image.interpolation import BlendedDenoiser, interpolate, labelled_frames
+from multidiff.image.variations import slerp
 from multidiff.utils.errors import InputError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

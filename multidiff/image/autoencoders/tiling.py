@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from multidiff.utils.errors import InputError
 
 # Fraction of height and width by which neighbouring tiles overlap, where they are blended.
 OVERLAP = 0.25
@@ -65,6 +68,22 @@ class Tiles:
                 weights[position[2:]] += fade
         assert total is not None and weights is not None
         return total / weights
+
+
+def set_tiling(autoencoder: Any, size: int) -> None:
+    """Let an autoencoder encode and decode large images in tiles.
+
+    Args:
+        autoencoder: the autoencoder.
+        size: edge of a tile in pixels; 0 for no tiling.
+
+    Raises:
+        InputError: if the size is wrong.
+    """
+    try:
+        autoencoder.tiles = Tiles(size, autoencoder.factor)
+    except ValueError as error:
+        raise InputError(f"--vae-tiling {size}: {error}") from error
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:

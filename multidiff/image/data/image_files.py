@@ -83,7 +83,7 @@ def read_first_frame(
         turn = _turn(image)
         levels = np.array(plain if turn is None else plain.transpose(turn))
         frames = _frames(image)
-    return _channels_first(levels), frames
+    return channels_first(levels), frames
 
 
 def _frames(image: Image.Image) -> int:
@@ -95,7 +95,8 @@ def _frames(image: Image.Image) -> int:
     return 1
 
 
-def _channels_first(levels: np.ndarray) -> UInt8[Tensor, "channels height width"]:
+def channels_first(levels: np.ndarray) -> UInt8[Tensor, "channels height width"]:
+    """Return the image of an array whose channels, if it has some, come last."""
     height, width = levels.shape[:2]
     return torch.from_numpy(levels.reshape(height, width, -1)).permute(2, 0, 1).contiguous()
 
@@ -238,7 +239,7 @@ def resized(
     left, top = (columns - width * scale) / 2, (rows - height * scale) / 2
     box = (max(left, 0.0), max(top, 0.0), min(columns - left, columns), min(rows - top, rows))
     cut = _as_image(image).resize((width, height), Image.Resampling.LANCZOS, box)
-    return _channels_first(np.array(cut))
+    return channels_first(np.array(cut))
 
 
 def stretched(
@@ -246,7 +247,7 @@ def stretched(
 ) -> UInt8[Tensor, "channels new_height new_width"]:
     """Return the whole image at another size, by Lanczos, whatever its shape."""
     drawn = _as_image(image).resize((width, height), Image.Resampling.LANCZOS)
-    return _channels_first(np.array(drawn))
+    return channels_first(np.array(drawn))
 
 
 def to_unit(image: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from multidiff import __version__
+from multidiff.config.option_set import value_as_text
 from multidiff.image.stable_diffusion.contents import SAFE, files_of
 from multidiff.image.stable_diffusion.folder import INDEX, weight_files
 from multidiff.utils.files import file_digest
@@ -98,7 +99,7 @@ def lora_facts(model: Any) -> Facts:
     if not merged:
         return {}
     return {
-        "lora": " ".join(f"{one.name}:{one.weight:g}" for one in merged),
+        "lora": " ".join(f"{one.name}:{value_as_text(one.weight)}" for one in merged),
         "lora_sha256": " ".join(one.digest for one in merged),
     }
 

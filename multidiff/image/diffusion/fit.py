@@ -6,6 +6,7 @@ from multidiff.core.gaussian.edm import ScaledInput
 from multidiff.image.canvas import Canvas
 from multidiff.image.diffusion.dit import DiT
 from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
+from multidiff.image.diffusion.inpainting import input_channels
 from multidiff.image.diffusion.mmdit import MMDiT
 from multidiff.image.diffusion.prompt_unet import PromptUNet
 from multidiff.image.diffusion.unet import UNet
@@ -33,7 +34,8 @@ def check_fit(
     states = domain.state_shape(1, domain.size)[1]
     reads, prediction = denoiser.in_channels, denoiser.out_channels
     wanted = (states, (1 + learns_variance) * states)
-    if (reads, prediction) != wanted:
+    inpaints = isinstance(domain, LatentDomain) and reads == input_channels(states)
+    if (states if inpaints else reads, prediction) != wanted:
         variance = " with learned variances" if learns_variance else ""
         raise ValueError(
             f"a denoiser of in_channels {reads} and out_channels {prediction} for states of "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,15 +23,20 @@ from multidiff.core.protocols import Condition, Denoiser, Projection
 from multidiff.core.random import generators
 from multidiff.core.sample import Step, sample
 from multidiff.core.task import DiffusionTask
-from multidiff.image.autoencoders.kl import LatentGaussian
 from multidiff.image.canvas import STRENGTH, Canvas
-from multidiff.image.data.image_files import from_unit, pad_to_multiple, to_unit
+from multidiff.image.data.image_files import from_unit, pad_to_multiple
 from multidiff.image.diffusion.dit import DiT
 from multidiff.image.diffusion.domains import LatentDomain, PixelDomain
 from multidiff.image.diffusion.fit import check_fit, checked_size
+from multidiff.image.diffusion.inpainting import (
+    InpaintingDenoiser,
+    input_channels,
+    mask_and_image,
+)
 from multidiff.image.diffusion.mmdit import MMDiT
 from multidiff.image.diffusion.prompt_unet import PromptUNet
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
+from multidiff.image.diffusion.starts import CheckedRequest, Size, first_states, state_of
 from multidiff.image.diffusion.unet import UNet
 from multidiff.image.generation import (
     OnBatch,
@@ -44,6 +48,7 @@ from multidiff.image.generation import (
     in_batches,
 )
 from multidiff.image.stable_diffusion.lora_training import ImageLoRA, LoraTask
+from multidiff.image.variations import Variation
 from multidiff.models.base import DomainModel
 from multidiff.models.requests import one_each
 from multidiff.utils.errors import InputError
@@ -51,19 +56,6 @@ from multidiff.utils.errors import InputError
 __all__ = ["STRENGTH", "Canvas", "ImageDiffusion", "Size"]
 
 logger = logging.getLogger(__name__)
-
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class _Request:
-    """One call of ``generate``, checked."""
-
-    config: ImageSamplingConfig
-    times: TimestepSchedule
-    size: Size
-    negatives: list[str | None]
-    canvas: Canvas | None
 
 
 class ImageDiffusion(DomainModel):
@@ -115,8 +107,18 @@ class ImageDiffusion(DomainModel):
         if distillation is not None:
             check_guidance(distillation.guidance_scale, domain.reads)
 
+    @property
+    def inpaints(self) -> bool:
+        """Return whether the network reads a mask and the rest of the image."""
+        if not isinstance(self.domain, LatentDomain):
+            return False
+        latents = self.domain.autoencoder.latent_channels
+        return self.denoiser.in_channels == input_channels(latents)
+
     def task(self) -> DiffusionTask:
         """Return the training task: of a student, of a copy of the weights now, or of a LoRA."""
+        if self.inpaints:
+            raise InputError("inpainting models are not trained here, only sampled")
         if self.lora is not None:
             return LoraTask(self, self.lora)
         if self.distillation is None:
@@ -158,6 +160,8 @@ class ImageDiffusion(DomainModel):
         batch_size: int = 16,
         on_step: Callable[[Step], None] | None = None,
         on_batch: OnBatch | None = None,
+        variation: Variation | None = None,
+        on_latents: OnBatch | None = None,
         **overrides: Any,
     ) -> UInt8[Tensor, "count channels height width"]:
         """Generate an image for each prompt.
@@ -178,6 +182,8 @@ class ImageDiffusion(DomainModel):
             on_step: function called after each step of each batch.
             on_batch: function called after each batch with the index of its first image and the
                 images.
+            variation: noise of other seeds that each image's own is mixed with.
+            on_latents: function called before ``on_batch`` with the index and the final states.
             **overrides: single options that replace the config's, by the names of
                 :class:`~multidiff.image.diffusion.sampling_config.ImageSamplingConfig`.
 
@@ -194,34 +200,44 @@ class ImageDiffusion(DomainModel):
         strength = 1.0 if canvas is None else canvas.strength
         times = config.times_from(strength or 1.0, self.process.schedule)
         negatives = checked_negatives(negative_prompt, len(prompts))
-        request = _Request(config, times, size, negatives, canvas)
-        make = partial(self._made, request=request, on_step=on_step)
+        if variation is not None and len(variation.seeds) != len(prompts):
+            raise InputError(f"{len(variation.seeds)} variation seeds for {len(prompts)} prompts")
+        request = CheckedRequest(config, times, size, negatives, canvas, variation)
+        make = partial(self._made, request=request, on_step=on_step, on_latents=on_latents)
         pieces = [self.pieces([*pair], config) for pair in zip(prompts, negatives, strict=True)]
         return in_batches(make, prompts, seed, batch_size, on_batch, pieces.__getitem__)
 
     def _made(
-        self, part: Part, request: _Request, on_step: Callable[[Step], None] | None
+        self,
+        part: Part,
+        request: CheckedRequest,
+        on_step: Callable[[Step], None] | None,
+        on_latents: OnBatch | None,
     ) -> UInt8[Tensor, "batch channels height width"]:
         """Generate the images of one batch."""
         canvas = None if request.canvas is None else request.canvas.rows(part.rows)
-        if canvas is not None and canvas.strength == 0:
-            return canvas.image.expand(len(part.prompts), -1, -1, -1).clone()
         shape = self.domain.state_shape(len(part.prompts), request.size)
+        if canvas is not None and canvas.strength == 0:
+            if on_latents is not None:
+                on_latents(part.rows.start, state_of(self, canvas).expand(shape))
+            return canvas.image.expand(len(part.prompts), -1, -1, -1).clone()
         rng, negatives = generators(part.seeds), request.negatives[part.rows]
         pieces = self.pieces([part.prompts[0], negatives[0]], request.config)
         state = sample(
             self.process,
-            self.guided(request.config, negatives, pieces, request.size),
+            self.guided(request.config, negatives, pieces, request.size, canvas),
             request.config.build_sampler(request.times.num_steps),
             shape,
             request.times,
             condition=self.condition(part.prompts, pieces, request.config, request.size),
             project=self.projection(canvas, shape, request.config),
             rng=rng,
-            start=self._begun(request, canvas, shape, rng),
+            start=first_states(self, request, part, canvas, shape, rng),
             device=self.device,
             on_step=on_step,
         )
+        if on_latents is not None:
+            on_latents(part.rows.start, state)
         made = from_unit(self.domain.to_image(state, request.size)).cpu()
         opacity = None if canvas is None else canvas.opacity()
         if canvas is None or opacity is None:
@@ -265,6 +281,7 @@ class ImageDiffusion(DomainModel):
         negatives: Sequence[str | None],
         pieces: int = 1,
         size: Size | None = None,
+        canvas: Canvas | None = None,
     ) -> Denoiser:
         """Return the denoiser under classifier-free guidance.
 
@@ -273,17 +290,22 @@ class ImageDiffusion(DomainModel):
             negatives: negative prompt of each sample, or None.
             pieces: see :meth:`condition`.
             size: see :meth:`condition`.
+            canvas: image and mask, which inpainting networks read.
         """
+        denoiser: Denoiser = self.denoiser
+        if self.inpaints:
+            beside = mask_and_image(self, canvas, size or self.domain.size)
+            denoiser = InpaintingDenoiser(denoiser, beside)
         words, style = config.guidance_scale, config.style_guidance_scale
         apart = style is not None and style != words
         if words == 1 and not apart:
-            return self.denoiser
+            return denoiser
         away = self._negatives(negatives, pieces, config, size)
         if style is not None and apart:
-            return MultiConditionGuidance(self.denoiser, {"words": words, "style": style}, away)
+            return MultiConditionGuidance(denoiser, {"words": words, "style": style}, away)
         channels = self.denoiser.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(
-            self.denoiser,
+            denoiser,
             words,
             rescale=config.rescale,
             negative=away,
@@ -340,35 +362,6 @@ class ImageDiffusion(DomainModel):
         noise = self.process.start_at(noise, level)
         return (noise if scale == 1 else scale * noise).to(self.device)
 
-    def _begun(
-        self,
-        request: _Request,
-        canvas: Canvas | None,
-        shape: tuple[int, ...],
-        rng: list[torch.Generator],
-    ) -> Tensor | None:
-        """Return a canvas as noisy states; None if sampling starts from the prior."""
-        level = self.process.levels(request.times)[0]
-        if canvas is None or (canvas.strength == 1 and request.config.strength_of == "time"):
-            if request.config.start_scale(level) == 1:
-                return None
-            return self.start_from(self.process.prior(shape, rng), request.config, request.times)
-        x0 = self._state_of(canvas).expand(shape)
-        if request.config.strength_of == "steps" and isinstance(self.domain, LatentDomain):
-            x0 = self._drawn(canvas, shape, rng)  # as diffusers, of whose convention this is
-        return self.process.corrupt(x0, level.to(self.device).expand(shape[0]), rng).xt
-
-    def _drawn(self, canvas: Canvas, shape: tuple[int, ...], rng: list[torch.Generator]) -> Tensor:
-        """Return latents of a canvas drawn from the autoencoder's Gaussian."""
-        domain = self.domain
-        assert isinstance(domain, LatentDomain)
-        found = domain.gaussian(to_unit(canvas.image).to(self.device))
-        rows = LatentGaussian(found.mean.expand(shape), found.log_variance.expand(shape))
-        return domain.autoencoder.to_state(rows.sample(rng))
-
-    def _state_of(self, canvas: Canvas) -> Tensor:
-        return self.domain.to_state(to_unit(canvas.image).to(self.device)).float()
-
     def projection(
         self,
         canvas: Canvas | None = None,
@@ -379,10 +372,10 @@ class ImageDiffusion(DomainModel):
         bounds = clip() if isinstance(self.domain, PixelDomain) else None
         bounds = (config or self.sampling).projection(bounds)
         projections = [] if bounds is None else [bounds]
-        opacity = None if canvas is None else canvas.opacity()
+        opacity = None if canvas is None or self.inpaints else canvas.opacity()
         if canvas is not None and opacity is not None:
             area = (opacity > 0).float()[None, None]
             free = pad_to_multiple(area, self.domain.pad_to)
             kept = 1 - F.adaptive_max_pool2d(free, shape[2:])  # kept only if all its pixels are
-            projections.append(inpaint(self._state_of(canvas), kept))
+            projections.append(inpaint(state_of(self, canvas), kept))
         return compose(*projections) if projections else None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from multidiff.image.diffusion.embeddings import NUM_SIZES
+from multidiff.image.diffusion.inpainting import input_channels
 from multidiff.image.stable_diffusion import folder as folders
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.schedulers import SCHEDULER, config_of
@@ -139,9 +140,11 @@ def _config_name(component: str) -> str:
 
 
 def _index(model: Mapping[str, Any], scheduler: str) -> dict[str, Any]:
+    reads = model["denoiser"]["in_channels"]
+    kind = "Inpaint" if reads == input_channels(model["denoiser"]["out_channels"]) else ""
     if "second" in model["domain"]["text_encoder"]:
         return {
-            "_class_name": "StableDiffusionXLPipeline",
+            "_class_name": f"StableDiffusionXL{kind}Pipeline",
             "_diffusers_version": SINCE,
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
@@ -155,7 +158,7 @@ def _index(model: Mapping[str, Any], scheduler: str) -> dict[str, Any]:
             "force_zeros_for_empty_prompt": model["domain"]["zero_null"],
         }
     return {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": f"StableDiffusion{kind}Pipeline",
         "_diffusers_version": SINCE,
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],

@@ -11,6 +11,7 @@ import torch
 
 from multidiff.config.recipe import to_yaml
 from multidiff.image.autoencoders.kl import AutoencoderKL
+from multidiff.image.diffusion.inpainting import input_channels
 from multidiff.image.diffusion.sampling_config import SCHEDULER
 from multidiff.image.diffusion.text_encoder import SDXLTextEncoder, TextEncoder
 from multidiff.image.diffusion.unet import UNet
@@ -24,7 +25,6 @@ ENCODERS = ("first", "second")  # of version XL
 VERSIONS = {"quick_gelu": "Stable Diffusion 1", "gelu": "Stable Diffusion 2"}
 # Models whose UNet reads an image beside the noisy latent, by the channels of their input.
 IMAGE_INPUTS = {
-    9: "for inpainting",
     8: "for editing by instruction",
     7: "for upscaling",
     5: "conditioned on depth",
@@ -72,9 +72,10 @@ class Words:
     @property
     def kind(self) -> str:
         """Return the model's name, as far as its configuration determines it."""
-        if self.is_xl:
-            return "Stable Diffusion XL"
-        return VERSIONS.get(self.text_encoder["activation"], "Stable Diffusion")
+        inpaints = self.denoiser["in_channels"] == input_channels(self.denoiser["out_channels"])
+        name = VERSIONS.get(self.text_encoder.get("activation", ""), "Stable Diffusion")
+        name = "Stable Diffusion XL" if self.is_xl else name
+        return f"{name} for inpainting" if inpaints else name
 
     def sampled_by(self, scheduler: Mapping[str, Any] | None) -> Words:
         """Return these with a scheduler, if there is one, as sampler and spacing."""
@@ -155,7 +156,7 @@ def zero_terminal(schedule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_input(source: Path, seen: int, latent: int) -> None:
-    """Reject models that read an image beside the noisy latent.
+    """Reject models that read an image beside the noisy latent, except those for inpainting.
 
     Args:
         source: file or folder of the model.
@@ -165,7 +166,7 @@ def check_input(source: Path, seen: int, latent: int) -> None:
     Raises:
         InputError: if the two differ.
     """
-    if seen != latent:
+    if seen not in (latent, input_channels(latent)):
         kind = IMAGE_INPUTS.get(seen, "of another kind")
         raise InputError(
             f"{source}: is a model {kind}: its UNet reads {seen} channels, the latent has {latent}"
