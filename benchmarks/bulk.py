@@ -1,12 +1,13 @@
 """Bulk work by two workers of which one is killed in the middle, by ranks and by Ray.
 
 A model samples a list of prompts in shards: by one process without a kill, by two ranks of which
-one is killed, then by a second start with another number of ranks, and by two workers of Ray of
-which one is killed. The files must be equal, and every item there once.
+one is killed, then by a second start with another number of ranks; by two workers of Ray of which one
+is killed, then all of Ray, and by a second start. The files must be equal, and every item there once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -25,6 +26,7 @@ PART = "bulk"
 POLL_SECONDS = 0.05
 MODEL, OPTIONS = "digits", ("--steps", "1")
 WORKER = b"ray::_Worker"
+OBJECT_BYTES = 1 << 27
 
 
 def measure(
@@ -66,14 +68,22 @@ def _by_ranks(work: _Work) -> list[Row]:
 
 def _by_ray(work: _Work) -> list[Row]:
     if not installed("ray"):
-        return [Row(PART, work.case, "two workers of Ray, one killed", "s")]
-    began = time.perf_counter()
-    driver = work.start("ray", program=("-m", "benchmarks.bulk"))
-    work.wait_for("ray", len(work.shards("ray")) // 4)
+        return [Row(PART, work.case, "two workers of Ray", "s")]
+    program, began = ("-m", "benchmarks.bulk"), time.perf_counter()
+    driver, count = work.start("ray", program), len(work.shards("ray"))
+    work.wait_for("ray", count // 4)
     victim = next(one for one in descendants(driver.pid) if _command(one).startswith(WORKER))
     os.kill(victim, signal.SIGKILL)
-    work.finish(driver)
-    return work.rows("two workers of Ray, one killed", "ray", began)
+    work.wait_for("ray", 3 * count // 4)
+    for process in (*descendants(driver.pid), driver.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    driver.wait()
+    left = len(work.shards("ray").missing())
+    work.finish(work.start("ray", program))
+    system = "two workers of Ray, one killed, then all; second start"
+    rows = work.rows(system, "ray", began)
+    return [*rows, _row(work.case, f"{system}: shards left to it", "shards", left)]
 
 
 class _Work:
@@ -154,5 +164,8 @@ if __name__ == "__main__":
 
     from multidiff.cli.main import run
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else they wait for all other work
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=OBJECT_BYTES
+    )
     sys.exit(run([*sys.argv[1:], "--engine", "ray"]))

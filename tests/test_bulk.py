@@ -268,7 +268,8 @@ def test_ray_moves_the_work_of_a_lost_worker(tmp_path, monkeypatch):
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install multidiff[ray]")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else they wait for all other work
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=1 << 27)
     try:
         jobs = {number: partial(a_job, tmp_path, number) for number in range(6)}
         assert sorted(by_ray(jobs, workers=2)) == list(range(6))

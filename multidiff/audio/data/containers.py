@@ -21,7 +21,7 @@ Segment = bytes | range
 Content = bytes | mmap.mmap
 RIFFS = (b"RIFF", b"RIFX")
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)
-FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+FLAC_HEADERS = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")  # the first block, as the last or not
 # A larger difference from the declared length of an MP3 is not trimming of its ends.
 MP3_SLACK = 6_000
 FRAMES_TRIED = 1000
@@ -111,13 +111,10 @@ def _riff(
 
 
 def _flac(content: Content) -> Iterator[Stream]:
-    starts = [0]
-    while True:
-        found = [content.find(start, starts[-1] + 8) for start in FLAC_STARTS]
-        later = [position for position in found if position > 0]
-        if not later:
-            break
-        starts.append(min(later))
+    starts, position = [0], 0
+    while (position := content.find(b"fLaC", position + 4)) > 0:
+        if content[position + 4 : position + 8] in FLAC_HEADERS:
+            starts.append(position)
     for first, last in zip(starts, [*starts[1:], len(content)], strict=True):
         yield _flac_stream(content, first, last)
 

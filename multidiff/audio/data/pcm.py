@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from jaxtyping import Float, Int16
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 FULL_SCALE = 32768
@@ -30,7 +31,8 @@ def scale_of(lowest: float, highest: float) -> float:
 
 def quantized(block: Float[np.ndarray, " samples"], scale: float) -> Int16[np.ndarray, " samples"]:
     """Return samples as 16-bit integers; at a scale of 1 those of a 16-bit file are exact."""
-    return np.rint(block * np.float32(FULL_SCALE / scale)).astype(np.int16)
+    scaled = block * np.float32(FULL_SCALE / scale)
+    return np.rint(scaled, out=scaled).astype(np.int16)
 
 
 def dequantized(values: np.ndarray, scale: float) -> Float[np.ndarray, " samples"]:
@@ -46,23 +48,27 @@ class BandEnergy:
     """
 
     def __init__(self) -> None:
-        self._held = np.zeros(0, np.float32)
-        self._energy: Tensor | None = None
+        self._parts: list[np.ndarray] = []
+        self._count = self._samples = 0
+        self._energy: np.ndarray | None = None
         self._began = False
-        self._samples = 0
 
     def add(self, block: Float[np.ndarray, " samples"]) -> None:
         """Add the samples that follow."""
         self._samples += len(block)
-        held = np.concatenate([self._held, block])
-        if not self._began and len(held) > FFT // 2:
-            held = np.concatenate([held[FFT // 2 : 0 : -1], held])  # mirrored, as stft does
+        self._keep(block)
+        if not self._began and self._count > FFT // 2:
+            first = self._joined()
+            self._parts, self._count = [], 0
+            self._keep(first[FFT // 2 : 0 : -1])  # mirrored, as stft does
+            self._keep(first)
             self._began = True
         span = (FRAMES_AT_ONCE - 1) * HOP + FFT
-        while self._began and len(held) >= span + FFT:  # so that the end can be mirrored
+        while self._began and self._count >= span + FFT:  # so that the end can be mirrored
+            held = self._joined()
             self._sum(held[:span])
-            held = held[FRAMES_AT_ONCE * HOP :]
-        self._held = held
+            self._parts, self._count = [], 0
+            self._keep(held[FRAMES_AT_ONCE * HOP :])
 
     def edge_hz(self, rate_hz: int) -> float:
         """Return the frequency below which all but a hundred-thousandth of the energy lies.
@@ -75,26 +81,36 @@ class BandEnergy:
         """
         if not self._began:
             raise ValueError(f"{self._samples} samples: at least {FFT // 2 + 1} are needed")
-        mirror = self._held[-2 : -FFT // 2 - 2 : -1]
-        self._sum(np.concatenate([self._held, mirror]))
+        padded = self._joined(FFT // 2)
+        padded[-FFT // 2 :] = padded[self._count - 2 : self._count - 2 - FFT // 2 : -1]
+        self._sum(padded)
         energy = self._energy
         assert energy is not None
-        above = energy.flip(0).cumsum(0).flip(0) / energy.sum()
+        above = energy[::-1].cumsum()[::-1] / energy.sum()
         return int((above > BEYOND_BAND).sum()) * rate_hz / FFT
 
+    def _keep(self, block: np.ndarray) -> None:
+        self._parts.append(block)
+        self._count += len(block)
+
+    def _joined(self, further: int = 0) -> np.ndarray:
+        """Return the samples that are kept, with room for further ones behind them."""
+        whole = np.empty(self._count + further, np.float32)
+        np.concatenate(self._parts, out=whole[: self._count])
+        return whole
+
     def _sum(self, padded: np.ndarray) -> None:
-        spectrum = torch.stft(
-            torch.from_numpy(np.ascontiguousarray(padded)), FFT, HOP,
-            window=_window(), center=False, return_complex=True,
-        )  # fmt: skip
-        power = spectrum.real.square() + spectrum.imag.square()
-        energy = power.sum(dim=1).double()
+        from scipy.fft import rfft  # transforms of many frames at once
+
+        frames = sliding_window_view(padded, FFT)[::HOP] * _window()
+        parts = rfft(frames, overwrite_x=True).view(np.float32)  # real and imaginary in turn
+        energy = np.einsum("ij,ij->j", parts, parts).astype(np.float64).reshape(-1, 2).sum(1)
         self._energy = energy if self._energy is None else self._energy + energy
 
 
 @lru_cache(maxsize=1)
-def _window() -> Tensor:
-    return torch.hann_window(FFT)
+def _window() -> np.ndarray:
+    return torch.hann_window(FFT).numpy()
 
 
 def band_edge_hz(wave: Float[Tensor, " samples"], rate_hz: int) -> float:

@@ -147,15 +147,21 @@ class SoundFile:
 
     def _open(self, stream: Stream) -> soundfile.SoundFile:
         source = self.source
-        file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-        view = io.BufferedReader(View(file, stream.segments), 1 << 16)
-        problem = "is not a sound file"
-        try:
-            with reading(self.name, problem, "use wav, flac, ogg or mp3"):
+        with reading(self.name, "is not a sound file", "use wav, flac, ogg or mp3"):
+            if isinstance(source, bytes):
+                file: Any = io.BytesIO(source)
+            else:
+                file = source.open("rb")
+                whole = (range(os.fstat(file.fileno()).st_size),)
+                if os.name == "posix" and stream.segments == whole:
+                    # Read by its number, without Python; of a name libsndfile would guess a format.
+                    return soundfile.SoundFile(_given_up(file), closefd=True)
+            view = io.BufferedReader(View(file, stream.segments), 1 << 16)
+            try:
                 return soundfile.SoundFile(view)
-        except InputError:
-            view.close()
-            raise
+            except BaseException:
+                view.close()
+                raise
 
     def blocks(
         self, rate_hz: int, *, whole: bool = False
@@ -297,6 +303,12 @@ def _decoded_by_parts(file: soundfile.SoundFile, whole: int, skipped: int) -> It
             parts = []
         if ends:
             return
+
+
+def _given_up(file: Any) -> int:
+    """Return a new number of an open file, after closing it."""
+    with file:
+        return os.dup(file.fileno())
 
 
 def _reason(error: Exception) -> str:

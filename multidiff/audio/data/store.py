@@ -40,7 +40,7 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.packages import PackageError
 
 # Raised whenever the same recordings are stored in another way.
-VERSION = 1
+VERSION = 2
 QUIETEST_PEAK = 1e-4
 # Sound of a part, and the most parts where recordings are few and short.
 PART_SECONDS, MOST_PARTS = 1200, 4096
@@ -147,7 +147,7 @@ class DecodedSound:
         self._spool = spool
         lowest = highest = 0.0
         self.length = 0
-        band, content = BandEnergy(), hashlib.blake2b(digest_size=16)
+        band, content = BandEnergy(), hashlib.sha256()
         for block in sound.blocks(rate_hz, whole=True):
             self._spool.write(block)
             band.add(block)
