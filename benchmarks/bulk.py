@@ -1,8 +1,8 @@
 """Bulk work by two workers of which one is killed in the middle, by ranks and by Ray.
 
-A model samples a list of prompts in shards: by one process without a kill, by two ranks of which
-one is killed, then by a second start with another number of ranks; by two workers of Ray of which one
-is killed, then all of Ray, and by a second start. The files must be equal, and every item there once.
+A model samples a list of prompts in shards: by one process without a kill; by two ranks of which
+one is killed, then by one more start; by two workers of Ray of which one is killed, then all of it,
+and a second start. The files must be equal, and every item there once.
 """
 
 from __future__ import annotations

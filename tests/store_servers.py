@@ -1,9 +1,16 @@
-"""Small stand-ins for Google Cloud Storage and for the Hugging Face hub, over a folder."""
+"""Small stand-ins for Google Cloud Storage and for the Hugging Face hub, over a folder.
+
+Buckets and data sets of any name hold it; those that are called by a status, such as 403, answer
+with it. They are a program of their own, because pyarrow holds the lock of the interpreter while it
+waits for Google's answers.
+"""
 
 import json
-import threading
+import subprocess
+import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 CHANGED = "2026-01-02T03:04:05Z"
@@ -24,9 +31,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: value[0] for key, value in parse_qs(parts.query).items()}
         steps = [unquote(step) for step in parts.path.strip("/").split("/")]
-        self.server.asked.append((self.command, parts.path))
-        if self.server.refuses:
-            self.reply(self.server.refuses, b"{}")
+        refused = next((step for step in steps if step in ("401", "403", "503")), None)
+        if refused:
+            self.reply(int(refused), b"{}")
         elif steps[:3] == ["storage", "v1", "b"]:
             self.google(steps[3], steps[5:], query)
         elif steps[0] == "api":
@@ -67,7 +74,6 @@ class _Handler(BaseHTTPRequestHandler):
         first, _, last = self.headers.get("Range", "bytes=0-").partition("=")[2].partition("-")
         part = whole[int(first) : int(last or len(whole)) + 1]
         where = f"bytes {first}-{int(first) + len(part) - 1}/{len(whole)}"
-        self.server.sent += len(part)
         self.reply(206, part, **{"Content-Range": where})
 
     def reply(self, status, body, code="", **headers):
@@ -96,19 +102,27 @@ def entry(path, folder):
     """Return what the hub says of a file or folder."""
     kind = "directory" if path.is_dir() else "file"
     size = 0 if path.is_dir() else path.stat().st_size
-    return {"type": kind, "oid": "0" * 40, "size": size, "path": path.relative_to(folder).as_posix()}
+    return {
+        "type": kind,
+        "oid": "0" * 40,
+        "size": size,
+        "path": path.relative_to(folder).as_posix(),
+    }
 
 
 @contextmanager
 def store_server(folder):
-    """Serve a folder, as a bucket of any name and as the data set ``owner/name``."""
+    """Serve a folder, and give the address."""
+    command = [sys.executable, __file__, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    server.folder, server.asked, server.sent, server.refuses = folder, [], 0, 0
-    server.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    server.daemon_threads, server.folder = True, Path(sys.argv[1])
+    print(server.server_address[1], flush=True)
+    server.serve_forever()

@@ -22,16 +22,25 @@ T = TypeVar("T")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
+GOOGLE_SECONDS = 3  # its client's own retries; patiently tries again
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 # What servers that are away, overloaded or restarting cause, in the words of the libraries.
 PASSES = re.compile(
     r"NETWORK_CONNECTION|SLOW_DOWN|THROTTL|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|REQUEST_TIME|"
     r"HTTP status (429|5\d\d)|curlCode|UNAVAILABLE|DEADLINE|ConnectError|ConnectionError|"
-    r"[Tt]imed? ?out|Connection re|Server disconnected|unexpected end of stream|Unexpected EOF"
+    r"[Tt]imed? ?out|Connection re|Server disconnected|unexpected end of stream|Unexpected EOF|"
+    r"Server error '5\d\d|429 Too Many"
 )
+# Google's client says UNAVAILABLE where it found no credentials.
 REFUSED = re.compile(
-    r"ACCESS_DENIED|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED|40[13] Client"
+    r"ACCESS_DENIED|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED|OAuth2 access token|"
+    r"40[13] (Client|Unauthorized|Forbidden)"
 )
+CREDENTIALS = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login",
+    "hf": "set HF_TOKEN, or run hf auth login",
+}
 MISSING = re.compile(r"NO_SUCH|HTTP status 404|NOT_FOUND|does not exist|404 Client")
 
 
@@ -88,9 +97,9 @@ class ObjectStore:
             except PASSING:
                 raise
             except Exception as error:
-                reason, gone = reason_of(error), time.monotonic() - began
+                reason, gone = _short(reason_of(error)), time.monotonic() - began
                 words = f"{type(error).__name__}: {error}"
-                if not PASSES.search(words):
+                if REFUSED.search(words) or not PASSES.search(words):
                     raise InputError(_fault(name, problem, words, reason)) from error
                 if gone + wait > self.patience_s:
                     raise InputError(
@@ -126,7 +135,7 @@ class ObjectStore:
             anonymous=self.anonymous,
             endpoint_override=address or None,
             scheme=scheme or None,
-            retry_time_limit=timedelta(seconds=REQUEST_SECONDS),
+            retry_time_limit=timedelta(seconds=GOOGLE_SECONDS),
         )
 
     def _hub(self, path: str) -> Any:
@@ -134,19 +143,26 @@ class ObjectStore:
 
         with needs("huggingface_hub", f"hf://{path}"):
             from huggingface_hub import HfFileSystem
-        return PyFileSystem(FSSpecHandler(HfFileSystem(endpoint=self.endpoint)))
+        token = False if self.anonymous else None  # None is what the library finds
+        return PyFileSystem(FSSpecHandler(HfFileSystem(endpoint=self.endpoint, token=token)))
 
 
 def _first(names: tuple[str, ...]) -> str | None:
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
+def _short(reason: str) -> str:
+    """Return what Google's client says, without its internals."""
+    said = re.search(
+        r"google::cloud::Status\((\w+: .*?)(?: error_info=|\. The request was not|$)", reason
+    )
+    return said[1] if said else reason
+
+
 def _fault(name: str, problem: str, words: str, reason: str) -> str:
     if REFUSED.search(words):
-        return (
-            f"{name}: access denied ({reason}); set the credentials, such as AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY, or anonymous: true for public data"
-        )
+        how = CREDENTIALS.get(name.partition("://")[0], "allow reading it")
+        return f"{name}: access denied ({reason}); {how}, or anonymous: true for public data"
     if MISSING.search(words):
         return f"{name}: no such file or folder ({reason}); check the path"
     return f"{name}: {problem} ({reason}); {AGAIN}"
