@@ -87,7 +87,8 @@ class ColumnWriter:
         if isinstance(values, str):
             values = values.encode()
         if not isinstance(values, bytes):
-            values = np.ascontiguousarray(values, dtype_of(self.kinds[name])).tobytes()
+            values = np.ascontiguousarray(values, dtype_of(self.kinds[name]))
+            values = values.reshape(-1).view(np.uint8).data
         self._sinks[name].write(values)
 
     def extend(self, lengths: Mapping[str, Any] | None = None, **columns: Any) -> None:
@@ -281,7 +282,7 @@ class _Sink:
         self._owns_sums = sums is None
         self._tail = bytearray()
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         self.size += len(content)
         self._tail += content
         whole = len(self._tail) // BLOCK * BLOCK
