@@ -103,9 +103,8 @@ class BandEnergy:
         from scipy.fft import rfft  # transforms of many frames at once
 
         frames = sliding_window_view(padded, FFT)[::HOP] * _window()
-        parts = np.asarray(rfft(frames, overwrite_x=True)).view(
-            np.float32
-        )  # real and imaginary in turn
+        spectrum = np.asarray(rfft(frames, overwrite_x=True))
+        parts = spectrum.view(np.float32)  # real and imaginary in turn
         energy = np.einsum("ij,ij->j", parts, parts).astype(np.float64).reshape(-1, 2).sum(1)
         self._energy = energy if self._energy is None else self._energy + energy
 
