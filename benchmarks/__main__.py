@@ -21,6 +21,7 @@ from multidiff.utils.report import table
 # Name -> module, imported on demand.
 COMPONENTS = {
     "startup": "startup",
+    "cold-start": "cold_start",
     "reverse-loop": "reverse_loop",
     "synth": "synth",
     "wavegrad-step": "wavegrad_step",

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from multidiff.audio.mel_filters import mel_filters
 from multidiff.utils.errors import InputError
-from multidiff.utils.packages import needs
 
 DECIBELS_BELOW_ONE = 100.0  # lmnt's scale: -100 dB is 0, 0 dB is 1, after subtracting 20 dB
 
@@ -298,17 +298,14 @@ def _level_range(preset: MelPreset) -> tuple[float, float]:
 
 @lru_cache(maxsize=16)
 def _filters(preset: MelPreset) -> Tensor:
-    with needs("librosa", "a mel spectrogram"):
-        from librosa.filters import mel  # takes a second to import
-
-    bank = mel(
-        sr=preset.sample_rate_hz,
-        n_fft=preset.n_fft,
-        n_mels=preset.n_mels,
-        fmin=preset.f_min_hz,
-        fmax=preset.f_max_hz,
-        htk=preset.mel_scale == "htk",
-        norm=preset.norm,
+    bank = mel_filters(
+        preset.sample_rate_hz,
+        preset.n_fft,
+        preset.n_mels,
+        preset.f_min_hz,
+        preset.f_max_hz,
+        preset.mel_scale,
+        preset.norm,
     )
     return torch.from_numpy(bank).T.contiguous()
 

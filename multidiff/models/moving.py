@@ -181,7 +181,9 @@ def _placed(outline: Tensor, given: Tensor, device: str | torch.device, kind: to
     """Return the values in the outline's place: themselves where nothing is to be changed."""
     real = given
     if not _has_form(given, outline, torch.device(device), kind):
-        real = torch.empty_like(outline, device=device, dtype=kind).copy_(given)
+        # Not empty_like: for that of a meta tensor, torch imports sympy.
+        shape, stride = outline.shape, outline.stride()
+        real = torch.empty_strided(shape, stride, device=device, dtype=kind).copy_(given)
     if isinstance(outline, nn.Parameter):
         return nn.Parameter(real, outline.requires_grad)
     return real

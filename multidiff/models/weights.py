@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from multidiff.core.draws import DrawsFrom
+from multidiff.core.draws import NAMING, DrawsFrom
 from multidiff.utils.budgets import check_safetensors, check_zip
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import write_error
@@ -29,6 +29,8 @@ SHOWN = 3
 _PICKLES = threading.Lock()
 MOST_MAPPINGS = 1_000_000
 MOST_BUFFER_BYTES = 1 << 30
+SPACED = (torch.ops.aten.linspace, torch.ops.aten.logspace)
+IN_PLACE_DRAWS = {one for one in NAMING if one.__name__.endswith("_")}
 NOT_WHOLE = "is not a whole safetensors file"
 # Objects that training programs leave beside the tensors of published files. They are ignored:
 # each is replaced by an empty object, so that reading runs none of their code.
@@ -204,24 +206,35 @@ def is_pickle(path: Path) -> bool:
 
 
 class _Outlines(TorchFunctionMode):
-    """Mode in which uninitialised memory is allocated on ``meta``."""
+    """Mode in which uninitialised memory is allocated on ``meta``, where draws are left out."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.empty:
             return func(*args, **{**(kwargs or {}), "device": "meta"})
+        # On meta they change nothing, but torch imports its compiler for them.
+        tensor = args[0] if args else next(iter((kwargs or {}).values()), None)
+        if func in IN_PLACE_DRAWS and isinstance(tensor, Tensor) and tensor.is_meta:
+            return tensor
         return func(*args, **(kwargs or {}))
 
 
 class _Bounded(TorchDispatchMode):
     """Mode that rejects a tensor larger than any buffer before it is allocated."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise torch imports its compiler: two seconds and 150 MB
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if "device" in kwargs and torch.device(kwargs["device"] or "cpu").type != "meta":
+        on_device = "device" in kwargs and torch.device(kwargs["device"] or "cpu").type != "meta"
+        # For a meta version of these, torch imports sympy.
+        spaced = func.overloadpacket in SPACED and args[2] <= MOST_BUFFER_BYTES // 8
+        if on_device and not spaced:
             with suppress(RuntimeError, NotImplementedError):  # operations without a meta version
                 outline = func(*args, **{**kwargs, "device": torch.device("meta")})
                 size = outline.numel() * outline.element_size()
@@ -346,7 +359,7 @@ def check_complete(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _with_memory(outline: Tensor) -> Tensor:
-    real = torch.empty_like(outline, device="cpu")
+    real = torch.empty_strided(outline.shape, outline.stride(), dtype=outline.dtype)
     if isinstance(outline, nn.Parameter):
         return nn.Parameter(real, outline.requires_grad)
     return real

@@ -69,6 +69,16 @@ def test_presets_agree_with_librosa(name, sound):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_filters_are_those_of_librosa_to_the_bit(name):
+    preset = PRESETS[name]
+    wanted = librosa.filters.mel(
+        sr=preset.sample_rate_hz, n_fft=preset.n_fft, n_mels=preset.n_mels, fmin=preset.f_min_hz,
+        fmax=preset.f_max_hz, htk=preset.mel_scale == "htk", norm=preset.norm,
+    )  # fmt: skip
+    assert np.array_equal(preset.filters(torch.zeros(())).T.numpy(), wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_filters_are_triangles_between_edges_even_in_mel(name):
     preset = PRESETS[name]
     ends = [hertz_to_mel(hz, preset.mel_scale) for hz in (preset.f_min_hz, preset.f_max_hz)]

@@ -250,7 +250,7 @@ class StoredRecordings:
         samples: Any = np.maximum(padded, self._shortest)
         self.frames = np.asarray(preset.num_frames(samples))
         self.contents = self.fixed["content"][self.rows]
-        preset.filters(torch.zeros(()))  # kept, so that no worker imports librosa for them
+        preset.filters(torch.zeros(()))  # kept, so that no worker computes them
 
     def __len__(self) -> int:
         return len(self.rows)

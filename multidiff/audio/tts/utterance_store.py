@@ -262,7 +262,7 @@ class StoredUtterances(Sequence):
         self.table, self.sources, self.preset = table, sources, preset
         wanted = {"train": 0, "validation": 1}.get(part, -1)
         self.rows = np.flatnonzero(table.fixed("validation")[:] == wanted)
-        preset.filters(torch.zeros(()))  # kept, so that no worker imports librosa for them
+        preset.filters(torch.zeros(()))  # kept, so that no worker computes them
 
     def __len__(self) -> int:
         return len(self.rows)

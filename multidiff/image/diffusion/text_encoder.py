@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from multidiff.utils.packages import needs
+from multidiff.image.diffusion.clip_text import CLIPTextTransformer
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text transformer (Radford et al. 2021), by the ``transformers`` library.
+    """CLIP's text transformer (Radford et al. 2021).
 
     Args:
         vocabulary: number of tokens.
@@ -39,62 +39,35 @@ class TextEncoder(nn.Module):
         skip: int = 0,
         trained: bool = False,
     ):
-        with needs("transformers", "the text encoder"):
-            from transformers import CLIPTextConfig, CLIPTextModel  # takes seconds to import
-
+        if activation not in ("quick_gelu", "gelu"):
+            raise ValueError(f"activation {activation!r}: must be 'quick_gelu' or 'gelu'")
         if not 0 <= skip < layers:
             raise ValueError(f"skip {skip}: must be 0 to {layers - 1}")
         super().__init__()
-        config = CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=width,
-            intermediate_size=feed_forward,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            hidden_act=activation,
-            max_position_embeddings=length,
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
+        self.transformer = CLIPTextTransformer(
+            vocabulary, width, feed_forward, layers, heads, activation, length
         )
-        # On meta, since otherwise the library replaces torch's initialisation functions while it
-        # builds, in the whole process; layers built in other threads would be affected.
-        with torch.device("meta"):
-            model: Any = CLIPTextModel(config)
-        # Some versions of the library add a wrapper around the transformer; the names of the
-        # weights must not depend on it.
-        self.transformer: Any = getattr(model, "text_model", model)
-        if not torch.empty(0).is_meta:  # otherwise its values are read from a file
-            self._initialise(model)
-        self.transformer.embeddings.position_ids = torch.arange(length)[None]
         self.width, self.skip, self.trained = width, skip, trained
         self.requires_grad_(trained)
 
-    @torch.no_grad()
-    def _initialise(self, model: Any) -> None:
-        """Initialise the weights at random as the library does."""
-        self.transformer.to_empty(device=torch.get_default_device())
-        for module in self.transformer.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-        self.transformer.apply(model._init_weights)
-
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
         """Return the hidden state of each token."""
-        tokens = tokens.to(next(self.parameters()).device)
-        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
-            found = self.transformer(input_ids=tokens, output_hidden_states=self.skip > 0)
-            if self.skip == 0:
-                return found.last_hidden_state
-            return self.transformer.final_layer_norm(found.hidden_states[-(self.skip + 1)])
+        return self._normed(self._states(tokens)[-(self.skip + 1)])
 
     def last_states(
         self, tokens: Int[Tensor, "batch length"]
     ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, "batch length width"]]:
         """Return the hidden states before the last block, without a norm, and those after it."""
-        tokens = tokens.to(next(self.parameters()).device)
+        states = self._states(tokens)
+        return states[-2], self._normed(states[-1])
+
+    def _states(self, tokens: Tensor) -> list[Tensor]:
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
-            found = self.transformer(input_ids=tokens, output_hidden_states=True)
-        return found.hidden_states[-2], found.last_hidden_state
+            return self.transformer(tokens.to(next(self.parameters()).device))
+
+    def _normed(self, states: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            return self.transformer.final_layer_norm(states)
 
 
 class SDXLTextEncoder(nn.Module):
