@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from multidiff.training.run import Run
 from multidiff.training.trainer import Trainer
 
 PART = "data"
-STEPS, WORKERS, MINUTES = 5, 2, 10
+STEPS, WORKERS, MINUTES = 3, 2, 10
 FAR = 10**9
 RECIPES = Path(__file__).parents[1] / "recipes"
 TEXTS = {"path": "starter:restaurant/sentences.csv", "column": "text", "meaning_column": "meaning"}
@@ -91,9 +92,11 @@ def step_rows(home: Path, rounds: int) -> list[Row]:
             for number, clock in enumerate(CLOCKS):
                 seconds = {source: [one[number] for one in own] for source, own in taken.items()}
                 case = f"a step of {recipe}, {clock}"
-                rows += rows_of(
+                found = rows_of(
                     PART, case, seconds, "from memory", "ms", lambda s: 1000 * s / STEPS
                 )
+                rows += found
+                print(*found[1].cells(), file=sys.stderr, flush=True)
     return rows
 
 

@@ -5,9 +5,12 @@ librosa takes a second to be imported, with numba and scipy, which no model need
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 # Slaney's scale (Auditory Toolbox 1998): linear below 1 kHz, a factor of 6.4 in 27 mels above.
 LINEAR_HZ, LINEAR_STEP_HZ, LOG_STEP = 1000.0, 200.0 / 3, np.log(6.4) / 27.0
@@ -39,6 +42,11 @@ def mel_filters(
     ramps = np.subtract.outer(edges, np.fft.rfftfreq(n_fft, 1.0 / sample_rate_hz))
     rising, falling = -ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]
     found = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    if not found[edges[:-2] > 0].any(axis=1).all():
+        logger.warning(
+            "%d mel bands of spectra of %d samples at %d Hz: some are narrower than a bin and stay "
+            "empty; use fewer bands or longer spectra", n_mels, n_fft, sample_rate_hz,
+        )  # fmt: skip
     if norm == "slaney":
         found *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
     return found

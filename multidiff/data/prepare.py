@@ -304,6 +304,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _begin_worker(parent: int) -> None:
     ignore_interruptions(0)
+    if "torch" in sys.modules:  # there is a process for each core
+        sys.modules["torch"].set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -9,6 +9,7 @@ import torch
 from sounds import speech, tones
 
 from multidiff.audio.mel import PRESETS, preset_named
+from multidiff.audio.mel_filters import mel_filters
 from multidiff.utils.errors import InputError
 
 NAMES = sorted(PRESETS)
@@ -76,6 +77,13 @@ def test_filters_are_those_of_librosa_to_the_bit(name):
         fmax=preset.f_max_hz, htk=preset.mel_scale == "htk", norm=preset.norm,
     )  # fmt: skip
     assert np.array_equal(preset.filters(torch.zeros(())).T.numpy(), wanted)
+
+
+def test_bands_that_stay_empty_are_reported(caplog):
+    mel_filters(22050, 1024, 80, 0, 8000, "slaney", "slaney")
+    assert not caplog.records
+    mel_filters(22050, 256, 128, 0, 8000, "slaney", "slaney")
+    assert "stay empty" in caplog.text
 
 
 @pytest.mark.parametrize("name", NAMES)

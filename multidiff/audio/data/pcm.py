@@ -7,15 +7,14 @@ from functools import lru_cache
 import numpy as np
 import torch
 from jaxtyping import Float, Int16
-from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 FULL_SCALE = 32768
 # Fraction of a recording's energy that may lie above its band edge.
 BEYOND_BAND = 1e-5
 FFT, HOP = 1024, 512
-# Frames whose energies are summed at once: those of a recording up to 48 seconds at 22 kHz.
-FRAMES_AT_ONCE = 2048
+# Frames that are transformed at once: with their spectra they stay in a core's cache.
+FRAMES_AT_ONCE = 256
 
 
 def scale_of(lowest: float, highest: float) -> float:
@@ -48,27 +47,23 @@ class BandEnergy:
     """
 
     def __init__(self) -> None:
-        self._parts: list[np.ndarray] = []
-        self._count = self._samples = 0
-        self._energy: np.ndarray | None = None
+        self._held = np.zeros(0, np.float32)
+        self._energy: Tensor | None = None
         self._began = False
+        self._samples = 0
 
     def add(self, block: Float[np.ndarray, " samples"]) -> None:
         """Add the samples that follow."""
         self._samples += len(block)
-        self._keep(block)
-        if not self._began and self._count > FFT // 2:
-            first = self._joined()
-            self._parts, self._count = [], 0
-            self._keep(first[FFT // 2 : 0 : -1])  # mirrored, as stft does
-            self._keep(first)
+        held = np.concatenate([self._held, block]) if len(self._held) else block
+        if not self._began and len(held) > FFT // 2:
+            held = np.concatenate([held[FFT // 2 : 0 : -1], held])  # mirrored, as stft does
             self._began = True
-        span = (FRAMES_AT_ONCE - 1) * HOP + FFT
-        while self._began and self._count >= span + FFT:  # so that the end can be mirrored
-            held = self._joined()
-            self._sum(held[:span])
-            self._parts, self._count = [], 0
-            self._keep(held[FRAMES_AT_ONCE * HOP :])
+        first, span = 0, (FRAMES_AT_ONCE - 1) * HOP + FFT
+        while self._began and len(held) >= first + span + FFT:  # so that the end can be mirrored
+            self._sum(held[first : first + span])
+            first += FRAMES_AT_ONCE * HOP
+        self._held = held[first:].copy()
 
     def edge_hz(self, rate_hz: int) -> float:
         """Return the frequency below which all but a hundred-thousandth of the energy lies.
@@ -81,42 +76,27 @@ class BandEnergy:
         """
         if not self._began:
             raise ValueError(f"{self._samples} samples: at least {FFT // 2 + 1} are needed")
-        padded = self._joined(FFT // 2)
-        padded[-FFT // 2 :] = padded[self._count - 2 : self._count - 2 - FFT // 2 : -1]
-        self._sum(padded)
+        mirror = self._held[-2 : -FFT // 2 - 2 : -1]
+        self._sum(np.concatenate([self._held, mirror]))
         energy = self._energy
         assert energy is not None
-        above = energy[::-1].cumsum()[::-1] / energy.sum()
+        above = energy.flip(0).cumsum(0).flip(0) / energy.sum()
         return int((above > BEYOND_BAND).sum()) * rate_hz / FFT
 
-    def _keep(self, block: np.ndarray) -> None:
-        self._parts.append(block)
-        self._count += len(block)
-
-    def _joined(self, further: int = 0) -> np.ndarray:
-        """Return the samples that are kept, with room for further ones behind them."""
-        whole = np.empty(self._count + further, np.float32)
-        np.concatenate(self._parts, out=whole[: self._count])
-        return whole
-
     def _sum(self, padded: np.ndarray) -> None:
-        from scipy.fft import rfft  # transforms of many frames at once
-
-        frames = sliding_window_view(padded, FFT)[::HOP] * _window()
-        spectrum = np.asarray(rfft(frames, overwrite_x=True))
-        parts = spectrum.view(np.float32)  # real and imaginary in turn
-        energy = np.einsum("ij,ij->j", parts, parts).astype(np.float64).reshape(-1, 2).sum(1)
+        frames = torch.from_numpy(padded).unfold(0, FFT, HOP) * _window()
+        parts = torch.view_as_real(torch.fft.rfft(frames))
+        energy = parts.square_().sum(dim=0).double().sum(dim=1)
         self._energy = energy if self._energy is None else self._energy + energy
 
 
 @lru_cache(maxsize=1)
-def _window() -> np.ndarray:
-    return torch.hann_window(FFT).numpy()
+def _window() -> Tensor:
+    return torch.hann_window(FFT)
 
 
 def band_edge_hz(wave: Float[Tensor, " samples"], rate_hz: int) -> float:
     """Return the band edge of a recording that is in memory; see :class:`BandEnergy`."""
     found = BandEnergy()
-    for part in wave.split(FRAMES_AT_ONCE * HOP):
-        found.add(part.numpy())
+    found.add(wave.numpy())
     return found.edge_hz(rate_hz)
