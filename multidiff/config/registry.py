@@ -88,6 +88,8 @@ COMPONENTS = {
     "AnswerDomain": "multidiff.text.masked_lm.model:AnswerDomain",
     "EditedText": "multidiff.text.diffuser.model:EditedText",
     "Editor": "multidiff.text.diffuser.network:Editor",
+    "Mistakes": "multidiff.text.diffuser.mistakes:Mistakes",
+    "LearnMistakes": "multidiff.text.diffuser.mistakes:LearnMistakes",
     "EditSamplingConfig": "multidiff.text.diffuser.sampling_config:EditSamplingConfig",
     "TextDomain": "multidiff.text.domain:TextDomain",
     "TextClassifier": "multidiff.text.diffusion_lm.classifier:TextClassifier",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multidiff.core.edit.alignment import Span
-from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.model import EditedText, Noise
 from multidiff.text.diffuser.reviser import Reviser
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.metrics.comparison import ORDER
@@ -28,6 +28,7 @@ class Bench:
         split: real texts.
         conditional: whether the editor is conditioned on the texts' meanings.
         seed: random seed of the first text; text ``i`` uses ``seed + i``.
+        noise: distribution of the corruption's words; the model's own where None.
     """
 
     model: EditedText
@@ -35,6 +36,7 @@ class Bench:
     split: EvalSplit
     conditional: bool
     seed: int
+    noise: Noise | None = None
 
     def rows(self, count: int, option: str) -> list[int]:
         """Return the first ``count`` real texts that the model reads whole.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from multidiff.text.data.inspection import note_unknown
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.split import held_out_of
 from multidiff.text.diffuser.bench import Bench
-from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.model import EditedText, Noise
 from multidiff.text.diffuser.repair import leave_alone, repair_corrupted
 from multidiff.text.diffuser.rewriting import compared, pairs_of, rewritten
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
@@ -34,7 +35,7 @@ def measure(
     model: EditedText, data: str | None, folder: Path, *, seed: int, sampling: EditSamplingConfig,
     num: int = 200, fixed: int = 0, repair: int = 0, from_noise: int = 0, from_nothing: int = 0,
     bootstrap: TextModel | None = None, rewrite: int = 0, beside: EditedText | None = None,
-    conditional: bool = False, column: str = "text", meaning_column: str | None = None,
+    noise: str | None = None, conditional: bool = False, column: str = "text", meaning_column: str | None = None,
     source_column: str | None = None, headless: bool = False, held_out_every: int | None = None,
 ) -> Report:  # fmt: skip
     """Measure what an editor does to clean and to corrupted texts, or other requested figures.
@@ -53,6 +54,8 @@ def measure(
         bootstrap: model whose drafts of real meaning representations are revised.
         rewrite: number of texts to rewrite, compared with their targets.
         beside: another model that rewrites them too.
+        noise: distribution of the corruption's words: uniform, frequency, mixed; the model's own
+            by default.
         conditional: condition on the meaning representations.
         column: column of the texts.
         meaning_column: column of their meaning representations.
@@ -64,6 +67,8 @@ def measure(
         InputError: if there is nothing to measure, or an option is wrong.
     """
     _check_options(model, conditional, beside is not None and not rewrite)
+    if noise not in (None, *get_args(Noise)):
+        raise InputError(f"--noise {noise}: choose among {', '.join(get_args(Noise))}")
     source = source_of(data, column, meaning_column, source_column, not headless)
     source = held_out_of(source, folder, held_out_every, report := Report())
     asked = (fixed, repair, from_noise, from_nothing, rewrite)
@@ -72,6 +77,7 @@ def measure(
         _rewrite(model, beside, source, rewrite, sampling, seed, report)
     if max(counts[name] for name in (*COMPONENTS, "num")):
         bench = _bench(model, sampling, source, max(counts.values()), conditional, seed, report)
+        bench = replace(bench, noise=noise)
         fresh = replace(bench, sampling=sampling.for_new_texts(model.sampling))
         _measure(bench, fresh, counts, bootstrap, report)
     return report

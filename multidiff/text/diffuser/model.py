@@ -28,6 +28,7 @@ from multidiff.core.random import generators, mixed_seed
 from multidiff.models.base import DomainModel
 from multidiff.models.requests import Seed, checked_seeds, one_each
 from multidiff.text.data.vocabulary import FIRST
+from multidiff.text.diffuser.mistakes import Mistakes
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.diffuser.reviser import History, Reviser
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
@@ -36,7 +37,7 @@ from multidiff.text.domain import TextDomain
 from multidiff.text.request import TextRequest, candidate_seeds, condition_of, drawn_index
 from multidiff.utils.errors import InputError
 
-Noise = Literal["uniform", "frequency"]
+Noise = Literal["uniform", "frequency", "mixed"]
 
 
 class EditedText(DomainModel):
@@ -47,12 +48,15 @@ class EditedText(DomainModel):
         process: corruption in training.
         editor: the network.
         sampling: default options of revising.
-        noise: distribution of the corruption's tokens: uniform, or by frequency in the texts.
+        noise: distribution of the corruption's tokens: uniform, by frequency in the texts, or the
+            mean of both.
         target: see :class:`~multidiff.text.diffuser.task.EditTask`.
         drop_condition: see there.
         from_source: see there.
         from_nothing: see there.
         from_own: see there.
+        mistakes: see there; they learn from the training texts by
+            :class:`~multidiff.text.diffuser.mistakes.LearnMistakes`.
 
     Raises:
         ValueError: if these do not fit each other.
@@ -73,6 +77,7 @@ class EditedText(DomainModel):
         from_source: float = 0.0,
         from_nothing: float = 0.0,
         from_own: float = 0.0,
+        mistakes: Mistakes | None = None,
     ):
         sizes = {domain.vocabulary.size, process.size, editor.size}
         if len(sizes) > 1:
@@ -88,20 +93,33 @@ class EditedText(DomainModel):
         self.target: Target = target
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
-        self.from_own = from_own
+        self.from_own, self.mistakes = from_own, mistakes
         if noise == "uniform":
             process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
 
-    def corruption(self) -> EditProcess:
-        """Return the process with its distribution of written tokens."""
-        if self.noise == "frequency":
+    def corruption(self, noise: Noise | None = None) -> EditProcess:
+        """Return the process with its distribution of written tokens.
+
+        Args:
+            noise: distribution in place of the model's own.
+
+        Raises:
+            InputError: if the vocabulary does not count its tokens, and the distribution needs it.
+        """
+        noise = self.noise if noise is None else noise
+        weights = torch.tensor([0.0] * FIRST + [1.0] * (self.process.size - FIRST)).double()
+        if noise != "uniform":
             counts = getattr(self.domain.vocabulary, "counts", None)
             if counts is None:
                 raise InputError(
-                    f"noise: frequency: a {type(self.domain.vocabulary).__name__} does not count "
+                    f"noise: {noise}: a {type(self.domain.vocabulary).__name__} does not count "
                     "its pieces; set noise: uniform"
                 )
-            self.process.write([0.0] * FIRST + [float(n) for n in counts.values()])
+            frequency = torch.tensor([0.0] * FIRST + [float(n) for n in counts.values()]).double()
+            frequency = frequency / frequency.sum()
+            mixed = (weights / weights.sum() + frequency) / 2
+            weights = frequency if noise == "frequency" else mixed
+        self.process.write(weights.tolist())
         return self.process
 
     def task(self) -> EditTask:
@@ -115,6 +133,7 @@ class EditedText(DomainModel):
             self.from_source,
             self.from_nothing,
             self.from_own,
+            self.mistakes,
         )
 
     def metadata(self) -> dict[str, str]:

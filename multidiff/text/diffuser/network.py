@@ -86,6 +86,8 @@ class Editor(nn.Module):
         source_length: length of the longest source.
         expansion: ratio of the MLPs' inner width to that of the blocks.
         dropout: dropout probability of each residual branch.
+        both_sides: whether a gap is predicted from the tokens on both sides of it; otherwise from
+            the one before, whose encoding knows the other.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Editor(nn.Module):
         source_length: int = 64,
         expansion: int = 4,
         dropout: float = 0.0,
+        both_sides: bool = False,
     ):
         super().__init__()
         self.size, self.length = size, length
@@ -115,6 +118,9 @@ class Editor(nn.Module):
         self.encoder = Transformer(width, layers, heads, 0, expansion, dropout)
         self.tagger = nn.Linear(width, NUM_TAGS)
         self.inserter = nn.Linear(width, 1)
+        self.inserter_after = nn.Linear(width, 1, bias=False) if both_sides else None
+        if self.inserter_after is not None:
+            nn.init.zeros_(self.inserter_after.weight)
         self.reader = None if shared else Transformer(width, layers, heads, 0, expansion, dropout)
         self.writer = Transformer(width, writer_layers, heads, 0, expansion, dropout)
         self.bias = nn.Parameter(torch.zeros(size))
@@ -136,7 +142,17 @@ class Editor(nn.Module):
         self, encoding: Encoding
     ) -> tuple[Float[Tensor, "batch length tags"], Float[Tensor, "batch length"]]:
         """Return the logits of each position's tag, and of an insertion behind it."""
-        return self.tagger(encoding.hidden), self.inserter(encoding.hidden).squeeze(-1)
+        hidden = encoding.hidden
+        gaps = self.inserter(hidden).squeeze(-1)
+        if self.inserter_after is not None:
+            after = self.inserter_after(hidden).squeeze(-1) * encoding.drafts.real
+            gaps = gaps + F.pad(after[:, 1:], (0, 1))
+        return self.tagger(hidden), gaps
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Return what weights of an editor that looks at one side only lack."""
+        after = self.inserter_after
+        return {} if after is None else {"inserter_after.weight": after.weight}
 
     def template(self, encoding: Encoding, marks: EditTags) -> Template:
         """Return the drafts as the generator reads them: marked, without deleted tokens."""

@@ -55,7 +55,7 @@ def _repaired(bench: Bench, count: int, steps: int) -> dict[str, float]:
     """Return figures of texts corrupted by that number of steps."""
     rows = bench.rows(count, "repair")
     real, requests = [bench.split.real[row] for row in rows], bench.requests(rows)
-    process, most = bench.model.corruption(), bench.model.editor.length
+    process, most = bench.model.corruption(bench.noise), bench.model.editor.length
     seeds = range(bench.seed, bench.seed + len(rows))
     states = [
         process.corrupt(text, steps, rng)[-1]

@@ -21,6 +21,7 @@ from multidiff.core.protocols import Condition
 from multidiff.core.random import Rng, uniform
 from multidiff.text.data.vocabulary import END, PAD
 from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags, edit_tags_of
+from multidiff.text.diffuser.mistakes import Mistakes
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 
@@ -72,6 +73,7 @@ class EditTask(nn.Module):
             autoregressive model of texts. The rest are corrupted.
         from_own: fraction of the samples whose draft is first corrected with
             tokens that the editor draws: it learns to see the mistakes that it makes itself.
+        mistakes: mistakes that a fraction of the corrupted drafts has instead of random edits.
 
     Raises:
         ValueError: if a fraction is out of range.
@@ -87,6 +89,7 @@ class EditTask(nn.Module):
         from_source: float = 0.0,
         from_nothing: float = 0.0,
         from_own: float = 0.0,
+        mistakes: Mistakes | None = None,
     ):
         if not 0 <= from_own <= 1:
             raise ValueError(f"from_own {from_own:g}: must be in [0, 1]")
@@ -100,7 +103,7 @@ class EditTask(nn.Module):
         self.target: Target = target
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
-        self.from_own = from_own
+        self.from_own, self.mistakes = from_own, mistakes
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Return nats for each tag, gap and written token of each sample, and for its length."""
@@ -149,6 +152,7 @@ class EditTask(nn.Module):
         afters = texts
         if self.target == "before":
             afters = [[*chain[max(0, len(chain) - 2)].tokens] for chain in chains]
+        self._add_mistakes(texts, levels, befores, afters, rng)
         start = uniform((len(texts),), rng).tolist()
         for row, draw in enumerate(start):
             if draw < self.from_nothing:
@@ -157,6 +161,23 @@ class EditTask(nn.Module):
                 numbers = self.domain.vocabulary.numbers(sources[row])
                 befores[row], afters[row] = numbers[: self.editor.length], texts[row]
         return befores, afters
+
+    def _add_mistakes(
+        self,
+        texts: list[list[int]],
+        levels: Tensor,
+        befores: list[list[int]],
+        afters: list[list[int]],
+        rng: Rng | None,
+    ) -> None:
+        """Replace a fraction of the corrupted drafts by texts with mistakes."""
+        if self.mistakes is None:
+            return
+        chosen = (uniform((len(texts),), rng) < self.mistakes.probability) & (levels.cpu() > 0)
+        for row in chosen.nonzero().flatten().tolist():
+            own = rng[row] if isinstance(rng, Sequence) else rng
+            befores[row] = self.mistakes(texts[row], own)[: self.editor.length]
+            afters[row] = texts[row]
 
     def _condition(
         self, condition: dict[str, Tensor], batch: int, rng: Rng | None
