@@ -35,7 +35,8 @@ def measure(
     model: EditedText, data: str | None, folder: Path, *, seed: int, sampling: EditSamplingConfig,
     num: int = 200, fixed: int = 0, repair: int = 0, from_noise: int = 0, from_nothing: int = 0,
     bootstrap: TextModel | None = None, rewrite: int = 0, beside: EditedText | None = None,
-    noise: str | None = None, conditional: bool = False, column: str = "text", meaning_column: str | None = None,
+    noise: str | None = None, conditional: bool = False, column: str = "text",
+    meaning_column: str | None = None,
     source_column: str | None = None, headless: bool = False, held_out_every: int | None = None,
 ) -> Report:  # fmt: skip
     """Measure what an editor does to clean and to corrupted texts, or other requested figures.

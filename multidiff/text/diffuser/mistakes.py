@@ -33,8 +33,8 @@ class Mistakes:
     """Draws mistakes in texts.
 
     A word is replaced by one drawn by frequency (``replace``), spelled alike, or used alike:
-    beside the same words. ``unknown`` replaces a word by UNKNOWN, or inserts that. ``splice`` writes
-    some words of another text over as many of this one.
+    beside the same words. ``unknown`` replaces a word by UNKNOWN, or inserts that. ``splice``
+    writes some words of another text over as many of this one.
 
     Args:
         probability: fraction of the corrupted texts of training that have these mistakes, instead
