@@ -328,6 +328,41 @@ def training(log):
     save(figure, "training.png")
 
 
+def several(model):
+    """Draw the six directions between an image, a sound and a text, and write the sounds."""
+    text, heard = "voice-3 says seven", SOUNDS / "given.flac"
+    drawn = HERE / "seven.png"
+    cases = [
+        ({"text": text}, "image"), ({"text": text}, "audio"), ({"image": drawn}, "text"),
+        ({"audio": heard}, "text"), ({"image": drawn}, "audio"), ({"audio": heard}, "image"),
+    ]  # fmt: skip
+    figure, axes = plt.subplots(2, 6, figsize=(9, 3.2))
+    for column, (given, make) in enumerate(cases):
+        (name,) = given
+        found = model.generate(given, [make], seed=0)
+        shown(axes[0, column], model, name, found[name][0])
+        shown(axes[1, column], model, make, found[make][0])
+        axes[0, column].set_title(f"{name} to {make}", fontsize=9)
+        if make == "audio":
+            stream = model.domain["audio"]
+            stream.write(found["audio"][0], SOUNDS / f"{name}-to-audio.wav")
+    figure.tight_layout()
+    save(figure, "several.png", dpi=100)
+
+
+def shown(axis, model, name, medium):
+    """Draw a medium: an image, the mel of a sound, or a text."""
+    axis.set(xticks=[], yticks=[])
+    if name == "text":
+        axis.text(0.5, 0.5, medium.replace(" ", "\n"), ha="center", va="center", fontsize=10)
+    elif name == "image":
+        axis.imshow(medium[0], cmap="gray")
+    else:
+        tokens = model.domain["audio"].autoencoder
+        wave = torch.nn.functional.pad(medium, (0, tokens.num_samples - len(medium)))
+        axis.imshow(tokens.unit(wave[None])[0], origin="lower", aspect="auto", cmap="magma")
+
+
 # Images by name, and the model of each.
 PAGES = {
     "speech": (speech, "speech"),
@@ -341,6 +376,7 @@ PAGES = {
     "sentence": (sentence, "restaurant"),
     "masked": (masked, "masked"),
     "edits": (edits, None),
+    "several": (several, "digits-joint"),
 }
 
 
