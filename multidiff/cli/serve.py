@@ -36,6 +36,7 @@ def serve(
     time_limit: Annotated[
         float, typer.Option(min=0.1, help="seconds that a request may take once it runs")
     ] = 300.0,
+    page: Annotated[bool, typer.Option("--page", help="add a page for browsers at /page")] = False,
     device: Device = "cpu",
 ) -> None:
     """Answer requests to models over HTTP, on this machine alone unless --host says otherwise.
@@ -46,6 +47,9 @@ def serve(
         import fastapi  # noqa: F401
     with needs("uvicorn", "multidiff serve", SERVE_EXTRA):
         import uvicorn  # noqa: F401
+    if page:
+        with needs("gradio", "multidiff serve --page", SERVE_EXTRA):
+            import gradio  # noqa: F401
     from multidiff.serve import server
     from multidiff.serve.settings import ServerSettings
 
@@ -57,7 +61,12 @@ def serve(
     bound = server.listening(host, port)
     with bound:
         app = server.create_app(server.loaded(named, checked_device(device)), settings)
+        if page:
+            from multidiff.serve.page import mount_page
+
+            mount_page(app)
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{bound.getsockname()[1]}"
-        say(Report([f"{', '.join(named)}: at {url}, paths at {url}/docs"]))
+        listed = f", a page at {url}/page" if page else ""
+        say(Report([f"{', '.join(named)}: at {url}, paths at {url}/docs{listed}"]))
         server.serve(app, bound, settings)

@@ -1,0 +1,55 @@
+#!/bin/sh
+# usage: docker/verify.sh    runs the steps of the Dockerfile in a temporary folder, without Docker
+# It copies what .dockerignore lets through, installs it, serves the models of the Dockerfile and
+# asks for their health, the page and a digit. TORCH_BACKEND= takes torch from the default index.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+mkdir -p "$work/source/docker"
+for name in multidiff pyproject.toml constraints.txt README.md LICENSE NOTICE LICENSES; do
+    cp -r "$root/$name" "$work/source/"
+done
+cp "$root/docker/install.sh" "$work/source/docker/"
+export TORCH_BACKEND="${TORCH_BACKEND-cpu}" EXTRAS="${EXTRAS:-serve,tts}"
+unset PYTHONPATH
+sh "$work/source/docker/install.sh" "$work/source" "$work/multidiff"
+rm -rf "$work/source"
+du -sh "$work/multidiff" | sed 's/\t.*/ in the environment/'
+packages=$(echo "$work"/multidiff/lib/python3*/site-packages)
+du -sk "$packages"/* | awk '
+    /\/(nvidia|triton|cuda|cusparselt)[^\/]*$|\/nvidia_[^\/]*$/ { gpu += $1 }
+    END { printf "%d MB of it for CUDA, outside of torch\n", gpu / 1024 }'
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+export PATH="$work/multidiff/bin:$PATH" HF_HUB_OFFLINE=1 MULTIDIFF_TOKEN=verify HOME="$work"
+models=$(sed -n 's/^CMD \[\(.*\)\]$/\1/p' "$root/Dockerfile" | tr -d '",')
+cd "$work"
+# shellcheck disable=SC2086
+multidiff serve --host 0.0.0.0 --port "$port" $models &
+server=$!
+python - "$port" <<'PYTHON'
+import json, sys, time
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+base, token = f"http://127.0.0.1:{sys.argv[1]}", {"Authorization": "Bearer verify"}
+for _ in range(240):
+    try:
+        urlopen(base + "/health", timeout=4)
+        break
+    except URLError:
+        time.sleep(0.5)
+print("health:", urlopen(base + "/health", timeout=4).read().decode())
+body = json.dumps({"prompt": "a handwritten seven"}).encode()
+headers = {**token, "Content-Type": "application/json"}
+answer = urlopen(Request(base + "/v1/images", body, headers), timeout=60).read()
+assert answer.startswith(b"\x89PNG"), answer[:80]
+page = urlopen(Request(base + "/page/", headers=token), timeout=60).read()
+assert b"<html" in page, page[:80]
+print("a digit:", len(answer), "bytes; the page:", len(page), "bytes")
+PYTHON
+kill -TERM "$server"
+wait "$server"
+server=
+echo "ended by SIGTERM with status 0"
