@@ -280,6 +280,8 @@ def _decoded(
         while len(block := file.read(whole, "float32", always_2d=True)):
             done += len(block)
             yield block
+            if done >= file.frames:  # asking again would seek again
+                return
         return
     with reopen() as again:  # nothing is decoded after an error, wherever the file is sought
         yield from _decoded_by_parts(again, whole, done)
