@@ -42,6 +42,7 @@ COMPONENTS = {
     "referee": "referee",
     "data": "data",
     "bulk": "bulk",
+    "serve": "serve",
 }
 
 

@@ -29,6 +29,10 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="further name of this machine; may be repeated"),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="LoRA that requests may name; may be repeated"),
+    ] = None,
     queue: Annotated[int, typer.Option(min=1, max=10_000, help="requests that may wait")] = 64,
     batch: Annotated[
         int, typer.Option(min=1, max=256, help="most requests of one network evaluation")
@@ -54,7 +58,11 @@ def serve(
     from multidiff.serve.settings import ServerSettings
 
     settings = ServerSettings(
-        token=token or None, queue=queue, batch=batch, time_limit_seconds=time_limit
+        loras=server.loras_of(lora or ()),
+        token=token or None,
+        queue=queue,
+        batch=batch,
+        time_limit_seconds=time_limit,
     )
     settings = server.checked_settings(settings, host, allow_host or ())
     named = server.names_of(models)

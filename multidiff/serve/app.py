@@ -53,8 +53,8 @@ def create_app(models: Mapping[str, Any], settings: ServerSettings | None = None
         yield
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="multidiff", version=__version__, lifespan=lifespan,
-                  docs_url=None, redoc_url=None)  # fmt: skip
+    app = FastAPI(title="multidiff", version=__version__, lifespan=lifespan, docs_url=None,
+                  redoc_url=None, redirect_slashes=False)  # fmt: skip
     app.state.service = service
     _add_supervision(app, service)
     families: set[str] = set()
@@ -107,12 +107,13 @@ def _add_route(app: FastAPI, path: str, served: Served) -> None:
     is_sound = served.family.media_type == WAV
 
     async def answer(request: Request, body: Body, chunked: bool = False) -> Response:
+        as_events = EVENTS in request.headers.get("accept", "")
         try:
-            job = served.submit(body)
+            job = served.submit(body, detailed=as_events or chunked)
         except Busy as busy:
             headers = {"Retry-After": str(busy.seconds)}
             return JSONResponse({"detail": str(busy)}, 503, headers)
-        if EVENTS in request.headers.get("accept", ""):
+        if as_events:
             return StreamingResponse(_event_lines(request, job), media_type=EVENTS)
         if chunked:
             return await _chunked(request, job)

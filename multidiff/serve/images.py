@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,13 +12,16 @@ from pydantic import Field
 from multidiff.config.option_set import options_as_text
 from multidiff.image.canvas import STRENGTH, Canvas, checked_mask
 from multidiff.image.data.image_files import png_bytes
+from multidiff.image.data.provenance import lora_facts
 from multidiff.image.maskgit.model import TokenDraft
+from multidiff.image.stable_diffusion.lora import with_loras
 from multidiff.serve.families import Family
 from multidiff.serve.jobs import DONE, Event, Job
 from multidiff.serve.schemas import Body, Fields, file_field, options_from, text_field
 from multidiff.serve.settings import ServerSettings
 from multidiff.serve.uploads import image_from, mask_from
 from multidiff.utils.errors import InputError
+from multidiff.utils.names import suggestion
 
 # Pixels that may be asked for, as a multiple of those of the model's own size.
 MOST_ENLARGED = 4
@@ -43,11 +48,17 @@ def _diffusion_inputs(model: Any, settings: ServerSettings) -> Fields:
             float | None,
             Field(None, ge=0, le=1, description="fraction of the image replaced by noise first"),
         ),
-        "feather": (int, Field(0, ge=0, le=1000, description="pixels over which a mask fades")),
+        "feather": (int, Field(0, ge=0, le=32, description="pixels over which a mask fades")),
     }
     if model.domain.reads == "prompt":
         about = "what guidance leads away from"
         fields["negative_prompt"] = text_field(about, settings, None)
+    if settings.loras:
+        known = f"weight of each LoRA by name: {', '.join(settings.loras)}"
+        fields["lora"] = (
+            dict[str, float],
+            Field({}, max_length=len(settings.loras), description=known),
+        )
     return {**_inputs(model, settings), **fields}
 
 
@@ -63,8 +74,9 @@ def _prompt(model: Any, body: Body) -> str:
     return prompt
 
 
-def _image(made: torch.Tensor, body: Any, prompt: str, config: Any) -> Event:
+def _image(model: Any, made: torch.Tensor, body: Any, prompt: str, config: Any) -> Event:
     facts = {"prompt": prompt, "seed": str(body.seed), **options_as_text(config)}
+    facts |= lora_facts(model)
     return Event(DONE, {"seed": body.seed}, png_bytes(made[0], facts), "image/png")
 
 
@@ -73,6 +85,7 @@ def _diffused(model: Any, body: Any, job: Job, settings: ServerSettings) -> Even
         job.check()
         job.emit(Event("progress", {"step": step.number, "steps": step.total}))
 
+    model = _with_loras(model, getattr(body, "lora", {}), settings)
     prompt, config = _prompt(model, body), options_from(body, model.sampling)
     canvas = _canvas(model, body, settings)
     made = model.generate(
@@ -84,7 +97,23 @@ def _diffused(model: Any, body: Any, job: Job, settings: ServerSettings) -> Even
         config=config,
         on_step=note,
     )
-    return _image(made, body, prompt, config)
+    return _image(model, made, body, prompt, config)
+
+
+def _with_loras(model: Any, wanted: Mapping[str, float], settings: ServerSettings) -> Any:
+    """Return a view of the model with LoRAs, which other requests do not see.
+
+    Raises:
+        InputError: if one is not known, or does not fit the model.
+    """
+    if not wanted:
+        return model
+    for name in wanted:
+        if name not in settings.loras:
+            raise InputError(f"lora {name}: {suggestion(name, settings.loras)}")
+    view = with_loras(model, [(settings.loras[name], scale) for name, scale in wanted.items()])
+    vars(view.denoiser).pop("forward", None)  # that of the batches, which have other weights
+    return view
 
 
 def _canvas(model: Any, body: Any, settings: ServerSettings) -> Canvas | None:
@@ -97,6 +126,7 @@ def _canvas(model: Any, body: Any, settings: ServerSettings) -> Canvas | None:
         if body.mask_image is not None or body.strength is not None or body.feather:
             raise InputError("mask_image, strength and feather change an image: send init_image")
         return None
+    settings = _bounded(model, settings)
     image = image_from("init_image", body.init_image, settings, model.domain.channels)[None]
     mask = None
     if body.mask_image is not None:
@@ -109,11 +139,16 @@ def _size(model: Any, size: str | None, settings: ServerSettings) -> tuple[int, 
     if size is None:
         return None
     width, height = (int(one) for one in size.lower().split("x"))
-    own = model.domain.size
-    most = min(settings.max_pixels, MOST_ENLARGED * own[0] * own[1])
+    most = _bounded(model, settings).max_pixels
     if width * height > most:
         raise InputError(f"size {size}: has {width * height:,} pixels; {most:,} at most here")
     return width, height
+
+
+def _bounded(model: Any, settings: ServerSettings) -> ServerSettings:
+    """Return settings whose images are not far larger than those of the model."""
+    width, height = model.domain.size
+    return replace(settings, max_pixels=min(settings.max_pixels, MOST_ENLARGED * width * height))
 
 
 def _unmasked(model: Any, body: Any, job: Job, settings: ServerSettings) -> Event:
@@ -131,7 +166,7 @@ def _unmasked(model: Any, body: Any, job: Job, settings: ServerSettings) -> Even
         image = image_from("init_image", body.init_image, settings, model.domain.channels)[None]
         draft = TokenDraft(image, mask_from("mask_image", body.mask_image, settings))
     made = model.generate([prompt], draft=draft, seed=body.seed, config=config, on_step=note)
-    return _image(made, body, prompt, config)
+    return _image(model, made, body, prompt, config)
 
 
 DIFFUSION = Family(

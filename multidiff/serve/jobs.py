@@ -1,8 +1,9 @@
 """Requests as jobs: a bounded queue for each model, threads that run them, and their ends.
 
-A job runs in one thread from beginning to end, with generators of its own, so that its answer does
-not depend on what runs beside it. It ends early when its client is gone or its time is over:
-:meth:`Job.check` is called before every network evaluation.
+A job runs in one thread from beginning to end, with generators of its own and on a view of the
+model that belongs to the thread, so that its answer does not depend on what runs beside it. It
+ends early when its client is gone or its time is over: :meth:`Job.check` is called before each
+block of a network.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from multidiff.models.views import call_before, shared_copy
+from multidiff.serve.batching import Batcher
 from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -67,12 +71,14 @@ class Job:
     """A request that waits, runs or is done.
 
     Args:
-        work: function that makes the answer, the event ``done``; it is given the job.
+        work: function that makes the answer, the event ``done``, from a view of the model and the
+            job.
         seconds: time that it may run.
+        detailed: whether someone reads what is made before the answer.
     """
 
-    def __init__(self, work: Callable[[Job], Event], seconds: float):
-        self.work, self.seconds = work, seconds
+    def __init__(self, work: Callable[[Any, Job], Event], seconds: float, detailed: bool = True):
+        self.work, self.seconds, self.detailed = work, seconds, detailed
         self.ends = float("inf")
         self.cancelled = threading.Event()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -118,12 +124,12 @@ class Job:
             if event.name in (DONE, FAILED):
                 return
 
-    def run(self) -> str:
+    def run(self, model: Any) -> str:
         """Do the work, and return how it ended: done, cancelled, refused or failed."""
         self.ends = time.monotonic() + self.seconds
         try:
             self.check()
-            self.emit(self.work(self))
+            self.emit(self.work(model, self))
             return "done"
         except Cancelled:
             self.emit(Event(FAILED, {"status": 499, "detail": "cancelled"}))
@@ -146,6 +152,37 @@ def _by_field(message: str) -> str:
     return OPTION.sub(lambda found: found[1].replace("-", "_"), line)
 
 
+class Lane:
+    """One place where jobs run, one after the other, on a view of a model.
+
+    Args:
+        model: the model, whose weights are shared.
+        batcher: what evaluates its network together with other lanes; None for the lane itself.
+        network: attribute of the model that is the network.
+    """
+
+    def __init__(self, model: Any, batcher: Batcher | None = None, network: str = ""):
+        self.model, self.batcher = shared_copy(model), batcher
+        self._job: Job | None = None
+        call_before(self.model, self._check)
+        if batcher is not None:
+            getattr(self.model, network).forward = batcher
+
+    def _check(self) -> None:
+        if self._job is not None:
+            self._job.check()
+
+    @contextmanager
+    def runs(self, job: Job) -> Iterator[Any]:
+        """Yield the view for a job, which ends when it is cancelled or takes too long."""
+        self._job = job
+        try:
+            with nullcontext() if self.batcher is None else self.batcher.running():
+                yield self.model
+        finally:
+            self._job = None
+
+
 class Worker:
     """Threads that run the jobs of one model, from a queue of their own.
 
@@ -153,6 +190,7 @@ class Worker:
         name: name of the model.
         threads: number of jobs that run at once.
         most: number of jobs that may wait.
+        lane: function that makes what a thread runs its jobs in, when its first comes.
         on_end: called with how each job ended and the seconds that it ran.
     """
 
@@ -161,9 +199,10 @@ class Worker:
         name: str,
         threads: int,
         most: int,
+        lane: Callable[[], Lane],
         on_end: Callable[[str, float], None] = lambda outcome, seconds: None,
     ):
-        self.name, self.count, self._on_end = name, threads, on_end
+        self.name, self.count, self._lane, self._on_end = name, threads, lane, on_end
         self._waiting: queue.Queue[Job | None] = queue.Queue(most)
         self.running = 0
         self._mean_seconds = 1.0
@@ -200,11 +239,14 @@ class Worker:
             one.join()
 
     def _work(self) -> None:
+        lane: Lane | None = None
         while (job := self._waiting.get()) is not None:
+            lane = lane or self._lane()
             began = time.monotonic()
             with self._lock:
                 self.running += 1
-            outcome = job.run()
+            with lane.runs(job) as model:
+                outcome = job.run(model)
             seconds = time.monotonic() - began
             with self._lock:
                 self.running -= 1

@@ -16,6 +16,14 @@ SEED = (
     int,
     Field(0, ge=-(2**63), le=2**63 - 1, description="random seed; equal seeds, equal answers"),
 )
+# Options of which a service allows less than the command line: memory, or time within one step.
+MOST = {
+    "num_candidates": 16,
+    "beam": 16,
+    "revision_beams": 16,
+    "projections": 64,
+    "final_projections": 64,
+}
 Fields = Mapping[str, tuple[Any, Any]]
 
 
@@ -40,7 +48,7 @@ def body_of(name: str, inputs: Fields, sampling: OptionSet) -> type[Body]:
     """
     hints = typing.get_type_hints(type(sampling))
     options = {
-        option: _field(about, hints[option], getattr(sampling, option))
+        option: _field(about, hints[option], getattr(sampling, option), MOST.get(option))
         for option, about in options_in(type(sampling)).items()
     }
     return pydantic.create_model(name, __base__=Body, **{**inputs, "seed": SEED, **options})
@@ -72,13 +80,13 @@ def _text(description: str, settings: ServerSettings, default: Any) -> Any:
     return Field(default, max_length=settings.max_characters, description=description)
 
 
-def _field(about: Option, hint: Any, default: Any) -> tuple[Any, Any]:
+def _field(about: Option, hint: Any, default: Any, most: int | None) -> tuple[Any, Any]:
     """Return an option as a field: its range and choices are those of the command line."""
     text = about.help + (f" ({about.note})" if about.note else "")
     if about.choices:
         hint = Literal[about.choices]  # pyright: ignore[reportInvalidTypeForm]
         return (hint, Field(default, description=text))
-    bounds = {"ge": about.least, "gt": about.above, "le": about.most}
+    bounds = {"ge": about.least, "gt": about.above, "le": most or about.most}
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
     return (hint, Field(default, description=text, **bounds))  # type: ignore[arg-type]
 

@@ -57,6 +57,21 @@ def names_of(models: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def loras_of(words: Sequence[str]) -> dict[str, Path]:
+    """Return LoRAs by the names that requests use.
+
+    Raises:
+        InputError: if a word is no ``NAME=FILE``, or there is no such file.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or not name or not Path(path).is_file():
+            raise InputError(f"--lora {word}: write NAME=FILE, with a file that exists")
+        found[name] = Path(path)
+    return found
+
+
 def listening(host: str, port: int) -> socket.socket:
     """Return a socket that is bound, before models are loaded.
 
@@ -86,11 +101,12 @@ def serve(app: Any, bound: socket.socket, settings: ServerSettings) -> None:
         bound: socket to listen on.
         settings: limits.
     """
+    models = len(app.state.service.models)
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
-        limit_concurrency=settings.queue + settings.batch + MORE_CONNECTIONS,
+        limit_concurrency=models * (settings.queue + settings.batch) + MORE_CONNECTIONS,
         server_header=False,
         timeout_keep_alive=5,
         h11_max_incomplete_event_size=1 << 16,
@@ -108,8 +124,12 @@ def loaded(models: dict[str, str], device: str) -> dict[str, Any]:
     """Return models by name, each loaded once, with what it needs."""
     found = {name: load(model, device) for name, model in models.items()}
     for model in found.values():
-        if hasattr(model, "loaded_vocoder"):
+        if type(model).__name__ == "AcousticModel":
+            from multidiff.audio.tts.front_end import FrontEnd  # a heavy library, if it is needed
+
             model.loaded_vocoder()
+            for language in {*model.languages.values()}:
+                FrontEnd(language).preload()
     return found
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import pydantic
 
+from multidiff.serve.batching import Batcher
 from multidiff.serve.families import Family, family_of
-from multidiff.serve.jobs import FAILED, Event, Job, Worker
+from multidiff.serve.jobs import FAILED, Event, Job, Lane, Worker
 from multidiff.serve.metrics import Metrics
 from multidiff.serve.schemas import Body, body_of, one_line
 from multidiff.serve.settings import ServerSettings
@@ -41,19 +43,48 @@ class Served:
         inputs = self.family.inputs(model, settings)
         title = "".join(part.title() for part in name.replace("-", " ").replace("_", " ").split())
         self.body = body_of(f"{title}Request", inputs, model.sampling)
-        self.worker = Worker(name, 1, settings.queue, partial(metrics.ended, name))
+        self._process = os.getpid()
+        self.batcher = self._batcher(metrics)
+        threads = 1 if self.batcher is None else settings.batch
+        lane = partial(Lane, model, self.batcher, self.family.network)
+        self.worker = Worker(name, threads, settings.queue, lane, partial(metrics.ended, name))
 
-    def submit(self, body: Body) -> Job:
+    def _batcher(self, metrics: Metrics) -> Batcher | None:
+        """Return what batches its network's calls; None if it is called in another way."""
+        if not self.family.network or self.settings.batch == 1:
+            return None
+        if getattr(self.model, "block", 0):  # a KV cache of its own for each text
+            return None
+        network = getattr(self.model, self.family.network)
+        observe = metrics.batches.labels(self.name).observe
+        return Batcher(network, self.settings.batch, observe)
+
+    def close(self) -> None:
+        """Finish what waits, and end the threads."""
+        self.worker.close()
+        if self.batcher is not None:
+            self.batcher.close()
+
+    def submit(self, body: Body, detailed: bool = True) -> Job:
         """Queue a request.
 
+        Args:
+            body: the request.
+            detailed: whether to report what is made before the answer.
+
         Raises:
+            RuntimeError: in a process forked from that of the service, which has no threads.
             Busy: if too many wait.
         """
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this service runs in process {self._process}; create one after forking"
+            )
 
-        def work(job: Job) -> Event:
-            return self.family.make(self.model, body, job, self.settings)
+        def work(model: Any, job: Job) -> Event:
+            return self.family.make(model, body, job, self.settings)
 
-        job = Job(work, self.settings.time_limit_seconds)
+        job = Job(work, self.settings.time_limit_seconds, detailed)
         self.worker.submit(job)
         return job
 
@@ -117,4 +148,4 @@ class Service:
         """Finish what waits, and end the threads."""
         self.accepting = False
         for one in self.models.values():
-            one.worker.close()
+            one.close()

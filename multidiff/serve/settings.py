@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -12,6 +14,7 @@ class ServerSettings:
     """Who may ask, and how much.
 
     Attributes:
+        loras: files of LoRAs that requests may name, by name.
         token: what requests must carry, as ``Authorization: Bearer TOKEN``; None for all.
         hosts: names that requests may have in their header ``Host``, against DNS rebinding;
             empty for any.
@@ -25,6 +28,7 @@ class ServerSettings:
         max_characters: length of a text.
     """
 
+    loras: Mapping[str, Path] = field(default_factory=dict)
     token: str | None = None
     hosts: tuple[str, ...] = LOOPBACK
     queue: int = 64

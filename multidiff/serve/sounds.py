@@ -19,16 +19,15 @@ from multidiff.serve.sound_uploads import mel_from
 from multidiff.serve.wav import WAV, pcm, wav_header
 
 
-def _sound(
-    chunks: Iterable[tuple[np.ndarray, dict[str, Any]]], rate_hz: int, body: Any, job: Job
-) -> Event:
+def _sound(chunks: Iterable[np.ndarray], rate_hz: int, body: Any, job: Job) -> Event:
     """Pass on each chunk as it is made, and return the whole file."""
     parts: list[bytes] = []
-    for number, (samples, about) in enumerate(chunks):
+    for number, samples in enumerate(chunks):
         job.check()
         parts.append(pcm(samples))
-        data = {"chunk": number, "sample_rate_hz": rate_hz, **about}
-        job.emit(Event("audio", data, parts[-1], "audio/L16"))
+        if job.detailed:
+            data = {"chunk": number, "sample_rate_hz": rate_hz}
+            job.emit(Event("audio", data, parts[-1], "audio/L16"))
     content = b"".join(parts)
     facts = {"seed": body.seed, "seconds": round(len(content) / 2 / rate_hz, 4)}
     return Event(DONE, facts, wav_header(rate_hz, len(content)) + content, WAV)
@@ -44,9 +43,13 @@ def _speech_inputs(model: Any, settings: ServerSettings) -> Fields:
 
 
 def _spoken(model: Any, body: Any, job: Job, settings: ServerSettings) -> Event:
-    config = options_from(body, model.sampling)
-    spoken = model.speak(body.text, speaker=body.speaker, seed=body.seed, config=config)
-    chunks = ((one.wave.numpy(), {"text": one.text}) for one in spoken)
+    request = {"speaker": body.speaker, "seed": body.seed}
+    request["config"] = options_from(body, model.sampling)
+    if job.detailed:  # the first sound comes before its sentence is synthesised
+        waves = model.stream(body.text, **request)
+    else:
+        waves = (one.wave for one in model.speak(body.text, **request))
+    chunks = (wave.numpy() for wave in waves)
     return _sound(chunks, model.preset.sample_rate_hz, body, job)
 
 
@@ -69,8 +72,7 @@ def _synthesised(model: Any, body: Any, job: Job, settings: ServerSettings) -> E
     stated = body.mel_scale, body.mel_preset
     with mel_from("input", body.input, model.preset, settings, *stated) as (mel, num_samples):
         waves = model.stream(mel, seed=body.seed, config=config)
-        chunks = ((samples, {}) for samples in trimmed(waves, num_samples))
-        return _sound(chunks, model.preset.sample_rate_hz, body, job)
+        return _sound(trimmed(waves, num_samples), model.preset.sample_rate_hz, body, job)
 
 
 SPEECH = Family("speech", "Speak a text.", _speech_inputs, _spoken, WAV)

@@ -62,8 +62,9 @@ def _written(model: Any, body: Any, job: Job, config: Any, request: TextRequest)
 
     def note(number: int, tokens: Any) -> None:
         job.check()
-        text = with_masks(words, tokens[0].tolist(), mask)
-        job.emit(Event("text", {"step": number, "text": text}))
+        if job.detailed:
+            text = with_masks(words, tokens[0].tolist(), mask)
+            job.emit(Event("text", {"step": number, "text": text}))
 
     (text,) = model.generate([request], seed=body.seed, config=config, on_step=note)
     return _done(model, body, text)

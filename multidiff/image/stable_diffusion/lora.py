@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.image.stable_diffusion import naming
+from multidiff.models.views import shared_copy
 from multidiff.models.weights import read_tensors, some
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import file_digest
@@ -129,10 +130,42 @@ def merge_lora(model: nn.Module, path: Path, weight: float = 1.0) -> LoraReport:
     return _merge(model, path, weight, None)
 
 
+def with_loras(model: nn.Module, loras: Sequence[tuple[Path, float]]) -> Any:
+    """Return a view of a model with LoRAs merged, and leave the model as it is.
+
+    The view has weights of its own in the layers that change; all others are the model's. Several
+    threads can thus use one model with other LoRAs each.
+
+    Args:
+        model: see :func:`merge_lora`.
+        loras: files and their weights.
+
+    Raises:
+        InputError: if a file does not fit.
+    """
+    view = shared_copy(model)
+    vars(view)["loras"] = [*vars(model).get("loras", [])]
+    for path, weight in loras:
+        _merge(view, path, weight, None, is_view=True)
+    return view
+
+
 def _merge(
-    model: nn.Module, path: Path, weight: float, kept: dict[str, Tensor] | None
+    model: nn.Module,
+    path: Path,
+    weight: float,
+    kept: dict[str, Tensor] | None,
+    is_view: bool = False,
 ) -> LoraReport:
-    """Merge a LoRA; ``kept`` receives the weights of the layers as they were, if it has none."""
+    """Merge a LoRA.
+
+    Args:
+        model: the model.
+        path: the file.
+        weight: weight of the change.
+        kept: receives the weights of the layers as they were, if it has none.
+        is_view: whether changed layers get weights of their own, since others share theirs.
+    """
     if not math.isfinite(weight):
         raise InputError(f"{path}: weight {weight:g}: must be a finite number such as 0.8")
     tensors, metadata = read_tensors(path)
@@ -162,7 +195,12 @@ def _merge(
         for name, delta in deltas.items():
             if kept is not None and name not in kept:
                 kept[name] = layers[name].detach().clone()
-            layers[name].copy_(layers[name].float() + delta.to(layers[name].device))
+            changed = layers[name].float() + delta.to(layers[name].device)
+            if is_view:
+                owner: Any = model.get_submodule(name)
+                owner.weight = nn.Parameter(changed.to(layers[name].dtype), requires_grad=False)
+            else:
+                layers[name].copy_(changed)
     _note(model, path, weight)
     if unmatched:
         logger.warning("%s: %d tensors are not used: %s", path, len(unmatched), some(unmatched))
