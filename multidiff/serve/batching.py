@@ -42,10 +42,12 @@ class Call:
 
     Args:
         inputs: its arguments.
+        named: its named arguments.
     """
 
-    def __init__(self, inputs: tuple[Any, ...]):
-        self.inputs, self.kind = inputs, signature(inputs)
+    def __init__(self, inputs: tuple[Any, ...], named: dict[str, Any] | None = None):
+        self.inputs = (inputs, named or {})
+        self.kind = signature(self.inputs)
         self.done = threading.Event()
         self.output: Any = None
         self.error: Exception | None = None
@@ -82,9 +84,9 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
         self._thread.start()
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Return the network's output, once it is evaluated with the calls of other threads."""
-        call = Call(inputs)
+        call = Call(inputs, named)
         with self._changed:
             self._calls.append(call)
             self._changed.notify_all()
@@ -162,8 +164,8 @@ class ExactNetwork:
         inputs = [call.inputs for call in calls]
         try:
             self.count = size
-            together = self.network(*merged(inputs + inputs[-1:] * (size - len(calls))))
-            outputs = parted(together, size)[: len(calls)]
+            taken, named = merged(inputs + inputs[-1:] * (size - len(calls)))
+            outputs = parted(self.network(*taken, **named), size)[: len(calls)]
         except Exception:  # of which one request may be the reason
             return self._separately(calls)
         finally:
@@ -186,7 +188,8 @@ class ExactNetwork:
     def _separately(self, calls: list[Call]) -> None:
         for call in calls:
             try:
-                call.output = self.network(*call.inputs)
+                taken, named = call.inputs
+                call.output = self.network(*taken, **named)
             except Exception as error:
                 call.error = error
 

@@ -43,7 +43,8 @@ def signature(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return (tuple(value.shape), value.dtype, value.device)
     if isinstance(value, dict):
-        return (type(value), *((key, signature(dict.get(value, key))) for key in value))
+        parts = ((key, signature(dict.get(value, key))) for key in value)
+        return (type(value), *parts, *map(signature, getattr(value, "__dict__", {}).items()))
     if isinstance(value, tuple | list):
         return (type(value), *map(signature, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -73,7 +73,7 @@ def test_a_batch_equals_separate_calls_to_the_bit(count):
         exact.evaluate(calls)
         assert [*exact._batches.values()] == [True]
         for call in calls:
-            assert torch.equal(call.output, network(*call.inputs))
+            assert torch.equal(call.output, network(*call.inputs[0]))
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def test_a_network_whose_batches_differ_is_not_batched():
     for _ in range(2):
         calls = [Call((torch.randn(2, 3),)) for _ in range(2)]
         exact.evaluate(calls)
-        assert all(torch.equal(c.output, c.inputs[0] - c.inputs[0].mean(0)) for c in calls)
+        assert all(torch.equal(c.output, c.inputs[0][0] - c.inputs[0][0].mean(0)) for c in calls)
 
 
 def test_calls_of_several_threads_are_one_evaluation():

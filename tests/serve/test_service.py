@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -213,3 +215,11 @@ def test_a_port_in_use(capsys):
         assert run(["serve", "digits", "--port", str(port)]) == 2
     said = capsys.readouterr().err
     assert f"--port {port}: address already in use" in said.lower() and said.count("\n") == 1
+
+
+def test_the_example_of_a_client(client, tmp_path):
+    path = Path(__file__).parents[2] / "examples" / "service" / "client.py"
+    texts = runpy.run_path(str(path))["ask"](client, tmp_path)
+    assert "[MASK]" in texts[0] and "[MASK]" not in texts[-1]
+    assert read_image(tmp_path / "seven.png", channels=1).shape == (1, 28, 28)
+    assert (tmp_path / "morning.wav").read_bytes()[:4] == b"RIFF"
