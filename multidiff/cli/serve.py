@@ -9,10 +9,8 @@ import typer
 from multidiff.cli.arguments import Device
 from multidiff.cli.parsing import say
 from multidiff.utils.devices import checked_device
-from multidiff.utils.packages import needs
+from multidiff.utils.packages import SERVE_EXTRA, needs
 from multidiff.utils.report import Report
-
-SERVE_EXTRA = 'pip install "multidiff[serve]"'
 
 
 def serve(

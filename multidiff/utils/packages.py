@@ -14,6 +14,7 @@ from multidiff.utils.errors import InputError
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 METRICS_EXTRA = 'pip install --upgrade "multidiff[metrics]"'
 TTS_EXTRA = 'pip install --upgrade "multidiff[tts]"'
+SERVE_EXTRA = 'pip install --upgrade "multidiff[serve]"'
 LONGEST_REASON = 160
 
 
