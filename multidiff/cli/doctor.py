@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 import multidiff
-from multidiff.utils.packages import METRICS_EXTRA, SERVE_EXTRA, TTS_EXTRA, trouble, version_of
+from multidiff.utils.packages import METRICS_EXTRA, TTS_EXTRA, trouble, version_of
 from multidiff.utils.report import Report
 
 # Distribution -> its module. tests/test_doctor.py compares it with pyproject.toml.
@@ -45,7 +45,6 @@ OPTIONAL = (
     ("torchvision", "torchvision", "FID by Inception, with torch-fidelity", METRICS_EXTRA),
     ("torch-fidelity", "torch_fidelity", "FID by Inception in eval of images", METRICS_EXTRA),
     ("gruut", "gruut", "synth --text", TTS_EXTRA),
-    ("fastapi", "fastapi", "serve", SERVE_EXTRA),
 )
 # Square matrices whose product is timed to see how fast bfloat16 is: 0.3 GFLOP.
 TIMED_SIZE, TIMED_RUNS = 512, 3
