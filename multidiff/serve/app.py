@@ -7,7 +7,7 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -149,7 +149,8 @@ async def _events(request: Request, job: Job) -> AsyncIterator[Event]:
     loop, news = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
 
     def put(event: Event) -> None:
-        loop.call_soon_threadsafe(news.put_nowait, event)
+        with suppress(RuntimeError):  # the loop has ended, and its client with it
+            loop.call_soon_threadsafe(news.put_nowait, event)
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
