@@ -68,9 +68,11 @@ class Server:
 
 
 @contextmanager
-def serving(models: Sequence[str], threads: int, *options: str) -> Iterator[Server]:
+def serving(
+    models: Sequence[str], threads: int, *options: str, port: str = "0"
+) -> Iterator[Server]:
     """Yield a server of some models, which is ended at the end of the block."""
-    command = [sys.executable, "-m", "multidiff", "serve", *models, "--port", "0", *options]
+    command = [sys.executable, "-m", "multidiff", "serve", *models, "--port", port, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
@@ -304,7 +306,7 @@ def stops(threads: int) -> Iterator[Row]:
         server.process.wait(60)
         broken = sum(one.exception() is not None for one in found)
     began = time.perf_counter()
-    with serving(["digits"], threads, "--port", port) as server:
+    with serving(["digits"], threads, port=port) as server:
         fresh = server.post(requests[0]).status_code
         yield Row(PART, "SIGKILL in 8 requests", "broken", "requests", broken)
         yield Row(PART, "start on the same port", "first answer", "s", time.perf_counter() - began)

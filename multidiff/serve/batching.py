@@ -4,7 +4,7 @@ Each request runs its own sampling loop, so requests whose steps, samplers, guid
 prompts differ share evaluations, and join and leave at any step. The answer to a request must equal
 to the bit the one that it gets alone, but kernels of another batch size may add in another order:
 
-- Layers that do (some matrix products and 1x1 convolutions) are evaluated call by call inside the
+- Layers that do (some matrix products and convolutions) are evaluated call by call inside the
   batch. Which they are is measured once for each shape, on random inputs.
 - The first batch of each kind and size is evaluated call by call as well. If any bit differs, calls
   of that kind are not batched, and the separate outputs are returned in any case.
@@ -13,7 +13,6 @@ to the bit the one that it gets alone, but kernels of another batch size may add
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -199,7 +198,8 @@ class ExactNetwork:
         if count == 1 or len(x) % count:
             return whole(layer, x)
         weight: Any = layer.weight
-        key = (type(layer), weight.shape, x.shape, x.stride(), x.dtype, count)
+        moves = getattr(layer, "stride", None), getattr(layer, "padding", None)
+        key = (type(layer), weight.shape, moves, x.shape, x.stride(), x.dtype, count)
         if key not in self._layers:
             trial = torch.empty_like(x).normal_()
             parts = torch.cat([whole(layer, one) for one in _parts(trial, count)])
@@ -220,11 +220,8 @@ class _Layer:
 
 
 def _may_differ(layer: nn.Module) -> bool:
-    """Return whether a layer is a matrix product, whose kernel depends on its number of rows."""
-    if isinstance(layer, nn.Linear):
-        return True
-    kernel = getattr(layer, "kernel_size", ())
-    return isinstance(layer, nn.Conv1d | nn.Conv2d) and math.prod(kernel) == 1
+    """Return whether a layer is a matrix product or convolution, whose kernel depends on shapes."""
+    return isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
 
 
 def _parts(x: Tensor, count: int) -> list[Tensor]:
