@@ -19,7 +19,6 @@ import typer
 from multidiff import __version__
 from multidiff.cli.arguments import (
     BULK,
-    CacheDir,
     Column,
     Count,
     Device,
@@ -47,7 +46,8 @@ from multidiff.cli.prepare import prepare
 from multidiff.cli.push import push
 from multidiff.cli.serve import serve
 from multidiff.cli.synth import synth
-from multidiff.utils.devices import checked_device, environment_number, process_ratio
+from multidiff.cli.train import train
+from multidiff.utils.devices import checked_device
 from multidiff.utils.errors import InputError, Interrupted
 from multidiff.utils.files import REASONS
 
@@ -183,31 +183,7 @@ def evaluate(
     say(run_on(model, words, seed, checked_device(device)), as_json)
 
 
-@app.command()
-def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/NAME by default.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="From the newest checkpoint.")] = False,
-    allow_changed: Annotated[
-        list[str] | None,
-        typer.Option(help="With --resume: recipe or data, to accept that it changed."),
-    ] = None,
-    cache_dir: CacheDir = None,
-) -> None:
-    """Train the model of a recipe; it is written to OUT/model."""
-    from multidiff.config.options import refuse_repeated
-    from multidiff.models.train import train_recipe
-
-    process_ratio()  # reject a wrong environment here, before libraries read it
-    environment_number("LOCAL_RANK", 0)
-    refuse_repeated(word.partition("=")[0] for word in overrides or ())
-    folder = Path("runs") / recipe.stem if out is None else out
-    allowed = allow_changed or []
-    report = train_recipe(recipe, overrides or [], out=folder, resume=resume, allow_changed=allowed)
-    say(report, as_json=False)
-
-
+app.command()(train)
 app.command()(prepare)
 app.command()(export)
 app.command()(push)

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from multidiff.config.build import Spec, locate
-from multidiff.config.recipe import to_yaml
-from multidiff.config.registry import COMMANDS
+from multidiff.config.build import Spec, check_section, locate
+from multidiff.config.recipe import parse, to_yaml
+from multidiff.config.registry import COMMANDS, COMPONENTS
 from multidiff.core.draws import DrawsFrom
 from multidiff.data.batches import Batches
 from multidiff.models.hub import pinned
 from multidiff.models.init_weights import check_teacher
-from multidiff.models.loading import RECIPE, TRAINED, Model, check_recipe, load, save_model
+from multidiff.models.loading import (
+    RECIPE,
+    SECTIONS,
+    TRAINED,
+    Model,
+    check_recipe,
+    load,
+    save_model,
+)
 from multidiff.models.weights import load_into
-from multidiff.training.checkpoints import CheckpointFolder, claimed
+from multidiff.training.checkpoints import BEST, STATE, CheckpointFolder, checkpoint_of, claimed
 from multidiff.training.record import Record, fingerprints
 from multidiff.training.resuming import checked_kinds
 from multidiff.training.trackers import check_packages
 from multidiff.training.trainer import Trainer
 from multidiff.utils.devices import process_ratio
 from multidiff.utils.errors import InputError
+from multidiff.utils.readers import read_json, read_text
 from multidiff.utils.report import Report
 
 
@@ -98,6 +109,41 @@ def _with_commits(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe that names the commit of each model on the hub that training starts from."""
     weights = [{**one, "model": pinned(str(one["model"]))} for one in resolved.get("weights") or ()]
     return {**resolved, **({"weights": weights} if weights else {})}
+
+
+def seconds_a_step(recipe: str, name: str, steps: int = 5) -> float:
+    """Return the seconds that a training step of a recipe takes here, measured on a few.
+
+    Args:
+        recipe: text of the recipe.
+        name: name of the recipe, for messages.
+        steps: number of steps.
+
+    Raises:
+        InputError: if the recipe is wrong, or its data cannot be read.
+    """
+    run = begun(check_section(parse(recipe, name), SECTIONS, COMPONENTS))
+    never = dict.fromkeys(("log_every", "save_every", "validate_every"), sys.maxsize)
+    quiet = replace(run.trainer, trackers=(), keep_best=None, early_stopping=None, **never)
+    seconds = []
+    for count in (2, 2 + steps):  # the first steps take longer
+        begin = time.perf_counter()
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            replace(quiet, steps=count).fit(run.task, run.data)
+        seconds.append(time.perf_counter() - begin)
+    return max(1e-4, (seconds[1] - seconds[0]) / steps)
+
+
+def keep_best_model(out: Path) -> int:
+    """Write the model of a run's best checkpoint in place of that of its end; return its step.
+
+    Raises:
+        InputError: if the run kept none.
+    """
+    folder = checkpoint_of(out, BEST)
+    recipe = read_text(out / TRAINED / RECIPE)
+    save_model(load(folder), out / TRAINED, recipe)
+    return int(read_json(folder / STATE)["step"])
 
 
 @dataclass(frozen=True)

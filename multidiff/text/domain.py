@@ -234,6 +234,21 @@ class TextDomain(nn.Module, Domain):
         described = self.lengths_by_source[source.clamp(min=0)]
         return self.lengths.detach() + (described * (source != UNSPECIFIED)[..., None]).sum(dim=1)
 
+    @torch.no_grad()
+    def count_lengths(self, texts: Sequence[str], sources: Sequence[str] | None = None) -> None:
+        """Set the distribution of lengths to that of some texts, each length counted 1/2 more.
+
+        Args:
+            texts: texts as they are trained on.
+            sources: their sources; the lengths are then counted as differences from them, too.
+        """
+        lengths = [min(len(row) + 1, self.length) for row in self._numbers(texts, None)]
+        self.lengths.copy_(_log_counts(lengths, self.lengths))
+        if self.source_length and sources is not None:
+            own = [min(len(row) + 1, self.source_length) for row in self._numbers(sources, None)]
+            longer = [a - b + self.source_length for a, b in zip(lengths, own, strict=True)]
+            self.lengths_by_source[0].copy_(_log_counts(longer, self.lengths_by_source[0]))
+
     def length_nats(self, lengths: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the cost in nats of encoding each text's length, without a condition."""
         if not self.ends:
@@ -256,3 +271,9 @@ class TextDomain(nn.Module, Domain):
     def data_fingerprint(self) -> dict[str, Fingerprint]:
         """Return the fingerprint of the vocabulary's source."""
         return getattr(self.vocabulary, "data_fingerprint", dict)()
+
+
+def _log_counts(numbers: Sequence[int], like: Tensor) -> Tensor:
+    """Return the logarithms of the frequencies of numbers from 0, each counted 1/2 more."""
+    counts = torch.bincount(torch.tensor(numbers), minlength=len(like)).to(like) + 0.5
+    return (counts / counts.sum()).log()

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Fractions of the characters that are in unknown tokens.
 WARNED, REFUSED = 0.1, 0.5
+# Fraction of the tokens from which a model is not trained.
+REFUSED_TOKENS = 0.05
 # Number of texts to check, evenly spread.
 LOOKS = 1000
 # Shorter lines, such as names of speakers, recur in any text.
@@ -109,7 +111,7 @@ def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
         held_out: validation batches, or None.
 
     Raises:
-        InputError: if the vocabulary does not know the greater part of them.
+        InputError: if the vocabulary does not know 5 % of their tokens.
     """
     lines = []
     parts = {"training texts": data, "held-out texts": held_out}
@@ -120,6 +122,8 @@ def inspect(model: Any, data: Any, held_out: Any) -> list[str]:
         name = f"{examples.source.path}, {what}"
         texts = texts_of(examples)
         unknown = check_unknown(name, model.domain.vocabulary, texts)
+        if unknown.tokens > REFUSED_TOKENS:
+            raise InputError(f"{name}: unknown to the vocabulary: {unknown}; {FIX}")
         lines.append(f"{name}: unknown to the vocabulary: {unknown}")
         if isinstance(examples, Sentences):
             _warn_of_cuts(name, model.domain, examples)

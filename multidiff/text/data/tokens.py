@@ -18,6 +18,7 @@ from multidiff.text.data.vocabulary import Vocabulary
 VERSION = 1
 PIECE_BYTES = 1 << 23
 ROWS_AT_ONCE = 1024
+COUNTED = 20_000  # texts
 
 
 def token_table(texts: StoredTexts, name: str, vocabulary: Vocabulary, source: str) -> Columns:
@@ -80,6 +81,8 @@ def _tokenize(
 def prepare(model: Any, batches: Any) -> Any:
     """Prepare the tokens that a text model reads, if the texts are on disk.
 
+    The distribution of lengths of the model is set to that of training texts.
+
     Args:
         model: text model, with a domain.
         batches: its batches.
@@ -90,4 +93,15 @@ def prepare(model: Any, batches: Any) -> Any:
     examples, domain = getattr(batches, "examples", None), getattr(model, "domain", None)
     if domain is not None and hasattr(examples, "tokenized"):
         examples.tokenized(domain.vocabulary, domain.source_length > 0)  # pyright: ignore
+        if domain.lengths.requires_grad and not domain.lengths.is_meta:
+            _count_lengths(domain, examples)
     return batches
+
+
+def _count_lengths(domain: Any, examples: Any) -> None:
+    """Let lengths be distributed as those of training texts, before they are learned further."""
+    if examples.held_out or not hasattr(examples, "looks"):
+        return
+    rows, listing = examples.looks(COUNTED), examples.listing
+    sources = None if listing.sources is None else [listing.sources[row] for row in rows]
+    domain.count_lengths([listing.texts[row] for row in rows], sources)

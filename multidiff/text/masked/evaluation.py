@@ -45,7 +45,7 @@ def measure(
     sampling: TokenSamplingConfig, num: int = 500, by_steps: tuple[int, ...] = (),
     unconditional: bool = False, bound: int = 0, blanks: int = 0,
     language_model: Path | None = None, column: str = "text", meaning_column: str | None = None,
-    source_column: str | None = None, held_out_every: int | None = None,
+    source_column: str | None = None, headless: bool = False, held_out_every: int | None = None,
     held_out_ratio: float | None = None,
 ) -> Report:  # fmt: skip
     """Compare samples with real texts under an n-gram model; bound the likelihood of real texts.
@@ -66,6 +66,7 @@ def measure(
         column: column of the texts.
         meaning_column: column of their meaning representations.
         source_column: column of their sources, for models that read one.
+        headless: the data's first row has no column names; columns are called 0, 1 and so on.
         held_out_every: n of the held-out split; by default the recipe's for its data, 0 for all.
         held_out_ratio: held-out fraction of running text, by default the recipe's.
 
@@ -91,7 +92,8 @@ def measure(
         return measure_running(model, text, ratio, bound, seed, make, report)
     most = checked_counts({"num": num, "bound": bound, "blanks": blanks})
     _refuse({"held_out_ratio": held_out_ratio}, RUNNING)
-    source, report = source_of(data, column, meaning_column, source_column), Report()
+    report = Report()
+    source = source_of(data, column, meaning_column, source_column, not headless)
     source, split = measured(model, source, folder, held_out_every, most, report)
     requests = requests_like(model, source, split, unconditional)
     if by_steps:

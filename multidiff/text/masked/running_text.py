@@ -26,6 +26,7 @@ STRETCHES = 200
 EDGE = 16  # Tokens near the edge of a window may differ from those of the whole text.
 ORDER = 5  # order of the character n-gram
 TOLD = "given the text before"
+BIGRAM = "2-gram of tokens"
 WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -66,9 +67,11 @@ def measure_running(
     characters = [len(window.text) for window in windows]
     ngram = NGramModel([trained], ORDER)
     nats = _nats(model, ngram, windows, seed)
+    bigram = NGramModel([model.domain.vocabulary.numbers(trained)], 2)
+    nats[BIGRAM] = [sum(bigram.running_nats(one.tokens[one.first :])) for one in windows]
     facts = {name: _bits(values, characters) for name, values in nats.items()}
     tokens = length * len(windows)
-    for name in list(facts)[:2]:  # the n-gram reads characters
+    for name in [*list(facts)[:2], BIGRAM]:  # the other n-gram reads characters
         facts[name]["nats_per_token"] = round(sum(nats[name]) / tokens, 5)
     described = {"data": source.path, "stretches": len(windows), "length": length}
     described |= {"tokens": tokens, "characters": sum(characters)}
