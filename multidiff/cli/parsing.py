@@ -55,24 +55,39 @@ class LivePrinter:
 
     def __init__(self, goes_on: bool):
         self.goes_on, self.count = goes_on, 0
+        self._begun = ""
 
     def __call__(self, line: str) -> None:
-        """Print one line at once.
+        """Print one line at once, or what is left of it after its parts.
 
         Raises:
             typer.Exit: if stdout is closed and nothing else is to be done.
         """
-        if not printed([line]) and not self.goes_on:
+        if self._begun and not line.startswith(self._begun):  # spaces may move at the end
+            self.part("\n")
+            self._begun = ""
+        begun, self._begun = self._begun, ""
+        if not printed([line.removeprefix(begun)]) and not self.goes_on:
             raise typer.Exit(0)
         self.count += 1
 
+    def part(self, text: str) -> None:
+        """Print the next part of a line, which is not complete yet.
 
-def printed(lines: list[str]) -> bool:
+        Raises:
+            typer.Exit: see :meth:`__call__`.
+        """
+        if not printed([text], "") and not self.goes_on:
+            raise typer.Exit(0)
+        self._begun += text
+
+
+def printed(lines: list[str], end: str = "\n") -> bool:
     """Print lines on stdout and flush them; return whether stdout is still open."""
     if sys.stdout.isatty():  # files and pipes receive samples unchanged
         lines = [printable(line, keep="\n\t") for line in lines]
     try:
-        print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+        print(*lines, sep="\n", end=end if lines else "", flush=True)
     except BrokenPipeError:  # discard what is left to print
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False

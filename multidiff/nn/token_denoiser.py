@@ -120,9 +120,17 @@ class TokenDenoiser(nn.Module):
             if x0 is None:
                 return self.after(KVCache(), xt, around.real)
             return self._beside(x0, xt, around.real)
+        return self._head(self.hidden(xt, level, condition))
+
+    def hidden(
+        self, xt: Int[Tensor, "batch length"], level: Level, condition: Condition = None
+    ) -> Float[Tensor, "batch length width"]:
+        """Return the hidden states from which the logits are computed."""
+        around = DecoderContext.of(condition, self.source, xt)
+        if self.block:
+            return self._after(KVCache(), xt, around.real)
         x, embedding = self._laid(xt), None if self.level is None else self.level(level)
-        found = self.body(x, embedding, around.context, around.keys(), around.positions)
-        return self._head(found)
+        return self.body(x, embedding, around.context, around.keys(), around.positions)
 
     def after(
         self,
@@ -137,11 +145,13 @@ class TokenDenoiser(nn.Module):
             tokens: the next tokens.
             real: false at padding.
         """
+        return self._head(self._after(memory, tokens, real))
+
+    def _after(self, memory: KVCache, tokens: Tensor, real: Tensor) -> Tensor:
         first, length = memory.positions, tokens.shape[1]
         keys = keys_after(first, self.block, real)
         positions = torch.arange(first, first + length, device=tokens.device)
-        found = self.body(self._laid(tokens, first), None, None, keys, positions, memory)
-        return self._head(found)
+        return self.body(self._laid(tokens, first), None, None, keys, positions, memory)
 
     def _beside(self, x0: Tensor, xt: Tensor, real: Tensor) -> Tensor:
         """Return the logits of all blocks at once, each conditioned on the clean ones before it."""

@@ -2,8 +2,8 @@
 
 Lengths, network and number of steps by these rules:
 
-- texts are as long as the longest of 99 %, running text is read in chunks of 128 tokens, by block
-  diffusion;
+- texts are as long as the longest, up to 256 tokens; running text is read in chunks of 128 tokens,
+  by block diffusion;
 - the network is the largest of :data:`NETWORKS` that sees ten tokens of training for each weight of
   its blocks in the time, at the rate measured on this machine, and has no more weights than twenty
   for each token of the text;
@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from multidiff.text.data.contents import Contents, VocabularyChoice, choose_vocabulary, contents_of
 from multidiff.text.data.listing import TextSource
@@ -44,7 +44,7 @@ Rate = Callable[[str], float]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained on a file.
+    """Plan of a training on a file.
 
     Attributes:
         contents: the texts.
@@ -86,7 +86,7 @@ class Plan:
 
     def with_network(self, network: tuple[int, int, int], steps: int = 1) -> Plan:
         """Return the plan with another network and number of steps."""
-        return Plan(**{**vars(self), "network": network, "steps": steps})
+        return replace(self, network=network, steps=steps)
 
 
 def planned(path: str, minutes: float) -> Plan:
@@ -115,9 +115,8 @@ def planned(path: str, minutes: float) -> Plan:
 
 
 def _longest(counts: list[int]) -> int:
-    """Return the length that 99 % of the texts have at most, with END."""
-    ordered = sorted(counts)
-    return min(MOST_LENGTH, ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]) + 1
+    """Return the length of the longest text, END included, or the most that is read."""
+    return min(MOST_LENGTH, max(counts)) + 1
 
 
 def chosen(plan: Plan, seconds_a_step: Rate, began: float) -> Plan:
@@ -182,7 +181,7 @@ def recipe_text(plan: Plan) -> str:
     block = f", block: {BLOCK}" if running else ""
     process = "BlockMaskProcess" if running else "MaskProcess"
     grouped = 1 if running or plan.count < 100 * plan.batch_size else 20
-    look = max(1, steps // LOOKS)
+    look = max(20, steps // LOOKS)
     return f"""\
 # multidiff train --data {found.source.path} --minutes {plan.minutes:g}
 # {found.kind}: {plan.count} texts or chunks, {plan.tokens} tokens;

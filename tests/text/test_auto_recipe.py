@@ -52,7 +52,9 @@ def test_columns_of_tables(tmp_path):
     assert not found.source.header and found.source.column == "1"
     assert len(found.trained) + len(found.held_out) == 40
     assert not {*found.sources} & {one.split("\t")[0] for one in found.held_out}
-    one = contents_of(written(tmp_path / "one.jsonl", ['{"story": "A dog."}'] * 40))
+    one = contents_of(
+        written(tmp_path / "one.jsonl", [f'{{"story": "{n} dogs."}}' for n in range(40)])
+    )
     assert one.kind == "sentences" and one.source.column == "story"
 
 
@@ -131,7 +133,8 @@ def test_files_that_cannot_be_used(tmp_path, capsys):
     written(tmp_path / "columns.csv", ["a,b,c", *["1,2,3"] * 20])
     reasons = {
         "empty.txt": "is empty", "wide.txt": "UTF-16", "binary.txt": "zero byte",
-        "page.pdf": "--data reads texts", "few.txt": "has 5 texts", "strange.txt": "give more",
+        "page.pdf": "--data reads texts", "few.txt": "has 5 different",
+        "strange.txt": "give more",
         "columns.csv": "name the texts", "none.txt": "no such file",
     }  # fmt: skip
     for name, reason in reasons.items():

@@ -80,6 +80,10 @@ def test_the_bound_and_the_round_trip(published, tmp_path, capsys):
     model = md.load(folder)
     texts = ["the cat sat on the mat", "a small bird sings"]
     nats = model.nats(texts, [{}, {}], seed=3)
+    base, ids = theirs.base_model, words(texts[0], return_tensors="pt").input_ids
+    with torch.no_grad():
+        states = base(input_ids=ids).last_hidden_state[0, 1:-1]
+    assert torch.allclose(model.encode(texts, pooled=False)[0], states, atol=1e-5)
     does(capsys, "convert", folder, tmp_path / "ours")
     again = md.load(tmp_path / "ours")
     assert torch.equal(again.nats(texts, [{}, {}], seed=3)["tokens"], nats["tokens"])

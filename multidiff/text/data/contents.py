@@ -155,9 +155,10 @@ def _has_header(path: str, ending: str) -> bool:
 def _rows(source: TextSource, kind: Kind) -> Contents:
     """Return one text per row, of which a part is held out."""
     found = source.listing()
-    if len(found.texts) < LEAST_TEXTS:
+    count = len({*(found.groups or found.texts)})
+    if count < LEAST_TEXTS:
         raise InputError(
-            f"{source.path}: has {len(found.texts)} texts; a model needs {LEAST_TEXTS} or more"
+            f"{source.path}: has {count} different texts; a model needs {LEAST_TEXTS} or more"
         )
     source = replace(source, held_out_every=5 if len(found.texts) < 1000 else 10)
     trained, held = source.rows(found, False), source.rows(found, True)

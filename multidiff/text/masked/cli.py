@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ def sample(
     model: MaskedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: FirstSeeds,
     sampling: TokenSamplingConfig, infill: list[str] = [],  # noqa: B006
     length: int | None = None, source: list[str] = [],  # noqa: B006
-    show_steps: bool = False, on_line: OnLine | None = None,
+    show_steps: bool = False, stream: bool = False, on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
     """Print texts, one per line.
 
@@ -42,11 +42,15 @@ def sample(
         length: length of the texts, in tokens; running text may be longer than the context.
         source: source text, for models that read one; may be repeated.
         show_steps: print each text after each step, with ``[MASK]`` for tokens still masked.
+        stream: print each text while it is written, up to its first mask.
         on_line: function that receives each line as soon as it is made.
 
     Raises:
         InputError: if an option is wrong.
     """
+    write_part = streaming(sampling, stream, on_line)
+    if show_steps and stream:
+        raise InputError("--stream: does not go with --show-steps; remove either")
     if show_steps and sampling.num_candidates > 1:
         raise InputError(
             f"--num-candidates {sampling.num_candidates}: --show-steps shows one; remove either"
@@ -60,7 +64,10 @@ def sample(
         for output, states in zip(report.facts["outputs"], shown, strict=True):
             output["steps"] = states
     else:
-        report = drawn(model, requests, seeds, partial(made, model, sampling), on_line)
+        draw = partial(made, model, sampling)
+        if write_part is not None:
+            draw = partial(streamed, model, sampling, write_part)
+        report = drawn(model, requests, seeds, draw, on_line)
     write([output["text"] for output in report.facts["outputs"]], out)
     return report
 
@@ -92,6 +99,64 @@ def made(
         return model.generate(
             requests, seed=seeds, config=sampling, on_step=on_step, on_text=on_text
         )
+
+
+def streaming(
+    sampling: TokenSamplingConfig, stream: bool, on_line: OnLine | None
+) -> Callable[[str], None] | None:
+    """Return what prints parts of a text, if the texts are to appear while they are written.
+
+    Args:
+        sampling: sampling options.
+        stream: ``--stream``.
+        on_line: printer of lines, with a method ``part``.
+
+    Raises:
+        InputError: if there is nowhere to print, or only the best of several is printed.
+    """
+    if not stream:
+        return None
+    part = getattr(on_line, "part", None)
+    if part is None or sampling.num_candidates > 1:
+        raise InputError("--stream: prints one text while it is written; remove --json and "
+                         "--num-candidates")  # fmt: skip
+    return part
+
+
+def streamed(
+    model: MaskedText,
+    sampling: TokenSamplingConfig,
+    write_part: Callable[[str], None],
+    requests: list[TextRequest],
+    seeds: list[int],
+    on_text: OnText,
+) -> list[str]:
+    """Return the texts, generated one by one, and write each as far as it has no mask yet.
+
+    Args:
+        model: the model.
+        sampling: sampling options.
+        write_part: function that receives the next characters of a text.
+        requests: request for each text.
+        seeds: random seed of each.
+        on_text: function that receives each text in turn.
+    """
+    words, mask = model.domain.vocabulary, model.process.size
+    texts: list[str] = []
+    for request, seed in zip(requests, seeds, strict=True):
+        begun = ""
+
+        def note(number: int, tokens: Tensor) -> None:
+            nonlocal begun
+            inner = itertools.takewhile(lambda one: one not in (mask, END), tokens[0].tolist())
+            text = words.text([*inner])
+            if text.startswith(begun) and len(text) > len(begun):
+                write_part(text[len(begun) :])
+                begun = text
+
+        texts += model.generate([request], seed=[seed], config=sampling, on_step=note)
+        on_text(texts[-1])
+    return texts
 
 
 def _watched(

@@ -10,7 +10,6 @@ from typing import Any
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.split import held_out_ratio_of
 from multidiff.text.diffusion_lm.evaluation import (
-    bound_of,
     first_of,
     measured,
     requests_like,
@@ -22,6 +21,7 @@ from multidiff.text.metrics.comparison import (
     compare,
     described,
     language_model_facts,
+    mean_nats,
     rows_of,
     timed,
 )
@@ -164,16 +164,30 @@ def _bounds(
     facts: dict[str, dict[str, float]] = {}
     requests = requests_like(model, source, split, unconditional=False)
     reported = [requests[row] for row in rows]
+    texts = [split.texts[row] for row in rows]
     if reported != nothing:
-        facts["reported"] = bound_of(model, reported, split, rows, seed)
-    facts["unconditional"] = bound_of(model, nothing, split, rows, seed)
+        facts["reported"] = _bound_of(model, texts, reported, seed)
+    facts["unconditional"] = _bound_of(model, texts, nothing, seed)
     real = [split.real[row] for row in rows]
-    for request in ORDERS:
-        ngram = NGramModel(split.trained or split.other, request)
-        facts[f"{request}-gram"] = {"total": ngram.nats_per_token(real)}
+    for order in ORDERS:
+        ngram = NGramModel(split.trained or split.other, order)
+        costs = mean_nats([sum(ngram.nats(one)) for one in real], [len(one) + 1 for one in real])
+        facts[f"{order}-gram"] = {"total": costs.pop("per_token"), **costs}
     report.facts["bound"] = {
         name: {term: round(value, 4) for term, value in terms.items()}
         for name, terms in facts.items()
     }
     report.lines.append(f"nats for each token of {len(rows)} texts, of the model at most:")
     report.lines.extend(rows_of(facts, ["", *facts["unconditional"]]))
+
+
+def _bound_of(
+    model: MaskedText, texts: Sequence[str], requests: Sequence[TextRequest], seed: int
+) -> dict[str, float]:
+    """Return a bound per token and its terms, its standard error, and the bound per text."""
+    sources, meanings = ([one.source for one in requests], [one.meaning for one in requests])
+    nats = model.nats(texts, meanings, seed=seed, sources=sources)
+    count = nats.pop("count").cpu()
+    costs = mean_nats(sum(one.cpu() for one in nats.values()), count)
+    terms = {name: float(one.sum()) / float(count.sum()) for name, one in nats.items()}
+    return {"total": costs.pop("per_token"), **terms, **costs}

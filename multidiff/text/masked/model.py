@@ -15,6 +15,7 @@ from multidiff.core.devices import moved
 from multidiff.core.discrete.absorbing import MaskProcess, nelbo
 from multidiff.core.discrete.blocks import BlockMaskProcess
 from multidiff.core.discrete.unmasking import unmask, unmask_blocks
+from multidiff.core.gaussian.timesteps import uniform_timesteps
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.protocols import Corruption, Denoiser, Encoded, Process, Reading
 from multidiff.core.random import Rng, generators
@@ -243,6 +244,38 @@ class MaskedText(TextModel):
 
     def _guidance(self, denoiser: Denoiser, scale: float) -> Denoiser:
         return ClassifierFreeGuidance(denoiser, scale)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        sources: Sequence[str] = (),
+        pooled: bool = True,
+    ) -> Float[Tensor, "texts width"] | list[Float[Tensor, "tokens width"]]:
+        """Return the hidden states of texts without a mask, as embeddings.
+
+        Args:
+            texts: the texts.
+            sources: source of each, for models that read one; without one it is unspecified.
+            pooled: whether to average the states of each text's tokens, END left out; if not, the
+                states of each text are returned by themselves.
+
+        Raises:
+            ValueError: if the network gives no hidden states.
+        """
+        tokens = self.domain.tokens(texts)
+        counted = (tokens != PAD) & (tokens != END)
+        requests = requests_from([{}] * len(texts), sources)
+        found: list[Tensor] = [tokens.new_zeros(0)] * len(texts)
+        clean = self.process.levels(uniform_timesteps(1))[-1].to(self.device)
+        for rows in batches_of((tokens != PAD).sum(dim=1).tolist(), AT_ONCE):
+            x0 = tokens[rows]
+            condition = condition_of(self.domain, [requests[row] for row in rows], x0 != PAD)
+            states = self.denoiser.hidden(x0, clean.expand(len(rows)), condition)
+            for row, own in zip(rows, states, strict=True):
+                found[row] = own[counted[row]]
+        return torch.stack([one.mean(dim=0) for one in found]) if pooled else found
 
     def nats_per_token(
         self,

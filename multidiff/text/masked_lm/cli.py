@@ -9,7 +9,7 @@ from pathlib import Path
 from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.cli import Asked, drawn, write
-from multidiff.text.masked.cli import made
+from multidiff.text.masked.cli import made, streamed, streaming
 from multidiff.text.masked_lm.model import AnswerSamplingConfig, PromptedText
 from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
@@ -18,7 +18,8 @@ from multidiff.utils.report import OnLine, Report
 
 def sample(
     model: PromptedText, *, num: int, prompts: Sequence[str], out: Path | None, seed: FirstSeeds,
-    sampling: AnswerSamplingConfig, plain: bool = False, on_line: OnLine | None = None,
+    sampling: AnswerSamplingConfig, plain: bool = False, stream: bool = False,
+    on_line: OnLine | None = None,
 ) -> Report:  # fmt: skip
     """Print an answer to each prompt.
 
@@ -30,16 +31,21 @@ def sample(
         seed: random seed of each prompt's first answer; a sequence has one for each.
         sampling: sampling options.
         plain: read prompts as they are, without the tokenizer's chat template.
+        stream: print each answer while it is written, up to its first mask.
         on_line: function that receives each line as soon as it is made.
 
     Raises:
         InputError: if a prompt is too long or has no words, or an option is wrong.
     """
+    write_part = streaming(sampling, stream, on_line)
     model.domain.chat = model.domain.chat and not plain
     check_answer(model, sampling, prompts)
     asked = [Asked(TextRequest(source=one), {"prompt": one}) for one in prompts or [""]]
     seeds = seed_ranges(seed, len(asked), num)
-    report = drawn(model, asked, seeds, partial(made, model, sampling), on_line)
+    draw = partial(made, model, sampling)
+    if write_part is not None:
+        draw = partial(streamed, model, sampling, write_part)
+    report = drawn(model, asked, seeds, draw, on_line)
     write([output["text"] for output in report.facts["outputs"]], out)
     return report
 

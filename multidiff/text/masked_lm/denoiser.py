@@ -123,6 +123,28 @@ class PretrainedDenoiser(nn.Module):
         rows = torch.arange(len(xt), device=xt.device)[:, None]
         return self._read(found[rows, packed.own])
 
+    def hidden(
+        self, xt: Int[Tensor, "batch length"], level: Level, condition: Condition = None
+    ) -> Float[Tensor, "batch length width"]:
+        """Return the last hidden states of a network of transformers, before its head.
+
+        Raises:
+            ValueError: if the network is no such one.
+        """
+        base: Any = getattr(getattr(self.network, "model", None), "base_model", None)
+        if base is None:
+            raise ValueError(f"a {type(self.network).__name__} gives no hidden states")
+        cond = cast("dict[str, Tensor]", condition or {})
+        real = cond.get("real", torch.ones_like(xt, dtype=torch.bool))
+        packed = self._packed(xt, real, cond.get("source"))
+        states: list[Tensor] = []
+        hook = base.register_forward_hook(lambda _, __, out: states.append(out[0]))
+        try:
+            self.network(packed.ids, packed.attended, level)
+        finally:
+            hook.remove()
+        return states[0].float()[torch.arange(len(xt), device=xt.device)[:, None], packed.own]
+
     def after(
         self,
         memory: KVCache,

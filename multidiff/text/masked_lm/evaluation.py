@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from multidiff.text.data.split import held_out_of
 from multidiff.text.masked_lm.model import PromptedText
-from multidiff.text.metrics.comparison import rows_of
+from multidiff.text.metrics.comparison import mean_nats, rows_of
 from multidiff.text.metrics.eval_split import source_of
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report, checked_counts
@@ -66,19 +63,8 @@ def measure(
     facts: dict[str, dict[str, float]] = {}
     for name, asked in {"given the prompt": prompts, "alone": [""] * len(fits)}.items():
         nats = model.nats(texts, [{}] * len(fits), seed=seed, sources=asked)
-        facts[name] = _mean(nats["tokens"], nats["count"])
+        facts[name] = mean_nats(nats["tokens"], nats["count"])
     report.facts["bound"] = facts
     report.lines.append(f"nats for each token of {len(fits)} answers, at most:")
     report.lines.extend(rows_of(facts, ["", *facts["alone"]]))
     return report
-
-
-def _mean(nats: Tensor, counts: Tensor) -> dict[str, float]:
-    """Return nats per token and per text, and the standard error of the first."""
-    nats, counts = nats.double().cpu(), counts.double().cpu()
-    mean = nats.sum() / counts.sum()
-    found = {"per_token": float(mean), "per_text": float(nats.mean())}
-    if len(nats) > 1:
-        spread = (nats - mean * counts).std() / counts.mean() / torch.tensor(len(nats)).sqrt()
-        found["error"] = float(spread)
-    return {name: round(value, 5) for name, value in found.items()}

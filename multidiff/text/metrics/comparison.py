@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.metrics.attribute_classifier import AttributeClassifier
@@ -55,13 +59,15 @@ def language_model_facts(folder: Path | None, split: EvalSplit, report: Report) 
     """Report samples and real texts under a causal language model, if one is given."""
     if folder is None:
         return
-    found = {
-        name: causal_nats_per_token(texts, folder)
-        for name, texts in (("samples", report.facts["texts"]), ("real", split.texts))
-    }
+    found: dict[str, dict[str, float]] = {}
+    for name, texts in (("samples", report.facts["texts"]), ("real", split.texts)):
+        nats = causal_nats_per_token(texts, folder)
+        # A low perplexity with a low entropy is repetition (Zheng et al. 2024, arXiv 2409.02908).
+        entropy = report.facts[name]["entropy"]
+        found[name] = {"nats": nats, "perplexity": math.exp(nats), "entropy": entropy}
     report.facts["language_model"] = found
-    reported = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-    report.lines.append(f"nats for each of its tokens under {folder}: {reported}")
+    report.lines.append(f"generative perplexity, for each token of {folder}, beside the entropy:")
+    report.lines.extend(rows_of(found, ["", *found["real"]], 3))
 
 
 def described(
@@ -115,6 +121,21 @@ def rows_of(
         for name, reported in facts.items()
     ]
     return table([[corner, *keys], *rows])
+
+
+def mean_nats(nats: Any, counts: Any) -> dict[str, float]:
+    """Return nats per token and per text, and the standard error of the first.
+
+    Args:
+        nats: nats of each text.
+        counts: number of its tokens.
+    """
+    cost, tokens = np.asarray(nats, dtype=float), np.asarray(counts, dtype=float)
+    mean = cost.sum() / tokens.sum()
+    found = {"per_token": mean, "per_text": cost.mean()}
+    if len(cost) > 1:
+        found["error"] = (cost - mean * tokens).std(ddof=1) / tokens.mean() / len(cost) ** 0.5
+    return {name: round(float(value), 5) for name, value in found.items()}
 
 
 def timed(make: Callable[[], list[str]]) -> tuple[list[str], float]:
