@@ -1,6 +1,8 @@
 """Hidden states of texts, texts that appear while they are written, errors of bounds."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +93,7 @@ def test_errors_of_a_ratio():
 def test_generative_perplexity_has_the_entropy_beside_it(monkeypatch, tmp_path):
     monkeypatch.setattr(comparison, "causal_nats_per_token", lambda texts, path: len(texts))
     report = Report(facts={"texts": ["a"], "samples": {"entropy": 2.5}, "real": {"entropy": 3.5}})
-    split = type("Split", (), {"texts": ["a", "b"]})
+    split: Any = SimpleNamespace(texts=["a", "b"])
     language_model_facts(tmp_path, split, report)
     found = report.facts["language_model"]
     assert found["samples"] == {"nats": 1, "perplexity": math.e, "entropy": 2.5}

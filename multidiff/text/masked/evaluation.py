@@ -174,7 +174,7 @@ def _bounds(
         costs = mean_nats([sum(ngram.nats(one)) for one in real], [len(one) + 1 for one in real])
         facts[f"{order}-gram"] = {"total": costs.pop("per_token"), **costs}
     report.facts["bound"] = {
-        name: {term: round(value, 4) for term, value in terms.items()}
+        name: {term: round(value, 6) for term, value in terms.items()}
         for name, terms in facts.items()
     }
     report.lines.append(f"nats for each token of {len(rows)} texts, of the model at most:")
