@@ -80,9 +80,10 @@ def test_the_bound_and_the_round_trip(published, tmp_path, capsys):
     model = md.load(folder)
     texts = ["the cat sat on the mat", "a small bird sings"]
     nats = model.nats(texts, [{}, {}], seed=3)
-    base, ids = theirs.base_model, words(texts[0], return_tensors="pt").input_ids
+    special = model.denoiser.special
+    ids = torch.tensor([[*special.start, *words(texts[0]).input_ids, special.end]])
     with torch.no_grad():
-        states = base(input_ids=ids).last_hidden_state[0, 1:-1]
+        states = theirs.base_model(input_ids=ids).last_hidden_state[0, 1:-1]
     assert torch.allclose(model.encode(texts, pooled=False)[0], states, atol=1e-5)
     does(capsys, "convert", folder, tmp_path / "ours")
     again = md.load(tmp_path / "ours")
@@ -181,7 +182,7 @@ def test_tuning_by_adapters_on_pairs(tmp_path, capsys):
     model["domain"]["vocabulary"]["folder"] = str(tmp_path / "base")
     sources = {"sources": model["process"]["size"], "source_length": 12}
     model["denoiser"] |= {**sources, "lora": {"rank": 2, "targets": ["query", "value"]}}
-    pairs = "text,source\nthe cat sat on the mat,the dog\na small bird sings,happy cats\n" * 4
+    pairs = "text,source\nthe cat sat on the mat,the dog\nthe cat sat on the cat,happy cats\n" * 4
     (tmp_path / "pairs.csv").write_text(pairs)
     source = {"path": str(tmp_path / "pairs.csv"), "source_column": "source"}
     examples = {"use": "Sentences", "source": source}
