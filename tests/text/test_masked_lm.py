@@ -182,7 +182,7 @@ def test_tuning_by_adapters_on_pairs(tmp_path, capsys):
     model["domain"]["vocabulary"]["folder"] = str(tmp_path / "base")
     sources = {"sources": model["process"]["size"], "source_length": 12}
     model["denoiser"] |= {**sources, "lora": {"rank": 2, "targets": ["query", "value"]}}
-    pairs = "text,source\nthe cat sat on the mat,the dog\nthe cat sat on the cat,happy cats\n" * 4
+    pairs = "text,source\nthe cat sat on the cat,the dog\nthe cat sat,happy cats\n" * 4
     (tmp_path / "pairs.csv").write_text(pairs)
     source = {"path": str(tmp_path / "pairs.csv"), "source_column": "source"}
     examples = {"use": "Sentences", "source": source}
