@@ -1,8 +1,9 @@
 """Peak memory and time of loading a float16 folder in the shape of Stable Diffusion 1.5.
 
 The folder, of 2.0 GiB, has random weights and is written to a temporary folder, which is removed
-afterwards. Each loading runs in its own process, which holds torch and the libraries before.
-Ratios are to the size of the files; float32 takes twice that.
+afterwards. With ``xl`` it is one of 6.5 GiB in bfloat16 in the shape of version XL, which then also
+makes one forward pass of its UNet. Each loading runs in its own process, which holds torch and the
+libraries before. Ratios are to the size of the files; float32 takes twice that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from benchmarks.decode_memory import MIB, peak
 from benchmarks.timing import Row, counted, installed, rows_of
 
 PART = "load-memory"
-RECIPE = Path(__file__).parent.parent / "recipes" / "image" / "stable_diffusion.yaml"
+RECIPES = Path(__file__).parent.parent / "recipes" / "image"
+XL, FIRST = RECIPES / "sdxl.yaml", RECIPES / "stable_diffusion.yaml"
+LATENTS = 64  # height and width of the forward pass, of an image of 512x512
+BLOCK = 1 << 20  # number of random weights, which are repeated
 REFERENCE = "size of the files"
 # Changes that make the recipe tiny.
 SMALL = (
@@ -31,33 +35,38 @@ SMALL = (
 )
 
 
-def measure(threads: int, rounds: int, *, small: int = 0) -> list[Row]:
+def measure(threads: int, rounds: int, *, small: int = 0, xl: int = 0) -> list[Row]:
     """Measure loading, for a third of the rounds.
 
     Args:
         threads: number of CPU threads.
         rounds: number of rounds of the other parts; writing the folder takes half a minute.
         small: 1 uses a tiny model instead, to try this out.
+        xl: 1 uses version XL in bfloat16, which takes 8 GiB of memory and 14 GiB of disk.
     """
-    systems = {f"multidiff in {kind}": ["ours", kind] for kind in ("float16", "float32")}
-    if installed("diffusers"):
+    kinds = ("bfloat16",) if xl else ("float16", "float32")
+    systems = {f"multidiff in {kind}": ["ours", kind] for kind in kinds}
+    if installed("diffusers") and not xl:
         systems |= {f"diffusers in {kind}": ["theirs", kind] for kind in ("float16", "float32")}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
     with TemporaryDirectory() as root:
         folder = Path(root) / "folder"
-        size = _write(folder, small)
+        size = _write(folder, small, xl)
         for number in range(max(rounds // 3, 1)):
             for name in list(systems)[:: -1 if number % 2 else 1]:
                 found[name].append(_in_a_process([*systems[name], folder, threads]))
-    case = f"Stable Diffusion 1.5 in float16, {counted(threads)}"
+    name = "XL in bfloat16" if xl else "1.5 in float16"
+    case = f"Stable Diffusion {name}, {counted(threads)}"
     added = {name: [one["added"] for one in ones] for name, ones in found.items()}
     rows = rows_of(PART, case, {REFERENCE: [size], **added}, REFERENCE, "MiB, peak")
     first = next(iter(systems))
     seconds = {name: [one["seconds"] for one in ones] for name, ones in found.items()}
+    forward = [one["forward"] for one in found[first] if "forward" in one]
+    rows += rows_of(PART, f"{case}, UNet of 512x512", {first: forward}, first, "s") if xl else []
     return rows + rows_of(PART, case, seconds, first, "s")
 
 
-def _write(folder: Path, small: int) -> float:
+def _write(folder: Path, small: int, xl: int) -> float:
     """Write the folder, and return the size of its weights in MiB."""
     import torch
 
@@ -66,17 +75,24 @@ def _write(folder: Path, small: int) -> float:
     from multidiff.models.loading import check_recipe, outline
     from multidiff.models.weights import Conversion
 
-    model = check_recipe(RECIPE, SMALL if small else ())["model"].resolved
+    model = check_recipe(XL if xl else FIRST, SMALL if small else ())["model"].resolved
     del model["domain"]["tokenizer"]["folder"]
     model["denoiser"]["channels_last"] = False
     empty = outline(Conversion(to_yaml({"model": model}), {}, ""), folder)
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        name: 0.02 * torch.randn(one.shape, generator=generator).half()
-        for name, one in empty.state_dict().items()
-    }
+    dtype, total = torch.bfloat16 if xl else torch.float16, 0
+    block = (0.02 * torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))).to(dtype)
+    tensors = {}
+    buffer = Path(f"{folder}.weights")  # memory-mapped, since writing takes as much memory again
+    count = sum(one.numel() for one in empty.state_dict().values())
+    values = torch.from_file(str(buffer), True, count, dtype=dtype)
+    for name, one in empty.state_dict().items():
+        tensors[name] = values[total : total + one.numel()].view(one.shape)
+        total += one.numel()
+    for part in values.split(BLOCK):
+        part.copy_(block[: len(part)])
     texts = {"vocab.json": "{}", "merges.txt": "#version: 0.2\n"}
     write_folder(model, tensors, texts, folder)
+    buffer.unlink()
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / MIB
 
 
@@ -113,9 +129,29 @@ def _load(who: str, kind: str, folder: str, threads: int) -> dict[str, float]:
         ]
         for part in held:  # memory that is mapped counts when it is used
             sum(float(one.detach().sum()) for one in part.parameters())
-    seconds = time.perf_counter() - began
+    found = {"seconds": time.perf_counter() - began, "added": (peak() - before) / MIB}
     assert held and loads
-    return {"seconds": seconds, "added": (peak() - before) / MIB}
+    return {**found, "forward": _forward(held)} if kind == "bfloat16" else found
+
+
+def _forward(model: Any) -> float:
+    """Return the seconds of one forward pass of version XL's UNet.
+
+    Raises:
+        RuntimeError: if its output is not finite.
+    """
+    import torch
+
+    words, pooled = torch.ones(1, 77, model.denoiser.condition_width), torch.ones(1, 1280)
+    sizes = torch.tensor([[512.0, 512.0, 0.0, 0.0, 512.0, 512.0]])
+    level = model.process.schedule.at(torch.tensor([0.5]))
+    began = time.perf_counter()
+    with torch.no_grad():
+        state = torch.ones(1, 4, LATENTS, LATENTS)
+        made = model.denoiser(state, level, {"words": words, "pooled": pooled, "sizes": sizes})
+    if not bool(made.isfinite().all()):
+        raise RuntimeError("the UNet's output is not finite")
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -261,3 +261,22 @@ def test_what_is_wrong_is_one_line(capsys, monkeypatch):
         capsys, "check", recipe, "data.examples.source.path=absent.csv", "--dry-run"
     )
     assert "absent.csv" in reported and "Sentences" in reported and "synthetic" in reported
+
+
+def test_sampling_by_a_model_alone(tmp_path, capsys):
+    """The recipe of a converted model has no data: its peak in sampling is stated."""
+    from multidiff.config.recipe import to_yaml
+    from multidiff.models.loading import check_recipe
+
+    model = check_recipe(SMOKE / "digits_pixels.yaml")["model"].resolved
+    path = tmp_path / "recipe.yaml"
+    path.write_text(to_yaml({"model": model}))
+    (found,) = facts(capsys, "check", path, "--dry-run")["recipes"]
+    sampling, network = found["sampling"], build_model(path)
+    weights = sum(one.nbytes for one in network.state_dict().values())
+    assert sampling["weights"] == pytest.approx(weights, rel=0.01)
+    assert sampling["peak"] == sampling["weights"] + sampling["parts"]["denoiser"]
+    widest = 2 * 28 * 28 * model["denoiser"]["channels"][0] * 4
+    assert widest < sampling["parts"]["denoiser"] < 100 * widest
+    assert sampling["flops"]["denoiser"] > weights / 4  # each weight is used at least once
+    assert "at the peak for one item in float32" in does(capsys, "check", path, "--dry-run")

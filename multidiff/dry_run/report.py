@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from multidiff.dry_run.gpus import Gpu, gpu_named
+from multidiff.dry_run.sampling import SamplingCost, cost_of_sampling
 from multidiff.dry_run.step import Recipe, StepCost, check_devices, cost_of_step
+from multidiff.models.loading import check_recipe
 from multidiff.models.trial import try_recipe
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
@@ -34,6 +36,7 @@ class Forecast:
         cost: cost of one update.
         gpu: the GPU.
         mfu: fraction of the GPU's peak that training reaches.
+        sampling: cost of sampling one item, where the model has it.
     """
 
     recipe: Path
@@ -43,6 +46,7 @@ class Forecast:
     cost: StepCost
     gpu: Gpu
     mfu: float
+    sampling: SamplingCost | None = None
 
     @property
     def tflops(self) -> float:
@@ -73,6 +77,7 @@ class Forecast:
             "step_s": self.step_s,
             "run_s": self.step_s * self.steps,
             "fits": self.fits,
+            **sampling_facts(self.sampling),
         }
 
     def lines(self) -> list[str]:
@@ -99,6 +104,7 @@ class Forecast:
             f"for {self.steps:,} steps: {gpu.name} at {self.mfu:.0%} of {self.tflops:g} TFLOP/s",
             f"  {gpu.name}: {fit} {gpu.memory_gb:g} GB, a tenth of it left free",
         ]
+        lines += sampling_lines(self.sampling)
         starting = LAUNCH_S * cost.results
         if starting > self.step_s:
             lines.append(
@@ -133,9 +139,36 @@ def forecast(path: Path, overrides: Sequence[str], gpu: Gpu, mfu: float) -> Fore
     recipe = Recipe.read(path, overrides)
     cost = cost_of_step(recipe)
     check_devices(recipe)
+    sampling = cost_of_sampling(path, recipe.parts["model"])
     examples = recipe.batch_size * recipe.trainer.gradient_accumulation_steps
     precision = "tf32" if recipe.precision == "fp32" else recipe.precision
-    return Forecast(path, examples, precision, recipe.trainer.steps, cost, gpu, mfu)
+    steps = recipe.trainer.steps
+    return Forecast(path, examples, precision, steps, cost, gpu, mfu, sampling)
+
+
+def sampling_lines(cost: SamplingCost | None) -> list[str]:
+    """Return the cost of sampling as a line; no line without one."""
+    if cost is None:
+        return []
+    parts = ", ".join(f"{name} {size(bytes_)}" for name, bytes_ in cost.parts.items())
+    return [
+        f"  sampling     {size(cost.peak)} at the peak for one item in float32: weights "
+        f"{size(cost.weights)}, {parts}; {number(next(iter(cost.flops.values())) / TERA)} TFLOP "
+        "a step"
+    ]
+
+
+def sampling_facts(cost: SamplingCost | None) -> dict[str, Any]:
+    """Return the cost of sampling for programs."""
+    if cost is None:
+        return {}
+    return {"sampling": {**dataclasses.asdict(cost), "peak": cost.peak}}
+
+
+def is_model_alone(path: Path, overrides: Sequence[str]) -> bool:
+    """Return whether a recipe only describes a model, as those of ready models may do."""
+    parts = check_recipe(path, overrides)
+    return "model" in parts and not {"data", "trainer"} & {*parts}
 
 
 def dry_run(
@@ -171,6 +204,11 @@ def dry_run(
         say([_cells(HEADING), _cells(["---"] + ["--:"] * (len(HEADING) - 1))])
     for path in recipes:
         try:
+            if is_model_alone(path, overrides):
+                cost = cost_of_sampling(path, check_recipe(path, overrides)["model"])
+                say([f"{path}: a model, without training", *sampling_lines(cost)])
+                report.facts["recipes"].append({"recipe": str(path), **sampling_facts(cost)})
+                continue
             one = forecast(path, overrides, found, mfu)
         except InputError as fault:
             report.faults.append(str(fault))

@@ -188,27 +188,23 @@ class Recipe:
         return "bf16" if self.trainer.precision == "auto" else self.trainer.precision
 
 
-class _Pass:
-    """A model on fake tensors of one device, and a batch for it.
+class FakeRun:
+    """Fake tensors of one device, and the modes to compute on them.
 
     Args:
-        recipe: the recipe.
+        path: recipe, for messages.
         device: device to compute on.
+
+    Attributes:
+        memory: counter of the tensors' bytes.
+        values: mode that makes fake tensors.
     """
 
-    def __init__(self, recipe: Recipe, device: torch.device):
-        self.recipe, self.device = recipe, device
+    def __init__(self, path: Path, device: torch.device):
+        self.path, self.device = path, device
         self.memory = LiveMemory()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.values = ValuesWhereKnown(self.fake, self.memory)
-        self.model = recipe.model()
-        task = self.model.task()
-        if hasattr(task, "begin_costliest"):
-            task.begin_costliest()
-        if recipe.trainer.gradient_checkpointing:
-            begin_checkpointing(task)
-        self.weights = give_fakes(task, device, self.values)
-        self.losses = Losses(task).train()
 
     @contextmanager
     def modes(self) -> Iterator[None]:
@@ -223,7 +219,28 @@ class _Pass:
             except InputError:
                 raise
             except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-                raise InputError(f"{self.recipe.path}: {where(error)}") from error
+                raise InputError(f"{self.path}: {where(error)}") from error
+
+
+class _Pass(FakeRun):
+    """A model on fake tensors of one device, and a batch for it.
+
+    Args:
+        recipe: the recipe.
+        device: device to compute on.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device):
+        super().__init__(recipe.path, device)
+        self.recipe = recipe
+        self.model = recipe.model()
+        task = self.model.task()
+        if hasattr(task, "begin_costliest"):
+            task.begin_costliest()
+        if recipe.trainer.gradient_checkpointing:
+            begin_checkpointing(task)
+        self.weights = give_fakes(task, device, self.values)
+        self.losses = Losses(task).train()
 
     def batch(self) -> dict[str, Any]:
         """Return a batch on the device."""

@@ -20,6 +20,7 @@ from multidiff.utils.readers import check_file_size, read_text, reading, without
 logger = logging.getLogger(__name__)
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
+T5_TOKENIZER = "t5_tokenizer.json"
 
 
 @runtime_checkable
@@ -275,6 +276,66 @@ class _Padding(ClipTokenizer):
     def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
         """See :class:`Tokenizer`."""
         return torch.tensor([[self.pad] * self.length] * len(captions))
+
+
+class SD3Tokenizer(ClipTokenizer):
+    """CLIP's tokens of a caption, followed by those of T5, from its ``tokenizer.json``.
+
+    Args:
+        folder: see :class:`ClipTokenizer`; T5's file is called ``t5_tokenizer.json`` there.
+        length: number of CLIP's tokens of every caption.
+        pad: see :class:`ClipTokenizer`.
+        t5_length: number of T5's tokens of every caption.
+    """
+
+    T5_PAD = 0
+
+    def __init__(
+        self, folder: str | None = None, length: int = 77, pad: int = 49407, t5_length: int = 256
+    ):
+        self.t5_length = t5_length
+        self._t5: Any = None
+        super().__init__(folder, length, pad)
+
+    @classmethod
+    def synthetic(
+        cls, folder: str | None = None, length: int = 77, pad: int = 49407, t5_length: int = 256
+    ) -> ClipTokenizer:
+        """Return a tokenizer without files that returns only padding, for dry runs."""
+        return _Padding(None, length + t5_length, pad)
+
+    def load_assets(self, folder: Path) -> None:
+        """See :class:`Tokenizer`."""
+        super().load_assets(folder)
+        if (folder / T5_TOKENIZER).is_file():
+            self._files[T5_TOKENIZER] = read_text(folder / T5_TOKENIZER)
+
+    def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch length"]:
+        """See :class:`Tokenizer`.
+
+        Raises:
+            InputError: if a file is missing beside the weights.
+        """
+        if self._t5 is None:
+            self._t5 = self._t5_encoder()
+        rows = [one.ids for one in self._t5.encode_batch([*captions])]
+        rows = [row + [self.T5_PAD] * (self.t5_length - len(row)) for row in rows]
+        return torch.cat([super().__call__(captions), torch.tensor(rows)], dim=1)
+
+    def _t5_encoder(self) -> Any:
+        with needs("tokenizers", "T5's tokenizer"):
+            from tokenizers import Tokenizer as Encoder
+
+        if T5_TOKENIZER not in self._files:
+            raise InputError(
+                f"the model's folder has no {T5_TOKENIZER}: put the tokenizer.json of tokenizer_3 "
+                "there by this name"
+            )
+        with reading(T5_TOKENIZER, "is not a tokenizer"), without_panic_report():
+            found = Encoder.from_str(self._files[T5_TOKENIZER])
+            found.enable_truncation(self.t5_length)
+            found.no_padding()
+        return found
 
 
 def _clip_encoder(files: dict[str, str]) -> Any:

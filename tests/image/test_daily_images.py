@@ -260,3 +260,72 @@ def test_slices_and_tiles_of_a_model(small_color, tmp_path, capsys):
     assert 0 < tiled.float().mean() < 20  # blended tiles are close, not equal
     assert reported["vae_tiling"] == "32"
     assert "must be a multiple of 8" in complains(capsys, *common, "--vae-tiling", 63)
+
+
+WAYS = (
+    [],
+    ["--seed", 9, "--guidance-scale", 3.14159265, "--rescale", 0.2],
+    ["--sampler", "euler-ancestral", "--negative-prompt", "b, (c:1.2)"],
+    ["--literal-prompts", "--timestep-spacing", "trailing", "--sampler", "ddim", "--steps", 3],
+    ["--size", "24x16"],
+    ["--lora", "{out}/a.safetensors:0.333333333,{out}/b.safetensors"],
+    ["--embedding", "{out}/e.safetensors:<x>", "--prompt", "a <x>"],
+    ["--vae", "{out}/vae"],
+    ["--init-image", "{out}/init.png", "--fit", "crop", "--size", "16x16", "--strength", 0.5123456],
+    ["--init-image", "{out}/init.png", "--fit", "pad", "--strength-of", "steps"],
+    ["--init-image", "{out}/init.png", "--mask-image", "{out}/mask.png", "--feather", 2,
+     "--fit", "stretch"],
+    ["--init-image", "{out}/init.png", "--outpaint", "left=8,top=4"],
+    ["--init-image", "{out}/init.png", "--mask-image", "{out}/mask.png", "--padding-mask-crop", 3,
+     "--size", "16x16"],
+    ["--init-image", "{out}/folder", "--strength", 0.7],
+    ["--init-latents", "{out}/l.safetensors", "--strength", 0.6],
+    ["--hires", 1.5, "--hires-strength", 0.3333333],
+    ["--variation-strength", 0.2, "--variation-seed", 77],
+    ["--xy-plot", "guidance-scale=2,5", "--xy-plot", "steps=1,2"],
+    ["--attention-slicing", "--vae-tiling", 8, "--size", "32x16"],
+    ["--prompt-table", "{out}/t.csv"],
+)  # fmt: skip
+
+
+@pytest.mark.long
+def test_twenty_ways_of_making_an_image_again(tmp_path, capsys):
+    """Every option is recorded: ``--from`` makes the same image to the bit."""
+    import shutil
+
+    from pipelines import pipeline
+    from safetensors.torch import save_file
+
+    pipeline(tmp_path, 1).save_pretrained(tmp_path / "model")
+    out, rng = tmp_path / "out", torch.Generator().manual_seed(0)
+    (out / "folder").mkdir(parents=True)
+    for name, size in (("init", (3, 20, 24)), ("folder/c", (3, 16, 16)), ("folder/d", (3, 16, 16))):
+        image = torch.randint(0, 256, size, dtype=torch.uint8, generator=rng)
+        write_image(image, out / f"{name}.png")
+    mask = torch.zeros(1, 20, 24, dtype=torch.uint8)
+    mask[:, 5:12, 3:9] = 255
+    write_image(mask, out / "mask.png")
+    for name in "ab":
+        stem = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+        down, up = torch.randn(2, 128, generator=rng), torch.randn(128, 2, generator=rng)
+        parts = {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+        save_file(parts, out / f"{name}.safetensors")
+    save_file({"<x>": torch.randn(64, generator=rng)}, out / "e.safetensors")
+    save_file({"latents": torch.randn(1, 4, 8, 8, generator=rng)}, out / "l.safetensors")
+    pipeline(tmp_path / "other", 2).vae.save_pretrained(out / "vae")
+    (out / "t.csv").write_text("prompt,negative_prompt,seed\na,b,3\nc a,,5\n")
+    common = ["sample", tmp_path / "model", "--steps", 2, "-o", out]
+    wrong = []
+    for number, words in enumerate(WAYS):
+        words = [one.format(out=out) if isinstance(one, str) else one for one in words]
+        words += (
+            [] if {"--prompt", "--prompt-table"} & {*map(str, words)} else ["--prompt", "a cat"]
+        )
+        words = [*common[:2], *words, *([] if "--steps" in words else common[2:4]), *common[4:]]
+        path = facts(capsys, *words)["outputs"][-1]["path"]
+        for file in (out / "folder").iterdir():  # an image names its own initial image
+            shutil.copy(file, out / file.name)
+        made = facts(capsys, *common[:2], "--from", path, "-o", tmp_path / str(number))
+        if not torch.equal(read_image(made["outputs"][0]["path"]), read_image(path)):
+            wrong.append(words)
+    assert len(WAYS) == 20 and not wrong

@@ -69,7 +69,7 @@ def decoded(model, monkeypatch):
     return seen[0].clamp(-1, 1), made
 
 
-@pytest.mark.parametrize("version", [1])
+@pytest.mark.parametrize("version", [1, "XL"])
 def test_equal_to_diffusers_and_written_back(version, tmp_path, monkeypatch):
     pipe = inpainting(tmp_path, version)
     model = load(tmp_path / "folder")

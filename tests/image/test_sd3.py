@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: the transformer and the whole pipeline, without T5."""
+"""Stable Diffusion 3 and 3.5: the transformer and the whole pipeline, with T5 and without it."""
 
 import json
 
@@ -11,7 +11,16 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from pipelines import small_text, small_tokenizer, small_vae, write_tokenizer
-from transformers import CLIPTextModelWithProjection
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from multidiff import load
 from multidiff.core.random import generators
@@ -19,9 +28,31 @@ from multidiff.models.convert import convert_checkpoint
 
 SIZE = (24, 16)
 VERSIONS = {"3": {}, "3.5": {"dual_attention_layers": (0,), "qk_norm": "rms_norm"}}
+WIDTH = 224
 
 
-def pipeline(root, **options):
+def t5():
+    """T5's encoder with random weights, and a tokenizer of letters and a word."""
+    letters = [chr(code) for code in range(97, 123)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("\u2581cat", -1.0)]
+    pieces += [(start + one, -3.0) for one in letters for start in ("", "\u2581")]
+    encoder = Tokenizer(Unigram(pieces, unk_id=2))
+    encoder.pre_tokenizer = Metaspace()
+    encoder.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    ends = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    config = T5Config(
+        vocab_size=len(pieces), d_model=WIDTH, d_ff=48, d_kv=16, num_layers=2, num_heads=3,
+        feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return {
+        "text_encoder_3": T5EncoderModel(config),
+        "tokenizer_3": PreTrainedTokenizerFast(
+            tokenizer_object=encoder, model_max_length=256, **ends
+        ),
+    }
+
+
+def pipeline(root, with_t5=False, **options):
     torch.manual_seed(5)
     vocabulary = write_tokenizer(root)
     transformer = SD3Transformer2DModel(
@@ -31,7 +62,7 @@ def pipeline(root, **options):
         num_layers=3,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=224,
+        joint_attention_dim=WIDTH,
         caption_projection_dim=32,
         pooled_projection_dim=72,
         pos_embed_max_size=8,
@@ -48,19 +79,18 @@ def pipeline(root, **options):
         ),
         text_encoder=CLIPTextModelWithProjection(small_text(vocabulary, 1, projection_dim=24)),
         text_encoder_2=CLIPTextModelWithProjection(small_text(vocabulary, 2, projection_dim=48)),
-        text_encoder_3=None,
         tokenizer=small_tokenizer(root, 1),
         tokenizer_2=small_tokenizer(root, 2),
-        tokenizer_3=None,
+        **(t5() if with_t5 else {"text_encoder_3": None, "tokenizer_3": None}),
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
     pipe.save_pretrained(root / "folder")
     return pipe
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_whole_pipeline(version, tmp_path):
-    pipe = pipeline(tmp_path, **VERSIONS[version])
+@pytest.mark.parametrize(("version", "with_t5"), [("3", False), ("3.5", False), ("3.5", True)])
+def test_the_whole_pipeline(version, with_t5, tmp_path):
+    pipe = pipeline(tmp_path, with_t5, **VERSIONS[version])
     model = load(tmp_path / "folder")
     noise = model.process.prior(model.domain.state_shape(1, SIZE), generators([7]))
     for negative_prompt in (None, "b, c"):
@@ -80,16 +110,16 @@ def test_the_whole_pipeline(version, tmp_path):
             output_type="pt",
         ).images
         assert wanted.std() > 0.02
-        torch.testing.assert_close(seen[0].clamp(-1, 1), 2 * wanted - 1, rtol=0, atol=2e-4)
+        torch.testing.assert_close(seen[0].clamp(-1, 1), 2 * wanted - 1, rtol=0, atol=1e-4)
 
 
-def test_written_back_for_diffusers(tmp_path):
-    pipe = pipeline(tmp_path, **VERSIONS["3.5"])
+@pytest.mark.parametrize("with_t5", [False, True])
+def test_written_back_for_diffusers(with_t5, tmp_path):
+    pipe = pipeline(tmp_path, with_t5, **VERSIONS["3.5"])
     convert_checkpoint(tmp_path / "folder", tmp_path / "ours")
     convert_checkpoint(tmp_path / "ours", tmp_path / "theirs", False, ["--to", "diffusers"])
-    again = StableDiffusion3Pipeline.from_pretrained(
-        tmp_path / "theirs", text_encoder_3=None, tokenizer_3=None
-    )
+    without = {} if with_t5 else {"text_encoder_3": None, "tokenizer_3": None}
+    again = StableDiffusion3Pipeline.from_pretrained(tmp_path / "theirs", **without)
     again.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": 2, "width": SIZE[0], "height": SIZE[1], "output_type": "pt"}
     first, second = (
@@ -97,6 +127,17 @@ def test_written_back_for_diffusers(tmp_path):
         for one in (pipe, again)
     )
     torch.testing.assert_close(first, second)
+
+
+def test_t5_can_be_left_out(tmp_path, caplog, capsys):
+    pipeline(tmp_path, with_t5=True)
+    convert_checkpoint(tmp_path / "folder", tmp_path / "less", False, ["--without-t5"])
+    assert "T5, is left out" in caplog.text
+    assert load(tmp_path / "less").domain.text_encoder.third is None
+    assert load(tmp_path / "folder").domain.text_encoder.third is not None
+    (tmp_path / "folder" / "tokenizer_3" / "tokenizer.json").unlink()
+    reported = complains(capsys, "convert", tmp_path / "folder", tmp_path / "x")
+    assert "has T5, but no tokenizer_3/tokenizer.json" in reported and "--without-t5" in reported
 
 
 def test_another_scheduler_is_refused(tmp_path, capsys):

@@ -459,6 +459,26 @@ def test_single_files_that_are_something_else(first, tmp_path, capsys, change, r
     assert str(path) in reported and reason in reported
 
 
+@pytest.mark.parametrize("form", ["folder", "single.safetensors"])
+def test_unexpected_tensors_are_left_out_if_that_is_allowed(first, tmp_path, capsys, caplog, form):
+    root, pipe = first
+    source = tmp_path / form
+    if form == "folder":
+        shutil.copytree(root / form, source)
+        path, name = source / "unet/diffusion_pytorch_model.safetensors", "strange.weight"
+    else:
+        write_tokenizer(tmp_path)
+        path, name = source, "strange.weight"
+        shutil.copy(root / form, source)
+    save_file({**load_file(path), name: torch.zeros(3)}, path)
+    reported = complains(capsys, "convert", source, tmp_path / "model")
+    assert str(source) in reported and name in reported
+    assert not (tmp_path / "model").exists()
+    does(capsys, "convert", source, tmp_path / "model", "--allow-unexpected")
+    assert "left out 1 un" in caplog.text and name in caplog.text
+    compare(load(tmp_path / "model"), pipe)
+
+
 def refused(capsys, source, tmp_path):
     """The one line that ``convert``, ``sample`` and ``eval`` all end with."""
     reported = complains(capsys, "convert", source, tmp_path / "model")

@@ -113,14 +113,18 @@ class AutoencoderKL(nn.Module):
             return self._images(latent)
         return torch.cat([self._finite(one) for one in latent.split(1)])
 
+    def decode_unchecked(self, latent: Float[Tensor, "batch channels h w"]) -> Tensor:
+        """Decode unscaled latents in their own precision, whatever values result."""
+        return self.tiles.decoded(self._images, latent)
+
     def _finite(self, latent: Tensor) -> Tensor:
-        image = self.tiles.decoded(self._images, latent)
+        image = self.decode_unchecked(latent)
         if bool(image.isfinite().all()):
             return image
         if image.dtype != torch.float32 or torch.is_autocast_enabled(latent.device.type):
             own = next(self.parameters()).dtype
             with torch.autocast(latent.device.type, enabled=False):
-                image = self.tiles.decoded(self.float()._images, latent.float())
+                image = self.float().decode_unchecked(latent.float())
             self.to(own)
         if not bool(image.isfinite().all()):
             raise FloatingPointError("the autoencoder's image has values that are not finite")

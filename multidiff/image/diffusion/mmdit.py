@@ -97,7 +97,8 @@ class MMDiT(nn.Module):
         own = self.proj_out.weight.dtype
         tokens = self.pos_embed.proj(xt.to(own)).flatten(2).transpose(1, 2)
         tokens = tokens + self._positions(rows, columns).to(own)
-        waves = sinusoid(TIME_SCALE * level.time, TIME_WAVES, order="cos-sin")
+        # In float32, as diffusers: a unit in the last place of 1000 shows in the image.
+        waves = sinusoid(TIME_SCALE * level.time.float(), TIME_WAVES, order="cos-sin")
         embed = self.time_text_embed
         embedding = embed.timestep_embedder(waves.to(own))
         embedding = F.silu(embedding + embed.text_embedder(condition["pooled"].to(own)))

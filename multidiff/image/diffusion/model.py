@@ -143,6 +143,25 @@ class ImageDiffusion(DomainModel):
         }
         return parts if text is None else {**parts, "text encoder": (text, [text])}
 
+    def sampling_calls(self) -> dict[str, Callable[[], Tensor]]:
+        """Return the calls that sampling one image makes, by part, to estimate their cost."""
+        config, domain = self.sampling, self.domain
+        count = 1 if config.guidance_scale == 1 else 2
+        level = self.process.levels(config.times(self.process.schedule))[0]
+        _, channels, *sides = domain.state_shape(1, domain.size)
+        named = [next(iter(domain.classes), "")] * count
+
+        def denoise() -> Tensor:
+            condition = domain.condition(named, domain.size)
+            xt = torch.zeros(count, self.denoiser.in_channels, *sides)
+            return self.denoiser(xt, level.expand(count), condition)
+
+        calls = {"denoiser": denoise}
+        if isinstance(domain, LatentDomain):
+            latent = torch.zeros(1, channels, *sides)
+            calls["autoencoder"] = lambda: domain.autoencoder.decode_unchecked(latent)
+        return calls
+
     def metadata(self) -> dict[str, str]:
         """Return the properties that the weights depend on."""
         return {"kind": "images", "channels": str(self.domain.channels)}

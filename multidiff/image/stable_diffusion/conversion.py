@@ -33,11 +33,11 @@ from multidiff.image.stable_diffusion.single_file import read_single_file, singl
 from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
 from multidiff.image.stable_diffusion.transformer_writing import write_dit, write_sd3
 from multidiff.image.stable_diffusion.vae import check_latents, read_autoencoder
-from multidiff.image.tokenizers import MERGES, VOCABULARY
+from multidiff.image.tokenizers import MERGES, T5_TOKENIZER, VOCABULARY
 from multidiff.models.weights import Conversion, save_tensors, some
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write
-from multidiff.utils.readers import read_json
+from multidiff.utils.readers import read_json, read_text
 from multidiff.utils.report import Report
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def convert(
     heads: int | None = None,
     schedule: Literal["linear", "cosine"] | None = None,
     qkv_order: Literal["legacy", "new"] | None = None,
+    without_t5: bool = False,
 ) -> Conversion:
     """Convert a folder or file to a model.
 
@@ -89,6 +90,7 @@ def convert(
         heads: number of attention heads of such a file.
         schedule: schedule of a guided-diffusion file, if it is not the published one.
         qkv_order: order of queries, keys and values in it, if it is not the published one.
+        without_t5: whether to leave out the third text encoder of Stable Diffusion 3.
 
     Raises:
         InputError: if it is another model, is incomplete, or does not state its prediction.
@@ -116,7 +118,7 @@ def convert(
         return Conversion(*read_openai(source, tensors_in(source), **said))
     texts = _tokenizer(source, tokenizer)
     if source.is_dir() and is_sd3(read_json(source / INDEX)):
-        return read_sd3(source, texts)
+        return read_sd3(source, texts, not without_t5)
     if source.is_dir():
         words, tensors = read_folder(source, prediction)
         announce(source, words.replaces)
@@ -202,7 +204,10 @@ def export(
         if kind == "DiT":
             write_dit(recipe, tensors, destination)
         else:
-            write_sd3(recipe, tensors, tokenizer_files(folder), destination)
+            texts = tokenizer_files(folder)
+            third = folder / T5_TOKENIZER
+            texts |= {T5_TOKENIZER: read_text(third)} if third.is_file() else {}
+            write_sd3(recipe, tensors, texts, destination)
         return Report([f"{destination}: written for {to}"], {"destination": str(destination)})
     _check_kind(folder, recipe)
     if to == "diffusers":

@@ -27,6 +27,7 @@ from multidiff.utils.readers import read_json, reading
 INDEX = "model_index.json"
 COMPONENTS = ("unet", "vae", "text_encoder", "scheduler")
 SECOND = "text_encoder_2"  # which Stable Diffusion XL has too
+WEIGHTED = ("unet", "transformer", "vae", "text_encoder", SECOND, "text_encoder_3")
 SUPPORTED = "supported are Stable Diffusion 1, 2 and XL"
 # Networks of other models, and what those are.
 OTHERS = {
@@ -326,7 +327,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: if a component has none.
     """
-    parts = [folder / part for part in ("unet", "transformer", "vae", "text_encoder", SECOND)]
+    parts = [folder / part for part in WEIGHTED]
     found = [path for path in parts if path.is_dir()] or [folder]
     return [path for part in found for path in files_of(part)]
 

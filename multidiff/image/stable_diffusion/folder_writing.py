@@ -16,7 +16,7 @@ from multidiff.image.stable_diffusion import folder as folders
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.schedulers import SCHEDULER, config_of
 from multidiff.image.stable_diffusion.tokenizer_files import BEGIN_OF_TEXT, END_OF_TEXT
-from multidiff.image.tokenizers import MERGES, VOCABULARY
+from multidiff.image.tokenizers import MERGES, T5_TOKENIZER, VOCABULARY
 from multidiff.models.weights import save_tensors
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write_dir, check_replaceable
@@ -124,7 +124,9 @@ def write_components(
             (partial / component).mkdir()
             path = partial / component / _config_name(component)
             path.write_text(json.dumps(config, indent=2), "utf-8")
-            if component.startswith("tokenizer"):
+            if component == "tokenizer_3":
+                (partial / component / "tokenizer.json").write_text(texts[T5_TOKENIZER], "utf-8")
+            elif component.startswith("tokenizer"):
                 for name in (VOCABULARY, MERGES):
                     (partial / component / name).write_text(texts[name], "utf-8")
         for component, own in parts.items():
@@ -136,7 +138,7 @@ def write_components(
 
 def _config_name(component: str) -> str:
     special = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
-    return special.get(component.removesuffix("_2"), "config.json")
+    return special.get(component.rstrip("_23"), "config.json")
 
 
 def _index(model: Mapping[str, Any], scheduler: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Stable Diffusion 3 and 3.5 as a folder of the diffusers library, without T5.
+"""Stable Diffusion 3 and 3.5 as a folder of the diffusers library.
 
-The third text encoder is left out: the model was trained to do without it, and diffusers does so
-where a folder has none.
+The third text encoder, T5, may be left out: the model was trained to do without it, and diffusers
+does so where a folder has none.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from multidiff.image.stable_diffusion.tensors import (
     modern_attention,
     without_clip_prefix,
 )
+from multidiff.image.tokenizers import T5_TOKENIZER
 from multidiff.models.weights import Conversion
 from multidiff.utils.errors import InputError
-from multidiff.utils.readers import read_json, reading
+from multidiff.utils.readers import read_json, read_text, reading
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,22 @@ KEYS = (
     ("most_patches", "pos_embed_max_size", 96),
 )
 ENCODERS = {"first": "text_encoder", "second": "text_encoder_2"}
+T5_KEYS = (
+    ("vocabulary", "vocab_size", 32128),
+    ("width", "d_model", 512),
+    ("feed_forward", "d_ff", 2048),
+    ("layers", "num_layers", 6),
+    ("heads", "num_heads", 8),
+    ("head_width", "d_kv", 64),
+    ("activation", "feed_forward_proj", "relu"),
+    ("buckets", "relative_attention_num_buckets", 32),
+    ("farthest", "relative_attention_max_distance", 128),
+    ("norm_eps", "layer_norm_epsilon", 1e-6),
+)
+THIRD, THIRD_TOKENIZER = "text_encoder_3", "tokenizer_3"
 FLOW_MATCHING = "FlowMatchEulerDiscreteScheduler"
 T5_LENGTH = 256
+TABLE = "embed_tokens.weight"
 
 
 def is_sd3(index: Mapping[str, Any]) -> bool:
@@ -54,28 +69,35 @@ def is_sd3(index: Mapping[str, Any]) -> bool:
     return (index.get("transformer") or [None, None])[1] == "SD3Transformer2DModel"
 
 
-def read_sd3(folder: Path, texts: dict[str, str]) -> Conversion:
+def read_sd3(folder: Path, texts: dict[str, str], with_t5: bool = True) -> Conversion:
     """Convert a folder to a model.
 
     Args:
         folder: the folder.
         texts: files of its tokenizer.
+        with_t5: whether to take its third text encoder, if it has one.
 
     Raises:
         InputError: if it is another model, or incomplete.
     """
-    with reading(folder, "its configurations have values that diffusers never writes"):
-        recipe = {"model": _model(folder)}
-    if (folder / "text_encoder_3").is_dir():
-        logger.warning(
-            "%s: its third text encoder, T5, is left out: prompts are read by the other two", folder
+    third = folder / THIRD_TOKENIZER / "tokenizer.json"
+    with_t5 = with_t5 and (folder / THIRD).is_dir()
+    if with_t5 and not third.is_file():
+        raise InputError(
+            f"{folder}: has T5, but no {third.relative_to(folder)}; download it, or leave T5 out "
+            "by multidiff convert --without-t5"
         )
-    about = "Stable Diffusion 3, predicts flow, without T5"
+    texts = {**texts, T5_TOKENIZER: read_text(third)} if with_t5 else texts
+    with reading(folder, "its configurations have values that diffusers never writes"):
+        recipe = {"model": _model(folder, with_t5)}
+    if not with_t5 and (folder / THIRD).is_dir():
+        logger.warning("%s: its third text encoder, T5, is left out", folder)
+    about = f"Stable Diffusion 3, predicts flow, with{'' if with_t5 else 'out'} T5"
     text = f"# Stable Diffusion 3, from {folder.name}.\n{to_yaml(recipe)}"
-    return Conversion(text, _tensors(folder), about, texts)
+    return Conversion(text, _tensors(folder, with_t5), about, texts)
 
 
-def _model(folder: Path) -> dict[str, Any]:
+def _model(folder: Path, with_t5: bool) -> dict[str, Any]:
     """Return the recipe's model section."""
     path = folder / "transformer" / "config.json"
     config = read_json(path)
@@ -88,6 +110,11 @@ def _model(folder: Path) -> dict[str, Any]:
     }
     side = config.get("sample_size", 128) * 2 ** (len(autoencoder["channels"]) - 1)
     length, vocabulary = both["first"]["length"], both["first"]["vocabulary"]
+    tokenizer = {"use": "ClipTokenizer", "length": length, "pad": vocabulary - 1}
+    if with_t5:
+        third = read_words(read_json(folder / THIRD / "config.json"), T5_KEYS)
+        both["third"] = {"use": "T5TextEncoder", **third}
+        tokenizer |= {"use": "SD3Tokenizer", "t5_length": T5_LENGTH}
     return {
         "use": "ImageDiffusion",
         "domain": {
@@ -100,7 +127,7 @@ def _model(folder: Path) -> dict[str, Any]:
                 "projections": [said.get("projection_dim", 512) for said in configs.values()],
                 "t5_length": T5_LENGTH,
             },
-            "tokenizer": {"use": "ClipTokenizer", "length": length, "pad": vocabulary - 1},
+            "tokenizer": tokenizer,
             "size": [side, side],
             "pad_to": None,
         },
@@ -142,7 +169,7 @@ def _sampling(path: Path) -> dict[str, Any]:
     return {**sampling, "guidance_scale": 7.0, "scheduler": scheduler}
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def _tensors(folder: Path, with_t5: bool) -> dict[str, Tensor]:
     vae = as_matrices(modern_attention(weights_in(folder / "vae")))
     found = {naming.OUR_UNET + n: t for n, t in weights_in(folder / "transformer").items()}
     found |= {naming.OUR_AUTOENCODER + name: tensor for name, tensor in vae.items()}
@@ -151,4 +178,20 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             projects = inner.startswith("text_projection.")
             start = f"{one}_projection." if projects else f"{one}.transformer."
             found[naming.OUR_TEXT + start + inner.removeprefix("text_projection.")] = tensor
+    if with_t5:
+        start = f"{naming.OUR_TEXT}third.transformer."
+        found |= {start + name: one for name, one in t5_names(weights_in(folder / THIRD)).items()}
     return found
+
+
+def t5_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return T5's tensors by the names within its encoder, the table of tokens once."""
+    found = {name.removeprefix("encoder."): one for name, one in tensors.items()}
+    table = found.pop("shared.weight", None)
+    return found if table is None else {**found, TABLE: table}
+
+
+def their_t5_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Invert :func:`t5_names`."""
+    named = {f"encoder.{name}": one for name, one in tensors.items() if name != TABLE}
+    return {**named, "shared.weight": tensors[TABLE]}

@@ -20,6 +20,7 @@ from multidiff.image.stable_diffusion.folder_writing import (
     tokenizer_config,
     write_components,
 )
+from multidiff.image.tokenizers import T5_TOKENIZER
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import check_replaceable
 
@@ -81,16 +82,16 @@ def write_sd3(
     texts: Mapping[str, str],
     destination: Path,
 ) -> None:
-    """Write Stable Diffusion 3, without T5, atomically.
+    """Write Stable Diffusion 3, with T5 if the model has it, atomically.
 
     Args:
         model: the model's section of its resolved recipe.
         tensors: the model's tensors.
-        texts: ``vocab.json`` and ``merges.txt``, which are required.
+        texts: ``vocab.json`` and ``merges.txt``, which are required, and T5's tokenizer with it.
         destination: folder to write.
 
     Raises:
-        InputError: if diffusers cannot represent the model, or the system refuses.
+        InputError: if a tokenizer is missing, or the system refuses.
     """
     check_tokenizer_files(texts, destination)
     check_replaceable(destination, INDEX)
@@ -145,4 +146,21 @@ def write_sd3(
         parts[component] = clip_tensors(tensors, f"{start}.transformer.", f"{start}_projection")
         index[component] = ["transformers", "CLIPTextModelWithProjection"]
         index[tokenizer] = ["transformers", "CLIPTokenizer"]
+    if text.get("third"):
+        if T5_TOKENIZER not in texts:
+            raise InputError(f"the model's folder has no {T5_TOKENIZER}, which {destination} needs")
+        configs |= _t5_configs(text["third"], text["t5_length"])
+        own = naming.within(f"{naming.OUR_TEXT}third.transformer.", tensors)
+        parts[sd3_folder.THIRD] = sd3_folder.their_t5_names(own)
+        index[sd3_folder.THIRD] = ["transformers", "T5EncoderModel"]
+        index[sd3_folder.THIRD_TOKENIZER] = ["transformers", "T5TokenizerFast"]
     write_components(destination, index, configs, parts, texts)
+
+
+def _t5_configs(words: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Return the configurations of T5 and of its tokenizer."""
+    encoder = {"architectures": ["T5EncoderModel"], "model_type": "t5", "is_encoder_decoder": True}
+    encoder |= {theirs: words[ours] for ours, theirs, _ in sd3_folder.T5_KEYS}
+    ends = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    tokenizer = {"tokenizer_class": "T5TokenizerFast", "model_max_length": length, **ends}
+    return {sd3_folder.THIRD: encoder, sd3_folder.THIRD_TOKENIZER: tokenizer}
