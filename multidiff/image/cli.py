@@ -131,7 +131,7 @@ class _Run:
             ]
             shared = {k: v for k, v in each[0].items() if all(one.get(k) == v for one in each)}
             pairs = [(one.prompt, one.seed) for _ in configs for one in self.wanted]
-            writer = self._writer(folder, pairs, facts, **shared)
+            writer = self._writer(folder, pairs, facts, {} if plot else None, **shared)
             writer.each = each
             for number, own in enumerate(configs):
                 first = number * count
@@ -223,11 +223,16 @@ class _Run:
             return writer.report(partial(grid, columns=frames))
 
     def _writer(
-        self, folder: Path, pairs: list[tuple[str, int]], facts_of_model: Any, **more: str
+        self,
+        folder: Path,
+        pairs: list[tuple[str, int]],
+        facts_of_model: Any,
+        sampling: dict[str, str] | None = None,
+        **more: str,
     ) -> ImageWriter:
         def facts() -> dict[str, str]:
-            own = sampling_facts(self.given.sampling, self.canvas)
-            own |= request_facts(self.model, self.given.request, self.canvas)
+            own = sampling_facts(self.given.sampling, self.canvas) if sampling is None else sampling
+            own = own | request_facts(self.model, self.given.request, self.canvas)
             return facts_of_model() | own | more
 
         writer = ImageWriter(folder, pairs, facts, self.on_line)

@@ -101,7 +101,8 @@ def inpaint_region(
     box = crop_region(opacity > 0, size, padding)
     region = box.of(canvas.image)
     images = torch.stack([stretched(one, *size) for one in region])
-    area = F.interpolate(box.of(canvas.mask)[None, None].float(), (size[1], size[0]))[0, 0] > 0
+    # Where any of its pixels is masked, so that nothing thin is lost.
+    area = F.adaptive_max_pool2d(box.of(canvas.mask)[None].float(), (size[1], size[0]))[0] > 0
     part = replace(canvas, image=images, mask=area, feather=0)
 
     def paste(first: int, made: Tensor) -> None:

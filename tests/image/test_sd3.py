@@ -10,7 +10,9 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 from pipelines import small_text, small_tokenizer, small_vae, write_tokenizer
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
@@ -24,11 +26,24 @@ from transformers import (
 
 from multidiff import load
 from multidiff.core.random import generators
+from multidiff.image.stable_diffusion import naming
+from multidiff.image.stable_diffusion.sd3_file import BLOCK, ENDS, PACKED
+from multidiff.image.stable_diffusion.tensors import as_convolutions
+from multidiff.image.tokenizers import T5_TOKENIZER
 from multidiff.models.convert import convert_checkpoint
 
 SIZE = (24, 16)
 VERSIONS = {"3": {}, "3.5": {"dual_attention_layers": (0,), "qk_norm": "rms_norm"}}
 WIDTH = 224
+SHAPE = {
+    "attention_head_dim": 16, "num_attention_heads": 2, "caption_projection_dim": 32,
+    "pooled_projection_dim": 72,
+}  # fmt: skip
+# As in the published models: heads of 64 channels, and no projection by the first encoder.
+PUBLISHED = {
+    "attention_head_dim": 64, "num_attention_heads": 1, "caption_projection_dim": 64,
+    "pooled_projection_dim": 64 + 48,
+}  # fmt: skip
 
 
 def t5():
@@ -52,6 +67,13 @@ def t5():
     }
 
 
+def first_encoder(vocabulary, projection):
+    found = CLIPTextModelWithProjection(small_text(vocabulary, 1, projection_dim=projection))
+    if projection == 64:
+        torch.nn.init.eye_(found.text_projection.weight)
+    return found
+
+
 def pipeline(root, with_t5=False, **options):
     torch.manual_seed(5)
     vocabulary = write_tokenizer(root)
@@ -60,13 +82,9 @@ def pipeline(root, with_t5=False, **options):
         in_channels=4,
         out_channels=4,
         num_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
         joint_attention_dim=WIDTH,
-        caption_projection_dim=32,
-        pooled_projection_dim=72,
         pos_embed_max_size=8,
-        **options,
+        **{**SHAPE, **options},
     )
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -77,7 +95,7 @@ def pipeline(root, with_t5=False, **options):
             scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False,
             use_post_quant_conv=False,
         ),
-        text_encoder=CLIPTextModelWithProjection(small_text(vocabulary, 1, projection_dim=24)),
+        text_encoder=first_encoder(vocabulary, transformer.config.pooled_projection_dim - 48),
         text_encoder_2=CLIPTextModelWithProjection(small_text(vocabulary, 2, projection_dim=48)),
         tokenizer=small_tokenizer(root, 1),
         tokenizer_2=small_tokenizer(root, 2),
@@ -138,6 +156,71 @@ def test_t5_can_be_left_out(tmp_path, caplog, capsys):
     (tmp_path / "folder" / "tokenizer_3" / "tokenizer.json").unlink()
     reported = complains(capsys, "convert", tmp_path / "folder", tmp_path / "x")
     assert "has T5, but no tokenizer_3/tokenizer.json" in reported and "--without-t5" in reported
+
+
+def original(pipe, vae):
+    """A pipeline's tensors by the names of a single file, the transformer's by our map inverted."""
+    theirs = pipe.transformer.state_dict()
+    layers, state = pipe.transformer.config.num_layers, {}
+    for layer in range(layers):
+        ours = f"transformer_blocks.{layer}."
+        for one, own in BLOCK.items():
+            for leaf in ("weight", "bias"):
+                if f"{ours}{own}.{leaf}" in theirs:
+                    tensor = theirs[f"{ours}{own}.{leaf}"]
+                    if own == "norm1_context.linear" and layer == layers - 1:
+                        tensor = torch.cat(tensor.chunk(2)[::-1])
+                    state[f"joint_blocks.{layer}.{one}.{leaf}"] = tensor
+        for one, parts in PACKED.items():
+            for leaf in ("weight", "bias"):
+                if f"{ours}{parts[0]}.{leaf}" in theirs:
+                    tensors = [theirs[f"{ours}{part}.{leaf}"] for part in parts]
+                    state[f"joint_blocks.{layer}.{one}.{leaf}"] = torch.cat(tensors)
+    for one, own in ENDS.items():
+        for leaf in (".weight", ".bias", ""):
+            if own + leaf in theirs:
+                tensor = theirs[own + leaf]
+                tensor = torch.cat(tensor.chunk(2)[::-1]) if own.startswith("norm_out") else tensor
+                state[one + leaf] = tensor
+    state = {f"model.diffusion_model.{name}": one for name, one in state.items()}
+    pairs = naming.autoencoder_map_of(vae)
+    named, unknown = naming.sorted_out(as_convolutions(vae), pairs)
+    assert not unknown
+    state |= {f"first_stage_model.{name}": one for name, one in named.items()}
+    for start, encoder in (("clip_l", pipe.text_encoder), ("clip_g", pipe.text_encoder_2)):
+        for name, one in encoder.state_dict().items():
+            if start == "clip_g" or "projection" not in name:
+                state[f"text_encoders.{start}.transformer.{name}"] = one
+    t5 = pipe.text_encoder_3.state_dict()
+    state |= {f"text_encoders.t5xxl.transformer.{name}": t5[name] for name in t5
+              if name != "encoder.embed_tokens.weight"}  # fmt: skip
+    return {name: one.clone().contiguous() for name, one in state.items()}
+
+
+def test_a_single_file_is_the_folder(tmp_path, caplog, capsys):
+    pipe = pipeline(tmp_path, with_t5=True, **PUBLISHED, **VERSIONS["3.5"])
+    folder, path = load(tmp_path / "folder"), tmp_path / "sd3.safetensors"
+    state = original(pipe, folder.domain.autoencoder.state_dict())
+    inner = {name: one for name, one in state.items() if name.startswith("model.diffusion_model.")}
+    referee = convert_sd3_transformer_checkpoint_to_diffusers(dict(inner))
+    wanted = pipe.transformer.state_dict()
+    assert referee.keys() == wanted.keys()
+    assert all(torch.equal(one, wanted[name]) for name, one in referee.items())
+    save_file(state, path)
+    (tmp_path / T5_TOKENIZER).write_text(
+        (tmp_path / "folder" / "tokenizer_3" / "tokenizer.json").read_text()
+    )
+    found = load(path)
+    assert found.sampling.scheduler == folder.sampling.scheduler
+    theirs = folder.state_dict()
+    assert found.state_dict().keys() == theirs.keys()
+    assert all(torch.equal(one, theirs[name]) for name, one in found.state_dict().items())
+    options = {"size": SIZE, "steps": 2}
+    assert torch.equal(found.generate("a cat", **options), folder.generate("a cat", **options))
+    (tmp_path / T5_TOKENIZER).unlink()
+    assert load(path).domain.text_encoder.third is None and "T5 is left out" in caplog.text
+    save_file(inner, path)
+    assert "without its text encoders" in complains(capsys, "convert", path, tmp_path / "x")
 
 
 def test_another_scheduler_is_refused(tmp_path, capsys):

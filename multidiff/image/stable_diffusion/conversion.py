@@ -28,6 +28,7 @@ from multidiff.image.stable_diffusion.pixel_folder import (
 )
 from multidiff.image.stable_diffusion.recipe import Words
 from multidiff.image.stable_diffusion.schedulers import SCHEDULER, announce
+from multidiff.image.stable_diffusion.sd3_file import is_sd3_file, read_sd3_file
 from multidiff.image.stable_diffusion.sd3_folder import is_sd3, read_sd3
 from multidiff.image.stable_diffusion.single_file import read_single_file, single_file
 from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number_of, tokenizer_files
@@ -117,6 +118,8 @@ def convert(
         }
         return Conversion(*read_openai(source, tensors_in(source), **said))
     texts = _tokenizer(source, tokenizer)
+    if not source.is_dir() and is_sd3_file(names_in(source)):
+        return read_sd3_file(source, tensors_in(source), texts, not without_t5)
     if source.is_dir() and is_sd3(read_json(source / INDEX)):
         return read_sd3(source, texts, not without_t5)
     if source.is_dir():
@@ -167,9 +170,15 @@ def _tokenizer(source: Path, given: Path | None) -> dict[str, str]:
         found = tokenizer_files(given)
         if not found:
             raise InputError(f"--tokenizer {given}: has no {VOCABULARY} and {MERGES}")
-        return found
+        return found | _t5_file(given)
     root = source if source.is_dir() else source.parent
-    return tokenizer_files(root / "tokenizer") or tokenizer_files(root)
+    return (tokenizer_files(root / "tokenizer") or tokenizer_files(root)) | _t5_file(root)
+
+
+def _t5_file(folder: Path) -> dict[str, str]:
+    """Return T5's tokenizer of a folder, by our name; empty if it has none."""
+    path = folder / T5_TOKENIZER
+    return {T5_TOKENIZER: read_text(path)} if path.is_file() else {}
 
 
 def export(
@@ -204,9 +213,7 @@ def export(
         if kind == "DiT":
             write_dit(recipe, tensors, destination)
         else:
-            texts = tokenizer_files(folder)
-            third = folder / T5_TOKENIZER
-            texts |= {T5_TOKENIZER: read_text(third)} if third.is_file() else {}
+            texts = tokenizer_files(folder) | _t5_file(folder)
             write_sd3(recipe, tensors, texts, destination)
         return Report([f"{destination}: written for {to}"], {"destination": str(destination)})
     _check_kind(folder, recipe)

@@ -109,11 +109,35 @@ def _model(folder: Path, with_t5: bool) -> dict[str, Any]:
         for one, said in configs.items()
     }
     side = config.get("sample_size", 128) * 2 ** (len(autoencoder["channels"]) - 1)
-    length, vocabulary = both["first"]["length"], both["first"]["vocabulary"]
-    tokenizer = {"use": "ClipTokenizer", "length": length, "pad": vocabulary - 1}
     if with_t5:
         third = read_words(read_json(folder / THIRD / "config.json"), T5_KEYS)
         both["third"] = {"use": "T5TextEncoder", **third}
+    projections = [said.get("projection_dim", 512) for said in configs.values()]
+    sampling = _sampling(folder / "scheduler" / "scheduler_config.json")
+    return sd3_model(denoiser, autoencoder, both, projections, side, sampling)
+
+
+def sd3_model(
+    denoiser: Mapping[str, Any],
+    autoencoder: Mapping[str, Any],
+    encoders: Mapping[str, Mapping[str, Any]],
+    projections: list[int],
+    side: int,
+    sampling: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return a recipe's model section.
+
+    Args:
+        denoiser: values of the denoiser's section, without ``use``.
+        autoencoder: values of the autoencoder's.
+        encoders: sections of the text encoders, ``first``, ``second`` and perhaps ``third``.
+        projections: widths of the captions' embeddings by the first two.
+        side: width and height of images.
+        sampling: section of sampling.
+    """
+    length, vocabulary = encoders["first"]["length"], encoders["first"]["vocabulary"]
+    tokenizer = {"use": "ClipTokenizer", "length": length, "pad": vocabulary - 1}
+    if "third" in encoders:
         tokenizer |= {"use": "SD3Tokenizer", "t5_length": T5_LENGTH}
     return {
         "use": "ImageDiffusion",
@@ -122,9 +146,9 @@ def _model(folder: Path, with_t5: bool) -> dict[str, Any]:
             "autoencoder": {"use": "AutoencoderKL", **autoencoder},
             "text_encoder": {
                 "use": "SD3TextEncoder",
-                **both,
+                **encoders,
                 "width": denoiser["condition_width"],
-                "projections": [said.get("projection_dim", 512) for said in configs.values()],
+                "projections": projections,
                 "t5_length": T5_LENGTH,
             },
             "tokenizer": tokenizer,
@@ -138,7 +162,7 @@ def _model(folder: Path, with_t5: bool) -> dict[str, Any]:
             "times": {"use": "LogitNormalTimes"},
         },
         "denoiser": {"use": "MMDiT", **denoiser},
-        "sampling": _sampling(folder / "scheduler" / "scheduler_config.json"),
+        "sampling": dict(sampling),
     }
 
 
@@ -164,7 +188,12 @@ def _sampling(path: Path) -> dict[str, Any]:
             f"{path}: the scheduler {name} is not supported for Stable Diffusion 3; expected "
             f"{FLOW_MATCHING} with a fixed shift"
         )
-    scheduler = {"kind": "FlowMatchEulerDiscrete", "shift": config.get("shift", 1.0)}
+    return shifted_sampling(config.get("shift", 1.0))
+
+
+def shifted_sampling(shift: float) -> dict[str, Any]:
+    """Return the section of sampling with a shift of the timesteps."""
+    scheduler = {"kind": "FlowMatchEulerDiscrete", "shift": shift}
     sampling = {"steps": 28, "timestep_spacing": SCHEDULER, "sampler": SCHEDULER}
     return {**sampling, "guidance_scale": 7.0, "scheduler": scheduler}
 
