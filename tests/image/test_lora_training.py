@@ -119,7 +119,7 @@ def test_six_images_of_a_subject_are_learned_by_heart(tmp_path):
     for number, image in enumerate(prior):
         write_image(image, tmp_path / "class" / f"{number}.png")
     own, beside = (
-        Images(ImageSource(str(tmp_path / name)), (28, 28)) for name in ("subject", "class")
+        Images(ImageSource(str(tmp_path / name)), (28, 28), 1) for name in ("subject", "class")
     )
     everything = torch.stack([own.image(n) for n in range(6)]).float()
 

@@ -60,7 +60,7 @@ def t5():
         feed_forward_proj="gated-gelu",
     )  # fmt: skip
     return {
-        "text_encoder_3": T5EncoderModel(config),
+        "text_encoder_3": T5EncoderModel(config).eval(),
         "tokenizer_3": PreTrainedTokenizerFast(
             tokenizer_object=encoder, model_max_length=256, **ends
         ),

@@ -120,10 +120,10 @@ def transformer_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         tensors: tensors by the file's names, without their common beginning.
     """
-    last = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(MARK))
-    swapped = (f"transformer_blocks.{last - 1}.norm1_context.linear.", "norm_out.linear.")
+    layers = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(MARK))
+    swapped = (f"transformer_blocks.{layers - 1}.norm1_context.linear.", "norm_out.linear.")
     pairs, found = dict(ENDS), {}
-    for layer in range(last):
+    for layer in range(layers):
         ours, theirs = f"transformer_blocks.{layer}.", f"{MARK}{layer}."
         pairs |= {theirs + one: ours + own for one, own in BLOCK.items()}
     for name, tensor in tensors.items():
