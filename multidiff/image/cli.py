@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -131,7 +131,7 @@ class _Run:
             ]
             shared = {k: v for k, v in each[0].items() if all(one.get(k) == v for one in each)}
             pairs = [(one.prompt, one.seed) for _ in configs for one in self.wanted]
-            writer = self._writer(folder, pairs, facts, {} if plot else None, **shared)
+            writer = self._writer(folder, pairs, facts, shared, {} if plot else None)
             writer.each = each
             for number, own in enumerate(configs):
                 first = number * count
@@ -213,7 +213,7 @@ class _Run:
             {} if negative is None else {"negative_prompt": negative}
         )
         with lock_dir(folder), model_facts(self.model) as facts, progress() as on_step:
-            writer = self._writer(folder, wanted, facts, **more)
+            writer = self._writer(folder, wanted, facts, more)
             made = between(
                 self.model, ends, frames, on_batch=writer.write, on_step=on_step, **options
             )
@@ -227,13 +227,13 @@ class _Run:
         folder: Path,
         pairs: list[tuple[str, int]],
         facts_of_model: Any,
+        more: Mapping[str, str],
         sampling: dict[str, str] | None = None,
-        **more: str,
     ) -> ImageWriter:
         def facts() -> dict[str, str]:
             own = sampling_facts(self.given.sampling, self.canvas) if sampling is None else sampling
             own = own | request_facts(self.model, self.given.request, self.canvas)
-            return facts_of_model() | own | more
+            return {**facts_of_model(), **own, **more}
 
         writer = ImageWriter(folder, pairs, facts, self.on_line)
         for line in self.about:

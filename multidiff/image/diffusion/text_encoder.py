@@ -72,7 +72,7 @@ class TextEncoder(nn.Module):
 
 
 @torch.no_grad()
-def initialise(transformer: nn.Module, model: Any) -> None:
+def initialise(transformer: Any, model: Any) -> None:
     """Initialise the weights of a transformer on meta at random, as the library's model does."""
     transformer.to_empty(device=torch.get_default_device())
     for module in transformer.modules():
