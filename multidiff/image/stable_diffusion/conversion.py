@@ -110,18 +110,13 @@ def convert(
     if source.is_dir() and is_dit(read_json(source / INDEX)):
         return read_dit(source)
     if not source.is_dir() and is_openai(names_in(source)):
-        said: dict[str, Any] = {
-            "size": image_size,
-            "heads": heads,
-            "schedule": schedule,
-            "order": qkv_order,
-        }
+        said: dict[str, Any] = {"size": image_size, "heads": heads}
+        said |= {"schedule": schedule, "order": qkv_order}
         return Conversion(*read_openai(source, tensors_in(source), **said))
     texts = _tokenizer(source, tokenizer)
-    if not source.is_dir() and is_sd3_file(names_in(source)):
-        return read_sd3_file(source, tensors_in(source), texts, not without_t5)
-    if source.is_dir() and is_sd3(read_json(source / INDEX)):
-        return read_sd3(source, texts, not without_t5)
+    found = _sd3(source, texts, not without_t5)
+    if found is not None:
+        return found
     if source.is_dir():
         words, tensors = read_folder(source, prediction)
         announce(source, words.replaces)
@@ -141,6 +136,16 @@ def convert(
             "prompts"
         )
     return Conversion(words.recipe(f"{kind}, from {source.name}."), tensors, about, texts)
+
+
+def _sd3(source: Path, texts: dict[str, str], with_t5: bool) -> Conversion | None:
+    """Return Stable Diffusion 3 from a folder or a file; None if it is another model."""
+    if source.is_dir():
+        is_folder = is_sd3(read_json(source / INDEX))
+        return read_sd3(source, texts, with_t5) if is_folder else None
+    if not is_sd3_file(names_in(source)):
+        return None
+    return read_sd3_file(source, tensors_in(source), texts, with_t5)
 
 
 def _with_autoencoder(
