@@ -24,6 +24,20 @@ from multidiff.image.tokenizers import T5_TOKENIZER
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import check_replaceable
 
+SD3_INDEX: dict[str, Any] = {
+    "_class_name": "StableDiffusion3Pipeline",
+    "_diffusers_version": SINCE,
+    "transformer": ["diffusers", "SD3Transformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "scheduler": ["diffusers", sd3_folder.FLOW_MATCHING],
+    "text_encoder_3": [None, None],
+    "tokenizer_3": [None, None],
+}
+T5_CLASSES = {
+    sd3_folder.THIRD: ["transformers", "T5EncoderModel"],
+    sd3_folder.THIRD_TOKENIZER: ["transformers", "T5TokenizerFast"],
+}
+
 
 def write_dit(model: Mapping[str, Any], tensors: Mapping[str, Tensor], destination: Path) -> None:
     """Write a DiT, atomically.
@@ -127,15 +141,7 @@ def write_sd3(
         "transformer": naming.within(naming.OUR_UNET, tensors),
         "vae": naming.within(naming.OUR_AUTOENCODER, tensors),
     }
-    index: dict[str, Any] = {
-        "_class_name": "StableDiffusion3Pipeline",
-        "_diffusers_version": SINCE,
-        "transformer": ["diffusers", "SD3Transformer2DModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "scheduler": ["diffusers", sd3_folder.FLOW_MATCHING],
-        "text_encoder_3": [None, None],
-        "tokenizer_3": [None, None],
-    }
+    index: dict[str, Any] = dict(SD3_INDEX)
     widths = zip(sd3_folder.ENCODERS.items(), text["projections"], strict=True)
     for (one, component), projection in widths:
         tokenizer = component.replace("text_encoder", "tokenizer")
@@ -150,10 +156,10 @@ def write_sd3(
         if T5_TOKENIZER not in texts:
             raise InputError(f"the model's folder has no {T5_TOKENIZER}, which {destination} needs")
         configs |= _t5_configs(text["third"], text["t5_length"])
-        own = naming.within(f"{naming.OUR_TEXT}third.transformer.", tensors)
-        parts[sd3_folder.THIRD] = sd3_folder.their_t5_names(own)
-        index[sd3_folder.THIRD] = ["transformers", "T5EncoderModel"]
-        index[sd3_folder.THIRD_TOKENIZER] = ["transformers", "T5TokenizerFast"]
+        parts[sd3_folder.THIRD] = sd3_folder.their_t5_names(
+            naming.within(f"{naming.OUR_TEXT}third.transformer.", tensors)
+        )
+        index |= T5_CLASSES
     write_components(destination, index, configs, parts, texts)
 
 
