@@ -19,5 +19,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 # Others reach a container's address, so it needs a token: docker run -e MULTIDIFF_TOKEN=...
-ENTRYPOINT ["multidiff", "serve", "--host", "0.0.0.0"]
+ENTRYPOINT ["multidiff", "serve", "--host", "0.0.0.0", "--page"]
 CMD ["digits", "kathleen", "edits", "masked", "restaurant"]

@@ -8,8 +8,6 @@ uv pip install --quiet --python "$folder/bin/python" --compile-bytecode -c "$sou
     ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} "$source[${EXTRAS:-serve,tts}]"
 # What compiles extensions or tests packages is not needed to run them.
 packages=$(echo "$folder"/lib/python3*/site-packages)
-rm -rf "$packages/torch/include" "$packages/torch/test" "$packages/torch/bin" \
-    "$packages/torchgen" "$packages/gradio/templates/node"
-find "$packages" -type d \( -name tests -o -name test \) -path '*/scipy/*' -prune -exec rm -rf {} +
-find "$packages" -type d -name tests \( -path '*/pandas/*' -o -path '*/sklearn/*' -o \
-    -path '*/numba/*' -o -path '*/sympy/*' -o -path '*/pyarrow/*' \) -prune -exec rm -rf {} +
+rm -rf "$packages/torch/include" "$packages/torch/test" "$packages/gradio/templates/node"
+find "$packages/scipy" "$packages/pandas" "$packages/sympy" -type d -name tests -prune \
+    -exec rm -rf {} +

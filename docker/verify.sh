@@ -26,7 +26,7 @@ export PATH="$work/multidiff/bin:$PATH" HF_HUB_OFFLINE=1 MULTIDIFF_TOKEN=verify 
 models=$(sed -n 's/^CMD \[\(.*\)\]$/\1/p' "$root/Dockerfile" | tr -d '",')
 cd "$work"
 # shellcheck disable=SC2086
-multidiff serve --host 0.0.0.0 --port "$port" $models &
+multidiff serve --host 0.0.0.0 --page --port "$port" $models &
 server=$!
 python - "$port" <<'PYTHON'
 import json, sys, time
