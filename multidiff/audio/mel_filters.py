@@ -36,8 +36,8 @@ def mel_filters(
         scale: mel scale, in which the edges of the bands are evenly spaced.
         norm: "slaney" divides each band by half its width; None leaves peaks of 1.
     """
-    ends = _mel(np.array([f_min_hz, f_max_hz], dtype=float), scale)
-    edges = _hertz(np.linspace(*ends, n_mels + 2), scale)
+    lowest, highest = _mel(np.array([f_min_hz, f_max_hz], dtype=float), scale)
+    edges = _hertz(np.linspace(lowest, highest, n_mels + 2), scale)
     widths = np.diff(edges)[:, None]
     ramps = np.subtract.outer(edges, np.fft.rfftfreq(n_fft, 1.0 / sample_rate_hz))
     rising, falling = -ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]

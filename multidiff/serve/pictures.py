@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 # Sides of images on the page: small ones are enlarged by whole factors, so that pixels stay sharp.
 SHOWN = 320
-COLOURS = {"black": "#04051a", "mid": "#c72e63", "white": "#fcf5d5"}
+LOW, MIDDLE, HIGH = "#04051a", "#c72e63", "#fcf5d5"
+COVERED = 64  # of 255: a quarter of a pixel below the brush
 BAND_ROWS, FRAME_COLUMNS = 3, 3
 
 
@@ -25,7 +26,7 @@ def spectrogram(samples: np.ndarray, preset: Any) -> Image.Image:
     levels = (mel - mel.min()) / max(float(np.ptp(mel)), 1e-6)
     grey = Image.fromarray((255 * levels).astype(np.uint8))
     size = (grey.width * FRAME_COLUMNS, grey.height * BAND_ROWS)
-    return ImageOps.colorize(grey.resize(size, Image.Resampling.NEAREST), **COLOURS)
+    return ImageOps.colorize(grey.resize(size, Image.Resampling.NEAREST), LOW, HIGH, MIDDLE)
 
 
 def painted(drawn: dict[str, Any], size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
@@ -40,7 +41,7 @@ def painted(drawn: dict[str, Any], size: tuple[int, int]) -> tuple[Image.Image, 
     for layer in drawn["layers"]:
         brushed |= np.asarray(layer.convert("RGBA").resize(brushed.shape[::-1]))[..., 3] > 0
     mask = Image.fromarray(255 * brushed.astype(np.uint8)).resize(size, Image.Resampling.BOX)
-    return background, mask.point(lambda value: 255 if value > 64 else 0)
+    return background, mask.point([255 * (value > COVERED) for value in range(256)])
 
 
 def wave_of(content: bytes) -> tuple[int, np.ndarray]:
