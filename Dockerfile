@@ -5,6 +5,8 @@ FROM python:${PYTHON}-slim AS build
 # Build of torch, as uv names it: cpu, cu130, ...; empty for that of the default package index.
 ARG TORCH_BACKEND=cpu
 ARG EXTRAS=serve,tts
+# Anything keeps what training, data sets and metrics need.
+ARG TRAINING=
 RUN pip install --no-cache-dir "uv>=0.9"
 COPY . /source
 RUN sh /source/docker/install.sh /source /opt/multidiff

@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: docker/verify.sh    runs the steps of the Dockerfile in a temporary folder, without Docker
 # It copies what .dockerignore lets through, installs it, serves the models of the Dockerfile and
-# asks for their health, the page and a digit. TORCH_BACKEND= takes torch from the default index.
+# asks for its health, the page and an answer of each. TORCH_BACKEND= takes torch from the default index.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -41,13 +41,21 @@ for _ in range(240):
     except URLError:
         time.sleep(0.5)
 print("health:", urlopen(base + "/health", timeout=4).read().decode())
-body = json.dumps({"prompt": "a handwritten seven"}).encode()
 headers = {**token, "Content-Type": "application/json"}
-answer = urlopen(Request(base + "/v1/images", body, headers), timeout=60).read()
-assert answer.startswith(b"\x89PNG"), answer[:80]
+for route, fields, start in (
+    ("images", {"prompt": "a handwritten seven"}, b"\x89PNG"),
+    ("speech", {"text": "Good morning."}, b"RIFF"),
+    ("edits", {"source": "the eagle is a cheap cheap pub ."}, b"{"),
+    ("texts", {"infill": "the eagle is a [MASK] ."}, b"{"),
+    ("texts/restaurant", {"length": 12}, b"{"),
+):
+    request = Request(f"{base}/v1/{route}", json.dumps(fields).encode(), headers)
+    answer = urlopen(request, timeout=120).read()
+    assert answer.startswith(start), answer[:80]
+    print(f"{route}: {len(answer)} bytes")
 page = urlopen(Request(base + "/page/", headers=token), timeout=60).read()
 assert b"<html" in page, page[:80]
-print("a digit:", len(answer), "bytes; the page:", len(page), "bytes")
+print(f"page: {len(page)} bytes")
 PYTHON
 kill -TERM "$server"
 wait "$server"
