@@ -205,7 +205,7 @@ class JointModel(DomainModel):
         denoiser: Any = self.denoiser
         if seen and config.guidance_scale != 1:
             denoiser = JointGuidance(denoiser, self.process, {seen: config.guidance_scale})
-        samplers = {n: config.unmasking_sampler(self.domain[n].length) for n in group}
+        samplers = {n: config.unmasking_sampler(self.domain[n].length, bool(seen)) for n in group}
         return sample_joint(
             self.process,
             denoiser,

@@ -30,6 +30,8 @@ class JointSamplingConfig(SamplingConfig):
             or each by chance (ancestral).
         guidance_scale: scale of guidance towards what is given or generated before; 1 is off.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
+        short_temperature: the same, for media that are generated a token at a time where others
+            are given: their digit, colour or name is to be the likeliest one, however worded.
         noise: scale of Gumbel noise on the confidence, annealed to 0.
         order: media in the order in which they are generated, joined by commas, or "together" for
             all at once.
@@ -45,6 +47,9 @@ class JointSamplingConfig(SamplingConfig):
     temperature: float = option(
         1.0, "temperature of the tokens' distribution", least=0, note="0 takes the likeliest"
     )
+    short_temperature: float = option(
+        1.0, "temperature of media generated a token at a time, given others", least=0
+    )
     noise: float = option(
         4.5, "Gumbel noise on the confidence", least=0, note="0 takes the most confident first"
     )
@@ -55,11 +60,17 @@ class JointSamplingConfig(SamplingConfig):
         NONE, "medium generated silently between given and wanted ones; 'none' for none"
     )
 
-    def unmasking_sampler(self, length: int) -> UnmaskingSampler:
-        """Return the sampler of a medium with that many tokens."""
+    def unmasking_sampler(self, length: int, given: bool = False) -> UnmaskingSampler:
+        """Return the sampler of a medium with that many tokens.
+
+        Args:
+            length: number of tokens.
+            given: whether another medium is given, or was generated before.
+        """
         draw = TokenDraw(self.temperature)
         if length <= self.steps:
-            return FixedOrderSampler(range(length), "even", draw)
+            short = TokenDraw(self.short_temperature) if given else draw
+            return FixedOrderSampler(range(length), "even", short)
         if self.sampler == "random":
             return RandomOrderSampler(draw=draw)
         if self.sampler == "ancestral":

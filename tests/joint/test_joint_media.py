@@ -216,6 +216,26 @@ def test_the_text_is_a_silent_bridge():
     assert agreement(model.generate(given, ["image"], bridge="none")) < 0.4
 
 
+class Undecided(nn.Module):
+    """Three of four words are as likely, one is a little likelier, whatever is given."""
+
+    def forward(self, xt, level, condition=None):
+        logits = torch.full((10,), -100.0)
+        logits[:4] = torch.tensor([0.0, 0.0, 0.5, 0.0])
+        return {name: logits.expand(len(one), 1, 10) for name, one in xt.items()}
+
+
+def test_the_likeliest_text_of_what_is_given_and_any_of_nothing():
+    """short_temperature holds only where a medium is given or was made before."""
+    model = model_of(DIGITS, Undecided(), TEXT_FIRST)
+    given = {"image": [[n % 10] for n in range(40)]}
+    asked = {"short_temperature": 0.0}
+    assert {*map(tuple, model.generate(given, ["text"], **asked)["text"])} == {(2,)}
+    assert len({*map(tuple, model.generate(given, ["text"])["text"])}) == 4
+    made = model.generate(num=40, **asked)
+    assert len({*map(tuple, made["text"])}) == 4 and {*map(tuple, made["image"])} == {(2,)}
+
+
 def test_blanks_of_a_text_and_unknown_words():
     stream = TextStream(WordList(("a", "seven", "handwritten")), 4)
     text, tokens = stream.known(Cell("a [MASK] seven", "given"))
