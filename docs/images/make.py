@@ -32,7 +32,7 @@ from multidiff.text.request import TextRequest
 from multidiff.utils.files import resolve_path
 
 HERE = Path(__file__).parent
-SOUNDS = HERE.parent / "sounds"
+SOUNDS, GIVEN = HERE.parent / "sounds", HERE.parent / "given"
 TEXT = (
     "Good morning. The train leaves at 7:45 and arrives at 9:10. "
     "Have you ever been to Norway in the winter?"
@@ -330,8 +330,8 @@ def training(log):
 
 def several(model):
     """Draw the six directions between an image, a sound and a text, and write the sounds."""
-    text, heard = "voice-3 says seven", SOUNDS / "given.flac"
-    drawn = HERE / "seven.png"
+    text, heard = "voice-3 says seven", GIVEN / "seven.flac"
+    drawn = GIVEN / "seven.png"
     cases = [
         ({"text": text}, "image"), ({"text": text}, "audio"), ({"image": drawn}, "text"),
         ({"audio": heard}, "text"), ({"image": drawn}, "audio"), ({"audio": heard}, "image"),
