@@ -54,7 +54,9 @@ def test_models_are_listed(capsys):
     for one, folder in zip(reported, shipped().values(), strict=True):
         size = (folder / "model.safetensors").stat().st_size / 1e6
         assert one["megabytes"] == pytest.approx(size, abs=0.01) and size < 12
-        assert one["domain"] in ("speech", "images", "texts", "media") and one["license"][:2] == "CC"
+        assert (
+            one["domain"] in ("speech", "images", "texts", "media") and one["license"][:2] == "CC"
+        )
         assert all(one[key] in lines for key in ("name", "about", "figures"))
 
 
