@@ -173,7 +173,8 @@ class EditTask(nn.Module):
         """Replace a fraction of the corrupted drafts by texts with mistakes."""
         if self.mistakes is None:
             return
-        chosen = (uniform((len(texts),), rng) < self.mistakes.probability) & (levels.cpu() > 0)
+        drawn = uniform((len(texts),), rng)
+        chosen = (drawn < self.mistakes.probability) & (levels.to(drawn.device) > 0)
         for row in chosen.nonzero().flatten().tolist():
             own = rng[row] if isinstance(rng, Sequence) else rng
             befores[row] = self.mistakes(texts[row], own)[: self.editor.length]
