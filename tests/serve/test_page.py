@@ -63,7 +63,8 @@ def test_without_gradio_the_command_says_what_brings_it(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     assert run(["serve", "digits", "--page"]) == 2
     said = capsys.readouterr().err
-    assert 'pip install "multidiff[serve]"' in said and said.count("\n") == 1
+    # Here gradio is installed and does not load, which is said too.
+    assert "gradio" in said and '"multidiff[serve]"' in said and said.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
