@@ -99,7 +99,7 @@ def _described(model: Any, name: str, kind: str) -> str:
     weights = sum(one.numel() for one in model.parameters()) / 1e6
     return f"""# {name}
 
-A `{kind}` of [multidiff](https://pypi.org/project/multidiff/) with {weights:.1f} million
+A `{kind}` of multidiff with {weights:.1f} million
 parameters; recipe.yaml describes it.
 
 ```python
