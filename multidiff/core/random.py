@@ -38,6 +38,7 @@ class Unpadded(torch.Generator):
 
 _WORD = 2**64 - 1
 BLOCK = 1024
+_FEW = 64  # about what a corruption step on a sentence draws one by one
 PADDING = 5  # identifies a separate stream of random numbers
 WIDEST_SHARED_DRAW = 4096  # values of a row
 
@@ -146,6 +147,12 @@ def uniform(shape: Sequence[int], rng: Rng | None, dtype: torch.dtype = torch.fl
         ValueError: if a list of generators does not have one for each sample.
     """
     return _draw(torch.rand, shape, rng, dtype)
+
+
+def uniforms(rng: torch.Generator | None) -> Iterator[float]:
+    """Yield uniform values in float64: float32 would never draw the rarest tokens."""
+    while True:
+        yield from uniform((_FEW,), rng).tolist()
 
 
 def _draw(source, shape: Sequence[int], rng: Rng | None, dtype: torch.dtype) -> Tensor:

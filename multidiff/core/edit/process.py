@@ -50,12 +50,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Alignment, Edit, align_many
-from multidiff.core.random import Rng, uniform
+from multidiff.core.random import Rng, uniform, uniforms
 
 # In the paper's order, which is that of ``probabilities``.
 _DRAWN = (KEEP, REPLACE, INSERT, DELETE)
-# Uniform draws made at once: about what one step on one sentence needs.
-_BLOCK = 64
 
 
 class Operation(NamedTuple):
@@ -155,7 +153,7 @@ class EditProcess:
         """
         if not 1 <= step <= self.steps:
             raise ValueError(f"step {step} is not in 1..{self.steps}")
-        operations = tuple(self._walk(self._checked(tokens), step, _uniforms(rng)))
+        operations = tuple(self._walk(self._checked(tokens), step, uniforms(rng)))
         return Edited(
             tuple(token for operation in operations for token in operation.after), operations
         )
@@ -194,7 +192,7 @@ class EditProcess:
             ValueError: if a list of generators does not have one for each length.
         """
         each = zip(lengths, _one_each(rng, len(lengths)), strict=True)
-        return [self._noise(length, _uniforms(generator)) for length, generator in each]
+        return [self._noise(length, uniforms(generator)) for length, generator in each]
 
     def _walk(
         self, tokens: tuple[int, ...], step: int, draws: Iterator[float]
@@ -276,12 +274,6 @@ def tag_disagreement(edited: Sequence[Edited]) -> Disagreement:
 def _ratio_unequal(pairs: Iterable[tuple[Sequence, Sequence]]) -> float:
     differ = [a != b for one, other in pairs for a, b in zip(one, other, strict=True)]
     return sum(differ) / max(1, len(differ))
-
-
-def _uniforms(rng: torch.Generator | None) -> Iterator[float]:
-    """Yield uniform values in float64: float32 would never draw the rarest tokens."""
-    while True:
-        yield from uniform((_BLOCK,), rng).tolist()
 
 
 def _one_each(rng: Rng | None, batch: int) -> Sequence[torch.Generator | None]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidiff.core.random import uniform
+from multidiff.core.random import uniforms
 from multidiff.text.data.vocabulary import END, FIRST, PAD, UNKNOWN
 from multidiff.utils.errors import InputError
 
@@ -26,7 +26,6 @@ KINDS = {
 NEIGHBOURS = 8  # words of each word that are used like it
 CONTEXTS = 300  # most frequent words, beside which a word's use is counted
 LONGEST = 4  # words of a span of another text
-_BLOCK = 64
 
 
 class Mistakes:
@@ -104,7 +103,7 @@ class Mistakes:
             raise InputError(
                 "mistakes: have learned from no texts; add precompute: {use: LearnMistakes}"
             )
-        found, draws = [*tokens], _uniforms(rng)
+        found, draws = [*tokens], uniforms(rng)
         again = bool(found)
         while again and found:
             kind = self.kinds[bisect(self._odds, next(draws) * self._odds[-1])]
@@ -235,8 +234,3 @@ class LearnMistakes:
         words = ["" if n in (PAD, END) else vocabulary.text([n]) for n in range(vocabulary.size)]
         model.mistakes.learn(tokens, vocabulary.size, words)
         return batches
-
-
-def _uniforms(rng: torch.Generator | None) -> Iterator[float]:
-    while True:
-        yield from uniform((_BLOCK,), rng).tolist()

@@ -95,7 +95,7 @@ class EditedText(DomainModel):
         self.from_source, self.from_nothing = from_source, from_nothing
         self.from_own, self.mistakes = from_own, mistakes
         if noise == "uniform":
-            process.write([0.0] * FIRST + [1.0] * (process.size - FIRST))
+            self.corruption()
 
     def corruption(self, noise: Noise | None = None) -> EditProcess:
         """Return the process with its distribution of written tokens.

@@ -64,10 +64,7 @@ def sample(
         for output, states in zip(report.facts["outputs"], shown, strict=True):
             output["steps"] = states
     else:
-        draw = partial(made, model, sampling)
-        if write_part is not None:
-            draw = partial(streamed, model, sampling, write_part)
-        report = drawn(model, requests, seeds, draw, on_line)
+        report = drawn(model, requests, seeds, drawing(model, sampling, write_part), on_line)
     write([output["text"] for output in report.facts["outputs"]], out)
     return report
 
@@ -121,6 +118,17 @@ def streaming(
         raise InputError("--stream: prints one text while it is written; remove --json and "
                          "--num-candidates")  # fmt: skip
     return part
+
+
+def drawing(
+    model: MaskedText,
+    sampling: TokenSamplingConfig,
+    write_part: Callable[[str], None] | None,
+) -> Callable[[list[TextRequest], list[int], OnText], list[str]]:
+    """Return what generates the texts: batch by batch, or one by one where parts are printed."""
+    if write_part is None:
+        return partial(made, model, sampling)
+    return partial(streamed, model, sampling, write_part)
 
 
 def streamed(

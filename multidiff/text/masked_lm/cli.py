@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.cli import Asked, drawn, write
-from multidiff.text.masked.cli import made, streamed, streaming
+from multidiff.text.masked.cli import drawing, streaming
 from multidiff.text.masked_lm.model import AnswerSamplingConfig, PromptedText
 from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
@@ -42,10 +41,7 @@ def sample(
     check_answer(model, sampling, prompts)
     asked = [Asked(TextRequest(source=one), {"prompt": one}) for one in prompts or [""]]
     seeds = seed_ranges(seed, len(asked), num)
-    draw = partial(made, model, sampling)
-    if write_part is not None:
-        draw = partial(streamed, model, sampling, write_part)
-    report = drawn(model, asked, seeds, draw, on_line)
+    report = drawn(model, asked, seeds, drawing(model, sampling, write_part), on_line)
     write([output["text"] for output in report.facts["outputs"]], out)
     return report
 
