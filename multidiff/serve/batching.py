@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Numbers of calls in a batch; a batch between two of them repeats its last call.
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-# Time that calls wait for those of other running requests: a fraction of the last evaluation.
-PATIENCE, LEAST_SECONDS = 0.25, 0.005
+# Time that calls wait for one more of another request: a fraction of the last evaluation.
+PATIENCE, LEAST_SECONDS = 0.5, 0.01
 ALIGNMENT = 64
 # Kinds of batches of which it is remembered whether they are equal to separate calls.
 MOST_KINDS = 1000
@@ -70,7 +70,12 @@ class Batcher:
         network: the network; it takes tensors of the same number of rows, or structures of them.
         most: largest number of calls in a batch.
         on_batch: called with the number of calls of each evaluation.
+
+    Attributes:
+        coming: number of requests that are about to run, whose calls are worth waiting for.
     """
+
+    coming: Callable[[], int] = staticmethod(lambda: 0)
 
     def __init__(
         self, network: nn.Module, most: int, on_batch: Callable[[int], None] = lambda count: None
@@ -124,12 +129,17 @@ class Batcher:
                 call.done.set()
             del group, call  # tensors are freed while no calls come
 
+    def _expected(self) -> int:
+        """Return how many calls there will be when each request has made its next one."""
+        return min(self.most, self._running + self.coming())
+
     def _next_group(self) -> list[Call]:
         """Wait for calls, and return those of the oldest one's kind; none when it is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._calls or self._closed)
             patience = max(LEAST_SECONDS, PATIENCE * self._seconds)
-            self._changed.wait_for(lambda: len(self._calls) >= self._running, patience)
+            while len(self._calls) < self._expected() and self._changed.wait(patience):
+                pass  # of each call that comes, the next is worth waiting for as long again
             kind = self._calls[0].kind if self._calls else None
             group = [call for call in self._calls if call.kind == kind][: self.most]
             self._calls = [call for call in self._calls if call not in group]

@@ -48,6 +48,8 @@ class Served:
         threads = 1 if self.batcher is None else settings.batch
         lane = partial(Lane, model, self.batcher, self.family.network)
         self.worker = Worker(name, threads, settings.queue, lane, partial(metrics.ended, name))
+        if self.batcher is not None:
+            self.batcher.coming = lambda: self.worker.waiting
 
     def _batcher(self, metrics: Metrics) -> Batcher | None:
         """Return what batches its network's calls; None if it is called in another way."""

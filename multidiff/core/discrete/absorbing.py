@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -232,14 +233,17 @@ class MaskProcess(TokenProcess):
 
     def mask_ratio(self, level: MaskLevel) -> Float[Tensor, " batch"]:
         """Return the fraction masked at a level of sampling, which starts with all masked."""
-        last = self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha
-        return (1 - level.alpha) / (1 - moved(last, level.alpha.device))
+        return (1 - level.alpha) / (1 - moved(self._least_kept, level.alpha.device))
 
     def level_at_ratio(self, ratio: Float[Tensor, " batch"]) -> MaskLevel:
         """Return the level with that fraction masked: the inverse of :meth:`mask_ratio`."""
-        last = moved(self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha, ratio.device)
-        kept = 1 - ratio * (1 - last)
+        kept = 1 - ratio * (1 - moved(self._least_kept, ratio.device))
         return self.schedule.at(self.schedule.time_at(kept).clamp(0, 1))
+
+    @cached_property
+    def _least_kept(self) -> Float[Tensor, " 1"]:
+        """Return the fraction kept at time 1, which every step of sampling asks for."""
+        return self.schedule.at(torch.ones(1, dtype=torch.float64)).alpha
 
 
 def _at_least_single(logits: Tensor) -> torch.dtype:

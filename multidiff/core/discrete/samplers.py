@@ -305,8 +305,11 @@ class RandomOrderSampler:
         memory: Any,
     ) -> tuple[Tensor, Any]:
         """See :class:`UnmaskingSampler`."""
-        count = context.due(xt, next_level, self.pace)
-        positions = lowest(self.ranks(context, xt), context.masked(xt), count)
+        # Ranks are drawn in any case, so that a row's draws do not depend on other rows.
+        ranks, count = self.ranks(context, xt), context.due(xt, next_level, self.pace)
+        if not bool((count > 0).any()):
+            return xt, None
+        positions = lowest(ranks, context.masked(xt), count)
         return context.fill(xt, level, positions, self.draw), None
 
 
