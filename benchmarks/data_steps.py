@@ -115,6 +115,8 @@ def _steps(
     parts = check_recipe(RECIPES / recipe, [f"{key}={value}" for key, value in changes.items()])
     model: Any = parts["model"].build()
     data = prepared_for(model, parts["data"].build())
+    if "precompute" in parts:
+        data = parts["precompute"].build()(model, data)
     plan = Trainer(steps=FAR, precision="fp32", log_every=FAR, workers=WORKERS)
     run = Run(plan, model.task(), data, None, {}, Record({}, {}))
     run.begin(resume=False)

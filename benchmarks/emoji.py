@@ -52,7 +52,7 @@ from multidiff.image.prompts import split_style
 from multidiff.image.tokenizers import words_of
 from multidiff.utils.report import table
 
-AT_ONCE = 25
+AT_ONCE, SIDE = 25, 64
 SEED = 7
 NEAREST = 5
 # Largest difference of a sample's hue from the named one, in degrees.
@@ -127,8 +127,12 @@ def recalls(found: np.ndarray) -> str:
 
 
 def drawn(model: Any, prompts: Sequence[str], **options: Any) -> Tensor:
-    """Return a sample of each prompt, of seeds from 0 on."""
-    return model.generate(list(prompts), seed=0, batch_size=AT_ONCE, **options)
+    """Return a sample of each prompt, of seeds from 0 on, at the size of the data."""
+    made = model.generate(list(prompts), seed=0, batch_size=AT_ONCE, **options)
+    if made.shape[-1] >= SIDE:
+        return made
+    larger = F.interpolate(made.float(), SIDE, mode="bicubic", antialias=True)
+    return larger.round().clamp(0, 255).to(torch.uint8)
 
 
 def retrieval(title: str, made: Tensor, pool: Emoji, copies: list[list[Tensor]]) -> list[list[str]]:

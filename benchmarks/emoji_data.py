@@ -1,6 +1,6 @@
 """Make the folder that recipes/image/emoji.yaml trains on from a table of emoji.
 
-    python -m benchmarks.emoji_data emoji.parquet data/emoji
+    python -m benchmarks.emoji_data emoji.parquet data/emoji [--groups GROUP ...]
 
 The table has the columns ``image`` (64x64 on white), ``name`` (CLDR short name), ``style`` and
 ``group``. The folder gets ``train`` and ``test``, each with images and a ``metadata.csv`` of
@@ -16,11 +16,12 @@ Held out: 150 combinations of name and style, each name in all four styles witho
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import io
-import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,13 @@ def rows_of(path: Path) -> list[Row]:
     return sorted(rows, key=lambda row: (row["name"], row["style"]))
 
 
-def cleaned(rows: list[Row]) -> list[Row]:
-    """Return the rows without flags, names of the same words, and repeats of other names."""
+def cleaned(rows: list[Row], groups: Sequence[str] = ()) -> list[Row]:
+    """Return the rows without flags, names of the same words, and repeats of other names.
+
+    Args:
+        rows: rows of the table.
+        groups: groups that are kept; all where empty.
+    """
     first_name: dict[str, str] = {}
     first_image: dict[tuple[str, str], str] = {}
     kept = []
@@ -56,7 +62,8 @@ def cleaned(rows: list[Row]) -> list[Row]:
         words = " ".join(words_of(row["name"]))
         named = first_name.setdefault(words, row["name"])
         drawn = first_image.setdefault((row["pixels"], row["style"]), row["name"])
-        if row["group"] != "flags" and named == drawn == row["name"]:
+        wanted = row["group"] in groups if groups else row["group"] != "flags"
+        if wanted and named == drawn == row["name"]:
             kept.append(row)
     return kept
 
@@ -95,8 +102,15 @@ def write(folder: Path, rows: list[Row]) -> None:
 
 def main() -> None:
     """Read the table and write the folder."""
-    table, folder = map(Path, sys.argv[1:])
-    rows = cleaned(rows_of(table))
+    parser = argparse.ArgumentParser(description="Make a folder of emoji from a table.")
+    parser.add_argument("table", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--groups", nargs="+", default=(), help="such as food-drink; all by default"
+    )
+    options = parser.parse_args()
+    folder = options.folder
+    rows = cleaned(rows_of(options.table), options.groups)
     held_out = held_out_of(rows)
     for part, wanted in (("train", False), ("test", True)):
         chosen = [row for row in rows if ((row["name"], row["style"]) in held_out) == wanted]

@@ -26,12 +26,11 @@ import soundfile
 import soxr
 import torch
 
-from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.mel import MelPreset
 from multidiff.audio.tts.normalization import normalized
 from multidiff.audio.tts.speech import sound_of
 from multidiff.audio.tts.transcripts import TranscribedSource
-from multidiff.audio.tts.utterance import levelled, trimmed
+from multidiff.audio.tts.utterance import levelled_sound
 from multidiff.models.loading import load
 
 JUDGED_HZ = 16000
@@ -155,8 +154,8 @@ def recordings(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield each text and its recording, levelled and trimmed as for training."""
     for one in source.transcripts(part):  # type: ignore[arg-type]
-        wave = SoundFile(one.sound).read(preset.sample_rate_hz)
-        yield one.text, trimmed(levelled(wave, preset, one.name), preset)
+        found = levelled_sound(one, preset)
+        yield one.text, found.speech * found.gain
 
 
 def main() -> None:
