@@ -91,6 +91,7 @@ COMPONENTS = {
     "EditedText": "multidiff.text.diffuser.model:EditedText",
     "Editor": "multidiff.text.diffuser.network:Editor",
     "Mistakes": "multidiff.text.diffuser.mistakes:Mistakes",
+    "WritingMistakes": "multidiff.text.diffuser.writing_mistakes:WritingMistakes",
     "LearnMistakes": "multidiff.text.diffuser.mistakes:LearnMistakes",
     "EditSamplingConfig": "multidiff.text.diffuser.sampling_config:EditSamplingConfig",
     "TextDomain": "multidiff.text.domain:TextDomain",
@@ -102,6 +103,7 @@ COMPONENTS = {
     "CharacterVocabulary": "multidiff.text.data.vocabulary:CharacterVocabulary",
     "SentencePieceVocabulary": "multidiff.text.data.subwords:SentencePieceVocabulary",
     "HuggingFaceVocabulary": "multidiff.text.data.subwords:HuggingFaceVocabulary",
+    "HybridVocabulary": "multidiff.text.data.hybrid:HybridVocabulary",
     "Sentences": "multidiff.text.data.sentences:Sentences",
     "TextChunks": "multidiff.text.data.chunks:TextChunks",
     # Audio.

@@ -116,13 +116,19 @@ def _revised(model: Any, body: Any, job: Job, settings: ServerSettings) -> Event
     if beginning.kind(model) in ("noise", "nothing"):
         config = config.for_new_texts(model.sampling)
     seeds = seed_ranges(body.seed, 1, 1)
-    (draft,) = drafts_of(model, [TextRequest(meaning)], seeds, beginning)
-    (history,) = model.revise([draft.tokens], [draft.request], config=config, seed=[draft.seed])
-    spelling = Spelling(model.domain.vocabulary, draft.typed)
-    texts = spelling.texts(history)
-    return _done(
-        model, body, texts[-1], source=texts[0], revision_beams=facts_of(spelling, history)
-    )
+    drafts = drafts_of(model, [TextRequest(meaning)], seeds, beginning)
+    histories = model.revise(
+        [one.tokens for one in drafts], [one.request for one in drafts],
+        config=config, seed=[one.seed for one in drafts],
+    )  # fmt: skip
+    source = text = ""
+    facts: list[dict[str, Any]] = []
+    for draft, history in zip(drafts, histories, strict=True):
+        spelling = Spelling(model.domain.vocabulary, draft.typed)
+        texts = spelling.texts(history)
+        source, text = (one + (draft.gap or "") for one in (source + texts[0], text + texts[-1]))
+        facts += facts_of(spelling, history)
+    return _done(model, body, text, source=source, revision_beams=facts)
 
 
 MASKED = Family("texts", "Write, infill or continue a text.", _inputs, _unmasked,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from multidiff.models.requests import FirstSeeds, seed_ranges
 from multidiff.text.cli import write
 from multidiff.text.data.listing import parse_meaning
-from multidiff.text.diffuser.draft_sources import Draft, DraftSource, Start, drafts_of
+from multidiff.text.diffuser.draft_sources import Draft, DraftSource, Start, drafts_of, letter
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_colour
 from multidiff.text.diffuser.reviser import History
@@ -39,7 +40,8 @@ def sample(
         out: file that receives the texts, or folder for one.
         seed: random seed of each first text; a sequence has one for each request.
         sampling: options of revising.
-        source: draft or, for a model with sources, source of the text; may be repeated.
+        source: draft or, for a model with sources, source of the text; may be repeated. An editor
+            that revises by sentence reads the whole of a ``.txt`` file of that name.
         start: start from an empty draft, or from random tokens (as without a source); tokens are
             then drawn, by default with top-p 0.95 and edit margin -3.
         bootstrap: model that drafts the texts.
@@ -50,6 +52,8 @@ def sample(
     Raises:
         InputError: if an option is wrong, or some contradict each other.
     """
+    if model.by_sentence:
+        source = [letter(one) for one in source]
     beginning = DraftSource(source, start, bootstrap, length)
     if beginning.kind(model) in ("noise", "nothing"):
         sampling = sampling.for_new_texts(model.sampling)
@@ -91,19 +95,31 @@ def _revised(
     marks = COLORED if wants_colour(sys.stdout) else PLAIN
     outputs: list[dict[str, Any]] = []
     lines: list[str] = []
+    left, begun = iter(zip(drafts, prompts, strict=True)), []
+
+    def show(line: str) -> None:
+        lines.append(line)
+        if on_line is not None:
+            on_line(line)
 
     def note(history: History) -> None:
-        draft, prompt = drafts[len(outputs)], prompts[len(outputs)]
+        draft, prompt = next(left)
         spelling = Spelling(model.domain.vocabulary, draft.typed)
         texts = spelling.texts(history)
+        if show_edits:
+            for line in lines_of(spelling, history, marks):
+                show(line)
+        gap = draft.gap or ""
+        begun.append((texts[0] + gap, texts[-1] + gap, facts_of(spelling, history)))
+        if draft.gap is not None:
+            return
+        befores, afters, facts = zip(*begun, strict=True)
+        begun.clear()
         outputs.append(
-            {"text": texts[-1], "seed": draft.seed, "prompt": prompt, "source": texts[0]}
-            | {"revision_beams": facts_of(spelling, history)}
+            {"text": "".join(afters), "seed": draft.seed, "prompt": prompt}
+            | {"source": "".join(befores), "revision_beams": [*chain(*facts)]}
         )
-        for line in [*(lines_of(spelling, history, marks) if show_edits else []), texts[-1]]:
-            lines.append(line)
-            if on_line is not None:
-                on_line(line)
+        show(outputs[-1]["text"])
 
     began = time.perf_counter()
     model.revise(

@@ -6,15 +6,20 @@ import itertools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.sentence_parts import sentences
 from multidiff.text.model import TextModel
 from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
+from multidiff.utils.lines import decoded
+from multidiff.utils.readers import read_bytes
 
 Start = Literal["nothing", "noise"]
 SHOWN = 40
+LETTER = ".txt"
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,15 @@ class Draft:
         request: request for the text.
         seed: random seed of its draws.
         typed: the draft as typed, if it was a text.
+        gap: white space before the next draft, if both are sentences of one text; None at the end
+            of a text.
     """
 
     tokens: Sequence[int]
     request: TextRequest
     seed: int
     typed: str = ""
+    gap: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,18 @@ def drafts_of(
     return [Draft(*one) for one in zip(tokens, asked, numbers, strict=True)]
 
 
+def letter(source: str) -> str:
+    """Return the whole of a text file, if a source is the name of one; else the source.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    path = Path(source) if source.endswith(LETTER) and "\n" not in source else None
+    if path is None or not path.is_file():
+        return source
+    return decoded(source, read_bytes(path)).replace("\r\n", "\n").rstrip()
+
+
 def check_typed(text: str) -> None:
     """Check that a text can be a draft.
 
@@ -149,12 +169,15 @@ def _read(
     texts: Sequence[str],
     option: str,
 ) -> list[Draft]:
-    """Return drafts from texts."""
+    """Return drafts from texts, or from their sentences."""
     drafts = []
     for request, seed, text in zip(requests, seeds, texts, strict=True):
-        tokens = model.domain.vocabulary.numbers(text)
-        _check_length(option, text, len(tokens), model.editor.length)
-        drafts.append(Draft(tokens, request, seed, text))
+        parts = sentences(text) if model.by_sentence else [(text, "")]
+        for number, (part, gap) in enumerate(parts, 1):
+            tokens = model.domain.vocabulary.numbers(part)
+            _check_length(option, part, len(tokens), model.editor.length)
+            after = gap if number < len(parts) else None
+            drafts.append(Draft(tokens, request, seed, part, after))
     return drafts
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from multidiff.core.random import uniforms
-from multidiff.text.data.vocabulary import END, FIRST, PAD, UNKNOWN
+from multidiff.text.data.vocabulary import END, FIRST, PAD, UNKNOWN, Vocabulary
 from multidiff.utils.errors import InputError
 
 KINDS = {
@@ -93,8 +93,19 @@ class Mistakes:
         self.used_alike = used_alike(self.texts, counts)
         self.spelled_alike = spelled_alike(words)
 
-    def __call__(self, tokens: Sequence[int], rng: torch.Generator | None) -> list[int]:
+    def __call__(
+        self,
+        tokens: Sequence[int],
+        rng: torch.Generator | None,
+        vocabulary: Vocabulary | None = None,
+    ) -> list[int]:
         """Return a text with at least one mistake; an empty text stays as it is.
+
+        Args:
+            tokens: the text.
+            rng: source of the draws.
+            vocabulary: not needed; see
+                :class:`~multidiff.text.diffuser.writing_mistakes.WritingMistakes`.
 
         Raises:
             InputError: if nothing has been learned.

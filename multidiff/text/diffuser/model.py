@@ -33,6 +33,7 @@ from multidiff.text.diffuser.network import Editor
 from multidiff.text.diffuser.reviser import History, Reviser
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.diffuser.task import EditTask, Target
+from multidiff.text.diffuser.writing_mistakes import WritingMistakes
 from multidiff.text.domain import TextDomain
 from multidiff.text.request import TextRequest, candidate_seeds, condition_of, drawn_index
 from multidiff.utils.errors import InputError
@@ -55,8 +56,9 @@ class EditedText(DomainModel):
         from_source: see there.
         from_nothing: see there.
         from_own: see there.
-        mistakes: see there; they learn from the training texts by
+        mistakes: see there; those in tokens learn from the training texts by
             :class:`~multidiff.text.diffuser.mistakes.LearnMistakes`.
+        by_sentence: whether drafts given as text are revised sentence by sentence.
 
     Raises:
         ValueError: if these do not fit each other.
@@ -77,7 +79,8 @@ class EditedText(DomainModel):
         from_source: float = 0.0,
         from_nothing: float = 0.0,
         from_own: float = 0.0,
-        mistakes: Mistakes | None = None,
+        mistakes: Mistakes | WritingMistakes | None = None,
+        by_sentence: bool = False,
     ):
         sizes = {domain.vocabulary.size, process.size, editor.size}
         if len(sizes) > 1:
@@ -94,6 +97,7 @@ class EditedText(DomainModel):
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
         self.from_own, self.mistakes = from_own, mistakes
+        self.by_sentence = by_sentence
         if noise == "uniform":
             self.corruption()
 

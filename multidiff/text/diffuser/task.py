@@ -23,6 +23,7 @@ from multidiff.text.data.vocabulary import END, PAD
 from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags, edit_tags_of
 from multidiff.text.diffuser.mistakes import Mistakes
 from multidiff.text.diffuser.network import Editor
+from multidiff.text.diffuser.writing_mistakes import WritingMistakes
 from multidiff.text.domain import UNWRITTEN, EncodedText, TextDomain
 
 Target = Literal["clean", "before"]
@@ -89,7 +90,7 @@ class EditTask(nn.Module):
         from_source: float = 0.0,
         from_nothing: float = 0.0,
         from_own: float = 0.0,
-        mistakes: Mistakes | None = None,
+        mistakes: Mistakes | WritingMistakes | None = None,
     ):
         if not 0 <= from_own <= 1:
             raise ValueError(f"from_own {from_own:g}: must be in [0, 1]")
@@ -177,7 +178,8 @@ class EditTask(nn.Module):
         chosen = (drawn < self.mistakes.probability) & (levels.to(drawn.device) > 0)
         for row in chosen.nonzero().flatten().tolist():
             own = rng[row] if isinstance(rng, Sequence) else rng
-            befores[row] = self.mistakes(texts[row], own)[: self.editor.length]
+            damaged = self.mistakes(texts[row], own, self.domain.vocabulary)
+            befores[row] = damaged[: self.editor.length]
             afters[row] = texts[row]
 
     def _condition(

@@ -1,0 +1,155 @@
+"""Editors of English prose: words and characters, mistakes in writing, sentence by sentence."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from editors import strong_editor
+from vocabularies import kept, source_of
+
+from multidiff.core.edit.process import EditProcess
+from multidiff.core.random import generators, uniforms
+from multidiff.text.data.hybrid import HybridVocabulary
+from multidiff.text.data.vocabulary import UNKNOWN
+from multidiff.text.diffuser import cli, writing_mistakes
+from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.sampling_config import EditSamplingConfig
+from multidiff.text.diffuser.sentence_parts import sentences
+from multidiff.text.diffuser.writing_mistakes import KINDS, WritingMistakes, misspelled
+from multidiff.text.domain import TextDomain
+from multidiff.utils.errors import InputError
+
+LINES = ['"The cat is here," he said.', "The dog's bed is there.", "I see the cat; it is red."] * 5
+SIZE = 39
+TEXT = "The old man is there, and I don't see his dog."
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    return HybridVocabulary(SIZE, source_of(tmp_path, LINES))
+
+
+def drawn(kind, count=200, text=TEXT):
+    mistakes = WritingMistakes(mean=1.0, kinds={kind: 1.0})
+    return [mistakes.damaged(text, uniforms(rng)) for rng in generators(range(count))]
+
+
+def test_frequent_words_are_tokens_and_others_are_spelled(vocabulary, tmp_path):
+    whole = [vocabulary.text([n]) for n in vocabulary.numbers("The cat is here.")]
+    assert whole == ["The", "cat", "is", "here", "."]
+    slip = vocabulary.numbers("The cta is here.")
+    assert [vocabulary.text([n]) for n in slip] == ["The", "", "c", "t", "a", "is", "here", "."]
+    for text in [*LINES, "hte  there", "The catss, tehre"]:
+        assert vocabulary.text(vocabulary.numbers(text)) == text
+    assert vocabulary.numbers("Q") == [vocabulary.numbers(" ")[0], UNKNOWN]
+    assert vocabulary.unknown("a Q") == ["Q"] and vocabulary.text([UNKNOWN]) == "\ufffd"
+    again = HybridVocabulary(SIZE)
+    again.load_assets(kept(vocabulary, tmp_path / "kept"))
+    assert again.numbers(TEXT) == vocabulary.numbers(TEXT)
+
+
+def test_a_size_that_does_not_fit_is_refused(tmp_path):
+    for size in (10, 4000):
+        with pytest.raises(InputError, match="set a size between"):
+            HybridVocabulary(size, source_of(tmp_path, LINES)).numbers("a")
+
+
+def test_each_kind_of_mistake():
+    words = TEXT.split()
+    without = {" ".join(words[:n] + words[n + 1 :]) for n in range(len(words))}
+    assert {*drawn("drop")} <= without | {TEXT.replace(" there,", ",")}
+    assert "The old old man is there, and I don't see his dog." in drawn("double")
+    assert "Old the man is there, and I don't see his dog." in drawn("swap")
+    assert {one.replace(" ", "") for one in drawn("join") + drawn("split")} == {
+        TEXT.replace(" ", "")
+    }
+    assert {*drawn("lower")} == {"the" + TEXT[3:], TEXT.replace("I", "i")}
+    assert {*drawn("apostrophe")} == {TEXT.replace("'", "")}
+    assert TEXT.replace("there", "their") in drawn("confuse")
+    assert TEXT.replace("is there", "are there") in drawn("bend")
+    assert all(len(one.split()) == len(words) + 1 for one in drawn("insert"))
+
+
+def test_misspelled_words():
+    counts = Counter(misspelled("there", uniforms(rng)) for rng in generators(range(2000)))
+    assert {"tehre", "ther", "theere", "thete", "thera"} <= {*counts}
+    assert counts["there"] < 0.35 * 2000  # a slip that does not apply
+    for text in drawn("misspell"):
+        changed = [a for a, b in zip(text.split(), TEXT.split(), strict=True) if a != b]
+        assert len(changed) <= 1
+
+
+def test_mistakes_are_reproducible_and_checked(vocabulary):
+    mistakes, tokens = WritingMistakes(mean=2.5), vocabulary.numbers(LINES[0])
+    one, same, other = (
+        [mistakes(tokens, rng, vocabulary) for rng in generators(range(first, first + 20))]
+        for first in (0, 0, 50)
+    )
+    assert one == same != other
+    assert mistakes([*tokens, UNKNOWN], None, vocabulary) == [*tokens, UNKNOWN]
+    assert mistakes([], None, vocabulary) == []
+    assert all(hasattr(WritingMistakes, f"_{kind}") for kind in KINDS)
+    with pytest.raises(ValueError, match="'typo' of mistakes: choose among misspell"):
+        WritingMistakes(kinds={"typo": 1.0})
+    with pytest.raises(ValueError, match=r"mean 0\.5 must|mean 0\.5 at least 1"):
+        WritingMistakes(mean=0.5)
+
+
+def test_keys_have_their_neighbours_on_a_keyboard():
+    beside = writing_mistakes.NEIGHBOURS
+    assert (
+        {*beside["s"]} == {*"adwezx"} and {*beside["q"]} == {*"wa"} and {*beside["m"]} == {*"njk"}
+    )
+
+
+def test_sentences_and_what_is_between_them():
+    text = 'Mr. Hill came.  "Did he?" It is 5 p.m. now!\n\nDear J. Smith,\nyes.'
+    parts = sentences(text)
+    assert [one for one, _ in parts] == [
+        "Mr. Hill came.", '"Did he?"', "It is 5 p.m. now!", "Dear J. Smith,", "yes.",
+    ]  # fmt: skip
+    assert "".join(one + gap for one, gap in parts) == text
+    assert sentences(" \n") == [] and sentences("  a ") == [("a ", "")]
+
+
+def test_a_letter_is_revised_sentence_by_sentence(vocabulary, tmp_path, capsys):
+    """Each as if it were alone, however long the whole; what is between them stays."""
+    editor = strong_editor(size=SIZE, length=30)
+    domain = TextDomain(vocabulary, 30)
+    options: Any = {"sampling": EditSamplingConfig(steps=2)}
+    whole = EditedText(domain, EditProcess(SIZE), editor, by_sentence=True, **options)
+    plain = EditedText(domain, EditProcess(SIZE), editor, **options)
+    path = tmp_path / "letter.txt"
+    path.write_text("The cat is here.  The dog is red.\n\nI see it; it is teh cat.\n", "utf-8")
+
+    def outputs(model, *sources):
+        asked = {"num": 1, "prompts": [], "out": None, "seed": 3, "sampling": model.sampling}
+        report = cli.sample(model, source=[*sources], show_edits=True, **asked)
+        return report.facts["outputs"]
+
+    (made,) = outputs(whole, str(path))
+    parts = ["The cat is here.", "The dog is red.", "I see it; it is teh cat."]
+    alone = [one["text"] for part in parts for one in outputs(plain, part)]
+    assert made["text"] == f"{alone[0]}  {alone[1]}\n\n{alone[2]}"
+    assert made["source"] == path.read_text("utf-8").rstrip() and alone != parts
+    with pytest.raises(InputError, match="this model reads at most"):
+        outputs(whole, "The cat is here " * 20)
+    assert outputs(plain, "letter.txt")[0]["source"] == "letter.txt"
+
+
+def test_drafts_of_training_have_mistakes(vocabulary):
+    process = EditProcess(SIZE, steps=1)
+    mistakes = WritingMistakes(mean=1.0, kinds={"double": 1.0})
+    model = EditedText(
+        TextDomain(vocabulary, 40), process, strong_editor(size=SIZE, length=40), mistakes=mistakes
+    )
+    texts = [LINES[1]] * 40
+    batch = model.task().edit_batch({"text": texts}, generators(range(40)))
+    lengths = Counter((batch.drafts.real.sum(1) - 1).tolist())
+    count = len(vocabulary.numbers(LINES[1]))
+    assert lengths[count] > 5 and sum(lengths.values()) - lengths[count] > 10  # clean, and doubled
+    assert torch.equal(
+        batch.drafts.tokens[3][batch.drafts.real[3]],
+        model.task().edit_batch({"text": texts[3:4]}, generators([3])).drafts.tokens[0],
+    )
