@@ -14,6 +14,7 @@ import multidiff as md
 from multidiff.cli.parsing import LivePrinter
 from multidiff.core.gaussian.timesteps import uniform_timesteps
 from multidiff.text.metrics import comparison
+from multidiff.text.metrics.causal import CausalReading
 from multidiff.text.metrics.comparison import language_model_facts, mean_nats
 from multidiff.utils.report import Report
 
@@ -91,10 +92,17 @@ def test_errors_of_a_ratio():
 
 
 def test_generative_perplexity_has_the_entropy_beside_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(comparison, "causal_nats_per_token", lambda texts, path: len(texts))
+    def reading(texts, path):
+        return CausalReading(len(texts), np.eye(60)[: 30 * len(texts)])
+
+    monkeypatch.setattr(comparison, "causal_reading", reading)
     report = Report(facts={"texts": ["a"], "samples": {"entropy": 2.5}, "real": {"entropy": 3.5}})
     split: Any = SimpleNamespace(texts=["a", "b"])
     language_model_facts(tmp_path, split, report)
     found = report.facts["language_model"]
     assert found["samples"] == {"nats": 1, "perplexity": math.e, "entropy": 2.5}
     assert found["real"]["perplexity"] == pytest.approx(math.e**2)
+    assert "mauve" not in found["samples"]  # 30 texts are too few
+    monkeypatch.setattr(comparison, "LEAST_FEATURES", 30)
+    language_model_facts(tmp_path, split, report)
+    assert 0 < report.facts["language_model"]["samples"]["mauve"] <= 1

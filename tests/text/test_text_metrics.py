@@ -10,9 +10,9 @@ from distances import naive_distance
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multidiff.text.metrics.causal import causal_nats_per_token
 from multidiff.text.metrics.scores import (
     bleu,
-    causal_nats_per_token,
     copy_rate,
     distinct,
     edit_distance,

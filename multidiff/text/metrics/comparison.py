@@ -12,11 +12,12 @@ import numpy as np
 
 from multidiff.models.sampling_config import SamplingConfig
 from multidiff.text.metrics.attribute_classifier import AttributeClassifier
+from multidiff.text.metrics.causal import causal_reading
 from multidiff.text.metrics.eval_split import EvalSplit
+from multidiff.text.metrics.mauve import mauve
 from multidiff.text.metrics.ngram import NGramModel
 from multidiff.text.metrics.scores import (
     bleu,
-    causal_nats_per_token,
     copy_rate,
     distinct,
     entropy,
@@ -27,6 +28,7 @@ from multidiff.text.request import TextRequest
 from multidiff.utils.report import Report, table
 
 ORDER = 4  # order of the scoring n-gram model
+LEAST_FEATURES = 50  # texts of a set, for MAUVE
 
 
 def compare(
@@ -60,14 +62,17 @@ def language_model_facts(folder: Path | None, split: EvalSplit, report: Report) 
     if folder is None:
         return
     found: dict[str, dict[str, float]] = {}
+    features = {}
     for name, texts in (("samples", report.facts["texts"]), ("real", split.texts)):
-        nats = causal_nats_per_token(texts, folder)
+        nats, features[name] = causal_reading(texts, folder)
         # A low perplexity with a low entropy is repetition (Zheng et al. 2024, arXiv 2409.02908).
         entropy = report.facts[name]["entropy"]
         found[name] = {"nats": nats, "perplexity": math.exp(nats), "entropy": entropy}
+    if min(map(len, features.values())) >= LEAST_FEATURES:
+        found["samples"]["mauve"] = mauve(features["samples"], features["real"])
     report.facts["language_model"] = found
     report.lines.append(f"generative perplexity, for each token of {folder}, beside the entropy:")
-    report.lines.extend(rows_of(found, ["", *found["real"]], 3))
+    report.lines.extend(rows_of(found, ["", *found["samples"]], 3))
 
 
 def described(
