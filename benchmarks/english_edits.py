@@ -163,7 +163,9 @@ class NGramCorrector:
         self._near: dict[str, list[str]] = {}
 
     def near(self, word: str) -> list[str]:
-        """Return the words of at least two occurrences at one edit."""
+        """Return the words of at least two occurrences at one edit; of one letter, none."""
+        if len(word) == 1:
+            return []
         if word not in self._near:
             cuts = [(word[:n], word[n:]) for n in range(len(word) + 1)]
             letters = string.ascii_lowercase + "'"
@@ -174,34 +176,37 @@ class NGramCorrector:
             self._near[word] = sorted(one for one in made - {word} if self.counts[one] > 1)
         return self._near[word]
 
-    def nats(self, words: Sequence[str]) -> float:
-        """Return minus the log probability of a sentence."""
-        return sum(self.model.nats([word.lower() for word in words]))
+    def gain(self, words: Sequence[str], at: int, new: Sequence[str]) -> float:
+        """Return how much the log probability rises if a word is exchanged.
+
+        Only the next three words depend on it; all others cost the same and are left out.
+        """
+        before, after = words[max(0, at - 3) : at], words[at + 1 : at + 4]
+        old, new = ([*before, *some, *after] for some in ([words[at]], new))
+        return sum(self.model.nats(old)) - sum(self.model.nats(new))
 
     def corrected(self, text: str) -> str:
         """Return a sentence after the best edits, one after another."""
         while True:
-            parts = re.findall(rf"{WORD.pattern}|\s+", text)
-            places = [n for n, part in enumerate(parts) if part[0].isalpha()]
-            words = [part for part in parts if not part.isspace()]
-            cost, best, chosen = self.nats(words), self.margin, None
-            for at in places:
-                old, here = parts[at], sum(not part.isspace() for part in parts[:at])
-                options = [[new] for new in self.near(old.lower())] if len(old) > 1 else []
-                if at > 1 and parts[at - 2].lower() == old.lower():
-                    options.append([])
+            places = [*WORD.finditer(text)]
+            words = [place[0].lower() for place in places]
+            best, chosen = self.margin, None
+            for at, word in enumerate(words):
+                options = [[new] for new in self.near(word)] if word[0].isalpha() else []
+                options += [[]] if at and words[at - 1] == word else []
                 for new in options:
-                    gain = cost - self.nats([*words[:here], *new, *words[here + 1 :]])
+                    gain = self.gain(words, at, new)
                     if gain > best:
-                        best, chosen = gain, (at, new)
+                        best, chosen = gain, (places[at], new)
             if chosen is None:
                 return text
-            at, new = chosen
+            place, new = chosen
+            start, written = place.start(), "".join(new)
             if not new:
-                del parts[at - 1 : at + 1]
-            else:
-                parts[at] = new[0].capitalize() if parts[at][0].isupper() else new[0]
-            text = "".join(parts)
+                start = len(text[:start].rstrip())
+            elif place[0][0].isupper():
+                written = written.capitalize()
+            text = text[:start] + written + text[place.end() :]
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """Return the sentences corrected."""

@@ -8,6 +8,7 @@ import torch
 from editors import strong_editor
 from vocabularies import kept, source_of
 
+from benchmarks.english_edits import NGramCorrector, by_hand, judged, with_mistakes
 from multidiff.core.edit.process import EditProcess
 from multidiff.core.random import generators, uniforms
 from multidiff.text.data.hybrid import HybridVocabulary
@@ -153,3 +154,26 @@ def test_drafts_of_training_have_mistakes(vocabulary):
         batch.drafts.tokens[3][batch.drafts.real[3]],
         model.task().edit_batch({"text": texts[3:4]}, generators([3])).drafts.tokens[0],
     )
+
+
+def test_the_judge_counts_edits_of_words():
+    pairs = [("teh cat sit", "the cat sits"), ("a dog", "a dog")]
+    found = judged(pairs, ["the cat sit", "a big dog"])
+    assert (found["precision"], found["recall"], found["F0.5"]) == (0.5, 0.5, 0.5)
+    found = judged(pairs, ["the cat sit", "a dog"])  # 1.25 P R / (P / 4 + R)
+    assert found["F0.5"] == pytest.approx(1.25 * 0.5 / 0.75) and found["whole"] == 0.5
+    assert judged(pairs, [clean for _, clean in pairs])["F0.5"] == 1
+    assert judged(pairs, [damaged for damaged, _ in pairs])["F0.5"] == 0
+    assert judged([("a b c d", "a c b d")], ["a c b d"])["F0.5"] == 1
+
+
+def test_sentences_damaged_by_hand():
+    pairs = by_hand()
+    assert len(pairs) == len({*pairs}) == 100 and all(damaged != clean for damaged, clean in pairs)
+    assert with_mistakes(LINES[:3], 5) == with_mistakes(LINES[:3], 5)
+
+
+def test_a_4_gram_takes_words_at_one_edit_and_drops_doubled_ones():
+    gram = NGramCorrector(["The cat sat on the mat.", "The dog sat on the mat."] * 3, margin=1.0)
+    assert gram.corrected("Teh cat sat  on the the mta.") == "The cat sat  on the mat."
+    assert gram.corrected("The fox sat on the mat.") == "The fox sat on the mat."
