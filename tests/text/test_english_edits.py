@@ -67,6 +67,9 @@ def test_each_kind_of_mistake():
     }
     assert {*drawn("lower")} == {"the" + TEXT[3:], TEXT.replace("I", "i")}
     assert {*drawn("apostrophe")} == {TEXT.replace("'", "")}
+    printed = TEXT.replace("'", "\u2019")
+    assert {*drawn("apostrophe", text=printed)} == {TEXT.replace("'", "")}
+    assert printed.replace("don", "doesn") in drawn("bend", 400, printed)
     assert TEXT.replace("there", "their") in drawn("confuse")
     assert TEXT.replace("is there", "are there") in drawn("bend")
     assert all(len(one.split()) == len(words) + 1 for one in drawn("insert"))

@@ -13,7 +13,7 @@ from multidiff.utils.errors import InputError
 
 SPACE = "\u2581"  # as SentencePiece writes it
 WORDS = rf"{SPACE}?\w+(?:['\u2019]\w+)*|{SPACE}?[^\w{SPACE}]|{SPACE}"
-LEAST_COUNT = 5  # of a character
+LEAST_COUNT = 20  # of a character that is not ASCII; rarer ones are UNKNOWN
 
 
 class HybridVocabulary(HuggingFaceVocabulary):
@@ -42,7 +42,9 @@ class HybridVocabulary(HuggingFaceVocabulary):
         for text in self._training_texts():
             counts.update(word for word, _ in splitter.pre_tokenize_str(text))
             letters.update(text.replace(" ", SPACE))
-        characters = [one for one, count in letters.items() if count >= LEAST_COUNT]
+        characters = [
+            one for one, count in letters.items() if one.isascii() or count >= LEAST_COUNT
+        ]
         room = self.size - FIRST - len(characters)
         words = [word for word, _ in counts.most_common() if len(word) > 1]
         name = "" if self.source is None else self.source.path

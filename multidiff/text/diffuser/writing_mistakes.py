@@ -29,7 +29,8 @@ from multidiff.text.diffuser.english_words import (
 Draws = Iterator[float]
 T = TypeVar("T")
 # Words, white space, and other characters.
-PARTS = re.compile(r"\w+(?:['\u2019]\w+)*|\s+|[^\w\s]")
+PARTS = re.compile(r"\w+(?:'\w+)*|\s+|[^\w\s]")
+APOSTROPHE = "\u2019"  # as printed
 KINDS = {
     "misspell": 0.42, "confuse": 0.12, "bend": 0.11, "double": 0.07, "drop": 0.1, "insert": 0.03,
     "swap": 0.05, "split": 0.03, "join": 0.03, "lower": 0.02, "apostrophe": 0.02,
@@ -91,7 +92,8 @@ class WritingMistakes:
 
     def damaged(self, text: str, draws: Draws) -> str:
         """Return a text with mistakes."""
-        parts = PARTS.findall(text)
+        printed = APOSTROPHE in text
+        parts = PARTS.findall(text.replace(APOSTROPHE, "'"))
         again = True
         while again:
             words = [at for at, part in enumerate(parts) if part[0].isalpha()]
@@ -101,7 +103,8 @@ class WritingMistakes:
             getattr(self, f"_{kind}")(parts, words, draws)
             parts = PARTS.findall("".join(parts))
             again = next(draws) < 1 - 1 / self.mean
-        return "".join(parts).strip()
+        damaged = "".join(parts).strip()
+        return damaged.replace("'", APOSTROPHE) if printed else damaged
 
     def _misspell(self, parts: list[str], words: list[int], draws: Draws) -> None:
         at = _place(parts, words, draws, lambda word: len(word) >= LEAST_LETTERS)
@@ -178,7 +181,7 @@ class WritingMistakes:
         if at is None:
             self._misspell(parts, words, draws)
         else:
-            parts[at] = re.sub("['\u2019]", "", parts[at])
+            parts[at] = parts[at].replace("'", "")
 
 
 def misspelled(word: str, draws: Draws) -> str:
