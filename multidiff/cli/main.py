@@ -250,7 +250,9 @@ def convert(
     base: Annotated[
         str | None, typer.Option(help="Model it started from: write only the difference.")
     ] = None,
-    bits: Annotated[int, typer.Option(help="Bits for each number of the difference.")] = 4,
+    bits: Annotated[
+        int | None, typer.Option(help="Bits for each number of the difference (4).")
+    ] = None,
     posthoc_ema: Annotated[
         float | None,
         typer.Option(

@@ -71,9 +71,7 @@ def canvas_of(
     images = [read_image(path, channels=channels) for path in files]
     original = images[0].shape[1:]
     if given.fit is not None:
-        rows, columns = original
-        own = None if given.padding_mask_crop is not None else given.pixels
-        size = own or (_nearest(columns, multiple), _nearest(rows, multiple))
+        size = fitted_size(given, original, multiple)
         images = [fitted(one, size, given.fit) for one in images]
     _check_alike(files, images)
     image = torch.stack(images)
@@ -135,6 +133,19 @@ def fitted(
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
     edges = (left, width - inner[0] - left, top, height - inner[1] - top)
     return F.pad(whole[None].float(), edges, "replicate")[0].to(torch.uint8)
+
+
+def fitted_size(given: ImageRequest, original: Sequence[int], multiple: int) -> Size:
+    """Return width and height to fit an image to: those asked for, or the nearest valid ones.
+
+    Args:
+        given: options.
+        original: height and width of the image.
+        multiple: number that both are multiples of.
+    """
+    own = None if given.padding_mask_crop is not None else given.pixels
+    rows, columns = original
+    return own or (_nearest(columns, multiple), _nearest(rows, multiple))
 
 
 def _nearest(length: int, multiple: int) -> int:

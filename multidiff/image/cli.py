@@ -12,12 +12,10 @@ from torch import Tensor
 
 from multidiff.image.autoencoders.tiling import set_tiling
 from multidiff.image.canvas_files import canvas_of, init_files
-from multidiff.image.crops import inpaint_region
 from multidiff.image.data.image_files import grid
 from multidiff.image.data.provenance import model_facts, source_facts
 from multidiff.image.diffusion.model import Canvas, ImageDiffusion
 from multidiff.image.diffusion.sampling_config import ImageSamplingConfig
-from multidiff.image.hires import enlarged
 from multidiff.image.interpolation import interpolate as between
 from multidiff.image.interpolation import labelled_frames, write_gif
 from multidiff.image.latent_files import canvas_of_latents, latent_domain
@@ -27,6 +25,7 @@ from multidiff.image.plots import xy_plot as plot_of
 from multidiff.image.prompt_rows import WantedImage, prompt_rows, wanted_images
 from multidiff.image.replay import Made, made_from, request_facts, sampling_facts
 from multidiff.image.request import ImageRequest
+from multidiff.image.requested import requested_images
 from multidiff.image.stable_diffusion.lora import merge_lora
 from multidiff.image.stable_diffusion.textual_inversion import load_embedding
 from multidiff.image.stable_diffusion.vae import swap_autoencoder
@@ -85,6 +84,10 @@ def sample(
         InputError: if an option is wrong.
     """
     folder = checked_folder(SAMPLES if out is None else out)
+    if seeds and num != 1:
+        raise InputError(f"-n {num}: --seeds gives each prompt one image; leave one of them out")
+    if interpolate and (xy_plot or save_latents):
+        raise InputError("--interpolate: leave out --xy-plot and --save-latents beside it")
     given = Made(sampling, request, list(prompts), negative_prompt, seed)
     given = given if from_ is None else made_from(from_, model, given)
     if prompt_table is not None:
@@ -94,13 +97,14 @@ def sample(
     files = init_files(given.request.init_image)
     about = loaded_lines(model, given.request)
     canvas = _canvas(model, given.request, files)
+    given.check({*request.overrides, *sampling.overrides}, canvas)
     if save_latents:
         latent_domain(model, "--save-latents")
     wanted = wanted_images(model, rows, given.request, num, given.seed, seeds, files)
     run = _Run(model, given, canvas, wanted, about, on_line)
     with attention_slicing(given.request.attention_slicing):
         if interpolate:
-            return run.interpolated(folder, interpolate)
+            return run.interpolated(folder, interpolate, with_grid=not no_grid)
         return run.made(folder, plot, with_grid=not no_grid, save_latents=save_latents)
 
 
@@ -122,7 +126,7 @@ class _Run:
         model, request, config = self.model, self.given.request, self.given.sampling
         configs = [config] if plot is None else plot.configs
         count = len(self.wanted)
-        make = self._arguments()
+        make, texts = self._arguments(), [one.prompt for one in self.wanted]
         with lock_dir(folder), model_facts(model) as facts, progress() as on_step:
             each = [
                 {**one.facts(), **self._plotted(own, plot), **source_facts(init_image=one.file)}
@@ -143,8 +147,8 @@ class _Run:
                     writer.keep_latents(first + at, states)
 
                 more = {"on_latents": keep} if save_latents else {}
-                last = {**make, "config": own, "on_step": on_step, "on_batch": write, **more}
-                self._generate(request, last)
+                whole = {**make, "config": own, "on_step": on_step}
+                requested_images(model, texts, request, whole, write, **more)
             arrange = grid if plot is None else partial(self._sheet, plot)
             return writer.report(arrange, with_grid)
 
@@ -167,23 +171,6 @@ class _Run:
             "variation": Variation(varied, strength) if varied else None,
         }
 
-    def _generate(self, request: ImageRequest, make: dict[str, Any]) -> None:
-        """Generate all images once, in one of three ways."""
-        model, texts = self.model, [one.prompt for one in self.wanted]
-        last = {name: make.pop(name, None) for name in ("on_batch", "on_latents")}
-        if request.padding_mask_crop is not None:
-            if request.hires != 1 or last["on_latents"]:
-                raise InputError(
-                    "--padding-mask-crop: leave out --hires and --save-latents beside it"
-                )
-            padding, own = request.padding_mask_crop, last["on_batch"]
-            inpaint_region(model, texts, padding, request.pixels, make, own)
-        elif request.hires == 1:
-            model.generate(texts, **make, **last)
-        else:
-            again = {k: v for k, v in make.items() if k not in ("size", "canvas", "variation")}
-            enlarged(model, texts, request.hires, request.hires_strength, make, {**again, **last})
-
     def _plotted(self, config: ImageSamplingConfig, plot: XYPlot | None) -> dict[str, str]:
         return {} if plot is None else sampling_facts(config, self.canvas)
 
@@ -196,7 +183,7 @@ class _Run:
             labels = [f"{one} {label}".strip() for one in about for label in plot.rows]
         return sheet(by_image, plot.columns, labels)
 
-    def interpolated(self, folder: Path, frames: int) -> Report:
+    def interpolated(self, folder: Path, frames: int, *, with_grid: bool) -> Report:
         """Write the frames between prompts and seeds, a strip of them and a GIF."""
         given, ends = self.given, [(one.prompt, one.seed) for one in self.wanted]
         negatives = {one.negative_prompt for one in self.wanted}
@@ -220,7 +207,7 @@ class _Run:
             path = writer.free("interpolation", ".gif")
             write_gif(made, path)
             writer.say(f"{path}: {len(made)} frames, there and back")
-            return writer.report(partial(grid, columns=frames))
+            return writer.report(partial(grid, columns=frames), with_grid)
 
     def _writer(
         self,

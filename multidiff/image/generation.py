@@ -98,6 +98,25 @@ def checked_negatives(negative: str | Sequence[str | None] | None, count: int) -
     return found * (count if len(found) == 1 else 1)
 
 
+def check_negatives(negatives: Sequence[str | None], guided: bool, reads: str) -> None:
+    """Reject negative prompts that a model cannot read, and warn of those without guidance.
+
+    Args:
+        negatives: negative prompts, None or empty without one.
+        guided: whether classifier-free guidance is on.
+        reads: condition of the model's domain: prompt, class or nothing.
+
+    Raises:
+        InputError: if there are any and the model reads no text.
+    """
+    if not any(negatives):
+        return
+    if reads != "prompt":
+        raise InputError("--negative-prompt: this model reads no text; leave it out")
+    if not guided:
+        logger.warning("--negative-prompt: changes nothing at --guidance-scale 1, which is off")
+
+
 def check_guidance(guidance_scale: float, reads: str) -> None:
     """Reject guidance of a model without a condition.
 

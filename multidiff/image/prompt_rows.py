@@ -78,6 +78,8 @@ def prompt_rows(
             row if row.negative_prompt is not None else PromptRow(row.prompt, usual, row.seed)
             for row in rows
         ]
+    if negatives and not prompts:
+        raise InputError("--negative-prompt: changes nothing without --prompt; add it")
     own: Sequence[str | None] = negatives or [None]
     if len(own) not in (1, len(prompts)):
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,31 @@ class Made:
     prompts: list[str]
     negative_prompt: list[str] | None
     seed: FirstSeeds
+
+    def check(self, named: Collection[str], canvas: Canvas | None) -> None:
+        """Reject options that change nothing without another one.
+
+        Args:
+            named: options that this run names.
+            canvas: initial image; None without.
+
+        Raises:
+            InputError: if there is such an option; names both.
+        """
+        request = self.request
+        needs = {
+            "hires_strength": ("--hires", request.hires != 1),
+            "variation_seed": ("--variation-strength", request.variation_strength != 0),
+            "strength_of": ("--init-image", canvas is not None or request.hires != 1),
+            "rescale": ("--guidance-scale", self.sampling.is_guided),
+        }
+        usual = {**vars(ImageRequest()), **vars(ImageSamplingConfig())}
+        said = {**vars(request), **vars(self.sampling)}
+        for name, (other, is_there) in needs.items():
+            if name in named and said[name] != usual[name] and not is_there:
+                raise InputError(f"{flag(name)}: changes nothing without {other}; add it")
+        if request.size and request.outpaint and request.fit is None:
+            raise InputError("--size: add --fit beside --outpaint, to bring the image to it first")
 
 
 def request_facts(model: Any, request: ImageRequest, canvas: Canvas | None) -> dict[str, str]:

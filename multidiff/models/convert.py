@@ -36,7 +36,7 @@ def convert_checkpoint(
     half: bool = False,
     words: Sequence[str] = (),
     base: str | None = None,
-    bits: int = 4,
+    bits: int | None = None,
     sigma_rel: float | None = None,
 ) -> Report:
     """Convert a foreign checkpoint, or one of our models or checkpoints, to a model's folder.
@@ -49,7 +49,7 @@ def convert_checkpoint(
             format of another project.
         base: model that one of ours started from: only the difference from its weights is
             written.
-        bits: number of bits for each number of that difference.
+        bits: number of bits for each number of that difference; 4 by default.
         sigma_rel: width of the post-hoc average to write, for a run with snapshots.
 
     Raises:
@@ -62,7 +62,13 @@ def convert_checkpoint(
         source = Path(downloaded(str(source)))
     if base is not None and (words or not is_ours(source)):
         raise InputError(f"--base {base}: only for a model of ours that started from it")
+    if bits is not None and base is None:
+        raise InputError(f"--bits {bits}: only with --base, the model that it differs from")
     if sigma_rel is not None:
+        if words or base is not None:
+            raise InputError(
+                f"--posthoc-ema {sigma_rel:g}: goes with --half alone; convert what it writes again"
+            )
         check_replaceable(destination, RECIPE)
         return _averaged(source, destination, half, sigma_rel)
     if is_ours(source):
@@ -109,12 +115,15 @@ def _averaged(run: Path, destination: Path, half: bool, sigma_rel: float) -> Rep
     return Report([line], {"destination": str(destination), "profile_error": found.error})
 
 
-def _rewritten(folder: Path, destination: Path, half: bool, base: str | None, bits: int) -> Report:
+def _rewritten(
+    folder: Path, destination: Path, half: bool, base: str | None, bits: int | None
+) -> Report:
     """Write a model's folder again, with its assets."""
     texts = kept_assets(folder)
     if (folder / CARD).is_file():
         texts[CARD] = read_text(folder / CARD)
     text = read_text(folder / RECIPE)
+    bits = 4 if bits is None else bits
     save_model(load(folder), destination, text, half=half, texts=texts, base=base, bits=bits)
     size = (destination / WEIGHTS).stat().st_size / 1e6
     return Report([f"{destination}: {size:.1f} MB"], {"destination": str(destination)})

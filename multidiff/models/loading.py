@@ -211,7 +211,8 @@ def outline(found: Conversion, source: Path) -> Any:
     """Return the model of a foreign checkpoint, its parameters without values.
 
     Args:
-        found: the converted checkpoint; its assets are loaded.
+        found: the converted checkpoint; its assets are loaded, and its unexpected tensors left out
+            if that is allowed.
         source: original file or folder.
     """
     with without_values():
@@ -222,6 +223,7 @@ def outline(found: Conversion, source: Path) -> Any:
         for name, text in found.texts.items():
             (folder / name).write_text(text, "utf-8")
         model.load_assets(folder)
+    found.keep_expected(model.state_dict().keys(), source)
     return model
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from multidiff.utils.budgets import check_safetensors, check_zip
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import write_error
 from multidiff.utils.readers import reading
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 3
 _PICKLES = threading.Lock()
@@ -52,12 +55,37 @@ class Conversion:
         tensors: the model's weights, by its own names.
         about: one-line description.
         texts: assets by file name.
+        allow_unexpected: whether tensors that the model does not have are left out; None if the
+            converter accounts for each itself.
     """
 
     recipe: str
     tensors: dict[str, Tensor]
     about: str
     texts: dict[str, str] = field(default_factory=dict)
+    allow_unexpected: bool | None = None
+
+    def keep_expected(self, names: Collection[str], source: Path) -> None:
+        """Leave out the tensors that a model does not have, or reject them.
+
+        Args:
+            names: names of the model's tensors.
+            source: file or folder that was converted, for the message.
+
+        Raises:
+            InputError: if there are any, and that is not allowed.
+        """
+        extra = [name for name in self.tensors if name not in names]
+        if self.allow_unexpected is None or not extra:
+            return
+        if not self.allow_unexpected:
+            raise InputError(
+                f"{source}: has tensors that its model does not: {some(extra)}; to leave them "
+                "out, use multidiff convert --allow-unexpected"
+            )
+        logger.warning("%s: left out %d unexpected tensors: %s", source, len(extra), some(extra))
+        for name in extra:
+            del self.tensors[name]
 
 
 def save_tensors(

@@ -114,8 +114,10 @@ def test_what_a_file_does_not_tell_is_asked_for(tmp_path, capsys):
     assert "channels [32, 64], which no published model has" in reported and "--heads" in reported
     torch.save(state | {"other.weight": torch.zeros(1)}, tmp_path / "b.pt")
     words = {"image_size": 8, "heads": 2}
-    with pytest.raises(InputError, match=r"tensors that its UNet does not: other\.weight"):
-        convert(tmp_path / "b.pt", **words)
+    said = ["convert", tmp_path / "b.pt", tmp_path / "b", "--image-size", 8, "--heads", 2]
+    reported = complains(capsys, *said)
+    assert "tensors that its model does not: other.weight; to leave them out" in reported
+    does(capsys, *said, "--allow-unexpected")
     del state["out.2.weight"]
     torch.save(state, tmp_path / "c.pt")
     with pytest.raises(InputError, match=r"lacks out\.2\.weight"):

@@ -14,6 +14,7 @@ from pipelines import compvis, pipeline
 from safetensors.torch import load_file, save_file
 
 import multidiff as md
+from multidiff import load
 from multidiff.image.data.image_files import read_facts
 from multidiff.image.stable_diffusion.conversion import convert
 from multidiff.image.stable_diffusion.schedulers import (
@@ -232,8 +233,8 @@ def test_what_is_not_known_still_stops(published, tmp_path):
     state |= dict.fromkeys(("cond_stage_model.transformer.other.weight", "extra.weight"),
                            torch.zeros(1))  # fmt: skip
     save_file({name: t.clone() for name, t in state.items()}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=r"that Stable Diffusion does not: .*extra\.weight"):
-        convert(tmp_path / "a.safetensors", tokenizer=published)
+    with pytest.raises(InputError, match=r"that its model does not: .*extra\.weight"):
+        load(tmp_path / "a.safetensors")
 
 
 # ------------------------------------------------------------------ what was not copied rightly

@@ -217,6 +217,10 @@ def test_a_single_file_is_the_folder(tmp_path, caplog, capsys):
     assert all(torch.equal(one, theirs[name]) for name, one in found.state_dict().items())
     options = {"size": SIZE, "steps": 2}
     assert torch.equal(found.generate("a cat", **options), folder.generate("a cat", **options))
+    beyond = [f"{start}strange.weight" for start in ("", "first_stage_model.")]
+    save_file(state | {name: torch.zeros(1) for name in beyond}, tmp_path / "more.safetensors")
+    reported = complains(capsys, "convert", tmp_path / "more.safetensors", tmp_path / "x")
+    assert ", ".join(beyond) in reported and "--allow-unexpected" in reported
     (tmp_path / T5_TOKENIZER).unlink()
     assert load(path).domain.text_encoder.third is None and "T5 is left out" in caplog.text
     save_file(inner, path)

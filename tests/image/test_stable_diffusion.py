@@ -19,6 +19,7 @@ from multidiff.config.recipe import parse
 from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.image.stable_diffusion import naming
 from multidiff.image.stable_diffusion.conversion import convert, knows
+from multidiff.image.stable_diffusion.openai import COMPARED
 from multidiff.image.stable_diffusion.recipe import SCHEDULE, Words
 from multidiff.image.stable_diffusion.shapes import (
     autoencoder_words,
@@ -28,6 +29,7 @@ from multidiff.image.stable_diffusion.shapes import (
 )
 from multidiff.image.stable_diffusion.tensors import without_clip_prefix
 from multidiff.models.convert import convert_checkpoint
+from multidiff.models.loading import shipped
 from multidiff.models.weights import LEFT_ALONE, read_pickle
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import Report
@@ -429,8 +431,7 @@ def adds(name, *shape):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (renames, "has tensors that Stable Diffusion does not: model.diffusion_model.input_blocks"
-                  ".1.0.in_layers.9.weight"),
+        (renames, "in_layers.2.weight, and has model.diffusion_model.input_blocks.1.0.in_layers.9"),
         (drops("out.2.bias"), "lacks model.diffusion_model.out.2.bias"),
         (drops("time_embed"), "time_embed.2.weight and 1 more"),
         (drops("quant_conv"), "lacks first_stage_model.post_quant_conv.weight"),
@@ -473,7 +474,7 @@ def test_unexpected_tensors_are_left_out_if_that_is_allowed(first, tmp_path, cap
         shutil.copy(root / form, source)
     save_file({**load_file(path), name: torch.zeros(3)}, path)
     reported = complains(capsys, "convert", source, tmp_path / "model")
-    assert str(source) in reported and name in reported
+    assert str(source) in reported and name in reported and "--allow-unexpected" in reported
     assert not (tmp_path / "model").exists()
     does(capsys, "convert", source, tmp_path / "model", "--allow-unexpected")
     assert "left out 1 un" in caplog.text and name in caplog.text
@@ -554,7 +555,59 @@ def test_folders_that_are_not_whole(first, tmp_path, capsys):
     index.write_text(json.dumps({**content, "text_encoder_2": ["x", "y"]}))
     reported = complains(capsys, "convert", folder, tmp_path / "model")
     assert "has no folder unet, text_encoder_2; download the whole model" in reported
-    assert "--ema: only single files" in complains(capsys, "convert", folder, "x", "--ema")
+
+
+SOURCES = {
+    "pixels": {"unet": ["diffusers", "UNet2DModel"]},
+    "DiT": {"transformer": ["diffusers", "DiTTransformer2DModel"]},
+    "SD 3": {"transformer": ["diffusers", "SD3Transformer2DModel"]},
+    "SD": {"unet": ["diffusers", "UNet2DConditionModel"]},
+    "SD 3.safetensors": ["model.diffusion_model.joint_blocks.0.x"],
+    "SD.safetensors": ["model.diffusion_model.x"],
+    "openai.safetensors": [*COMPARED, "output_blocks.0.x"],
+}
+OPTIONS = {
+    "--prediction v": {"pixels", "SD", "SD.safetensors"},
+    "--tokenizer DATA": {"SD", "SD.safetensors", "SD 3", "SD 3.safetensors"},
+    "--vae DATA": {"SD", "SD.safetensors"},
+    "--ema": {"SD.safetensors"},
+    "--image-size 8": {"openai.safetensors"},
+    "--heads 1": {"openai.safetensors"},
+    "--schedule cosine": {"openai.safetensors"},
+    "--qkv-order new": {"openai.safetensors"},
+    "--without-t5": {"SD 3", "SD 3.safetensors"},
+    "--allow-unexpected": {*SOURCES},
+}
+
+
+def test_options_that_would_change_nothing(tmp_path, capsys):
+    """Every option of every kind of source is read, or refused in a line that names it."""
+    write_tokenizer(tmp_path / "data")
+    for kind, holds in SOURCES.items():
+        source = tmp_path / kind
+        if isinstance(holds, dict):
+            source.mkdir()
+            (source / "model_index.json").write_text(json.dumps(holds))
+        else:
+            save_file({name: torch.zeros(1) for name in holds}, source)
+        for words, kinds in OPTIONS.items():
+            given = words.replace("DATA", str(tmp_path / "data")).split()
+            reported = complains(capsys, "convert", source, tmp_path / "model", *given)
+            refusal = f"{given[0]}: changes nothing in {source}, "
+            assert (refusal in reported) == (kind not in kinds), (kind, words, reported)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--bits 3", "--bits 3: only with --base"),
+        ("--posthoc-ema 0.1 --base digits", "--posthoc-ema 0.1: goes with --half alone"),
+        ("--posthoc-ema 0.1 --to diffusers", "--posthoc-ema 0.1: goes with --half alone"),
+    ],
+)
+def test_options_of_a_model_of_ours_that_would_change_nothing(tmp_path, capsys, words, reason):
+    source = shipped()["digits"]
+    assert reason in complains(capsys, "convert", source, tmp_path / "model", *words.split())
 
 
 class Harm:

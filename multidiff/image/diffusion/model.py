@@ -43,6 +43,7 @@ from multidiff.image.generation import (
     Part,
     Seed,
     check_guidance,
+    check_negatives,
     check_precision,
     checked_negatives,
     in_batches,
@@ -219,6 +220,7 @@ class ImageDiffusion(DomainModel):
         strength = 1.0 if canvas is None else canvas.strength
         times = config.times_from(strength or 1.0, self.process.schedule)
         negatives = checked_negatives(negative_prompt, len(prompts))
+        check_negatives(negatives, config.is_guided, self.domain.reads)
         if variation is not None and len(variation.seeds) != len(prompts):
             raise InputError(f"{len(variation.seeds)} variation seeds for {len(prompts)} prompts")
         request = CheckedRequest(config, times, size, negatives, canvas, variation)
@@ -315,12 +317,11 @@ class ImageDiffusion(DomainModel):
         if self.inpaints:
             beside = mask_and_image(self, canvas, size or self.domain.size)
             denoiser = InpaintingDenoiser(denoiser, beside)
-        words, style = config.guidance_scale, config.style_guidance_scale
-        apart = style is not None and style != words
-        if words == 1 and not apart:
+        if not config.is_guided:
             return denoiser
+        words, style = config.guidance_scale, config.style_guidance_scale
         away = self._negatives(negatives, pieces, config, size)
-        if style is not None and apart:
+        if style is not None and config.guides_style_apart:
             return MultiConditionGuidance(denoiser, {"words": words, "style": style}, away)
         channels = self.denoiser.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(

@@ -83,6 +83,18 @@ class ImageSamplingConfig(GaussianSamplingConfig):
         for name in ("sampler", "timestep_spacing"):
             if getattr(self, name) == SCHEDULER and self.scheduler is None:
                 raise InputError(f"{flag(name)} {SCHEDULER}: this model has none; choose a name")
+        if self.rescale and self.guides_style_apart:
+            raise InputError("--rescale: not beside --style-guidance-scale; leave one of them out")
+
+    @property
+    def guides_style_apart(self) -> bool:
+        """Return whether the style's guidance has a scale of its own."""
+        return self.style_guidance_scale not in (None, self.guidance_scale)
+
+    @property
+    def is_guided(self) -> bool:
+        """Return whether there is guidance."""
+        return self.guidance_scale != 1 or self.guides_style_apart
 
     def with_overrides(self, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Self:
         """See :class:`~multidiff.config.option_set.OptionSet`; a new sampler gets its spacing."""

@@ -6,7 +6,6 @@ library, and a single file (``.safetensors`` or ``.ckpt``) by CompVis' names.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from multidiff.config.option_set import flag
 from multidiff.image.stable_diffusion.contents import names_in, stranger, tensors_in
 from multidiff.image.stable_diffusion.dit_folder import is_dit, read_dit
 from multidiff.image.stable_diffusion.folder import INDEX, read_folder
@@ -35,14 +35,24 @@ from multidiff.image.stable_diffusion.tokenizer_files import END_OF_TEXT, number
 from multidiff.image.stable_diffusion.transformer_writing import write_dit, write_sd3
 from multidiff.image.stable_diffusion.vae import check_latents, read_autoencoder
 from multidiff.image.tokenizers import MERGES, T5_TOKENIZER, VOCABULARY
-from multidiff.models.weights import Conversion, save_tensors, some
+from multidiff.models.weights import Conversion, save_tensors
 from multidiff.utils.errors import InputError
 from multidiff.utils.files import atomic_write
 from multidiff.utils.readers import read_json, read_text
 from multidiff.utils.report import Report
 
-logger = logging.getLogger(__name__)
-
+# Kinds of sources, and the options that each takes beside --allow-unexpected.
+PIXELS, DIT, SD3 = "pixel diffusion without an autoencoder", "a DiT", "Stable Diffusion 3"
+OPENAI = "a UNet of guided-diffusion"
+FOLDER, FILE = "a folder of Stable Diffusion", "a file of Stable Diffusion"
+TAKES = {
+    PIXELS: {"prediction"},
+    DIT: set[str](),
+    SD3: {"tokenizer", "without_t5"},
+    OPENAI: {"image_size", "heads", "schedule", "qkv_order"},
+    FOLDER: {"prediction", "tokenizer", "vae"},
+    FILE: {"prediction", "tokenizer", "vae", "ema"},
+}
 # Files of a folder without an index: a part of a model, or a LoRA.
 ALONE = ("diffusion_pytorch_model.safetensors", "pytorch_lora_weights.safetensors")
 
@@ -100,52 +110,73 @@ def convert(
         raise InputError(
             f"{source}: is only a part of a model, or a LoRA: give the folder with {INDEX}"
         )
-    if source.is_dir() and ema:
-        raise InputError("--ema: only single files have a moving average beside the weights")
-    if source.is_dir() and is_pixel_folder(read_json(source / INDEX)):
-        if vae is not None:
-            raise InputError(f"--vae {vae}: {source} is pixel diffusion, without an autoencoder")
-        recipe, tensors, about = read_pixel_folder(source, prediction)
-        return Conversion(recipe, tensors, about)
-    if source.is_dir() and is_dit(read_json(source / INDEX)):
-        return read_dit(source)
-    if not source.is_dir() and is_openai(names_in(source)):
+    kind = _kind(source)
+    given = {"prediction": prediction, "tokenizer": tokenizer, "ema": ema, "vae": vae}
+    given |= {"image_size": image_size, "heads": heads, "schedule": schedule}
+    _check_options(source, kind, {**given, "qkv_order": qkv_order, "without_t5": without_t5})
+    if kind == PIXELS:
+        found = Conversion(*read_pixel_folder(source, prediction))
+    elif kind == DIT:
+        found = read_dit(source)
+    elif kind == OPENAI:
         said: dict[str, Any] = {"size": image_size, "heads": heads}
         said |= {"schedule": schedule, "order": qkv_order}
-        return Conversion(*read_openai(source, tensors_in(source), **said))
-    texts = _tokenizer(source, tokenizer)
-    found = _sd3(source, texts, not without_t5)
-    if found is not None:
-        return found
+        found = Conversion(*read_openai(source, tensors_in(source), **said))
+    else:
+        texts = _tokenizer(source, tokenizer)
+        if kind != SD3:
+            found = _stable_diffusion(source, texts, prediction, ema, vae)
+        elif source.is_dir():
+            found = read_sd3(source, texts, not without_t5)
+        else:
+            found = read_sd3_file(source, tensors_in(source), texts, not without_t5)
+    return replace(found, allow_unexpected=allow_unexpected)
+
+
+def _kind(source: Path) -> str:
+    if source.is_dir():
+        index = read_json(source / INDEX)
+        tests = {PIXELS: is_pixel_folder, DIT: is_dit, SD3: is_sd3}
+        return next((kind for kind, matches in tests.items() if matches(index)), FOLDER)
+    names = names_in(source)
+    if is_openai(names):
+        return OPENAI
+    return SD3 if is_sd3_file(names) else FILE
+
+
+def _check_options(source: Path, kind: str, given: Mapping[str, Any]) -> None:
+    """Reject options that a kind of source does not have, which would change nothing."""
+    unset = (None, False)
+    wrong = [n for n, v in given.items() if all(v is not u for u in unset) and n not in TAKES[kind]]
+    if wrong:
+        words = ", ".join(map(flag, wrong))
+        raise InputError(f"{words}: changes nothing in {source}, {kind}; leave it out")
+
+
+def _stable_diffusion(
+    source: Path,
+    texts: dict[str, str],
+    prediction: Literal["epsilon", "v"] | None,
+    ema: bool,
+    vae: Path | None,
+) -> Conversion:
+    """Convert version 1, 2 or XL."""
     if source.is_dir():
         words, tensors = read_folder(source, prediction)
         announce(source, words.replaces)
     else:
-        words, tensors = read_single_file(source, prediction, ema, allow_unexpected)
+        words, tensors = read_single_file(source, prediction, ema)
         if words.pad:
             words = replace(words, pad=number_of(END_OF_TEXT, texts, words.pad))
     if vae is not None:
         words, tensors = _with_autoencoder(words, tensors, vae)
-    if allow_unexpected:
-        tensors = _expected(source, words, tensors)
-    kind = words.kind
-    about = f"{kind}, predicts {words.prediction}"
+    about = f"{words.kind}, predicts {words.prediction}"
     if not texts:
         about += (
             f"; put {VOCABULARY} and {MERGES} of CLIP's tokenizer into the folder before using "
             "prompts"
         )
-    return Conversion(words.recipe(f"{kind}, from {source.name}."), tensors, about, texts)
-
-
-def _sd3(source: Path, texts: dict[str, str], with_t5: bool) -> Conversion | None:
-    """Return Stable Diffusion 3 from a folder or a file; None if it is another model."""
-    if source.is_dir():
-        is_folder = is_sd3(read_json(source / INDEX))
-        return read_sd3(source, texts, with_t5) if is_folder else None
-    if not is_sd3_file(names_in(source)):
-        return None
-    return read_sd3_file(source, tensors_in(source), texts, with_t5)
+    return Conversion(words.recipe(f"{words.kind}, from {source.name}."), tensors, about, texts)
 
 
 def _with_autoencoder(
@@ -158,15 +189,6 @@ def _with_autoencoder(
     kept = {name: t for name, t in tensors.items() if not name.startswith(OUR_AUTOENCODER)}
     kept |= {OUR_AUTOENCODER + name: tensor for name, tensor in own.items()}
     return replace(words, autoencoder={**found, "scaling": old["scaling"]}), kept
-
-
-def _expected(source: Path, words: Words, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return only the tensors that a model has; a warning names the others."""
-    names = set(words.shapes())
-    extra = [name for name in tensors if name not in names]
-    if extra:
-        logger.warning("%s: left out %d unexpected tensors: %s", source, len(extra), some(extra))
-    return {name: tensor for name, tensor in tensors.items() if name in names}
 
 
 def _tokenizer(source: Path, given: Path | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from multidiff.config.recipe import to_yaml
 from multidiff.image.stable_diffusion import naming
-from multidiff.models.weights import check_finite, some
+from multidiff.models.weights import check_finite
 from multidiff.utils.errors import InputError
 
 Order = Literal["legacy", "new"]
@@ -83,7 +83,7 @@ def read_openai(
         order: order of queries, keys and values: by heads (legacy), or all queries first (new).
 
     Raises:
-        InputError: if tensors are missing, unknown, or not finite, or an option is.
+        InputError: if tensors are missing or not finite, or an option is.
     """
     check_finite(dict(state), path)
     shape = _Shape(path, state)
@@ -140,14 +140,16 @@ class _Shape:
         return None
 
     def tensors(self, heads: list[int], order: Order) -> dict[str, Tensor]:
-        """Return the tensors by our names, with queries, keys and values apart."""
+        """Return the tensors by our names, with queries, keys and values apart.
+
+        Unknown ones keep theirs.
+        """
         pairs, counts = self._pairs(heads)
         found: dict[str, Tensor] = {}
-        unknown = []
         for name, tensor in self.state.items():
             mine = naming.renamed(name, pairs)
             if mine is None:
-                unknown.append(name)
+                found[name] = tensor
             elif ".qkv." in name:
                 where = mine.replace(".qkv.", ".")
                 stem, _, kind = where.rpartition(".")
@@ -156,8 +158,6 @@ class _Shape:
             else:
                 is_matrix = tensor.ndim == 3 and "attentions." in mine
                 found[mine] = tensor[:, :, 0] if is_matrix else tensor
-        if unknown:
-            raise InputError(f"{self.path}: has tensors that its UNet does not: {some(unknown)}")
         return found
 
     def _pairs(self, heads: list[int]) -> tuple[naming.Pairs, dict[str, int]]:

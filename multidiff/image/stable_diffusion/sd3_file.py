@@ -32,8 +32,9 @@ from multidiff.utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 MARK = "joint_blocks."
-TEXTS = {"first": "text_encoders.clip_l.", "second": "text_encoders.clip_g."}
-T5 = "text_encoders.t5xxl.transformer."
+TEXT = "text_encoders."
+TEXTS = {"first": f"{TEXT}clip_l.", "second": f"{TEXT}clip_g."}
+T5 = f"{TEXT}t5xxl.transformer."
 HEAD_WIDTH, SIDE, SHIFT = 64, 1024, 3.0
 SCALING, MEAN = 1.5305, 0.0609  # of the latents
 ENDS = {
@@ -143,8 +144,11 @@ def transformer_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _renamed(state: Mapping[str, Tensor], with_t5: bool) -> dict[str, Tensor]:
     own = transformer_names(naming.within(naming.UNET, state))
     found = {naming.OUR_UNET + name: one for name, one in own.items()}
-    vae = naming.within(naming.AUTOENCODER, state)
-    vae, _ = naming.sorted_out(vae, naming.inverted(naming.autoencoder_map_of(vae)))
+    theirs = naming.within(naming.AUTOENCODER, state)
+    vae, unknown = naming.sorted_out(theirs, naming.inverted(naming.autoencoder_map_of(theirs)))
+    known = (naming.UNET, naming.AUTOENCODER, TEXT)
+    found |= {name: one for name, one in state.items() if not name.startswith(known)}
+    found |= {naming.AUTOENCODER + name: theirs[name] for name in unknown}
     found |= {naming.OUR_AUTOENCODER + name: one for name, one in as_matrices(vae).items()}
     for one, start in TEXTS.items():
         prefix = f"{naming.OUR_TEXT}{one}"

@@ -83,18 +83,18 @@ def read_single_file(
     path: Path,
     prediction: str | None = None,
     ema: bool = False,
-    allow_unexpected: bool = False,
 ) -> tuple[Words, dict[str, Tensor]]:
     """Return a file's model in terms of a recipe, and its tensors by our names.
+
+    Unknown ones keep theirs.
 
     Args:
         path: the file.
         prediction: epsilon or v, which shapes do not determine.
         ema: whether to use the moving average of the UNet.
-        allow_unexpected: whether to leave out tensors of other names, with a warning.
 
     Raises:
-        InputError: if it is another model, or has extra or missing tensors, named in the message.
+        InputError: if it is another model, or lacks tensors, named in the message.
     """
     state = tensors_in(path, skip=() if ema else (AVERAGES,))
     other = stranger(state)
@@ -111,13 +111,6 @@ def read_single_file(
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     tensors, unknown = naming.sorted_out(kept, naming.inverted(pairs))
-    if unknown and not allow_unexpected:
-        raise InputError(
-            f"{path}: has tensors that Stable Diffusion does not: {some(unknown)}; to leave them "
-            "out, use multidiff convert --allow-unexpected"
-        )
-    if unknown:
-        logger.warning("%s: left out %d unknown tensors: %s", path, len(unknown), some(unknown))
     tensors = transposed(as_matrices(tensors), naming.OUR_PROJECTION + ".weight")
     try:
         words = _words(path, tensors, state, prediction)
@@ -130,8 +123,9 @@ def read_single_file(
         raise InputError(f"{path}: its tensors do not have Stable Diffusion's shapes") from error
     if lacking:
         theirs = [naming.renamed(name, pairs) or name for name in lacking]
-        raise InputError(f"{path}: lacks {some(theirs)}; copy or download it again")
-    return words, tensors
+        beyond = f", and has {some(unknown)}, which its model does not" if unknown else ""
+        raise InputError(f"{path}: lacks {some(theirs)}{beyond}; copy or download it again")
+    return words, tensors | {name: kept[name] for name in unknown}
 
 
 def _kept(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
