@@ -10,14 +10,25 @@ import torch
 from pydantic import Field
 
 from multidiff.config.option_set import options_as_text
-from multidiff.image.canvas import STRENGTH, Canvas, checked_mask
+from multidiff.image.canvas import STRENGTH, Canvas, checked_mask, cut_mask
+from multidiff.image.canvas_files import fitted, fitted_size, outpainted
 from multidiff.image.data.image_files import png_bytes
-from multidiff.image.data.provenance import lora_facts
 from multidiff.image.maskgit.model import TokenDraft
+from multidiff.image.replay import Made, request_facts, sampling_facts
+from multidiff.image.request import SIDES, ImageRequest, sides_of
+from multidiff.image.requested import requested_images
 from multidiff.image.stable_diffusion.lora import with_loras
+from multidiff.image.variations import Variation
 from multidiff.serve.families import Family
 from multidiff.serve.jobs import DONE, Event, Job
-from multidiff.serve.schemas import Body, Fields, file_field, options_from, text_field
+from multidiff.serve.schemas import (
+    Body,
+    Fields,
+    file_field,
+    option_fields,
+    options_from,
+    text_field,
+)
 from multidiff.serve.settings import ServerSettings
 from multidiff.serve.uploads import image_from, mask_from
 from multidiff.utils.errors import InputError
@@ -25,6 +36,12 @@ from multidiff.utils.names import suggestion
 
 # Pixels that may be asked for, as a multiple of those of the model's own size.
 MOST_ENLARGED = 4
+WHITE = 255
+PLAIN = ImageRequest()
+OPTIONS = (
+    *("strength", "feather", "fit", "padding_mask_crop", "hires", "hires_strength"),
+    *("variation_seed", "variation_strength"),
+)
 SIZE = r"^\d{1,6}[xX]\d{1,6}$"
 
 
@@ -42,13 +59,11 @@ def _inputs(model: Any, settings: ServerSettings) -> Fields:
 
 def _diffusion_inputs(model: Any, settings: ServerSettings) -> Fields:
     size = Field(None, pattern=SIZE, description="WIDTHxHEIGHT in pixels; the model's by default")
+    sides = "pixels added at sides, such as left=64; also right, top, bottom"
     fields = {
+        **option_fields(PLAIN, OPTIONS),
         "size": (str | None, size),
-        "strength": (
-            float | None,
-            Field(None, ge=0, le=1, description="fraction of the image replaced by noise first"),
-        ),
-        "feather": (int, Field(0, ge=0, le=32, description="pixels over which a mask fades")),
+        "outpaint": (list[str], Field([], max_length=len(SIDES), description=sides)),
     }
     if model.domain.reads == "prompt":
         about = "what guidance leads away from"
@@ -74,9 +89,8 @@ def _prompt(model: Any, body: Body) -> str:
     return prompt
 
 
-def _image(model: Any, made: torch.Tensor, body: Any, prompt: str, config: Any) -> Event:
-    facts = {"prompt": prompt, "seed": str(body.seed), **options_as_text(config)}
-    facts |= lora_facts(model)
+def _image(made: torch.Tensor, body: Any, prompt: str, facts: Mapping[str, str]) -> Event:
+    facts = {"prompt": prompt, "seed": str(body.seed), **facts}
     return Event(DONE, {"seed": body.seed}, png_bytes(made[0], facts), "image/png")
 
 
@@ -87,17 +101,27 @@ def _diffused(model: Any, body: Any, job: Job, settings: ServerSettings) -> Even
 
     model = _with_loras(model, getattr(body, "lora", {}), settings)
     prompt, config = _prompt(model, body), options_from(body, model.sampling)
-    canvas = _canvas(model, body, settings)
-    made = model.generate(
-        [prompt],
-        negative_prompt=getattr(body, "negative_prompt", None),
-        size=_size(model, body.size, settings),
-        canvas=canvas,
-        seed=body.seed,
-        config=config,
-        on_step=note,
-    )
-    return _image(model, made, body, prompt, config)
+    given = {k: v for k, v in body.set_values.items() if k in ("size", *OPTIONS)}
+    request = PLAIN.replace(**given, outpaint=tuple(body.outpaint))
+    canvas = _canvas(model, body, request, settings)
+    Made(config, request, [prompt], None, body.seed).check(body.model_fields_set, canvas)
+    _check_sizes(model, request, canvas, settings)
+    strength, other = request.variation_strength, request.variation_seed
+    other = body.seed + 1 if other is None else other
+    make = {
+        "negative_prompt": getattr(body, "negative_prompt", None),
+        "size": None if request.fit or request.outpaint else request.pixels,
+        "canvas": canvas,
+        "seed": body.seed,
+        "config": config,
+        "on_step": note,
+        "variation": Variation([other], strength) if strength else None,
+    }
+    made = requested_images(model, [prompt], request, make)
+    facts = sampling_facts(config, canvas) | request_facts(model, request, canvas)
+    negative = make["negative_prompt"]
+    facts |= {} if negative is None else {"negative_prompt": negative}
+    return _image(made, body, prompt, facts)
 
 
 def _with_loras(model: Any, wanted: Mapping[str, float], settings: ServerSettings) -> Any:
@@ -116,33 +140,52 @@ def _with_loras(model: Any, wanted: Mapping[str, float], settings: ServerSetting
     return view
 
 
-def _canvas(model: Any, body: Any, settings: ServerSettings) -> Canvas | None:
+def _canvas(
+    model: Any, body: Any, request: ImageRequest, settings: ServerSettings
+) -> Canvas | None:
     """Return the canvas of a request; None without an image.
 
     Raises:
         InputError: if an option has no image to change.
     """
     if body.init_image is None:
-        if body.mask_image is not None or body.strength is not None or body.feather:
-            raise InputError("mask_image, strength and feather change an image: send init_image")
+        changing = ("strength", "feather", "fit", "outpaint", "padding_mask_crop")
+        wrong = [one for one in changing if getattr(request, one) != getattr(PLAIN, one)]
+        wrong += [] if body.mask_image is None else ["mask_image"]
+        if wrong:
+            raise InputError(f"{', '.join(wrong)}: changes an image: send init_image")
         return None
     settings = _bounded(model, settings)
     image = image_from("init_image", body.init_image, settings, model.domain.channels)[None]
     mask = None
     if body.mask_image is not None:
         mask = checked_mask(mask_from("mask_image", body.mask_image, settings), image, "mask_image")
+    if request.fit is not None:
+        size = fitted_size(request, image.shape[2:], model.domain.multiple)
+        image = fitted(image[0], size, request.fit)[None]
+        if mask is not None:
+            levels = fitted(mask[None].to(torch.uint8) * WHITE, size, request.fit)[0]
+            mask = cut_mask(levels, WHITE, "mask_image")
+    image, mask = outpainted(image, mask, sides_of(request.outpaint))
     usual = STRENGTH if mask is None else 1.0
-    return Canvas(image, usual if body.strength is None else body.strength, mask, body.feather)
+    strength = usual if request.strength is None else request.strength
+    return Canvas(image, strength, mask, request.feather)
 
 
-def _size(model: Any, size: str | None, settings: ServerSettings) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    width, height = (int(one) for one in size.lower().split("x"))
+def _check_sizes(
+    model: Any, request: ImageRequest, canvas: Canvas | None, settings: ServerSettings
+) -> None:
+    """Reject images that would be too large, before any is made."""
     most = _bounded(model, settings).max_pixels
-    if width * height > most:
-        raise InputError(f"size {size}: has {width * height:,} pixels; {most:,} at most here")
-    return width, height
+    sizes = [request.pixels or model.domain.size]
+    sizes += [] if canvas is None else [(canvas.image.shape[3], canvas.image.shape[2])]
+    for width, height in sizes:
+        pixels = width * height * request.hires**2
+        if pixels > most:
+            enlarged = f" times {request.hires:g}" if request.hires != 1 else ""
+            raise InputError(
+                f"size {width}x{height}{enlarged}: has {pixels:,.0f} pixels; {most:,} at most here"
+            )
 
 
 def _bounded(model: Any, settings: ServerSettings) -> ServerSettings:
@@ -166,7 +209,7 @@ def _unmasked(model: Any, body: Any, job: Job, settings: ServerSettings) -> Even
         image = image_from("init_image", body.init_image, settings, model.domain.channels)[None]
         draft = TokenDraft(image, mask_from("mask_image", body.mask_image, settings))
     made = model.generate([prompt], draft=draft, seed=body.seed, config=config, on_step=note)
-    return _image(model, made, body, prompt, config)
+    return _image(made, body, prompt, options_as_text(config))
 
 
 DIFFUSION = Family(

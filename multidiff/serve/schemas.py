@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -18,6 +18,7 @@ SEED = (
 )
 # Options of which a service allows less than the command line: memory, or time within one step.
 MOST = {
+    "feather": 32,
     "num_candidates": 16,
     "beam": 16,
     "revision_beams": 16,
@@ -46,12 +47,17 @@ def body_of(name: str, inputs: Fields, sampling: OptionSet) -> type[Body]:
         inputs: type and field of each input.
         sampling: the model's own options, which are the defaults.
     """
-    hints = typing.get_type_hints(type(sampling))
-    options = {
-        option: _field(about, hints[option], getattr(sampling, option), MOST.get(option))
-        for option, about in options_in(type(sampling)).items()
-    }
+    options = option_fields(sampling, options_in(type(sampling)))
     return pydantic.create_model(name, __base__=Body, **{**inputs, "seed": SEED, **options})
+
+
+def option_fields(options: OptionSet, names: Iterable[str]) -> Fields:
+    """Return some of a set's options as fields, whose defaults are its values."""
+    hints, known = typing.get_type_hints(type(options)), options_in(type(options))
+    return {
+        name: _field(known[name], hints[name], getattr(options, name), MOST.get(name))
+        for name in names
+    }
 
 
 def options_from(body: Body, sampling: OptionSet) -> Any:

@@ -17,6 +17,7 @@ from multidiff.audio.data.sound import write_sound
 from multidiff.cli.main import run
 from multidiff.config.option_set import options_in
 from multidiff.image.data.image_files import png_bytes, read_image
+from multidiff.image.variations import Variation
 from multidiff.serve import ServerSettings, create_app
 from multidiff.serve.wav import pcm
 from multidiff.text.cli import requests_of
@@ -69,6 +70,35 @@ def test_inpainting_keeps_what_is_black(client):
     made = read_image(answer.content, "it", 1)
     assert (made[:, :14] == 77).all()
     assert (made[:, 14:] != 77).any()
+
+
+def test_daily_options_reach_a_request(client, models):
+    """Variations, fitting, outpainting, a region at full size, enlargement: as from Python."""
+
+    def made(**fields):
+        answer = client.post("/v1/images", json={"prompt": "two", "steps": STEPS, **fields})
+        assert answer.status_code == 200, answer.text
+        image = Image.open(io.BytesIO(answer.content))
+        return read_image(answer.content, "it", 1), image.text
+
+    variation = {"variation": Variation([9], 0.4)}
+    wanted = models["digits"].generate("two", seed=3, steps=STEPS, **variation)[0]
+    found, facts = made(seed=3, variation_seed=9, variation_strength=0.4)
+    assert torch.equal(found, wanted) and facts["variation_seed"] == "9"
+    assert made(hires=1.5)[0].shape == (1, 42, 42)
+    given = {"init_image": in_base64(png(20, 28, 77)), "outpaint": ["left=8"]}
+    found, facts = made(**given)
+    assert found.shape == (1, 28, 28) and (found[:, :, 8:] == 77).all()
+    assert (found[:, :, :8] != 77).any() and facts["outpaint"] == "left=8"
+    mask = torch.zeros(1, 40, 40, dtype=torch.uint8)
+    mask[:, :10, :10] = 255
+    given = {"init_image": in_base64(png(40, 40, 77)), "mask_image": in_base64(png_bytes(mask))}
+    found, _ = made(**given, padding_mask_crop=2)
+    changed = (found != 77).any(dim=0).nonzero()
+    assert found.shape == (1, 40, 40) and len(changed) and int(changed.max()) < 10
+    found, _ = made(**given, fit="crop", size="28x28")
+    changed = (found != 77).any(dim=0).nonzero()
+    assert found.shape == (1, 28, 28) and len(changed) and int(changed.max()) < 8
 
 
 def test_a_text_token_by_token(client, models):
@@ -139,6 +169,10 @@ WRONG = {
     "no image": ({"init_image": in_base64(b"hello")}, "init_image"),
     "large image": ({"init_image": in_base64(png(100, 100))}, "10,000 pixels; 3,136 at most"),
     "mask alone": ({"mask_image": in_base64(png(28, 28))}, "send init_image"),
+    "outpainting nothing": ({"outpaint": ["left=4"]}, "outpaint: changes an image"),
+    "no side": ({"outpaint": ["up=4"]}, "outpaint up=4: write sides"),
+    "huge enlargement": ({"hires": 2.5}, "28x28 times 2.5: has 4,900 pixels; 3,136 at most"),
+    "region of nothing": ({"padding_mask_crop": 3}, "padding_mask_crop: changes an image"),
     "long prompt": ({"prompt": "x" * 9999}, "prompt: string should have at most 5000"),
 }
 
