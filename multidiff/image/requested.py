@@ -37,7 +37,7 @@ def requested_images(
     Raises:
         InputError: if options do not go together, or the model cannot fulfil the request.
     """
-    last = {"on_batch": on_batch, "on_latents": on_latents}
+    last: dict[str, Any] = {"on_batch": on_batch, "on_latents": on_latents}
     if request.padding_mask_crop is not None:
         if request.hires != 1 or on_latents is not None:
             raise InputError("--padding-mask-crop: leave out --hires and --save-latents beside it")

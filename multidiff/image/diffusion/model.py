@@ -225,7 +225,7 @@ class ImageDiffusion(DomainModel):
             raise InputError(f"{len(variation.seeds)} variation seeds for {len(prompts)} prompts")
         request = CheckedRequest(config, times, size, negatives, canvas, variation)
         make = partial(self._made, request=request, on_step=on_step, on_latents=on_latents)
-        pieces = [self.pieces([*pair], config) for pair in zip(prompts, negatives, strict=True)]
+        pieces = [self.pieces(pair, config) for pair in zip(prompts, negatives, strict=True)]
         return in_batches(make, prompts, seed, batch_size, on_batch, pieces.__getitem__)
 
     def _made(
@@ -325,11 +325,7 @@ class ImageDiffusion(DomainModel):
             return MultiConditionGuidance(denoiser, {"words": words, "style": style}, away)
         channels = self.denoiser.in_channels if self.process.learns_variance else None
         return ClassifierFreeGuidance(
-            denoiser,
-            words,
-            rescale=config.rescale,
-            negative=away,
-            channels=channels,
+            denoiser, words, rescale=config.rescale, negative=away, channels=channels
         )
 
     def _negative(self, prompt: str | None, count: int) -> Condition:
