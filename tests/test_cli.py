@@ -22,8 +22,8 @@ from multidiff.utils.errors import InputError
 SMOKE = sorted((RECIPES / "smoke").glob("*.yaml"))
 # Dear ones, whose parts other recipes have too.
 LONG_SMOKE = (
-    "block_characters", "diffuser_wikisplit", "sdxl", "tts_ljspeech", "wikisplit",
-    "wikisplit_autoregressive",
+    "block_characters", "diffuser_wikisplit", "digits_dreambooth", "sdxl", "tts_ljspeech",
+    "wikisplit", "wikisplit_autoregressive",
 )  # fmt: skip
 COMMANDS = (
     "synth", "sample", "eval", "train", "check", "models", "doctor", "convert", "push"

@@ -11,6 +11,7 @@ from program import RECIPES
 from safetensors import safe_open
 from torch import nn
 
+from benchmarks import dreambooth
 from multidiff import load
 from multidiff.image.data.dreambooth import DreamBooth
 from multidiff.image.data.images import Images
@@ -91,8 +92,24 @@ def test_class_images_are_drawn_by_their_weight(weight, expected):
     assert abs(ratio - expected) < 0.08 and len(examples) == len(own)
     mine = [one["image"] for one in drawn if one["caption"] == "a sks"]
     assert all(torch.equal(one, own.image(1)) for one in mine)
-    with pytest.raises(ValueError, match="prior and prior_prompt go together"):
+
+
+def test_class_images_without_a_prompt_keep_their_captions():
+    own, prior = images(100), images(20)
+    with pytest.raises(ValueError, match="the class images have no captions; give prior_prompt"):
         DreamBooth(own, "a sks", prior)
+    with pytest.raises(ValueError, match="give class images"):
+        DreamBooth(own, "a sks", prior_prompt="a digit")
+    named = ImageSource(
+        "starter:digits", held_out_every=20, label_column="label", names=tuple("0123456789")
+    )
+    prior = Images(named, (16, 16), held_out=True)
+    rng = np.random.default_rng(0)
+    drawn = [DreamBooth(own, "a sks", prior).example(0, rng) for _ in range(200)]
+    assert all(one.keys() == drawn[0].keys() for one in drawn)  # they form batches
+    assert "a sks" in {one["caption"] for one in drawn}
+    assert len({one["caption"] for one in drawn}) > 2
+    assert {one["caption"] for one in drawn} <= {"a sks", *"0123456789"}
 
 
 def test_a_run_writes_the_file_and_the_merged_model(tmp_path, capsys):
@@ -102,3 +119,47 @@ def test_a_run_writes_the_file_and_the_merged_model(tmp_path, capsys):
     merged, checkpoint = load(tmp_path / "run"), load(tmp_path / "run", checkpoint=4)
     for name, weight in merged.named_parameters():
         torch.testing.assert_close(checkpoint.get_parameter(name), weight)
+
+
+def test_one_batch_of_six_images_is_learned_by_heart(tmp_path):
+    """With the same noise at each step, the loss of a LoRA falls far below that at the start."""
+    pipeline(tmp_path, 1).save_pretrained(tmp_path / "folder")
+    model, rng = load(tmp_path / "folder", trainable=True), torch.Generator().manual_seed(0)
+    layers = (*ImageLoRA().layers, "net.0.proj", "net.2", "time_emb_proj")
+    model.lora = ImageLoRA(rank=16, layers=layers)
+    batch = {"image": torch.randint(0, 256, (6, 3, 16, 16), generator=rng, dtype=torch.uint8)}
+    batch["caption"] = ["a cat"] * 4 + ["a"] * 2
+    task = model.task().train()
+    optimizer = torch.optim.AdamW(task.adapters.parameters(), lr=0.01)
+    losses = []
+    for _ in range(30):
+        loss = task.losses(batch, torch.Generator().manual_seed(1))["denoising"].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.long
+def test_six_images_of_a_subject_are_learned_and_their_class_is_kept(tmp_path, capsys):
+    """DreamBooth on the shipped digits by the recipe: samples come near the images, not others."""
+    dreambooth.draw(tmp_path / "star")
+    for digit in dreambooth.DIGITS:
+        words = ["--prompt", f"a handwritten {digit}", "-n", 10, "--steps", 10, "--no-grid"]
+        does(capsys, "sample", "digits", *words, "-o", tmp_path / "class" / digit)
+    folders = [
+        f"data.examples.{key}.source.path={tmp_path / name}"
+        for key, name in (("images", "star"), ("prior", "class"))
+    ]
+    recipe = RECIPES / "image" / "digits_dreambooth.yaml"
+    does(capsys, "train", recipe, "--out", tmp_path / "run", "trainer.steps=450", *folders)
+    images = torch.stack([dreambooth.star(number) for number in range(6)])
+
+    def distance(model, prompt):
+        made = load(model).generate([prompt] * 12, seed=0, steps=10)
+        return float(dreambooth.distances(made, images).mean())
+
+    subject, class_ = dreambooth.SUBJECT, dreambooth.CLASS
+    assert distance(tmp_path / "run", subject) < 0.4 * distance("digits", subject)
+    assert distance(tmp_path / "run", class_) > 0.8 * distance("digits", class_)

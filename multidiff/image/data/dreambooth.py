@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from multidiff.image.data.images import Images
+from multidiff.image.data.images import Black, Images
 from multidiff.utils.fingerprint import Fingerprint
 
 
@@ -21,12 +21,13 @@ class DreamBooth:
         images: images of the subject.
         prompt: their caption, with a rare word for the subject: "a photo of sks dog".
         prior: images of the class, which the untuned model generated; None without.
-        prior_prompt: their caption: "a photo of a dog".
+        prior_prompt: their caption: "a photo of a dog". Empty for the captions that they have,
+            where several prompts of the model are to be kept.
         prior_weight: weight of a class image against an own image.
 
     Raises:
-        ValueError: if there are class images without a caption or the reverse, or the weight is
-            negative.
+        ValueError: if there are class images without captions, or a caption without class images,
+            or the weight is negative.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class DreamBooth:
         prior_prompt: str = "",
         prior_weight: float = 1.0,
     ):
-        if (prior is None) != (not prior_prompt) or prior_weight < 0:
+        if (prior is None and prior_prompt) or prior_weight < 0:
             raise ValueError(
-                "prior and prior_prompt go together: give both or neither, and a prior_weight "
-                f"from 0, not {prior_weight:g}"
+                f"prior_prompt {prior_prompt!r}, prior_weight {prior_weight:g}: give class images, "
+                "prior, and a weight from 0"
             )
+        if prior is not None and not (prior_prompt or _has_captions(prior)):
+            raise ValueError("prior: the class images have no captions; give prior_prompt")
         self.images, self.prompt = images, prompt
         self.prior, self.prior_prompt, self.prior_weight = prior, prior_prompt, prior_weight
         self.labels = None
@@ -50,13 +53,24 @@ class DreamBooth:
         return len(self.images)
 
     def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """See :class:`~multidiff.data.batches.Examples`: an own image or, in its place, another."""
+        """See :class:`~multidiff.data.batches.Examples`: an own image or, in its place, another.
+
+        Labels are left out: only one of the two sources may have them.
+        """
         if self.prior is None or rng.random() >= self.prior_weight / (1 + self.prior_weight):
-            return {**self.images.example(index, rng), "caption": self.prompt}
-        chosen = int(rng.integers(len(self.prior)))
-        return {**self.prior.example(chosen, rng), "caption": self.prior_prompt}
+            found, prompt = self.images.example(index, rng), self.prompt
+        else:
+            found = self.prior.example(int(rng.integers(len(self.prior))), rng)
+            prompt = self.prior_prompt or found["caption"]
+        return {**{k: v for k, v in found.items() if k != "label"}, "caption": prompt}
 
     def data_fingerprint(self) -> dict[str, Fingerprint]:
         """Return the fingerprints of both sources."""
         prior = {} if self.prior is None else {"prior": self.prior.source.fingerprint()}
         return {**self.images.data_fingerprint(), **prior}
+
+
+def _has_captions(images: Images) -> bool:
+    """Return whether images have captions; in a dry run they are not read."""
+    is_dry = isinstance(images.source, Black)
+    return is_dry or bool(images.caption_of(0, np.random.default_rng(0)))
