@@ -214,13 +214,17 @@ class NGramCorrector:
 
 
 def editor(model: Any, **options: Any) -> Corrector:
-    """Return a model of edits as a corrector."""
+    """Return a model of edits as a corrector; it leaves what is too long for it as it is."""
     from multidiff.text.diffuser.spelling import Spelling
 
     def corrected(texts: Sequence[str]) -> list[str]:
         typed = [Spelling(model.domain.vocabulary, text) for text in texts]
-        histories = model.revise([one.tokens for one in typed], **options)
-        return [one.texts(found)[-1] for one, found in zip(typed, histories, strict=True)]
+        short = [row for row, one in enumerate(typed) if len(one.tokens) <= model.editor.length]
+        histories = model.revise([typed[row].tokens for row in short], **options)
+        found = [*texts]
+        for row, history in zip(short, histories, strict=True):
+            found[row] = typed[row].texts(history)[-1]
+        return found
 
     return corrected
 
