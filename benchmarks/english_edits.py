@@ -273,7 +273,8 @@ def main() -> None:
         return
     for name, kinds in found.items():
         for kind, one in kinds.items():
-            figures = "  ".join(f"{what} {value:.3f}" for what, value in one.items())
+            shown = {"untouched": one["whole"]} if kind == "clean" else one
+            figures = "  ".join(f"{what} {value:.3f}" for what, value in shown.items())
             print(f"{name:>24} {kind:>8}  {figures}")
 
 
@@ -295,7 +296,7 @@ def baselines(train: Sequence[str], tuning: Sequence[Pair]) -> dict[str, Correct
 
         return corrected
 
-    found.append(best({f"4-gram, margin {n}": at(n) for n in (3, 5, 7, 9)}))
+    found.append(best({f"4-gram, margin {n}": at(n) for n in (3, 6, 9, 12, 15)}))
     return dict(found)
 
 
