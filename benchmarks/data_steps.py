@@ -32,6 +32,7 @@ FAR = 10**9
 RECIPES = Path(__file__).parents[1] / "recipes"
 TEXTS = {"path": "starter:restaurant/sentences.csv", "column": "text", "meaning_column": "meaning"}
 CHARACTERS = {"path": "starter:restaurant/sentences.csv", "column": "text"}
+SPEECH = "starter:speech"
 WORDS = 200
 CLOCKS = ("wall", "CPU, training process")
 
@@ -52,6 +53,15 @@ VOCABULARY = "model.domain.vocabulary.size"
 # Recipe, changes, and where its set is switched between memory and disk.
 CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "sound": ("audio/speech.yaml", {}, "sound"),
+    "tts": (
+        "audio/tts.yaml",
+        {
+            "data.examples.sources.0": f"{{path: {SPEECH}, speaker: kathleen, repeat: 20}}",
+            "data.examples.cache": "null",
+            "data.batch_size": 8,
+        },
+        "sound",
+    ),
     "image": (
         "image/digits_pixels.yaml",
         {"data.examples.source.path": "starter:digits", "data.batch_size": 16},

@@ -16,6 +16,7 @@ import json
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ HEADER = "columns.json"
 OFFSETS = ".offsets"
 
 
+@cache
 def dtype_of(kind: str) -> np.dtype:
     """Return the type of a column's values.
 

@@ -284,14 +284,21 @@ class _Sink:
 
     def write(self, content: bytes | memoryview) -> None:
         self.size += len(content)
-        self._tail += content
-        whole = len(self._tail) // BLOCK * BLOCK
-        if whole:
-            self._flush(whole)
+        if len(self._tail) + len(content) < BLOCK:
+            self._tail += content
+            return
+        view = memoryview(content)
+        if self._tail:  # fill its block
+            missing = BLOCK - len(self._tail)
+            self._flush(self._tail + view[:missing])
+            view = view[missing:]
+        whole = len(view) // BLOCK * BLOCK
+        self._flush(view[:whole])  # as it is, without a copy
+        self._tail[:] = view[whole:]
 
     def finish(self) -> int:
         """Write what is left and return the size of the file."""
-        self._flush(len(self._tail))
+        self._flush(self._tail)
         self.close()
         return self.size
 
@@ -300,11 +307,7 @@ class _Sink:
         if self._owns_sums:
             self._sums.close()
 
-    def _flush(self, count: int) -> None:
-        with memoryview(self._tail) as view:
-            blocks = [view[first : min(first + BLOCK, count)] for first in range(0, count, BLOCK)]
-            self._sums.write(np.array([zlib.crc32(one) for one in blocks], "<u4").tobytes())
-            self._file.write(view[:count])
-            for one in blocks:
-                one.release()
-        del self._tail[:count]
+    def _flush(self, content: bytes | bytearray | memoryview) -> None:
+        blocks = (content[first : first + BLOCK] for first in range(0, len(content), BLOCK))
+        self._sums.write(np.array([zlib.crc32(one) for one in blocks], "<u4").tobytes())
+        self._file.write(content)

@@ -13,8 +13,9 @@ FULL_SCALE = 32768
 # Fraction of a recording's energy that may lie above its band edge.
 BEYOND_BAND = 1e-5
 FFT, HOP = 1024, 512
-# Frames that are transformed at once: with their spectra they stay in a core's cache.
-FRAMES_AT_ONCE = 256
+# Frames that are transformed at once: with their spectra they stay in a core's cache, and in memory
+# that the allocator keeps; larger arrays go back to the system, which clears each page anew.
+FRAMES_AT_ONCE = 64
 
 
 def scale_of(lowest: float, highest: float) -> float:
@@ -48,7 +49,8 @@ class BandEnergy:
 
     def __init__(self) -> None:
         self._held = np.zeros(0, np.float32)
-        self._energy: Tensor | None = None
+        # Of real and imaginary parts, which alternate.
+        self._energy = np.zeros(FFT + 2)
         self._began = False
         self._samples = 0
 
@@ -78,16 +80,14 @@ class BandEnergy:
             raise ValueError(f"{self._samples} samples: at least {FFT // 2 + 1} are needed")
         mirror = self._held[-2 : -FFT // 2 - 2 : -1]
         self._sum(np.concatenate([self._held, mirror]))
-        energy = self._energy
-        assert energy is not None
-        above = energy.flip(0).cumsum(0).flip(0) / energy.sum()
+        energy = self._energy.reshape(-1, 2).sum(axis=1)
+        above = energy[::-1].cumsum()[::-1] / energy.sum()
         return int((above > BEYOND_BAND).sum()) * rate_hz / FFT
 
     def _sum(self, padded: np.ndarray) -> None:
         frames = torch.from_numpy(padded).unfold(0, FFT, HOP) * _window()
-        parts = torch.view_as_real(torch.fft.rfft(frames))
-        energy = parts.square_().sum(dim=0).double().sum(dim=1)
-        self._energy = energy if self._energy is None else self._energy + energy
+        parts = torch.fft.rfft(frames).numpy().view(np.float32)
+        self._energy += np.einsum("fp,fp->p", parts, parts)
 
 
 @lru_cache(maxsize=1)

@@ -13,11 +13,7 @@ from torch import Tensor
 from multidiff.audio.data.decoded import GroupedRecordings, Utterance, cut_of, prepare
 from multidiff.audio.data.sound import SoundFile
 from multidiff.audio.data.sources import AudioSource, NoiseSource
-from multidiff.audio.data.store import (
-    StoredRecordings,
-    content_number,
-    sound_plan,
-)
+from multidiff.audio.data.store import StoredRecordings, sound_plan
 from multidiff.audio.data.survey import fits_in_memory, survey
 from multidiff.audio.mel import MelPreset, preset_named
 from multidiff.data.group_order import Grouping
@@ -235,8 +231,7 @@ class MemoryRecordings:
             skipped = len(sounds) - len(self.utterances)
             logger.warning("%d of %d recordings were skipped", skipped, len(sounds))
         self.frames = np.array([one.mel.shape[1] for one in self.utterances], np.int64)
-        contents = [content_number(one.content) for one in self.utterances]
-        self.contents = np.array(contents, np.uint64)
+        self.contents = np.array([one.content for one in self.utterances], np.uint64)
 
     def __len__(self) -> int:
         return len(self.utterances)

@@ -7,9 +7,8 @@ bands alone, and read where they are; only other formats are stored.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+import xxhash
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,12 +40,14 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.packages import PackageError
 
 # Raised whenever the same recordings are stored in another way.
-VERSION = 2
+VERSION = 3
 QUIETEST_PEAK = 1e-4
 # Sound of a part, and the most parts where recordings are few and short.
 PART_SECONDS, MOST_PARTS = 1200, 4096
 # Bytes of a decoded recording that are kept in memory until its peak is known.
 MEMORY_BYTES = 32 << 20
+# Samples that are worked on at once: they stay in a core's cache.
+SAMPLES_AT_ONCE = 1 << 16
 STORED, MIXED = -2, -1
 COLUMNS = {
     "number": "int64",
@@ -106,72 +108,85 @@ def _make(
     for number, where in enumerate(piece.places, start=piece.first):
         try:
             sound = open_place(where)
-            with tempfile.SpooledTemporaryFile(MEMORY_BYTES, dir=str(writer.folder)) as spool:
-                decoded = DecodedSound(sound, rate_hz, hop, spool)
-                channel = _sought_channel(sound, decoded.length, rate_hz) if seek else STORED
-                if channel == STORED:
-                    decoded.write_to(writer)
-                writer.append(
-                    number=number,
-                    name=relative_name(sound.name, root),
-                    length=decoded.length,
-                    scale=decoded.scale,
-                    band_hz=decoded.band_hz,
-                    content=decoded.content,
-                    source_rate_hz=sound.rate_hz,
-                    source_length=sound.length,
-                    channel=channel,
-                )
+            row = _stored(sound, writer, rate_hz, hop, seek)
+            writer.append(number=number, name=relative_name(sound.name, root), **row)
         except PackageError:
             raise
         except InputError as fault:
             writer.fault(str(where if isinstance(where, Path) else number), fault)
 
 
+def _stored(
+    sound: SoundFile, writer: ColumnWriter, rate_hz: int, hop: int, seek: bool
+) -> dict[str, Any]:
+    """Add a recording's samples to the open row of a table and return the row's other values."""
+    with tempfile.SpooledTemporaryFile(1, dir=str(writer.folder)) as spool:
+        decoded = DecodedSound(sound, rate_hz, hop, spool)
+        channel = _sought_channel(sound, decoded.length, rate_hz) if seek else STORED
+        if channel == STORED:
+            decoded.write_to(writer)
+    return {
+        "length": decoded.length,
+        "scale": decoded.scale,
+        "band_hz": decoded.band_hz,
+        "content": decoded.content,
+        "source_rate_hz": sound.rate_hz,
+        "source_length": sound.length,
+        "channel": channel,
+    }
+
+
 class DecodedSound:
     """A recording that is decoded block by block, so that its scale is known before it is stored.
 
-    Long ones lie in a temporary file meanwhile.
+    Of long ones all but the beginning lies in a temporary file meanwhile.
 
     Args:
         sound: the recording.
         rate_hz: rate of the stored samples.
         hop: silence follows the recording up to a multiple of this.
-        spool: file that holds the decoded samples.
+        spool: file for what does not stay in memory.
 
     Raises:
         InputError: if it cannot be read, is truncated, or is silent.
     """
 
     def __init__(self, sound: SoundFile, rate_hz: int, hop: int, spool: Any):
-        self._spool = spool
+        self._spool, self._beginning = spool, list[np.ndarray]()
         lowest = highest = 0.0
         self.length = 0
-        band, content = BandEnergy(), hashlib.sha256()
-        for block in sound.blocks(rate_hz, whole=True):
-            self._spool.write(block)
-            band.add(block)
-            content.update(block.data)
-            lowest = min(lowest, float(block.min()))
-            highest = max(highest, float(block.max()))
-            self.length += len(block)
+        band, content = BandEnergy(), xxhash.xxh3_64()
+        for piece in _pieces(sound.blocks(rate_hz, whole=True)):
+            if piece.itemsize * (self.length + len(piece)) <= MEMORY_BYTES:
+                self._beginning.append(piece)
+            else:
+                spool.write(piece)
+            band.add(piece)
+            content.update(piece.data)
+            lowest = min(lowest, float(piece.min()))
+            highest = max(highest, float(piece.max()))
+            self.length += len(piece)
         if max(-lowest, highest) < QUIETEST_PEAK:
             raise InputError(f"{sound.name}: is silent")
         self.scale = scale_of(lowest, highest)
         band.add(np.zeros(max(-self.length % hop, FFT - self.length), np.float32))
         self.band_hz = min(band.edge_hz(rate_hz), sound.rate_hz / 2)
-        self.content = content_number(content.digest())
+        self.content = content.intdigest()
 
     def write_to(self, writer: ColumnWriter) -> None:
         """Add the samples to the open row of a table."""
+        for piece in self._beginning:
+            writer.add("samples", quantized(piece, self.scale))
         self._spool.seek(0)
-        while block := self._spool.read(1 << 20):
-            writer.add("samples", quantized(np.frombuffer(block, np.float32), self.scale))
+        while content := self._spool.read(4 * SAMPLES_AT_ONCE):
+            writer.add("samples", quantized(np.frombuffer(content, np.float32), self.scale))
 
 
-def content_number(digest: bytes) -> int:
-    """Return the beginning of a hash as a number."""
-    return int.from_bytes(digest[:8], "little")
+def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield blocks in pieces that stay in a core's cache."""
+    for block in blocks:
+        for first in range(0, len(block), SAMPLES_AT_ONCE):
+            yield block[first : first + SAMPLES_AT_ONCE]
 
 
 def _sought_channel(sound: SoundFile, length: int, rate_hz: int) -> int:
