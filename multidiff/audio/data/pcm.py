@@ -14,7 +14,7 @@ FULL_SCALE = 32768
 BEYOND_BAND = 1e-5
 FFT, HOP = 1024, 512
 # Frames that are transformed at once: with their spectra they stay in a core's cache, and in memory
-# that the allocator keeps; larger arrays go back to the system, which clears each page anew.
+# that the allocator keeps; larger arrays are returned to the system, at the cost of page faults.
 FRAMES_AT_ONCE = 64
 
 
