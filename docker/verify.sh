@@ -16,11 +16,14 @@ export TORCH_BACKEND="${TORCH_BACKEND-cpu}" EXTRAS="${EXTRAS:-serve,tts}"
 unset PYTHONPATH
 sh "$work/source/docker/install.sh" "$work/source" "$work/multidiff"
 rm -rf "$work/source"
-du -sh "$work/multidiff" | sed 's/\t.*/ in the environment/'
 packages=$(echo "$work"/multidiff/lib/python3*/site-packages)
-du -sk "$packages"/* | awk '
-    /\/(nvidia|triton|cuda|cusparselt)[^\/]*$|\/nvidia_[^\/]*$/ { gpu += $1 }
-    END { printf "%d MB of it for CUDA, outside of torch\n", gpu / 1024 }'
+all=$(du -sk "$work/multidiff" | cut -f1)
+cuda=$(cd "$packages" && du -sk nvidia* triton* cuda* *cusparselt* torch/lib/libtorch_cuda* \
+    torch/lib/libc10_cuda* torch/lib/libcaffe2_nvrtc* torch/lib/libtorch_nvshmem* 2>/dev/null |
+    awk '{ sum += $1 } END { print sum + 0 }')
+echo "$((all / 1024)) MiB in the environment, $(((all - cuda) / 1024)) without what is for CUDA"
+du -sm "$packages"/* | sort -rn | head -20 | awk '{ n = split($2, part, "/"); printf "%s %s, ", part[n], $1 }'
+echo
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export PATH="$work/multidiff/bin:$PATH" HF_HUB_OFFLINE=1 MULTIDIFF_TOKEN=verify HOME="$work"
 models=$(sed -n 's/^CMD \[\(.*\)\]$/\1/p' "$root/Dockerfile" | tr -d '",')

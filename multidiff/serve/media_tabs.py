@@ -9,10 +9,12 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.processing_utils import save_pil_to_cache
 from PIL import Image
 
+from multidiff.serve.brush import brush, brushed
 from multidiff.serve.pictures import enlarged, in_base64, opened, painted, spectrogram, wave_of
-from multidiff.serve.requesting import events_of, model_choice, seed_number, submitted
+from multidiff.serve.requesting import events_of, model_choice, seed_number, shown, submitted
 from multidiff.serve.service import Served, Service
 
 MOST_IMAGES = 8
@@ -48,19 +50,25 @@ def draw(service: Service, models: Sequence[Served]) -> None:
         style = gr.Dropdown([ANY_STYLE, *styles], label="Style", visible=bool(styles))
         seed = seed_number()
         count = gr.Slider(1, MOST_IMAGES, 4, step=1, label="Number of seeds")
+    _follow(service, model, prompt)
     button = gr.Button("Draw", variant="primary")
     images = gr.Gallery(label="Images", columns=4, object_fit="contain", format="png")
 
     def drawn(
         name: str, prompt: str, style: str, seed: int, count: int
-    ) -> Iterator[list[tuple[Image.Image, str]]]:
-        wanted = prompt if style in (None, ANY_STYLE) else f"{prompt}, {style} style"
+    ) -> Iterator[list[tuple[str, str]]]:
+        known = style in _styles([service.models[name]])
+        wanted = f"{prompt}, {style} style" if known else prompt
         seeds, found = range(int(seed), int(seed) + int(count)), []
         jobs = [submitted(service, name, {"prompt": wanted, "seed": one}) for one in seeds]
         try:
             for one, job in zip(seeds, jobs, strict=True):
                 *_, last = events_of(job)
-                found.append((enlarged(opened(last.content)), f"seed {one}"))
+                # A file of our own: gradio would write those before it again, while they are read.
+                file = save_pil_to_cache(
+                    enlarged(opened(last.content)), images.GRADIO_CACHE, format="png"
+                )
+                found.append((file, f"seed {one}"))
                 yield found
         finally:
             for job in jobs:
@@ -75,27 +83,22 @@ def inpaint(service: Service, models: Sequence[Served]) -> None:
     with gr.Row():
         prompt = gr.Textbox(_example(models[0]), label="Prompt", scale=3)
         seed = seed_number()
+    _follow(service, model, prompt)
     with gr.Row():
-        canvas = gr.ImageEditor(
-            label="Image: brush over what is to be drawn again",
-            type="pil",
-            layers=False,
-            brush=gr.Brush(colors=["#c72e63"], color_mode="fixed", default_size=40),
-            transforms=(),
-            height=460,
-        )
+        canvas = brush("Brush over what is to be drawn again")
         image = gr.Image(label="Inpainted", interactive=False, format="png", height=460)
     button = gr.Button("Inpaint", variant="primary")
 
-    def begun(name: str, prompt: str, seed: int) -> Image.Image:
+    def begun(name: str, prompt: str, seed: int) -> str:
         *_, last = events_of(submitted(service, name, {"prompt": prompt, "seed": seed}))
-        return enlarged(opened(last.content))
+        return in_base64(enlarged(opened(last.content)))
 
-    def inpainted(name: str, prompt: str, seed: int, drawn: dict[str, Any] | None) -> Image.Image:
-        if not drawn or drawn.get("background") is None:
-            raise gr.Error("there is no image: draw one, or drop a file", print_exception=False)
-        size = tuple(reversed(service.models[name].model.domain.size))
-        given, mask = painted(drawn, size)
+    def inpainted(name: str, prompt: str, seed: int, drawn: str | None) -> Image.Image:
+        with shown():
+            found = brushed(drawn, service.settings)
+        if found is None:
+            raise gr.Error("there is no image: draw one, or choose a file", print_exception=False)
+        given, mask = painted(*found, service.models[name].model.domain.size)
         if mask.getextrema() == (0, 0):
             raise gr.Error("brush over what is to be drawn again", print_exception=False)
         files = {"init_image": in_base64(given), "mask_image": in_base64(mask)}
@@ -112,10 +115,12 @@ def joint(service: Service, one: Served) -> None:
     media = {name: one.model.domain[name].ending for name in one.model.domain}
     gr.Markdown("Give any of the media, or none, and the model makes the others.")
     with gr.Row():
-        inputs = {name: _component(name, ending, True) for name, ending in media.items()}
+        inputs = {name: _component(one.name, name, ending, True) for name, ending in media.items()}
     seed, button = seed_number(), gr.Button("Make the others", variant="primary")
     with gr.Row():
-        outputs = {name: _component(name, ending, False) for name, ending in media.items()}
+        outputs = {
+            name: _component(one.name, name, ending, False) for name, ending in media.items()
+        }
 
     def made(seed: int, *values: str | None) -> list[Any]:
         given = {
@@ -129,12 +134,14 @@ def joint(service: Service, one: Served) -> None:
     button.click(made, [seed, *inputs.values()], [*outputs.values()], api_name=one.name)
 
 
-def _component(name: str, ending: str, interactive: bool) -> Any:
+def _component(model: str, name: str, ending: str, given: bool) -> Any:
+    about = "given" if given else "made"
+    shared = {"label": f"{name}, {about}", "elem_id": f"{model}-{name}-{about}"}
     if ending == ".png":
-        return gr.Image(label=name, type="filepath", interactive=interactive, format="png")
+        return gr.Image(type="filepath", interactive=given, format="png", **shared)
     if ending == ".wav":
-        return gr.Audio(label=name, type="filepath", interactive=interactive)
-    return gr.Textbox(label=name, interactive=interactive)
+        return gr.Audio(type="filepath", interactive=given, **shared)
+    return gr.Textbox(interactive=given, **shared)
 
 
 def _sent(value: str, ending: str) -> str:
@@ -153,6 +160,13 @@ def _received(value: str | None, ending: str) -> Any:
 def _styles(models: Sequence[Served]) -> list[str]:
     found = [getattr(getattr(one.model.domain, "tokenizer", None), "styles", ()) for one in models]
     return sorted({style for styles in found for style in styles})
+
+
+def _follow(service: Service, model: Any, prompt: Any) -> None:
+    """Let the prompt be an example of the model that is chosen."""
+    model.change(
+        lambda name: _example(service.models[name]), model, prompt, api_visibility="private"
+    )
 
 
 def _example(one: Served) -> str:

@@ -29,19 +29,20 @@ def spectrogram(samples: np.ndarray, preset: Any) -> Image.Image:
     return ImageOps.colorize(grey.resize(size, Image.Resampling.NEAREST), LOW, HIGH, MIDDLE)
 
 
-def painted(drawn: dict[str, Any], size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """Return the image and the mask of the editor, in pixels of the model.
+def painted(
+    image: Image.Image, covered: Image.Image, size: tuple[int, int]
+) -> tuple[Image.Image, Image.Image]:
+    """Return a brushed image and its mask, in pixels of the model.
 
     Args:
-        drawn: value of the editor: background and layers.
+        image: the image.
+        covered: image that is opaque where the brush has been.
         size: width and height of the model's images.
     """
-    background = drawn["background"].convert("RGB").resize(size, Image.Resampling.BOX)
-    brushed = np.zeros(drawn["background"].size[::-1], bool)
-    for layer in drawn["layers"]:
-        brushed |= np.asarray(layer.convert("RGBA").resize(brushed.shape[::-1]))[..., 3] > 0
+    brushed = np.asarray(covered.convert("RGBA"))[..., 3] > 0
     mask = Image.fromarray(255 * brushed.astype(np.uint8)).resize(size, Image.Resampling.BOX)
-    return background, mask.point([255 * (value > COVERED) for value in range(256)])
+    white = mask.point([255 * (value > COVERED) for value in range(256)])
+    return image.convert("RGB").resize(size, Image.Resampling.BOX), white
 
 
 def wave_of(content: bytes) -> tuple[int, np.ndarray]:
@@ -66,7 +67,7 @@ def opened(content: bytes | None) -> Image.Image:
 
 
 def in_base64(image: Image.Image) -> str:
-    """Return an image as a PNG in base64."""
+    """Return an image as a PNG in base64, a data URL."""
     with io.BytesIO() as file:
         image.save(file, "PNG")
-        return base64.b64encode(file.getvalue()).decode()
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

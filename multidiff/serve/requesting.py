@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -19,8 +20,15 @@ def submitted(service: Service, name: str, fields: dict[str, Any]) -> Job:
         gr.Error: if it is wrong, or too many wait.
     """
     given = {key: value for key, value in fields.items() if value not in (None, "")}
-    try:
+    with shown():
         return service.submit(name, given)
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Show a visitor what is wrong with a request."""
+    try:
+        yield
     except (InputError, Busy) as fault:
         raise gr.Error(str(fault), print_exception=False) from fault
 

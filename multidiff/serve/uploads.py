@@ -40,7 +40,7 @@ def image_from(name: str, text: str, settings: ServerSettings, channels: int) ->
         InputError: if it is no image, or too large.
     """
     content = bytes_from(name, text)
-    _check_pixels(name, content, settings)
+    check_pixels(name, content, settings)
     return read_image(content, name, channels)
 
 
@@ -51,15 +51,19 @@ def mask_from(name: str, text: str, settings: ServerSettings) -> Tensor:
         InputError: if it is no image, too large, or black everywhere.
     """
     content = bytes_from(name, text)
-    _check_pixels(name, content, settings)
+    check_pixels(name, content, settings)
     white = cut_mask(read_image(content, name, 1, "black")[0], 255, name)
     if not bool(white.any()):
         raise InputError(f"{name}: is black everywhere; make white what is to be inpainted")
     return white
 
 
-def _check_pixels(name: str, content: bytes, settings: ServerSettings) -> None:
-    """Read an image's header alone, and refuse it if it is too large."""
+def check_pixels(name: str, content: bytes, settings: ServerSettings) -> None:
+    """Read an image's header alone, and refuse it if it is too large.
+
+    Raises:
+        InputError: if it has more pixels than may be sent.
+    """
     with warnings.catch_warnings(), suppress(PIL.UnidentifiedImageError, OSError, SyntaxError):
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         try:
