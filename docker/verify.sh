@@ -33,7 +33,6 @@ multidiff serve --host 0.0.0.0 --page --port "$port" $models &
 server=$!
 python - "$port" <<'PYTHON'
 import json, sys, time
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 base, token = f"http://127.0.0.1:{sys.argv[1]}", {"Authorization": "Bearer verify"}
@@ -41,7 +40,7 @@ for _ in range(240):
     try:
         urlopen(base + "/health", timeout=4)
         break
-    except URLError:
+    except OSError:  # it listens while its models are loaded, and does not answer yet
         time.sleep(0.5)
 print("health:", urlopen(base + "/health", timeout=4).read().decode())
 headers = {**token, "Content-Type": "application/json"}

@@ -103,6 +103,26 @@ def test_calls_of_several_threads_are_one_evaluation():
             assert all(torch.equal(one, network(start, level(0.1 * number))) for one in outputs)
 
 
+def test_a_call_waits_for_a_request_that_is_about_to_run(monkeypatch):
+    monkeypatch.setattr("multidiff.serve.batching.LEAST_SECONDS", 60.0)
+    sizes, batcher = [], Batcher(Network(), 16)
+    batcher._on_batch, batcher.coming = sizes.append, lambda: 1
+
+    def request():
+        with batcher.running(), torch.no_grad():
+            return batcher(torch.zeros(2, 4, 8, 8), level(0.5))
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(request)
+        while not batcher._calls:
+            time.sleep(0.001)
+        batcher.coming = lambda: 0
+        second = threads.submit(request)
+        assert torch.equal(first.result(), second.result())
+    batcher.close()
+    assert sizes == [2]
+
+
 def test_an_error_reaches_its_own_caller():
     batcher = Batcher(Network(), 16)
 
