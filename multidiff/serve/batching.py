@@ -75,12 +75,11 @@ class Batcher:
         coming: number of requests that are about to run, whose calls are worth waiting for.
     """
 
-    coming: Callable[[], int] = staticmethod(lambda: 0)
-
     def __init__(
         self, network: nn.Module, most: int, on_batch: Callable[[int], None] = lambda count: None
     ):
         self.exact, self.most, self._on_batch = ExactNetwork(network), most, on_batch
+        self.coming: Callable[[], int] = lambda: 0
         self._calls: list[Call] = []
         self._changed = threading.Condition()
         self._running, self._closed = 0, False
