@@ -136,7 +136,7 @@ def joint(service: Service, one: Served) -> None:
 
 def _component(model: str, name: str, ending: str, given: bool) -> Any:
     about = "given" if given else "made"
-    shared = {"label": f"{name}, {about}", "elem_id": f"{model}-{name}-{about}"}
+    shared: dict[str, Any] = {"label": f"{name}, {about}", "elem_id": f"{model}-{name}-{about}"}
     if ending == ".png":
         return gr.Image(type="filepath", interactive=given, format="png", **shared)
     if ending == ".wav":
