@@ -252,7 +252,8 @@ DAMAGED = (
 REVISIONS = [
     'multidiff sample edits --show-edits --source "the waterman is a cheap middle indian '
     'restaurant in the riverside grab area ."',
-    'multidiff sample edits --show-edits --source "the eagle is wine a cheap pub near the river ."',
+    'multidiff sample edits --show-edits --source "the the eagle is a a cheap pub near the river , '
+    'with high customers rating ."',
     f'multidiff sample edits --show-edits --edits-per-step even --steps 4 --source "{LONG}"',
     "multidiff sample edits --show-edits --start noise --length 12 "
     '--prompt "name[The Eagle], food[Indian]"',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ from multidiff.utils.errors import InputError, printable
 
 if TYPE_CHECKING:
     from multidiff.utils.report import Report
+
+
+# Struck through in red, underlined in green, and the end of either.
+MARKS_OF_EDITS = re.compile(r"(\x1b\[(?:9;31|4;32|0)m)")
 
 
 class OncePerOption(TyperCommand):
@@ -85,13 +90,21 @@ class LivePrinter:
 def printed(lines: list[str], end: str = "\n") -> bool:
     """Print lines on stdout and flush them; return whether stdout is still open."""
     if sys.stdout.isatty():  # files and pipes receive samples unchanged
-        lines = [printable(line, keep="\n\t") for line in lines]
+        lines = [_shown(line) for line in lines]
     try:
         print(*lines, sep="\n", end=end if lines else "", flush=True)
     except BrokenPipeError:  # discard what is left to print
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
+
+
+def _shown(line: str) -> str:
+    """Return a line without anything that a terminal would interpret, but the marks of edits."""
+    parts = MARKS_OF_EDITS.split(line)  # every second part is a mark
+    return "".join(
+        part if number % 2 else printable(part, keep="\n\t") for number, part in enumerate(parts)
+    )
 
 
 def say(report: Report, as_json: bool = False, shown: int = 0) -> None:

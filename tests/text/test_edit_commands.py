@@ -1,5 +1,6 @@
 """Editing on the command line, and how edits and what is unknown are written out."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -13,6 +14,7 @@ from torch.nn.functional import one_hot
 from vocabularies import TEXTS, source_of
 
 import multidiff as md
+from multidiff.cli.parsing import printed
 from multidiff.core.edit.alignment import DELETE, KEEP, REPLACE, Span, align, rewrite
 from multidiff.text.data.subwords import SentencePieceVocabulary
 from multidiff.text.data.vocabulary import CharacterVocabulary, WordVocabulary
@@ -348,6 +350,18 @@ def test_lines_as_people_read_them(tmp_path):
     ]
     colored = lines_of(Spelling(words, "a b b c."), history, COLORED)[1]
     assert re.sub("\x1b\\[[0-9;]*m", "", colored) == "1: a b b d c." and "\x1b[9;31m" in colored
+
+
+def test_a_terminal_gets_the_marks_of_edits_and_no_other_code(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdout", shown)
+    marked = f"a {COLORED.removed[0]}b{COLORED.removed[1]}{COLORED.written[0]}c{COLORED.written[1]}"
+    assert printed([f"{marked}\x1b[2J\x07"])
+    assert shown.getvalue() == f"{marked}\\x1b[2J\\x07\n"
 
 
 def test_colours_are_for_terminals(monkeypatch):
