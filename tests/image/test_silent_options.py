@@ -32,7 +32,7 @@ FAMILIES = {
     "DiT": lambda root: DiTPipeline(peer(num_embeds_ada_norm=4), small_vae(), DDIMScheduler()),
 }
 ALONE = (
-    "--steps 3", "--sampler euler", "--timestep-spacing log-snr", "--guidance-scale 2.5",
+    "--steps 3", "--sampler dpm++", "--timestep-spacing log-snr", "--guidance-scale 2.5",
     "--rescale 0.9", "--style-guidance-scale 2", "--negative-prompt b", "--size 16x24",
     "--hires 2", "--hires-strength 0.4", "--variation-strength 0.5", "--variation-seed 9",
     "--strength 0.5", "--strength-of steps", "--fit crop", "--feather 2", "--outpaint left=8",
