@@ -61,7 +61,8 @@ def _work(words: list[str]) -> None:
         from multidiff.cli.main import run
 
         with TemporaryDirectory() as folder:
-            run(["sample", words[1], "--prompt", "a seven", "-o", folder, "--quiet"])
+            if run(["sample", words[1], "--prompt", "a seven", "-o", folder]):
+                sys.exit(2)
     elif words[1:]:
         import multidiff as md
 

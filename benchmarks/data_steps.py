@@ -33,7 +33,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 TEXTS = {"path": "starter:restaurant/sentences.csv", "column": "text", "meaning_column": "meaning"}
 CHARACTERS = {"path": "starter:restaurant/sentences.csv", "column": "text"}
 SPEECH = "starter:speech"
-WORDS = 200
+WORDS, LETTERS = 200, 67
 CLOCKS = ("wall", "CPU, training process")
 
 
@@ -78,7 +78,12 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
         _from_texts(TEXTS, VOCABULARY, "model.process.size", "model.editor.size"),
         "text",
     ),
-    "characters": ("text/block_characters.yaml", _from_texts(CHARACTERS), "text"),
+    "characters": (
+        "text/block_characters.yaml",
+        _from_texts(CHARACTERS)
+        | dict.fromkeys((VOCABULARY, "model.process.size", "model.denoiser.size"), LETTERS),
+        "text",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
 from multidiff.core.gaussian.table_timesteps import lcm_timesteps
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.protocols import Projection, Sampler
-from multidiff.image.diffusion.scheduler import INNER, SchedulerConfig
+from multidiff.image.diffusion.scheduler import FLOW, INNER, SchedulerConfig
 from multidiff.models.sampling_config import SPACINGS, GaussianSamplingConfig, Spacing
 from multidiff.utils.errors import InputError
 
@@ -111,7 +111,7 @@ class ImageSamplingConfig(GaussianSamplingConfig):
         if sampler == "lcm":
             return "lcm"
         ends_clean = (
-            own == SCHEDULER and self.scheduler is not None and self.scheduler.kind in INNER
+            own == SCHEDULER and self.scheduler is not None and self.scheduler.kind in (*INNER, FLOW)
         )
         return own if ends_clean or sampler in FIRST_ORDER else "trailing"
 
