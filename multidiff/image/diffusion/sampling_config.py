@@ -111,7 +111,9 @@ class ImageSamplingConfig(GaussianSamplingConfig):
         if sampler == "lcm":
             return "lcm"
         ends_clean = (
-            own == SCHEDULER and self.scheduler is not None and self.scheduler.kind in (*INNER, FLOW)
+            own == SCHEDULER
+            and self.scheduler is not None
+            and self.scheduler.kind in (*INNER, FLOW)
         )
         return own if ends_clean or sampler in FIRST_ORDER else "trailing"
 
