@@ -28,7 +28,7 @@ from multidiff.utils.report import table
 
 COUNT, SIDE, POINTS = 6, 28, 5
 FINER = 8  # factor of the size at which stars are drawn before they are reduced
-SUBJECT, CLASS = "a black digit", "a digit"
+SUBJECT, CLASS = "a sks digit", "a digit"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 

@@ -153,7 +153,7 @@ def test_six_images_of_a_subject_are_learned_and_their_class_is_kept(tmp_path, c
         for key, name in (("images", "star"), ("prior", "class"))
     ]
     recipe = RECIPES / "image" / "digits_dreambooth.yaml"
-    does(capsys, "train", recipe, "--out", tmp_path / "run", "trainer.steps=450", *folders)
+    does(capsys, "train", recipe, "--out", tmp_path / "run", *folders)
     images = torch.stack([dreambooth.star(number) for number in range(6)])
 
     def distance(model, prompt):
@@ -161,5 +161,5 @@ def test_six_images_of_a_subject_are_learned_and_their_class_is_kept(tmp_path, c
         return float(dreambooth.distances(made, images).mean())
 
     subject, class_ = dreambooth.SUBJECT, dreambooth.CLASS
-    assert distance(tmp_path / "run", subject) < 0.4 * distance("digits", subject)
+    assert distance(tmp_path / "run", subject) < 0.3 * distance("digits", subject)
     assert distance(tmp_path / "run", class_) > 0.8 * distance("digits", class_)
