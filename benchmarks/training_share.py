@@ -17,6 +17,7 @@ import multidiff as md
 from benchmarks.timing import Row, counted, on_threads, rows_of, training_on_cpu
 from benchmarks.watching import CLOCK, NETWORKS, watch, watch_network
 from multidiff.models.loading import check_recipe
+from multidiff.text.diffuser.mistakes import LearnMistakes
 from multidiff.training.record import Record
 from multidiff.training.run import Run
 from multidiff.training.trainer import Trainer
@@ -71,6 +72,8 @@ def _run(name: str, model: Any, batch: int) -> Run:
     data = parts["data"].build()
     if "precompute" in parts:
         data = parts["precompute"].build()(model, data)
+    elif getattr(model, "mistakes", None) is not None:  # which the smallest recipe does not have
+        data = LearnMistakes()(model, data)
     for weights, value in model.named_parameters():
         value.requires_grad_("autoencoder" not in weights)  # a loaded model has no gradients
     plan = Trainer(steps=FAR, precision="fp32", log_every=FAR)

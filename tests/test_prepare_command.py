@@ -108,11 +108,11 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(capsys, cache, mon
     written = _Sink._flush
     left = [300_000]
 
-    def flush(self, count):
-        left[0] -= count
+    def flush(self, content):
+        left[0] -= len(content)
         if left[0] < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written(self, count)
+        written(self, content)
 
     monkeypatch.setattr(_Sink, "_flush", flush)
     assert "cannot be written: the disk is full" in complains(capsys, "prepare", RECIPE, ON_DISK)

@@ -38,6 +38,7 @@ NEEDED = {
     "tensorboard": "torch.utils.tensorboard",
     "transformers": "transformers",
     "typer": "typer",
+    "xxhash": "xxhash",
 }
 # (distribution, module, feature, how to install it)
 OPTIONAL = (
