@@ -28,7 +28,46 @@ CONTEXTS = 300  # most frequent words, beside which a word's use is counted
 LONGEST = 4  # words of a span of another text
 
 
-class Mistakes:
+class DrawnMistakes:
+    """Kinds of mistakes with their weights, and how many a text has.
+
+    Args:
+        probability: fraction of the corrupted texts of training that have these mistakes.
+        mean: mean number of mistakes of a text, at least 1; it follows a geometric distribution.
+        kinds: weights of the kinds of mistakes, by name.
+        known: kinds that there are.
+
+    Raises:
+        ValueError: if an option is out of range, or a kind is not known.
+    """
+
+    def __init__(
+        self,
+        probability: float,
+        mean: float,
+        kinds: Mapping[str, float],
+        known: Mapping[str, float],
+    ):
+        unknown = sorted(kinds.keys() - known.keys())
+        if unknown:
+            raise ValueError(f"kind {unknown[0]!r} of mistakes: choose among {', '.join(known)}")
+        low = min(kinds.values(), default=0)
+        if not 0 <= probability <= 1 or mean < 1 or low < 0 or not any(kinds.values()):
+            raise ValueError(
+                f"probability {probability:g} must be in [0, 1], mean {mean:g} at least 1, and no "
+                "weight of a kind below 0"
+            )
+        self.probability, self.mean = probability, mean
+        self.kinds, self._odds = list(kinds), list(accumulate(kinds.values()))
+
+    def _kind(self, draws: Iterator[float]) -> str:
+        return self.kinds[bisect(self._odds, next(draws) * self._odds[-1])]
+
+    def _again(self, draws: Iterator[float]) -> bool:
+        return next(draws) < 1 - 1 / self.mean
+
+
+class Mistakes(DrawnMistakes):
     """Draws mistakes in texts.
 
     A word is replaced by one drawn by frequency (``replace``), spelled alike, or used alike:
@@ -51,22 +90,7 @@ class Mistakes:
         mean: float = 1.5,
         kinds: Mapping[str, float] | None = None,
     ):
-        kinds = dict(kinds or KINDS)
-        unknown = sorted(kinds.keys() - KINDS.keys())
-        if unknown:
-            raise ValueError(f"kind {unknown[0]!r} of mistakes: choose among {', '.join(KINDS)}")
-        if (
-            not 0 <= probability <= 1
-            or mean < 1
-            or min(kinds.values()) < 0
-            or not any(kinds.values())
-        ):
-            raise ValueError(
-                f"probability {probability:g} must be in [0, 1], mean {mean:g} at least 1, and no "
-                "weight of a kind below 0"
-            )
-        self.probability, self.mean = probability, mean
-        self.kinds, self._odds = list(kinds), list(accumulate(kinds.values()))
+        super().__init__(probability, mean, kinds or KINDS, KINDS)
         self.texts: list[list[int]] = []
         self.used_alike: list[list[int]] = []
         self.spelled_alike: list[list[int]] = []
@@ -117,9 +141,9 @@ class Mistakes:
         found, draws = [*tokens], uniforms(rng)
         again = bool(found)
         while again and found:
-            kind = self.kinds[bisect(self._odds, next(draws) * self._odds[-1])]
+            kind = self._kind(draws)
             getattr(self, f"_{kind}")(found, int(next(draws) * len(found)), draws)
-            again = next(draws) < 1 - 1 / self.mean
+            again = self._again(draws)
         return found
 
     def _word(self, draws: Iterator[float]) -> int:

@@ -7,9 +7,7 @@ misspelled word is another sequence of tokens.
 from __future__ import annotations
 
 import re
-from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import TypeVar
 
 import torch
@@ -25,6 +23,7 @@ from multidiff.text.diffuser.english_words import (
     groups,
     key_neighbours,
 )
+from multidiff.text.diffuser.mistakes import DrawnMistakes
 
 Draws = Iterator[float]
 T = TypeVar("T")
@@ -42,7 +41,7 @@ SMALL_WORDS = SMALL.split()
 SOUNDING = [(one, other) for one, _, other in (pair.partition("/") for pair in SOUNDS.split())]
 
 
-class WritingMistakes:
+class WritingMistakes(DrawnMistakes):
     """Draws mistakes in English texts.
 
     Misspelled words have letters swapped, left out, doubled, exchanged by a neighbouring key or
@@ -66,18 +65,7 @@ class WritingMistakes:
         mean: float = 2.0,
         kinds: Mapping[str, float] | None = None,
     ):
-        kinds = dict(KINDS if kinds is None else kinds)
-        unknown = sorted(kinds.keys() - KINDS.keys())
-        if unknown:
-            raise ValueError(f"kind {unknown[0]!r} of mistakes: choose among {', '.join(KINDS)}")
-        low = min(kinds.values(), default=0)
-        if not 0 <= probability <= 1 or mean < 1 or low < 0 or not any(kinds.values()):
-            raise ValueError(
-                f"probability {probability:g} must be in [0, 1], mean {mean:g} at least 1, and no "
-                "weight of a kind below 0"
-            )
-        self.probability, self.mean = probability, mean
-        self.kinds, self._odds = list(kinds), list(accumulate(kinds.values()))
+        super().__init__(probability, mean, KINDS if kinds is None else kinds, KINDS)
 
     def __call__(
         self, tokens: Sequence[int], rng: torch.Generator | None, vocabulary: Vocabulary
@@ -99,10 +87,10 @@ class WritingMistakes:
             words = [at for at, part in enumerate(parts) if part[0].isalpha()]
             if not words:
                 break
-            kind = self.kinds[bisect(self._odds, next(draws) * self._odds[-1])]
+            kind = self._kind(draws)
             getattr(self, f"_{kind}")(parts, words, draws)
             parts = PARTS.findall("".join(parts))
-            again = next(draws) < 1 - 1 / self.mean
+            again = self._again(draws)
         damaged = "".join(parts).strip()
         return damaged.replace("'", APOSTROPHE) if printed else damaged
 
