@@ -15,8 +15,7 @@ from multidiff.serve.settings import ServerSettings
 from multidiff.text.cli import check_guidance, requests_of
 from multidiff.text.data.listing import parse_meaning
 from multidiff.text.diffuser.draft_sources import DraftSource, Start, drafts_of
-from multidiff.text.diffuser.rendering import facts_of
-from multidiff.text.diffuser.spelling import Spelling
+from multidiff.text.diffuser.revised_texts import revise_drafts
 from multidiff.text.masked.cli import with_masks
 from multidiff.text.masked_lm.cli import check_answer
 from multidiff.text.request import TextRequest
@@ -117,18 +116,9 @@ def _revised(model: Any, body: Any, job: Job, settings: ServerSettings) -> Event
         config = config.for_new_texts(model.sampling)
     seeds = seed_ranges(body.seed, 1, 1)
     drafts = drafts_of(model, [TextRequest(meaning)], seeds, beginning)
-    histories = model.revise(
-        [one.tokens for one in drafts], [one.request for one in drafts],
-        config=config, seed=[one.seed for one in drafts],
-    )  # fmt: skip
-    source = text = ""
-    facts: list[dict[str, Any]] = []
-    for draft, history in zip(drafts, histories, strict=True):
-        spelling = Spelling(model.domain.vocabulary, draft.typed)
-        texts = spelling.texts(history)
-        source, text = (one + (draft.gap or "") for one in (source + texts[0], text + texts[-1]))
-        facts += facts_of(spelling, history)
-    return _done(model, body, text, source=source, revision_beams=facts)
+    (made,) = revise_drafts(model, drafts, config)
+    more = {"source": made.source, "revision_beams": made.facts, "unread_lines": made.unread}
+    return _done(model, body, made.text, **more)
 
 
 MASKED = Family("texts", "Write, infill or continue a text.", _inputs, _unmasked,

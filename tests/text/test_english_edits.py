@@ -114,7 +114,8 @@ def test_sentences_and_what_is_between_them():
         "Mr. Hill came.", '"Did he?"', "It is 5 p.m. now!", "Dear J. Smith,", "yes.",
     ]  # fmt: skip
     assert "".join(one + gap for one, gap in parts) == text
-    assert sentences(" \n") == [] and sentences("  a ") == [("a ", "")]
+    assert sentences(" \n") == [("", " \n")] and sentences("  a ") == [("", "  "), ("a", " ")]
+    assert sentences("a\r\n\r\nb\rc") == [("a", "\r\n\r\n"), ("b", "\r"), ("c", "")]
 
 
 def test_a_letter_is_revised_sentence_by_sentence(vocabulary, tmp_path, capsys):
@@ -137,9 +138,28 @@ def test_a_letter_is_revised_sentence_by_sentence(vocabulary, tmp_path, capsys):
     alone = [one["text"] for part in parts for one in outputs(plain, part)]
     assert made["text"] == f"{alone[0]}  {alone[1]}\n\n{alone[2]}"
     assert made["source"] == path.read_text("utf-8").rstrip() and alone != parts
-    with pytest.raises(InputError, match="this model reads at most"):
-        outputs(whole, "The cat is here " * 20)
+    with pytest.raises(InputError, match=r"missing\.txt: no such file"):
+        outputs(whole, str(tmp_path / "missing.txt"))
+    path.write_bytes(b" \r\n")
+    with pytest.raises(InputError, match=r"letter\.txt: is blank"):
+        outputs(whole, str(path))
     assert outputs(plain, "letter.txt")[0]["source"] == "letter.txt"
+
+
+def test_a_sentence_too_long_for_the_model_stays_and_is_named(vocabulary, tmp_path, caplog):
+    editor = strong_editor(size=SIZE, length=30)
+    model = EditedText(TextDomain(vocabulary, 30), EditProcess(SIZE), editor, by_sentence=True)
+    long = "the cat " * 20 + "is."
+    path = tmp_path / "letter.txt"
+    path.write_bytes(f"\n  I see it.\r\n\r\n{long}  The dog is red.\n\n".encode())
+    asked: Any = {"num": 2, "prompts": [], "out": None, "seed": 3}
+    report = cli.sample(model, source=[str(path)], sampling=EditSamplingConfig(steps=2), **asked)
+    (one, _), typed = report.facts["outputs"], path.read_bytes().decode().removesuffix("\n")
+    assert one["source"] == typed and one["unread_lines"] == [4] != typed
+    assert one["text"].startswith("\n  ") and f"\r\n\r\n{long}  " in one["text"]
+    assert one["text"].endswith("\n") and one["text"] != typed
+    (warned,) = {one.getMessage() for one in caplog.records}
+    assert "--source, line 4: " in warned and "at most 30 in a sentence" in warned
 
 
 def test_drafts_of_training_have_mistakes(vocabulary):

@@ -1,6 +1,7 @@
 """Mistakes of people, which an editor learns to repair: what each kind does to a text."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from multidiff.text.diffuser.drafts import Drafts
 from multidiff.text.diffuser.mistakes import LearnMistakes, Mistakes, spelled_alike, used_alike
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.task import EditTask
+from multidiff.text.diffuser.writing_mistakes import WritingMistakes
 from multidiff.text.domain import TextDomain
 from multidiff.utils.errors import InputError
 
@@ -126,6 +128,8 @@ def test_a_model_learns_mistakes_from_its_training_texts(source):
         examples = Sentences(source)
 
     assert LearnMistakes()(model, Data()) is not None
+    with pytest.raises(InputError, match="WritingMistakes learn nothing; remove precompute"):
+        LearnMistakes()(SimpleNamespace(mistakes=WritingMistakes()), Data())
     texts = ["a b c d e", "f g h i"] * 20
     task = model.task()
     batch = task.edit_batch({"text": texts}, generators(range(len(texts))))

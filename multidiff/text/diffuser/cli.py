@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from multidiff.text.cli import write
 from multidiff.text.data.listing import parse_meaning
 from multidiff.text.diffuser.draft_sources import Draft, DraftSource, Start, drafts_of, letter
 from multidiff.text.diffuser.model import EditedText
-from multidiff.text.diffuser.rendering import COLORED, PLAIN, facts_of, lines_of, wants_colour
+from multidiff.text.diffuser.rendering import COLORED, PLAIN, lines_of, wants_colour
+from multidiff.text.diffuser.revised_texts import RevisedText, revise_drafts
 from multidiff.text.diffuser.reviser import History
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.diffuser.spelling import Spelling
@@ -41,12 +41,13 @@ def sample(
         seed: random seed of each first text; a sequence has one for each request.
         sampling: options of revising.
         source: draft or, for a model with sources, source of the text; may be repeated. An editor
-            that revises by sentence reads the whole of a ``.txt`` file of that name.
+            that revises by sentence reads the whole of a ``.txt`` or ``.md`` file of that name.
         start: start from an empty draft, or from random tokens (as without a source); tokens are
             then drawn, by default with top-p 0.95 and edit margin -3.
         bootstrap: model that drafts the texts.
         length: length in tokens, of the noise or of the other model's drafts; drawn by default.
-        show_edits: print every revision with its edits marked, and then the text.
+        show_edits: print every revision with its edits marked, and then the text; an editor that
+            revises by sentence shows those sentences that it edits.
         on_line: function that receives each line as soon as it is made.
 
     Raises:
@@ -60,7 +61,8 @@ def sample(
     requests = [TextRequest(meaning) for meaning in _meanings(model, bootstrap, prompts)]
     seeds = seed_ranges(seed, len(requests) * max(1, len(source)), num)
     drafts = drafts_of(model, requests, seeds, beginning)
-    asked = [prompt for prompt in prompts or [""] for _ in range(len(drafts) // len(requests))]
+    count = sum(one.last for one in drafts) // len(requests)
+    asked = [prompt for prompt in prompts or [""] for _ in range(count)]
     report = _revised(model, drafts, asked, sampling, show_edits, on_line)
     write([one["text"] for one in report.facts["outputs"]], out)
     return report
@@ -95,37 +97,27 @@ def _revised(
     marks = COLORED if wants_colour(sys.stdout) else PLAIN
     outputs: list[dict[str, Any]] = []
     lines: list[str] = []
-    left, begun = iter(zip(drafts, prompts, strict=True)), []
 
     def show(line: str) -> None:
         lines.append(line)
         if on_line is not None:
             on_line(line)
 
-    def note(history: History) -> None:
-        draft, prompt = next(left)
-        spelling = Spelling(model.domain.vocabulary, draft.typed)
-        texts = spelling.texts(history)
-        if show_edits:
+    def note(draft: Draft, spelling: Spelling, history: History) -> None:
+        if show_edits and (len(history) > 1 or not draft.sentence):
             for line in lines_of(spelling, history, marks):
                 show(line)
-        gap = draft.gap or ""
-        begun.append((texts[0] + gap, texts[-1] + gap, facts_of(spelling, history)))
-        if draft.gap is not None:
-            return
-        befores, afters, facts = zip(*begun, strict=True)
-        begun.clear()
+
+    def end(made: RevisedText) -> None:
+        prompt = prompts[len(outputs)]
         outputs.append(
-            {"text": "".join(afters), "seed": draft.seed, "prompt": prompt}
-            | {"source": "".join(befores), "revision_beams": [*chain(*facts)]}
+            {"text": made.text, "seed": made.seed, "prompt": prompt, "source": made.source}
+            | {"revision_beams": made.facts, "unread_lines": made.unread}
         )
-        show(outputs[-1]["text"])
+        show(made.text)
 
     began = time.perf_counter()
-    model.revise(
-        [one.tokens for one in drafts], [one.request for one in drafts],
-        config=sampling, seed=[one.seed for one in drafts], on_history=note,
-    )  # fmt: skip
+    revise_drafts(model, drafts, sampling, note, end)
     seconds = time.perf_counter() - began
     facts = {"model": model.name, "outputs": outputs, "wall_seconds": round(seconds, 3)}
     return Report(lines, facts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +21,9 @@ from multidiff.utils.readers import read_bytes
 
 Start = Literal["nothing", "noise"]
 SHOWN = 40
-LETTER = ".txt"
+LETTERS = (".txt", ".md")  # endings of files that a source may name
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,22 @@ class Draft:
         request: request for the text.
         seed: random seed of its draws.
         typed: the draft as typed, if it was a text.
-        gap: white space before the next draft, if both are sentences of one text; None at the end
-            of a text.
+        sentence: whether it is a sentence of a text that is revised sentence by sentence.
+        gap: white space after a sentence.
+        line: number of the line in which a sentence begins, from 1.
+        last: whether its text ends with it.
+        unread: whether it stays as typed: it is blank, or longer than the model reads.
     """
 
     tokens: Sequence[int]
     request: TextRequest
     seed: int
     typed: str = ""
-    gap: str | None = None
+    sentence: bool = False
+    gap: str = ""
+    line: int = 1
+    last: bool = True
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,15 +145,24 @@ def drafts_of(
 
 
 def letter(source: str) -> str:
-    """Return the whole of a text file, if a source is the name of one; else the source.
+    """Return the text of a file, without its last line end, if a source names one; else the source.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: if the file is missing, blank or cannot be read.
     """
-    path = Path(source) if source.endswith(LETTER) and "\n" not in source else None
-    if path is None or not path.is_file():
+    if not source.endswith(LETTERS) or "\n" in source:
         return source
-    return decoded(source, read_bytes(path)).replace("\r\n", "\n").rstrip()
+    found = False
+    with suppress(OSError, ValueError):  # a text that no file can be named
+        found = Path(source).is_file()
+    if found:
+        text = decoded(source, read_bytes(Path(source))).removesuffix("\n")
+        if not text.strip():
+            raise InputError(f"{source}: is blank; write a text into it")
+        return text
+    if len(source.split()) == 1:
+        raise InputError(f"--source {source}: no such file")
+    return source
 
 
 def check_typed(text: str) -> None:
@@ -172,13 +192,31 @@ def _read(
     """Return drafts from texts, or from their sentences."""
     drafts = []
     for request, seed, text in zip(requests, seeds, texts, strict=True):
-        parts = sentences(text) if model.by_sentence else [(text, "")]
-        for number, (part, gap) in enumerate(parts, 1):
-            tokens = model.domain.vocabulary.numbers(part)
-            _check_length(option, part, len(tokens), model.editor.length)
-            after = gap if number < len(parts) else None
-            drafts.append(Draft(tokens, request, seed, part, after))
+        if model.by_sentence:
+            drafts += _sentences(model, Draft((), request, seed, text), option)
+        else:
+            tokens = model.domain.vocabulary.numbers(text)
+            _check_length(option, text, len(tokens), model.editor.length)
+            drafts.append(Draft(tokens, request, seed, text))
     return drafts
+
+
+def _sentences(model: EditedText, draft: Draft, option: str) -> Iterator[Draft]:
+    """Yield the drafts of a text's sentences; warn of those that are too long for the model."""
+    parts = sentences(draft.typed)
+    line, most = 1, model.editor.length
+    for number, (part, gap) in enumerate(parts, 1):
+        tokens = model.domain.vocabulary.numbers(part)
+        if len(tokens) > most:
+            logger.warning(
+                "%s, line %d: %s has %d tokens, but this model reads at most %d in a sentence; it "
+                "stays as it is", option, line, _short(part), len(tokens), most,
+            )  # fmt: skip
+        yield replace(
+            draft, tokens=tokens, typed=part, sentence=True, gap=gap, line=line,
+            last=number == len(parts), unread=not part or len(tokens) > most,
+        )  # fmt: skip
+        line += gap.count("\n")
 
 
 def _bootstrapped(

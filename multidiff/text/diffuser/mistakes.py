@@ -258,14 +258,20 @@ class LearnMistakes:
         """Return the batches as they are.
 
         Raises:
-            InputError: if the model has no mistakes, or the data no texts.
+            InputError: if the model has no mistakes that learn, or the data no texts.
         """
         texts: Any = getattr(getattr(batches, "examples", None), "texts", None)
-        if getattr(model, "mistakes", None) is None or texts is None:
+        mistakes = getattr(model, "mistakes", None)
+        if mistakes is None or texts is None:
             raise InputError("LearnMistakes: goes with model.mistakes and data of Sentences")
+        if not isinstance(mistakes, Mistakes):
+            raise InputError(
+                f"LearnMistakes: model.mistakes: {type(mistakes).__name__} learn nothing; remove "
+                "precompute, or set use: Mistakes"
+            )
         vocabulary = model.domain.vocabulary
         step = max(1, -(-len(texts) // self.texts))
         tokens = [vocabulary.numbers(texts[row]) for row in range(0, len(texts), step)]
         words = ["" if n in (PAD, END) else vocabulary.text([n]) for n in range(vocabulary.size)]
-        model.mistakes.learn(tokens, vocabulary.size, words)
+        mistakes.learn(tokens, vocabulary.size, words)
         return batches
