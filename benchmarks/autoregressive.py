@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.text_source import add_source, source_of
 from multidiff.core.discrete.absorbing import MaskProcess
 from multidiff.core.discrete.schedules import LogLinearMasks
 from multidiff.nn.token_denoiser import TokenDenoiser
 from multidiff.nn.transformer import KVCache, Transformer
-from multidiff.text.data.listing import TextSource
 from multidiff.text.data.vocabulary import END, FIRST, PAD, UNKNOWN, WordVocabulary
 from multidiff.text.masked.model import MaskedText, TokenDomain
 from multidiff.text.metrics.comparison import ORDER
@@ -154,14 +154,14 @@ def speeds(write: Callable[[int, int], list[list[int]]]) -> dict[str, float]:
 def main() -> None:
     """Train both, and print a table or JSON."""
     reader = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    reader.add_argument("data")
+    add_source(reader)
     reader.add_argument("--minutes", type=float, default=6.0)
     reader.add_argument("--num", type=int, default=300)
     reader.add_argument("--weights", type=Path, help="folder of weights, kept and used again")
     reader.add_argument("--json", action="store_true")
     given = reader.parse_args()
     torch.manual_seed(0)
-    source = TextSource(given.data, column="ref", meaning_column="mr", held_out_every=5)
+    source = source_of(given)
     vocabulary = WordVocabulary(SIZE, source)
     split = eval_split(source, vocabulary, given.num)
     rows = [one for one in split.trained if FIRST <= len(one) < LENGTH]

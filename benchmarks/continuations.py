@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import multidiff as md
+from benchmarks.text_source import add_source, source_of
 from multidiff.text.cli import requests_of
-from multidiff.text.data.listing import TextSource
 from multidiff.text.data.vocabulary import UNKNOWN
 from multidiff.text.metrics.comparison import ORDER
 from multidiff.text.metrics.eval_split import eval_split
@@ -39,22 +39,15 @@ def main() -> None:
     """Print figures and some continuations, or JSON."""
     reader = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     reader.add_argument("model")
-    reader.add_argument("data")
-    reader.add_argument("--column", default="ref")
-    reader.add_argument("--meaning-column", default="mr")
-    reader.add_argument("--held-out-every", type=int, default=5)
+    add_source(reader)
     reader.add_argument("--num", type=int, default=50)
     reader.add_argument("--seed", type=int, default=0)
     reader.add_argument("--temperature", type=float)
     reader.add_argument("--json", action="store_true")
     given = reader.parse_args()
-    source = TextSource(
-        given.data, column=given.column, meaning_column=given.meaning_column,
-        held_out_every=given.held_out_every,
-    )  # fmt: skip
     model: Any = md.load(given.model)
     words = model.domain.vocabulary
-    split = eval_split(source, words, 10 * given.num)
+    split = eval_split(source_of(given), words, 10 * given.num)
     fitting = [one for one in split.real if LEAST_WORDS <= len(one) < model.domain.length]
     fitting = [one for one in fitting if UNKNOWN not in one]
     real = fitting[:: max(1, len(fitting) // given.num)][: given.num]

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 import multidiff as md
+from benchmarks.text_source import add_source, source_of
 from multidiff.core.random import generators
-from multidiff.text.data.listing import TextSource
 from multidiff.text.data.sentences import Sentences
 from multidiff.text.diffuser.spelling import Spelling
 from multidiff.text.metrics.scores import edit_distance
@@ -77,9 +77,7 @@ def main() -> None:
     """Print a table, or JSON."""
     reader = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     reader.add_argument("model")
-    reader.add_argument("data")
-    reader.add_argument("--column", default="ref")
-    reader.add_argument("--meaning-column", default="mr")
+    add_source(reader)
     reader.add_argument("--num", type=int, default=200)
     reader.add_argument("--seed", type=int, default=7)
     reader.add_argument("--num-candidates", type=int)
@@ -88,10 +86,7 @@ def main() -> None:
     given = reader.parse_args()
     model: Any = md.load(given.model)
     vocabulary = model.domain.vocabulary
-    source = TextSource(
-        given.data, column=given.column, meaning_column=given.meaning_column, held_out_every=5
-    )
-    sentences = Sentences(source, longest=model.editor.length - 4, held_out=True)
+    sentences = Sentences(source_of(given), longest=model.editor.length - 4, held_out=True)
     rng = random.Random(given.seed)
     texts = sentences.texts
     chosen = rng.sample(range(len(texts)), 2 * given.num)

@@ -32,6 +32,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.text_source import add_source, source_of
 from multidiff.core.edit.alignment import align_many
 
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
@@ -233,8 +234,7 @@ def main() -> None:
     """Print a table, or JSON."""
     reader = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     reader.add_argument("model")
-    reader.add_argument("data")
-    reader.add_argument("--held-out-every", type=int, default=20)
+    add_source(reader, "text", None, 20)
     reader.add_argument("--num", type=int, default=200)
     reader.add_argument("--seed", type=int, default=7)
     reader.add_argument("--edit-margin", type=float)
@@ -243,9 +243,8 @@ def main() -> None:
     reader.add_argument("--json", action="store_true")
     given = reader.parse_args()
     import multidiff as md
-    from multidiff.text.data.listing import TextSource
 
-    source = TextSource(given.data, held_out_every=given.held_out_every)
+    source = source_of(given)
     listing = source.listing()
     train, held = ([listing.texts[n] for n in source.rows(listing, out)] for out in (False, True))
     rng = random.Random(given.seed)
