@@ -28,7 +28,7 @@ def add_source(
     )
     reader.add_argument(
         "--held-out-every", type=int, default=held_out_every,
-        help="each so many a text, or a meaning, is held out (%(default)s)",
+        help="one text, or meaning, of this number is held out (%(default)s)",
     )  # fmt: skip
 
 

@@ -221,20 +221,11 @@ class AcousticModel(HubModel, nn.Module):
             InputError: if the text has no words, the speaker is not known, or an option is
                 wrong.
         """
-        config = (config or self.sampling).replace(**overrides)
-        options: Any = {"speaker": speaker, "seed": seed, "dictionary": dictionary}
-        return Speaker(self, text, config, **options).sentences()
+        own: Any = {"speaker": speaker, "seed": seed, "dictionary": dictionary}
+        return Speaker(self, text, config, **own, **overrides).sentences()
 
     def stream(
-        self,
-        text: str,
-        *,
-        speaker: str | None = None,
-        seed: SupportsIndex = 0,
-        config: SpeechSamplingConfig | None = None,
-        dictionary: Mapping[str, Sequence[Phone]] | None = None,
-        first_chunk_frames: int = 48,
-        **overrides: Any,
+        self, text: str, *, first_chunk_frames: int = 48, **options: Any
     ) -> Iterator[Float[Tensor, " samples"]]:
         """Return an iterator of a text's sound in chunks, each made when it is asked for.
 
@@ -243,21 +234,11 @@ class AcousticModel(HubModel, nn.Module):
 
         Args:
             text: sentences and paragraphs.
-            speaker: name of the voice; the first where None.
-            seed: random seed of the whole.
-            config: options of sampling; the model's own, ``sampling``, by default.
-            dictionary: phones of words, by word in lower case.
             first_chunk_frames: mel frames of a sentence's first chunk; each chunk after it has
                 twice the frames of the previous one.
-            **overrides: single options in place of the config's, such as ``speed=1.2``.
-
-        Raises:
-            InputError: if the text has no words, the speaker is not known, or an option is
-                wrong.
+            **options: the same as those of :meth:`speak`, which raises the same errors.
         """
-        config = (config or self.sampling).replace(**overrides)
-        options: Any = {"speaker": speaker, "seed": seed, "dictionary": dictionary}
-        return Speaker(self, text, config, **options).chunks(first_chunk_frames)
+        return Speaker(self, text, **options).chunks(first_chunk_frames)
 
     def loaded_vocoder(self) -> Vocoder:
         """Return the vocoder, which is loaded once.

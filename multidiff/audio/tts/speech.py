@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -134,26 +134,29 @@ class Speaker:
     Args:
         model: the acoustic model.
         text: sentences and paragraphs.
-        config: options of sampling.
+        config: options of sampling; the model's own by default.
         speaker: name of the voice; the first where None.
         seed: random seed of the whole.
         dictionary: phones of words, by word in lower case.
+        **overrides: single options in place of the config's.
 
     Raises:
-        InputError: if the text has no words, or the speaker is not known.
+        InputError: if the text has no words, the speaker is not known, or an option is wrong.
     """
 
     def __init__(
         self,
         model: AcousticModel,
         text: str,
-        config: SpeechSamplingConfig,
+        config: SpeechSamplingConfig | None = None,
         *,
         speaker: str | None = None,
         seed: SupportsIndex = 0,
         dictionary: Mapping[str, Sequence[Phone]] | None = None,
+        **overrides: Any,
     ):
-        self.model, self.config = model, config
+        self.model = model
+        self.config = (config or model.sampling).replace(**overrides)
         self.voice = model.text.speakers[0] if speaker is None else speaker
         model.text.speaker_number(self.voice)
         front_end = FrontEnd(model.languages[self.voice], dictionary)
