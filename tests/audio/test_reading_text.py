@@ -1,10 +1,12 @@
 """Texts to words and phones: numbers, abbreviations, signs, dictionaries, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from multidiff.audio.tts import german
 from multidiff.audio.tts.dictionary import read_dictionary
-from multidiff.audio.tts.front_end import FrontEnd
+from multidiff.audio.tts.front_end import FrontEnd, _processor
 from multidiff.audio.tts.normalization import normalized
 from multidiff.audio.tts.phones import Phone, write_phones
 from multidiff.utils.errors import InputError
@@ -96,6 +98,25 @@ def test_sentences_have_pauses_at_their_ends_and_at_punctuation():
     assert second.phones[-1] == Phone("?") and second.text == "Is it you"
     one = FrontEnd().phones("Hello, world. Is it you?")
     assert write_phones(one) == write_phones([*first.phones, *second.phones[1:]])
+
+
+def test_phones_are_the_librarys_in_any_thread():
+    import gruut
+
+    text = "I read a book about Zyxterquon; will you read it on May 5th?"
+    with ThreadPoolExecutor(1) as pool:
+        found = [pool.submit(FrontEnd()._parts, text).result(), FrontEnd()._parts(text)]
+    words = [[(w.text, w.phonemes) for part in parts for w in part] for parts in found]
+    expected = [(w.text, w.phonemes) for part in gruut.sentences(text, "en-us") for w in part]
+    assert words == [expected, expected]
+
+
+def test_words_are_looked_up_by_an_index():
+    FrontEnd().preload()
+    lexicon = _processor("en-us").get_settings("en-us").lookup_phonemes.phonemizer.db_conn
+    query = "SELECT role, phonemes FROM word_phonemes WHERE word = 'a' ORDER BY pron_order"
+    (plan,) = lexicon.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+    assert "USING INDEX" in plan[-1]
 
 
 def test_a_dictionary_goes_before_the_library(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 LANGUAGES = {"en-us": "en", "de-de": "de"}
 MAJOR = {"?": "?", "!": "!"}
-_LOCK = threading.Lock()  # gruut shares a database connection between callers
+_LOCK = threading.Lock()  # threads share gruut's processors
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ class FrontEnd:
         return [sentences[0].phones[0], *(p for one in sentences for p in one.phones[1:])]
 
     def _parts(self, text: str) -> list[Any]:
-        with needs("gruut", "speech from text", TTS_EXTRA):
-            import gruut  # two seconds to import
         with _LOCK:
-            return list(gruut.sentences(text, lang=self.language))
+            processor = _processor(self.language)
+            graph, root = processor(text, lang=self.language)
+            return list(processor.sentences(graph, root))
 
     def _read(self, part: Any) -> tuple[list[list[Phone]], list[str], list[str]]:
         words: list[list[Phone]] = []
@@ -110,6 +112,26 @@ class FrontEnd:
                 pauses.append("")
                 texts.append(word.text)
         return words, pauses, texts
+
+
+@functools.cache
+def _processor(language: str) -> Any:
+    """Return gruut's processor of a language; its lexicon is in memory, with an index of words.
+
+    The package's file has no index: each new word takes a scan of 13 MB, 6 ms.
+    """
+    with needs("gruut", "speech from text", TTS_EXTRA):
+        import gruut  # two seconds to import
+    processor = gruut.TextProcessor(default_lang=language)
+    lookup: Any = processor.get_settings(language).lookup_phonemes
+    if lookup is not None:
+        lookup("a")  # opens the file
+        indexed = sqlite3.connect(":memory:", check_same_thread=False)
+        lookup.phonemizer.db_conn.backup(indexed)
+        lookup.phonemizer.db_conn.close()
+        indexed.execute("CREATE INDEX words ON word_phonemes (word, pron_order)")
+        lookup.phonemizer.db_conn = indexed
+    return processor
 
 
 def _phones_of(marked: Sequence[str]) -> list[Phone]:
