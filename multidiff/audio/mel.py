@@ -132,7 +132,7 @@ class MelPreset:
         return int(self.centred and not self.drops_last)
 
     def spectrum(self, wave: Float[Tensor, "batch samples"]) -> Tensor:
-        """Return the complex spectrum, ``(batch, n_fft // 2 + 1, frames)``.
+        """Return the complex spectrum, ``(batch, n_fft // 2 + 1, frames)``, time first in memory.
 
         Raises:
             InputError: if the waveform is shorter than the padding needs.
@@ -146,31 +146,20 @@ class MelPreset:
 
     def _framed(self, padded: Float[Tensor, "batch samples"]) -> Tensor:
         """Return the spectrum of samples that have their padding."""
-        spectrum = torch.stft(
-            padded,
-            self.n_fft,
-            self.hop_length,
-            self.win_length,
-            window_like(self.win_length, padded),
-            center=False,
-            return_complex=True,
-        )
+        frames = padded.unfold(-1, self.n_fft, self.hop_length) * self._padded_window(padded)
+        spectrum = torch.fft.rfft(frames).transpose(1, 2)
         return spectrum[..., :-1] if self.drops_last else spectrum
 
     def waveform(self, spectrum: Tensor, num_samples: int) -> Float[Tensor, "batch samples"]:
         """Return the waveform whose spectrum is nearest (least squares) to the given one."""
-        window = self._padded_window(spectrum.real)
-        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * window[:, None]
-        overlapped = overlap_add(frames, self.hop_length)
-        squares = window.square()[None, :, None].expand(1, -1, spectrum.shape[2])
-        weight = overlap_add(squares, self.hop_length)
-        wave = overlapped / weight.clamp(min=1e-8)
+        frames = torch.fft.irfft(spectrum.transpose(1, 2), self.n_fft)
+        overlapped = overlap_add(frames.mul_(self._padded_window(frames)), self.hop_length)
+        power = _overlapping_power(self, frames.shape[1], frames.device, frames.dtype)
+        wave = overlapped / power
         return wave[:, self.padding : self.padding + num_samples]
 
     def _padded_window(self, like: Tensor) -> Float[Tensor, " n_fft"]:
-        left = (self.n_fft - self.win_length) // 2
-        right = self.n_fft - self.win_length - left
-        return F.pad(window_like(self.win_length, like), (left, right))
+        return _padded_window(self, like.device, like.dtype)
 
     # ----------------------------------------------------------------------- mel
 
@@ -265,11 +254,38 @@ def mirrored(
     return F.pad(wave[:, None], (left, right), mode="reflect")[:, 0]
 
 
-def overlap_add(frames: Float[Tensor, "batch length count"], hop: int) -> Tensor:
+def overlap_add(frames: Float[Tensor, "batch count length"], hop: int) -> Tensor:
     """Add overlapping frames to ``(batch, samples)``."""
-    _, length, count = frames.shape
-    samples = (count - 1) * hop + length
-    return F.fold(frames, (1, samples), (1, length), stride=(1, hop))[:, 0, 0]
+    batch, count, length = frames.shape
+    parts = -(-length // hop)
+    if parts * hop > length:
+        frames = F.pad(frames, (0, parts * hop - length))
+    blocks = frames.unflatten(2, (parts, hop))
+    found = frames.new_zeros(batch, count + parts - 1, hop)
+    for part in range(parts):
+        found[:, part : part + count] += blocks[:, :, part]
+    return found.flatten(1)[:, : (count - 1) * hop + length]
+
+
+# Cached tensors are of use within torch.inference_mode and outside it.
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _padded_window(
+    preset: MelPreset, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, " n_fft"]:
+    window = torch.hann_window(preset.win_length, device=device, dtype=dtype)
+    left = (preset.n_fft - preset.win_length) // 2
+    return F.pad(window, (left, preset.n_fft - preset.win_length - left))
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _overlapping_power(
+    preset: MelPreset, count: int, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, " samples"]:
+    """Return the sum of the squared windows of that many frames, at least 1e-8."""
+    squares = _padded_window(preset, device, dtype).square()
+    return overlap_add(squares.expand(1, count, -1), preset.hop_length)[0].clamp(min=1e-8)
 
 
 def _same(value: Any, other: Any) -> bool:

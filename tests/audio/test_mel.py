@@ -6,9 +6,10 @@ import librosa
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sounds import speech, tones
 
-from multidiff.audio.mel import PRESETS, preset_named
+from multidiff.audio.mel import PRESETS, overlap_add, preset_named
 from multidiff.audio.mel_filters import mel_filters
 from multidiff.utils.errors import InputError
 
@@ -166,6 +167,14 @@ def test_waveform_undoes_spectrum(name):
     # Where the last frame is dropped, nothing covers the end.
     inside = slice(None, -preset.n_fft) if preset.drops_last else slice(None)
     torch.testing.assert_close(found[:, inside], wave[:, inside], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "hop"), [(16, 4), (8, 3), (5, 5)])
+def test_overlapping_frames_add_up(length, hop):
+    frames = torch.randn(2, 6, length, generator=torch.Generator().manual_seed(0))
+    samples = 5 * hop + length
+    folded = F.fold(frames.transpose(1, 2), (1, samples), (1, length), stride=(1, hop))
+    torch.testing.assert_close(overlap_add(frames, hop), folded[:, 0, 0])
 
 
 @pytest.mark.parametrize("name", NAMES)

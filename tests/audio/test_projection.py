@@ -50,6 +50,22 @@ def test_more_iterations_come_nearer_and_momentum_helps():
     assert distance(32) < 0.1
 
 
+@pytest.mark.parametrize("name", ["hifigan-22k", "ivanvovk-wavegrad"])
+def test_iterations_by_their_formula(name):
+    preset = PRESETS[name]
+    wave = recording(preset.hop_length)
+    mel, found = preset.mel(wave), 0.1 * wave.flip(1)
+    got = MelProjection(preset, momentum=0.5)(found, mel, 3)
+    least, before = max(preset.floor, 1e-7), None
+    for _ in range(3):
+        spectrum = preset.spectrum(found)
+        ahead = spectrum + (0 if before is None else 0.5 * (spectrum - before))
+        missing = preset.expand(mel).clamp(min=least) / (preset.bands(ahead.abs()).clamp(min=least))
+        gain = (bin_ratios(preset, wave) @ missing.log() / preset.power).exp()
+        found, before = preset.waveform(gain * ahead, wave.shape[1]), spectrum
+    torch.testing.assert_close(got, found, rtol=1e-3, atol=1e-5)
+
+
 def test_none_changes_nothing_and_the_truth_stays():
     wave = recording()
     mel = HIFIGAN.mel(wave)

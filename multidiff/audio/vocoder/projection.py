@@ -46,17 +46,25 @@ class MelProjection:
         last = None
         for _ in range(iterations):
             spectrum = self.preset.spectrum(wave)
-            ahead = spectrum if last is None else spectrum + self.momentum * (spectrum - last)
-            last = spectrum
+            here = torch.view_as_real(spectrum)
+            before = here if last is None else last
+            # here + momentum * (here - before), in one pass.
+            ahead = torch.view_as_complex(torch.lerp(before, here, 1 + self.momentum))
+            last = here
             wave = self.preset.waveform(self._scaled(ahead, wanted, ratio), wave.shape[1])
         return wave
 
     def _scaled(self, spectrum: Tensor, wanted: Tensor, ratio: Tensor) -> Tensor:
-        present = self.preset.bands(spectrum.abs())
-        present = present.clamp(min=max(self.preset.floor, SILENCE)).log()
-        # Powers are squares of the scaled values.
-        gain = torch.exp(ratio @ (wanted - present) / self.preset.power)
-        return spectrum * gain
+        """Scale a spectrum to the wanted bands, in its own memory, and return it."""
+        real, imaginary = spectrum.real, spectrum.imag
+        magnitude = torch.addcmul(real.square(), imaginary, imaginary).sqrt_()
+        present = self.preset.bands(magnitude).clamp(min=max(self.preset.floor, SILENCE)).log()
+        # Powers are squares of the scaled values. Time is first in memory, as in the spectrum.
+        missing = (wanted - present).transpose(1, 2) / self.preset.power
+        gain = (missing @ ratio.T).exp_().transpose(1, 2)
+        real *= gain
+        imaginary *= gain
+        return spectrum
 
 
 def bin_ratios(preset: MelPreset, like: Tensor) -> Float[Tensor, "bins mels"]:
