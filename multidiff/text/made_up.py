@@ -9,7 +9,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from multidiff.text.data.listing import Texts, TextSource
-from multidiff.text.data.vocabulary import FIRST, checked
+from multidiff.text.data.vocabulary import FIRST, PAD, checked
 
 # Number of words of a text whose length the recipe does not limit: longer than any network reads.
 MOST_WORDS = 1000
@@ -91,6 +91,10 @@ class MadeUpVocabulary:
     def token_ends(self, text: str) -> list[int]:
         """Return the end of the text for each of its tokens."""
         return [len(text)] * len(self.numbers(text))
+
+    def nearest(self, numbers: Sequence[int], count: int) -> list[tuple[int, ...]]:
+        """Return no words: none is in characters."""
+        return [(PAD,) * count] * len(numbers)
 
     def assets(self) -> dict[str, str]:
         """Return no assets."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from multidiff.text.data.listing import TextSource
+from multidiff.text.data.nearest_words import NearestWords
 from multidiff.text.data.subwords import HuggingFaceVocabulary
-from multidiff.text.data.vocabulary import FIRST, REPLACEMENT
+from multidiff.text.data.vocabulary import FIRST, PAD, REPLACEMENT
 from multidiff.utils.errors import InputError
 
 SPACE = "\u2581"  # as SentencePiece writes it
@@ -55,6 +58,56 @@ class HybridVocabulary(HuggingFaceVocabulary):
             )
         made = _tokenizer([*sorted(characters), *words[:room]])
         return json.dumps(json.loads(made.to_str()), ensure_ascii=False), name
+
+    def nearest(self, numbers: Sequence[int], count: int) -> list[tuple[int, ...]]:
+        """Return, for each token of a text, the words near the word in characters that it is in.
+
+        Args:
+            numbers: tokens of the text.
+            count: number of words for each token; PAD fills up, and stands for none elsewhere.
+        """
+        self._ready()
+        found = [(PAD,) * count] * len(numbers)
+        for start, stop, word in self._spelled(numbers):
+            near = self._words_near(word)[:count]
+            found[start:stop] = [(*near, *[PAD] * (count - len(near)))] * (stop - start)
+        return found
+
+    def _spelled(self, numbers: Sequence[int]) -> Iterator[tuple[int, int, str]]:
+        """Yield the words of a text that are in characters, and where they begin and end."""
+        pieces = [self._pieces.get(number, "") for number in numbers]
+        start = 0
+        for at, piece in enumerate([*pieces, ""]):
+            if len(piece) == 1 and piece != SPACE and (piece.isalpha() or piece == "'"):
+                continue
+            if at > start:
+                yield start, at, "".join(pieces[start:at])
+            start = at if piece == SPACE else at + 1
+
+    def _words_near(self, word: str) -> list[int]:
+        """Return the tokens near a word, in lower case or with a capital as it is."""
+        spaced, letters = word.startswith(SPACE), word.removeprefix(SPACE)
+        if spaced not in self._near or not letters:
+            return []
+        near, tokens = self._near[spaced]
+        capital = letters[0].isupper()
+        found = [tokens[one] for one in near.of(letters.lower())]
+        return [forms.get(capital, next(iter(forms.values()))) for forms in found]
+
+    @cached_property
+    def _pieces(self) -> dict[int, str]:
+        return {n: self._tokenizer.id_to_token(one) for n, one in self._ids.items() if n >= FIRST}
+
+    @cached_property
+    def _near(self) -> dict[bool, tuple[NearestWords, dict[str, dict[bool, int]]]]:
+        """Return words with a space before them and without, and the tokens of their forms."""
+        tokens: dict[bool, dict[str, dict[bool, int]]] = {True: {}, False: {}}
+        for number, piece in self._pieces.items():
+            word = piece.removeprefix(SPACE)
+            if len(word) > 1 and word[0].isalpha():
+                forms = tokens[piece != word].setdefault(word.lower(), {})
+                forms.setdefault(word[0].isupper(), number)
+        return {spaced: (NearestWords(words), words) for spaced, words in tokens.items()}
 
 
 def _tokenizer(pieces: list[str]) -> Any:

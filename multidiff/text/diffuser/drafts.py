@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, Span
 from multidiff.core.protocols import Condition
 from multidiff.text.data.vocabulary import END, PAD
+
+Nearest = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -23,21 +28,39 @@ class Drafts:
         tokens: token numbers, END in the slot, padded with PAD.
         real: true at tokens and the slot, false at padding.
         condition: condition of the network.
+        nearest: words near the word in characters that a token is in, PAD for none; None for
+            editors that do not read them.
     """
 
     tokens: Int[Tensor, "batch length"]
     real: Bool[Tensor, "batch length"]
     condition: Condition = None
+    nearest: Int[Tensor, "batch length words"] | None = None
 
     @classmethod
     def of(
-        cls, texts: Sequence[Sequence[int]], condition: Condition, device: torch.device
+        cls,
+        texts: Sequence[Sequence[int]],
+        condition: Condition,
+        device: torch.device,
+        nearest: Nearest | None = None,
     ) -> Drafts:
-        """Return drafts from texts."""
+        """Return drafts from texts.
+
+        Args:
+            texts: their tokens.
+            condition: condition of the network.
+            device: device of the network.
+            nearest: function that returns the words near each token of a text.
+        """
         longest = 1 + max(map(len, texts))
         rows = [[END, *text] + [PAD] * (longest - 1 - len(text)) for text in texts]
         tokens = torch.tensor(rows, device=device)
-        return cls(tokens, tokens != PAD, condition)
+        near = None
+        if nearest is not None:
+            found = [torch.tensor([nearest([END])[0], *nearest(text)]) for text in texts]
+            near = pad_sequence(found, batch_first=True, padding_value=PAD).to(device)
+        return cls(tokens, tokens != PAD, condition, near)
 
 
 @dataclass(frozen=True)
@@ -106,3 +129,13 @@ def edit_tags_of(spans: Sequence[Sequence[Span]], positions: int, device: torch.
                 gaps[row, span.start] = True
             tags[row, 1 + span.start : 1 + span.stop] = int(span.edit)
     return EditTags(tags.to(device), gaps.to(device))
+
+
+def nearest_words(vocabulary: Any, count: int) -> Nearest | None:
+    """Return the function that finds so many words near each token; None for none.
+
+    Args:
+        vocabulary: a vocabulary with words in characters.
+        count: number of words.
+    """
+    return partial(vocabulary.nearest, count=count) if count else None

@@ -88,6 +88,11 @@ class EditedText(DomainModel):
                 f"a vocabulary of {domain.vocabulary.size} for a process of size {process.size} "
                 f"and an editor of size {editor.size}: make them alike"
             )
+        if editor.nearest_words and not hasattr(domain.vocabulary, "nearest"):
+            raise ValueError(
+                f"nearest_words {editor.nearest_words}: a {type(domain.vocabulary).__name__} has "
+                "no words in characters; use a HybridVocabulary, or 0"
+            )
         super().__init__(domain)
         domain.check_reader(editor)
         self.process, self.editor = process, editor

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from multidiff.core.edit.alignment import DELETE
 from multidiff.nn.token_denoiser import DecoderContext, SourceEncoder
 from multidiff.nn.transformer import KVCache, Transformer
+from multidiff.text.data.vocabulary import PAD
 from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags
 
 NUM_TAGS = 3  # KEEP, REPLACE, DELETE
@@ -88,6 +89,8 @@ class Editor(nn.Module):
         dropout: dropout probability of each residual branch.
         both_sides: whether a gap is predicted from the tokens on both sides of it; otherwise from
             the one before, whose encoding knows the other.
+        nearest_words: number of words that are read beside each token of a word in characters:
+            those of the vocabulary that it may be a misspelling of.
     """
 
     def __init__(
@@ -105,9 +108,10 @@ class Editor(nn.Module):
         expansion: int = 4,
         dropout: float = 0.0,
         both_sides: bool = False,
+        nearest_words: int = 0,
     ):
         super().__init__()
-        self.size, self.length = size, length
+        self.size, self.length, self.nearest_words = size, length, nearest_words
         self.words = nn.Embedding(size, width)
         self.positions = nn.Embedding(length + 1, width)
         self.tag_marks = nn.Embedding(NUM_TAGS, width)
@@ -121,6 +125,9 @@ class Editor(nn.Module):
         self.inserter_after = nn.Linear(width, 1, bias=False) if both_sides else None
         if self.inserter_after is not None:
             nn.init.zeros_(self.inserter_after.weight)
+        self.near = nn.Linear(nearest_words * width, width, bias=False) if nearest_words else None
+        if self.near is not None:
+            nn.init.zeros_(self.near.weight)
         self.reader = None if shared else Transformer(width, layers, heads, 0, expansion, dropout)
         self.writer = Transformer(width, writer_layers, heads, 0, expansion, dropout)
         self.bias = nn.Parameter(torch.zeros(size))
@@ -136,7 +143,13 @@ class Editor(nn.Module):
         return Encoding(drafts, found, around)
 
     def _read(self, drafts: Drafts) -> Tensor:
-        return self.words(drafts.tokens) + self.positions.weight[: drafts.tokens.shape[1]]
+        x = self.words(drafts.tokens) + self.positions.weight[: drafts.tokens.shape[1]]
+        if self.near is None:
+            return x
+        if drafts.nearest is None:
+            raise ValueError("this editor reads the words nearest to misspelled ones; give them")
+        near = self.words(drafts.nearest) * (drafts.nearest != PAD)[..., None]
+        return x + self.near(near.flatten(2))
 
     def tags(
         self, encoding: Encoding
@@ -150,9 +163,9 @@ class Editor(nn.Module):
         return self.tagger(hidden), gaps
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Return what weights of an editor that looks at one side only lack."""
-        after = self.inserter_after
-        return {} if after is None else {"inserter_after.weight": after.weight}
+        """Return what weights of an editor without these options lack; it is zero at first."""
+        parts = {"inserter_after": self.inserter_after, "near": self.near}
+        return {f"{name}.weight": one.weight for name, one in parts.items() if one is not None}
 
     def template(self, encoding: Encoding, marks: EditTags) -> Template:
         """Return the drafts as the generator reads them: marked, without deleted tokens."""

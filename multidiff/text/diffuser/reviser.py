@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multidiff.core.edit.alignment import Span, rewrite
 from multidiff.core.sample import traverse
-from multidiff.text.diffuser.drafts import Drafts, edit_tags_of
+from multidiff.text.diffuser.drafts import Drafts, edit_tags_of, nearest_words
 from multidiff.text.diffuser.mbr import settled
 from multidiff.text.diffuser.network import Editor, Encoding, Template
 from multidiff.text.diffuser.sampling_config import Choice, EditSamplingConfig, choose
@@ -134,7 +134,8 @@ class Reviser:
         if self.domain.sources:
             real = torch.ones(len(texts), 1, dtype=torch.bool, device=self.domain.device)
             condition = condition_of(self.domain, requests, real)
-        return self.editor.encode(Drafts.of(texts, condition, self.domain.device))
+        nearest = nearest_words(self.domain.vocabulary, self.editor.nearest_words)
+        return self.editor.encode(Drafts.of(texts, condition, self.domain.device, nearest))
 
     def _revised(
         self,

@@ -20,7 +20,14 @@ from multidiff.core.guidance import drop_condition
 from multidiff.core.protocols import Condition
 from multidiff.core.random import Rng, uniform
 from multidiff.text.data.vocabulary import END, PAD
-from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags, edit_tags_of
+from multidiff.text.diffuser.drafts import (
+    DecoderInput,
+    Drafts,
+    EditTags,
+    Nearest,
+    edit_tags_of,
+    nearest_words,
+)
 from multidiff.text.diffuser.mistakes import Mistakes
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.diffuser.writing_mistakes import WritingMistakes
@@ -45,6 +52,7 @@ class EditBatch:
         condition: Condition,
         device: torch.device,
         encoded: EncodedText | None = None,
+        nearest: Nearest | None = None,
     ) -> EditBatch:
         """Return the edits from some texts to others, passage by passage.
 
@@ -54,9 +62,10 @@ class EditBatch:
             condition: condition of the network.
             device: device of the network.
             encoded: the texts, for the loss of their lengths.
+            nearest: see :class:`~multidiff.text.diffuser.drafts.Drafts`.
         """
         spans = [one.passages() for one in align_many(befores, afters)]
-        return cls(Drafts.of(befores, condition, device), spans, encoded)
+        return cls(Drafts.of(befores, condition, device, nearest), spans, encoded)
 
 
 class EditTask(nn.Module):
@@ -122,7 +131,8 @@ class EditTask(nn.Module):
         encoded = EncodedText(tokens, condition, tokens=tokens)
         if self.from_own > 0:
             befores = self._corrected(befores, afters, cond, rng)
-        return EditBatch.of(befores, afters, cond, self.domain.device, encoded)
+        nearest = nearest_words(self.domain.vocabulary, self.editor.nearest_words)
+        return EditBatch.of(befores, afters, cond, self.domain.device, encoded, nearest)
 
     def _corrected(
         self,
@@ -138,8 +148,9 @@ class EditTask(nn.Module):
         some = [befores[row] for row in rows]
         condition = {key: value[rows] for key, value in cond.items()}
         edit_batch = EditBatch.of(
-            some, [afters[row] for row in rows], condition, self.domain.device
-        )
+            some, [afters[row] for row in rows], condition, self.domain.device,
+            nearest=nearest_words(self.domain.vocabulary, self.editor.nearest_words),
+        )  # fmt: skip
         rngs = [rng[row] for row in rows] if isinstance(rng, Sequence) else rng
         own = dict(zip(rows, own_drafts(self.editor, edit_batch, some, rngs), strict=True))
         return [own.get(row, before) for row, before in enumerate(befores)]
