@@ -132,7 +132,7 @@ def edit_tags_of(spans: Sequence[Sequence[Span]], positions: int, device: torch.
 
 
 def nearest_words(vocabulary: Any, count: int) -> Nearest | None:
-    """Return the function that finds so many words near each token; None for none.
+    """Return the function that finds the words near each token; None for a count of 0.
 
     Args:
         vocabulary: a vocabulary with words in characters.

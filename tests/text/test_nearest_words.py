@@ -1,0 +1,106 @@
+"""Words that a misspelled one may stand for, and editors that read them."""
+
+from itertools import groupby, product
+
+import pytest
+import torch
+from editors import strong_editor
+from vocabularies import source_of
+
+from multidiff.core.edit.process import EditProcess
+from multidiff.text.data.hybrid import HybridVocabulary
+from multidiff.text.data.nearest_words import NearestWords
+from multidiff.text.data.vocabulary import PAD, WordVocabulary
+from multidiff.text.diffuser.drafts import Drafts, nearest_words
+from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.network import Editor
+from multidiff.text.domain import TextDomain
+
+CPU = torch.device("cpu")
+LINES = ['"The cat is here," he said.', "The dog's bed is there.", "I see the cat; it is red."] * 5
+SIZE = 39
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    return HybridVocabulary(SIZE, source_of(tmp_path, LINES))
+
+
+def one_slip(word, other):
+    """Whether a letter was left out, added, exchanged, or swapped with the next."""
+    without = {word[:n] + word[n + 1 :] for n in range(len(word))}
+    swapped = {word[:n] + word[n : n + 2][::-1] + word[n + 2 :] for n in range(len(word) - 1)}
+    exchanged = len(word) == len(other) and sum(map(str.__ne__, word, other)) == 1
+    fewer = {other[:n] + other[n + 1 :] for n in range(len(other))}
+    return other in without or word in fewer or other in swapped or exchanged
+
+
+def test_every_word_at_one_slip_is_found_and_nearer_ones_come_first():
+    words = ["".join(letters) for letters in product("abc", repeat=4)]
+    near = NearestWords(words)
+    for word in ["abca", "bbb", "aabcc", "cab"]:
+        found = near.of(word)
+        assert {one for one in words if one_slip(word, one)} <= {*found}
+    assert near.of("abca")[0] == "abca"
+    frequent = NearestWords(["form", "from", "then", "the", "because", "separate"])
+    assert frequent.of("frmo") == ("form", "from") and frequent.of("teh") == ("the",)
+    assert frequent.of("becuase") == ("because",) and frequent.of("seperete") == ("separate",)
+    assert frequent.of("xx") == () and frequent.of("fromage") == ()
+
+
+def test_the_words_near_spelled_ones_stand_beside_their_letters(vocabulary):
+    numbers = vocabulary.numbers("The catt sees teh Teh, is hree")
+    found = [
+        (vocabulary.text([n]), [vocabulary.text([one]) for one in near if one != PAD])
+        for n, near in zip(numbers, vocabulary.nearest(numbers, 2), strict=True)
+    ]
+    spelled = [
+        ("".join(letter for letter, _ in some), near)
+        for near, some in groupby(found, key=lambda one: one[1])
+    ]
+    assert spelled == [
+        ("The", []), ("catt", ["cat"]), ("sees", ["see"]), ("teh", ["the"]), ("Teh", ["The"]),
+        (",is", []), ("hree", ["here"]),
+    ]  # fmt: skip
+    assert vocabulary.nearest([], 2) == []
+
+
+def editors(**options):
+    torch.manual_seed(0)
+    plain = Editor(SIZE, 16, 1, 2, 30, 1, **options)
+    reading = Editor(SIZE, 16, 1, 2, 30, 1, nearest_words=2, **options)
+    reading.load_state_dict({**plain.state_dict(), **reading.own_tensors()})
+    return plain, reading
+
+
+def test_an_editor_begins_as_one_that_does_not_read_them(vocabulary):
+    plain, reading = editors()
+    texts = [vocabulary.numbers(text) for text in ("The teh cat", "a")]
+    near = nearest_words(vocabulary, 2)
+    drafts = Drafts.of(texts, None, CPU, near)
+    alike = [editor.tags(editor.encode(drafts))[0] for editor in (plain, reading)]
+    assert torch.equal(*alike)
+    torch.nn.init.normal_(reading.near.weight)
+    both = reading.tags(reading.encode(drafts))[0]
+    assert not torch.allclose(both[0], alike[0][0])
+    alone = reading.tags(reading.encode(Drafts.of(texts[1:], None, CPU, near)))[0]
+    torch.testing.assert_close(both[1, : alone.shape[1]], alone[0])
+    with pytest.raises(ValueError, match="reads the words nearest to misspelled ones"):
+        reading.encode(Drafts.of(texts, None, CPU))
+
+
+def test_training_and_revising_read_them(vocabulary):
+    editor = strong_editor(size=SIZE, length=30, nearest_words=2)
+    torch.nn.init.normal_(editor.near.weight)
+    model = EditedText(TextDomain(vocabulary, 30), EditProcess(SIZE, steps=1), editor)
+    batch = model.task().edit_batch({"text": LINES[:3]}, torch.Generator().manual_seed(0))
+    assert batch.drafts.nearest.shape == (*batch.drafts.tokens.shape, 2)
+    (history,) = model.revise([vocabulary.numbers("The teh cat")], steps=1)
+    assert len(history) >= 1
+
+
+def test_a_vocabulary_without_spelled_words_is_refused(tmp_path):
+    vocabulary = WordVocabulary(12, source_of(tmp_path, LINES))
+    editor = Editor(12, 16, 1, 2, 30, 1, nearest_words=2)
+    with pytest.raises(ValueError, match="WordVocabulary has no words in characters"):
+        EditedText(TextDomain(vocabulary, 30), EditProcess(12), editor)
