@@ -28,8 +28,9 @@ from torch import Tensor, nn
 import multidiff as md
 from benchmarks.digit_records import digit_of
 from multidiff.data.batches import Batches, TensorExamples
-from multidiff.image.data.image_files import to_unit
+from multidiff.image.data.image_files import read_image, to_unit
 from multidiff.image.metrics.classifier import ImageClassifier
+from multidiff.image.metrics.feature_distance import compare_sets
 from multidiff.joint.model import JointModel
 from multidiff.joint.records import Cell, Records, usable
 from multidiff.joint.streams import SoundStream
@@ -59,6 +60,11 @@ class SoundJudge(nn.Module):
         """Return the logits of digits and of voices of mels in [-1, 1]."""
         hidden = self.layers(mel)
         return self.digit(hidden), self.voice(hidden)
+
+    def features(self, mel: Tensor) -> Tensor:
+        """Return the last convolution's channels, averaged over the frames."""
+        hidden: Tensor = self.layers(mel)
+        return hidden.unflatten(1, (-1, MEL_SIDE // 8)).mean(dim=2)
 
     def losses(self, batch: dict[str, Tensor], rng: Any) -> dict[str, Tensor]:
         """Return both cross-entropies; in training of later and fainter sounds, with noise."""
@@ -217,8 +223,8 @@ def triples(
         "digits": {str(one): counts[one] for one in range(10)},
         "voices": dict(sorted(Counter(judges.voices(media["audio"])).items())),
     }
-    found |= copies(folder, judges, media) | {"mos": mos(judges, folder, media["audio"][:200])}
-    return found
+    found |= copies(folder, judges, media) | {"variety": variety(folder, judges, media)}
+    return found | {"mos": mos(judges, folder, media["audio"][:200])}
 
 
 def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, float]:
@@ -238,7 +244,44 @@ def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, flo
         found[f"nearest training mel of {name}, dB"] = round(
             float(distance.median()) / MEL_SIDE**2 * decibel, 2
         )
+    trained, held = (images_of(folder, part, judges.image) for part in ("train", "test"))
+    for name, some in (("generated", media["image"]), ("held-out", held)):
+        apart = torch.cdist(
+            torch.stack([*some[:300]]).flatten(1).float(), trained.flatten(1).float()
+        )
+        rms = apart.min(dim=1)[0].median() / trained[0].numel() ** 0.5
+        found[f"nearest training image of {name}, grey levels"] = round(float(rms), 1)
     return found
+
+
+def images_of(folder: Path, part: str, judge: ImageClassifier) -> Tensor:
+    """Return the distinct images of a part, as bytes."""
+    names = sorted({row["image"] for row in rows_of(folder, part)})
+    return torch.stack([read_image(folder / name, channels=judge.channels) for name in names])
+
+
+@torch.no_grad()
+def variety(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, float]:
+    """Return Frechet distances to held-out media on the judges' features.
+
+    Beside those of images: as many of `digit-tokens`, of one medium. Beside those of sounds: as
+    many training recordings, and the same recordings through the tokens and back.
+    """
+    count, stream = len(media["image"]), judges.stream
+    held = judges.image.describe(images_of(folder, "test", judges.image))
+    alone = md.load("digit-tokens").generate([str(n % 10) for n in range(count)], seed=0)
+    found = {}
+    for name, some in (("generated", media["image"]), ("digit-tokens", alone)):
+        described = judges.image.describe(torch.stack([*some]))
+        found[f"images, {name}"] = compare_sets(held, described).frechet
+    real = mels_of(stream, recordings(stream, folder, "test")[0])
+    trained = recordings(stream, folder, "train")[0]
+    some = [trained[n] for n in torch.randperm(len(trained))[:count].tolist()]
+    decoded = stream.decode(stream.encode(some), range(len(some)))
+    for name, waves in (("generated", media["audio"]), ("recordings", some), ("coded", decoded)):
+        described = judges.audio.features(mels_of(stream, waves))
+        found[f"sounds, {name}"] = compare_sets(judges.audio.features(real), described).frechet
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def mos(judges: Judges, folder: Path, made: Sequence[Tensor]) -> dict[str, float]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from multidiff.config.option_set import option
 from multidiff.core.discrete.adaptive_samplers import (
@@ -50,17 +53,50 @@ class TextSamplingConfig(GaussianSamplingConfig):
         guidance_scale: scale of classifier-free guidance, for requests with a meaning
             representation; 1 is off.
         timestep_spacing: see :class:`~multidiff.models.sampling_config.GaussianSamplingConfig`.
-        temperature: temperature of the words that clamping chooses among.
+        temperature: temperature of the words that clamping chooses among; None is that of the
+            number of steps.
         num_candidates: number of candidates drawn for each text, of which the one most like the
             others is kept (minimum Bayes risk, Kumar & Byrne 2004).
+        temperature_by_steps: pairs of a number of steps and the temperature at which samples are
+            as diverse as real texts, by ascending steps. Each estimate that self-conditioning
+            hands on sharpens the next, so more steps want a higher one. Between two pairs the
+            temperature is linear in the logarithm of the steps, and constant beyond; 1 without.
     """
 
     steps: int = option(200, "number of reverse steps", least=1, most=MOST_STEPS)
     sampler: str = option("ddpm", "rule for one reverse step", choices=SAMPLERS)
-    temperature: float = option(
-        1.0, "temperature of the words that clamping chooses among", above=0, note="1 is as learned"
+    temperature: float | None = option(
+        None,
+        "temperature of the words that clamping chooses among",
+        above=0,
+        note="1 is as learned; by default the model's for the number of steps",
     )
     num_candidates: int = candidates_option()
+    temperature_by_steps: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps, temperatures = self._by_steps()
+        if min([*steps, *temperatures], default=1) <= 0 or sorted(set(steps)) != steps:
+            raise ValueError(
+                f"temperature_by_steps {self.temperature_by_steps}: pairs of a number of steps "
+                "and a temperature above 0, by ascending steps"
+            )
+
+    def word_temperature(self) -> float:
+        """Return the temperature: the one set, or that of the number of steps."""
+        if self.temperature is not None:
+            return self.temperature
+        steps, temperatures = self._by_steps()
+        if not steps:
+            return 1.0
+        return float(
+            np.interp(math.log(self.steps), [math.log(one) for one in steps], temperatures)
+        )
+
+    def _by_steps(self) -> tuple[list[int], list[float]]:
+        pairs = self.temperature_by_steps
+        return [steps for steps, _ in pairs], [temperature for _, temperature in pairs]
 
 
 @dataclass(frozen=True)

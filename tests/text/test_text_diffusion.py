@@ -189,3 +189,37 @@ def test_canvases_hold_texts_of_like_lengths():
     tokens, known = laid_out([TextRequest(known={1: 9}), TextRequest()], [4, 2], 8)
     assert tokens.tolist() == [[PAD, 9, PAD, END] + [PAD] * 4, [PAD, END] + [PAD] * 6]
     assert known.sum(dim=1).tolist() == [2, 1]
+
+
+PAIRS = ((20, 1.05), (50, 1.15), (200, 1.25))
+
+
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        ({"steps": 50}, 1.15),
+        ({"steps": 100}, 1.2),  # half of the way from 50 to 200 in the logarithm
+        ({"steps": 2}, 1.05),
+        ({"steps": 1000}, 1.25),
+        ({"steps": 50, "temperature": 0.7}, 0.7),
+    ],
+)
+def test_the_temperature_follows_the_number_of_steps(how, wanted):
+    config = TextSamplingConfig(temperature_by_steps=PAIRS).replace(**how)
+    assert config.word_temperature() == pytest.approx(wanted)
+    assert TextSamplingConfig(steps=50).word_temperature() == 1
+
+
+@pytest.mark.parametrize("pairs", [((50, 1.0), (20, 1.1)), ((20, 0.0),), ((0, 1.0),)])
+def test_wrong_temperatures_by_steps_are_refused(pairs):
+    with pytest.raises(ValueError, match="temperature_by_steps"):
+        TextSamplingConfig(temperature_by_steps=pairs)
+
+
+def test_a_recipes_temperatures_by_steps_reach_the_samples(small_restaurant):
+    model = md.load(small_restaurant)
+    requests = [TextRequest(length=8)] * 4
+    hot = TextSamplingConfig(steps=6, temperature_by_steps=((3, 1.0), (6, 5.0)))
+    made = model.generate(requests, config=hot)
+    assert made == model.generate(requests, steps=6, temperature=5.0)
+    assert made != model.generate(requests, steps=6, temperature=1.0)

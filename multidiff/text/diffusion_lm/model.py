@@ -169,7 +169,7 @@ class TextDiffusion(TextModel):
         clamp = partial(
             self.domain.clamped,
             clamp=self.domain.clamp,
-            temperature=plan.config.temperature,
+            temperature=plan.config.word_temperature(),
             unwritten=UNWRITTEN,
         )
         project = compose(clamp, inpaint(known, is_known[..., None]))

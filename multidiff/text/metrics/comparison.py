@@ -28,6 +28,7 @@ from multidiff.text.request import TextRequest
 from multidiff.utils.report import Report, table
 
 ORDER = 4  # order of the scoring n-gram model
+REAL_OUTLIERS = 0.01  # fraction of the real texts that count as outliers
 LEAST_FEATURES = 50  # texts of a set, for MAUVE
 
 
@@ -45,6 +46,8 @@ def compare(
     ngram = NGramModel(split.other, ORDER)
     sets = {"samples": made, "real": split.real}
     facts = {name: described(tokens, ngram, split.trained) for name, tokens in sets.items()}
+    for name, fraction in outliers(sets, ngram).items():
+        facts[name]["outliers"] = fraction
     if any(request.meaning or request.source for request in requests):
         group_by_length: dict[str, list[list[int]]] = {}
         for group, tokens in zip(split.groups, split.real, strict=True):
@@ -89,6 +92,22 @@ def described(
     if len(tokens) > 1:
         facts["self_bleu"] = self_bleu(tokens, most=100)
     return facts | ({"copies": copy_rate(tokens, trained)} if trained else {})
+
+
+def outliers(sets: Mapping[str, Sequence[Sequence[int]]], ngram: NGramModel) -> dict[str, float]:
+    """Return the fraction of each set's texts that cost more than the worst 1 % of the real ones.
+
+    A mean hides a few broken texts among bland ones. The cost is in nats a token.
+
+    Args:
+        sets: token rows of each set, "real" among them.
+        ngram: the scoring model.
+    """
+    nats = {
+        name: np.array([ngram.nats_per_token([row]) for row in rows]) for name, rows in sets.items()
+    }
+    limit = np.quantile(nats["real"], 1 - REAL_OUTLIERS)
+    return {name: float((cost > limit).mean()) for name, cost in nats.items()}
 
 
 def _obedience(made: Sequence[Sequence[int]], split: EvalSplit) -> dict[str, dict[str, float]]:
