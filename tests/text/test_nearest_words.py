@@ -8,6 +8,7 @@ from editors import strong_editor
 from vocabularies import source_of
 
 from multidiff.core.edit.process import EditProcess
+from multidiff.models.init_weights import InitFrom
 from multidiff.text.data.hybrid import HybridVocabulary
 from multidiff.text.data.nearest_words import NearestWords
 from multidiff.text.data.vocabulary import PAD, WordVocabulary
@@ -65,28 +66,31 @@ def test_the_words_near_spelled_ones_stand_beside_their_letters(vocabulary):
     assert vocabulary.nearest([], 2) == []
 
 
-def editors(**options):
-    torch.manual_seed(0)
-    plain = Editor(SIZE, 16, 1, 2, 30, 1, **options)
-    reading = Editor(SIZE, 16, 1, 2, 30, 1, nearest_words=2, **options)
-    reading.load_state_dict({**plain.state_dict(), **reading.own_tensors()})
-    return plain, reading
-
-
-def test_an_editor_begins_as_one_that_does_not_read_them(vocabulary):
-    plain, reading = editors()
+def test_a_new_editor_adds_the_nearest_word_to_each_letter(vocabulary):
+    editor = strong_editor(size=SIZE, length=30, nearest_words=2)
+    torch.nn.init.eye_(editor.near.weight)
     texts = [vocabulary.numbers(text) for text in ("The teh cat", "a")]
     near = nearest_words(vocabulary, 2)
     drafts = Drafts.of(texts, None, CPU, near)
-    alike = [editor.tags(editor.encode(drafts))[0] for editor in (plain, reading)]
-    assert torch.equal(*alike)
-    torch.nn.init.normal_(reading.near.weight)
-    both = reading.tags(reading.encode(drafts))[0]
-    assert not torch.allclose(both[0], alike[0][0])
-    alone = reading.tags(reading.encode(Drafts.of(texts[1:], None, CPU, near)))[0]
+    plain = editor.words(drafts.tokens) + editor.positions.weight[: drafts.tokens.shape[1]]
+    the = editor.words.weight[vocabulary.numbers("the")]
+    spelled = drafts.nearest[..., 0] != PAD
+    assert spelled.sum() == 4
+    torch.testing.assert_close(editor._read(drafts), plain + spelled[..., None] * the)
+    both = editor.tags(editor.encode(drafts))[0]
+    alone = editor.tags(editor.encode(Drafts.of(texts[1:], None, CPU, near)))[0]
     torch.testing.assert_close(both[1, : alone.shape[1]], alone[0])
     with pytest.raises(ValueError, match="reads the words nearest to misspelled ones"):
-        reading.encode(Drafts.of(texts, None, CPU))
+        editor.encode(Drafts.of(texts, None, CPU))
+
+
+def test_weights_of_an_editor_without_them_are_taken(vocabulary):
+    old, new = (Editor(SIZE, 16, 1, 2, 30, 1, nearest_words=count) for count in (0, 2))
+    domain, process = TextDomain(vocabulary, 30), EditProcess(SIZE)
+    one, other = (EditedText(domain, process, editor) for editor in (old, new))
+    InitFrom("old").put_into(other, one)
+    assert torch.equal(new.words.weight, old.words.weight)
+    assert torch.equal(new.near.weight[:, :16], torch.eye(16))
 
 
 def test_training_and_revising_read_them(vocabulary):

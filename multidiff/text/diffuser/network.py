@@ -127,7 +127,8 @@ class Editor(nn.Module):
             nn.init.zeros_(self.inserter_after.weight)
         self.near = nn.Linear(nearest_words * width, width, bias=False) if nearest_words else None
         if self.near is not None:
-            nn.init.zeros_(self.near.weight)
+            # The nearest word itself: from zero it takes thousands of steps until it is read.
+            nn.init.eye_(self.near.weight)
         self.reader = None if shared else Transformer(width, layers, heads, 0, expansion, dropout)
         self.writer = Transformer(width, writer_layers, heads, 0, expansion, dropout)
         self.bias = nn.Parameter(torch.zeros(size))
@@ -163,7 +164,7 @@ class Editor(nn.Module):
         return self.tagger(hidden), gaps
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Return what weights of an editor without these options lack; it is zero at first."""
+        """Return what weights of an editor without these options lack."""
         parts = {"inserter_after": self.inserter_after, "near": self.near}
         return {f"{name}.weight": one.weight for name, one in parts.items() if one is not None}
 
