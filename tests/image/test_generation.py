@@ -348,6 +348,20 @@ def test_states_and_pictures_are_inverse_in_pixels():
     assert torch.equal(domain.decode(state), image)
 
 
+def test_reduced_states_are_means_of_squares_and_images_keep_their_size():
+    domain = PixelDomain((6, 10), 1, pad_to=4, factor=2)
+    image = torch.rand(2, 1, 10, 6) * 2 - 1
+    state = domain.to_state(image)
+    assert state.shape == domain.state_shape(2, (6, 10)) == (2, 1, 6, 4)
+    whole = PixelDomain((6, 10), 1, pad_to=4).to_state(image)
+    squares = whole.unfold(2, 2, 2).unfold(3, 2, 2)
+    torch.testing.assert_close(state, squares.mean(dim=(4, 5)))
+    flat = torch.full((2, 1, 6, 4), 0.25)
+    torch.testing.assert_close(domain.decode(flat), torch.full_like(image, 0.25))
+    with pytest.raises(ValueError, match="pad_to 3: must be a multiple of the factor 2"):
+        PixelDomain((6, 10), 1, pad_to=3, factor=2)
+
+
 def test_a_tokenizer_and_a_text_encoder_go_together(digits):
     with pytest.raises(ValueError, match="go together"):
         LatentDomain(digits.domain.autoencoder, None, WordTokenizer(("a",)))

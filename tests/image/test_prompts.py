@@ -14,6 +14,7 @@ from multidiff.core.gaussian.losses import FlowWeight
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.schedules import LogSNRSchedule
 from multidiff.core.gaussian.time_laws import LogNormalSigmas
+from multidiff.image.canvas import Canvas
 from multidiff.image.data.listing import ImageSource
 from multidiff.image.diffusion.domains import PixelDomain
 from multidiff.image.diffusion.model import ImageDiffusion
@@ -106,7 +107,7 @@ def test_unknown_words_are_named(tokenizer):
     assert tokenizer.complaint("blue cat, flat style") is None
 
 
-def toy(tokenizer, seed=0):
+def toy(tokenizer, seed=0, size=(16, 16), **options):
     torch.manual_seed(seed)
     network = UNet(
         *(3, 3, (8, 16), 1, ("none", "joint"), (1, 2)), condition_width=16, groups=4, patch=2
@@ -118,7 +119,7 @@ def toy(tokenizer, seed=0):
         times=LogNormalSigmas(0.4, 1.2),
     )
     return ImageDiffusion(
-        PixelDomain((16, 16), 3, tokenizer=tokenizer),
+        PixelDomain(size, 3, tokenizer=tokenizer, **options),
         process,
         denoiser,
         ImageSamplingConfig(steps=3, guidance_scale=2.0),
@@ -245,3 +246,17 @@ def test_the_command_names_unknown_words_and_draws_the_rest(trained, tmp_path, c
 def test_other_models_have_no_style_to_be_guided_by(capsys, tmp_path):
     words = ("sample", "digits", "--prompt", "3", "--style-guidance-scale", 3, "-o", tmp_path)
     assert "prompts have no styles" in complains(capsys, *words)
+
+
+def test_a_network_of_half_the_size_makes_and_paints_images_of_the_whole(tokenizer):
+    model = toy(tokenizer, size=(32, 32), pad_to=16, factor=2)
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    area = torch.zeros(32, 32, dtype=torch.bool)
+    area[5:14, 9:20] = True
+    made = model.generate(["cat, ink style"], canvas=Canvas(image, mask=area))
+    assert torch.equal(made[..., ~area], image[..., ~area])
+    assert not torch.equal(made[..., area], image[..., area])
+    states = []
+    for one in (model, toy(tokenizer)):
+        one.generate(["cat, ink style"], on_latents=lambda _, state: states.append(state))
+    torch.testing.assert_close(*states)

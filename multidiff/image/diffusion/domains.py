@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -32,9 +33,12 @@ class PixelDomain(Captioned, Domain):
         pad_to: images are padded with black to multiples of this for the network.
         classes: names of the classes that condition the images; empty for none.
         tokenizer: tokenizer of the prompts that condition the images; None for none.
+        factor: side of an image over that of its state, whose pixels are means of squares;
+            images are enlarged by bicubic interpolation.
 
     Raises:
-        ValueError: if there are classes and a tokenizer.
+        ValueError: if there are classes and a tokenizer, or ``pad_to`` is no multiple of the
+            factor.
     """
 
     def __init__(
@@ -44,13 +48,16 @@ class PixelDomain(Captioned, Domain):
         pad_to: int = 1,
         classes: tuple[str, ...] = (),
         tokenizer: PromptTokenizer | None = None,
+        factor: int = 1,
     ):
+        if factor < 1 or pad_to % factor:
+            raise ValueError(f"pad_to {pad_to}: must be a multiple of the factor {factor}")
         if classes and tokenizer is not None:
             raise ValueError("classes and a tokenizer: images have either classes or prompts")
         self.tokenizer = tokenizer
         self.channels: Literal[1, 3] = channels
         self.size, self.pad_to, self.classes = size, pad_to, classes
-        self.multiple = 1
+        self.multiple, self.factor = 1, factor
         self.reads: Literal["prompt", "class", "nothing"] = "class" if classes else "nothing"
         if tokenizer is not None:
             self.reads = "prompt"
@@ -73,15 +80,18 @@ class PixelDomain(Captioned, Domain):
 
     def state_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape of the states of ``count`` images of a width and height."""
-        width, height = (length + -length % self.pad_to for length in size)
+        width, height = ((length + -length % self.pad_to) // self.factor for length in size)
         return count, self.channels, height, width
 
     def to_state(self, image: Tensor) -> Tensor:
-        """Return images in [-1, 1], padded if needed."""
-        return pad_to_multiple(image, self.pad_to, BLACK)
+        """Return images in [-1, 1], padded and reduced if needed."""
+        padded = pad_to_multiple(image, self.pad_to, BLACK)
+        return padded if self.factor == 1 else F.avg_pool2d(padded, self.factor)
 
     def to_image(self, state: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the part of the states that is an image of a width and height."""
+        """Return the part of the states that is an image of a width and height, enlarged."""
+        if self.factor > 1:
+            state = F.interpolate(state, scale_factor=float(self.factor), mode="bicubic")
         return crop_to(state, *size)
 
     def condition(self, names: list[str], size: tuple[int, int] | None = None) -> Condition:
