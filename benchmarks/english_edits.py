@@ -215,17 +215,16 @@ class NGramCorrector:
 
 
 def editor(model: Any, **options: Any) -> Corrector:
-    """Return a model of edits as a corrector; it leaves what is too long for it as it is."""
-    from multidiff.text.diffuser.spelling import Spelling
+    """Return a model of edits as a corrector, as ``multidiff sample`` uses it."""
+    from multidiff.text.diffuser.draft_sources import DraftSource, drafts_of
+    from multidiff.text.diffuser.revised_texts import revise_drafts
+    from multidiff.text.request import TextRequest
 
     def corrected(texts: Sequence[str]) -> list[str]:
-        typed = [Spelling(model.domain.vocabulary, text) for text in texts]
-        short = [row for row, one in enumerate(typed) if len(one.tokens) <= model.editor.length]
-        histories = model.revise([typed[row].tokens for row in short], **options)
-        found = [*texts]
-        for row, history in zip(short, histories, strict=True):
-            found[row] = typed[row].texts(history)[-1]
-        return found
+        seeds = [range(row, row + 1) for row in range(len(texts))]
+        drafts = drafts_of(model, [TextRequest()], seeds, DraftSource(texts))
+        found = revise_drafts(model, drafts, model.sampling.replace(**options))
+        return [one.text for one in found]
 
     return corrected
 

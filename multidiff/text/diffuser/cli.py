@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from multidiff.text.model import TextModel
 from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 from multidiff.utils.report import OnLine, Report
+
+LINE_ENDS = re.compile(r"\s*[\n\r]\s*")
 
 
 def sample(
@@ -106,7 +109,7 @@ def _revised(
     def note(draft: Draft, spelling: Spelling, history: History) -> None:
         if show_edits and (len(history) > 1 or not draft.sentence):
             for line in lines_of(spelling, history, marks):
-                show(line)
+                show(LINE_ENDS.sub(" ", line) if draft.sentence else line)
 
     def end(made: RevisedText) -> None:
         prompt = prompts[len(outputs)]

@@ -13,6 +13,7 @@ from typing import Literal
 
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.sentence_parts import sentences
+from multidiff.text.diffuser.typed_sentence import TypedSentence
 from multidiff.text.model import TextModel
 from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
@@ -39,7 +40,8 @@ class Draft:
         gap: white space after a sentence.
         line: number of the line in which a sentence begins, from 1.
         last: whether its text ends with it.
-        unread: whether it stays as typed: it is blank, or longer than the model reads.
+        unread: whether it stays as typed: it has no words that the model knows, or is longer than
+            the model reads.
     """
 
     tokens: Sequence[int]
@@ -203,10 +205,11 @@ def _read(
 
 def _sentences(model: EditedText, draft: Draft, option: str) -> Iterator[Draft]:
     """Yield the drafts of a text's sentences; warn of those that are too long for the model."""
-    parts = sentences(draft.typed)
     line, most = 1, model.editor.length
+    parts = sentences(draft.typed)
     for number, (part, gap) in enumerate(parts, 1):
-        tokens = model.domain.vocabulary.numbers(part)
+        sentence = TypedSentence(model.domain.vocabulary, part)
+        tokens = sentence.tokens
         if len(tokens) > most:
             logger.warning(
                 "%s, line %d: %s has %d tokens, but this model reads at most %d in a sentence; it "
@@ -214,9 +217,9 @@ def _sentences(model: EditedText, draft: Draft, option: str) -> Iterator[Draft]:
             )  # fmt: skip
         yield replace(
             draft, tokens=tokens, typed=part, sentence=True, gap=gap, line=line,
-            last=number == len(parts), unread=not part or len(tokens) > most,
+            last=number == len(parts), unread=len(tokens) > most or sentence.is_foreign(),
         )  # fmt: skip
-        line += gap.count("\n")
+        line += part.count("\n") + gap.count("\n")
 
 
 def _bootstrapped(

@@ -12,6 +12,7 @@ from multidiff.text.diffuser.rendering import facts_of
 from multidiff.text.diffuser.reviser import History, Revision
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.diffuser.spelling import Spelling
+from multidiff.text.diffuser.typed_sentence import TypedSentence
 
 
 @dataclass
@@ -24,7 +25,8 @@ class RevisedText:
         text: the text after the last revision.
         facts: text, score and edits of each revision; see
             :func:`~multidiff.text.diffuser.rendering.facts_of`.
-        unread: lines, from 1, of the sentences that are longer than the model reads, and stay.
+        unread: lines, from 1, of the sentences that stay because they are in another language or
+            longer than the model reads.
     """
 
     seed: int
@@ -34,15 +36,14 @@ class RevisedText:
     unread: list[int] = field(default_factory=list)
 
     def add(self, draft: Draft, spelling: Spelling, history: History) -> None:
-        """Add a draft and its revisions; one that no revision edits stays as typed."""
-        texts = spelling.texts(history)
-        before, after = texts[0], texts[-1]
-        if draft.sentence:
-            before, after = draft.typed, after if len(history) > 1 else draft.typed
-        self.source += before + draft.gap
-        self.text += after + draft.gap
-        self.facts += facts_of(spelling, history)
-        if draft.unread and draft.typed:
+        """Add a draft and its revisions; a sentence that none of them edits stays as typed."""
+        texts = [draft.typed]
+        if len(history) > 1 or not draft.sentence:
+            texts = spelling.texts(history)
+            self.facts += facts_of(spelling, history)
+        self.source += texts[0] + draft.gap
+        self.text += texts[-1] + draft.gap
+        if draft.unread and any(map(str.isalpha, draft.typed)):
             self.unread.append(draft.line)
 
 
@@ -70,7 +71,12 @@ def revise_drafts(
         if not begun:
             found.append(RevisedText(draft.seed))
         begun = not draft.last
-        spelling = Spelling(model.domain.vocabulary, draft.typed)
+        spelling: Spelling
+        if draft.sentence:
+            spelling = TypedSentence(model.domain.vocabulary, draft.typed)
+            history = spelling.kept(history)
+        else:
+            spelling = Spelling(model.domain.vocabulary, draft.typed)
         if on_draft is not None:
             on_draft(draft, spelling, history)
         found[-1].add(draft, spelling, history)

@@ -34,7 +34,7 @@ class Spelling:
         positions = [position for position, token in enumerate(self.tokens) if token == UNKNOWN]
         self._unknown = dict(zip(positions, _as_typed(vocabulary, typed), strict=True))
         self._touching: set[int] = set()
-        if self._unknown and self.text(self.tokens, range(len(self.tokens))) != typed:
+        if self._unknown and Spelling.text(self, self.tokens, range(len(self.tokens))) != typed:
             self._touching = self._touching_in(_composed(typed).lower())
 
     def _touching_in(self, typed: str) -> set[int]:

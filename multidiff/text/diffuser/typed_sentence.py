@@ -1,0 +1,177 @@
+"""A sentence of a letter as it was typed, and as an editor of prose reads it.
+
+The editor reads words with one space between them, as in its training. Line ends, several spaces
+and symbols between words are read as a space; an address or a number is read as a word that fits in
+its place, whatever its characters. All of these stay as typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from multidiff.text.data.vocabulary import Vocabulary
+from multidiff.text.diffuser.reviser import History
+from multidiff.text.diffuser.spelling import WRITTEN, Spelling
+
+PUNCTUATION = ".,;:!?'\"()\u2018\u2019\u201c\u201d\u2026\u2014"
+LETTER = r"(?:[^\W\d_][\u0300-\u036f]*)"  # with its accents, if they are characters of their own
+# Words, also several without a space between them, and abbreviations.
+BETWEEN = r"(?:[-,;:!?'\"()\u2013-\u201d\u2026]+|\.\.+)"
+WORDS = re.compile(rf"{LETTER}+(?:{BETWEEN}{LETTER}+)*")
+ABBREVIATION = re.compile(rf"{LETTER}(?:\.{LETTER})+")
+NUMBER = re.compile(r"\W?\d[\d.,:]*\W?")
+INNER_CAPITAL = re.compile(r"[a-z][A-Z]")
+# What is read in place of an address or a code, and of a number: common in any English prose.
+ADDRESS_AS, NUMBER_AS = "London", "12"
+LONG_NUMBER = 5  # digits
+FOREIGN_WORDS, FOREIGN_SHARE = 4, 0.6
+
+
+class TypedSentence(Spelling):
+    """The spelling of a sentence's tokens: all that is not written anew is as typed.
+
+    Args:
+        vocabulary: vocabulary that reads the sentence.
+        typed: the sentence as it was typed.
+
+    Attributes:
+        fixed: its addresses, numbers and symbols, which no edit may change.
+        words: its other words.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, typed: str):
+        self.fixed: list[str] = []
+        self.words: list[str] = []
+        parts = self._parts(typed)
+        reading = "".join(read for read, _ in parts)
+        super().__init__(vocabulary, reading[1:])
+        places = [0, *accumulate(len(own) for read, own in parts for own in _spread(read, own))]
+        ends = [0, *_ends(vocabulary, reading, self.tokens)]
+        self._gaps, self._bodies = [], []
+        for start, end in pairwise(ends):
+            inner = start + (reading[start:end][:1] == " ")
+            self._gaps.append(typed[places[start] : places[inner]])
+            self._bodies.append(typed[places[inner] : places[end]])
+
+    def _parts(self, typed: str) -> list[tuple[str, str]]:
+        """Return the parts of a sentence, as read and as typed, a gap first."""
+        parts, gap = list[tuple[str, str]](), ""
+        for piece in re.findall(r"\s+|\S+", typed):
+            before, core, after = _core(piece)
+            if piece.isspace() or is_symbol(piece):
+                self.fixed += [core] if core.strip() else []
+                gap += piece
+                continue
+            parts.append((" ", gap))
+            stands = stand_in(core)
+            if stands or core.isdigit():
+                self.fixed.append(core)
+            elif core:
+                self.words.append(core)
+            parts += [*zip(before, before, strict=True), (stands or core, core)]
+            parts += [*zip(after, after, strict=True)]
+            gap = ""
+        *parts, (read, own) = parts or [(" ", "")]
+        return [*parts, (read, own + gap)]
+
+    def is_foreign(self) -> bool:
+        """Return whether it has no words, or most are spelled: it is in another language."""
+        words = [one for one in self.words if one.isalpha()]
+        spelled = sum(len(self.vocabulary.numbers(one)) > max(2, len(one) - 1) for one in words)
+        return not words or spelled >= max(FOREIGN_WORDS, FOREIGN_SHARE * len(words))
+
+    def kept(self, history: History) -> History:
+        """Return the revisions before the first that changes what no edit may."""
+        for number, text in enumerate(self.texts(history) if len(history) > 1 else ()):
+            cores = iter([_core(one)[1] for one in text.split()])
+            if not all(one in cores for one in self.fixed):
+                return history[: max(1, number)]
+        return history
+
+    def text(self, tokens: Sequence[int], origins: Sequence[int]) -> str:
+        """See :class:`~multidiff.text.diffuser.spelling.Spelling`; other tokens are as typed."""
+        pieces = self.pieces(tokens, origins)
+        return super().text(tokens, origins) if pieces is None else "".join(pieces)
+
+    def pieces(self, tokens: Sequence[int], origins: Sequence[int]) -> list[str] | None:
+        """See :class:`~multidiff.text.diffuser.spelling.Spelling`.
+
+        The gaps before words that are removed go to those that are written in their place.
+        """
+        read = super().text
+        texts = [read(tokens[:end], origins[:end]) for end in range(len(tokens) + 1)]
+        if not all(after.startswith(before) for before, after in pairwise(texts)):
+            return None
+        found: list[str] = []
+        last, gaps, beside = -1, list[str](), True
+        for at, (before, after) in enumerate(pairwise(texts)):
+            word = after[len(before) :]
+            spaced, word = word.startswith(" "), word.removeprefix(" ")
+            following = next((one for one in origins[at:] if one != WRITTEN), len(self.tokens))
+            if beside:
+                gaps = [gap for gap in self._gaps[max(1, last + 1) : following] if gap]
+            if origins[at] == WRITTEN:
+                gap = gaps.pop(0) if spaced and gaps else " " * spaced
+                beside = False
+            else:
+                word, own = self._bodies[following], self._gaps[following]
+                beside = beside and following == last + 1
+                gap = own if beside else _merged(gaps, own if following else "", spaced)
+                last, beside = following, True
+            found.append(gap + word)
+        if found and origins[0] != 0:
+            found[0] = "".join(self._gaps[:1]) + found[0]
+        return found
+
+
+def _merged(gaps: Sequence[str], own: str, spaced: bool) -> str:
+    """Return the gap before a word, with what must stay of those before removed ones.
+
+    Args:
+        gaps: those before removed words, and not before words written in their place.
+        own: that before the word.
+        spaced: whether the word is read with a space before it.
+    """
+    left = "".join(gap for gap in gaps if gap != " " and (spaced or not gap.isspace()))
+    if left and (own.isspace() or not own):
+        return left
+    return left + (own or " " if spaced else own.strip())
+
+
+def is_symbol(piece: str) -> bool:
+    """Return whether a piece without white space is neither a word nor punctuation."""
+    return not any(one.isalnum() or one in PUNCTUATION for one in piece)
+
+
+def stand_in(core: str) -> str:
+    """Return what is read in place of a word without punctuation around it; empty for itself."""
+    if core.isdigit() and len(core) < LONG_NUMBER:
+        return ""
+    if NUMBER.fullmatch(core):
+        return NUMBER_AS
+    plain = WORDS.fullmatch(core) and not INNER_CAPITAL.search(core)
+    shouted = len(core) > 1 and core.isupper()
+    if not core or (plain and not shouted) or ABBREVIATION.fullmatch(core):
+        return ""
+    return ADDRESS_AS
+
+
+def _core(piece: str) -> tuple[str, str, str]:
+    """Return a piece's punctuation before its core, the core, and the punctuation after it."""
+    rest = piece.lstrip(PUNCTUATION)
+    core = rest.rstrip(PUNCTUATION)
+    return piece[: len(piece) - len(rest)], core, rest[len(core) :]
+
+
+def _spread(read: str, own: str) -> list[str]:
+    """Return what was typed for each character that is read; all of a stand-in's at its end."""
+    return [*own] if read == own else [""] * (len(read) - 1) + [own]
+
+
+def _ends(vocabulary: Vocabulary, reading: str, tokens: Sequence[int]) -> list[int]:
+    """Return where each token ends in a text that begins with a space, which may be its own."""
+    if vocabulary.numbers(reading) == [*tokens]:
+        return vocabulary.token_ends(reading)
+    return [1 + end for end in vocabulary.token_ends(reading[1:])]

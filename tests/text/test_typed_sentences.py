@@ -1,0 +1,102 @@
+"""Letters as people type them: what no edit is about stays as it was typed."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vocabularies import source_of
+
+from multidiff.core.edit.alignment import align, rewrite
+from multidiff.text.data.hybrid import HybridVocabulary
+from multidiff.text.diffuser.reviser import Revision
+from multidiff.text.diffuser.sentence_parts import sentences
+from multidiff.text.diffuser.typed_sentence import TypedSentence, stand_in
+
+LINES = ["The cat is here, in London.", "12 dogs sat there; the red bed is old.", "I see a cat!"]
+ODD = ["https://x.org/a?b=1", "4,711.50", "\U0001f600", "**bed**", "-", "GitHub", "NASA", "#"]
+WORDS = [*ODD, "the", "teh", "I", "caf\u00e9", "cafe\u0301", "\u201cI", "see\u201d", "..."]
+GAPS = [" ", "  ", "\n", "\r\n  ", "\t", "\u00a0", ". ", ".\n\n", "\n- "]
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    return HybridVocabulary(44, source_of(tmp_path_factory.mktemp("texts"), LINES * 3))
+
+
+def edited(vocabulary, typed, wanted):
+    """What becomes of a sentence if an editor makes another of what it reads."""
+    sentence = TypedSentence(vocabulary, typed)
+    tokens = vocabulary.numbers(wanted)
+    spans = align(sentence.tokens, tokens).passages()
+    history = [Revision(tuple(sentence.tokens)), Revision(rewrite(sentence.tokens, spans), spans)]
+    return sentence.texts(sentence.kept(history))[-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(GAPS), st.sampled_from(WORDS)), max_size=12))
+def test_what_is_not_edited_is_as_typed(vocabulary, pieces):
+    text = "".join(gap + word for gap, word in pieces)
+    parts = sentences(text)
+    assert "".join(part + gap for part, gap in parts) == text
+    for part, _ in parts:
+        sentence = TypedSentence(vocabulary, part)
+        places = range(len(sentence.tokens))
+        assert not sentence.tokens or sentence.text(sentence.tokens, places) == part
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted", "found"),
+    [
+        ("I sea  a\n  cta \U0001f600 at https://x.org/a?b.", "I see a cat at London.",
+         "I see  a\n  cat \U0001f600 at https://x.org/a?b."),
+        ("I see the\nthe old  cat.", "I see the old cat.", "I see the\nold  cat."),
+        ("- Teh old cat", "The old cat", "- The old cat"),
+        ("* old cat", "The old cat", "* The old cat"),
+        ("# the the cat", "the cat", "# the cat"),
+        ("I see **cat** 12,5 tims.", "I see London 12 times.", "I see **cat** 12,5 times."),
+        ("Teh\tcat", "The cat", "The\tcat"),
+        ("I sat to day \u2014 there", "I sat today \u2014 there", "I sat today \u2014 there"),
+        ("I sat https://x.org/a there", "I sat there", "I sat https://x.org/a there"),
+        ("I sat anna@x.org ther", "I sat Londons there", "I sat anna@x.org ther"),
+        ("I see 3 cats", "I see 2 cats", "I see 3 cats"),
+    ],
+)  # fmt: skip
+def test_an_edit_changes_its_words_alone(vocabulary, typed, wanted, found):
+    assert edited(vocabulary, typed, wanted) == found
+
+
+def test_what_a_word_is_read_as():
+    for word in (
+        "cat",
+        "don't",
+        "well-known",
+        "p.m",
+        "e.g",
+        "I",
+        "cat,dog",
+        "word\u2014word",
+        "1859",
+    ):
+        assert stand_in(word) == "", word
+    for word in ("a@b.org", "www.x.org", "GitHub", "NASA", "a_b", "x/y", "B2", "[link](a"):
+        assert stand_in(word) == "London", word
+    for word in ("\u00a324.99", "47110815", "5%", "1,000"):
+        assert stand_in(word) == "12", word
+
+
+def test_a_wrapped_line_goes_on():
+    long, by = "The old cat sat there, and saw all of the dogs", "by Mr."
+    for begun, rest, count in (
+        (long, "\nand birds. I see.", 2), (long, "\r\n  Tom sat.", 1), ("Dogs", "\nand birds.", 2),
+        (long, "\n\nand birds.", 2), (long, "\n- and birds.", 2), (f"# {long}", "\nand birds.", 2),
+        (f"{long} {by}", "\nHill.", 1), (f"{long}.", "\nI see.", 2), (long, "\n", 1),
+    ):  # fmt: skip
+        parts = sentences(begun + rest)
+        assert len(parts) == count and "".join(map("".join, parts)) == begun + rest, rest
+
+
+def test_another_language_is_foreign(vocabulary):
+    def is_foreign(text):
+        return TypedSentence(vocabulary, text).is_foreign()
+
+    assert is_foreign("Wir haben das Paket nie bekommen.") and is_foreign("1.")
+    assert not is_foreign("The cta is heere, in teh bed.") and not is_foreign("Yours, Anna")
