@@ -58,6 +58,7 @@ def test_what_is_not_edited_is_as_typed(vocabulary, pieces):
         ("I sat https://x.org/a there", "I sat there", "I sat https://x.org/a there"),
         ("I sat anna@x.org ther", "I sat Londons there", "I sat anna@x.org ther"),
         ("I see 3 cats", "I see 2 cats", "I see 3 cats"),
+        ("a cafe\u0301 cta", "a caf\u00e9 cat", "a cafe\u0301 cat"),
     ],
 )  # fmt: skip
 def test_an_edit_changes_its_words_alone(vocabulary, typed, wanted, found):
@@ -94,9 +95,16 @@ def test_a_wrapped_line_goes_on():
         assert len(parts) == count and "".join(map("".join, parts)) == begun + rest, rest
 
 
+def test_a_few_words_are_no_sentence(vocabulary):
+    for typed in ("Dear Mr. Hill,", "- two red beds", "# A cat", "1."):
+        assert TypedSentence(vocabulary, typed).is_fragment(), typed
+    for typed in ("I sea it.", "\u201cDid he?\u201d", "I see that the cta is there"):
+        assert not TypedSentence(vocabulary, typed).is_fragment(), typed
+
+
 def test_another_language_is_foreign(vocabulary):
     def is_foreign(text):
         return TypedSentence(vocabulary, text).is_foreign()
 
-    assert is_foreign("Wir haben das Paket nie bekommen.") and is_foreign("1.")
+    assert is_foreign("Wir haben das Paket nie bekommen.")
     assert not is_foreign("The cta is heere, in teh bed.") and not is_foreign("Yours, Anna")

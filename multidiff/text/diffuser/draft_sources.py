@@ -40,8 +40,8 @@ class Draft:
         gap: white space after a sentence.
         line: number of the line in which a sentence begins, from 1.
         last: whether its text ends with it.
-        unread: whether it stays as typed: it has no words that the model knows, or is longer than
-            the model reads.
+        unread: the reason for which it stays as typed, if there is one: it is a few words without
+            an end mark, in another language, or longer than the model reads.
     """
 
     tokens: Sequence[int]
@@ -52,7 +52,7 @@ class Draft:
     gap: str = ""
     line: int = 1
     last: bool = True
-    unread: bool = False
+    unread: Literal["", "fragment", "foreign", "long"] = ""
 
 
 @dataclass(frozen=True)
@@ -209,15 +209,20 @@ def _sentences(model: EditedText, draft: Draft, option: str) -> Iterator[Draft]:
     parts = sentences(draft.typed)
     for number, (part, gap) in enumerate(parts, 1):
         sentence = TypedSentence(model.domain.vocabulary, part)
-        tokens = sentence.tokens
-        if len(tokens) > most:
+        tokens, reason = sentence.tokens, ""
+        if sentence.is_fragment() and (len(parts) > 1 or not sentence.words):
+            reason = "fragment"
+        elif sentence.is_foreign():
+            reason = "foreign"
+        elif len(tokens) > most:
+            reason = "long"
             logger.warning(
                 "%s, line %d: %s has %d tokens, but this model reads at most %d in a sentence; it "
                 "stays as it is", option, line, _short(part), len(tokens), most,
             )  # fmt: skip
         yield replace(
             draft, tokens=tokens, typed=part, sentence=True, gap=gap, line=line,
-            last=number == len(parts), unread=len(tokens) > most or sentence.is_foreign(),
+            last=number == len(parts), unread=reason,
         )  # fmt: skip
         line += part.count("\n") + gap.count("\n")
 

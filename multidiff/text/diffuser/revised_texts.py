@@ -43,7 +43,7 @@ class RevisedText:
             self.facts += facts_of(spelling, history)
         self.source += texts[0] + draft.gap
         self.text += texts[-1] + draft.gap
-        if draft.unread and any(map(str.isalpha, draft.typed)):
+        if draft.unread in ("foreign", "long"):
             self.unread.append(draft.line)
 
 

@@ -8,6 +8,7 @@ its place, whatever its characters. All of these stay as typed.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -16,7 +17,8 @@ from multidiff.text.diffuser.reviser import History
 from multidiff.text.diffuser.spelling import WRITTEN, Spelling
 
 PUNCTUATION = ".,;:!?'\"()\u2018\u2019\u201c\u201d\u2026\u2014"
-LETTER = r"(?:[^\W\d_][\u0300-\u036f]*)"  # with its accents, if they are characters of their own
+CHARACTER = re.compile(r".[\u0300-\u036f]*", re.DOTALL)  # with accents of their own
+LETTER = r"[^\W\d_]"
 # Words, also several without a space between them, and abbreviations.
 BETWEEN = r"(?:[-,;:!?'\"()\u2013-\u201d\u2026]+|\.\.+)"
 WORDS = re.compile(rf"{LETTER}+(?:{BETWEEN}{LETTER}+)*")
@@ -26,6 +28,8 @@ INNER_CAPITAL = re.compile(r"[a-z][A-Z]")
 # What is read in place of an address or a code, and of a number: common in any English prose.
 ADDRESS_AS, NUMBER_AS = "London", "12"
 LONG_NUMBER = 5  # digits
+END = re.compile(rf"[.!?\u2026][{re.escape(PUNCTUATION)}]*\s*$")
+SENTENCE_WORDS = 6  # from which a sentence needs no end mark
 FOREIGN_WORDS, FOREIGN_SHARE = 4, 0.6
 
 
@@ -37,6 +41,7 @@ class TypedSentence(Spelling):
         typed: the sentence as it was typed.
 
     Attributes:
+        typed: the sentence.
         fixed: its addresses, numbers and symbols, which no edit may change.
         words: its other words.
     """
@@ -44,10 +49,13 @@ class TypedSentence(Spelling):
     def __init__(self, vocabulary: Vocabulary, typed: str):
         self.fixed: list[str] = []
         self.words: list[str] = []
+        self.typed = typed
         parts = self._parts(typed)
         reading = "".join(read for read, _ in parts)
         super().__init__(vocabulary, reading[1:])
-        places = [0, *accumulate(len(own) for read, own in parts for own in _spread(read, own))]
+        # All that stands for several characters ends with the last of them.
+        steps = [n for read, own in parts for n in (*[0] * (len(read) - 1), len(own))]
+        places = [0, *accumulate(steps)]
         ends = [0, *_ends(vocabulary, reading, self.tokens)]
         self._gaps, self._bodies = [], []
         for start, end in pairwise(ends):
@@ -60,27 +68,34 @@ class TypedSentence(Spelling):
         parts, gap = list[tuple[str, str]](), ""
         for piece in re.findall(r"\s+|\S+", typed):
             before, core, after = _core(piece)
+            read = unicodedata.normalize("NFC", core)
             if piece.isspace() or is_symbol(piece):
                 self.fixed += [core] if core.strip() else []
                 gap += piece
                 continue
             parts.append((" ", gap))
-            stands = stand_in(core)
+            stands = stand_in(read)
             if stands or core.isdigit():
                 self.fixed.append(core)
             elif core:
-                self.words.append(core)
-            parts += [*zip(before, before, strict=True), (stands or core, core)]
-            parts += [*zip(after, after, strict=True)]
+                self.words.append(read)
+            parts += _characters(before)
+            parts += [(stands, core)] if stands else _characters(core)
+            parts += _characters(after)
             gap = ""
         *parts, (read, own) = parts or [(" ", "")]
         return [*parts, (read, own + gap)]
 
+    def is_fragment(self) -> bool:
+        """Return whether it is no sentence, as an address of a letter or a point of a list is."""
+        few = len(self.words) < SENTENCE_WORDS
+        return not self.words or (few and not END.search(self.typed))
+
     def is_foreign(self) -> bool:
-        """Return whether it has no words, or most are spelled: it is in another language."""
+        """Return whether most of its words are spelled: it is in another language."""
         words = [one for one in self.words if one.isalpha()]
         spelled = sum(len(self.vocabulary.numbers(one)) > max(2, len(one) - 1) for one in words)
-        return not words or spelled >= max(FOREIGN_WORDS, FOREIGN_SHARE * len(words))
+        return spelled >= max(FOREIGN_WORDS, FOREIGN_SHARE * len(words))
 
     def kept(self, history: History) -> History:
         """Return the revisions before the first that changes what no edit may."""
@@ -165,9 +180,9 @@ def _core(piece: str) -> tuple[str, str, str]:
     return piece[: len(piece) - len(rest)], core, rest[len(core) :]
 
 
-def _spread(read: str, own: str) -> list[str]:
-    """Return what was typed for each character that is read; all of a stand-in's at its end."""
-    return [*own] if read == own else [""] * (len(read) - 1) + [own]
+def _characters(text: str) -> list[tuple[str, str]]:
+    """Return the characters of a text as they are read, composed, and as they were typed."""
+    return [(unicodedata.normalize("NFC", one), one) for one in CHARACTER.findall(text)]
 
 
 def _ends(vocabulary: Vocabulary, reading: str, tokens: Sequence[int]) -> list[int]:
