@@ -34,7 +34,7 @@ FOREIGN_WORDS, FOREIGN_SHARE = 4, 0.6
 
 
 class TypedSentence(Spelling):
-    """The spelling of a sentence's tokens: all that is not written anew is as typed.
+    """The spelling of a sentence's tokens: tokens that stay are as typed.
 
     Args:
         vocabulary: vocabulary that reads the sentence.
