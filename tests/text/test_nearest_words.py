@@ -5,14 +5,15 @@ from itertools import groupby, product
 import pytest
 import torch
 from editors import strong_editor
-from vocabularies import source_of
+from vocabularies import kept, source_of
 
+from multidiff.core.edit.alignment import REPLACE, Span
 from multidiff.core.edit.process import EditProcess
 from multidiff.models.init_weights import InitFrom
 from multidiff.text.data.hybrid import HybridVocabulary
 from multidiff.text.data.nearest_words import NearestWords
-from multidiff.text.data.vocabulary import PAD, WordVocabulary
-from multidiff.text.diffuser.drafts import Drafts, nearest_words
+from multidiff.text.data.vocabulary import PAD, UNKNOWN, WordVocabulary
+from multidiff.text.diffuser.drafts import DecoderInput, Drafts, edit_tags_of, nearest_words
 from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.domain import TextDomain
@@ -108,3 +109,39 @@ def test_a_vocabulary_without_spelled_words_is_refused(tmp_path):
     editor = Editor(12, 16, 1, 2, 30, 1, nearest_words=2)
     with pytest.raises(ValueError, match="WordVocabulary has no words in characters"):
         EditedText(TextDomain(vocabulary, 30), EditProcess(12), editor)
+
+
+def test_rare_words_of_the_training_texts_are_known(tmp_path):
+    lines = [*LINES, "The bead is red.", "A bead, a bde."]
+    vocabulary = HybridVocabulary(SIZE, source_of(tmp_path, lines))
+    bead, slip = (vocabulary.numbers(word) for word in ("bead", "bde"))
+    assert len(bead) > 1 and {*vocabulary.nearest(bead, 2)} == {(UNKNOWN, PAD)}
+    bed = vocabulary.numbers("bed")[0]  # a slip occurs once
+    assert {*vocabulary.nearest(slip, 2)} == {(bed, PAD)}
+    folder = kept(vocabulary, tmp_path / "kept")
+    again = HybridVocabulary(SIZE)
+    again.load_assets(folder)
+    assert again.nearest(bead, 2) == vocabulary.nearest(bead, 2)
+    (folder / "known_words.txt").unlink()  # as models saved without them
+    older = HybridVocabulary(SIZE)
+    older.load_assets(folder)
+    assert {*older.nearest(bead, 2)} == {(bed, PAD)}
+
+
+def test_a_near_word_is_copied_as_much_as_the_network_says(vocabulary):
+    editor = strong_editor(size=SIZE, length=30, nearest_words=2)
+    texts = [vocabulary.numbers("The teh cat"), vocabulary.numbers("The dog")]
+    drafts = Drafts.of(texts, None, CPU, nearest_words(vocabulary, 2))
+    spans = [(Span(REPLACE, 1, 5, (5, 6)),), (Span(REPLACE, 0, 1, (7,)),)]
+    marks, stream = edit_tags_of(spans, drafts.tokens.shape[1], CPU), DecoderInput.of(spans, CPU)
+    encoding = editor.encode(drafts)
+
+    def written(bias):
+        torch.nn.init.zeros_(editor.copier.weight)
+        editor.copier.bias.copy_(torch.tensor(bias))
+        return editor.write(editor.template(encoding, marks), stream)
+
+    plain, copied = written([0.0, 0.0]), written([4.0, 2.0])
+    more = torch.zeros_like(plain)
+    more[0, :3, vocabulary.numbers("the")[0]] = 4.0
+    torch.testing.assert_close((copied - plain)[stream.real], more[stream.real])

@@ -80,7 +80,7 @@ class Known:
 class Oracle:
     """Knows what every draft is to become, and is sure of some edits more than of others."""
 
-    length = 40
+    length, nearest_words = 40, 0
 
     def __init__(self, target):
         self.target = target

@@ -6,17 +6,21 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.nearest_words import NearestWords
 from multidiff.text.data.subwords import HuggingFaceVocabulary
-from multidiff.text.data.vocabulary import FIRST, PAD, REPLACEMENT
+from multidiff.text.data.vocabulary import FIRST, PAD, REPLACEMENT, UNKNOWN
 from multidiff.utils.errors import InputError
+from multidiff.utils.readers import read_text
 
 SPACE = "\u2581"  # as SentencePiece writes it
 WORDS = rf"{SPACE}?\w+(?:['\u2019]\w+)*|{SPACE}?[^\w{SPACE}]|{SPACE}"
 LEAST_COUNT = 20  # of a character that is not ASCII; rarer ones are UNKNOWN
+LEAST_KNOWN = 2  # occurrences of a word from which it counts as known; once may be a slip
+KNOWN_WORDS = "known_words.txt"
 
 
 class HybridVocabulary(HuggingFaceVocabulary):
@@ -37,6 +41,20 @@ class HybridVocabulary(HuggingFaceVocabulary):
     def __init__(self, size: int, source: TextSource | None = None):
         super().__init__(size)
         self.source = source
+        self._rare: frozenset[str] | None = None
+
+    def assets(self) -> dict[str, str]:
+        """See :class:`multidiff.text.data.vocabulary.Vocabulary`; with the rare known words."""
+        return super().assets() | {KNOWN_WORDS: "\n".join(sorted(self._known_words())) + "\n"}
+
+    def load_assets(self, folder: Path) -> None:
+        """See :class:`multidiff.text.data.vocabulary.Vocabulary`."""
+        super().load_assets(folder)
+        path = folder / KNOWN_WORDS
+        if path.is_file():
+            self._rare = frozenset(read_text(path).split("\n")[:-1])
+        elif self._content is not None:
+            self._rare = frozenset()
 
     def _make(self) -> tuple[str, str]:
         counts: Counter[str] = Counter()
@@ -61,6 +79,9 @@ class HybridVocabulary(HuggingFaceVocabulary):
 
     def nearest(self, numbers: Sequence[int], count: int) -> list[tuple[int, ...]]:
         """Return, for each token of a text, the words near the word in characters that it is in.
+
+        Beside a word that occurs in the training texts, but is too rare for a token, stands
+        UNKNOWN alone: it need not be a slip.
 
         Args:
             numbers: tokens of the text.
@@ -87,12 +108,33 @@ class HybridVocabulary(HuggingFaceVocabulary):
     def _words_near(self, word: str) -> list[int]:
         """Return the tokens near a word, in lower case or with a capital as it is."""
         spaced, letters = word.startswith(SPACE), word.removeprefix(SPACE)
-        if spaced not in self._near or not letters:
+        if not letters:
             return []
+        if letters.lower() in self._known_words():
+            return [UNKNOWN]
         near, tokens = self._near[spaced]
         capital = letters[0].isupper()
         found = [tokens[one] for one in near.of(letters.lower())]
         return [forms.get(capital, next(iter(forms.values()))) for forms in found]
+
+    def _known_words(self) -> frozenset[str]:
+        """Return the lower-cased words of the training texts that have no token."""
+        if self._rare is None:
+            self._ready()
+            splitter, counts = _tokenizer([]).pre_tokenizer, Counter[str]()
+            for text in self._training_texts():
+                words = (word for word, _ in splitter.pre_tokenize_str(text))
+                counts.update(word.removeprefix(SPACE).lower() for word in words)
+            tokens = {piece.removeprefix(SPACE).lower() for piece in self._pieces.values()}
+            self._rare = (
+                frozenset(
+                    word
+                    for word, count in counts.items()
+                    if count >= LEAST_KNOWN and len(word) > 1 and word[0].isalpha()
+                )
+                - tokens
+            )
+        return self._rare
 
     @cached_property
     def _pieces(self) -> dict[int, str]:

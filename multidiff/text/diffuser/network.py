@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from multidiff.core.edit.alignment import DELETE
 from multidiff.nn.token_denoiser import DecoderContext, SourceEncoder
 from multidiff.nn.transformer import KVCache, Transformer
-from multidiff.text.data.vocabulary import PAD
+from multidiff.text.data.vocabulary import FIRST, PAD
 from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags
 
 NUM_TAGS = 3  # KEEP, REPLACE, DELETE
@@ -48,6 +48,7 @@ class Template:
         keys: mask of the context, false at padding.
         positions: indices of the context, for attention.
         ends: the first position behind each draft.
+        nearest: see :class:`~multidiff.text.diffuser.drafts.Drafts`.
     """
 
     hidden: Float[Tensor, "batch length width"]
@@ -55,6 +56,7 @@ class Template:
     keys: Bool[Tensor, "batch all"]
     positions: Int[Tensor, " all"]
     ends: Int[Tensor, " batch"]
+    nearest: Int[Tensor, "batch length words"] | None = None
 
     def __getitem__(self, rows: Tensor) -> Template:
         """Return some of the rows; a row may repeat."""
@@ -64,6 +66,7 @@ class Template:
             self.keys[rows],
             self.positions,
             self.ends[rows],
+            None if self.nearest is None else self.nearest[rows],
         )
 
 
@@ -129,6 +132,7 @@ class Editor(nn.Module):
         if self.near is not None:
             # The nearest word itself: from zero it takes thousands of steps until it is read.
             nn.init.eye_(self.near.weight)
+        self.copier = nn.Linear(width, nearest_words) if nearest_words else None
         self.reader = None if shared else Transformer(width, layers, heads, 0, expansion, dropout)
         self.writer = Transformer(width, writer_layers, heads, 0, expansion, dropout)
         self.bias = nn.Parameter(torch.zeros(size))
@@ -165,8 +169,13 @@ class Editor(nn.Module):
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Return what weights of an editor without these options lack."""
-        parts = {"inserter_after": self.inserter_after, "near": self.near}
-        return {f"{name}.weight": one.weight for name, one in parts.items() if one is not None}
+        parts = {"inserter_after": self.inserter_after, "near": self.near, "copier": self.copier}
+        return {
+            f"{name}.{key}": tensor
+            for name, one in parts.items()
+            if one is not None
+            for key, tensor in one.state_dict().items()
+        }
 
     def template(self, encoding: Encoding, marks: EditTags) -> Template:
         """Return the drafts as the generator reads them: marked, without deleted tokens."""
@@ -183,7 +192,7 @@ class Editor(nn.Module):
         if around.context is not None:
             context = torch.cat([around.context, hidden], dim=1)
         ends = around.first + drafts.real.sum(dim=1)
-        return Template(hidden, context, keys, around.positions, ends)
+        return Template(hidden, context, keys, around.positions, ends, drafts.nearest)
 
     def write(
         self, template: Template, stream: DecoderInput, memory: KVCache | None = None
@@ -214,4 +223,12 @@ class Editor(nn.Module):
             context = template.context
             positions = torch.cat([template.positions.expand(len(x), -1), positions], dim=1)
         found = self.writer(x, None, context, keys, positions, memory)
-        return F.linear(found, self.words.weight, self.bias)
+        logits = F.linear(found, self.words.weight, self.bias)
+        if self.copier is None or template.nearest is None:
+            return logits
+        near = template.nearest.gather(
+            1, stream.slots[:, first:, None].expand(-1, -1, self.nearest_words)
+        )
+        # Pointers (See et al. 2017): the nearest words are likelier by as much as this says.
+        extra = self.copier(found) * (near >= FIRST)
+        return logits.scatter_add(2, near, extra.to(logits.dtype))
