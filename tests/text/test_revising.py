@@ -177,7 +177,7 @@ class Book:
         words: for what is written of the last span, the shares of what follows.
     """
 
-    length = 10
+    length, nearest_words = 10, 0
 
     def __init__(self, words, tags={}, gaps={}):  # noqa: B006
         self.words, self.wanted, self.filled = words, tags, gaps
