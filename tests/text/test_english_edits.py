@@ -135,7 +135,7 @@ def test_a_letter_is_revised_sentence_by_sentence(vocabulary, tmp_path, capsys):
 
     (made,) = outputs(whole, str(path))
     parts = ["The cat is here.", "The dog is red.", "I see it; it is teh cat."]
-    alone = [one["text"] for part in parts for one in outputs(plain, part)]
+    alone = [one["text"] for part in parts for one in outputs(whole, part)]
     assert made["text"] == f"{alone[0]}  {alone[1]}\n\n{alone[2]}"
     assert made["source"] == path.read_text("utf-8").rstrip() and alone != parts
     with pytest.raises(InputError, match=r"missing\.txt: no such file"):

@@ -58,11 +58,24 @@ def test_what_is_not_edited_is_as_typed(vocabulary, pieces):
         ("I sat https://x.org/a there", "I sat there", "I sat https://x.org/a there"),
         ("I sat anna@x.org ther", "I sat Londons there", "I sat anna@x.org ther"),
         ("I see 3 cats", "I see 2 cats", "I see 3 cats"),
+        ("I sea the https://x.org/a cat", "I see the cat", "I see the https://x.org/a cat"),
         ("a cafe\u0301 cta", "a caf\u00e9 cat", "a cafe\u0301 cat"),
     ],
 )  # fmt: skip
 def test_an_edit_changes_its_words_alone(vocabulary, typed, wanted, found):
     assert edited(vocabulary, typed, wanted) == found
+
+
+def test_a_new_word_beside_letters_of_the_old_one_is_not_written(vocabulary):
+    sentence = TypedSentence(vocabulary, "I sea the teh cat")
+    before = sentence.tokens
+    space, see, there = (vocabulary.numbers(f"a {word}")[1] for word in ("sea", "see", "there"))
+    first, second = (at for at, token in enumerate(before) if token == space)
+    after = [*before[:first], see, *before[first + 4 : second], there, *before[second + 1 :]]
+    spans = align(before, after).passages()
+    history = [Revision(tuple(before)), Revision(tuple(after), spans)]
+    assert sentence.texts(history)[-1] == "I see the thereteh cat"
+    assert sentence.texts(sentence.kept(history))[-1] == "I see the teh cat"
 
 
 def test_what_a_word_is_read_as():
@@ -98,7 +111,7 @@ def test_a_wrapped_line_goes_on():
 def test_a_few_words_are_no_sentence(vocabulary):
     for typed in ("Dear Mr. Hill,", "- two red beds", "# A cat", "1."):
         assert TypedSentence(vocabulary, typed).is_fragment(), typed
-    for typed in ("I sea it.", "\u201cDid he?\u201d", "I see that the cta is there"):
+    for typed in ("I sea it.", "\u201cDid he?\u201d", "I see that the cta is in the bed"):
         assert not TypedSentence(vocabulary, typed).is_fragment(), typed
 
 

@@ -12,8 +12,9 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
+from multidiff.core.edit.alignment import REPLACE, Span, align, rewrite
 from multidiff.text.data.vocabulary import Vocabulary
-from multidiff.text.diffuser.reviser import History
+from multidiff.text.diffuser.reviser import History, Revision
 from multidiff.text.diffuser.spelling import WRITTEN, Spelling
 
 PUNCTUATION = ".,;:!?'\"()\u2018\u2019\u201c\u201d\u2026\u2014"
@@ -29,7 +30,7 @@ INNER_CAPITAL = re.compile(r"[a-z][A-Z]")
 ADDRESS_AS, NUMBER_AS = "London", "12"
 LONG_NUMBER = 5  # digits
 END = re.compile(rf"[.!?\u2026][{re.escape(PUNCTUATION)}]*\s*$")
-SENTENCE_WORDS = 6  # from which a sentence needs no end mark
+SENTENCE_WORDS = 8  # from which a sentence needs no end mark
 FOREIGN_WORDS, FOREIGN_SHARE = 4, 0.6
 
 
@@ -98,12 +99,39 @@ class TypedSentence(Spelling):
         return spelled >= max(FOREIGN_WORDS, FOREIGN_SHARE * len(words))
 
     def kept(self, history: History) -> History:
-        """Return the revisions before the first that changes what no edit may."""
-        for number, text in enumerate(self.texts(history) if len(history) > 1 else ()):
-            cores = iter([_core(one)[1] for one in text.split()])
-            if not all(one in cores for one in self.fixed):
-                return history[: max(1, number)]
-        return history
+        """Return the revisions, or one without those edits that break something.
+
+        An edit breaks something that none may change, or leaves letters of an old word at a new
+        one: the tokens are not those of their text.
+        """
+        if len(history) == 1 or self._is_sound(history):
+            return history
+        draft, last = history[0], history[-1]
+
+        def revised(spans: Sequence[Span]) -> History:
+            found = Revision(rewrite(draft.tokens, spans), tuple(spans), last.score)
+            return [draft, found] if spans else [draft]
+
+        spans = self._by_word(align(draft.tokens, last.tokens).passages())
+        return revised([one for one in spans if self._is_sound(revised([one]))])
+
+    def _is_sound(self, history: History) -> bool:
+        tokens = [*history[-1].tokens]
+        cores = iter([_core(one)[1] for one in self.texts(history)[-1].split()])
+        whole = self.vocabulary.numbers(self.vocabulary.text(tokens)) == tokens
+        return whole and all(one in cores for one in self.fixed)
+
+    def _by_word(self, spans: Sequence[Span]) -> list[Span]:
+        """Return edits, those in one word merged."""
+        found: list[Span] = []
+        for span in spans:
+            between = slice(found[-1].stop, span.start) if found else slice(0, 0)
+            if found and not any(self._gaps[between.start : span.start + 1]):
+                last = found.pop()
+                tokens = (*last.tokens, *self.tokens[between], *span.tokens)
+                span = Span(REPLACE, last.start, span.stop, tokens)
+            found.append(span)
+        return found
 
     def text(self, tokens: Sequence[int], origins: Sequence[int]) -> str:
         """See :class:`~multidiff.text.diffuser.spelling.Spelling`; other tokens are as typed."""
