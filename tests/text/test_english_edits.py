@@ -151,13 +151,14 @@ def test_a_sentence_too_long_for_the_model_stays_and_is_named(vocabulary, tmp_pa
     model = EditedText(TextDomain(vocabulary, 30), EditProcess(SIZE), editor, by_sentence=True)
     long = "the cat " * 20 + "is."
     path = tmp_path / "letter.txt"
-    path.write_bytes(f"\n  I see it.\r\n\r\n{long}  The dog is red.\n\n".encode())
+    code = "```\nThe cat is here.\n```\n"
+    path.write_bytes(f"\n  I see it.\r\n\r\n{long}  The dog is red.\n\n{code}".encode())
     asked: Any = {"num": 2, "prompts": [], "out": None, "seed": 3}
     report = cli.sample(model, source=[str(path)], sampling=EditSamplingConfig(steps=2), **asked)
     (one, _), typed = report.facts["outputs"], path.read_bytes().decode().removesuffix("\n")
     assert one["source"] == typed and one["unread_lines"] == [4] != typed
     assert one["text"].startswith("\n  ") and f"\r\n\r\n{long}  " in one["text"]
-    assert one["text"].endswith("\n") and one["text"] != typed
+    assert one["text"].endswith(f"\n{code}"[:-1]) and one["text"] != typed
     (warned,) = {one.getMessage() for one in caplog.records}
     assert "--source, line 4: " in warned and "at most 30 in a sentence" in warned
 

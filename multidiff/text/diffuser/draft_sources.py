@@ -22,6 +22,7 @@ from multidiff.utils.readers import read_bytes
 
 Start = Literal["nothing", "noise"]
 SHOWN = 40
+FENCE = "```"  # around lines of code
 LETTERS = (".txt", ".md")  # endings of files that a source may name
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,8 @@ class Draft:
         gap: white space after a sentence.
         line: number of the line in which a sentence begins, from 1.
         last: whether its text ends with it.
-        unread: the reason for which it stays as typed, if there is one: it is a few words without
-            an end mark, in another language, or longer than the model reads.
+        unread: the reason for which it stays as typed, if there is one: it is code between fences, a
+            few words without an end mark, in another language, or longer than the model reads.
     """
 
     tokens: Sequence[int]
@@ -205,12 +206,13 @@ def _read(
 
 def _sentences(model: EditedText, draft: Draft, option: str) -> Iterator[Draft]:
     """Yield the drafts of a text's sentences; warn of those that are too long for the model."""
-    line, most = 1, model.editor.length
+    line, most, fenced = 1, model.editor.length, False
     parts = sentences(draft.typed)
     for number, (part, gap) in enumerate(parts, 1):
         sentence = TypedSentence(model.domain.vocabulary, part)
         tokens, reason = sentence.tokens, ""
-        if sentence.is_fragment() and (len(parts) > 1 or not sentence.words):
+        fenced ^= part.startswith(FENCE)
+        if fenced or (sentence.is_fragment() and (len(parts) > 1 or not sentence.words)):
             reason = "fragment"
         elif sentence.is_foreign():
             reason = "foreign"
