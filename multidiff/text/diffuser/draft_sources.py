@@ -41,8 +41,8 @@ class Draft:
         gap: white space after a sentence.
         line: number of the line in which a sentence begins, from 1.
         last: whether its text ends with it.
-        unread: the reason for which it stays as typed, if there is one: it is code between fences, a
-            few words without an end mark, in another language, or longer than the model reads.
+        unread: the reason for which it stays as typed, if there is one: it is code or a few words
+            without an end mark, in another language, or longer than the model reads.
     """
 
     tokens: Sequence[int]
