@@ -24,6 +24,7 @@ COMPONENTS = {
     "cold-start": "cold_start",
     "reverse-loop": "reverse_loop",
     "synth": "synth",
+    "speak": "speak",
     "wavegrad-step": "wavegrad_step",
     "unet-step": "unet_step",
     "image-loop": "picture_loop",

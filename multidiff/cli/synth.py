@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from multidiff.cli.arguments import Column, Device, EngineName, Json, Seed, ShardSize, is_bulk
+from multidiff.cli.arguments import (
+    Column,
+    Device,
+    EngineName,
+    Json,
+    Precision,
+    Seed,
+    ShardSize,
+    is_bulk,
+)
 from multidiff.cli.model_help import TAKEN, verb
 from multidiff.cli.parsing import say
 from multidiff.utils.devices import checked_device
@@ -55,6 +64,7 @@ def synth(
     ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    dtype: Precision = None,
     shard_size: ShardSize = None,
     column: Column = None,
     engine: EngineName = "ranks",
@@ -68,6 +78,8 @@ def synth(
     from multidiff.models.loading import load
 
     if is_bulk(shard_size, column, engine):
+        if dtype is not None:
+            raise InputError("--dtype: does not go with --shard-size; remove either")
         from multidiff.cli.bulk import BulkJob, run_bulk, synth_job
 
         name = model or ("kathleen" if text_file else "speech")
@@ -78,7 +90,8 @@ def synth(
     has_inputs = bool(inputs) and not (inputs or [""])[0].startswith("--")
     if has_inputs == bool(texts) and (has_inputs or not inputs):
         raise InputError("give INPUT files, or --text, and not both")
-    ready = load(model or ("kathleen" if texts else "speech"), checked_device(device))
+    name = model or ("kathleen" if texts else "speech")
+    ready = load(name, checked_device(device), dtype=dtype)
     run = verb(ready, "synth")
     if ("texts" in inspect.signature(run).parameters) != bool(texts):
         raise InputError(f"--model {model}: {'speaks no text' if texts else 'reads only text'}")

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from multidiff.nn.cpu_kernels import depthwise, linear_gelu
 from multidiff.nn.norms import AdaptiveNorm
 
 
@@ -46,7 +47,7 @@ class ConvNeXtBlock(nn.Module):
         self, x: Float[Tensor, "batch frames width"], embedding: Float[Tensor, "batch emb"]
     ) -> Float[Tensor, "batch frames width"]:
         """Return the frames after the block."""
-        return self.residual(x, self.mix(x.transpose(1, 2)).transpose(1, 2), embedding)
+        return self.residual(x, depthwise(self.mix, x), embedding)
 
     def residual(
         self,
@@ -55,9 +56,26 @@ class ConvNeXtBlock(nn.Module):
         embedding: Float[Tensor, "batch emb"],
     ) -> Float[Tensor, "batch frames width"]:
         """Return the frames after the block, given them mixed over time; frames do not mix here."""
-        hidden = F.gelu(self.widen(self.norm(mixed, embedding)), approximate="tanh")
+        hidden = linear_gelu(self.widen, self.norm(mixed, embedding))
         hidden = channel_dropout(hidden, self.dropout, self.training)
         return x + self.gate(embedding)[:, None] * self.narrow(hidden)
+
+
+def bottlenecks(network: nn.Module, name: str) -> tuple[str, ...]:
+    """Return beginnings of names: of weights of a network's blocks that may have half precision.
+
+    Most of the products are theirs. Frames between them keep the network's precision.
+
+    Args:
+        network: network with blocks.
+        name: name of the network in the model.
+    """
+    return tuple(
+        f"{name}.{place}.{layer}."
+        for place, block in network.named_modules()
+        if isinstance(block, ConvNeXtBlock)
+        for layer in ("widen", "narrow")
+    )
 
 
 def channel_dropout(

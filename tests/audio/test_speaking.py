@@ -109,6 +109,23 @@ def test_text_becomes_a_file_with_its_mel(tmp_path, capsys, voice):
     )
 
 
+def test_voice_and_vocoder_compute_in_bfloat16(tmp_path, capsys, voice, small_vocoder):
+    half, full = load(voice, dtype="bfloat16"), load(voice)
+    halved = {name for name, own in half.named_parameters() if own.dtype == torch.bfloat16}
+    assert {name.split(".")[3] for name in halved} == {"widen", "narrow"}
+    (layer,) = {own.dtype for own in half.loaded_vocoder().denoiser.blocks[0].narrow.parameters()}
+    assert layer == torch.bfloat16
+    phones = ["^ #h i ."]
+    (one,), (other,) = (model.mels(phones) for model in (half, full))
+    assert one.mel.dtype == torch.float32
+    torch.testing.assert_close(one.mel, other.mel, rtol=0, atol=0.2)
+    words = ["synth", "--text", "Stay.", "--dtype", "bfloat16", "-o", tmp_path / "a.wav"]
+    assert "real-time factor" in does(capsys, *words, "--model", voice)
+    out = tmp_path / "b.wav"
+    recorded = ["synth", "starter:speech/LJ80-07.flac", "-o", out, "--model", small_vocoder]
+    assert "real-time factor" in does(capsys, *recorded, "--dtype", "bfloat16")
+
+
 def test_a_text_file_becomes_one_sound_or_one_a_line(tmp_path, capsys, voice):
     lines = tmp_path / "lines.txt"
     lines.write_text("Go home.\nStay.\n")
@@ -131,6 +148,8 @@ def test_a_text_file_becomes_one_sound_or_one_a_line(tmp_path, capsys, voice):
         (["--text", "hi", "--speaker", "joe"], "the model has lj"),
         (["--text", "hi", "--speed", 0], "--speed 0: from"),
         (["--text", "hi", "--temperature", 9], "--temperature 9: from"),
+        (["--text", "hi", "--dtype", "int8"], "--dtype int8: expected one of float32"),
+        (["--text", "hi", "--dtype", "float16", "--shard-size", 2], "--dtype: does not go with"),
         (["--text", "hi", "--mel-scale", "log10"], "--mel-scale: no such option here"),
         (["--text", "hi", "--sampler", "none"], "--sampler none: expected one of ddpm"),
         (["starter:speech/LJ80-07.flac", "--speed", 2], "reads only text"),

@@ -28,6 +28,7 @@ from multidiff.models.hub_model import HubModel
 from multidiff.models.loading import load
 from multidiff.models.requests import Seed, checked_seeds
 from multidiff.models.sampling_config import sampler_named
+from multidiff.nn.convnext import bottlenecks
 from multidiff.utils.errors import InputError
 from multidiff.utils.readers import read_json
 
@@ -95,6 +96,11 @@ class AcousticModel(HubModel, nn.Module):
         self.vocoder = vocoder
         self.duration_weight, self.freezes_text = duration_weight, freezes_text
         self.read_by = ""
+
+    @property
+    def half_parts(self) -> tuple[str, ...]:
+        """Beginnings of the names of weights that may have half precision."""
+        return bottlenecks(self.denoiser, "denoiser")
 
     @property
     def preset(self) -> MelPreset:
@@ -241,14 +247,16 @@ class AcousticModel(HubModel, nn.Module):
         return Speaker(self, text, **options).chunks(first_chunk_frames)
 
     def loaded_vocoder(self) -> Vocoder:
-        """Return the vocoder, which is loaded once.
+        """Return the vocoder, which is loaded once, in the precision of this model.
 
         Raises:
-            InputError: if it reads other mels.
+            InputError: if it reads other mels, or computes in float32 alone.
         """
         found = self.__dict__.get("_loaded")  # no part of this model's own weights
         if found is None:
-            found = load(self.vocoder, self.device)
+            parts = self.half_parts
+            halved = (own.dtype for name, own in self.named_parameters() if name.startswith(parts))
+            found = load(self.vocoder, self.device, dtype=next(halved, None))
             if getattr(found, "preset", None) != self.preset:
                 raise InputError(
                     f"vocoder {self.vocoder}: does not read {self.preset.name} mels, which the "

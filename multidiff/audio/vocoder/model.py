@@ -36,6 +36,7 @@ from multidiff.models.hub_model import HubModel
 from multidiff.models.program import Program
 from multidiff.models.requests import Seed, checked_seeds
 from multidiff.models.sampling_config import sampler_named
+from multidiff.nn.convnext import bottlenecks
 from multidiff.utils.errors import InputError
 
 # Frames that a chunk sees beyond its ends; their output is discarded, except for the
@@ -101,6 +102,11 @@ class Vocoder(HubModel, nn.Module):
         self.rollout = rollout
         self.searched: dict[int, InferenceSchedule] = {}
         self.projection = MelProjection(domain.preset)
+
+    @property
+    def half_parts(self) -> tuple[str, ...]:
+        """Beginnings of the names of weights that may have half precision."""
+        return bottlenecks(self.denoiser, "denoiser")
 
     @property
     def preset(self) -> MelPreset:
