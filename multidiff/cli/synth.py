@@ -82,16 +82,15 @@ def synth(
             raise InputError("--dtype: does not go with --shard-size; remove either")
         from multidiff.cli.bulk import BulkJob, run_bulk, synth_job
 
-        name = model or ("kathleen" if text_file else "speech")
-        job = BulkJob("synth", name, out, shard_size, column, seed=seed, device=device)
+        voice = model or ("kathleen" if text_file else "speech")
+        job = BulkJob("synth", voice, out, shard_size, column, seed=seed, device=device)
         say(run_bulk(synth_job(job, inputs or [], text or [], text_file or []), engine), as_json)
         return
     texts = texts_of("--text", text, text_file)
     has_inputs = bool(inputs) and not (inputs or [""])[0].startswith("--")
     if has_inputs == bool(texts) and (has_inputs or not inputs):
         raise InputError("give INPUT files, or --text, and not both")
-    name = model or ("kathleen" if texts else "speech")
-    ready = load(name, checked_device(device), dtype=dtype)
+    ready = load(model or ("kathleen" if texts else "speech"), checked_device(device), dtype=dtype)
     run = verb(ready, "synth")
     if ("texts" in inspect.signature(run).parameters) != bool(texts):
         raise InputError(f"--model {model}: {'speaks no text' if texts else 'reads only text'}")
@@ -99,7 +98,4 @@ def synth(
     options = read_options(inputs or [], run, TAKEN["synth"], owner=ready, positionals=files)
     if bool(files) == bool(texts):
         raise InputError("give INPUT files, or --text, and not both")
-    if texts:
-        say(run(ready, texts, out, seed=seed, **options), as_json)
-        return
-    say(run(ready, [Path(one) for one in files], out, seed=seed, **options), as_json)
+    say(run(ready, texts or [Path(one) for one in files], out, seed=seed, **options), as_json)
