@@ -121,3 +121,4 @@ def test_another_language_is_foreign(vocabulary):
 
     assert is_foreign("Wir haben das Paket nie bekommen.")
     assert not is_foreign("The cta is heere, in teh bed.") and not is_foreign("Yours, Anna")
+    assert not is_foreign("The addres is Kreuzberger Weg, Berlin, Germany.")

@@ -93,10 +93,11 @@ class TypedSentence(Spelling):
         return not self.words or (few and not END.search(self.typed))
 
     def is_foreign(self) -> bool:
-        """Return whether most of its words are spelled: it is in another language."""
+        """Return whether it is in another language: most words but names have to be spelled."""
         words = [one for one in self.words if one.isalpha()]
-        spelled = sum(len(self.vocabulary.numbers(one)) > max(2, len(one) - 1) for one in words)
-        return spelled >= max(FOREIGN_WORDS, FOREIGN_SHARE * len(words))
+        spelled = [one for one in words if len(self.vocabulary.numbers(one)) >= max(3, len(one))]
+        lower, others = (sum(map(str.islower, some)) for some in (spelled, words))
+        return len(spelled) >= FOREIGN_WORDS and lower >= FOREIGN_SHARE * max(1, others)
 
     def kept(self, history: History) -> History:
         """Return the revisions, or one without those edits that break something.
