@@ -16,12 +16,14 @@ Beside the model: symspellpy, with its own dictionary and with the words of the 
 too; and a 4-gram of the training sentences, which takes words of at least two occurrences at one
 edit (insertion, deletion, replacement or swap of letters) and the deletion of a doubled word if the
 log probability rises by a margin. That margin, and symspellpy's distance, are chosen here on 200
-other held-out sentences with the mistakes of training; ``--tune`` lists the model's margins there.
+other held-out sentences with the mistakes of training; ``--tune`` lists the model's margins and
+confidences there.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -237,8 +239,11 @@ def main() -> None:
     reader.add_argument("--num", type=int, default=200)
     reader.add_argument("--seed", type=int, default=7)
     reader.add_argument("--edit-margin", type=float)
+    reader.add_argument("--min-confidence", type=float)
     reader.add_argument("--num-candidates", type=int)
-    reader.add_argument("--tune", action="store_true", help="the model's margins, and no baselines")
+    reader.add_argument(
+        "--tune", action="store_true", help="margins and confidences of the model alone"
+    )
     reader.add_argument("--json", action="store_true")
     given = reader.parse_args()
     import multidiff as md
@@ -251,14 +256,16 @@ def main() -> None:
     tuning, rest = with_mistakes(held[: given.num], given.seed), held[given.num :]
     model: Any = md.load(given.model)
     if given.tune:
-        for margin in (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0):
-            found = judged(tuning, editor(model, edit_margin=margin)([one for one, _ in tuning]))
-            print(f"{margin:5g}  " + "  ".join(f"{name} {one:.3f}" for name, one in found.items()))
+        for margin, least in itertools.product((-1.0, 0.0), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)):
+            corrector = editor(model, edit_margin=margin, min_confidence=least)
+            found = judged(tuning, corrector([one for one, _ in tuning]))
+            figures = "  ".join(f"{name} {one:.3f}" for name, one in found.items())
+            print(f"margin {margin:g}, confidence {least:g}: {figures}")
         return
     sets = {"slips": with_slips(rest, given.num, rng), "by hand": by_hand()}
     sets["clean"] = [(one, one) for one in rest[: given.num]]
-    options = {"edit_margin": given.edit_margin, "num_candidates": given.num_candidates}
-    options = {name: one for name, one in options.items() if one is not None}
+    names = ("edit_margin", "min_confidence", "num_candidates")
+    options = {name: one for name in names if (one := getattr(given, name)) is not None}
     systems: dict[str, Corrector] = {"model": editor(model, **options), **baselines(train, tuning)}
     found = {
         name: {

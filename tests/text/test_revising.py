@@ -307,15 +307,16 @@ def score_by_hand(editor, history):
         marks = edit_tags_of([after.spans], len(text) + 1, CPU)
         stream = DecoderInput.of([after.spans], CPU)
         logits = editor.write(editor.template(encoding, marks), stream)[0].double()
-        total += written_by_hand(logits, text, after.spans, editor.length)
+        total += sum(written_by_hand(logits, text, after.spans, editor.length))
     return total
 
 
 def written_by_hand(logits, text, spans, length):
     room = length - len(text) + sum(span.stop - span.start for span in spans)
     written = [span for span in spans if span.edit != DELETE]
-    total, position, used = 0.0, 0, 0
+    found, position, used = [], 0, 0
     for number, span in enumerate(written):
+        total = 0.0
         for count, token in enumerate((*span.tokens, END)):
             allowed = [n for n in range(SIZE) if n not in UNWRITTEN or (n == END and count)]
             if count and used + len(written) - number - 1 >= room:
@@ -323,7 +324,8 @@ def written_by_hand(logits, text, spans, length):
             assert token in allowed
             total += float(logits[position, token] - logits[position, allowed].logsumexp(0))
             position, used = position + 1, used + (token != END)
-    return total
+        found.append(total)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -342,6 +344,34 @@ def test_scores_are_the_log_probabilities_of_all_edits(sampling):
         # Where a text that is empty is written into whatever the tagger says, no odds are 0.
         assert history[-1].score == pytest.approx(score_by_hand(editor, history), abs=1e-4)
         assert history[0].score == 0
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.2, 0.4])
+def test_edits_without_confidence_are_left_out(limit):
+    editor = moody(shared=False)
+    drafts = [[3, 4, 5], [9, 8, 7, 6], [4] * 8, [5, 11]]
+    every, some = (histories(editor, drafts, steps=1, min_confidence=one) for one in (0.0, limit))
+    left = 0
+    for draft, before, after in zip(drafts, every, some, strict=True):
+        encoding = editor.encode(Drafts.of([draft], None, CPU))
+        tags, gaps = (one[0].double() for one in editor.tags(encoding))
+        marks = edit_tags_of([before[-1].spans], len(draft) + 1, CPU)
+        logits = editor.write(
+            editor.template(encoding, marks), DecoderInput.of([before[-1].spans], CPU)
+        )[0].double()
+        written = iter(written_by_hand(logits, draft, before[-1].spans, editor.length))
+        confident = []
+        for span in before[-1].spans:
+            edited = torch.sigmoid(gaps[span.start])
+            if span.edit != INSERT:
+                run = tags[1 + span.start : 1 + span.stop]
+                edited = torch.sigmoid((run[:, 1:].logsumexp(1) - run[:, KEEP]).mean())
+            tokens = 0.0 if span.edit == DELETE else next(written)
+            if float(edited) * math.exp(tokens) >= limit:
+                confident.append(span)
+        assert [*after[-1].spans] == confident
+        left += len(before[-1].spans) - len(confident)
+    assert left > 0
 
 
 # ------------------------------------------------------------------------------ promises
@@ -560,6 +590,11 @@ def test_nothing_is_written_into_whatever_the_tagger_says():
             "--num-candidates 1001: from 1 to 1000",
         ),
         ({"num_candidates": 2}, "--num-candidates 2: without a --temperature"),
+        ({"min_confidence": 1.5}, "--min-confidence 1.5: from 0 to 1"),
+        (
+            {"min_confidence": 0.5, "temperature": 1.0, "num_candidates": 2},
+            "--min-confidence 0.5: of several candidates those of least risk",
+        ),
     ],
 )
 def test_walks_that_cannot_be(options, reported):
@@ -584,9 +619,9 @@ def test_what_is_not_given_stays_and_a_beam_draws_nothing():
 
 
 def test_several_candidates_are_drawn():
-    several = EditSamplingConfig(beam=5, revision_beams=3, edit_margin=0.5).replace(
-        num_candidates=8
-    )
+    several = EditSamplingConfig(
+        beam=5, revision_beams=3, edit_margin=0.5, min_confidence=0.4
+    ).replace(num_candidates=8)
     assert several == EditSamplingConfig(temperature=1.0, num_candidates=8)
     assert several.replace(beam=2) == EditSamplingConfig(beam=2)
     assert EditSamplingConfig().replace(num_candidates=1) == EditSamplingConfig()

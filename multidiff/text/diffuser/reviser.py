@@ -155,6 +155,11 @@ class Reviser:
             found = self._settled(texts, choices, begun, template, rngs)
         else:
             found = self.writer(begun, template, [own for own, *_ in rngs])
+            if self.sampling.min_confidence > 0:
+                found = [
+                    [self._confident(text.score, choice.tagging, one) for one in several]
+                    for text, choice, several in zip(texts, choices, found, strict=True)
+                ]
         return [
             [Revision(rewrite(text.tokens, one.spans), one.spans, one.score) for one in several]
             for text, several in zip(texts, found, strict=True)
@@ -181,6 +186,17 @@ class Reviser:
             score = text.score + choice.tagging.score(spans)
             settled_on.append([PartialSpan(spans, 0, score, len(spans))])
         return settled_on
+
+    def _confident(self, before: float, tagging: Tagging, made: PartialSpan) -> PartialSpan:
+        """Return the edits that are confident enough, and their score after that of the text."""
+        kept = [
+            (span, written)
+            for span, written in zip(made.spans, made.written, strict=True)
+            if tagging.confidence(span, written) >= self.sampling.min_confidence
+        ]
+        spans = tuple(span for span, _ in kept)
+        score = before + tagging.score(spans) + sum(written for _, written in kept)
+        return PartialSpan(spans, made.room, score, len(spans))
 
     def choices(
         self, texts: Sequence[Sequence[int]], encoding: Encoding, left: int

@@ -18,8 +18,10 @@ EditsPerStep = Literal["all", "even"]
 # tokens are revised too, if they are wrong with a probability above one in twenty.
 FRESH = {"top_p": 0.95, "edit_margin": -3.0}
 # Several candidates are drawn from the model's distribution, so that they can be averaged over;
-# their risk replaces the edit margin.
-SEVERAL = {"temperature": 1.0, "edit_margin": 0.0, "beam": 1, "revision_beams": 1}
+# their risk replaces the edit margin and the confidence.
+SEVERAL = {
+    "temperature": 1.0, "edit_margin": 0.0, "min_confidence": 0.0, "beam": 1, "revision_beams": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class EditSamplingConfig(OptionSet):
         revision_beams: number of texts kept from revision to revision (the paper's second beam).
         num_candidates: number of draws of the written tokens, of which each edit takes the one
             of minimum Bayes risk (:mod:`multidiff.text.diffuser.mbr`).
+        min_confidence: least probability that an edit is right: of being edited, times that of
+            the written tokens; 0 makes every edit that the tagger wants. As GECToR's
+            ``min_error_probability`` (Omelianchuk et al. 2020), but with the tokens counted.
 
     Raises:
         InputError: if a number is out of range, or beam and candidates contradict the
@@ -64,6 +69,13 @@ class EditSamplingConfig(OptionSet):
         1, "texts kept from revision to revision", least=1, most=MOST_STEPS
     )
     num_candidates: int = candidates_option()
+    min_confidence: float = option(
+        0.0,
+        "least probability that an edit and its tokens are right",
+        least=0,
+        most=1,
+        note="0 makes every edit that the tagger wants",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,13 +94,18 @@ class EditSamplingConfig(OptionSet):
                 f"--num-candidates {self.num_candidates}: without a --temperature, as beside a "
                 "--beam, all are the same text; remove either"
             )
+        if self.num_candidates > 1 and self.min_confidence > 0:
+            raise InputError(
+                f"--min-confidence {self.min_confidence:g}: of several candidates those of least "
+                "risk are made, whatever their confidence; remove it, or --num-candidates"
+            )
 
     def replace(self, **overrides: Any) -> Self:
         """Return a copy with other values; None keeps an option.
 
         Dependent options follow: a beam draws nothing and keeps no more revisions than its
         width; tokens drawn by top-p or as one of several candidates have a temperature; and for
-        several candidates the risk replaces the edit margin.
+        several candidates the risk replaces the edit margin and the confidence.
 
         Raises:
             TypeError: if an option is unknown.

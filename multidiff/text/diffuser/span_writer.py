@@ -30,6 +30,7 @@ class PartialSpan:
         score: log probability of all edits so far, in nats.
         current: number of the span being written; deletions are skipped.
         position: index in the previous beam of the hypothesis that it extends.
+        written: log probability of the tokens written in each span, 0 for deletions.
     """
 
     spans: tuple[Span, ...]
@@ -37,12 +38,14 @@ class PartialSpan:
     score: float = 0.0
     current: int = 0
     position: int = 0
+    written: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         current = self.current
         while current < len(self.spans) and self.spans[current].edit == DELETE:
             current += 1
         object.__setattr__(self, "current", current)
+        object.__setattr__(self, "written", self.written or (0.0,) * len(self.spans))
 
     @property
     def done(self) -> bool:
@@ -69,13 +72,14 @@ class PartialSpan:
 
     def followed(self, token: int, log_prob: float) -> PartialSpan:
         """Return the state after one more token; END closes a span."""
-        score = self.score + log_prob
+        at, score = self.current, self.score + log_prob
+        written = (*self.written[:at], self.written[at] + log_prob, *self.written[at + 1 :])
         if token == END:
-            return replace(self, score=score, current=self.current + 1)
-        span = self.spans[self.current]
+            return replace(self, score=score, current=at + 1, written=written)
+        span = self.spans[at]
         longer = replace(span, tokens=(*span.tokens, token))
-        spans = (*self.spans[: self.current], longer, *self.spans[self.current + 1 :])
-        return replace(self, spans=spans, score=score)
+        spans = (*self.spans[:at], longer, *self.spans[at + 1 :])
+        return replace(self, spans=spans, score=score, written=written)
 
 
 class SpanWriter:

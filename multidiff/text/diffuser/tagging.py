@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -75,6 +76,15 @@ class Tagging:
         if span.edit == INSERT:
             return float(self.comes[span.start])
         return float(self.goes[span.start : span.stop].mean())
+
+    def confidence(self, span: Span, written: float) -> float:
+        """Return the probability that an edit is right, with its tokens.
+
+        Args:
+            span: the edit.
+            written: log probability of its tokens, given that it is made.
+        """
+        return 1 / (1 + math.exp(min(-self.surety(span), 700.0))) * math.exp(written)
 
     def score(self, spans: Sequence[Span]) -> float:
         """Return the log probability of exactly these edits, in nats, without written tokens."""
