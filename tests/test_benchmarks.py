@@ -44,7 +44,10 @@ def test_ratios_are_of_the_same_round():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [pytest.param("reverse-loop", marks=pytest.mark.long), "startup"])
+@pytest.mark.parametrize(
+    "part",
+    ["startup", *(pytest.param(p, marks=pytest.mark.long) for p in ("reverse-loop", "speak"))],
+)
 def test_a_part_runs(part):
     rows = importlib.import_module(f"benchmarks.{COMPONENTS[part]}").measure(1, 1)
     assert rows and all(row.median is None or row.median > 0 for row in rows)
