@@ -61,6 +61,11 @@ class Option:
             bounds = ""
         return "; ".join(part for part in (bounds, self.note) if part)
 
+    @property
+    def has_bounds(self) -> bool:
+        """Return whether its values are numbers within bounds."""
+        return {self.least, self.above, self.most} != {None}
+
     def check(self, name: str, value: Any) -> None:
         """Reject a value that the option cannot have.
 
@@ -76,8 +81,7 @@ class Option:
         if not isinstance(value, Real) or isinstance(value, bool):
             return
         number = float(value)
-        bounded = {self.least, self.above, self.most} != {None}
-        wrong = math.isnan(number) or (bounded and math.isinf(number))
+        wrong = math.isnan(number) or (self.has_bounds and math.isinf(number))
         wrong = wrong or (self.least is not None and number < self.least)
         wrong = wrong or (self.above is not None and number <= self.above)
         if wrong or (self.most is not None and number > self.most):
@@ -177,8 +181,12 @@ def flag(name: str) -> str:
 
 def _check_type(owner: OptionSet, name: str, value: Any) -> None:
     """Reject a value whose type differs from the default's: number, text or bool."""
-    default = getattr(type(owner), name)
-    if isinstance(default, bool):
+    default, about = getattr(type(owner), name), options_in(type(owner))[name]
+    if default is None:
+        if value is None or not about.has_bounds:
+            return
+        kind, wanted = Real, "a number"
+    elif isinstance(default, bool):
         kind, wanted = bool, "True or False"
     elif isinstance(default, int):
         kind, wanted = Integral, "an integer"

@@ -47,9 +47,13 @@ def linear_gelu(
 
 
 def _fuses(layer: nn.Linear, x: Tensor) -> bool:
-    if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
-        return False  # does more than the product
-    return x.dtype in _fused_dtypes() and infers_on_cpu(x, layer.weight)
+    plain = type(layer) is nn.Linear and not _has_hooks(layer)
+    return plain and x.dtype in _fused_dtypes() and infers_on_cpu(x, layer.weight)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    """Return whether calling a layer does more than its own computation."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 @functools.cache
@@ -69,7 +73,7 @@ def depthwise(
         conv: convolution that keeps the number of frames, a group for each channel.
         x: its input.
     """
-    if not infers_on_cpu(x, conv.weight):
+    if _has_hooks(conv) or not infers_on_cpu(x, conv.weight):
         return conv(x.transpose(1, 2)).transpose(1, 2)
     # Two-dimensional of height 1, so that channels may be last in memory: no copy.
     states = x.contiguous().transpose(1, 2)[:, :, None]

@@ -53,6 +53,9 @@ def test_a_layer_that_does_more_than_the_product_is_called():
         expected = nn.functional.gelu(made.widen(x), approximate="tanh")
         assert torch.equal(linear_gelu(made.widen, x), expected)
         assert not torch.allclose(expected, plain)
+        mixed = depthwise(made.mix, x)
+        made.mix.register_forward_hook(lambda layer, given, output: 2 * output)  # type: ignore
+        torch.testing.assert_close(depthwise(made.mix, x), 2 * mixed)
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])

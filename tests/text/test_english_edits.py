@@ -14,11 +14,14 @@ from multidiff.core.random import generators, uniforms
 from multidiff.text.data.hybrid import HybridVocabulary
 from multidiff.text.data.vocabulary import UNKNOWN
 from multidiff.text.diffuser import cli, writing_mistakes
+from multidiff.text.diffuser.draft_sources import _read
 from multidiff.text.diffuser.model import EditedText
+from multidiff.text.diffuser.revised_texts import revise_drafts
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.diffuser.sentence_parts import sentences
 from multidiff.text.diffuser.writing_mistakes import KINDS, WritingMistakes, misspelled
 from multidiff.text.domain import TextDomain
+from multidiff.text.request import TextRequest
 from multidiff.utils.errors import InputError
 
 LINES = ['"The cat is here," he said.', "The dog's bed is there.", "I see the cat; it is red."] * 5
@@ -161,6 +164,10 @@ def test_a_sentence_too_long_for_the_model_stays_and_is_named(vocabulary, tmp_pa
     assert one["text"].endswith(f"\n{code}"[:-1]) and one["text"] != typed
     (warned,) = {one.getMessage() for one in caplog.records}
     assert "--source, line 4: " in warned and "at most 30 in a sentence" in warned
+    (empty,) = _read(model, [TextRequest()], [3], [""], "--bootstrap")
+    assert revise_drafts(model, [empty], EditSamplingConfig())[0].text == ""
+    _, prose = _read(model, [TextRequest()], [3], ["```x``` here.\n\nThe dog is red."], "")
+    assert not prose.unread
 
 
 def test_drafts_of_training_have_mistakes(vocabulary):

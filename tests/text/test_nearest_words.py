@@ -1,5 +1,6 @@
 """Words that a misspelled one may stand for, and editors that read them."""
 
+import pickle
 from itertools import groupby, product
 
 import pytest
@@ -50,6 +51,7 @@ def test_every_word_at_one_slip_is_found_and_nearer_ones_come_first():
     assert frequent.of("frmo")[:2] == ("from", "form") and frequent.of("teh")[0] == "the"
     assert frequent.of("becuase") == ("because",) and frequent.of("seperete") == ("separate",)
     assert frequent.of("xx") == () and frequent.of("fromage") == ()
+    assert pickle.loads(pickle.dumps(frequent)).of("frmo") == frequent.of("frmo")
 
 
 def test_the_words_near_spelled_ones_stand_beside_their_letters(vocabulary):
@@ -124,6 +126,11 @@ def test_rare_words_of_the_training_texts_are_known(tmp_path):
     again = HybridVocabulary(SIZE)
     again.load_assets(folder)
     assert again.nearest(bead, 2) == vocabulary.nearest(bead, 2)
+    (tmp_path / "other").mkdir()
+    other = HybridVocabulary(SIZE, source_of(tmp_path / "other", LINES[::-1]))
+    assert other.nearest(slip, 2) != vocabulary.nearest(slip, 2)
+    other.load_assets(folder)
+    assert other.nearest(slip, 2) == vocabulary.nearest(slip, 2)
     (folder / "known_words.txt").unlink()  # as models saved without them
     older = HybridVocabulary(SIZE)
     older.load_assets(folder)

@@ -624,6 +624,10 @@ def test_several_candidates_are_drawn():
     ).replace(num_candidates=8)
     assert several == EditSamplingConfig(temperature=1.0, num_candidates=8)
     assert several.replace(beam=2) == EditSamplingConfig(beam=2)
+    cautious = EditSamplingConfig(min_confidence=0.6)
+    assert cautious.for_new_texts(cautious).min_confidence == 0
+    given = cautious.replace(min_confidence=0.2)
+    assert given.for_new_texts(cautious).min_confidence == 0.2
     assert EditSamplingConfig().replace(num_candidates=1) == EditSamplingConfig()
     assert EditSamplingConfig().replace(num_candidates=4, top_p=0.9).temperature == 1.0
     with pytest.raises(InputError, match="--num-candidates 4: without a --temperature"):

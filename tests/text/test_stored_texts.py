@@ -18,6 +18,7 @@ from multidiff.data.batches import Batches, stream
 from multidiff.data.cache import ENVIRONMENT
 from multidiff.text.data import sample, stored, streams, tokens, vocabulary_assets
 from multidiff.text.data.chunks import TextChunks
+from multidiff.text.data.hybrid import HybridVocabulary
 from multidiff.text.data.inspection import warn_of_repeats
 from multidiff.text.data.listing import TextSource
 from multidiff.text.data.sentences import Sentences
@@ -192,8 +193,13 @@ def test_vocabularies_are_made_once_of_a_sample(tmp_path, on_disk, monkeypatch, 
     monkeypatch.setattr(vocabulary_assets, "SAMPLE_BYTES", 2000)
     found = WordVocabulary(10, source)
     assert found.assets() != expected and "texts, evenly spread" in caplog.text
-    monkeypatch.setattr(WordVocabulary, "_make", None)
+    size = 3 + len({*"".join(row["text"] for row in rows_of())}) + 2
+    words = HybridVocabulary(size, source).assets()
+    assert words["known_words.txt"]
+    for kind, made in ((WordVocabulary, "_make"), (HybridVocabulary, "_training_texts")):
+        monkeypatch.setattr(kind, made, None)
     assert WordVocabulary(10, source).assets() == found.assets()
+    assert HybridVocabulary(size, source).assets() == words
 
 
 def test_samples_of_running_text_are_spread(tmp_path, on_disk, monkeypatch):

@@ -216,6 +216,12 @@ def test_wrong_temperatures_by_steps_are_refused(pairs):
         TextSamplingConfig(temperature_by_steps=pairs)
 
 
+@pytest.mark.parametrize("wrong", ["hot", True])
+def test_a_temperature_is_a_number(wrong):
+    with pytest.raises(InputError, match=f"--temperature {wrong!r}: a number"):
+        TextSamplingConfig().replace(temperature=wrong)
+
+
 def test_a_recipes_temperatures_by_steps_reach_the_samples(small_restaurant):
     model = md.load(small_restaurant)
     requests = [TextRequest(length=8)] * 4

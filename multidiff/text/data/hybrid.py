@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ class HybridVocabulary(HuggingFaceVocabulary):
 
     def assets(self) -> dict[str, str]:
         """See :class:`multidiff.text.data.vocabulary.Vocabulary`; with the rare known words."""
-        return super().assets() | {KNOWN_WORDS: "\n".join(sorted(self._known_words())) + "\n"}
+        return super().assets() | {KNOWN_WORDS: _listed(self._known_words())}
 
     def load_assets(self, folder: Path) -> None:
         """See :class:`multidiff.text.data.vocabulary.Vocabulary`."""
         super().load_assets(folder)
+        for made in ("_pieces", "_near"):  # of what was loaded before
+            vars(self).pop(made, None)
         path = folder / KNOWN_WORDS
         if path.is_file():
             self._rare = frozenset(read_text(path).split("\n")[:-1])
@@ -121,20 +123,24 @@ class HybridVocabulary(HuggingFaceVocabulary):
         """Return the lower-cased words of the training texts that have no token."""
         if self._rare is None:
             self._ready()
-            splitter, counts = _tokenizer([]).pre_tokenizer, Counter[str]()
-            for text in self._training_texts():
-                words = (word for word, _ in splitter.pre_tokenize_str(text))
-                counts.update(word.removeprefix(SPACE).lower() for word in words)
-            tokens = {piece.removeprefix(SPACE).lower() for piece in self._pieces.values()}
-            self._rare = (
-                frozenset(
-                    word
-                    for word, count in counts.items()
-                    if count >= LEAST_KNOWN and len(word) > 1 and word[0].isalpha()
-                )
-                - tokens
-            )
+            source = self.source
+            kept = source and self._kept("known-words", source, self._counted)
+            self._rare = frozenset((kept or "").split("\n")[:-1])
         return self._rare
+
+    def _counted(self) -> str:
+        """Return the known words that have no token, each in a line."""
+        splitter, counts = _tokenizer([]).pre_tokenizer, Counter[str]()
+        for text in self._training_texts():
+            words = (word for word, _ in splitter.pre_tokenize_str(text))
+            counts.update(word.removeprefix(SPACE).lower() for word in words)
+        tokens = {piece.removeprefix(SPACE).lower() for piece in self._pieces.values()}
+        known = (
+            word
+            for word, count in counts.items()
+            if count >= LEAST_KNOWN and len(word) > 1 and word[0].isalpha()
+        )
+        return _listed({*known} - tokens)
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
@@ -150,6 +156,10 @@ class HybridVocabulary(HuggingFaceVocabulary):
                 forms = tokens[piece != word].setdefault(word.lower(), {})
                 forms.setdefault(word[0].isupper(), number)
         return {spaced: (NearestWords(words), words) for spaced, words in tokens.items()}
+
+
+def _listed(words: Set[str]) -> str:
+    return "".join(f"{word}\n" for word in sorted(words))
 
 
 def _tokenizer(pieces: list[str]) -> Any:

@@ -32,6 +32,10 @@ class NearestWords:
                 self.index.setdefault(left, []).append(word)
         self.of = lru_cache(1 << 16)(self._of)
 
+    def __reduce__(self) -> tuple[type[NearestWords], tuple[list[str]]]:
+        # The cache cannot be pickled, but vocabularies go to the processes that prepare data.
+        return NearestWords, ([*self.ranks],)
+
     def _of(self, word: str) -> tuple[str, ...]:
         """Return the words near a lower-cased word, the likeliest first.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -92,19 +92,29 @@ class SavedVocabulary(ABC):
         source = self.source
         if source is None or self._origin() is not None:
             return self._make()
+        return self._kept("vocabulary", source, lambda: self._make()[0]), source.path
+
+    def _kept(self, kind: str, source: TextSource, make: Callable[[], str]) -> str:
+        """Return a text made of a source; that of a large one is kept in the cache.
+
+        Args:
+            kind: kind of the text, the beginning of its name there.
+            source: the source.
+            make: function that makes it.
+        """
         if source.grouped is not None:
             texts = source.fingerprint()
         elif is_large(source):
             texts = texts_plan(source).folder.name
         else:
-            return self._make()
+            return make()
         options = {key: value for key, value in vars(self).items() if not key.startswith("_")}
         described = {key: repr(value) for key, value in options.items() if key != "source"}
         key = {
             "vocabulary": [type(self).__name__, described, SAMPLE_BYTES],
             "texts": [texts, source.held_out_every],
         }
-        return cached_text("vocabulary", key, lambda: self._make()[0]), source.path
+        return cached_text(kind, key, make)
 
     def _hold(self, content: str, name: str) -> str:
         self._take(content, name)

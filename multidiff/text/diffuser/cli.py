@@ -46,7 +46,7 @@ def sample(
         source: draft or, for a model with sources, source of the text; may be repeated. An editor
             that revises by sentence reads the whole of a ``.txt`` or ``.md`` file of that name.
         start: start from an empty draft, or from random tokens (as without a source); tokens are
-            then drawn, by default with top-p 0.95 and edit margin -3.
+            then drawn, by default with top-p 0.95, edit margin -3 and whatever confidence.
         bootstrap: model that drafts the texts.
         length: length in tokens, of the noise or of the other model's drafts; drawn by default.
         show_edits: print every revision with its edits marked, and then the text; an editor that

@@ -207,11 +207,11 @@ def _read(
 def _sentences(model: EditedText, draft: Draft, option: str) -> Iterator[Draft]:
     """Yield the drafts of a text's sentences; warn of those that are too long for the model."""
     line, most, fenced = 1, model.editor.length, False
-    parts = sentences(draft.typed)
+    parts = sentences(draft.typed) or [("", "")]
     for number, (part, gap) in enumerate(parts, 1):
         sentence = TypedSentence(model.domain.vocabulary, part)
         tokens, reason = sentence.tokens, ""
-        fenced ^= part.startswith(FENCE)
+        fenced ^= part.startswith(FENCE) and part.count(FENCE) == 1
         if fenced or (sentence.is_fragment() and (len(parts) > 1 or not sentence.words)):
             reason = "fragment"
         elif sentence.is_foreign():
