@@ -46,6 +46,7 @@ COMMANDS = {
     ],
     "masked": ["sample", "masked", "-n", "4", "--seed", "3"],
     "edits": ["sample", "edits", "--source", "the food is is very nice pub", "--seed", "3"],
+    "english-edits": ["sample", "english-edits", "--source", "He have  recieved it. I did to."],
     "edits, noise": ["sample", "edits", "--start", "noise", "-n", "2", "--seed", "3"],
     "shakespeare": ["sample", "shakespeare", "-n", "2", "--seed", "3"],
 }  # fmt: skip
