@@ -131,7 +131,9 @@ class Editor(nn.Module):
         self.near = nn.Linear(nearest_words * width, width, bias=False) if nearest_words else None
         if self.near is not None:
             # The nearest word itself: from zero it takes thousands of steps until it is read.
-            nn.init.eye_(self.near.weight)
+            # (Not by nn.init.eye_, which imports a compiler where weights are only outlined.)
+            nn.init.zeros_(self.near.weight)
+            nn.init.ones_(self.near.weight.detach().diagonal())
         self.copier = nn.Linear(width, nearest_words) if nearest_words else None
         self.reader = None if shared else Transformer(width, layers, heads, 0, expansion, dropout)
         self.writer = Transformer(width, writer_layers, heads, 0, expansion, dropout)
