@@ -2,13 +2,14 @@ r"""What a model of emoji by prompt has learnt: retrieval, attributes, styles, m
 
     python -m benchmarks.emoji MODEL data/emoji --judge runs/emoji_styles
 
-The folder is that of benchmarks/emoji_data.py. The judge of styles sees no sample of any model:
+The folder is that of benchmarks/emoji_data.py. The judge of styles sees no sample of any model; it
+has 32x32 pixels, as the model's network, since enlarged outlines look filled to one of 64x64:
 
     multidiff train recipes/image/digit_features.yaml --out runs/emoji_styles model.channels=3 \
-      model.size=[64,64] model.classes=4 model.turn_degrees=0 trainer.steps=600 \
-      data.examples.size=[64,64] data.examples.channels=3 \
+      model.size=[32,32] model.classes=4 model.turn_degrees=0 trainer.steps=1000 \
+      data.examples.size=[32,32] data.examples.channels=3 \
       data.examples.source='{path: data/emoji, split: train, label_column: style}' \
-      validation.examples.size=[64,64] validation.examples.channels=3 \
+      validation.examples.size=[32,32] validation.examples.channels=3 \
       validation.examples.source='{path: data/emoji, split: test, label_column: style}'
 
 Retrieval: the rank of the true image among all of its pool, by 16x16 pixels and by histograms of
@@ -303,8 +304,12 @@ def attributes(model: Any, everything: Emoji, trained: Emoji, count: int) -> lis
 
 
 def style_accuracy(judge: Any, images: Tensor, styles: Sequence[str]) -> float:
-    """Return the ratio of images whose style the judge names; its labels are the sorted styles."""
-    names = sorted({*styles})
+    """Return the ratio of images whose style the judge names; its labels are the sorted styles.
+
+    Images are reduced to the judge's size.
+    """
+    names, (width, height) = sorted({*styles}), judge.size
+    images = F.adaptive_avg_pool2d(images.float(), (height, width)).round().to(torch.uint8)
     with torch.no_grad():
         found = torch.cat([judge(to_unit(part)).argmax(dim=1) for part in images.split(AT_ONCE)])
     return float(

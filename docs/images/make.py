@@ -26,6 +26,7 @@ from multidiff.audio.synthesis import find_inputs, synthesize_file
 from multidiff.cli.main import run
 from multidiff.image.data.image_files import grid, write_image
 from multidiff.image.diffusion.model import Canvas
+from multidiff.image.interpolation import interpolate
 from multidiff.text.data.vocabulary import PAD
 from multidiff.text.domain import UNWRITTEN
 from multidiff.text.request import TextRequest
@@ -37,6 +38,16 @@ TEXT = (
     "Good morning. The train leaves at 7:45 and arrives at 9:10. "
     "Have you ever been to Norway in the winter?"
 )
+# All of seed 0, and none left out.
+EMOJI = (
+    "cat face", "dog face", "grinning face", "crying face", "pizza", "red apple", "frog", "tulip",
+    "octopus", "hamburger",
+)  # fmt: skip
+ATTRIBUTES = (
+    "blue cat face", "green octopus", "purple hamburger", "cat face on a red background",
+    "frog on a blue background", "small pizza, top left", "small dog face, bottom right",
+    "cat face and red apple", "blue frog on a yellow background", "small green tulip, top right",
+)  # fmt: skip
 CLIP, SECONDS = "starter:speech/LJ001-0019.flac", 3.2
 
 
@@ -161,6 +172,40 @@ def painting(model):
     prompts = [f"a handwritten {name}" for name in names]
     rows.append(model.generate(prompts, canvas=Canvas(first, 1.0, mask)))
     write_image(grid(enlarged(torch.cat(rows), 3), columns=8, background=64), HERE / "painting.png")
+
+
+def write_small(image, name):
+    """Write an image with 256 colours."""
+    colours = Image.fromarray(image.permute(1, 2, 0).numpy())
+    colours.quantize(256, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
+
+
+def emoji(model):
+    """Draw a sheet of names in each style, and prompts of attributes."""
+    styles = ("noto", "twemoji", "openmoji", "outline")
+    prompts = [f"{name}, {style} style" for style in styles for name in EMOJI]
+    made = model.generate(prompts, seed=[0] * len(prompts))
+    write_small(grid(made, columns=len(EMOJI), background=255), "emoji.png")
+    prompts = [f"{prompt}, {style} style" for style in styles[:2] for prompt in ATTRIBUTES]
+    made = model.generate(prompts, seed=[0] * len(prompts))
+    write_small(grid(made, columns=len(ATTRIBUTES), background=255), "attributes.png")
+
+
+def restyled(model):
+    """Draw a change of style by strength, an inpainted half, and the way between two prompts."""
+    first = model.generate(["grinning face, twemoji style"], seed=0)
+    rows = [first]
+    for strength in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        canvas = Canvas(first, strength)
+        rows.append(model.generate(["grinning face, outline style"], canvas=canvas))
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[32:] = True
+    half = first.clone()
+    half[:, :, mask] = 128
+    rows += [half, model.generate(["cat face, twemoji style"] * 7, canvas=Canvas(first, 1.0, mask))]
+    ends = [("cat face, twemoji style", 0), ("red apple, twemoji style", 0)]
+    rows.append(interpolate(model, ends, 8))
+    write_small(grid(torch.cat(rows), columns=8, background=255), "restyled.png")
 
 
 def unmasking(model):
@@ -372,6 +417,8 @@ PAGES = {
     "text": (text, "kathleen"),
     "digits": (digits, "digits"),
     "painting": (painting, "digits"),
+    "emoji": (emoji, "emoji"),
+    "restyled": (restyled, "emoji"),
     "unmasking": (unmasking, "digit-tokens"),
     "tokens": (tokens, "digit-tokens"),
     "sentence": (sentence, "restaurant"),
