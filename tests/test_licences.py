@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CARDS = sorted((ROOT / "multidiff" / "pretrained").glob("*/card.md"))
 STARTERS = sorted((ROOT / "multidiff" / "starter").glob("*/README.md"))
-LICENCE = re.compile(r"CC0(?: 1\.0)?|CC BY(?:-SA)? \d\.\d|cc-by-sa-3\.0", re.IGNORECASE)
+LICENCE = re.compile(r"CC0(?: 1\.0)?|Apache-2\.0|CC BY(?:-SA)? \d\.\d|cc-by-sa-3\.0", re.IGNORECASE)
 
 
 def spdx(name):
