@@ -15,6 +15,8 @@ LICENCE = re.compile(r"CC0(?: 1\.0)?|Apache-2\.0|CC BY(?:-SA)? \d\.\d|cc-by-sa-3
 
 def spdx(name):
     """The identifier of a licence as a card writes it: CC BY-SA 3.0 is CC-BY-SA-3.0."""
+    if name.startswith("Apache"):
+        return name
     return name.upper().replace(" ", "-").removesuffix("-1.0") + "-1.0" * name.startswith("CC0")
 
 
