@@ -104,8 +104,13 @@ def test_training_and_revising_read_them(vocabulary):
     model = EditedText(TextDomain(vocabulary, 30), EditProcess(SIZE, steps=1), editor)
     batch = model.task().edit_batch({"text": LINES[:3]}, torch.Generator().manual_seed(0))
     assert batch.drafts.nearest.shape == (*batch.drafts.tokens.shape, 2)
-    (history,) = model.revise([vocabulary.numbers("The teh cat")], steps=1)
-    assert len(history) >= 1
+    draft = vocabulary.numbers("The teh cat")
+    (read,) = model.revise([draft], steps=1)
+    torch.nn.init.zeros_(editor.near.weight)
+    torch.nn.init.constant_(editor.copier.bias, -100)
+    (unread,) = model.revise([draft], steps=1)
+    assert read[0].tokens == unread[0].tokens == tuple(draft)
+    assert read[-1].score != unread[-1].score
 
 
 def test_a_vocabulary_without_spelled_words_is_refused(tmp_path):

@@ -126,11 +126,15 @@ def _processor(language: str) -> Any:
     lookup: Any = processor.get_settings(language).lookup_phonemes
     if lookup is not None:
         lookup("a")  # opens the file
+    # Not part of its interface: another version may keep its lexicon elsewhere, as it is.
+    phonemizer = getattr(lookup, "phonemizer", None)
+    opened = getattr(phonemizer, "db_conn", None)
+    if isinstance(opened, sqlite3.Connection):
         indexed = sqlite3.connect(":memory:", check_same_thread=False)
-        lookup.phonemizer.db_conn.backup(indexed)
-        lookup.phonemizer.db_conn.close()
+        opened.backup(indexed)
+        opened.close()
         indexed.execute("CREATE INDEX words ON word_phonemes (word, pron_order)")
-        lookup.phonemizer.db_conn = indexed
+        phonemizer.db_conn = indexed
     return processor
 
 
