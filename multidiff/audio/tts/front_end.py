@@ -127,7 +127,7 @@ def _processor(language: str) -> Any:
     if lookup is not None:
         lookup("a")  # opens the file
     # Not part of its interface: another version may keep its lexicon elsewhere, as it is.
-    phonemizer = getattr(lookup, "phonemizer", None)
+    phonemizer: Any = getattr(lookup, "phonemizer", None)
     opened = getattr(phonemizer, "db_conn", None)
     if isinstance(opened, sqlite3.Connection):
         indexed = sqlite3.connect(":memory:", check_same_thread=False)
