@@ -82,6 +82,7 @@ def main() -> None:
     reader.add_argument("--seed", type=int, default=7)
     reader.add_argument("--num-candidates", type=int)
     reader.add_argument("--edit-margin", type=float)
+    reader.add_argument("--min-confidence", type=float)
     reader.add_argument("--json", action="store_true")
     given = reader.parse_args()
     model: Any = md.load(given.model)
@@ -93,10 +94,8 @@ def main() -> None:
     split = [vocabulary.split(texts[row]) for row in chosen]
     split = [one for one in split if len(one) > 3]
     real, others = split[: given.num], split[given.num :]
-    options = {
-        "num_candidates": given.num_candidates, "edit_margin": given.edit_margin,
-    }  # fmt: skip
-    options = {name: one for name, one in options.items() if one is not None}
+    names = ("num_candidates", "edit_margin", "min_confidence")
+    options = {name: one for name in names if (one := getattr(given, name)) is not None}
 
     def revised(drafts: Sequence[Sequence[str]]) -> list[list[str]]:
         typed = [Spelling(vocabulary, vocabulary.join(one)) for one in drafts]
