@@ -6,6 +6,7 @@
 import contextlib
 import io
 import os
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -198,7 +199,12 @@ def replaced(path, content):
 def ended(*arguments, lines=1):
     """The status and the complaint of a command, which may succeed or refuse."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    nothing = io.TextIOWrapper(io.BytesIO())  # what an option's "-" reads
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch("sys.stdin", nothing),
+    ):
         status = run([str(one) for one in arguments])
     reported = err.getvalue().splitlines()
     assert status in (0, 2), (status, reported)

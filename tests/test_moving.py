@@ -57,5 +57,5 @@ def test_moving_empties_the_dict_and_copies_only_what_changes(kind):
 def test_a_precision_that_nothing_computes_in():
     with pytest.raises(InputError, match="--dtype float8: expected one of float32, float16"):
         load("digits", dtype="float8")
-    with pytest.raises(InputError, match="--dtype float16: a Vocoder computes in float32"):
-        load("speech", dtype="float16")
+    with pytest.raises(InputError, match="--dtype float16: a TextDiffusion computes in float32"):
+        load("restaurant", dtype="float16")

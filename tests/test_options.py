@@ -161,7 +161,7 @@ def test_texts_to_be_spoken_come_from_a_file(tmp_path, monkeypatch, capsys):
         said.append((model, texts))
         return Report()
 
-    monkeypatch.setattr("multidiff.models.loading.load", lambda name, device: name)
+    monkeypatch.setattr("multidiff.models.loading.load", lambda name, device, dtype: name)
     monkeypatch.setattr("multidiff.cli.synth.verb", lambda model, name: speaks)
     path = tmp_path / "lines.txt"
     path.write_text("one\ntwo\n")
