@@ -79,9 +79,7 @@ def synth(
 
     if is_bulk(shard_size, column, engine):
         if dtype is not None:
-            raise InputError(
-                "--dtype: does not go with --shard-size, --column and --engine; remove it"
-            )
+            raise InputError("--dtype: does not go with lists and shards; remove it")
         from multidiff.cli.bulk import BulkJob, run_bulk, synth_job
 
         voice = model or ("kathleen" if text_file else "speech")
