@@ -94,8 +94,9 @@ def main() -> None:
     split = [vocabulary.split(texts[row]) for row in chosen]
     split = [one for one in split if len(one) > 3]
     real, others = split[: given.num], split[given.num :]
-    names = ("num_candidates", "edit_margin", "min_confidence")
-    options = {name: one for name in names if (one := getattr(given, name)) is not None}
+    options = {
+        name: getattr(given, name) for name in ("num_candidates", "edit_margin", "min_confidence")
+    }
 
     def revised(drafts: Sequence[Sequence[str]]) -> list[list[str]]:
         typed = [Spelling(vocabulary, vocabulary.join(one)) for one in drafts]

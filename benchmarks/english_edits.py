@@ -264,8 +264,9 @@ def main() -> None:
         return
     sets = {"slips": with_slips(rest, given.num, rng), "by hand": by_hand()}
     sets["clean"] = [(one, one) for one in rest[: given.num]]
-    names = ("edit_margin", "min_confidence", "num_candidates")
-    options = {name: one for name in names if (one := getattr(given, name)) is not None}
+    options = {
+        name: getattr(given, name) for name in ("edit_margin", "min_confidence", "num_candidates")
+    }
     systems: dict[str, Corrector] = {"model": editor(model, **options), **baselines(train, tuning)}
     found = {
         name: {

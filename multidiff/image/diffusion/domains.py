@@ -80,7 +80,7 @@ class PixelDomain(Captioned, Domain):
 
     def state_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape of the states of ``count`` images of a width and height."""
-        width, height = ((length + -length % self.pad_to) // self.factor for length in size)
+        width, height = _reduced(size, self.pad_to, self.factor)
         return count, self.channels, height, width
 
     def to_state(self, image: Tensor) -> Tensor:
@@ -288,8 +288,7 @@ class LatentDomain(nn.Module, Captioned, Domain):
 
     def state_shape(self, count: int, size: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape of the states of ``count`` images of a width and height."""
-        factor = self.autoencoder.factor
-        width, height = ((length + -length % self.pad_to) // factor for length in size)
+        width, height = _reduced(size, self.pad_to, self.autoencoder.factor)
         return count, self.autoencoder.latent_channels, height, width
 
     def to_state(self, image: Tensor) -> Tensor:
@@ -301,3 +300,9 @@ class LatentDomain(nn.Module, Captioned, Domain):
         own = next(self.autoencoder.parameters())
         latent = self.autoencoder.to_latent(state).to(own.device, own.dtype)
         return crop_to(self.autoencoder.decode(latent).float(), *size)
+
+
+def _reduced(size: tuple[int, int], pad_to: int, factor: int) -> tuple[int, int]:
+    """Return the width and height of the states of images that are padded to a multiple."""
+    width, height = ((length + -length % pad_to) // factor for length in size)
+    return width, height

@@ -54,7 +54,7 @@ class HybridVocabulary(HuggingFaceVocabulary):
             vars(self).pop(made, None)
         path = folder / KNOWN_WORDS
         if path.is_file():
-            self._rare = frozenset(read_text(path).split("\n")[:-1])
+            self._rare = frozenset(read_text(path).split())
         elif self._content is not None:
             self._rare = frozenset()
 
@@ -124,8 +124,8 @@ class HybridVocabulary(HuggingFaceVocabulary):
         if self._rare is None:
             self._ready()
             source = self.source
-            kept = source and self._kept("known-words", source, self._counted)
-            self._rare = frozenset((kept or "").split("\n")[:-1])
+            listed = "" if source is None else self._kept("known-words", source, self._counted)
+            self._rare = frozenset(listed.split())
         return self._rare
 
     def _counted(self) -> str:

@@ -58,7 +58,7 @@ class Drafts:
         tokens = torch.tensor(rows, device=device)
         near = None
         if nearest is not None:
-            found = [torch.tensor([nearest([END])[0], *nearest(text)]) for text in texts]
+            found = [torch.tensor(nearest([END, *text])) for text in texts]
             near = pad_sequence(found, batch_first=True, padding_value=PAD).to(device)
         return cls(tokens, tokens != PAD, condition, near)
 

@@ -79,6 +79,7 @@ class Reviser:
 
     def __init__(self, domain: TextDomain, editor: Editor, sampling: EditSamplingConfig):
         self.domain, self.editor, self.sampling = domain, editor, sampling
+        self.nearest = nearest_words(domain.vocabulary, editor.nearest_words)
         self.writer = SpanWriter(editor, sampling)
 
     def __call__(
@@ -134,8 +135,7 @@ class Reviser:
         if self.domain.sources:
             real = torch.ones(len(texts), 1, dtype=torch.bool, device=self.domain.device)
             condition = condition_of(self.domain, requests, real)
-        nearest = nearest_words(self.domain.vocabulary, self.editor.nearest_words)
-        return self.editor.encode(Drafts.of(texts, condition, self.domain.device, nearest))
+        return self.editor.encode(Drafts.of(texts, condition, self.domain.device, self.nearest))
 
     def _revised(
         self,

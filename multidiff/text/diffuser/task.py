@@ -114,6 +114,7 @@ class EditTask(nn.Module):
         self.drop_condition = drop_condition
         self.from_source, self.from_nothing = from_source, from_nothing
         self.from_own, self.mistakes = from_own, mistakes
+        self.nearest = nearest_words(domain.vocabulary, editor.nearest_words)
 
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Return nats for each tag, gap and written token of each sample, and for its length."""
@@ -131,8 +132,7 @@ class EditTask(nn.Module):
         encoded = EncodedText(tokens, condition, tokens=tokens)
         if self.from_own > 0:
             befores = self._corrected(befores, afters, cond, rng)
-        nearest = nearest_words(self.domain.vocabulary, self.editor.nearest_words)
-        return EditBatch.of(befores, afters, cond, self.domain.device, encoded, nearest)
+        return EditBatch.of(befores, afters, cond, self.domain.device, encoded, self.nearest)
 
     def _corrected(
         self,
@@ -149,7 +149,7 @@ class EditTask(nn.Module):
         condition = {key: value[rows] for key, value in cond.items()}
         edit_batch = EditBatch.of(
             some, [afters[row] for row in rows], condition, self.domain.device,
-            nearest=nearest_words(self.domain.vocabulary, self.editor.nearest_words),
+            nearest=self.nearest,
         )  # fmt: skip
         rngs = [rng[row] for row in rows] if isinstance(rng, Sequence) else rng
         own = dict(zip(rows, own_drafts(self.editor, edit_batch, some, rngs), strict=True))
