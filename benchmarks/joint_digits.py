@@ -4,6 +4,7 @@
     python -m benchmarks.joint_digits directions digits-joint data/digits runs/sound_judge \
         --part development --guidance-scale 1.5 2.5
     python -m benchmarks.joint_digits triples digits-joint data/digits runs/sound_judge --num 1000
+    python -m benchmarks.joint_digits counts digits-joint --num 5000
 
 ``data/digits`` is made by benchmarks/digit_records.py. Images are judged by the shipped
 `digit-features`, sounds by a small network on mels that ``judge`` trains on the training
@@ -227,6 +228,18 @@ def triples(
     return found | {"mos": mos(judges, folder, media["audio"][:200])}
 
 
+def counts(model: JointModel, num: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Return how often texts generated from nothing name each digit.
+
+    Texts come first in the default order, so these are the texts of as many triples.
+    """
+    texts = model.generate(make=["text"], num=num, **options)["text"]
+    named = Counter(digit_of(one) for one in texts)
+    digits = {str(one): named[one] for one in range(10)}
+    ratio = round(max(digits.values()) / max(min(digits.values()), 1), 3)
+    return {"digits": digits, "most to least": ratio, "not well formed": named[None]}
+
+
 def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, float]:
     """Return the median distance to the nearest training medium, beside that of held-out ones."""
     stream = judges.stream
@@ -310,10 +323,10 @@ def _mean(values: Sequence[bool]) -> float:
 def main() -> None:
     """Run one part of the evaluation."""
     reader = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    reader.add_argument("what", choices=["judge", "directions", "triples"])
+    reader.add_argument("what", choices=["judge", "directions", "triples", "counts"])
     reader.add_argument("model")
-    reader.add_argument("data", type=Path)
-    reader.add_argument("judge", type=Path)
+    reader.add_argument("data", type=Path, nargs="?")
+    reader.add_argument("judge", type=Path, nargs="?", help="not read by counts")
     reader.add_argument("--part", default="test", choices=["development", "test"])
     reader.add_argument("--num", type=int, default=500)
     reader.add_argument("--guidance-scale", type=float, nargs="+", default=[None])
@@ -327,6 +340,8 @@ def main() -> None:
     reader.add_argument("--bf16", action="store_true", help="sample in bfloat16")
     reader.add_argument("--judge-steps", type=int, default=1500)
     given = reader.parse_args()
+    if given.what != "counts" and not given.judge:
+        reader.error(f"{given.what}: name DATA and JUDGE too")
     model = md.load(given.model)
     if given.griffin_lim:
         model.domain["audio"].vocoder = None
@@ -335,11 +350,13 @@ def main() -> None:
         return
     if given.bf16:  # the transformer alone: mels and phases need float32
         model.denoiser.forward = torch.autocast("cpu", torch.bfloat16)(model.denoiser.forward)
-    judges = Judges(model, given.judge)
+    judges = None if given.what == "counts" else Judges(model, given.judge)
     names = ("steps", "order", "temperature", "noise", "sampler")
     for scale in given.guidance_scale:
         options = {name: getattr(given, name) for name in names} | {"guidance_scale": scale}
-        if given.what == "triples":
+        if judges is None:
+            found = counts(model, given.num, options)
+        elif given.what == "triples":
             found = triples(model, given.data, judges, given.num, options)
         else:
             found = directions(

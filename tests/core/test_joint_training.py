@@ -118,6 +118,24 @@ def test_parts_that_are_given_cost_nothing_and_one_is_always_noisy():
     torch.testing.assert_close(process.loss(outputs, corrupted), losses["x"] + losses["c"])
 
 
+def test_a_share_of_the_samples_has_one_source_and_at_most_one_noisy_part():
+    parts = {name: MaskProcess(3, PolynomialMasks(), objective="mean") for name in "abc"}
+    level = JointProcess(parts, given=0.1, directed=0.6).draw_level(9000, seeded())
+    times = torch.stack([level[name].time for name in "abc"], dim=1)
+    clean, noise = times == 0, times == 1
+    # Without `left_out` no other sample has a part at pure noise.
+    rows = noise.any(dim=1)
+    assert float(rows.double().mean()) == pytest.approx(0.6, abs=0.02)
+    assert bool((clean[rows].sum(dim=1) == 1).all())
+    sizes = noise[rows].sum(dim=1).bincount(minlength=3) / rows.sum()
+    assert sizes.tolist() == pytest.approx([0, 2 / 3, 1 / 3], abs=0.02)
+    assert clean[rows].double().mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+    given_a = rows & clean[:, 0]
+    assert noise[given_a, 1:].double().mean(0).tolist() == pytest.approx([2 / 3] * 2, abs=0.04)
+    own = times[rows & ~(clean | noise)[:, 1], 1]
+    assert float(own.mean()) == pytest.approx(0.5, abs=0.03)
+
+
 def test_several_parts_of_a_condition_are_dropped_each_by_its_own_chance():
     class Molecule(JointDomain):
         def encode(self, batch, rng):
@@ -356,6 +374,8 @@ def test_more_that_is_refused():
         joint_process(weights={"y": 1.0})
     with pytest.raises(ValueError, match=r"given 0\.7 and left_out 0\.5"):
         joint_process(given=0.7, left_out=0.5)
+    with pytest.raises(ValueError, match=r"directed 1\.2: a share from 0 to 1"):
+        joint_process(directed=1.2)
     with pytest.raises(ValueError, match="a part is named 'step'"):
         JointTask(domain(), JointProcess({"step": process.parts["x"]}), JointNet())
     exact = MaskProcess(3, PolynomialMasks(), masking="exact", objective="mean")

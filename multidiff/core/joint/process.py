@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -63,6 +64,10 @@ class JointProcess:
         given: probability that training holds a part at its clean level, for conditionals; its
             loss is 0 then. At least one part is always noisy.
         left_out: probability that training holds a part at pure noise, for marginals.
+        directed: share of training samples for which one part, drawn at random, is clean and every
+            other is held at pure noise, but for a second drawn part, which has a level of its own
+            unless it is the first. With independent levels a part is seldom the only source of
+            another: this trains such conditionals more often.
 
     Raises:
         TypeError: if a part's process is not one.
@@ -77,6 +82,7 @@ class JointProcess:
         *,
         given: float = 0.0,
         left_out: float = 0.0,
+        directed: float = 0.0,
     ):
         if not parts:
             raise ValueError("a joint process needs at least one part")
@@ -86,6 +92,8 @@ class JointProcess:
             raise ValueError(
                 f"given {given:g} and left_out {left_out:g}: must be at least 0, at most 1 together"
             )
+        if not 0 <= directed <= 1 or (directed and len(parts) < 2):
+            raise ValueError(f"directed {directed:g}: a share from 0 to 1, of two parts or more")
         self.parts = dict(parts)
         self.weights = {**dict.fromkeys(parts, 1.0), **(weights or {})}
         check_names("weights", self.weights, parts)
@@ -93,22 +101,33 @@ class JointProcess:
         if low:
             raise ValueError(f"weights: that of part {low[0]!r} is negative")
         exact = [name for name, one in parts.items() if getattr(one, "masking", "") == "exact"]
-        if given and exact:
+        if (given or directed) and exact:
+            option = f"given {given:g}" if given else f"directed {directed:g}"
             raise ValueError(
-                f"given {given:g}: part {exact[0]!r} masks exact counts, at least one token, and "
+                f"{option}: part {exact[0]!r} masks exact counts, at least one token, and "
                 'is never clean: use masking="independent"'
             )
-        self.given, self.left_out = given, left_out
+        self.given, self.left_out, self.directed = given, left_out, directed
 
     def draw_level(self, batch: int, rng: Rng | None) -> JointLevel:
-        """Return training levels for each of ``batch`` samples, each part's independent."""
+        """Return training levels for each of ``batch`` samples.
+
+        Those of the parts are independent, except in the ``directed`` share.
+        """
         levels = {name: one.draw_level(batch, rng) for name, one in self.parts.items()}
-        if self.given or self.left_out:
-            draws = uniform((batch, len(self.parts)), rng)
-            spared = (uniform((batch,), rng) * len(self.parts)).long()
+        count = len(self.parts)
+        if self.given or self.left_out or self.directed:
+            draws = uniform((batch, count), rng)
+            spared = (uniform((batch,), rng) * count).long()
             given, left_out = draws < self.given, draws >= 1 - self.left_out
             # A sample whose parts are all clean has no loss: one of them is made noisy.
             given[torch.arange(batch), spared] &= ~given.all(dim=1)
+            if self.directed:
+                rows = uniform((batch, 1), rng) < self.directed
+                pairs = (uniform((batch, 2), rng) * count).long()
+                is_source, is_own = F.one_hot(pairs, count).bool().unbind(dim=1)
+                given = torch.where(rows, is_source, given)
+                left_out = torch.where(rows, ~(is_source | is_own), left_out)
             for i, (name, process) in enumerate(self.parts.items()):
                 for time, rows in ((0.0, given[:, i]), (1.0, left_out[:, i])):
                     levels[name] = _at_rows(levels[name], Held(time).level(process), rows)
