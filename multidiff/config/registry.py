@@ -108,6 +108,7 @@ COMPONENTS = {
     "TextChunks": "multidiff.text.data.chunks:TextChunks",
     # Audio.
     "Vocoder": "multidiff.audio.vocoder.model:Vocoder",
+    "SpectrogramDiscriminator": "multidiff.audio.vocoder.discriminator:SpectrogramDiscriminator",
     "MelPreset": "multidiff.audio.mel:MelPreset",
     "WaveformDomain": "multidiff.audio.vocoder.domains:WaveformDomain",
     "SpectralDomain": "multidiff.audio.vocoder.domains:SpectralDomain",

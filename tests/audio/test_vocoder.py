@@ -30,8 +30,9 @@ from multidiff.audio.vocoder.inference_schedule import (
     write_plans,
 )
 from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
-from multidiff.audio.vocoder.model import Vocoder, faded_in
+from multidiff.audio.vocoder.model import Vocoder
 from multidiff.audio.vocoder.search import distance_on, moves, search
+from multidiff.audio.vocoder.streaming import faded_in
 from multidiff.audio.vocoder.wavegrad import WaveGrad
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.rollout import RolloutTask

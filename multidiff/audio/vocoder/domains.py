@@ -88,14 +88,18 @@ class SpeechDomain(Domain):
         """Return the weighted spectral distance of the estimated waveform, if enabled."""
         if self.spectral_weight == 0:
             return {}
-        mask = 1.0 if encoded.mask is None else encoded.mask
-        # Values outside the recording's band are taken from it in both, so they cannot differ.
-        found = encoded.x0 + (estimate.x0 - encoded.x0) * mask
-        distance = spectral_distance(
-            self.to_wave(found, encoded.condition), self.to_wave(encoded.x0, encoded.condition)
-        )
+        distance = spectral_distance(*self.waves(encoded, estimate))
         signal = corrupted.level.alpha.to(distance) ** (2 * self.spectral_power)
         return {"spectral": self.spectral_weight * signal * distance}
+
+    def waves(self, encoded: Encoded, estimate: Estimate) -> tuple[Tensor, Tensor]:
+        """Return the estimated waveforms and the recordings ``(batch, samples)``.
+
+        Values outside the recording's band are taken from it in both, so they cannot differ.
+        """
+        mask = 1.0 if encoded.mask is None else encoded.mask
+        found = encoded.x0 + (estimate.x0 - encoded.x0) * mask
+        return self.to_wave(found, encoded.condition), self.to_wave(encoded.x0, encoded.condition)
 
 
 class WaveformDomain(SpeechDomain):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from multidiff.audio.data.band import AUTO, NONE, band_limit_hz, band_limited
 from multidiff.audio.data.mel_input import Array, mel_batch, mel_chunk
 from multidiff.audio.mel import MelPreset
+from multidiff.audio.vocoder.adversarial import AdversarialTask
+from multidiff.audio.vocoder.discriminator import SpectrogramDiscriminator
 from multidiff.audio.vocoder.domains import SpectralDomain, SpeechDomain
 from multidiff.audio.vocoder.inference_schedule import (
     InferenceSchedule,
@@ -23,7 +25,7 @@ from multidiff.audio.vocoder.inference_schedule import (
 from multidiff.audio.vocoder.mdct_denoiser import MDCTDenoiser
 from multidiff.audio.vocoder.program import program_of
 from multidiff.audio.vocoder.projection import MelProjection
-from multidiff.audio.vocoder.streaming import VocoderStream, look_ahead_frames
+from multidiff.audio.vocoder.streaming import VocoderStream, faded_in, look_ahead_frames
 from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.rollout import RolloutTask
@@ -89,6 +91,7 @@ class Vocoder(HubModel, nn.Module):
         denoiser: nn.Module,
         sampling: VocoderSamplingConfig | None = None,
         rollout: float = 0.0,
+        discriminator: SpectrogramDiscriminator | None = None,
     ):
         super().__init__()
         made_for = getattr(denoiser, "preset", domain.preset)
@@ -99,7 +102,7 @@ class Vocoder(HubModel, nn.Module):
             )
         self.domain, self.process, self.denoiser = domain, process, denoiser
         self.sampling = VocoderSamplingConfig() if sampling is None else sampling
-        self.rollout = rollout
+        self.rollout, self.discriminator = rollout, discriminator
         self.searched: dict[int, InferenceSchedule] = {}
         self.projection = MelProjection(domain.preset)
 
@@ -121,9 +124,12 @@ class Vocoder(HubModel, nn.Module):
     def task(self) -> DiffusionTask:
         """Return the training task."""
         parts = self.domain, self.process, self.denoiser
-        if self.rollout == 0:
+        if self.rollout == 0 and self.discriminator is None:
             return DiffusionTask(*parts)
-        return RolloutTask(*parts, self.sampling.plan().times, self.rollout)
+        rollout = *parts, self.sampling.plan().times, self.rollout
+        if self.discriminator is None:
+            return RolloutTask(*rollout)
+        return AdversarialTask(*rollout, self.discriminator)
 
     def program(self) -> Program:
         """Return the network for export (:func:`~multidiff.models.program.export_program`)."""
@@ -389,10 +395,3 @@ class Vocoder(HubModel, nn.Module):
             end = (last - first) * hop
             yield faded_in(tail, piece[:end])
             tail = piece[end : end + FADE_SAMPLES]
-
-
-def faded_in(tail: Float[Tensor, " fade"], piece: Tensor) -> Float[Tensor, " samples"]:
-    """Cross-fade the beginning of a piece with the previous piece's output there."""
-    length = min(len(tail), len(piece))
-    ratio = torch.linspace(0, 1, length + 2)[1:-1]
-    return torch.cat([torch.lerp(tail[:length], piece[:length], ratio), piece[length:]])

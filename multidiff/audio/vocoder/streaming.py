@@ -211,3 +211,10 @@ def look_ahead_frames(domain: SpectralDomain, denoiser: MDCTDenoiser, num_steps:
     # One state frame more is the inverse transform's, one mel frame the interpolation's.
     states = num_steps * reach + 1
     return math.ceil(states * domain.transform.hop / domain.preset.hop_length) + 1
+
+
+def faded_in(tail: Float[Tensor, " fade"], piece: Tensor) -> Float[Tensor, " samples"]:
+    """Cross-fade the beginning of a piece with the previous piece's output there."""
+    length = min(len(tail), len(piece))
+    ratio = torch.linspace(0, 1, length + 2)[1:-1]
+    return torch.cat([torch.lerp(tail[:length], piece[:length], ratio), piece[length:]])

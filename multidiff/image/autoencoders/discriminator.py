@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from multidiff.nn.adversarial import frozen_call, hinge_loss
 
 
 class PatchDiscriminator(nn.Module):
@@ -41,13 +41,11 @@ class PatchDiscriminator(nn.Module):
 
     def loss(self, real: Tensor, made: Tensor) -> Float[Tensor, " batch"]:
         """Return the hinge loss that trains the discriminator's own weights."""
-        wrong_real, wrong_made = F.relu(1 - self(real)), F.relu(1 + self(made.detach()))
-        return 0.5 * (wrong_real.flatten(1).mean(dim=1) + wrong_made.flatten(1).mean(dim=1))
+        return hinge_loss(self(real), self(made.detach()))
 
     def generator_loss(self, made: Tensor) -> Float[Tensor, " batch"]:
         """Return the loss that trains the generator; this module's weights get no gradient."""
-        frozen = {name: weight.detach() for name, weight in self.named_parameters()}
-        return -functional_call(self, frozen, (made,)).flatten(1).mean(dim=1)
+        return -frozen_call(self, made).flatten(1).mean(dim=1)
 
 
 def balance(
