@@ -5,6 +5,7 @@
         --part development --guidance-scale 1.5 2.5
     python -m benchmarks.joint_digits triples digits-joint data/digits runs/sound_judge --num 1000
     python -m benchmarks.joint_digits counts digits-joint --num 5000
+    python -m benchmarks.joint_digits floors digits-joint data/digits
 
 ``data/digits`` is made by benchmarks/digit_records.py. Images are judged by the shipped
 `digit-features`, sounds by a small network on mels that ``judge`` trains on the training
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import multidiff as md
-from benchmarks.digit_records import digit_of
+from benchmarks.digit_records import WORDINGS, caption, digit_of
 from multidiff.data.batches import Batches, TensorExamples
 from multidiff.image.data.image_files import read_image, to_unit
 from multidiff.image.metrics.classifier import ImageClassifier
@@ -240,6 +241,29 @@ def counts(model: JointModel, num: int, options: dict[str, Any]) -> dict[str, An
     return {"digits": digits, "most to least": ratio, "not well formed": named[None]}
 
 
+def text_floors(rows: Sequence[dict[str, str]]) -> dict[str, float]:
+    """Return the entropy of the texts of records, alone and given what an image or a sound shows.
+
+    No bound of a model can be lower, in nats: a text depends on its wording, drawn at random, on
+    the digit, which both other media show, and on the voice, which the sound tells.
+    """
+    shown = {"text": (), "text|image": ("digit",), "text|audio": ("digit", "voice")}
+    found = {}
+    for name, known in shown.items():
+        groups: dict[tuple[str, ...], dict[str, float]] = {}
+        for row in rows:
+            group = groups.setdefault(tuple(row[one] for one in known), {})
+            for wording, odds in WORDINGS.items():
+                text = caption(wording, int(row["digit"]), int(row["voice"]))
+                group[text] = group.get(text, 0.0) + odds / len(rows)
+        nats = 0.0
+        for group in groups.values():
+            shares = torch.tensor([*group.values()], dtype=torch.float64)
+            nats += float(torch.special.entr(shares / shares.sum()).sum() * shares.sum())
+        found[name] = round(nats, 3)
+    return found
+
+
 def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, float]:
     """Return the median distance to the nearest training medium, beside that of held-out ones."""
     stream = judges.stream
@@ -323,10 +347,10 @@ def _mean(values: Sequence[bool]) -> float:
 def main() -> None:
     """Run one part of the evaluation."""
     reader = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    reader.add_argument("what", choices=["judge", "directions", "triples", "counts"])
+    reader.add_argument("what", choices=["judge", "directions", "triples", "counts", "floors"])
     reader.add_argument("model")
     reader.add_argument("data", type=Path, nargs="?")
-    reader.add_argument("judge", type=Path, nargs="?", help="not read by counts")
+    reader.add_argument("judge", type=Path, nargs="?", help="of judge, directions and triples")
     reader.add_argument("--part", default="test", choices=["development", "test"])
     reader.add_argument("--num", type=int, default=500)
     reader.add_argument("--guidance-scale", type=float, nargs="+", default=[None])
@@ -340,8 +364,12 @@ def main() -> None:
     reader.add_argument("--bf16", action="store_true", help="sample in bfloat16")
     reader.add_argument("--judge-steps", type=int, default=1500)
     given = reader.parse_args()
-    if given.what != "counts" and not given.judge:
-        reader.error(f"{given.what}: name DATA and JUDGE too")
+    wanted = {"counts": (), "floors": (given.data,)}.get(given.what, (given.data, given.judge))
+    if not all(wanted):
+        reader.error(f"{given.what}: name DATA and JUDGE too, floors DATA alone")
+    if given.what == "floors":
+        print(json.dumps(text_floors(rows_of(given.data, given.part)), indent=1))
+        return
     model = md.load(given.model)
     if given.griffin_lim:
         model.domain["audio"].vocoder = None

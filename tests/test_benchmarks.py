@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import math
 import time
 from importlib.util import find_spec
 
@@ -13,6 +14,7 @@ from program import ROOT
 from benchmarks import referee
 from benchmarks.__main__ import COMPONENTS, main
 from benchmarks.digits_budget import spend
+from benchmarks.joint_digits import text_floors
 from benchmarks.mixture import HELD_OUT, TUNED
 from benchmarks.referee_peers import peers
 from benchmarks.timing import in_alternation, rows_of
@@ -181,3 +183,14 @@ def test_the_referee_knows_a_peer_by_its_figures():
     assert found[0] == pytest.approx(found[1], abs=1e-4)
     ddim = next(walk for _, name, walk in peers("vp") if name == "DDIM, linspace")
     assert referee.off_path(ddim) > 0.1  # its strides, see docs/samplers.md
+
+
+def test_the_least_nats_of_the_texts_of_digits():
+    rows = [{"digit": str(digit), "voice": str(v)} for digit in range(10) for v in range(1, 7)]
+    found = text_floors(rows)
+    # "six" is English and French; voices are named in a quarter of the texts.
+    alike, six = [0.2, 0.1, 0.1, 0.1, 0.25, 0.25], [0.3, 0.1, 0.1, 0.25, 0.25]
+    entropy = -sum(p * math.log(p) * n for odds, n in ((alike, 0.9), (six, 0.1)) for p in odds)
+    assert found["text|audio"] == pytest.approx(entropy, abs=1e-3)
+    assert found["text|image"] == pytest.approx(entropy + math.log(6) / 4, abs=1e-3)
+    assert found["text"] == pytest.approx(entropy + math.log(6) / 4 + math.log(10), abs=1e-3)

@@ -64,10 +64,10 @@ class JointProcess:
         given: probability that training holds a part at its clean level, for conditionals; its
             loss is 0 then. At least one part is always noisy.
         left_out: probability that training holds a part at pure noise, for marginals.
-        directed: share of training samples for which one part, drawn at random, is clean and every
-            other is held at pure noise, but for a second drawn part, which has a level of its own
-            unless it is the first. With independent levels a part is seldom the only source of
-            another: this trains such conditionals more often.
+        directed: share of training samples for which one part or none, drawn at random, is clean
+            and every other is held at pure noise, but for a second drawn part, which has a level
+            of its own unless it is the first. With independent levels a part is seldom the only
+            source of another: this trains such conditionals, and marginals, more often.
 
     Raises:
         TypeError: if a part's process is not one.
@@ -124,8 +124,9 @@ class JointProcess:
             given[torch.arange(batch), spared] &= ~given.all(dim=1)
             if self.directed:
                 rows = uniform((batch, 1), rng) < self.directed
-                pairs = (uniform((batch, 2), rng) * count).long()
-                is_source, is_own = F.one_hot(pairs, count).bool().unbind(dim=1)
+                source, own = uniform((batch, 2), rng).unbind(dim=1)
+                is_source = F.one_hot((source * (count + 1)).long(), count + 1)[:, :count].bool()
+                is_own = F.one_hot((own * count).long(), count).bool()
                 given = torch.where(rows, is_source, given)
                 left_out = torch.where(rows, ~(is_source | is_own), left_out)
             for i, (name, process) in enumerate(self.parts.items()):
