@@ -8,9 +8,9 @@ mels is a named object, and a checkpoint stores the name.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch._guards import detect_fake_mode
 
 from multidiff.audio.mel_filters import mel_filters
 from multidiff.utils.errors import InputError
@@ -267,9 +268,20 @@ def overlap_add(frames: Float[Tensor, "batch count length"], hop: int) -> Tensor
     return found.flatten(1)[:, : (count - 1) * hop + length]
 
 
-# Cached tensors are of use within torch.inference_mode and outside it.
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Cache a function's tensors, within torch.inference_mode and outside it; no fake ones."""
+    made = torch.inference_mode(False)(make)
+    cached = lru_cache(maxsize=8)(made)
+
+    @wraps(make)
+    def kept(*key: Any) -> Tensor:
+        # A dry run's tensors have no values, and a later call in the process needs them.
+        return cached(*key) if detect_fake_mode() is None else made(*key)
+
+    return kept
+
+
+@_kept
 def _padded_window(
     preset: MelPreset, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, " n_fft"]:
@@ -278,8 +290,7 @@ def _padded_window(
     return F.pad(window, (left, preset.n_fft - preset.win_length - left))
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@_kept
 def _overlapping_power(
     preset: MelPreset, count: int, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, " samples"]:

@@ -142,6 +142,21 @@ def test_rare_words_of_the_training_texts_are_known(tmp_path):
     assert {*older.nearest(bead, 2)} == {(bed, PAD)}
 
 
+def test_a_printed_apostrophe_is_looked_up_like_a_typed_one(tmp_path):
+    quotes = " ".join(["\u2019"] * 20)
+    lines = [*LINES, "The bead's red.", "A bead's red, my bead's.", quotes]
+    vocabulary = HybridVocabulary(SIZE + 3, source_of(tmp_path, lines))
+    known, slip, quoted = (
+        vocabulary.numbers(one) for one in ("bead\u2019s", "dgo\u2019s", "beb\u2019")
+    )
+    assert vocabulary.text(known) == "bead\u2019s"
+    assert {*vocabulary.nearest(known, 1)} == {(UNKNOWN,)}
+    dogs, bed = (vocabulary.numbers(one)[0] for one in ("dog's", "bed"))
+    assert {*vocabulary.nearest(slip, 1)} == {(dogs,)}
+    # Behind a word it is a closing quote.
+    assert vocabulary.nearest(quoted, 1) == [(bed,)] * 4 + [(PAD,)]
+
+
 def test_a_near_word_is_copied_as_much_as_the_network_says(vocabulary):
     editor = strong_editor(size=SIZE, length=30, nearest_words=2)
     texts = [vocabulary.numbers("The teh cat"), vocabulary.numbers("The dog")]

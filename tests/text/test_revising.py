@@ -628,6 +628,9 @@ def test_several_candidates_are_drawn():
     assert cautious.for_new_texts(cautious).min_confidence == 0
     given = cautious.replace(min_confidence=0.2)
     assert given.for_new_texts(cautious).min_confidence == 0.2
+    for drawn in ({"temperature": 0.7}, {"beam": 2}):
+        assert cautious.replace(**drawn).for_new_texts(cautious).min_confidence == 0
+        assert given.replace(**drawn).for_new_texts(cautious).min_confidence == 0.2
     assert EditSamplingConfig().replace(num_candidates=1) == EditSamplingConfig()
     assert EditSamplingConfig().replace(num_candidates=4, top_p=0.9).temperature == 1.0
     with pytest.raises(InputError, match="--num-candidates 4: without a --temperature"):

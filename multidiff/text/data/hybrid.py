@@ -17,7 +17,8 @@ from multidiff.utils.errors import InputError
 from multidiff.utils.readers import read_text
 
 SPACE = "\u2581"  # as SentencePiece writes it
-WORDS = rf"{SPACE}?\w+(?:['\u2019]\w+)*|{SPACE}?[^\w{SPACE}]|{SPACE}"
+PRINTED = "\u2019"  # apostrophe
+WORDS = rf"{SPACE}?\w+(?:['{PRINTED}]\w+)*|{SPACE}?[^\w{SPACE}]|{SPACE}"
 LEAST_COUNT = 20  # of a character that is not ASCII; rarer ones are UNKNOWN
 LEAST_KNOWN = 2  # occurrences of a word from which it counts as known; once may be a slip
 KNOWN_WORDS = "known_words.txt"
@@ -98,10 +99,13 @@ class HybridVocabulary(HuggingFaceVocabulary):
 
     def _spelled(self, numbers: Sequence[int]) -> Iterator[tuple[int, int, str]]:
         """Yield the words of a text that are in characters, and where they begin and end."""
-        pieces = [self._pieces.get(number, "") for number in numbers]
+        pieces = [*(self._pieces.get(number, "") for number in numbers), ""]
         start = 0
-        for at, piece in enumerate([*pieces, ""]):
-            if len(piece) == 1 and piece != SPACE and (piece.isalpha() or piece == "'"):
+        for at, piece in enumerate(pieces):
+            if _is_letter(piece) or piece == "'":
+                continue
+            # As a closing quote it is no part of the word.
+            if piece == PRINTED and all(map(_is_letter, (pieces[max(0, at - 1)], pieces[at + 1]))):
                 continue
             if at > start:
                 yield start, at, "".join(pieces[start:at])
@@ -112,11 +116,12 @@ class HybridVocabulary(HuggingFaceVocabulary):
         spaced, letters = word.startswith(SPACE), word.removeprefix(SPACE)
         if not letters:
             return []
-        if letters.lower() in self._known_words():
+        capital, letters = letters[0].isupper(), letters.lower()
+        plain = letters.replace(PRINTED, "'")
+        if {letters, plain} & self._known_words():
             return [UNKNOWN]
         near, tokens = self._near[spaced]
-        capital = letters[0].isupper()
-        found = [tokens[one] for one in near.of(letters.lower())]
+        found = [tokens[one] for one in near.of(letters) or near.of(plain)]
         return [forms.get(capital, next(iter(forms.values()))) for forms in found]
 
     def _known_words(self) -> frozenset[str]:
@@ -156,6 +161,10 @@ class HybridVocabulary(HuggingFaceVocabulary):
                 forms = tokens[piece != word].setdefault(word.lower(), {})
                 forms.setdefault(word[0].isupper(), number)
         return {spaced: (NearestWords(words), words) for spaced, words in tokens.items()}
+
+
+def _is_letter(piece: str) -> bool:
+    return len(piece) == 1 and piece.isalpha()
 
 
 def _listed(words: Set[str]) -> str:

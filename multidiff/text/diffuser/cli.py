@@ -107,7 +107,7 @@ def _revised(
             on_line(line)
 
     def note(draft: Draft, spelling: Spelling, history: History) -> None:
-        if show_edits and (len(history) > 1 or not draft.sentence):
+        if show_edits and (len(history) > 1 or draft.sentence is None):
             for line in lines_of(spelling, history, marks):
                 show(LINE_ENDS.sub(" ", line) if draft.sentence else line)
 

@@ -37,7 +37,7 @@ class Draft:
         request: request for the text.
         seed: random seed of its draws.
         typed: the draft as typed, if it was a text.
-        sentence: whether it is a sentence of a text that is revised sentence by sentence.
+        sentence: how it is read, if it is a sentence of a text that is revised by sentence.
         gap: white space after a sentence.
         line: number of the line in which a sentence begins, from 1.
         last: whether its text ends with it.
@@ -49,7 +49,7 @@ class Draft:
     request: TextRequest
     seed: int
     typed: str = ""
-    sentence: bool = False
+    sentence: TypedSentence | None = None
     gap: str = ""
     line: int = 1
     last: bool = True
@@ -223,7 +223,7 @@ def _sentences(model: EditedText, draft: Draft, option: str) -> Iterator[Draft]:
                 "stays as it is", option, line, _short(part), len(tokens), most,
             )  # fmt: skip
         yield replace(
-            draft, tokens=tokens, typed=part, sentence=True, gap=gap, line=line,
+            draft, tokens=tokens, typed=part, sentence=sentence, gap=gap, line=line,
             last=number == len(parts), unread=reason,
         )  # fmt: skip
         line += part.count("\n") + gap.count("\n")

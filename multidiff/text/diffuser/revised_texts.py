@@ -12,7 +12,6 @@ from multidiff.text.diffuser.rendering import facts_of
 from multidiff.text.diffuser.reviser import History, Revision
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig
 from multidiff.text.diffuser.spelling import Spelling
-from multidiff.text.diffuser.typed_sentence import TypedSentence
 
 
 @dataclass
@@ -38,7 +37,7 @@ class RevisedText:
     def add(self, draft: Draft, spelling: Spelling, history: History) -> None:
         """Add a draft and its revisions; a sentence that none of them edits stays as typed."""
         texts = [draft.typed]
-        if len(history) > 1 or not draft.sentence:
+        if len(history) > 1 or draft.sentence is None:
             texts = spelling.texts(history)
             self.facts += facts_of(spelling, history)
         self.source += texts[0] + draft.gap
@@ -72,9 +71,9 @@ def revise_drafts(
             found.append(RevisedText(draft.seed))
         begun = not draft.last
         spelling: Spelling
-        if draft.sentence:
-            spelling = TypedSentence(model.domain.vocabulary, draft.typed)
-            history = spelling.kept(history)
+        if draft.sentence is not None:
+            spelling = draft.sentence
+            history = draft.sentence.kept(history)
         else:
             spelling = Spelling(model.domain.vocabulary, draft.typed)
         if on_draft is not None:

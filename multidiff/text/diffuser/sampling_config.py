@@ -130,10 +130,12 @@ class EditSamplingConfig(OptionSet):
 
         Args:
             default: the model's own options. Without a temperature, top-p or beam among the
-                overrides, the values for drawing replace its values.
+                overrides, the values for drawing replace its values; with one, only that of the
+                confidence does.
         """
         if {"temperature", "top_p", "beam"} & {*self.overrides}:
-            return self
+            least = self.overrides.get("min_confidence", FRESH["min_confidence"])
+            return self.with_overrides({"min_confidence": least}, {})
         return default.replace(**{**FRESH, **self.overrides})
 
 
