@@ -357,6 +357,7 @@ def main() -> None:
     reader.add_argument("--only", nargs="+", default=(), help="directions, such as audio-text")
     reader.add_argument("--steps", type=int)
     reader.add_argument("--order")
+    reader.add_argument("--short-order")
     reader.add_argument("--temperature", type=float)
     reader.add_argument("--noise", type=float)
     reader.add_argument("--sampler")
@@ -379,7 +380,7 @@ def main() -> None:
     if given.bf16:  # the transformer alone: mels and phases need float32
         model.denoiser.forward = torch.autocast("cpu", torch.bfloat16)(model.denoiser.forward)
     judges = None if given.what == "counts" else Judges(model, given.judge)
-    names = ("steps", "order", "temperature", "noise", "sampler")
+    names = ("steps", "order", "short_order", "temperature", "noise", "sampler")
     for scale in given.guidance_scale:
         options = {name: getattr(given, name) for name in names} | {"guidance_scale": scale}
         if judges is None:

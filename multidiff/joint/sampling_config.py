@@ -17,6 +17,7 @@ from multidiff.models.sampling_config import MOST_STEPS, SamplingConfig
 
 SAMPLERS = ("confidence", "random", "ancestral")
 TOGETHER, NONE = "together", "none"
+FORWARD, BACKWARD = "forward", "backward"
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,16 @@ class JointSamplingConfig(SamplingConfig):
 
     Attributes:
         steps: number of reverse steps of each medium. A medium with no more tokens than steps is
-            generated a token at a time from its beginning, which is exact.
+            generated a token at a time, which is exact.
         sampler: which masked tokens each step predicts: the most confident (MaskGIT), random ones
             or each by chance (ancestral).
         guidance_scale: scale of guidance towards what is given or generated before; 1 is off.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
         short_temperature: the same, for media that are generated a token at a time where others
             are given: their digit, colour or name is to be the likeliest one, however worded.
+        short_order: whether such media are generated from their beginning or from their end. Exact
+            conditionals would give the same distribution; those of a network are of different
+            quality.
         noise: scale of Gumbel noise on the confidence, annealed to 0.
         order: media in the order in which they are generated, joined by commas, or "together" for
             all at once.
@@ -49,6 +53,9 @@ class JointSamplingConfig(SamplingConfig):
     )
     short_temperature: float = option(
         1.0, "temperature of media generated a token at a time, given others", least=0
+    )
+    short_order: str = option(
+        FORWARD, "from which end such media are generated", choices=(FORWARD, BACKWARD)
     )
     noise: float = option(
         4.5, "Gumbel noise on the confidence", least=0, note="0 takes the most confident first"
@@ -70,7 +77,8 @@ class JointSamplingConfig(SamplingConfig):
         draw = TokenDraw(self.temperature)
         if length <= self.steps:
             short = TokenDraw(self.short_temperature) if given else draw
-            return FixedOrderSampler(range(length), "even", short)
+            places = range(length) if self.short_order == FORWARD else range(length)[::-1]
+            return FixedOrderSampler(places, "even", short)
         if self.sampler == "random":
             return RandomOrderSampler(draw=draw)
         if self.sampler == "ancestral":

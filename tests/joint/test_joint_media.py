@@ -236,6 +236,25 @@ def test_the_likeliest_text_of_what_is_given_and_any_of_nothing():
     assert len({*map(tuple, made["text"])}) == 4 and {*map(tuple, made["image"])} == {(2,)}
 
 
+class LikeTheNext(nn.Module):
+    """Each token is as the one after it; the last is any, and others are 0 until that is known."""
+
+    def forward(self, xt, level, condition=None):
+        after = torch.cat([xt["text"][:, 1:], torch.full_like(xt["text"][:, :1], 11)], dim=1)
+        wanted = nn.functional.one_hot(after.where(after != 10, 0), 12)[..., :10].float()
+        image = torch.zeros(len(after), 1, 10)
+        return {"image": image, "text": 100 * wanted}
+
+
+def test_short_media_are_generated_from_either_end():
+    shapes = {"image": (10, 1), "text": (10, 3)}
+    model = model_of(shapes, LikeTheNext(), JointSamplingConfig(steps=4, order="text,image"))
+    forward = model.generate(make=["text"], num=30)["text"]
+    backward = model.generate(make=["text"], num=30, short_order="backward")["text"]
+    assert all(one[:2] == [0, 0] for one in forward) and len({one[2] for one in forward}) > 5
+    assert all(len({*one}) == 1 for one in backward) and len({*map(tuple, backward)}) > 5
+
+
 def test_blanks_of_a_text_and_unknown_words():
     stream = TextStream(WordList(("a", "seven", "handwritten")), 4)
     text, tokens = stream.known(Cell("a [MASK] seven", "given"))
