@@ -1,5 +1,8 @@
 """Texts to sound: the command, the Python call, and what both refuse."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -12,6 +15,7 @@ from multidiff.audio.mel import PRESETS
 from multidiff.audio.tts.speech import SENTENCE_PAUSE
 from multidiff.core.draws import DrawsFrom
 from multidiff.models.loading import build_model, load, save_model
+from multidiff.utils.errors import InputError
 
 RATE = 22050
 
@@ -124,6 +128,21 @@ def test_voice_and_vocoder_compute_in_bfloat16(tmp_path, capsys, voice, small_vo
     out = tmp_path / "b.wav"
     recorded = ["synth", "starter:speech/LJ80-07.flac", "-o", out, "--model", small_vocoder]
     assert "real-time factor" in does(capsys, *recorded, "--dtype", "bfloat16")
+
+
+def test_a_vocoder_of_float32_alone_is_refused_as_the_voice_is_loaded(tmp_path, voice):
+    recipe = (RECIPES / "smoke" / "wavegrad.yaml").read_text()
+    wavegrad = recipe[recipe.index("model:") : recipe.index("data:")]
+    (tmp_path / "wavegrad.yaml").write_text(wavegrad, "utf-8")
+    save_model(build_model(tmp_path / "wavegrad.yaml"), tmp_path / "wavegrad", wavegrad)
+    other = shutil.copytree(voice, tmp_path / "voice")
+    changed = re.sub(
+        r"vocoder: .*", f"vocoder: {tmp_path / 'wavegrad'}", (voice / "recipe.yaml").read_text()
+    )
+    (other / "recipe.yaml").write_text(changed, "utf-8")
+    load(other)
+    with pytest.raises(InputError, match="--dtype .*bfloat16: a Vocoder computes in float32"):
+        load(other, dtype="bfloat16")
 
 
 def test_a_text_file_becomes_one_sound_or_one_a_line(tmp_path, capsys, voice):

@@ -103,6 +103,12 @@ class AcousticModel(HubModel, nn.Module):
         return bottlenecks(self.denoiser, "denoiser")
 
     @property
+    def _precision(self) -> torch.dtype | None:
+        parts = self.half_parts
+        halved = (own.dtype for name, own in self.named_parameters() if name.startswith(parts))
+        return next(halved, None)
+
+    @property
     def preset(self) -> MelPreset:
         """Preset of its mels."""
         return self.domain.preset
@@ -136,10 +142,12 @@ class AcousticModel(HubModel, nn.Module):
         return {FRONT_END: json.dumps({"front_end": self.read_by})} if self.read_by else {}
 
     def load_assets(self, folder: Path) -> None:
-        """Take up which phonemiser read the transcripts."""
+        """Take up which phonemiser read the transcripts, and in half precision the vocoder."""
         if (folder / FRONT_END).is_file():
             found = read_json(folder / FRONT_END)
             self.read_by = str(found.get("front_end", "")) if isinstance(found, dict) else ""
+        if self._precision not in (None, torch.float32):
+            self.loaded_vocoder()  # one that computes in float32 alone is refused here
 
     @torch.no_grad()
     def mels(
@@ -254,9 +262,7 @@ class AcousticModel(HubModel, nn.Module):
         """
         found = self.__dict__.get("_loaded")  # no part of this model's own weights
         if found is None:
-            parts = self.half_parts
-            halved = (own.dtype for name, own in self.named_parameters() if name.startswith(parts))
-            found = load(self.vocoder, self.device, dtype=next(halved, None))
+            found = load(self.vocoder, self.device, dtype=self._precision)
             if getattr(found, "preset", None) != self.preset:
                 raise InputError(
                     f"vocoder {self.vocoder}: does not read {self.preset.name} mels, which the "
