@@ -110,7 +110,8 @@ def recordings(stream: SoundStream, folder: Path, part: str) -> tuple[list[Tenso
 def train_judge(model: JointModel, folder: Path, out: Path, steps: int) -> None:
     """Train the judge of sounds on the training recordings."""
     stream: Any = model.domain["audio"]
-    waves, labels = recordings(stream, folder, "train")
+    heard = {part: recordings(stream, folder, part) for part in ("train", "development", "test")}
+    waves, labels = heard["train"]
     torch.manual_seed(0)
     judge = SoundJudge()
     examples = TensorExamples(mel=mels_of(stream, waves), label=torch.tensor(labels))
@@ -120,8 +121,7 @@ def train_judge(model: JointModel, folder: Path, out: Path, steps: int) -> None:
     judge.eval()
     out.mkdir(parents=True, exist_ok=True)
     save_file(judge.state_dict(), out / "judge.safetensors")
-    for part in ("train", "development", "test"):
-        waves, labels = recordings(stream, folder, part)
+    for part, (waves, labels) in heard.items():
         found = sound_classes(judge, stream, waves)
         digit = [a // VOICES == b // VOICES for a, b in zip(found, labels, strict=True)]
         voice = [a % VOICES == b % VOICES for a, b in zip(found, labels, strict=True)]
@@ -225,8 +225,11 @@ def triples(
         "digits": {str(one): counts[one] for one in range(10)},
         "voices": dict(sorted(Counter(judges.voices(media["audio"])).items())),
     }
-    found |= copies(folder, judges, media) | {"variety": variety(folder, judges, media)}
-    return found | {"mos": mos(judges, folder, media["audio"][:200])}
+    images = {part: images_of(folder, part, judges.image) for part in ("train", "test")}
+    sounds = {part: recordings(judges.stream, folder, part)[0] for part in images}
+    found |= copies(judges, images, sounds, media)
+    found["variety"] = variety(judges, images["test"], sounds, media)
+    return found | {"mos": mos(judges, sounds["test"], media["audio"][:200])}
 
 
 def counts(model: JointModel, num: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -264,12 +267,15 @@ def text_floors(rows: Sequence[dict[str, str]]) -> dict[str, float]:
     return found
 
 
-def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, float]:
+def copies(
+    judges: Judges,
+    images: dict[str, Tensor],
+    sounds: dict[str, list[Tensor]],
+    media: dict[str, Any],
+) -> dict[str, float]:
     """Return the median distance to the nearest training medium, beside that of held-out ones."""
     stream = judges.stream
-    real = {
-        part: mels_of(stream, recordings(stream, folder, part)[0]) for part in ("train", "test")
-    }
+    real = {part: mels_of(stream, some) for part, some in sounds.items()}
     made = mels_of(stream, media["audio"][:300])
     low, high = stream.autoencoder.preset.level_range
     decibel = 20 / torch.log(torch.tensor(10.0)).item() * (high - low) / 2
@@ -281,8 +287,8 @@ def copies(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, flo
         found[f"nearest training mel of {name}, dB"] = round(
             float(distance.median()) / MEL_SIDE**2 * decibel, 2
         )
-    trained, held = (images_of(folder, part, judges.image) for part in ("train", "test"))
-    for name, some in (("generated", media["image"]), ("held-out", held)):
+    trained = images["train"]
+    for name, some in (("generated", media["image"]), ("held-out", images["test"])):
         apart = torch.cdist(
             torch.stack([*some[:300]]).flatten(1).float(), trained.flatten(1).float()
         )
@@ -298,21 +304,22 @@ def images_of(folder: Path, part: str, judge: ImageClassifier) -> Tensor:
 
 
 @torch.no_grad()
-def variety(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, float]:
+def variety(
+    judges: Judges, images: Tensor, sounds: dict[str, list[Tensor]], media: dict[str, Any]
+) -> dict[str, float]:
     """Return Frechet distances to held-out media on the judges' features.
 
     Beside those of images: as many of `digit-tokens`, of one medium. Beside those of sounds: as
     many training recordings, and the same recordings through the tokens and back.
     """
     count, stream = len(media["image"]), judges.stream
-    held = judges.image.describe(images_of(folder, "test", judges.image))
+    held = judges.image.describe(images)
     alone = md.load("digit-tokens").generate([str(n % 10) for n in range(count)], seed=0)
     found = {}
     for name, some in (("generated", media["image"]), ("digit-tokens", alone)):
         described = judges.image.describe(torch.stack([*some]))
         found[f"images, {name}"] = compare_sets(held, described).frechet
-    real = mels_of(stream, recordings(stream, folder, "test")[0])
-    trained = recordings(stream, folder, "train")[0]
+    real, trained = mels_of(stream, sounds["test"]), sounds["train"]
     some = [trained[n] for n in torch.randperm(len(trained))[:count].tolist()]
     decoded = stream.decode(stream.encode(some), range(len(some)))
     for name, waves in (("generated", media["audio"]), ("recordings", some), ("coded", decoded)):
@@ -321,13 +328,12 @@ def variety(folder: Path, judges: Judges, media: dict[str, Any]) -> dict[str, fl
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def mos(judges: Judges, folder: Path, made: Sequence[Tensor]) -> dict[str, float]:
+def mos(judges: Judges, real: Sequence[Tensor], made: Sequence[Tensor]) -> dict[str, float]:
     """Return DistillMOS of generated and of real held-out sounds."""
     import distillmos
     import soxr
 
     judge = distillmos.ConvTransformerSQAModel().eval()
-    real = recordings(judges.stream, folder, "test")[0]
     found = {}
     for name, some in (("generated", made), ("real", real)):
         scores = []
