@@ -6,6 +6,7 @@ bug; 130 on Ctrl-C. Everything heavy is imported inside the commands.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
 import logging
@@ -294,10 +295,16 @@ ParserError: Any = next(
 )
 
 
+@functools.cache
+def _parser() -> Any:
+    """Return the parser of all commands, made once for a process that runs several."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit status."""
     try:
-        status = app(arguments, prog_name="multidiff", standalone_mode=False)
+        status = _parser()(arguments, prog_name="multidiff", standalone_mode=False)
     except InputError as fault:
         complain(str(fault))
         return 2

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _nodes(text: str, name: str) -> Node | None:
     try:
         _check_depth(text, name)
         with reading(name, "is not YAML", "correct it"):
-            root = YAML(typ="safe", pure=True).compose(text)
+            root = _composed(text)
             if any(
                 line.startswith("%YAML") and line.split()[1:] != ["1.2"]
                 for line in text.splitlines()
@@ -92,6 +93,12 @@ def _nodes(text: str, name: str) -> Node | None:
             return None if root is None else _Locations(name).node(root)
     except InputError as fault:
         raise _with_line(fault, text, name) from fault.__cause__
+
+
+@lru_cache(maxsize=64)
+def _composed(text: str) -> Any:
+    """Return the nodes of the YAML library; a process reads the same recipes again and again."""
+    return YAML(typ="safe", pure=True).compose(text)
 
 
 def _check_depth(text: str, name: str) -> None:
