@@ -1,23 +1,36 @@
 """Shapes written in the package's signatures are checked in every test."""
 
+import gc
 import os
 
 import jaxtyping
 import pytest
+import shapes
 import torch
-from shapes import unchecked
 
 # Two OpenMP threads on a shared two-core machine wait for each other; one does not.
 # What a run computes in is not to depend on the machine that tests it.
 os.environ.setdefault("MULTIDIFF_AUTO_PRECISION", "fp32")
 torch.set_num_threads(int(os.environ.get("MULTIDIFF_TEST_THREADS", "1")))
+shapes.check_sparingly()
 jaxtyping.install_import_hook("multidiff.core", "shapes.checked")
+
+
+def pytest_collection_finish():
+    """Leave what was imported to no later garbage collection: a million objects, seconds each."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup():
+    """Count the checked calls of each test anew."""
+    shapes.calls.clear()
 
 
 @pytest.fixture
 def unchecked_signatures():
     """Calls as users make them: wrong types reach the code; and hundreds of steps alike."""
-    with unchecked():
+    with shapes.unchecked():
         yield
 
 

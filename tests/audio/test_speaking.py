@@ -141,7 +141,7 @@ def test_a_vocoder_of_float32_alone_is_refused_as_the_voice_is_loaded(tmp_path, 
     )
     (other / "recipe.yaml").write_text(changed, "utf-8")
     load(other)
-    with pytest.raises(InputError, match="--dtype .*bfloat16: a Vocoder computes in float32"):
+    with pytest.raises(InputError, match=r"--dtype .*bfloat16: a Vocoder computes in float32"):
         load(other, dtype="bfloat16")
 
 

@@ -16,7 +16,7 @@ from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.image.data.images import Images, ImageSource
 from multidiff.image.diffusion.evaluation import bits_per_dim, bound_facts
 
-COUNT = 4
+COUNT = 2
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ import json
 
 import pytest
 from commands import complains, does, facts
-from program import run
+from program import RECIPES
+
+from multidiff.cli.main import run
 
 STARTER = "starter:restaurant/sentences.csv"
 
@@ -216,8 +218,6 @@ def test_classifiers_are_measured(small_control, capsys):
 
 
 def test_training_on_bad_texts_is_refused(tmp_path, capsys):
-    from program import RECIPES
-
     recipe = RECIPES / "smoke" / "restaurant.yaml"
     empty, binary = tmp_path / "empty.csv", tmp_path / "binary.csv"
     empty.write_text("")
@@ -229,8 +229,8 @@ def test_training_on_bad_texts_is_refused(tmp_path, capsys):
         line = complains(capsys, "train", recipe, *words, "--out", tmp_path / "run")
         assert reported in line and str(path) in line
     words = ["data.examples.source.held_out_every=2", f"data.examples.source.path={good}"]
-    done = run("train", recipe, *words, "--out", tmp_path / "run2")
-    assert done.returncode == 2 and "food=Klingon" in done.stderr, done.stderr
+    assert run(["train", str(recipe), *words, "--out", str(tmp_path / "run2")]) == 2
+    assert "food=Klingon" in capsys.readouterr().err
 
 
 def test_a_vocabulary_that_does_not_fit_the_weights(small_restaurant, tmp_path, capsys):

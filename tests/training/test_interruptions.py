@@ -13,7 +13,9 @@ import pytest
 import torch
 from program import LAUNCH, RECIPES, here, refused, run, start, with_overrides
 
+from multidiff.models.loading import load
 from multidiff.models.weights import read_tensors
+from multidiff.training.checkpoints import CheckpointFolder
 from multidiff.training.logging import TrainingLog
 from multidiff.utils import signals
 from multidiff.utils.errors import InputError
@@ -58,18 +60,24 @@ def wait_for_checkpoints(process, folder, count):
         time.sleep(0.01)
 
 
-def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted, kills):
     moments = random.Random(5)
-    for attempt in range(2):
+    for attempt in range(kills):
         resume = ["--resume"] if checkpoints(tmp_path) else []
         process = start("train", *SMALL, "--out", tmp_path, *resume)
         wait_for_checkpoints(process, tmp_path, 1 if attempt == 0 else 2)
         time.sleep(moments.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        _, errors = process.communicate()
+        assert "Traceback" not in errors
+        newest = CheckpointFolder(tmp_path).newest()
+        assert newest is not None and f"{newest.step:08d}" == checkpoints(tmp_path)[-1]
+        load(CheckpointFolder(tmp_path).paths()[-1])
     here("train", *SMALL, "--out", tmp_path, "--resume")
     assert same_weights(tmp_path, uninterrupted)
     assert losses(tmp_path) == losses(uninterrupted)
+    assert not list((tmp_path / "model").glob("*.tmp*"))
 
 
 @pytest.mark.parametrize(

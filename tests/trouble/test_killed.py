@@ -24,13 +24,13 @@ def saved(folder):
     return [path.name for path in CheckpointFolder(folder).paths()]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # tests/training/test_interruptions.py kills one
 @pytest.mark.parametrize(
     ("package", "times"),
     [
         ("speech", 1),
-        pytest.param("digits_pixels", 1, marks=pytest.mark.long),
-        pytest.param("masked", 2, marks=pytest.mark.long),
+        ("digits_pixels", 1),
+        ("masked", 2),
     ],
 )
 def test_killed_at_random_moments_a_checkpoint_always_loads(package, times, tmp_path):
@@ -90,7 +90,7 @@ def test_a_run_in_a_folder_where_another_is(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # above within one process
 def test_two_runs_at_once_in_one_folder(tmp_path, capsys):
     words = ["train", RECIPES / "smoke" / "masked.yaml", *QUICK, "--out", tmp_path]
     first = start(*words)

@@ -98,7 +98,7 @@ def but(quick, option):
 
 
 @given(data=st.data())
-@cases(60)
+@cases(40)
 def test_options_of_sample(files, tmp_path, data):
     model, option, hint = data.draw(st.sampled_from(options("sample")))
     words = but(QUICK[model], option) + strange(data.draw, option, hint)
@@ -111,7 +111,7 @@ def test_options_of_sample(files, tmp_path, data):
 
 
 @given(data=st.data())
-@cases(40)
+@cases(25)
 def test_options_of_eval(files, data):
     model, option, hint = data.draw(st.sampled_from(options("eval")))
     media = "starter:digits" if model == "digit-tokens" else files / "a.csv"
@@ -145,7 +145,7 @@ def commands(word, files, out):
 
 
 @given(data=st.data(), word=st.one_of(st.sampled_from(WORDS), st.text(max_size=8)))
-@cases(90)
+@cases(60)
 def test_words_of_every_command(files, tmp_path, monkeypatch, data, word):
     if any(sign in word for sign in "/\\") or word.startswith((".", "starter", "speech")):
         word = "a/b"  # nothing outside the test's own folder is read or written
@@ -222,7 +222,7 @@ ODD = [
 
 
 @given(field=st.sampled_from(FIELDS), value=st.sampled_from(ODD))
-@cases(15)
+@cases(8)
 def test_numbers_of_recipes(tmp_path, field, value):
     if field == "trainer.gradient_accumulation_steps" and value.startswith("99"):
         return  # it would run as requested
