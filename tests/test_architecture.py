@@ -1,6 +1,7 @@
 """Who may import whom, and how large files may grow."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -41,19 +42,26 @@ def package(path):
     return relative.parts[0].removesuffix(".py")
 
 
-def imports(path):
+@functools.cache
+def contents(path):
+    """The modules that a file imports, those among them at its top, and its functions."""
     tree = ast.parse(path.read_text())
+    top = {n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.module}
+    imports, functions = [], []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            imports.append(node.module)
+        elif isinstance(node, ast.FunctionDef):
+            functions.append((node.name, node.lineno, node.end_lineno))
+    return imports, top, functions
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_import_rule(path):
     own = package(path)
-    for name in imports(path):
+    for name in contents(path)[0]:
         parts = name.split(".")
         if parts[0] == "multidiff":
             target = parts[1] if len(parts) > 1 else "__init__"
@@ -72,9 +80,7 @@ def test_no_import_circles():
     graph = {}
     for path in modules():
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        tree = ast.parse(path.read_text())
-        top = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module]
-        graph[name] = {n.module for n in top if n.module.startswith("multidiff.")}
+        graph[name] = {one for one in contents(path)[1] if one.startswith("multidiff.")}
     done, walking = set(), []
 
     def visit(name):
@@ -93,11 +99,9 @@ def test_no_import_circles():
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_small(path):
-    text = path.read_text()
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno <= 75, f"{path}:{node.lineno} {node.name}"
+    assert path.read_text().count("\n") <= 400
+    for name, first, last in contents(path)[2]:
+        assert last - first <= 75, f"{path}:{first} {name}"
 
 
 def test_help_waits_for_nothing_heavy():
