@@ -34,12 +34,12 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "farther", "apart"),
-    [(300, 10, 1.5), pytest.param(2500, 2.5, 4, marks=pytest.mark.long)],
+    [(120, 10, 1.5), pytest.param(2500, 2.5, 4, marks=pytest.mark.long)],
 )
 def test_a_new_modality_by_the_page(steps, farther, apart, tmp_path, monkeypatch):
     """Trains as the page says; its samples are nearly as near to real curves as real ones.
 
-    After an eighth of the steps they are on the way there, and each is of its own kind.
+    After a twentieth of the steps they are on the way there, and each is of its own kind.
     """
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
