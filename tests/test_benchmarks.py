@@ -95,11 +95,11 @@ TINY = {
 @pytest.mark.parametrize(
     "part",
     [
-        "unet-step",
+        pytest.param("unet-step", marks=pytest.mark.long),
         "image-loop",
         pytest.param("decode-memory", marks=pytest.mark.long),  # four processes
         pytest.param("load-memory", marks=pytest.mark.long),  # four processes
-        "digits-budget",
+        pytest.param("digits-budget", marks=pytest.mark.long),
         "token-digits",
         "text-step",
         "text-loop",

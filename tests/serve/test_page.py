@@ -23,7 +23,6 @@ import multidiff as md
 from multidiff.audio.mel import PRESETS
 from multidiff.cli.main import run
 from multidiff.serve import ServerSettings, create_app
-from multidiff.serve.brush import brushed
 from multidiff.serve.marking import changes, fillings
 from multidiff.serve.pictures import enlarged, in_base64, painted, spectrogram
 from multidiff.utils.errors import InputError
@@ -47,6 +46,8 @@ def test_fillings_are_marked():
 
 
 def test_a_brush_becomes_a_mask_in_pixels_of_the_model():
+    from multidiff.serve.brush import brushed  # with gradio, a third of all imports of tests
+
     small = Image.fromarray(np.arange(28 * 28, dtype=np.uint32).reshape(28, 28).astype(np.uint8))
     shown = enlarged(small)
     assert shown.size == (308, 308)
