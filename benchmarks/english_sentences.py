@@ -6,6 +6,11 @@ Reads books as plain text, whose paragraphs blank lines separate, and stories in
 their ``pages``. Headings, tables, footnotes and sentences outside 4 to 32 words are left out, and
 so are repetitions, and the sentences by which `benchmarks.english_edits` judges. One in five has
 the quotes and dashes of printed text, which these files lack; none of every twentieth.
+
+With ``--known-words runs/english/model`` the words of the whole files are added to those that this
+trained model knows, except for words that only the sentences left out for judging have. In training
+a word that occurs once counts as unknown, so that the network meets unknown words that are right;
+with more known ones afterwards, fewer right words of the texts to be revised are taken for slips.
 """
 
 from __future__ import annotations
@@ -13,15 +18,19 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from benchmarks.english_edits import by_hand
+from multidiff.text.data.hybrid import KNOWN_WORDS, SPACE
 from multidiff.text.data.words import PIECE
 from multidiff.text.diffuser.sentence_parts import sentences
 from multidiff.utils.files import atomic_write
 
 SHORTEST, LONGEST = 4, 32  # words
+EVERY = 20  # held-out sentences: every twentieth
+WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 BEGINS = re.compile(r"[\"'(]*[A-Z]")
 ENDS = re.compile(r"(?<!\b(?:of|in|by|on))[.!?][\"')]*$")  # not as in an index
 UNUSUAL = re.compile(
@@ -61,22 +70,44 @@ def typographic(sentence: str) -> str:
     return sentence.replace("--", "\u2014")
 
 
+def words_of(texts: Iterable[str], left_out: Iterable[str]) -> set[str]:
+    """Return the lower-cased words that texts have besides those of sentences left out of them."""
+    counts = Counter(word for text in texts for word in WORD.findall(text.lower()))
+    counts.subtract(word for text in left_out for word in WORD.findall(text.lower()))
+    return {word for word, count in counts.items() if count > 0 and len(word) > 1}
+
+
+def add_known_words(folder: Path, words: Set[str]) -> int:
+    """Add words to those that a model's vocabulary knows, and return their number."""
+    pieces = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    path = folder / KNOWN_WORDS
+    known = {*path.read_text("utf-8").split(), *words}
+    known -= {piece.removeprefix(SPACE).lower() for piece in pieces}
+    with atomic_write(path) as partial:
+        partial.write_text("".join(f"{one}\n" for one in sorted(known)), "utf-8")
+    return len(known)
+
+
 def main() -> None:
-    """Write the sentences."""
+    """Write the sentences, and a model's known words."""
     reader = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     reader.add_argument("out", type=Path)
     reader.add_argument("files", type=Path, nargs="+")
+    reader.add_argument("--known-words", type=Path, metavar="MODEL", help="add all words to these")
     given = reader.parse_args()
-    found: dict[str, None] = {}
-    for path in given.files:
-        for paragraph in paragraphs(path):
-            found.update((one, None) for one, _ in sentences(paragraph) if is_prose(one))
-    for _, clean in by_hand():
+    texts = [one for path in given.files for one in paragraphs(path)]
+    found = dict.fromkeys(one for text in texts for one, _ in sentences(text) if is_prose(one))
+    judged = [clean for _, clean in by_hand()]
+    for clean in judged:
         found.pop(clean, None)
     lines = [typographic(one) if n % 5 == 3 else one for n, one in enumerate(found)]
     with atomic_write(given.out) as partial:
         partial.write_text("".join(f"{one}\n" for one in lines), "utf-8")
     print(f"{given.out}: {len(found)} sentences")
+    if given.known_words is not None:
+        left_out = [*[*found][EVERY // 2 :: EVERY], *judged]
+        count = add_known_words(given.known_words, words_of(texts, left_out))
+        print(f"{given.known_words / KNOWN_WORDS}: {count} words")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from editors import strong_editor
 from vocabularies import kept, source_of
 
 from benchmarks.english_edits import NGramCorrector, by_hand, judged, with_mistakes
+from benchmarks.english_sentences import add_known_words, words_of
 from multidiff.core.edit.process import EditProcess
 from multidiff.core.random import generators, uniforms
 from multidiff.text.data.hybrid import HybridVocabulary
@@ -202,6 +203,18 @@ def test_sentences_damaged_by_hand():
     pairs = by_hand()
     assert len(pairs) == len({*pairs}) == 100 and all(damaged != clean for damaged, clean in pairs)
     assert with_mistakes(LINES[:3], 5) == with_mistakes(LINES[:3], 5)
+
+
+def test_words_of_whole_texts_become_known_but_for_those_left_out(vocabulary, tmp_path):
+    texts = ["The CAT's boat leaks; 3 owls, an owl, x.", "A vole and owls."]
+    words = words_of(texts, ["A vole and owls."])
+    assert words == {"the", "cat's", "boat", "leaks", "owl", "owls", "an"}
+    folder, slip = kept(vocabulary, tmp_path / "kept"), vocabulary.numbers("thre")
+    (folder / "known_words.txt").write_text("rare\n", "utf-8")
+    assert add_known_words(folder, words | {"thre"}) == 8  # all but "the", and two more
+    vocabulary.load_assets(folder)
+    assert {*vocabulary.nearest(slip, 1)} == {(UNKNOWN,)}
+    assert {*vocabulary.nearest(vocabulary.numbers("teh"), 1)} == {(*vocabulary.numbers("the"),)}
 
 
 def test_a_4_gram_takes_words_at_one_edit_and_drops_doubled_ones():
