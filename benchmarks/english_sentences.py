@@ -30,6 +30,7 @@ from multidiff.utils.files import atomic_write
 
 SHORTEST, LONGEST = 4, 32  # words
 EVERY = 20  # held-out sentences: every twentieth
+MISPRINTS = {"realy", "thier"}  # of these books
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 BEGINS = re.compile(r"[\"'(]*[A-Z]")
 ENDS = re.compile(r"(?<!\b(?:of|in|by|on))[.!?][\"')]*$")  # not as in an index
@@ -74,7 +75,8 @@ def words_of(texts: Iterable[str], left_out: Iterable[str]) -> set[str]:
     """Return the lower-cased words that texts have besides those of sentences left out of them."""
     counts = Counter(word for text in texts for word in WORD.findall(text.lower()))
     counts.subtract(word for text in left_out for word in WORD.findall(text.lower()))
-    return {word for word, count in counts.items() if count > 0 and len(word) > 1}
+    found = {word for word, count in counts.items() if count > 0 and len(word) > 1}
+    return found - MISPRINTS
 
 
 def add_known_words(folder: Path, words: Set[str]) -> int:
