@@ -6,12 +6,7 @@ from sounds import speech
 
 from multidiff.audio.mel import PRESETS
 from multidiff.audio.metrics.pairs import log_mel_l1
-from multidiff.audio.metrics.spectral import (
-    magnitude,
-    modulation_distance,
-    modulation_spectrum,
-    spectral_distance,
-)
+from multidiff.audio.metrics.spectral import magnitude, spectral_distance
 from multidiff.audio.vocoder.projection import MelProjection, bin_ratios
 
 HIFIGAN = PRESETS["hifigan-22k"]
@@ -113,34 +108,3 @@ def test_spectral_distance_of_silence_has_a_slope():
     silent = torch.zeros(1, 4096, requires_grad=True)
     spectral_distance(silent, recording()[:, :4096]).sum().backward()
     assert silent.grad is not None and torch.isfinite(silent.grad).all()
-
-
-def pulses(period=110, samples=8192):
-    """Pulses, and a sound with the magnitudes of the whole and random phases."""
-    wave = torch.zeros(1, samples)
-    wave[:, ::period] = 1.0
-    wave += 1e-3 * torch.randn(wave.shape, generator=torch.Generator().manual_seed(1))
-    spectrum = torch.fft.rfft(wave)
-    phases = torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0)) * 2 * torch.pi
-    smeared = torch.fft.irfft(torch.polar(spectrum.abs(), spectrum.angle() + phases), n=samples)
-    return wave, smeared
-
-
-def test_modulation_distance_hears_smeared_pulses_and_no_shift():
-    wave, smeared = pulses()
-    assert float(modulation_distance(wave, wave)) == 0
-    shifted = float(modulation_distance(wave.roll(50, 1), wave))
-    assert 5 * shifted < float(modulation_distance(smeared, wave))
-
-
-def test_modulation_has_its_peak_at_the_rate_of_the_pulses():
-    """Windows come every 32 samples, so pulses every 128 are at a quarter of the frames' rate."""
-    wave, _ = pulses(period=128)
-    rates = modulation_spectrum(wave).mean(dim=(0, 1, 3))
-    assert int(rates.argmax()) == len(rates) // 2  # rates reach half the frames' rate
-
-
-def test_modulation_does_not_depend_on_loudness():
-    wave, smeared = pulses()
-    loud = modulation_distance(10 * smeared, wave)
-    assert torch.allclose(loud, modulation_distance(smeared, wave), rtol=1e-2)
