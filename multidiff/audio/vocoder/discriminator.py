@@ -15,8 +15,6 @@ from multidiff.nn.adversarial import frozen_call, hinge_loss
 
 # Magnitudes are raised to this power, so that quiet bands count beside loud ones.
 COMPRESSION = 0.3
-# Power below which the compression is linear: gradients of nearly silent bins stay bounded.
-FLOOR = 1e-4
 SLOPE = 0.2
 
 
@@ -117,7 +115,7 @@ def compressed_spectrum(
     )  # fmt: skip
     parts = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
     power = parts.square().sum(dim=1, keepdim=True)
-    return parts * (power + FLOOR) ** ((COMPRESSION - 1) / 2)
+    return parts * (power + 1e-8) ** ((COMPRESSION - 1) / 2)
 
 
 def _network(width: int) -> nn.Sequential:

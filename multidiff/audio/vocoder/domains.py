@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.audio.mel import MelPreset, preset_named
-from multidiff.audio.metrics.spectral import modulation_distance, spectral_distance
+from multidiff.audio.metrics.spectral import spectral_distance
 from multidiff.audio.vocoder.envelope import Envelope
 from multidiff.audio.vocoder.mdct import MDCT
 from multidiff.core.protocols import Corrupted, Domain, Encoded, Estimate, Process
@@ -30,8 +30,6 @@ class SpeechDomain(Domain):
         spectral_power: exponent of the signal power of the noisy state (``alpha^2``) that the loss
             is multiplied by; 0 weighs noise and nearly clean states alike, so that the first
             estimate already has the spectrum of speech.
-        modulation_weight: weight of a further extra loss, the distance of modulation spectra, in
-            which smeared pulses differ from sharp ones; 0 disables it.
 
     Raises:
         InputError: if the preset is unknown.
@@ -42,11 +40,9 @@ class SpeechDomain(Domain):
         mel: str | MelPreset = "hifigan-22k",
         spectral_weight: float = 0.0,
         spectral_power: float = 1.0,
-        modulation_weight: float = 0.0,
     ):
         self.preset = preset_named(mel)
         self.spectral_weight, self.spectral_power = spectral_weight, spectral_power
-        self.modulation_weight = modulation_weight
 
     def state_shape(self, batch: int, num_frames: int) -> tuple[int, ...]:
         """Return the shape of the states of that many mel frames."""
@@ -89,17 +85,12 @@ class SpeechDomain(Domain):
     def extra_losses(
         self, encoded: Encoded, corrupted: Corrupted, estimate: Estimate, process: Process
     ) -> dict[str, Float[Tensor, " batch"]]:
-        """Return the weighted distances of the estimated waveform that are enabled."""
-        enabled = {
-            "spectral": (self.spectral_weight, spectral_distance),
-            "modulation": (self.modulation_weight, modulation_distance),
-        }
-        enabled = {name: one for name, one in enabled.items() if one[0] != 0}
-        if not enabled:
+        """Return the weighted spectral distance of the estimated waveform, if enabled."""
+        if self.spectral_weight == 0:
             return {}
-        made, real = self.waves(encoded, estimate)
-        signal = corrupted.level.alpha.to(made) ** (2 * self.spectral_power)
-        return {name: weight * signal * of(made, real) for name, (weight, of) in enabled.items()}
+        distance = spectral_distance(*self.waves(encoded, estimate))
+        signal = corrupted.level.alpha.to(distance) ** (2 * self.spectral_power)
+        return {"spectral": self.spectral_weight * signal * distance}
 
     def waves(self, encoded: Encoded, estimate: Estimate) -> tuple[Tensor, Tensor]:
         """Return the estimated waveforms and the recordings ``(batch, samples)``.
@@ -139,7 +130,6 @@ class SpectralDomain(SpeechDomain):
         hop: number of coefficients of a frame.
         spectral_weight: see :class:`SpeechDomain`.
         spectral_power: see :class:`SpeechDomain`.
-        modulation_weight: see :class:`SpeechDomain`.
 
     Raises:
         InputError: if the preset is unknown.
@@ -152,9 +142,8 @@ class SpectralDomain(SpeechDomain):
         hop: int = 128,
         spectral_weight: float = 0.0,
         spectral_power: float = 1.0,
-        modulation_weight: float = 0.0,
     ):
-        super().__init__(mel, spectral_weight, spectral_power, modulation_weight)
+        super().__init__(mel, spectral_weight, spectral_power)
         self.transform = MDCT(hop)
         self.envelope = Envelope(self.preset, hop)
 
