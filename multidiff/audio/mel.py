@@ -310,7 +310,9 @@ def _same(value: Any, other: Any) -> bool:
         return False
 
 
+# Exact also if the first to ask is a network under autocast: the result is kept.
 @lru_cache(maxsize=16)
+@torch.autocast("cpu", enabled=False)
 def _level_range(preset: MelPreset) -> tuple[float, float]:
     window_sum = float(torch.hann_window(preset.win_length).sum())
     loudest = torch.full((1, preset.n_fft // 2 + 1, 1), window_sum)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sounds import speech, tones
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from multidiff.audio.mel import PRESETS, overlap_add, preset_named
+from multidiff.audio.mel import PRESETS, _level_range, overlap_add, preset_named
 from multidiff.audio.mel_filters import mel_filters
 from multidiff.utils.errors import InputError
 
@@ -221,3 +221,10 @@ def test_too_short_for_a_frame():
 def test_unknown_preset():
     with pytest.raises(InputError, match="one of hifigan-22k"):
         preset_named("hifigan")
+
+
+def test_the_range_of_levels_is_exact_where_a_network_asks_first():
+    wanted = HIFIGAN.level_range
+    _level_range.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert HIFIGAN.level_range == wanted
