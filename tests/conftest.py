@@ -26,7 +26,7 @@ def pytest_collection_finish():
 
 
 def pytest_runtest_setup():
-    """Count the checked calls of each test anew."""
+    """Begin the count of checked calls again with each test."""
     shapes.calls.clear()
 
 

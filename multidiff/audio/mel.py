@@ -268,20 +268,20 @@ def overlap_add(frames: Float[Tensor, "batch count length"], hop: int) -> Tensor
     return found.flatten(1)[:, : (count - 1) * hop + length]
 
 
-def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _cached_tensors(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Cache a function's tensors, within torch.inference_mode and outside it; no fake ones."""
     made = torch.inference_mode(False)(make)
     cached = lru_cache(maxsize=8)(made)
 
     @wraps(make)
-    def kept(*key: Any) -> Tensor:
+    def remembered(*key: Any) -> Tensor:
         # A dry run's tensors have no values, and a later call in the process needs them.
         return cached(*key) if detect_fake_mode() is None else made(*key)
 
-    return kept
+    return remembered
 
 
-@_kept
+@_cached_tensors
 def _padded_window(
     preset: MelPreset, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, " n_fft"]:
@@ -290,7 +290,7 @@ def _padded_window(
     return F.pad(window, (left, preset.n_fft - preset.win_length - left))
 
 
-@_kept
+@_cached_tensors
 def _overlapping_power(
     preset: MelPreset, count: int, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, " samples"]:

@@ -90,15 +90,15 @@ class SpectrogramDiscriminator(nn.Module):
         The first two give this module's weights no gradient, the third none to the generated
         sounds, so that their sum trains both sides at once.
         """
-        of_real, of_made = self(real), self(made.detach())
-        seen = frozen_call(self, made)
-        pairs = list(zip(of_real, of_made, seen, strict=True))
+        found = []
+        of_each = self(real), self(made.detach()), frozen_call(self, made)
+        for true, false, seen in zip(*of_each, strict=True):
+            score = seen.scores.float().flatten(1).mean(dim=1)
+            apart = _distance(seen.features, true.features)
+            hinge = hinge_loss(true.scores.float(), false.scores.float())
+            found.append((-score, apart, hinge))
         return AdversarialLosses(
-            torch.stack([-own.scores.float().flatten(1).mean(1) for _, _, own in pairs]).mean(0),
-            torch.stack([_distance(own.features, true.features) for true, _, own in pairs]).mean(0),
-            torch.stack([hinge_loss(a.scores.float(), b.scores.float()) for a, b, _ in pairs]).mean(
-                0
-            ),
+            *(torch.stack(one).mean(dim=0) for one in zip(*found, strict=True))
         )
 
 
