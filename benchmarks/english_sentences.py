@@ -7,6 +7,10 @@ their ``pages``. Headings, tables, footnotes and sentences outside 4 to 32 words
 so are repetitions, and the sentences by which `benchmarks.english_edits` judges. One in five has
 the quotes and dashes of printed text, which these files lack; none of every twentieth.
 
+``--training FILE MORE ...`` writes what the published model was trained on: the sentences that are
+not held out, and further ones, of books or of WikiSplit's ``.tsv``, whose tokens are joined again.
+Of the further ones those with a word in lower case that occurs once are left out: it may be a slip.
+
 With ``--known-words runs/english/model`` the words of the whole files are added to those that this
 trained model knows, except for words that only the sentences left out for judging have. In training
 a word that occurs once counts as unknown, so that the network meets unknown words that are right;
@@ -45,11 +49,29 @@ def paragraphs(path: Path) -> Iterator[str]:
     text = path.read_text("utf-8")
     if path.suffix == ".jsonl":
         parts = [page for line in text.splitlines() for page in json.loads(line)["pages"]]
+    elif path.suffix == ".tsv":
+        pairs = [line.partition("\t")[2] for line in text.splitlines()]
+        parts = [joined(one) for pair in pairs for one in pair.split("<::::>")]
     else:
         parts = re.split(r"\n\s*\n", text)
     for part in parts:
         # A compound that is broken at its hyphen, as "window-" and "seat".
         yield " ".join(re.sub(r"(?<=\w)-\s*\n\s*(?=\w)", "-", part).split())
+
+
+def joined(tokens: str) -> str:
+    """Return a sentence of WikiSplit as it is written, without spaces round punctuation."""
+    text = re.sub(r"(^|\s)''\s+(.*?)\s*''(?=\s|$)", r'\1"\2"', tokens.strip())
+    text = re.sub(r"\s+([,.;:!?%)]|'s?(?=\s)|n't\b)", r"\1", text)
+    return re.sub(r"([($])\s+", r"\1", re.sub(r"(\w) - (?=\w)", r"\1-", text))
+
+
+def without_rare(found: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return the sentences whose words in lower case all occur twice, here or in others."""
+    found = [*found]
+    counts = Counter(word for text in (*found, *others) for word in WORD.findall(text.lower()))
+    lower = re.compile(r"(?<!\w)[a-z]+")
+    return [one for one in found if all(counts[word] > 1 for word in lower.findall(one))]
 
 
 def is_prose(sentence: str) -> bool:
@@ -96,6 +118,9 @@ def main() -> None:
     reader.add_argument("out", type=Path)
     reader.add_argument("files", type=Path, nargs="+")
     reader.add_argument("--known-words", type=Path, metavar="MODEL", help="add all words to these")
+    reader.add_argument(
+        "--training", type=Path, nargs="+", metavar="FILE", help="file to write; further texts"
+    )
     given = reader.parse_args()
     texts = [one for path in given.files for one in paragraphs(path)]
     found = dict.fromkeys(one for text in texts for one, _ in sentences(text) if is_prose(one))
@@ -106,6 +131,15 @@ def main() -> None:
     with atomic_write(given.out) as partial:
         partial.write_text("".join(f"{one}\n" for one in lines), "utf-8")
     print(f"{given.out}: {len(found)} sentences")
+    if given.training:
+        out, *more = given.training
+        own = [line for n, line in enumerate(lines) if n % EVERY != EVERY // 2]
+        added = [one for path in more for one in paragraphs(path)]
+        further = dict.fromkeys(one for text in added for one, _ in sentences(text))
+        more = without_rare(filter(is_prose, further), own)
+        with atomic_write(out) as partial:
+            partial.write_text("".join(f"{one}\n" for one in [*own, *more]), "utf-8")
+        print(f"{out}: {len(own)} and {len(more)} sentences")
     if given.known_words is not None:
         left_out = [*[*found][EVERY // 2 :: EVERY], *judged]
         count = add_known_words(given.known_words, words_of(texts, left_out))

@@ -6,7 +6,7 @@ from editors import CPU, SIZE, strong_editor
 from torch.testing import assert_close
 
 from multidiff.core.edit.alignment import DELETE, INSERT, KEEP, REPLACE, Span, align
-from multidiff.text.data.vocabulary import END, PAD
+from multidiff.text.data.vocabulary import END, PAD, UNKNOWN
 from multidiff.text.diffuser.drafts import DecoderInput, Drafts, edit_tags_of
 
 BEFORE, AFTER = [3, 4, 5, 6], [3, 9, 9, 5, 7]
@@ -119,6 +119,29 @@ def test_rows_of_a_template_may_be_taken_several_times():
         stream.read[rows], stream.slots[rows], stream.kinds[rows], stream.real[rows]
     )
     assert_close(editor.write(template[rows], several), once[rows])
+
+
+@KINDS
+def test_real_positions_alone_have_the_same_logits(shared):
+    editor = strong_editor(shared=shared)
+    drafts = Drafts.of([BEFORE, OTHER, BEFORE], None, CPU)
+    scripts = [
+        align(*pair).spans() for pair in ((BEFORE, AFTER), (OTHER, [3] * 9), (BEFORE, BEFORE))
+    ]
+    template = editor.template(editor.encode(drafts), edit_tags_of(scripts, 13, CPU))
+    stream = DecoderInput.of(scripts, CPU)
+    assert not stream.real[2].any() and not stream.real.all()
+    assert_close(editor.write_real(template, stream), editor.write(template, stream)[stream.real])
+
+
+def test_a_repeated_token_is_marked_and_two_unknown_ones_are_not():
+    editor = strong_editor(repeats=True)
+    texts = [[3, 4, 4, 5], [3, 4, 6, 5], [3, UNKNOWN, UNKNOWN, 5]]
+    marked = editor.encode(Drafts.of(texts, None, CPU)).hidden
+    torch.nn.init.zeros_(editor.repeat.weight)
+    plain = editor.encode(Drafts.of(texts, None, CPU)).hidden
+    assert not torch.allclose(marked[0], plain[0])
+    assert torch.equal(marked[1:], plain[1:])
 
 
 # ------------------------------------------------------------------------------- layout

@@ -9,7 +9,7 @@ from editors import strong_editor
 from vocabularies import kept, source_of
 
 from benchmarks.english_edits import NGramCorrector, by_hand, judged, with_mistakes
-from benchmarks.english_sentences import add_known_words, words_of
+from benchmarks.english_sentences import add_known_words, joined, without_rare, words_of
 from multidiff.core.edit.process import EditProcess
 from multidiff.core.random import generators, uniforms
 from multidiff.text.data.hybrid import HybridVocabulary
@@ -215,6 +215,15 @@ def test_words_of_whole_texts_become_known_but_for_those_left_out(vocabulary, tm
     vocabulary.load_assets(folder)
     assert {*vocabulary.nearest(slip, 1)} == {(UNKNOWN,)}
     assert {*vocabulary.nearest(vocabulary.numbers("teh"), 1)} == {(*vocabulary.numbers("the"),)}
+
+
+def test_sentences_of_wikisplit_are_joined_and_slips_left_out():
+    tokens = "'' Addicted To You '' is Anthony Callea 's song ( 1999 - 2001 ) , and costs $ 5 ."
+    wanted = '"Addicted To You" is Anthony Callea\'s song (1999-2001), and costs $5.'
+    assert joined(tokens) == wanted
+    assert joined("She did n't go .") == "She didn't go."
+    found = ["A dog and the cat.", "A dgo and the cat.", "The Rabigh cat.", "A barn."]
+    assert without_rare(found, ["the barn and a dog"]) == [found[0], *found[2:]]
 
 
 def test_a_4_gram_takes_words_at_one_edit_and_drops_doubled_ones():

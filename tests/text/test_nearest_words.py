@@ -142,6 +142,15 @@ def test_rare_words_of_the_training_texts_are_known(tmp_path):
     assert {*older.nearest(bead, 2)} == {(bed, PAD)}
 
 
+def test_known_words_may_be_those_of_other_texts(tmp_path):
+    (tmp_path / "more").mkdir()
+    more = source_of(tmp_path / "more", [*LINES, "A bead.", "No bead.", "One barn."])
+    vocabulary = HybridVocabulary(SIZE, source_of(tmp_path, LINES), more)
+    assert vocabulary.text(vocabulary.numbers("bead")) == "bead"
+    near = {one: vocabulary.nearest(vocabulary.numbers(one), 1)[0] for one in ("bead", "barn")}
+    assert near["bead"] == (UNKNOWN,) and near["barn"] != (UNKNOWN,)
+
+
 def test_a_printed_apostrophe_is_looked_up_like_a_typed_one(tmp_path):
     quotes = " ".join(["\u2019"] * 20)
     lines = [*LINES, "The bead's red.", "A bead's red, my bead's.", quotes]

@@ -33,15 +33,18 @@ class HybridVocabulary(HuggingFaceVocabulary):
     Args:
         size: size of the vocabulary, including ``PAD``, ``END`` and ``UNKNOWN``.
         source: source of the words and characters: its texts that are not held out.
+        known: source of the words that are known without a token; by default the same.
 
     Raises:
         InputError: if the size is under 4; at the first use, if the source cannot be read or has
             too few words, or more characters than fit.
     """
 
-    def __init__(self, size: int, source: TextSource | None = None):
+    def __init__(
+        self, size: int, source: TextSource | None = None, known: TextSource | None = None
+    ):
         super().__init__(size)
-        self.source = source
+        self.source, self.known = source, known
         self._rare: frozenset[str] | None = None
 
     def assets(self) -> dict[str, str]:
@@ -136,7 +139,7 @@ class HybridVocabulary(HuggingFaceVocabulary):
     def _counted(self) -> str:
         """Return the known words that have no token, each in a line."""
         splitter, counts = _tokenizer([]).pre_tokenizer, Counter[str]()
-        for text in self._training_texts():
+        for text in self._training_texts(self.known):
             words = (word for word, _ in splitter.pre_tokenize_str(text))
             counts.update(word.removeprefix(SPACE).lower() for word in words)
         tokens = {piece.removeprefix(SPACE).lower() for piece in self._pieces.values()}

@@ -121,25 +121,29 @@ class SavedVocabulary(ABC):
         self._content = content
         return content
 
-    def _training_texts(self) -> Iterable[str]:
-        """Return the texts of the source that are not held out, and their sources.
+    def _training_texts(self, source: TextSource | None = None) -> Iterable[str]:
+        """Return the texts of a source that are not held out, and their sources.
 
         Of texts on disk they are a sample, evenly spread, of up to ``SAMPLE_BYTES``.
+
+        Args:
+            source: the source; by default that of the vocabulary.
         """
-        if self.source is None:
+        source = self.source if source is None else source
+        if source is None:
             raise InputError(
                 f"{self.FILE}: is not in the model's folder, and its vocabulary has no source; "
                 "put the file there, or set the source"
             )
-        found = self.source.listing()
+        found = source.listing()
         if isinstance(found, GroupedTexts):
             some = GroupedSample(found, SAMPLE_BYTES)
-            logger.warning("%s: its vocabulary is made from %s", self.source.path, some)
+            logger.warning("%s: its vocabulary is made from %s", source.path, some)
             return some
         if isinstance(found, StoredTexts) or not isinstance(found.texts[0], str):
-            sample = TextSample(self.source, found, SAMPLE_BYTES)
-            logger.warning("%s: its vocabulary is made from %s", self.source.path, sample)
+            sample = TextSample(source, found, SAMPLE_BYTES)
+            logger.warning("%s: its vocabulary is made from %s", source.path, sample)
             return sample
-        rows = self.source.rows(found, held_out=False)
+        rows = source.rows(found, held_out=False)
         lists = [found.texts] if found.sources is None else [found.texts, found.sources]
         return [texts[row] for texts in lists for row in rows]

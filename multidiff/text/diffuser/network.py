@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from multidiff.core.edit.alignment import DELETE
 from multidiff.nn.token_denoiser import DecoderContext, SourceEncoder
 from multidiff.nn.transformer import KVCache, Transformer
-from multidiff.text.data.vocabulary import FIRST, PAD
+from multidiff.text.data.vocabulary import FIRST, PAD, UNKNOWN
 from multidiff.text.diffuser.drafts import DecoderInput, Drafts, EditTags
 
 NUM_TAGS = 3  # KEEP, REPLACE, DELETE
@@ -94,6 +94,8 @@ class Editor(nn.Module):
             the one before, whose encoding knows the other.
         nearest_words: number of words that are read beside each token of a word in characters:
             those of the vocabulary that it may be a misspelling of.
+        repeats: whether tokens equal to the one before are marked: attention alone takes long to
+            learn to compare neighbours.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Editor(nn.Module):
         dropout: float = 0.0,
         both_sides: bool = False,
         nearest_words: int = 0,
+        repeats: bool = False,
     ):
         super().__init__()
         self.size, self.length, self.nearest_words = size, length, nearest_words
@@ -135,6 +138,9 @@ class Editor(nn.Module):
             nn.init.zeros_(self.near.weight)
             nn.init.ones_(self.near.weight.detach().diagonal())
         self.copier = nn.Linear(width, nearest_words) if nearest_words else None
+        self.repeat = nn.Linear(1, width, bias=False) if repeats else None
+        if self.repeat is not None:
+            nn.init.zeros_(self.repeat.weight)
         self.reader = None if shared else Transformer(width, layers, heads, 0, expansion, dropout)
         self.writer = Transformer(width, writer_layers, heads, 0, expansion, dropout)
         self.bias = nn.Parameter(torch.zeros(size))
@@ -151,6 +157,10 @@ class Editor(nn.Module):
 
     def _read(self, drafts: Drafts) -> Tensor:
         x = self.words(drafts.tokens) + self.positions.weight[: drafts.tokens.shape[1]]
+        if self.repeat is not None:
+            after = drafts.tokens[:, 1:]
+            same = (after == drafts.tokens[:, :-1]) & (after != UNKNOWN)  # two unknown words differ
+            x = x + self.repeat(F.pad(same, (1, 0))[..., None].to(x.dtype))
         if self.near is None:
             return x
         if drafts.nearest is None:
@@ -171,7 +181,10 @@ class Editor(nn.Module):
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Return what weights of an editor without these options lack."""
-        parts = {"inserter_after": self.inserter_after, "near": self.near, "copier": self.copier}
+        parts = {
+            "inserter_after": self.inserter_after, "near": self.near, "copier": self.copier,
+            "repeat": self.repeat,
+        }  # fmt: skip
         return {
             f"{name}.{key}": tensor
             for name, one in parts.items()
@@ -207,6 +220,21 @@ class Editor(nn.Module):
             memory: KV cache of the drafts and of the streams read before, all of one length; only
                 the rest is read now, and has logits.
         """
+        found, near = self._written(template, stream, memory)
+        return self._logits(found, near)
+
+    def write_real(self, template: Template, stream: DecoderInput) -> Float[Tensor, "real size"]:
+        """Return the logits that :meth:`write` does, at the real positions alone.
+
+        Streams of a batch differ in length, and in training the logits are most of the work.
+        """
+        found, near = self._written(template, stream, None)
+        return self._logits(found[stream.real], None if near is None else near[stream.real])
+
+    def _written(
+        self, template: Template, stream: DecoderInput, memory: KVCache | None
+    ) -> tuple[Float[Tensor, "batch new width"], Int[Tensor, "batch new words"] | None]:
+        """Return the generator's output at the new positions, and the nearest words there."""
         known = 0 if memory is None else memory.positions
         first, count = max(0, known - template.context.shape[1]), stream.read.shape[1]
         read, slots, kinds = (x[:, first:] for x in (stream.read, stream.slots, stream.kinds))
@@ -225,12 +253,17 @@ class Editor(nn.Module):
             context = template.context
             positions = torch.cat([template.positions.expand(len(x), -1), positions], dim=1)
         found = self.writer(x, None, context, keys, positions, memory)
+        if template.nearest is None:
+            return found, None
+        slots = stream.slots[:, first:, None].expand(-1, -1, self.nearest_words)
+        return found, template.nearest.gather(1, slots)
+
+    def _logits(
+        self, found: Float[Tensor, "*all width"], near: Int[Tensor, "*all words"] | None
+    ) -> Float[Tensor, "*all size"]:
         logits = F.linear(found, self.words.weight, self.bias)
-        if self.copier is None or template.nearest is None:
+        if self.copier is None or near is None:
             return logits
-        near = template.nearest.gather(
-            1, stream.slots[:, first:, None].expand(-1, -1, self.nearest_words)
-        )
         # Pointers (See et al. 2017): the nearest words are likelier by as much as this says.
         extra = self.copier(found) * (near >= FIRST)
-        return logits.scatter_add(2, near, extra.to(logits.dtype))
+        return logits.scatter_add(-1, near, extra.to(logits.dtype))

@@ -211,14 +211,14 @@ class EditorOutput:
         tags: logits of the tags.
         gaps: logits of insertions.
         stream: the target tokens.
-        wrote: logits of the token that follows each in the stream.
+        wrote: logits of the token that follows each real one in the stream.
     """
 
     marks: EditTags
     tags: Float[Tensor, "batch length tags"]
     gaps: Float[Tensor, "batch length"]
     stream: DecoderInput
-    wrote: Float[Tensor, "batch written size"]
+    wrote: Float[Tensor, "real size"]
 
     @classmethod
     def of(cls, editor: Editor, edit_batch: EditBatch) -> EditorOutput:
@@ -228,7 +228,7 @@ class EditorOutput:
         encoding = editor.encode(drafts)
         tags, gaps = editor.tags(encoding)
         stream = DecoderInput.of(edit_batch.spans, device)
-        wrote = editor.write(editor.template(encoding, marks), stream)
+        wrote = editor.write_real(editor.template(encoding, marks), stream)
         return cls(marks, tags.float(), gaps.float(), stream, wrote.float())
 
 
@@ -240,11 +240,13 @@ def edit_losses(editor: Editor, edit_batch: EditBatch) -> dict[str, Float[Tensor
     gap = F.binary_cross_entropy_with_logits(said.gaps, marks.gaps.float(), reduction="none")
     tokens = edit_batch.drafts.real.clone()
     tokens[:, 0] = False
-    wrote = F.cross_entropy(said.wrote.flatten(0, 1), stream.follows.flatten(), reduction="none")
+    wrote = F.cross_entropy(said.wrote, stream.follows[stream.real], reduction="none")
     return {
         "tag": _mean(tag.view_as(marks.tags), tokens),
         "gap": _mean(gap, edit_batch.drafts.real),
-        "write": _mean(wrote.view_as(stream.read), stream.real),
+        "write": _mean(
+            wrote.new_zeros(stream.real.shape).masked_scatter(stream.real, wrote), stream.real
+        ),
     }
 
 
@@ -264,9 +266,10 @@ def own_drafts(
         rng: source of the draws.
     """
     said = EditorOutput.of(editor, edit_batch)
-    words = said.stream.real & (said.stream.follows != END)
+    real = said.stream.real
+    words = real & (said.stream.follows != END)
     never = torch.tensor(UNWRITTEN, device=words.device)
-    ratios = in_float64(said.wrote[words].index_fill(1, never, -math.inf)).softmax(dim=1)
+    ratios = in_float64(said.wrote[words[real]].index_fill(1, never, -math.inf)).softmax(dim=1)
     # A row's first draws are the same regardless of padding.
     draws = uniform(tuple(words.shape), rng)[words.cpu()].to(ratios.device)
     drawn = torch.searchsorted(ratios.cumsum(dim=1), draws[:, None], right=True)

@@ -35,7 +35,7 @@ KINDS = {
     "swap": 0.05, "split": 0.03, "join": 0.03, "lower": 0.02, "apostrophe": 0.02,
 }  # fmt: skip
 AGAIN = 0.12  # of a misspelled word, to be misspelled once more
-LEAST_LETTERS = 3  # of a misspelled word
+LEAST_LETTERS = 2  # of a misspelled word
 CONFUSIONS, BENT, NEIGHBOURS = groups(CONFUSED), groups(FORMS), key_neighbours()
 SMALL_WORDS = SMALL.split()
 SOUNDING = [(one, other) for one, _, other in (pair.partition("/") for pair in SOUNDS.split())]
