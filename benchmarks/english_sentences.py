@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from benchmarks.english_edits import by_hand
-from multidiff.text.data.hybrid import KNOWN_WORDS, SPACE
+from multidiff.text.data.hybrid import KNOWN_WORDS, SPACE, word_list
 from multidiff.text.data.words import PIECE
 from multidiff.text.diffuser.sentence_parts import sentences
 from multidiff.utils.files import atomic_write
@@ -108,7 +108,7 @@ def add_known_words(folder: Path, words: Set[str]) -> int:
     known = {*path.read_text("utf-8").split(), *words}
     known -= {piece.removeprefix(SPACE).lower() for piece in pieces}
     with atomic_write(path) as partial:
-        partial.write_text("".join(f"{one}\n" for one in sorted(known)), "utf-8")
+        partial.write_text(word_list(known), "utf-8")
     return len(known)
 
 

@@ -166,7 +166,7 @@ class MelPreset:
 
     def filters(self, like: Tensor) -> Float[Tensor, "bins mels"]:
         """Return the filter bank, on the device and in the dtype of ``like``."""
-        return _filters(self).to(like)
+        return _filters(self, like.device, like.dtype)
 
     def bands(self, magnitude: Float[Tensor, "batch bins frames"]) -> Tensor:
         """Return linear band values ``(batch, mels, frames)`` of a magnitude spectrum."""
@@ -271,7 +271,7 @@ def overlap_add(frames: Float[Tensor, "batch count length"], hop: int) -> Tensor
 def _cached_tensors(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Cache a function's tensors, within torch.inference_mode and outside it; no fake ones."""
     made = torch.inference_mode(False)(make)
-    cached = lru_cache(maxsize=8)(made)
+    cached = lru_cache(maxsize=16)(made)
 
     @wraps(make)
     def remembered(*key: Any) -> Tensor:
@@ -325,8 +325,10 @@ def _level_range(preset: MelPreset) -> tuple[float, float]:
     return logarithm(preset.floor), highest
 
 
-@lru_cache(maxsize=16)
-def _filters(preset: MelPreset) -> Tensor:
+@_cached_tensors
+def _filters(
+    preset: MelPreset, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "bins mels"]:
     bank = mel_filters(
         preset.sample_rate_hz,
         preset.n_fft,
@@ -336,7 +338,7 @@ def _filters(preset: MelPreset) -> Tensor:
         preset.mel_scale,
         preset.norm,
     )
-    return torch.from_numpy(bank).T.contiguous()
+    return torch.from_numpy(bank).T.contiguous().to(device, dtype)
 
 
 # Read-only: a preset added in one process would make checkpoints that load nowhere else.

@@ -182,6 +182,15 @@ def test_a_dry_run_leaves_no_tensors_without_values():
     torch.testing.assert_close(found, wave, rtol=0, atol=1e-5)
 
 
+def test_what_was_cached_in_inference_mode_serves_training():
+    preset = replace(HIFIGAN, name="trained after", n_mels=20)
+    with torch.inference_mode():
+        preset.mel(tones()[:, :4096])
+    wave = tones()[:, :4096].clone().requires_grad_()
+    preset.mel(wave).sum().backward()
+    assert wave.grad is not None and wave.grad.any()
+
+
 @pytest.mark.parametrize(("length", "hop"), [(16, 4), (8, 3), (5, 5)])
 def test_overlapping_frames_add_up(length, hop):
     frames = torch.randn(2, 6, length, generator=torch.Generator().manual_seed(0))

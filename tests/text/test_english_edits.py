@@ -88,6 +88,13 @@ def test_misspelled_words():
         assert len(changed) <= 1
 
 
+def test_a_misspelled_word_is_never_empty():
+    """A word of two letters loses one, and has none to lose then."""
+    found = drawn("misspell", 3000, "to be or no")
+    assert all(len(one.split()) == 4 for one in found)
+    assert any(len(one) == len("to be or n") for one in found)
+
+
 def test_mistakes_are_reproducible_and_checked(vocabulary):
     mistakes, tokens = WritingMistakes(mean=2.5), vocabulary.numbers(LINES[0])
     one, same, other = (

@@ -6,7 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +91,9 @@ def evaluate(
 ) -> list[Scores]:
     """Return scores of the vocoder and of baselines, and the recordings' own kurtosis.
 
-    The baselines are the network without the projection (where the vocoder projects), the
-    projection without the network, and Griffin-Lim.
+    The baselines are the network without the projection (where the vocoder projects), at evenly
+    spaced levels, since searched ones are for both; the projection without the network; and
+    Griffin-Lim.
 
     Args:
         vocoder: the model.
@@ -121,7 +122,7 @@ def evaluate(
     makers = {f"{plan.num_steps} evaluations": network(plan)}
     iterations = sum(plan.projections) + plan.final_projections
     if iterations:
-        bare = replace(plan, projections=(0,) * plan.num_steps, final_projections=0)
+        bare = options.replace(projections=0, final_projections=0, steps=plan.num_steps).plan()
         makers[f"network alone, {plan.num_steps} evaluations"] = network(bare)
     iterations = iterations or PROJECTION_ITERATIONS
     name = f"projection alone, {iterations} iterations"

@@ -49,7 +49,7 @@ class HybridVocabulary(HuggingFaceVocabulary):
 
     def assets(self) -> dict[str, str]:
         """See :class:`multidiff.text.data.vocabulary.Vocabulary`; with the rare known words."""
-        return super().assets() | {KNOWN_WORDS: _listed(self._known_words())}
+        return super().assets() | {KNOWN_WORDS: word_list(self._known_words())}
 
     def load_assets(self, folder: Path) -> None:
         """See :class:`multidiff.text.data.vocabulary.Vocabulary`."""
@@ -148,7 +148,7 @@ class HybridVocabulary(HuggingFaceVocabulary):
             for word, count in counts.items()
             if count >= LEAST_KNOWN and len(word) > 1 and word[0].isalpha()
         )
-        return _listed({*known} - tokens)
+        return word_list({*known} - tokens)
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
@@ -170,7 +170,8 @@ def _is_letter(piece: str) -> bool:
     return len(piece) == 1 and piece.isalpha()
 
 
-def _listed(words: Set[str]) -> str:
+def word_list(words: Set[str]) -> str:
+    """Return the content of a file of words, one a line."""
     return "".join(f"{word}\n" for word in sorted(words))
 
 

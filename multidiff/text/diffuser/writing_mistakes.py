@@ -99,7 +99,7 @@ class WritingMistakes(DrawnMistakes):
         again = at is not None
         while at is not None and again:
             parts[at] = misspelled(parts[at], draws)
-            again = next(draws) < AGAIN
+            again = next(draws) < AGAIN and len(parts[at]) >= LEAST_LETTERS
 
     def _confuse(self, parts: list[str], words: list[int], draws: Draws) -> None:
         self._exchange(CONFUSIONS, parts, words, draws)
