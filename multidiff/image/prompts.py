@@ -225,8 +225,8 @@ class PromptTokenizer:
         ):
             if found > most:
                 raise InputError(
-                    f"the captions have {found} words and names and {len(styles)} styles, the "
-                    f"network's {what} is {most}: set {what}: {found} in the recipe, for the "
+                    f"the captions have {len(entries)} words and names and {len(styles)} styles, "
+                    f"the network's {what} is {most}: set {what}: {found} in the recipe, for the "
                     "tokenizer and for the denoiser"
                 )
         self._tokens = {one: number for number, one in enumerate(entries)}
