@@ -1,7 +1,8 @@
 """Corrections of English sentences, judged by F0.5 of word edits.
 
     uv pip install codespell symspellpy
-    python -m benchmarks.english_edits english-edits data/english.txt
+    python -m benchmarks.english_edits english-edits data/english.txt \
+        --training data/english_training.txt
 
 An edit is all that differs between two words that stay, by a minimal alignment; it counts if the
 same words are changed into the same words (as in the evaluation of grammatical error correction,
@@ -244,6 +245,7 @@ def main() -> None:
     reader.add_argument(
         "--tune", action="store_true", help="margins and confidences of the model alone"
     )
+    reader.add_argument("--training", type=Path, help="a file of all training sentences, if other")
     reader.add_argument("--json", action="store_true")
     given = reader.parse_args()
     import multidiff as md
@@ -251,6 +253,8 @@ def main() -> None:
     source = source_of(given)
     listing = source.listing()
     train, held = ([listing.texts[n] for n in source.rows(listing, out)] for out in (False, True))
+    if given.training:
+        train = given.training.read_text("utf-8").splitlines()
     rng = random.Random(given.seed)
     rng.shuffle(held)
     tuning, rest = with_mistakes(held[: given.num], given.seed), held[given.num :]

@@ -102,7 +102,7 @@ def sampling(vocoder):
     _, mel = recording(vocoder)
     mel = mel[..., : mel.shape[2] // 2]
     states = []
-    vocoder.synthesize(mel, on_step=states.append)
+    vocoder.synthesize(mel, steps=4, on_step=states.append)
     chosen = [states[number] for number in range(4)]
     figure, axes = plt.subplots(2, 2, figsize=(9, 4.8), sharex=True, sharey=True)
     for axis, step in zip(axes.flat, chosen, strict=True):
@@ -113,11 +113,11 @@ def sampling(vocoder):
 
 
 def sound(vocoder):
-    """Synthesize the recordings of the package, and the first again in twice the steps."""
+    """Synthesize the recordings of the package, and the first again in eight steps."""
     rate, pieces = vocoder.preset.sample_rate_hz, []
     sources = find_inputs([Path("starter:speech")])
     with tempfile.TemporaryDirectory() as folder:
-        for source, steps in [*((one, 4) for one in sources), (sources[0], 8)]:
+        for source, steps in [*((one, 2) for one in sources), (sources[0], 8)]:
             made = Path(folder) / "made.wav"
             synthesize_file(vocoder, source, made, config=vocoder.sampling.replace(steps=steps))
             pieces += [soundfile.read(made)[0], np.zeros(rate // 2)]

@@ -43,7 +43,7 @@ def preview(
             (made,) = model.mels([line], speaker)
             (timed,) = model.mels([line], speaker, durations=[durations])
             rate = model.preset.sample_rate_hz
-            wave = sound_of(vocoder, made.mel, 0)
+            wave = sound_of(vocoder, made.mel, 0, predicted=True)
             writer.add_audio(f"{number}/made", wave[None], step, rate)
             writer.add_image(f"{number}/made", _shades(made.mel, model), step)
             writer.add_image(f"{number}/with recorded durations", _shades(timed.mel, model), step)

@@ -174,14 +174,14 @@ class Speaker:
         rate = self.vocoder.preset.sample_rate_hz
         for piece in self.pieces:
             phones, seed, made = self._mel(piece)
-            wave = torch.cat([sound_of(self.vocoder, made.mel, seed), self._pause(piece)])
+            wave = torch.cat([sound_of(self.vocoder, made.mel, seed, True), self._pause(piece)])
             yield SpokenSentence(piece.sentence.text, phones, wave, made.mel, made.durations, rate)
 
     def chunks(self, first_chunk_frames: int) -> Iterator[Float[Tensor, " samples"]]:
         """Yield the sound of all sentences; see :meth:`AcousticModel.stream`."""
         for piece in self.pieces:
             _, seed, made = self._mel(piece)
-            yield from chunks_of(self.vocoder, made.mel, seed, first_chunk_frames)
+            yield from chunks_of(self.vocoder, made.mel, seed, True, first_chunk_frames)
             if piece.pause_seconds:
                 yield self._pause(piece)
 
@@ -202,21 +202,36 @@ def seed_of(phones: str, seed: int) -> int:
 
 
 def sound_of(
-    vocoder: Vocoder, mel: Float[Tensor, "mels frames"], seed: int
+    vocoder: Vocoder, mel: Float[Tensor, "mels frames"], seed: int, predicted: bool = False
 ) -> Float[Tensor, " samples"]:
-    """Return the sound of a mel of the vocoder's preset."""
-    return torch.cat(list(chunks_of(vocoder, mel, seed)))
+    """Return the sound of a mel of the vocoder's preset; see :func:`chunks_of`."""
+    return torch.cat(list(chunks_of(vocoder, mel, seed, predicted)))
 
 
 def chunks_of(
     vocoder: Vocoder,
     mel: Float[Tensor, "mels frames"],
     seed: int,
+    predicted: bool = False,
     first_chunk_frames: int | None = None,
 ) -> Iterator[Float[Tensor, " samples"]]:
-    """Yield the sound of a mel of the vocoder's preset; see :meth:`Vocoder.stream`."""
+    """Yield the sound of a mel of the vocoder's preset.
+
+    Args:
+        vocoder: the vocoder.
+        mel: log mel.
+        seed: random seed of the sound.
+        predicted: whether an acoustic model made the mel. It is smoother than a recording's, and
+            estimates that are projected on it before the last step sound worse: DistillMOS 3.70
+            against 3.85 (`kathleen`, 20 sentences). The finished sound alone is projected then.
+        first_chunk_frames: see :meth:`Vocoder.stream`.
+    """
     left = vocoder.preset.num_samples(mel.shape[1])
     source = MelArray(mel.numpy(), "speech")
-    for chunk in vocoder.stream(source, seed=seed, first_chunk_frames=first_chunk_frames):
+    plan = vocoder.plan()
+    if predicted:
+        plan = replace(plan, projections=(0,) * plan.num_steps)
+    options: dict[str, Any] = {"seed": seed, "first_chunk_frames": first_chunk_frames}
+    for chunk in vocoder.stream(source, plan=plan, **options):
         yield chunk[:left]
         left -= len(chunk[:left])
