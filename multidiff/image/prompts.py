@@ -24,7 +24,8 @@ from multidiff.utils.fingerprint import Fingerprint
 from multidiff.utils.readers import parse_json, read_text, reading
 
 PROMPTS = "prompts.json"
-STYLE = re.compile(r"\s*,?\s*([^\s,]+)\s+style\s*$", re.IGNORECASE)
+# White space is matched once and from its beginning, so that many spaces take no cubic time.
+STYLE = re.compile(r"(?<!\s)\s*+,?\s*+([^\s,]++)\s++style\s*$", re.IGNORECASE)
 EMPTY = -1
 
 

@@ -1,6 +1,8 @@
 """Prompts of a name and a style: grammar, vocabulary, guidance by parts, and wrong ones."""
 
 import json
+import random
+import re
 
 import numpy as np
 import pytest
@@ -56,6 +58,28 @@ def spelled(tokenizer, numbers):
 )
 def test_the_style_is_named_at_the_end(prompt, parts):
     assert split_style(prompt) == parts
+
+
+def test_a_prompt_is_split_as_by_the_plain_pattern():
+    plain = re.compile(r"\s*,?\s*([^\s,]+)\s+style\s*$", re.IGNORECASE)
+    rng = random.Random(0)
+    parts = [" ", " ", "\n", "\t", ",", "a", "flat", "style", "Style", "\u00a0"]
+    styled = 0
+    for _ in range(600):
+        prompt = "".join(rng.choices(parts, k=rng.randrange(9))) + rng.choice(["", " style", " "])
+        found = plain.search(prompt)
+        expected = (prompt, None) if found is None else (prompt[: found.start()], found[1].lower())
+        assert split_style(prompt) == (expected[0].strip(), expected[1]), repr(prompt)
+        styled += found is not None
+    assert styled > 100
+
+
+@pytest.mark.parametrize("blank", [" ", " \n", "\t"])
+def test_a_prompt_of_many_spaces_is_split(blank):
+    many = blank * 5000
+    assert split_style(many) == ("", None)
+    assert split_style(f"cat{many}face{many}") == (f"cat{many}face", None)
+    assert split_style(f"cat{many},{many}ink{many}style{many}") == ("cat", "ink")
 
 
 def test_names_follow_their_words_the_longest_first(tokenizer):
