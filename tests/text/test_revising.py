@@ -22,6 +22,7 @@ from multidiff.text.diffuser.model import EditedText
 from multidiff.text.diffuser.network import Editor
 from multidiff.text.diffuser.reviser import Reviser
 from multidiff.text.diffuser.sampling_config import EditSamplingConfig, choose
+from multidiff.text.diffuser.span_writer import PartialSpan
 from multidiff.text.diffuser.tagging import Odds, Tagging
 from multidiff.text.diffuser.task import EditBatch, edit_losses
 from multidiff.text.domain import UNWRITTEN, TextDomain
@@ -372,6 +373,32 @@ def test_edits_without_confidence_are_left_out(limit):
         assert [*after[-1].spans] == confident
         left += len(before[-1].spans) - len(confident)
     assert left > 0
+
+
+def test_without_the_deletion_that_made_room_the_least_confident_insertions_wait():
+    editor = moody(length=6)
+    likes, fills = torch.tensor([9.0, 0.0, 0.0]).repeat(SIZE, 7, 1), torch.full((SIZE, 7), -9.0)
+    likes[8] = torch.tensor([0.0, -9.0, 0.5])  # is deleted, but not surely
+    fills[4], fills[6] = 4.0, 9.0  # tokens after which something surely comes
+    editor.likes, editor.fills = likes, fills
+    made = reviser(editor, steps=3, min_confidence=0.0)
+    tagging = made.choices([[4, 6, 8, 8]], made.read([[4, 6, 8, 8]], [TextRequest()]), 1)[0].tagging
+    spans = (Span(INSERT, 1, 1, (5, 5)), Span(INSERT, 2, 2, (7, 7)), Span(DELETE, 2, 4))
+    written = PartialSpan(spans, 6, written=(-0.1, -0.1, 0.0), current=3)
+    assert made._confident(0.0, tagging, written).spans == spans
+    sure = reviser(editor, steps=3, min_confidence=0.7)
+    left = sure._confident(0.0, tagging, written)
+    assert left.spans == (spans[1],)
+    assert left.score == pytest.approx(tagging.score([spans[1]]) - 0.1)
+
+
+@given(st.lists(st.lists(st.integers(FIRST, 9), max_size=6), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_texts_of_confident_edits_alone_are_never_too_long(drafts):
+    editor = moody(length=6)
+    editor.fills = editor.fills + 3
+    for history in histories(editor, drafts, steps=4, min_confidence=0.6):
+        assert all(len(one.tokens) <= 6 for one in history)
 
 
 # ------------------------------------------------------------------------------ promises

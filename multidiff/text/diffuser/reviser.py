@@ -188,15 +188,23 @@ class Reviser:
         return settled_on
 
     def _confident(self, before: float, tagging: Tagging, made: PartialSpan) -> PartialSpan:
-        """Return the edits that are confident enough, and their score after that of the text."""
-        kept = [
-            (span, written)
+        """Return the edits that are confident enough, and their score after that of the text.
+
+        Without a deletion that room was made by, the text may be too long: then the least
+        confident of the edits that make it longer are left out too.
+        """
+        sure = {
+            span: (tagging.confidence(span, written), written)
             for span, written in zip(made.spans, made.written, strict=True)
-            if tagging.confidence(span, written) >= self.sampling.min_confidence
-        ]
-        spans = tuple(span for span, _ in kept)
-        score = before + tagging.score(spans) + sum(written for _, written in kept)
-        return PartialSpan(spans, made.room, score, len(spans))
+        }
+        spans = [span for span in made.spans if sure[span][0] >= self.sampling.min_confidence]
+        while len(tagging) + sum(map(_growth, spans)) > self.editor.length:
+            growing = [span for span in spans if _growth(span) > 0]
+            if not growing:
+                break
+            spans.remove(min(growing, key=lambda span: sure[span][0]))
+        score = before + tagging.score(spans) + sum(sure[span][1] for span in spans)
+        return PartialSpan(tuple(spans), made.room, score, len(spans))
 
     def choices(
         self, texts: Sequence[Sequence[int]], encoding: Encoding, left: int
@@ -215,6 +223,11 @@ class Reviser:
         spans = choice.spans
         kept = len(text.tokens) - sum(span.stop - span.start for span in spans)
         return PartialSpan(spans, self.editor.length - kept, text.score + choice.score)
+
+
+def _growth(span: Span) -> int:
+    """Return by how many tokens an edit makes a text longer."""
+    return len(span.tokens) - (span.stop - span.start)
 
 
 def _log_ratios(logits: Tensor) -> Tensor:
