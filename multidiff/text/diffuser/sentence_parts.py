@@ -52,7 +52,10 @@ def _is_wrapped(text: str, end: int, start: int) -> bool:
         end: end of the line, without white space.
         start: start of what is in the next.
     """
-    line, following = LINE_END.split(text[:end])[-1].lstrip(), text[start : start + 1]
+    # Found from the end: splitting all that is before each border takes quadratic time.
+    first = text.rfind("\n", 0, end) + 1
+    first = max(first, text.rfind("\r", first, end) + 1)
+    line, following = text[first:end].lstrip(), text[start : start + 1]
     return (
         len(LINE_END.findall(text, end, start)) == 1
         and len(line) >= WRAPPED
