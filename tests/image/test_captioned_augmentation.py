@@ -1,6 +1,7 @@
 """Edits of images and what their captions say: each attribute is measured on the output."""
 
 import colorsys
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from multidiff.image.data.augmentation import (
     HUES,
     CaptionedAugmentation,
     background_of,
+    on_background,
     recoloured,
     rgb_of,
 )
@@ -102,6 +104,26 @@ def test_a_pair_has_both_objects_in_the_order_of_the_caption(images):
             inside = half[half.max(axis=2) - half.min(axis=2) > 120]
             red = apart(np.median([hue_of(one) for one in inside]), 4) < 10
             assert red == (name == "red heart")
+
+
+def test_an_image_with_captions_of_several_styles_has_a_pair(tmp_path):
+    drawn("boat").save(tmp_path / "boat.png")
+    captions = ["boat, flat style", "boat, ink style", "boat"]
+    lines = [json.dumps({"file_name": "boat.png", "text": captions})]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    found = {caption for _, caption in examples(Images(ImageSource(str(tmp_path))), pair=1.0)}
+    assert found == {f"boat and {caption}" for caption in captions}
+
+
+def test_a_background_does_not_reach_around_the_edges():
+    pixels = np.full((8, 8, 3), 255, np.uint8)
+    pixels[:, 4:] = 100
+    painted = on_background(pixels, background_of(pixels), np.array([1.0, 0.0, 0.5]))
+    assert (painted[:, :4] == (255, 0, 128)).all()
+    assert (painted[:, 4] == (100, 0, 50)).all()  # a mixture beside the background
+    assert (painted[:, 5:] == 100).all()
+    turned = on_background(pixels.transpose(1, 0, 2), background_of(pixels).T, np.zeros(3))
+    assert (turned[5:] == 100).all() and not turned[:5].any()
 
 
 def test_only_listed_names_are_mirrored_and_say_where_they_face(images):

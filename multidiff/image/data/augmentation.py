@@ -125,7 +125,8 @@ class CaptionedAugmentation:
             jitter = rng.integers(0, MOST_JITTER + 1, size=2)
             pixels, text = placed(pixels, place, jitter), f"small {text}, {place}"
         elif draw < self.place + self.pair:
-            others = self._by_style[style]
+            # Of an image's captions only one was read beforehand, maybe of another style.
+            others = self._by_style.get(style) or [index]
             other = self.images.example(others[rng.integers(len(others))], rng)
             second = split_style(other["caption"])[0]
             right, second = self._object(as_pixels(other["image"]), second, rng)
@@ -202,10 +203,11 @@ def on_background(
 
     Pixels next to the background are mixtures with white: they are multiplied by the colour too.
     """
-    near = mask.copy()
+    framed = np.pad(mask, 1)  # the opposite edges of an image are no neighbours
+    near = framed.copy()
     for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        near |= np.roll(mask, shift, axis=(0, 1))
-    return np.where(near[..., None], pixels * colour, pixels).round().astype(np.uint8)
+        near |= np.roll(framed, shift, axis=(0, 1))
+    return np.where(near[1:-1, 1:-1, None], pixels * colour, pixels).round().astype(np.uint8)
 
 
 def rgb_of(hue: float, saturation: float, value: float) -> Float[ndarray, " 3"]:
