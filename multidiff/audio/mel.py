@@ -268,7 +268,7 @@ def overlap_add(frames: Float[Tensor, "batch count length"], hop: int) -> Tensor
     return found.flatten(1)[:, : (count - 1) * hop + length]
 
 
-def _cached_tensors(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def cached_tensors(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Cache a function's tensors, within torch.inference_mode and outside it; no fake ones."""
     made = torch.inference_mode(False)(make)
     cached = lru_cache(maxsize=16)(made)
@@ -281,7 +281,7 @@ def _cached_tensors(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return remembered
 
 
-@_cached_tensors
+@cached_tensors
 def _padded_window(
     preset: MelPreset, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, " n_fft"]:
@@ -290,7 +290,7 @@ def _padded_window(
     return F.pad(window, (left, preset.n_fft - preset.win_length - left))
 
 
-@_cached_tensors
+@cached_tensors
 def _overlapping_power(
     preset: MelPreset, count: int, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, " samples"]:
@@ -325,7 +325,7 @@ def _level_range(preset: MelPreset) -> tuple[float, float]:
     return logarithm(preset.floor), highest
 
 
-@_cached_tensors
+@cached_tensors
 def _filters(
     preset: MelPreset, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "bins mels"]:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import speech, tones
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from multidiff.audio.mel import PRESETS, preset_named
 from multidiff.audio.metrics.spectral import spectral_distance
@@ -50,6 +51,16 @@ def test_lapped_transform_keeps_white_noise_white():
     assert float(coefficients.std()) == pytest.approx(1, abs=0.005)
     neighbours = (coefficients[:, 1:] * coefficients[:, :-1]).mean()
     assert abs(float(neighbours)) < 0.005
+
+
+def test_a_basis_made_in_inference_mode_or_a_dry_run_serves_training():
+    with FakeTensorMode():
+        MDCT(12).forward(torch.zeros(1, 24))
+    with torch.inference_mode():
+        MDCT(12).forward(torch.zeros(1, 24))
+    wave = torch.ones(1, 24, dtype=torch.float64, requires_grad=True)
+    MDCT(12).forward(wave).square().sum().backward()
+    torch.testing.assert_close(wave.grad, 2 * wave.detach())
 
 
 def test_odd_hops_are_refused():

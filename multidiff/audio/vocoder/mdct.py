@@ -10,12 +10,13 @@ coefficients can be undone exactly.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from multidiff.audio.mel import cached_tensors
 
 
 class MDCT:
@@ -43,7 +44,7 @@ class MDCT:
         return (first[:, 1:] + second[:, :-1]).flatten(1)
 
 
-@lru_cache(maxsize=8)
+@cached_tensors
 def _basis(hop: int) -> Float[Tensor, "length hop"]:
     sample = torch.arange(2 * hop, dtype=torch.float64)[:, None]
     band = torch.arange(hop, dtype=torch.float64)
