@@ -113,6 +113,18 @@ def test_text_that_is_not_what_is_said_stops_or_is_dropped(tmp_path, caplog):
     assert len(kept) == 1 and "dropped" in caplog.text
 
 
+def test_a_source_of_which_all_is_dropped_is_named(tmp_path):
+    folder, cache = tmp_path / "short", tmp_path / "cache"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", tones(0.3)[0].numpy(), RATE)
+    listed(folder, f"a.wav|{'many words ' * 9}")
+    sources = [TranscribedSource(str(folder))]
+    with pytest.raises(InputError, match=r"short.*dropped.*correct the texts") as fault:
+        Utterances(sources, crop_frames=8, cache=str(cache), too_fast="drop")
+    assert "\n" not in str(fault.value)
+    assert not list(cache.glob("utterances-*"))
+
+
 def test_what_is_prepared_is_kept_and_is_the_same(tmp_path, monkeypatch):
     sources = [TranscribedSource("starter:speech", validation=1, test=2)]
     first = Utterances(sources, crop_frames=8, cache=str(tmp_path))

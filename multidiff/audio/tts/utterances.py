@@ -109,7 +109,11 @@ class Utterances:
         return found, repeats
 
     def _made(self, sources: list[TranscribedSource]) -> list[SpokenUtterance]:
-        """Return the utterances of one speaker, those of the test part left out."""
+        """Return the utterances of one speaker, those of the test part left out.
+
+        Raises:
+            InputError: if one cannot be used, or none is left.
+        """
         found: list[SpokenUtterance] = []
         for source in sources:
             front_end = FrontEnd(source.language)
@@ -118,6 +122,12 @@ class Utterances:
                 utterance = prepare(one, source.speaker, front_end, self.preset)
                 if utterance.fits(self.too_fast):
                     found.append(utterance)
+        if not found:
+            paths = ", ".join(dict.fromkeys(source.path for source in sources))
+            raise InputError(
+                f"{paths}: every recording was dropped, as it has more phones than frames; correct "
+                "the texts, or leave this source out"
+            )
         return aligned(found)
 
     @cached_property
