@@ -138,8 +138,17 @@ def sample(
     live = LivePrinter(goes_on=out is not None or getattr(ready, "writes_files", False))
     if not as_json and "on_line" in inspect.signature(run).parameters:
         options["on_line"] = live
-    report = run(ready, num=num, prompts=prompts, out=out, seed=seed, **options)
+    if not _leaves_seed(context, run):
+        options["seed"] = seed
+    report = run(ready, num=num, prompts=prompts, out=out, **options)
     say(report, as_json, live.count)
+
+
+def _leaves_seed(context: typer.Context, run: Any) -> bool:
+    """Return whether no seed is given, and the function has its own then, as a repeated image."""
+    source = context.get_parameter_source("seed")
+    given = source is not None and source.name != "DEFAULT"
+    return not given and inspect.signature(run).parameters["seed"].default is None
 
 
 @app.command("eval", **OF_MODEL)

@@ -45,8 +45,8 @@ def sample(
     num: int,
     prompts: Sequence[str],
     out: Path | None,
-    seed: FirstSeeds,
     sampling: ImageSamplingConfig,
+    seed: FirstSeeds | None = None,
     request: ImageRequest = PLAIN,
     seeds: tuple[int, ...] = (),
     negative_prompt: list[str] | None = None,
@@ -65,8 +65,9 @@ def sample(
         num: number of images of each prompt; image ``i`` of each uses seed ``seed + i``.
         prompts: captions or classes; empty for a model without either.
         out: folder of the images.
-        seed: random seed of each prompt's first image; a sequence has one for each.
         sampling: sampling options.
+        seed: random seed of each prompt's first image; a sequence has one for each; None for
+            that of the image ``from_``, or 0 without one.
         request: size, inputs and what is loaded for them.
         seeds: seed of each prompt's images, instead of ``seed`` and ``num``.
         negative_prompt: caption that guidance leads away from, one for all prompts or one each.
@@ -100,7 +101,8 @@ def sample(
     given.check({*request.overrides, *sampling.overrides}, canvas)
     if save_latents:
         latent_domain(model, "--save-latents")
-    wanted = wanted_images(model, rows, given.request, num, given.seed, seeds, files)
+    first = 0 if given.seed is None else given.seed
+    wanted = wanted_images(model, rows, given.request, num, first, seeds, files)
     run = _Run(model, given, canvas, wanted, about, on_line)
     with attention_slicing(given.request.attention_slicing):
         if interpolate:

@@ -41,7 +41,7 @@ class Made:
     request: ImageRequest
     prompts: list[str]
     negative_prompt: list[str] | None
-    seed: FirstSeeds
+    seed: FirstSeeds | None
 
     def check(self, named: Collection[str], canvas: Canvas | None) -> None:
         """Reject options that change nothing without another one.
@@ -141,7 +141,7 @@ def made_from(image: Path, model: Any, given: Made) -> Made:
         request,
         given.prompts or ([facts["prompt"]] if facts.get("prompt") else []),
         given.negative_prompt or negative,
-        given.seed or int(facts["seed"]),
+        int(facts["seed"]) if given.seed is None else given.seed,
     )
 
 

@@ -304,6 +304,20 @@ def test_from_an_image_alone(small_digits, tmp_path, capsys):
     assert "has no record of how it was made" in reported
 
 
+def test_a_seed_given_beside_an_image_replaces_its_own(small_digits, tmp_path, capsys):
+    """Also 0, which is the default of other runs."""
+    common = ["--prompt", SEVEN, "--steps", 1, "-o", tmp_path]
+    made = facts(capsys, "sample", small_digits, *common, "--seed", 9)["outputs"][0]
+    plain = facts(capsys, "sample", small_digits, *common)["outputs"][0]
+    assert (made["seed"], plain["seed"]) == (9, 0)
+    for words, seed in (([], 9), (["--seed", 0], 0), (["--seed", 4], 4)):
+        again = facts(capsys, "sample", small_digits, "--from", made["path"], *words, "-o",
+                      tmp_path)["outputs"][0]  # fmt: skip
+        assert again["seed"] == seed
+        same = torch.equal(read_image(again["path"], 1), read_image(plain["path"], 1))
+        assert same == (seed == 0)
+
+
 def test_an_image_of_other_weights(small_digits, small_pixels, tmp_path, capsys):
     path = facts(capsys, "sample", small_pixels, "--prompt", "six", "--steps", 1, "-o",
                  tmp_path)["outputs"][0]["path"]  # fmt: skip
