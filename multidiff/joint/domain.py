@@ -15,6 +15,7 @@ from multidiff.core.random import Rng
 from multidiff.data.batches import TensorExamples
 from multidiff.joint.records import Records, usable
 from multidiff.joint.streams import TokenStream
+from multidiff.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class StreamDomain(nn.Module, Domain):
         if there:
             encoded = stream.encode([media[row] for row in there])
             if bool((encoded == stream.size).any()):
-                raise ValueError(f"{name}: blanks have no place in training data")
+                raise InputError(f"{name}: a text of the records has [MASK]; take such records out")
             found = found.to(encoded.device)
             found[there] = encoded
         return found
@@ -120,6 +121,12 @@ class TokenCache:
             batches: batches of :class:`~multidiff.joint.records.Records`.
         """
         records: Records = batches.examples
+        absent = [name for name in model.domain if name not in records.media]
+        if absent:
+            logger.warning(
+                "%s: has no column %s: %s not trained",
+                records.path, ", ".join(absent), "it is" if len(absent) == 1 else "these media are",
+            )  # fmt: skip
         columns = {name: self._encoded(model.domain, name, records) for name in model.domain}
         return batches.over(TensorExamples(**columns))
 

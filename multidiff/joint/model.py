@@ -139,6 +139,8 @@ class JointModel(DomainModel):
             InputError: if the model cannot fulfil the request.
             TypeError: if an option is unknown.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size {batch_size}: must be at least 1")
         config = (config or self.sampling).replace(**overrides)
         plan = self._plan(given or {}, tuple(make), num, keep or {}, config)
         count = len(next(iter(plan.known.values())))
@@ -257,7 +259,7 @@ class JointModel(DomainModel):
         """Return the given media and the known tokens of all media, one for each sample."""
         lists = {name: one if isinstance(one, list) else [one] for name, one in given.items()}
         counts = {len(one) for one in lists.values()} - {1}
-        count = num or max(counts, default=1)
+        count = max(counts, default=1) if num is None else num
         if counts - {count} or count < 1:
             listed = ", ".join(f"{name} {len(one)}" for name, one in lists.items())
             raise InputError(f"given {listed} for {count} samples: give one, or one for each")

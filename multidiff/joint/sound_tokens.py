@@ -121,6 +121,9 @@ class MelAutoencoder(nn.Module):
             raise InputError(
                 f"{name}: {tuple(wave.shape)} of {wave.dtype}; a sound is floats, (n,)"
             )
+        wave = wave.float()
+        if not bool(torch.isfinite(wave).all()):
+            raise InputError(f"{name}: has samples that are not finite; repair the sound")
         if len(wave) > most:
             raise InputError(
                 f"{name}: takes {len(wave) / rate:.2f} s, the longest sound of this model "
@@ -213,7 +216,10 @@ class SoundTokenizer(AutoencoderTrainer):
     def losses(self, batch: Any, rng: Rng | None) -> dict[str, Float[Tensor, " batch"]]:
         """Return errors of the mels, the adversarial losses and the use of the codes, by name."""
         read = usable(batch["audio"], self.autoencoder.read)
-        waves = torch.stack([one for one in read if one is not None])
+        sounds = [one for one in read if one is not None]
+        if not sounds:
+            raise InputError("no sound of a batch can be used: see above; or raise data.batch_size")
+        waves = torch.stack(sounds)
         unit = self.autoencoder.unit(waves.to(next(self.parameters()).device))
         quantized = self.autoencoder.encode(unit)
         made = self.autoencoder.decode(quantized.latents).float()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from multidiff.config.recipe import to_yaml
 from multidiff.core.discrete.absorbing import MaskProcess
 from multidiff.core.discrete.schedules import CosineMasks
 from multidiff.core.joint.process import JointProcess
+from multidiff.data.batches import Batches
 from multidiff.joint.denoiser import JointTokenDenoiser
-from multidiff.joint.domain import MISSING
+from multidiff.joint.domain import MISSING, StreamDomain, TokenCache
 from multidiff.joint.evaluation import subset_nelbo
 from multidiff.joint.model import JointModel
 from multidiff.joint.records import Cell, Records
@@ -353,6 +355,36 @@ def test_an_image_of_another_size_is_refused(tmp_path):
     with pytest.raises(InputError, match="nothing to make"):
         image = torch.zeros(3, 64, 64, dtype=torch.uint8)
         model.generate({"image": image, "audio": torch.rand(4000), "text": "a cat"})
+
+
+def test_requests_from_python_are_checked(built):
+    model = load(built)
+    sound = 0.1 * torch.sin(torch.arange(4000) / 9)
+    stream = model.domain["audio"]
+    single = stream.known(Cell(sound, "a"))[1]
+    assert torch.equal(stream.known(Cell(sound.double(), "b"))[1], single)
+    with pytest.raises(InputError, match="c: has samples that are not finite"):
+        stream.read(Cell(torch.full((4000,), torch.nan), "c"))
+    for options in ({"num": 0}, {"num": 2, "batch_size": 0}, {"num": 2, "batch_size": -1}):
+        with pytest.raises(InputError):
+            model.generate(make=["text"], **options)
+
+
+def test_a_column_that_is_missing_is_named_and_blanks_are_refused(tmp_path, caplog):
+    path = tmp_path / "records.csv"
+    path.write_text("text\na cat\n")
+    process = joint_process(SHAPES)
+    domain = StreamDomain(
+        {name: Numbers(*SHAPES[name]) for name in ("image", "audio")}
+        | {"text": TextStream(WordList(("a", "cat", "b", "c", "d", "e")), 3)}
+    )
+    model = SimpleNamespace(domain=domain, process=process)
+    batches = Batches(Records(str(path)), batch_size=1)
+    TokenCache()(model, batches)
+    assert "has no column image, audio" in caplog.text
+    path.write_text("text\na [MASK]\n")
+    with pytest.raises(InputError, match=r"text: a text of the records has \[MASK\]"):
+        domain.tokens("text", [Cell("a [MASK]", "one")])
 
 
 def test_records_with_empty_cells(tmp_path, caplog):
