@@ -72,17 +72,30 @@ class StreamDomain(nn.Module, Domain):
             encoded = stream.encode([media[row] for row in there])
             if bool((encoded == stream.size).any()):
                 raise InputError(f"{name}: a text of the records has [MASK]; take such records out")
-            found = found.to(encoded.device)
-            found[there] = encoded
-        return found
+            found[there] = encoded.to(found.device)
+        # Texts are encoded on the CPU, and a medium that all records lack is encoded nowhere.
+        place = next(self.parameters(), found)
+        return found.to(place.device)
 
     def decode(self, state: Any, condition: Any = None) -> dict[str, list[Any]]:
         """Return the media of each part."""
         return {name: self[name].decode(one, range(len(one))) for name, one in state.items()}
 
     def assets(self) -> dict[str, str]:
-        """Return the assets of all streams by file name."""
-        return {file: text for name in self for file, text in self[name].assets().items()}
+        """Return the assets of all streams by file name.
+
+        Raises:
+            InputError: if two media have different files of one name.
+        """
+        found: dict[str, str] = {}
+        for name in self:
+            for file, text in self[name].assets().items():
+                if found.setdefault(file, text) != text:
+                    raise InputError(
+                        f"streams.{name}: its {file} is another than that of the medium before; "
+                        "give both texts one vocabulary"
+                    )
+        return found
 
     def load_assets(self, folder: Path) -> None:
         """Load the assets of all streams from a folder."""

@@ -387,6 +387,25 @@ def test_a_column_that_is_missing_is_named_and_blanks_are_refused(tmp_path, capl
         domain.tokens("text", [Cell("a [MASK]", "one")])
 
 
+def test_two_texts_have_one_vocabulary_or_are_refused():
+    one, same, other = (Numbers(*SHAPES["text"]) for _ in range(3))
+    for stream, words in ((one, "a b"), (same, "a b"), (other, "c d")):
+        stream.assets = lambda words=words: {"vocabulary.json": words}
+    with pytest.raises(InputError, match=r"streams\.other: its vocabulary\.json.*one vocabulary"):
+        StreamDomain({"one": one, "other": other}).assets()
+    assert StreamDomain({"one": one, "same": same}).assets() == {"vocabulary.json": "a b"}
+
+
+def test_tokens_are_where_the_streams_are():
+    """Of texts too, which no network encodes, and of media that all records lack."""
+    placed = Numbers(*SHAPES["image"])
+    placed.weight = nn.Parameter(torch.zeros(1, device="meta"))
+    text = TextStream(WordList(("a", "cat")), 3)
+    domain = StreamDomain({"image": placed, "text": text})
+    assert domain.tokens("text", [Cell("a cat", "one")]).device.type == "meta"
+    assert domain.tokens("image", [None]).device.type == "meta"
+
+
 def test_records_with_empty_cells(tmp_path, caplog):
     path = tmp_path / "records.csv"
     path.write_text("image,text,digit\na.png,,1\n,,2\n,two,2\n")
