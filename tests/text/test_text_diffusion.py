@@ -63,7 +63,7 @@ def test_one_batch_is_learned_by_heart_and_said_when_asked(clamp, tmp_path):
         "text": list(SENTENCES.values()) * 2,
         "meaning": [{"which": name} for name in SENTENCES] * 2,
     }
-    trainer = md.Trainer(steps=400, learning_rate=3e-3, ema_decay=0.9, precision="fp32", threads=1)
+    trainer = md.Trainer(steps=600, learning_rate=3e-3, ema_decay=0.9, precision="fp32", threads=1)
     with unchecked():
         trainer.fit(model.task(), [batch])
     model.eval()
