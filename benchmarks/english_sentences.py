@@ -128,8 +128,7 @@ def main() -> None:
     for clean in judged:
         found.pop(clean, None)
     lines = [typographic(one) if n % 5 == 3 else one for n, one in enumerate(found)]
-    with atomic_write(given.out) as partial:
-        partial.write_text("".join(f"{one}\n" for one in lines), "utf-8")
+    _write_lines(given.out, lines)
     print(f"{given.out}: {len(found)} sentences")
     if given.training:
         out, *more = given.training
@@ -137,13 +136,17 @@ def main() -> None:
         added = [one for path in more for one in paragraphs(path)]
         further = dict.fromkeys(one for text in added for one, _ in sentences(text))
         more = without_rare(filter(is_prose, further), own)
-        with atomic_write(out) as partial:
-            partial.write_text("".join(f"{one}\n" for one in [*own, *more]), "utf-8")
+        _write_lines(out, [*own, *more])
         print(f"{out}: {len(own)} and {len(more)} sentences")
     if given.known_words is not None:
         left_out = [*[*found][EVERY // 2 :: EVERY], *judged]
         count = add_known_words(given.known_words, words_of(texts, left_out))
         print(f"{given.known_words / KNOWN_WORDS}: {count} words")
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_write(path) as partial:
+        partial.write_text("".join(f"{one}\n" for one in lines), "utf-8")
 
 
 if __name__ == "__main__":

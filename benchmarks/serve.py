@@ -238,6 +238,7 @@ def disconnects(server: Server, count: int) -> Iterator[Row]:
             waits.append(timed())
     running, until = 1.0, time.perf_counter() + ENDS_WITHIN
     while running and time.perf_counter() < until:  # each ends with its network evaluation
+        time.sleep(0.05)
         running = _gauge(server, "multidiff_running") + _gauge(server, "multidiff_waiting")
     case = f"{count} clients that go"
     yield Row(PART, case, "a request before them", "s", usual)

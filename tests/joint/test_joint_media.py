@@ -373,18 +373,16 @@ def test_requests_from_python_are_checked(built):
 def test_a_column_that_is_missing_is_named_and_blanks_are_refused(tmp_path, caplog):
     path = tmp_path / "records.csv"
     path.write_text("text\na cat\n")
-    process = joint_process(SHAPES)
     domain = StreamDomain(
         {name: Numbers(*SHAPES[name]) for name in ("image", "audio")}
         | {"text": TextStream(WordList(("a", "cat", "b", "c", "d", "e")), 3)}
     )
-    model = SimpleNamespace(domain=domain, process=process)
-    batches = Batches(Records(str(path)), batch_size=1)
-    TokenCache()(model, batches)
+    model = SimpleNamespace(domain=domain)
+    TokenCache()(model, Batches(Records(str(path)), batch_size=1))
     assert "has no column image, audio" in caplog.text
     path.write_text("text\na [MASK]\n")
     with pytest.raises(InputError, match=r"text: a text of the records has \[MASK\]"):
-        domain.tokens("text", [Cell("a [MASK]", "one")])
+        TokenCache()(model, Batches(Records(str(path)), batch_size=1))
 
 
 def test_two_texts_have_one_vocabulary_or_are_refused():

@@ -174,14 +174,17 @@ class Speaker:
         rate = self.vocoder.preset.sample_rate_hz
         for piece in self.pieces:
             phones, seed, made = self._mel(piece)
-            wave = torch.cat([sound_of(self.vocoder, made.mel, seed, True), self._pause(piece)])
+            sound = sound_of(self.vocoder, made.mel, seed, predicted=True)
+            wave = torch.cat([sound, self._pause(piece)])
             yield SpokenSentence(piece.sentence.text, phones, wave, made.mel, made.durations, rate)
 
     def chunks(self, first_chunk_frames: int) -> Iterator[Float[Tensor, " samples"]]:
         """Yield the sound of all sentences; see :meth:`AcousticModel.stream`."""
         for piece in self.pieces:
             _, seed, made = self._mel(piece)
-            yield from chunks_of(self.vocoder, made.mel, seed, True, first_chunk_frames)
+            yield from chunks_of(
+                self.vocoder, made.mel, seed, predicted=True, first_chunk_frames=first_chunk_frames
+            )
             if piece.pause_seconds:
                 yield self._pause(piece)
 
@@ -231,7 +234,7 @@ def chunks_of(
     plan = vocoder.plan()
     if predicted:
         plan = replace(plan, projections=(0,) * plan.num_steps)
-    options: dict[str, Any] = {"seed": seed, "first_chunk_frames": first_chunk_frames}
-    for chunk in vocoder.stream(source, plan=plan, **options):
+    chunks = vocoder.stream(source, plan=plan, seed=seed, first_chunk_frames=first_chunk_frames)
+    for chunk in chunks:
         yield chunk[:left]
         left -= len(chunk[:left])

@@ -52,10 +52,7 @@ def _is_wrapped(text: str, end: int, start: int) -> bool:
         end: end of the line, without white space.
         start: start of what is in the next.
     """
-    # Found from the end: splitting all that is before each border takes quadratic time.
-    first = text.rfind("\n", 0, end) + 1
-    first = max(first, text.rfind("\r", first, end) + 1)
-    line, following = text[first:end].lstrip(), text[start : start + 1]
+    line, following = line_before(text, end).lstrip(), text[start : start + 1]
     return (
         len(LINE_END.findall(text, end, start)) == 1
         and len(line) >= WRAPPED
@@ -63,3 +60,12 @@ def _is_wrapped(text: str, end: int, start: int) -> bool:
         and not line.endswith((":", "?", "!"))
         and (following.isalpha() or following in tuple("\"'(\u2018\u201c"))
     )
+
+
+def line_before(text: str, end: int) -> str:
+    """Return what is before a position in its line.
+
+    It is searched from its end: splitting all of the text for each line takes quadratic time.
+    """
+    first = text.rfind("\n", 0, end) + 1
+    return text[max(first, text.rfind("\r", first, end) + 1) : end]
