@@ -32,6 +32,12 @@ def run(*arguments, program=MULTIDIFF, **options):
     )
 
 
+def _heed_signals():
+    """Undo what background jobs of a shell (Ctrl-C) and nohup (SIGHUP) ignore, and pass on."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments, program=MULTIDIFF, **options):
     """The process, running."""
     return subprocess.Popen(
@@ -41,8 +47,7 @@ def start(*arguments, program=MULTIDIFF, **options):
         text=True,
         env=ENVIRONMENT,
         cwd=ROOT,
-        # Background jobs of a shell ignore Ctrl-C, and what they start would as well.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_heed_signals,
         **options,
     )
 

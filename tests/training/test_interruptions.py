@@ -94,7 +94,7 @@ def test_a_polite_stop_saves_first(tmp_path, uninterrupted, number, status, resu
     while not (tmp_path / "log.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
-    time.sleep(0.02)  # forty steps take half a second
+    time.sleep(0.2)
     os.killpg(process.pid, number)
     _, errors = process.communicate()
     assert process.returncode == status, errors
