@@ -1,6 +1,7 @@
 """Training of vocoders on mels from files beside the recordings, such as predicted ones."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,17 +93,80 @@ def test_refusals(pairs, capsys):
     assert "is no folder of mels" in reported
 
 
-def test_a_voices_mels_beside_its_recordings(tmp_path):
-    """Pairs in the recordings' timing, which a vocoder's source reads; levels by band agree."""
+@pytest.fixture(scope="module")
+def own_voice():
+    """A random voice, a source of one recording, and that as an utterance."""
     with DrawsFrom(torch.Generator().manual_seed(0)):
         voice = build_model(RECIPES / "smoke" / "tts.yaml").eval()
     source = TranscribedSource("starter:speech", speaker="lj", validation=1)
     own = Utterances([source], part="validation", store="memory")
     FitMelStatistics()(voice, Batches(own, 1))
+    (one,) = own.utterances
+    return voice, source, one
+
+
+def test_a_voices_mels_beside_its_recordings(tmp_path, own_voice):
+    """Pairs in the recordings' timing, which a vocoder's source reads; levels by band agree."""
+    voice, source, one = own_voice
     assert write_predicted(voice, source, tmp_path, part="validation", steps=0) == 1
     pairs = AudioSource(str(tmp_path / "sounds"), mels=str(tmp_path / "mels"))
     segments = SpeechSegments([pairs], segment_frames=64)
     (utterance,) = segments.recordings[0].utterances
-    assert utterance.mel.shape[1] == len(own.utterances[0].mel)
-    real = torch.from_numpy(own.utterances[0].mel.T)
+    assert utterance.mel.shape[1] == len(one.mel)
+    real = torch.from_numpy(one.mel.T)
     assert float((HIFIGAN.mel(utterance.wave[None])[0] - real).abs().mean()) < 0.02
+
+
+def test_mels_that_start_from_a_recordings(own_voice):
+    """SDEdit: the less a recording is noised the nearer it is; padding and rows do not matter."""
+    voice, _, one = own_voice
+    recorded = torch.from_numpy(one.mel.T)
+    given: Any = {"durations": [one.durations], "recorded": [recorded], "temperature": 1.0}
+
+    def distance(strength: float) -> float:
+        (spoken,) = voice.mels([one.phones], one.speaker, strength=strength, **given)
+        return float((spoken.mel - recorded).abs().mean())
+
+    far = [distance(strength) for strength in (0.01, 0.1, 0.4, 1.0)]
+    assert far == sorted(far)
+    assert far[0] < 0.1
+    assert far[-1] > 0.5
+    alone = voice.mels([one.phones], one.speaker, durations=[one.durations], temperature=1.0)
+    (new,) = voice.mels([one.phones], one.speaker, strength=1.0, **given)
+    # The process ends at a signal of 5e-3, not at 0.
+    torch.testing.assert_close(new.mel, alone[0].mel, atol=0.05, rtol=0.0)
+    short = [one.durations, np.maximum(one.durations // 2, 1)]
+    several = voice.mels(
+        [one.phones] * 2, one.speaker, seed=[0, 5], durations=short, temperature=1.0, strength=0.4,
+        recorded=[recorded, recorded[:, : int(short[1].sum())]],
+    )  # fmt: skip
+    (first,) = voice.mels([one.phones], one.speaker, strength=0.4, **given)
+    torch.testing.assert_close(several[0].mel, first.mel, atol=1e-4, rtol=1e-4)
+    assert voice.mels([]) == []
+
+
+def test_recordings_that_do_not_fit_their_durations_are_refused(own_voice):
+    voice, _, one = own_voice
+    recorded = torch.from_numpy(one.mel.T)
+    for error, durations, mel, strength in (
+        ("recorded: give each", one.durations, recorded[:, 1:], 0.5),
+        ("durations: give each", one.durations[1:], recorded, 0.5),
+        ("first time 1.5", one.durations, recorded, 1.5),
+        ("first time 0", one.durations, recorded, 0.0),
+    ):
+        with pytest.raises(ValueError, match=error):
+            voice.mels(
+                [one.phones], one.speaker, durations=[durations], recorded=[mel], strength=strength
+            )
+
+
+def test_pairs_of_files_of_one_name(tmp_path, own_voice):
+    """Files of one name in several folders do not overwrite each other."""
+    voice, _, _ = own_voice
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "1.wav", speech("LJ80-07", 2.0)[0].numpy(), RATE)
+    (tmp_path / "list.csv").write_text("a/1.wav|one word\nb/1.wav|two words\n")
+    source = TranscribedSource(str(tmp_path / "list.csv"), speaker="lj")
+    assert write_predicted(voice, source, tmp_path / "out", steps=0, strength=0.5) == 2
+    assert len([*(tmp_path / "out" / "mels").iterdir()]) == 2

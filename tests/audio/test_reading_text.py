@@ -128,6 +128,29 @@ def test_a_dictionary_goes_before_the_library(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "phones"),
+    [
+        ("IBM", "#b ɑ"),                      # the library spells capitals
+        ("Zürich", "#z u"),                   # and reads English without accents
+        ("zurich", "#z u"),
+        ("well-known", "#k ɑ"),
+        ("New York", "#n j"),
+        ("Bess's", "#b ɛ s ɪ z"),
+        ("Matt's", "#m æ t s"),
+        ("New York's", "#n j z"),
+        ("matt, s.", "#m æ t , #ˈɛ s"),
+    ],
+)  # fmt: skip
+def test_words_of_a_dictionary_that_the_library_splits(tmp_path, text, phones):
+    path = tmp_path / "words.txt"
+    lines = ("IBM\tb ɑ", "Zürich\tz u", "well-known\tk ɑ", "new york\tn j", "matt\tm æ t",
+             "bess\tb ɛ s")  # fmt: skip
+    path.write_text("\n".join(lines), "utf-8")
+    found = FrontEnd(dictionary=read_dictionary(path)).phones(text)
+    assert write_phones(found) == f"^ {phones} ."
+
+
+@pytest.mark.parametrize(
     ("line", "reported"),
     [
         ("tomato", "no phones"),

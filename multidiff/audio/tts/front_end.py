@@ -9,8 +9,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import groupby
 from typing import Any
 
+from multidiff.audio.tts.dictionary import UserWords
 from multidiff.audio.tts.normalization import normalized
 from multidiff.audio.tts.phones import STRESSES, Phone, sentence_of
 from multidiff.utils.errors import InputError
@@ -53,7 +55,7 @@ class FrontEnd:
         if language not in LANGUAGES:
             raise InputError(f"language {language!r}: one of {', '.join(LANGUAGES)}")
         self.language = language
-        self.dictionary = {} if dictionary is None else dictionary
+        self.words = UserWords(dictionary or {}, language)
 
     @property
     def version(self) -> str:
@@ -100,17 +102,21 @@ class FrontEnd:
         words: list[list[Phone]] = []
         pauses: list[str] = []
         texts: list[str] = []
-        for word in part:
-            if word.is_major_break or word.is_minor_break:
-                if pauses:
+        for breaks, group in groupby(part, lambda word: word.is_major_break or word.is_minor_break):
+            if breaks:
+                for word in group if pauses else ():
                     pauses[-1] = MAJOR.get(word.text[:1], ".") if word.is_major_break else ","
                 continue
-            known = self.dictionary.get(word.text.lower())
-            phones = known or _phones_of(word.phonemes or ())
-            if phones:
-                words.append(list(phones))
-                pauses.append("")
-                texts.append(word.text)
+            rest = [*group]
+            while rest:
+                phones, count = self.words.find([one.text for one in rest]) or (
+                    _phones_of(rest[0].phonemes or ()), 1
+                )  # fmt: skip
+                if phones:
+                    words.append([*phones])
+                    pauses.append("")
+                    texts.append(" ".join(one.text for one in rest[:count]))
+                rest = rest[count:]
         return words, pauses, texts
 
 

@@ -21,7 +21,9 @@ from multidiff.audio.tts.sampling_config import SpeechSamplingConfig
 from multidiff.audio.tts.speech import Speaker, SpokenSentence
 from multidiff.audio.tts.task import AcousticTask, MelDomain
 from multidiff.audio.vocoder.model import Vocoder
+from multidiff.core.gaussian.predictions import combine
 from multidiff.core.gaussian.process import GaussianProcess
+from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.random import generators, unpadded
 from multidiff.core.sample import sample
 from multidiff.models.hub_model import HubModel
@@ -158,6 +160,8 @@ class AcousticModel(HubModel, nn.Module):
         seed: Seed = 0,
         config: SpeechSamplingConfig | None = None,
         durations: Sequence[np.ndarray] | None = None,
+        recorded: Sequence[Float[Tensor, "mels frames"]] | None = None,
+        strength: float = 1.0,
         **overrides: Any,
     ) -> list[SpokenMel]:
         """Return the log mel of each sentence.
@@ -170,12 +174,21 @@ class AcousticModel(HubModel, nn.Module):
             seed: random seed of the first sentence, which count up from it, or one for each.
             config: options of sampling; the model's own, ``sampling``, by default.
             durations: frames of each phone of each sentence; predicted where None.
+            recorded: log mels of recordings with these durations: sampling starts from them,
+                noised to the time ``strength`` (SDEdit, Meng et al. 2022), and keeps their
+                intonation as far as that noise shows it.
+            strength: the time that recordings are noised to, above 0; at 1 nothing of them is
+                left.
             **overrides: single options in place of the config's, such as ``temperature=0.5``.
 
         Raises:
             InputError: if the model does not know a phone or the speaker, or an option is wrong.
+            ValueError: if durations or recordings are not one for each sentence or do not fit each
+                other, or the strength is out of range.
         """
         config = (config or self.sampling).replace(**overrides)
+        if not phones:
+            return []
         voice = self.text.speakers[0] if speaker is None else speaker
         batch = self.text.read(phones, [voice] * len(phones))
         seeds = checked_seeds(seed, len(phones))
@@ -186,17 +199,22 @@ class AcousticModel(HubModel, nn.Module):
                 config.frames(row[:count].double().cpu().numpy())
                 for row, count in zip(logs, batch.lengths, strict=True)
             ]
+        elif [len(one) for one in durations] != batch.lengths:
+            raise ValueError("durations: give each sentence one number of frames for each phone")
         condition, lengths = self._condition(hidden, durations)
         state = condition["mean"]
         if config.steps:
             rng = unpadded(generators(seeds), lengths)
+            times = config.times(strength)
             start = config.temperature * self.process.prior(tuple(state.shape), rng)
+            if recorded is not None:
+                start = self._noised(recorded, lengths, start, self.process.levels(times)[0])
             state = sample(
                 self.process,
                 self.denoiser,
                 sampler_named(config.sampler),
                 tuple(state.shape),
-                config.times(),
+                times,
                 condition=condition,
                 rng=rng,
                 start=start.to(self.device),
@@ -270,6 +288,20 @@ class AcousticModel(HubModel, nn.Module):
                 )
             self.__dict__["_loaded"] = found
         return found
+
+    def _noised(
+        self, recorded: Sequence[Tensor], lengths: Sequence[int], noise: Tensor, level: NoiseLevel
+    ) -> Tensor:
+        """Return recorded mels as states at a level, with this noise."""
+        if [one.shape[1] for one in recorded] != [*lengths]:
+            raise ValueError(
+                "recorded: give each sentence a mel of as many frames as its durations"
+            )
+        x0 = torch.zeros(noise.shape)
+        for row, mel in zip(x0, recorded, strict=True):
+            row[: mel.shape[1]] = self.domain.standardized(mel.T.to(self.device)).cpu()
+        at = level.to(noise.device)
+        return combine(at.alpha, x0.to(noise), at.sigma, noise)
 
     def _condition(
         self, hidden: Tensor, durations: Sequence[np.ndarray]

@@ -42,9 +42,9 @@ class SpeechSamplingConfig(OptionSet):
     )
     duration_scale: float = option(1.0, "factor of durations at speed 1", above=0)
 
-    def times(self) -> TimestepSchedule:
-        """Return the times to visit: evenly spaced."""
-        return uniform_timesteps(self.steps)
+    def times(self, strength: float = 1.0) -> TimestepSchedule:
+        """Return the times to visit: evenly spaced, from ``strength`` down."""
+        return uniform_timesteps(self.steps, strength)
 
     def frames(self, log_durations: np.ndarray) -> np.ndarray:
         """Return whole frames of predicted durations, at least one each.

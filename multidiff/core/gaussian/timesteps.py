@@ -222,10 +222,20 @@ def marked(level: NoiseLevel) -> NoiseLevel:
     return NoiseLevel(*level.parts(), end)
 
 
-def uniform_timesteps(num_steps: int) -> TimestepSchedule:
-    """Return evenly spaced times from 1 down, between the table's timesteps if needed."""
+def uniform_timesteps(num_steps: int, first: float = 1.0) -> TimestepSchedule:
+    """Return evenly spaced times from ``first`` down, between the table's timesteps if needed.
+
+    Args:
+        num_steps: number of steps.
+        first: the noisiest time, above 0; 1 is the end of the process.
+
+    Raises:
+        ValueError: if there is no step, or the first time is outside (0, 1].
+    """
     _at_least_one(num_steps)
-    visits = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)[:-1]
+    if not 0 < first <= 1:
+        raise ValueError(f"first time {first:g}: must be above 0 and at most 1")
+    visits = torch.linspace(first, 0, num_steps + 1, dtype=torch.float64)[:-1]
     return TimestepSchedule(num_steps, lambda _: visits)
 
 

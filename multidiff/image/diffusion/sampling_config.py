@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-import torch
-
 from multidiff.config.option_set import flag, option
 from multidiff.core.gaussian.sampler_registry import SAMPLERS
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
 from multidiff.core.gaussian.table_timesteps import lcm_timesteps
-from multidiff.core.gaussian.timesteps import TimestepSchedule
+from multidiff.core.gaussian.timesteps import TimestepSchedule, uniform_timesteps
 from multidiff.core.protocols import Projection, Sampler
 from multidiff.image.diffusion.scheduler import FLOW, INNER, SchedulerConfig
 from multidiff.models.sampling_config import SPACINGS, GaussianSamplingConfig, Spacing
@@ -164,8 +162,7 @@ class ImageSamplingConfig(GaussianSamplingConfig):
             return self._last_times(strength, schedule)
         if strength == 1:
             return self.times(schedule)
-        visits = torch.linspace(strength, 0, self.steps + 1, dtype=torch.float64)[:-1]
-        return TimestepSchedule(self.steps, lambda _: visits)
+        return uniform_timesteps(self.steps, strength)
 
     def _last_times(self, strength: float, schedule: NoiseSchedule) -> TimestepSchedule:
         count = min(int(self.steps * strength), self.steps)
