@@ -8,9 +8,9 @@ mels is a named object, and a checkpoint stores the name.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache, wraps
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch._guards import detect_fake_mode
 
 from multidiff.audio.mel_filters import mel_filters
+from multidiff.core.tensor_cache import cached_tensors
 from multidiff.utils.errors import InputError
 
 DECIBELS_BELOW_ONE = 100.0  # lmnt's scale: -100 dB is 0, 0 dB is 1, after subtracting 20 dB
@@ -266,19 +266,6 @@ def overlap_add(frames: Float[Tensor, "batch count length"], hop: int) -> Tensor
     for part in range(parts):
         found[:, part : part + count] += blocks[:, :, part]
     return found.flatten(1)[:, : (count - 1) * hop + length]
-
-
-def cached_tensors(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Cache a function's tensors, within torch.inference_mode and outside it; no fake ones."""
-    made = torch.inference_mode(False)(make)
-    cached = lru_cache(maxsize=16)(made)
-
-    @wraps(make)
-    def remembered(*key: Any) -> Tensor:
-        # A dry run's tensors have no values, and a later call in the process needs them.
-        return cached(*key) if detect_fake_mode() is None else made(*key)
-
-    return remembered
 
 
 @cached_tensors

@@ -108,9 +108,10 @@ def inpaint_region(
     def paste(first: int, made: Tensor) -> None:
         own = canvas.rows(slice(first, first + len(made))).image
         whole = own.expand(len(made), -1, -1, -1).clone()
-        small = torch.stack([stretched(one, region.shape[3], region.shape[2]) for one in made])
-        mixed = torch.lerp(box.of(whole).float(), small.float(), box.of(opacity))
-        box.of(whole).copy_(mixed.round().to(torch.uint8))
+        if canvas.strength > 0:  # else unchanged, not even by being resized twice
+            small = torch.stack([stretched(one, region.shape[3], region.shape[2]) for one in made])
+            mixed = torch.lerp(box.of(whole).float(), small.float(), box.of(opacity))
+            box.of(whole).copy_(mixed.round().to(torch.uint8))
         pasted.append(whole)
         if on_batch is not None:
             on_batch(first, whole)

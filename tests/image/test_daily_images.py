@@ -172,6 +172,8 @@ def test_a_region_is_inpainted_at_full_size(small_pixels, tmp_path, capsys, monk
     whole = model.generate("six", seed=1, steps=2, canvas=Canvas(part, 1.0, inside > 0))
     wanted = stretched(whole[0], 18, 18)[:, 4:14, 6:12]
     assert (made[1][:, 40:50, 60:66].int() - wanted.int()).abs().max() <= 1
+    unchanged = facts(capsys, *region, "--strength", 0, "-o", tmp_path / "unchanged")
+    assert torch.equal(images_of(unchanged)[0], original)
     (tmp_path / "again").mkdir()
     for path in (init, mask):
         path.rename(tmp_path / "out" / path.name)

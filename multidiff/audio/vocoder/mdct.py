@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.audio.mel import cached_tensors
+from multidiff.core.tensor_cache import cached_tensors
 
 
 class MDCT:

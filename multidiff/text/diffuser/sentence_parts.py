@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-# After a full stop and closing quotes, before the beginning of a sentence; or a new line.
+# After a full stop and closing quotes, before the beginning of a sentence; or a new line, whose
+# white space is matched from its beginning alone: from each space of many it takes quadratic time.
 BORDER = re.compile(
     r"(?<=[.!?])(?P<quotes>[\"')\u2019\u201d]*)(?P<gap>\s+)(?=[\"'(\u2018\u201c]*[A-Z\d])"
-    r"|(?P<line>\s*[\n\r]\s*)"
+    r"|(?P<line>(?<!\s)\s*[\n\r]\s*)"
 )
 ABBREVIATED = re.compile(
     r"(?:^|[\s\"'(])(?:Mr|Mrs|Ms|Messrs|Drs?|Prof|St|Mt|Capt|Col|Gen|Rev|Hon|Sir|Esq|Jr|Sr|No|"
