@@ -127,8 +127,8 @@ def test_sentences_and_what_is_between_them():
     assert "".join(one + gap for one, gap in parts) == text
     assert sentences(" \n") == [("", " \n")] and sentences("  a ") == [("", "  "), ("a", " ")]
     wide = " " * 200_000  # minutes, were it searched from each of them
-    assert sentences(f"One two.{wide}three.\n{wide}four") == [
-        (f"One two.{wide}three.", f"\n{wide}"), ("four", ""),
+    assert sentences(f"One two.{wide}three.\n\n{wide}four") == [
+        (f"One two.{wide}three.", f"\n\n{wide}"), ("four", ""),
     ]  # fmt: skip
     assert sentences("a\r\n\r\nb\rc") == [("a", "\r\n\r\n"), ("b", "\r"), ("c", "")]
 
