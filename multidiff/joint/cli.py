@@ -50,7 +50,8 @@ def sample(
         given: given media, ``MEDIUM=FILE`` or ``MEDIUM=TEXT``; [MASK] in a text is any word.
         make: media to generate, joined by commas; by default all that are not given.
         keep: ``MEDIUM=FRACTION`` of a given medium, from its beginning (images: from the top),
-            that is kept; the rest is generated.
+            that is kept; the rest is generated. Short sounds and texts count as they are, without
+            what fills them up to the model's length.
         on_line: function called with each line of the report as soon as it is known.
 
     Raises:

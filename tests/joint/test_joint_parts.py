@@ -1,0 +1,27 @@
+"""Media of one's own names, sizes and lengths, alone and in parts."""
+
+import torch
+from joint_models import joint_process
+
+from multidiff.audio.mel import MelPreset
+from multidiff.joint.denoiser import JointTokenDenoiser
+from multidiff.joint.model import JointModel
+from multidiff.joint.sound_tokens import MelAutoencoder
+from multidiff.joint.streams import SoundStream, TextStream, WordList
+
+
+def test_a_fraction_of_a_short_text_or_sound_is_one_of_its_own_length():
+    words = TextStream(WordList(("a", "b")), 12)
+    mel = MelPreset("short", 8000, 256, 256, 64, n_mels=8, f_min_hz=0, f_max_hz=4e3)
+    sound = SoundStream(MelAutoencoder(mel, 40, 8, 1, (4, 3)))
+    shapes = {"text": (words.size, 12), "audio": (sound.size, sound.length)}
+    net = JointTokenDenoiser(shapes, width=16, layers=1, heads=2)
+    model = JointModel({"text": words, "audio": sound}, joint_process(shapes), net)
+    wave = torch.rand(sound.autoencoder.num_samples // 2)
+    given = {"text": ["a b a b", "a b"], "audio": wave}
+    wanted = {0.5: ([2, 1], 10), 1.0: ([12, 12], 40), 0.0: ([0, 0], 0)}
+    for fraction, (texts, audio) in wanted.items():
+        media, known = model._given(given, dict.fromkeys(given, fraction), 2)
+        counts = {n: (one != shapes[n][0]).sum(dim=1).tolist() for n, one in known.items()}
+        assert counts == {"text": texts, "audio": [audio] * 2}
+        assert torch.equal(media["audio"][1], wave)  # as it was recorded
