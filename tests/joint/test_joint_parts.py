@@ -1,13 +1,35 @@
 """Media of one's own names, sizes and lengths, alone and in parts."""
 
+import pytest
 import torch
 from joint_models import joint_process
 
 from multidiff.audio.mel import MelPreset
 from multidiff.joint.denoiser import JointTokenDenoiser
+from multidiff.joint.evaluation import measure
 from multidiff.joint.model import JointModel
 from multidiff.joint.sound_tokens import MelAutoencoder
 from multidiff.joint.streams import SoundStream, TextStream, WordList
+from multidiff.utils.errors import InputError
+
+
+def texts_of(**lengths):
+    """A model of texts alone."""
+    streams = {name: TextStream(WordList(("a", "b")), long) for name, long in lengths.items()}
+    shapes = {name: (one.size, one.length) for name, one in streams.items()}
+    net = JointTokenDenoiser(shapes, width=16, layers=1, heads=2)
+    return JointModel(streams, joint_process(shapes), net).eval()
+
+
+def test_bounds_are_of_the_columns_that_are_the_models_media(tmp_path):
+    path = tmp_path / "records.csv"
+    path.write_text("text,question,answer\na,a b,b\nb,b,\n")
+    model = texts_of(question=4, answer=3, hint=2)
+    report = measure(model, str(path), tmp_path, seed=0, looks=1)
+    counts = {name: one["records"] for name, one in report.facts["bounds"].items()}
+    assert counts == {"question": 2, "answer": 1, "question|answer": 1, "answer|question": 1}
+    with pytest.raises(InputError, match=r"no column left, right; name its columns so"):
+        measure(texts_of(left=3, right=3), str(path), tmp_path, seed=0)
 
 
 def test_a_fraction_of_a_short_text_or_sound_is_one_of_its_own_length():
