@@ -5,11 +5,14 @@ import torch
 from joint_models import joint_process
 
 from multidiff.audio.mel import MelPreset
+from multidiff.image.data.image_files import read_image, write_image
+from multidiff.joint.cli import sample
 from multidiff.joint.denoiser import JointTokenDenoiser
 from multidiff.joint.evaluation import measure
 from multidiff.joint.model import JointModel
+from multidiff.joint.sampling_config import JointSamplingConfig
 from multidiff.joint.sound_tokens import MelAutoencoder
-from multidiff.joint.streams import SoundStream, TextStream, WordList
+from multidiff.joint.streams import SoundStream, TextStream, TokenStream, WordList
 from multidiff.utils.errors import InputError
 
 
@@ -30,6 +33,38 @@ def test_bounds_are_of_the_columns_that_are_the_models_media(tmp_path):
     assert counts == {"question": 2, "answer": 1, "question|answer": 1, "answer|question": 1}
     with pytest.raises(InputError, match=r"no column left, right; name its columns so"):
         measure(texts_of(left=3, right=3), str(path), tmp_path, seed=0)
+
+
+class Plain(TokenStream):
+    """Images of one grey or colour, darker for each token."""
+
+    ending, size, length = ".png", 4, 2
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.shape = shape
+
+    def decode(self, tokens, seeds):
+        return [torch.full(self.shape, 40 * int(row[0]), dtype=torch.uint8) for row in tokens]
+
+    def write(self, medium, path):
+        write_image(medium, path)
+
+
+def test_a_grid_of_images_of_two_sizes(tmp_path):
+    shapes = {"small": (4, 2), "large": (4, 2)}
+    net = JointTokenDenoiser(shapes, width=16, layers=1, heads=2)
+    streams = {"small": Plain(1, 4, 6), "large": Plain(3, 10, 8)}
+    model = JointModel(streams, joint_process(shapes), net).eval()
+    for count, (columns, rows) in {1: (2, 1), 2: (2, 2), 5: (4, 3)}.items():
+        out = tmp_path / str(count)
+        sample(model, num=count, out=out, sampling=JointSamplingConfig(steps=2))
+        shown = read_image(out / "grid.png")
+        assert shown.shape == (3, 10 * rows + 2 * (rows - 1), 8 * columns + 2 * (columns - 1))
+        first = [read_image(out / f"000-{name}.png") for name in shapes]
+        assert bool((shown[:, :3, :8] == 255).all()) and bool((shown[:, :, 8:10] == 255).all())
+        assert torch.equal(shown[:, 3:7, 1:7], first[0].expand(3, -1, -1))
+        assert torch.equal(shown[:, :10, 10:18], first[1])
 
 
 def test_a_fraction_of_a_short_text_or_sound_is_one_of_its_own_length():
