@@ -5,11 +5,14 @@ import torch
 from joint_models import joint_process
 
 from multidiff.audio.mel import MelPreset
+from multidiff.data.batches import Batches
 from multidiff.image.data.image_files import read_image, write_image
 from multidiff.joint.cli import sample
 from multidiff.joint.denoiser import JointTokenDenoiser
+from multidiff.joint.domain import TokenCache
 from multidiff.joint.evaluation import measure
 from multidiff.joint.model import JointModel
+from multidiff.joint.records import Records
 from multidiff.joint.sampling_config import JointSamplingConfig
 from multidiff.joint.sound_tokens import MelAutoencoder
 from multidiff.joint.streams import SoundStream, TextStream, TokenStream, WordList
@@ -49,6 +52,30 @@ class Plain(TokenStream):
 
     def write(self, medium, path):
         write_image(medium, path)
+
+
+def test_a_medium_without_a_column_is_missing_with_and_without_a_first_pass(tmp_path, caplog):
+    path = tmp_path / "records.csv"
+    path.write_text("question,text\na b,a\nb,\n")
+    model = texts_of(question=4, answer=3)
+    plain = Batches(Records(str(path), media=("question",)), batch_size=2, shuffle=False)
+    found = [
+        model.domain.encode(batches.batch(number), None)
+        for batches in (plain, TokenCache()(model, plain))
+        for number in range(2)
+    ]
+    for one in found[1:]:
+        for name in model.domain:
+            assert torch.equal(one.x0[name], found[0].x0[name])
+            assert torch.equal(one.mask[name], found[0].mask[name])
+    assert bool(found[0].mask["question"].all()) and not bool(found[0].mask["answer"].any())
+    assert caplog.text.count("a batch: has no column answer: it is not trained") == 1
+    assert caplog.text.count("records.csv: has no column answer: it is not trained") == 1
+    strange = Batches(Records(str(path), media=("text",)), batch_size=2)
+    with pytest.raises(InputError, match="a batch: has no column question, answer; name its"):
+        model.domain.encode(strange.batch(0), None)
+    with pytest.raises(InputError, match=r"records\.csv: has no column question, answer; name its"):
+        TokenCache()(model, strange)
 
 
 def test_a_grid_of_images_of_two_sizes(tmp_path):
