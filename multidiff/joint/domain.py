@@ -39,6 +39,9 @@ class StreamDomain(nn.Module, Domain):
             raise ValueError(f"{len(streams)} streams: a joint model has at least two media")
         super().__init__()
         self.streams = nn.ModuleDict(streams)
+        self.place: Tensor
+        # Texts alone have no weights; this moves with the domain, and is not saved.
+        self.register_buffer("place", torch.zeros(1), persistent=False)
         self._reported: set[tuple[str, tuple[str, ...]]] = set()
 
     def __getitem__(self, name: str) -> TokenStream:
@@ -65,6 +68,11 @@ class StreamDomain(nn.Module, Domain):
             x0[name] = tokens.masked_fill(missing, self[name].size)
             mask[name] = (~missing).expand(tokens.shape)
         return Encoded(x0, mask=mask)
+
+    @property
+    def device(self) -> torch.device:
+        """Device that it was moved to."""
+        return next(self.parameters(), self.place).device
 
     def absent(self, columns: Container[str], where: str) -> tuple[str, ...]:
         """Return the media that have no column, and report them once.
@@ -101,8 +109,7 @@ class StreamDomain(nn.Module, Domain):
                 raise InputError(f"{name}: a text of the records has [MASK]; take such records out")
             found[there] = encoded.to(found.device)
         # Texts are encoded on the CPU, and a medium that all records lack is encoded nowhere.
-        place = next(self.parameters(), found)
-        return found.to(place.device)
+        return found.to(self.device)
 
     def decode(self, state: Any, condition: Any = None) -> dict[str, list[Any]]:
         """Return the media of each part."""

@@ -12,10 +12,12 @@ from multidiff.joint.denoiser import JointTokenDenoiser
 from multidiff.joint.domain import TokenCache
 from multidiff.joint.evaluation import measure
 from multidiff.joint.model import JointModel
-from multidiff.joint.records import Records
+from multidiff.joint.records import Cell, Records
 from multidiff.joint.sampling_config import JointSamplingConfig
 from multidiff.joint.sound_tokens import MelAutoencoder
 from multidiff.joint.streams import SoundStream, TextStream, TokenStream, WordList
+from multidiff.models.moving import move_into
+from multidiff.models.weights import without_values
 from multidiff.utils.errors import InputError
 
 
@@ -76,6 +78,21 @@ def test_a_medium_without_a_column_is_missing_with_and_without_a_first_pass(tmp_
         model.domain.encode(strange.batch(0), None)
     with pytest.raises(InputError, match=r"records\.csv: has no column question, answer; name its"):
         TokenCache()(model, strange)
+
+
+def test_texts_alone_are_where_the_model_is():
+    model = texts_of(question=4, answer=3)
+    keys = [*model.state_dict()]
+    assert not any(key.startswith("domain.") for key in keys)  # checkpoints stay as they were
+    batch = {"question": [Cell("a b", "one")], "answer": [None]}
+    assert model.domain.encode(batch, None).x0["question"].device.type == "cpu"
+    encoded = model.to("meta").domain.tokens("question", batch["question"])
+    assert encoded.device.type == model.domain.device.type == "meta"
+    with without_values():
+        again = texts_of(question=4, answer=3)
+    tensors = texts_of(question=4, answer=3).state_dict()
+    move_into(again, {**tensors}, "x")
+    assert [*tensors] == keys and again.domain.device.type == "cpu"
 
 
 def test_a_grid_of_images_of_two_sizes(tmp_path):
