@@ -260,6 +260,8 @@ class JointModel(DomainModel):
         """Return the given media and the known tokens of all media, one for each sample."""
         lists = {name: one if isinstance(one, list) else [one] for name, one in given.items()}
         counts = {len(one) for one in lists.values()} - {1}
+        if num is not None and num < 1:
+            raise InputError(f"num {num}: must be at least 1")
         count = max(counts, default=1) if num is None else num
         if counts - {count} or count < 1:
             listed = ", ".join(f"{name} {len(one)}" for name, one in lists.items())

@@ -325,9 +325,12 @@ def test_requests_from_python_are_checked(built):
     assert torch.equal(stream.known(Cell(sound.double(), "b"))[1], single)
     with pytest.raises(InputError, match="c: has samples that are not finite"):
         stream.read(Cell(torch.full((4000,), torch.nan), "c"))
-    for options in ({"num": 0}, {"num": 2, "batch_size": 0}, {"num": 2, "batch_size": -1}):
-        with pytest.raises(InputError):
+    for options in ({"num": 0}, {"num": -1}, {"batch_size": 0}, {"batch_size": -1}):
+        (name,) = options
+        with pytest.raises(InputError, match=f"{name} {options[name]}: must be at least 1"):
             model.generate(make=["text"], **options)
+    with pytest.raises(InputError, match="given text 0 for 0 samples"):
+        model.generate({"text": []}, ["image"])
 
 
 def test_a_column_that_is_missing_is_named_and_blanks_are_refused(tmp_path, caplog):
