@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ SILENT = 0.15
 class TokenStream(nn.Module):
     """One medium as tokens ``0 .. size - 1``, a fixed number of them; ``size`` is the mask.
 
-    A medium of one's own derives from this class; a recipe names it by ``use: module:Class``.
+    A medium of one's own derives from this class; a recipe names it by ``use: module:Class``. Its
+    networks stay in the precision that they were built with, also in a model that is cast.
 
     Attributes:
         size: number of distinct tokens.
@@ -68,6 +69,15 @@ class TokenStream(nn.Module):
         """Return the medium of a cell, and its tokens; unknown ones may be masked."""
         medium = self.read(cell)
         return medium, self.encode([medium])[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the networks without a cast: mels and phases need float32, and tokens stay equal."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)
 
     def own_length(self, medium: Any) -> int:
         """Return the number of tokens of a medium itself; the rest fills it up to the length."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from joint_models import joint_process
+from program import RECIPES
 
 from multidiff.audio.mel import MelPreset
 from multidiff.data.batches import Batches
@@ -16,6 +17,7 @@ from multidiff.joint.records import Cell, Records
 from multidiff.joint.sampling_config import JointSamplingConfig
 from multidiff.joint.sound_tokens import MelAutoencoder
 from multidiff.joint.streams import SoundStream, TextStream, TokenStream, WordList
+from multidiff.models.loading import check_recipe
 from multidiff.models.moving import move_into
 from multidiff.models.weights import without_values
 from multidiff.utils.errors import InputError
@@ -93,6 +95,27 @@ def test_texts_alone_are_where_the_model_is():
     tensors = texts_of(question=4, answer=3).state_dict()
     move_into(again, {**tensors}, "x")
     assert [*tensors] == keys and again.domain.device.type == "cpu"
+
+
+def test_a_model_that_is_cast_makes_and_reads_all_media():
+    recipe = check_recipe(RECIPES / "smoke" / "captioned_speech.yaml")["model"]
+    torch.manual_seed(0)
+    model = recipe.build().eval()
+    wave = 0.3 * torch.sin(torch.arange(8000) / 9)
+    given = {"audio": wave, "image": torch.randint(256, (3, 64, 64), dtype=torch.uint8)}
+    known = model._given(given, {}, None)[1]
+    weights = {name: one.clone() for name, one in model.domain.state_dict().items()}
+    for dtype in (torch.bfloat16, torch.float16, torch.float64, torch.float32):
+        model.to(dtype)
+        assert model.denoiser.bias["text"].dtype == dtype
+        made = model.generate(num=1, steps=2)
+        assert made["audio"][0].dtype == torch.float32 and made["image"][0].shape == (3, 64, 64)
+        assert model.generate(given, ["text"], steps=2)["text"]
+        cast = model._given(given, {}, None)[1]
+        assert all(torch.equal(one, known[name]) for name, one in cast.items())
+    for name, one in model.domain.state_dict().items():
+        assert one.dtype == weights[name].dtype and torch.equal(one, weights[name])
+    assert {one.device.type for one in model.to("meta").domain.parameters()} == {"meta"}
 
 
 def test_a_grid_of_images_of_two_sizes(tmp_path):
