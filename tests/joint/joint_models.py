@@ -40,7 +40,7 @@ def joint_process(shapes, **options):
 def model_of(shapes=SHAPES, denoiser=None, sampling=None, **options):
     torch.manual_seed(0)
     net = JointTokenDenoiser(dict(shapes), width=16, layers=2, heads=2)
-    streams = {name: Numbers(*one) for name, one in shapes.items()}
+    streams: dict[str, TokenStream] = {name: Numbers(*one) for name, one in shapes.items()}
     made = JointModel(streams, joint_process(shapes, **options), net, sampling)
     if denoiser is not None:
         denoiser.parts, made.denoiser = net.parts, denoiser

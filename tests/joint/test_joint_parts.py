@@ -25,7 +25,9 @@ from multidiff.utils.errors import InputError
 
 def texts_of(**lengths):
     """A model of texts alone."""
-    streams = {name: TextStream(WordList(("a", "b")), long) for name, long in lengths.items()}
+    streams: dict[str, TokenStream] = {
+        name: TextStream(WordList(("a", "b")), long) for name, long in lengths.items()
+    }
     shapes = {name: (one.size, one.length) for name, one in streams.items()}
     net = JointTokenDenoiser(shapes, width=16, layers=1, heads=2)
     return JointModel(streams, joint_process(shapes), net).eval()
@@ -121,7 +123,7 @@ def test_a_model_that_is_cast_makes_and_reads_all_media():
 def test_a_grid_of_images_of_two_sizes(tmp_path):
     shapes = {"small": (4, 2), "large": (4, 2)}
     net = JointTokenDenoiser(shapes, width=16, layers=1, heads=2)
-    streams = {"small": Plain(1, 4, 6), "large": Plain(3, 10, 8)}
+    streams: dict[str, TokenStream] = {"small": Plain(1, 4, 6), "large": Plain(3, 10, 8)}
     model = JointModel(streams, joint_process(shapes), net).eval()
     for count, (columns, rows) in {1: (2, 1), 2: (2, 2), 5: (4, 3)}.items():
         out = tmp_path / str(count)
