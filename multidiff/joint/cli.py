@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from multidiff.utils.report import OnLine, Report
 
 SAMPLES = Path("samples")
 MANIFEST, GRID = "manifest.json", "grid.png"
+BACKGROUND = 255  # level between the images of a grid
 
 
 def sample(
@@ -50,7 +52,8 @@ def sample(
         given: given media, ``MEDIUM=FILE`` or ``MEDIUM=TEXT``; [MASK] in a text is any word.
         make: media to generate, joined by commas; by default all that are not given.
         keep: ``MEDIUM=FRACTION`` of a given medium, from its beginning (images: from the top),
-            that is kept; the rest is generated.
+            that is kept; the rest is generated. Short sounds and texts count as they are, without
+            what fills them up to the model's length.
         on_line: function called with each line of the report as soon as it is known.
 
     Raises:
@@ -126,7 +129,7 @@ class _Writer:
         self.model, self.folder, self.sources, self._on_line = model, folder, sources, on_line
         self.rows: list[dict[str, Any]] = []
         self.lines: list[str] = []
-        self._images: list[torch.Tensor] = []
+        self._images: list[tuple[torch.Tensor, ...]] = []
         self._began = time.perf_counter()
 
     def write(self, first: int, media: Mapping[str, Sequence[Any]], seed: int) -> None:
@@ -143,7 +146,7 @@ class _Writer:
             self.rows.append(row)
             self.say(", ".join(str(value) for key, value in row.items() if key in media))
         images = [one for name, one in media.items() if self.model.domain[name].ending == ".png"]
-        self._images += [image for column in images for image in column]
+        self._images += zip(*images, strict=True)
 
     def say(self, line: str) -> None:
         """Add a line to the report, and pass it to ``on_line`` at once."""
@@ -159,10 +162,26 @@ class _Writer:
                 with atomic_write(self.folder / f"{name}.txt") as path:
                     path.write_text("".join(lines), "utf-8")
         if self._images:
-            write_image(grid(torch.stack(self._images)), self.folder / GRID)
+            write_image(_sheet(self._images), self.folder / GRID)
         seconds = round(time.perf_counter() - self._began, 3)
         content = {**facts, "given": self.sources, "samples": self.rows}
         with atomic_write(self.folder / MANIFEST) as path:
             path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
         self.say(f"{self.folder / MANIFEST}: {len(self.rows)} samples, {seconds:.1f} s")
         return Report(self.lines, {**content, "wall_seconds": seconds})
+
+
+def _sheet(samples: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+    """Return a grid of the images of all samples, those of one sample beside each other.
+
+    Images of several sizes, or grey ones beside coloured ones, are centred in equal cells.
+    """
+    images = [image for one in samples for image in one]
+    shape = [max(sizes) for sizes in zip(*(one.shape for one in images), strict=True)]
+    cells = torch.full((len(images), *shape), BACKGROUND, dtype=torch.uint8)
+    for cell, image in zip(cells, images, strict=True):
+        top, left = ((n - own) // 2 for n, own in zip(shape[1:], image.shape[1:], strict=True))
+        cell[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+    beside = len(samples[0])
+    columns = beside * math.ceil(math.sqrt(len(samples) / beside))
+    return grid(cells, columns, background=BACKGROUND)

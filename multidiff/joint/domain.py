@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class StreamDomain(nn.Module, Domain):
             raise ValueError(f"{len(streams)} streams: a joint model has at least two media")
         super().__init__()
         self.streams = nn.ModuleDict(streams)
+        self.place: Tensor
+        # Texts alone have no weights; this moves with the domain, and is not saved.
+        self.register_buffer("place", torch.zeros(1), persistent=False)
+        self._reported: set[tuple[str, tuple[str, ...]]] = set()
 
     def __getitem__(self, name: str) -> TokenStream:
         return self.streams[name]  # pyright: ignore[reportReturnType]
@@ -49,15 +53,46 @@ class StreamDomain(nn.Module, Domain):
     def encode(self, batch: Any, rng: Rng | None) -> Encoded:
         """Return the tokens of each medium, and a mask that is false where it is missing.
 
-        A batch has a list of cells for each medium, or tokens of a first pass.
+        A batch has a list of cells for each medium, or tokens of a first pass. A medium without a
+        column is missing in all its records.
+
+        Raises:
+            InputError: if it has none of the media.
         """
+        absent = self.absent(batch, "a batch")
+        count = len(next(batch[name] for name in self if name not in absent))
         x0, mask = {}, {}
         for name in self:
-            tokens = self.tokens(name, batch[name])
+            tokens = self.tokens(name, [None] * count if name in absent else batch[name])
             missing = tokens[:, :1] == MISSING
             x0[name] = tokens.masked_fill(missing, self[name].size)
             mask[name] = (~missing).expand(tokens.shape)
         return Encoded(x0, mask=mask)
+
+    @property
+    def device(self) -> torch.device:
+        """Device that it was moved to."""
+        return next(self.parameters(), self.place).device
+
+    def absent(self, columns: Container[str], where: str) -> tuple[str, ...]:
+        """Return the media that have no column, and report them once.
+
+        Args:
+            columns: names of the columns that there are.
+            where: name of what has them, for messages.
+
+        Raises:
+            InputError: if there is no column of any medium.
+        """
+        found = tuple(name for name in self if name not in columns)
+        names = ", ".join(found)
+        if len(found) == len(self.streams):
+            raise InputError(f"{where}: has no column {names}; name its columns as the media are")
+        if found and (where, found) not in self._reported:
+            self._reported.add((where, found))
+            these = "it is" if len(found) == 1 else "these media are"
+            logger.warning("%s: has no column %s: %s not trained", where, names, these)
+        return found
 
     @torch.no_grad()
     def tokens(self, name: str, cells: Any) -> Tensor:
@@ -74,8 +109,7 @@ class StreamDomain(nn.Module, Domain):
                 raise InputError(f"{name}: a text of the records has [MASK]; take such records out")
             found[there] = encoded.to(found.device)
         # Texts are encoded on the CPU, and a medium that all records lack is encoded nowhere.
-        place = next(self.parameters(), found)
-        return found.to(place.device)
+        return found.to(self.device)
 
     def decode(self, state: Any, condition: Any = None) -> dict[str, list[Any]]:
         """Return the media of each part."""
@@ -132,14 +166,12 @@ class TokenCache:
         Args:
             model: model whose domain encodes.
             batches: batches of :class:`~multidiff.joint.records.Records`.
+
+        Raises:
+            InputError: if the records have none of the model's media.
         """
         records: Records = batches.examples
-        absent = [name for name in model.domain if name not in records.media]
-        if absent:
-            logger.warning(
-                "%s: has no column %s: %s not trained",
-                records.path, ", ".join(absent), "it is" if len(absent) == 1 else "these media are",
-            )  # fmt: skip
+        model.domain.absent(records.media, records.path)
         columns = {name: self._encoded(model.domain, name, records) for name in model.domain}
         return batches.over(TensorExamples(**columns))
 

@@ -109,7 +109,7 @@ def measure(
 
     Args:
         model: the model.
-        data: held-out records.
+        data: held-out records, whose columns are named as the model's media.
         folder: folder of the model, unused.
         seed: random seed of the first record's masks; record ``i`` uses ``seed + i``.
         num: largest number of records.
@@ -121,7 +121,7 @@ def measure(
     checked_counts({"num": num, "looks": looks})
     if data is None:
         raise InputError("DATA: is missing; name a table of held-out records")
-    records = Records(data)
+    records = Records(data, among=tuple(model.domain))
     tokens = _tokens(model, records, min(num, len(records)))
     figures, rows = {}, [["media", "given", "records", "nats", "+-", "nats a token"]]
     for make, given in _bounds([*model.domain]):

@@ -121,7 +121,8 @@ class JointModel(DomainModel):
             make: media to generate; by default all that are not given.
             num: number of samples; 1, or the number of those given in lists.
             keep: fraction of a given medium, from its beginning, that is kept; the rest is
-                generated. Images begin at the top.
+                generated, up to the model's length. Images begin at the top; what fills up short
+                sounds and texts is no part of them.
             seed: random seed of the first sample; sample ``i`` uses ``seed + i``, or the i-th of
                 several. None draws one from the system. A sample depends only on its own seed.
             config: sampling options; the model's own, ``sampling``, by default.
@@ -259,6 +260,8 @@ class JointModel(DomainModel):
         """Return the given media and the known tokens of all media, one for each sample."""
         lists = {name: one if isinstance(one, list) else [one] for name, one in given.items()}
         counts = {len(one) for one in lists.values()} - {1}
+        if num is not None and num < 1:
+            raise InputError(f"num {num}: must be at least 1")
         count = max(counts, default=1) if num is None else num
         if counts - {count} or count < 1:
             listed = ", ".join(f"{name} {len(one)}" for name, one in lists.items())
@@ -272,8 +275,11 @@ class JointModel(DomainModel):
             pairs = [stream.known(_cell(one, name)) for one in lists[name]]
             media[name] = [medium for medium, _ in pairs] * (count // len(pairs))
             tokens = torch.stack([own.cpu() for _, own in pairs])
-            kept = round(keep.get(name, 1.0) * stream.length)
-            tokens[:, kept:] = stream.size
+            for row, (medium, _) in zip(tokens, pairs, strict=True):
+                own = stream.own_length(medium)
+                kept = round(keep.get(name, 1.0) * own)
+                # What fills a whole medium up to the length is known too: it says where it ends.
+                row[kept if kept < own else stream.length :] = stream.size
             known[name] = tokens.repeat(count // len(pairs), 1)
         return media, known
 

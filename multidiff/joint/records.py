@@ -66,11 +66,12 @@ class Records:
         path: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, or the id of a data set of the
             ``datasets`` library.
         media: columns that are media, each named as a part of the model; by default those of
-            image, audio and text that the table has.
+            ``among`` that the table has.
         held_out_every: n to keep every n-th record for validation; 0 keeps none.
         held_out: whether to take the records kept for validation.
         split: split of a data set.
         config: configuration of a data set, if it has several.
+        among: names of media that are looked for if ``media`` names none.
 
     Raises:
         InputError: if the table cannot be read, lacks a column, or no record has any of the media.
@@ -84,13 +85,17 @@ class Records:
         held_out: bool = False,
         split: str = "train",
         config: str | None = None,
+        among: tuple[str, ...] = MEDIA,
     ):
         self.path, self.split, self.config = path, split, config
         where = open_source(path, "records")
-        columns, self.names, rows = _opened(path, where, media, split, config)
-        self.media = media or tuple(name for name in MEDIA if name in columns)
+        columns, self.names, rows = _opened(path, where, media or among, split, config)
+        self.media = media or tuple(name for name in among if name in columns)
         if not self.media:
-            raise InputError(f"{path}: has no column {', '.join(MEDIA)}; set media to its columns")
+            wanted = ", ".join(among)
+            raise InputError(
+                f"{path}: has no column {wanted}; name its columns so, or set media to them"
+            )
         for name in self.media:
             if name not in columns:
                 raise InputError(f"{path}: has no column {name!r}: {suggestion(name, columns)}")
@@ -110,11 +115,17 @@ class Records:
         self.folder = where.parent if where.is_file() else where
 
     @classmethod
-    def synthetic(cls, path: str, media: tuple[str, ...] = (), **options: Any) -> Records:
+    def synthetic(
+        cls,
+        path: str,
+        media: tuple[str, ...] = (),
+        among: tuple[str, ...] = MEDIA,
+        **options: Any,
+    ) -> Records:
         """Return a record without media, or with a click if it is one of sound, for dry runs."""
         found = cls.__new__(cls)
         found.path, found.split, found.config = path, "train", None
-        found.media, found.names, found.folder = media or MEDIA, [path], Path()
+        found.media, found.names, found.folder = media or among, [path], Path()
         click = torch.full((1,), 0.5) if found.media == ("audio",) else None
         found._cells = {name: [click] for name in found.media}
         found.rows = [0]
@@ -173,7 +184,7 @@ def _opened(
     for name, kind in table.features.items():
         if isinstance(kind, datasets.Image | datasets.Audio):
             table = table.cast_column(name, type(kind)(decode=False))
-    wanted = [one for one in table.column_names if one in (media or MEDIA)]
+    wanted = [one for one in table.column_names if one in media]
     names = [f"{path}[{row}]" for row in range(len(table))]
     return table.column_names, names, list(table.select_columns(wanted))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ class MelAutoencoder(nn.Module):
         return self.mel(self.decode(self.quantizer.lookup(grid)).float())
 
     def read(self, cell: Cell) -> Float[Tensor, " samples"]:
-        """Return a sound file's samples at the preset's rate, followed by silence to full length.
+        """Return a sound file's samples at the preset's rate.
 
         Raises:
             InputError: if it cannot be read, is silent, or is longer.
@@ -131,7 +132,17 @@ class MelAutoencoder(nn.Module):
             )
         if float(wave.abs().max()) < QUIETEST:
             raise InputError(f"{name}: is silent; give another recording")
-        return F.pad(wave, (0, most - len(wave)))
+        return wave
+
+    def padded(self, waves: Sequence[Float[Tensor, " samples"]]) -> Float[Tensor, "batch samples"]:
+        """Return sounds as one batch, each followed by silence to full length."""
+        return torch.stack([F.pad(one, (0, self.num_samples - len(one))) for one in waves])
+
+    def own_length(self, num_samples: int) -> int:
+        """Return the number of tokens of that many samples, without what pads them."""
+        hops = -(-num_samples // self.preset.hop_length)
+        positions = -(-self.preset.num_frames(hops * self.preset.hop_length) // 2)
+        return min(positions * self.groups, self.length)
 
 
 class _MelEncoder(nn.Module):
@@ -219,7 +230,7 @@ class SoundTokenizer(AutoencoderTrainer):
         sounds = [one for one in read if one is not None]
         if not sounds:
             raise InputError("no sound of a batch can be used: see above; or raise data.batch_size")
-        waves = torch.stack(sounds)
+        waves = self.autoencoder.padded(sounds)
         unit = self.autoencoder.unit(waves.to(next(self.parameters()).device))
         quantized = self.autoencoder.encode(unit)
         made = self.autoencoder.decode(quantized.latents).float()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -36,7 +35,8 @@ SILENT = 0.15
 class TokenStream(nn.Module):
     """One medium as tokens ``0 .. size - 1``, a fixed number of them; ``size`` is the mask.
 
-    A medium of one's own derives from this class; a recipe names it by ``use: module:Class``.
+    A medium of one's own derives from this class; a recipe names it by ``use: module:Class``. Its
+    networks stay in the precision that they were built with, also in a model that is cast.
 
     Attributes:
         size: number of distinct tokens.
@@ -69,6 +69,19 @@ class TokenStream(nn.Module):
         """Return the medium of a cell, and its tokens; unknown ones may be masked."""
         medium = self.read(cell)
         return medium, self.encode([medium])[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the networks without a cast: mels and phases need float32, and tokens stay equal."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)
+
+    def own_length(self, medium: Any) -> int:
+        """Return the number of tokens of a medium itself; the rest fills it up to the length."""
+        return self.length
 
     def write(self, medium: Any, path: Path) -> None:
         """Write a medium into a file of this ending."""
@@ -178,8 +191,7 @@ class SoundStream(TokenStream):
 
     def encode(self, media: Sequence[Tensor]) -> Int[Tensor, "batch length"]:
         """See :class:`TokenStream`."""
-        most = self.autoencoder.num_samples
-        waves = torch.stack([F.pad(one, (0, most - len(one))) for one in media])
+        waves = self.autoencoder.padded(media)
         return self.autoencoder.tokens(waves.to(next(self.parameters()).device))
 
     @torch.no_grad()
@@ -194,6 +206,10 @@ class SoundStream(TokenStream):
             noise = normal((len(mel), self.autoencoder.num_samples), generators(seeds))
             waves = MelProjection(self.autoencoder.preset)(noise.to(mel), mel, ITERATIONS).cpu()
         return [wave[:count] for wave, count in zip(waves, self.sounding(mel), strict=True)]
+
+    def own_length(self, medium: Float[Tensor, " samples"]) -> int:
+        """See :class:`TokenStream`: without the silence after a sound that is shorter."""
+        return self.autoencoder.own_length(len(medium))
 
     def sounding(self, mel: Float[Tensor, "batch mels frames"]) -> list[int]:
         """Return the number of samples of each sound up to its silent end."""
@@ -236,6 +252,10 @@ class TextStream(TokenStream):
     def decode(self, tokens: Int[Tensor, "batch length"], seeds: Sequence[int]) -> list[str]:
         """See :class:`TokenStream`."""
         return [self.vocabulary.text(row) for row in tokens.tolist()]
+
+    def own_length(self, medium: str) -> int:
+        """See :class:`TokenStream`: without ``END``."""
+        return len(with_blanks(self.vocabulary, medium))
 
     def _numbers(self, text: str, name: str) -> list[int]:
         """Return the tokens of a text, the mask at its blanks."""

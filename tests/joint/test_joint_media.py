@@ -9,62 +9,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from joint_models import SHAPES, Numbers, joint_process, model_of
 from PIL import Image
 from program import RECIPES
 from torch import nn
 
 from multidiff.cli.main import run
 from multidiff.config.recipe import to_yaml
-from multidiff.core.discrete.absorbing import MaskProcess
-from multidiff.core.discrete.schedules import CosineMasks
-from multidiff.core.joint.process import JointProcess
 from multidiff.data.batches import Batches
 from multidiff.joint.denoiser import JointTokenDenoiser
 from multidiff.joint.domain import MISSING, StreamDomain, TokenCache
 from multidiff.joint.evaluation import subset_nelbo
-from multidiff.joint.model import JointModel
 from multidiff.joint.records import Cell, Records
 from multidiff.joint.sampling_config import JointSamplingConfig
-from multidiff.joint.streams import TextStream, TokenStream, WordList
+from multidiff.joint.streams import TextStream, WordList
 from multidiff.models.loading import check_recipe, load, save_model
 from multidiff.utils.errors import InputError
-
-SHAPES = {"image": (5, 6), "audio": (4, 8), "text": (9, 3)}
-
-
-class Numbers(TokenStream):
-    """Media that are lists of numbers."""
-
-    def __init__(self, size, length):
-        super().__init__()
-        self.size, self.length = size, length
-
-    def read(self, cell):
-        return cell.value
-
-    def encode(self, media):
-        return torch.tensor([[*one] for one in media])
-
-    def decode(self, tokens, seeds):
-        return tokens.tolist()
-
-
-def joint_process(shapes, **options):
-    parts = {
-        n: MaskProcess(size, CosineMasks(), objective="mean") for n, (size, _) in shapes.items()
-    }
-    return JointProcess(parts, **options)
-
-
-def model_of(shapes=SHAPES, denoiser=None, sampling=None, **options):
-    torch.manual_seed(0)
-    net = JointTokenDenoiser(dict(shapes), width=16, layers=2, heads=2)
-    streams = {name: Numbers(*one) for name, one in shapes.items()}
-    made = JointModel(streams, joint_process(shapes, **options), net, sampling)
-    if denoiser is not None:
-        denoiser.parts, made.denoiser = net.parts, denoiser
-        denoiser.register_parameter("nothing", nn.Parameter(torch.zeros(())))  # it has a device
-    return made.eval()
 
 
 class Table(nn.Module):
@@ -365,9 +325,12 @@ def test_requests_from_python_are_checked(built):
     assert torch.equal(stream.known(Cell(sound.double(), "b"))[1], single)
     with pytest.raises(InputError, match="c: has samples that are not finite"):
         stream.read(Cell(torch.full((4000,), torch.nan), "c"))
-    for options in ({"num": 0}, {"num": 2, "batch_size": 0}, {"num": 2, "batch_size": -1}):
-        with pytest.raises(InputError):
+    for options in ({"num": 0}, {"num": -1}, {"batch_size": 0}, {"batch_size": -1}):
+        (name,) = options
+        with pytest.raises(InputError, match=f"{name} {options[name]}: must be at least 1"):
             model.generate(make=["text"], **options)
+    with pytest.raises(InputError, match="given text 0 for 0 samples"):
+        model.generate({"text": []}, ["image"])
 
 
 def test_a_column_that_is_missing_is_named_and_blanks_are_refused(tmp_path, caplog):
