@@ -1,7 +1,7 @@
 """Revising: against editors whose answers are known, against sums by hand, and what it promises."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -662,6 +662,22 @@ def test_several_candidates_are_drawn():
     assert EditSamplingConfig().replace(num_candidates=4, top_p=0.9).temperature == 1.0
     with pytest.raises(InputError, match="--num-candidates 4: without a --temperature"):
         EditSamplingConfig().replace(num_candidates=4, beam=2)
+
+
+def test_one_candidate_where_the_options_have_several():
+    """What goes with one candidate alone asks for one; new texts are drawn once each."""
+    several = EditSamplingConfig(temperature=1.0, num_candidates=8, edit_margin=0.7)
+    one = EditSamplingConfig(edit_margin=0.7)
+    assert several.replace(num_candidates=1) == several.replace(temperature=0.0) == one
+    assert several.replace(min_confidence=0.4) == replace(one, min_confidence=0.4)
+    assert several.replace(num_candidates=1, temperature=0.6) == replace(one, temperature=0.6)
+    assert several.replace(temperature=0.6) == replace(several, temperature=0.6)
+    with pytest.raises(InputError, match="--num-candidates 4: without a --temperature"):
+        several.replace(num_candidates=4, temperature=0.0)
+    for drawn in ({}, {"temperature": 0.7}, {"top_p": 0.6}, {"beam": 2}):
+        assert several.replace(**drawn).for_new_texts(several).num_candidates == 1
+    asked = several.replace(num_candidates=4)
+    assert asked.for_new_texts(several).num_candidates == 4
 
 
 # ----------------------------------------------------------------------------- one learned

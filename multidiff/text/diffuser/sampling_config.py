@@ -16,7 +16,7 @@ from multidiff.utils.errors import InputError
 EditsPerStep = Literal["all", "even"]
 # With nothing to correct, the likeliest text is always the same: tokens are drawn instead. Drawn
 # tokens are revised too, if they are wrong with a probability above one in twenty.
-FRESH = {"top_p": 0.95, "edit_margin": -3.0, "min_confidence": 0.0}
+FRESH = {"top_p": 0.95, "edit_margin": -3.0, "min_confidence": 0.0, "num_candidates": 1}
 # Several candidates are drawn from the model's distribution, so that they can be averaged over;
 # their risk replaces the edit margin and the confidence.
 SEVERAL = {
@@ -104,8 +104,9 @@ class EditSamplingConfig(OptionSet):
         """Return a copy with other values; None keeps an option.
 
         Dependent options follow: a beam draws nothing and keeps no more revisions than its
-        width; tokens drawn by top-p or as one of several candidates have a temperature; and for
-        several candidates the risk replaces the edit margin and the confidence.
+        width; tokens drawn by top-p or as one of several candidates have a temperature; for
+        several candidates the risk replaces the edit margin and the confidence; and where the
+        options have several, a confidence or temperature 0 asks for one.
 
         Raises:
             TypeError: if an option is unknown.
@@ -123,6 +124,11 @@ class EditSamplingConfig(OptionSet):
             new = {"temperature": 1.0} | new
         elif self.temperature == 0 and new.get("num_candidates", 1) > 1:
             new = SEVERAL | new
+        elif self.num_candidates > 1 and (
+            new.get("num_candidates") == 1
+            or ("num_candidates" not in new and _needs_one_candidate(new))
+        ):
+            new = {"num_candidates": 1, "temperature": 0.0} | new
         return self.with_overrides(new, given)
 
     def for_new_texts(self, default: EditSamplingConfig) -> EditSamplingConfig:
@@ -130,13 +136,18 @@ class EditSamplingConfig(OptionSet):
 
         Args:
             default: the model's own options. Without a temperature, top-p or beam among the
-                overrides, the values for drawing replace its values; with one, only that of the
-                confidence does.
+                overrides, the values for drawing replace its values; with one, only those of the
+                confidence and the candidates do.
         """
         if {"temperature", "top_p", "beam"} & {*self.overrides}:
-            least = self.overrides.get("min_confidence", FRESH["min_confidence"])
-            return self.with_overrides({"min_confidence": least}, {})
+            names = ("min_confidence", "num_candidates")
+            own = {name: self.overrides.get(name, FRESH[name]) for name in names}
+            return self.with_overrides(own, {})
         return default.replace(**{**FRESH, **self.overrides})
+
+
+def _needs_one_candidate(overrides: Mapping[str, Any]) -> bool:
+    return overrides.get("min_confidence", 0) > 0 or overrides.get("temperature") == 0
 
 
 @dataclass(frozen=True)
