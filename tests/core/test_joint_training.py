@@ -260,6 +260,11 @@ def test_several_scales_compose_and_structure_stays():
     torch.testing.assert_close(single, plain)
     with pytest.raises(ValueError, match="no part 'txt'"):
         MultiConditionGuidance(linear, {"txt": 3.0})(xt, level, condition)
+    for without in (None, condition["text"]):  # the scales would have no effect, or another one
+        with pytest.raises(
+            ValueError, match=r"guidance by parts \['kind', 'text'\]: the condition"
+        ):
+            guided(xt, level, without)
     with pytest.raises(ValueError, match="give at least one, and none below 0"):
         MultiConditionGuidance(linear, {"text": -1.0})
 
