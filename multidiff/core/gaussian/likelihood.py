@@ -242,7 +242,7 @@ def step_nats(
         decoder: likelihood at the clean level; the density of real numbers by default.
 
     Raises:
-        ValueError: if the decoder needs the step before and there is none.
+        ValueError: if the decoder needs the step before, and the walk has only one.
     """
     level, own = corrupted.level, _masked(process, mask)
     decoder = ContinuousDecoder() if decoder is None else decoder
