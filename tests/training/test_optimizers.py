@@ -117,6 +117,7 @@ def test_optimizers_that_cannot_be(name, complaint):
         ({"optimizer": "SGD", "betas": (0.5, 0.9)}, "trainer.betas: SGD takes none"),
         ({"optimizer_options": {"momentun": 1}}, "AdamW takes no 'momentun'; it takes amsgrad"),
         ({"optimizer": "SGD", "optimizer_options": {"momentum": -1.0}}, "SGD: .*momentum"),
+        ({"optimizer_options": {"lr": 1.0}}, "lr is set by trainer.learning_rate"),
         ({"parameter_groups": [ParameterGroup("baise")]}, "'baise' matches no trainable weight"),
         ({"parameter_groups": [BIASES, BIASES]}, "matches no trainable weight"),
     ],
