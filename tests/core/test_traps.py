@@ -7,7 +7,10 @@ import pytest
 import torch
 from oracles import gaussian_data
 
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.samplers import MaskGITSampler
 from multidiff.core.discrete.schedules import CosineMasks
+from multidiff.core.discrete.unmasking import unmask
 from multidiff.core.gaussian.likelihood import (
     ContinuousDecoder,
     DiscretisedDecoder,
@@ -98,6 +101,16 @@ def test_names_in_place_of_objects(unchecked_signatures):
         GaussianProcess(BetaSchedule)
     with pytest.raises(TypeError, match="give a process"):
         sample(LINEAR, zero, DDIM(), shape, times)
+
+
+def test_samplers_of_another_kind_of_state():
+    masks = MaskProcess(5, CosineMasks())
+    with pytest.raises(
+        TypeError, match=r"MaskGITSampler is not a sampler of this: call md\.unmask"
+    ):
+        sample(masks, zero, MaskGITSampler(), (2, 3), uniform_timesteps(2))
+    with pytest.raises(TypeError, match="DDIM is not a sampler of this: unmask takes one of masks"):
+        unmask(masks, zero, DDIM(), (2, 3), 2)
 
 
 def test_an_empty_batch_is_refused():
