@@ -115,7 +115,8 @@ def drop_condition(
         parts: keys of the droppable parts; see :func:`parts_left_out`.
 
     Raises:
-        ValueError: if there are several parts and ``parts`` does not name the droppable ones.
+        ValueError: if there are several parts and ``parts`` does not name the droppable ones, or
+            none and ``rows`` names some.
     """
 
     def chosen(key: Any, part: Condition) -> Condition:
@@ -127,7 +128,13 @@ def drop_condition(
 
         return map_condition(choose, null_condition(part, _all_of(part)), part)
 
-    parts = tuple(rows) if isinstance(rows, Mapping) else parts
+    if isinstance(rows, Mapping):
+        parts = tuple(rows)
+        if not isinstance(condition, dict | tuple | list):
+            raise ValueError(
+                f"drop_condition names parts, {[*parts]}, but the condition is a "
+                f"{type(condition).__name__}: give one fraction"
+            )
     return _map_parts(chosen, condition, parts_left_out(condition, parts))
 
 

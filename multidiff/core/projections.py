@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from multidiff.core.context import DIFFERENTIATES
 from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Estimate, Projection
@@ -107,6 +108,9 @@ def compose(*projections: Projection) -> Projection:
         return estimate
 
     setattr(project, UNBOUNDED, all(not keeps_in_bounds(one) for one in projections))
+    setattr(
+        project, DIFFERENTIATES, any(getattr(one, DIFFERENTIATES, False) for one in projections)
+    )
     return project
 
 

@@ -9,10 +9,12 @@ trains all of them; neither depends on the modality.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -142,11 +144,16 @@ class Sampler(Protocol):
         ...
 
 
-def check_sampler(sampler: Any) -> None:
+def check_sampler(sampler: Any, arguments: int | None = None, other: str = "") -> None:
     """Reject a class or a name where a sampler instance is needed.
 
+    Args:
+        sampler: the sampler.
+        arguments: number of arguments of its steps: samplers of masks have one less.
+        other: what to do with a sampler of the other kind.
+
     Raises:
-        TypeError: if it is not a sampler.
+        TypeError: if it is not a sampler, or one of the other kind.
     """
     if isinstance(sampler, type):
         raise TypeError(f"{sampler.__name__} is a class: pass an instance, {sampler.__name__}()")
@@ -155,6 +162,12 @@ def check_sampler(sampler: Any) -> None:
             f"sampler {sampler!r} has no step method: pass a sampler such as md.DDIM(), "
             "md.DDPM(), md.Heun() or md.DPMSolverPP()"
         )
+    if arguments is None or torch.compiler.is_compiling():
+        return
+    try:
+        inspect.signature(sampler.step).bind(*range(arguments))
+    except TypeError as error:
+        raise TypeError(f"{type(sampler).__name__} is not a sampler of this: {other}") from error
 
 
 def check_process(process: Any) -> None:

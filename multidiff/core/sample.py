@@ -63,7 +63,7 @@ def _check_arguments(
     start: Tensor | None,
 ) -> None:
     check_process(process)
-    check_sampler(sampler)
+    check_sampler(sampler, 6, "call md.unmask for masked tokens")
     check_times(times)
     if len(shape) == 0 or shape[0] < 1:
         raise ValueError(f"shape {tuple(shape)}: a batch of at least one, batch first")

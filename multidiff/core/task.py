@@ -80,7 +80,7 @@ class DiffusionTask(nn.Module):
             level = self.process.draw_level(len(encoded.x0), rng).to(encoded.x0.device)
             corrupted = self.process.corrupt(encoded.x0, level, rng, encoded.mask)
             condition = self._condition(encoded.condition, len(encoded.x0), rng)
-        read = self._read(corrupted, condition, rng)
+        read = self._read(corrupted, condition, rng, encoded.mask)
         output = self.denoiser(read, level, condition)
         with full_precision(on):
             output = output.to(dtype_beside(encoded.x0))
@@ -99,7 +99,8 @@ class DiffusionTask(nn.Module):
         """
         if getattr(type(self.domain), "extra_losses", None) is Domain.extra_losses:
             return {}  # an estimate of tokens can cost as much memory as the loss
-        estimate = self.process.estimate(output, corrupted.xt, corrupted.level)
+        process = self._masked(encoded.mask)
+        estimate = process.estimate(output, corrupted.xt, corrupted.level)
         extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
         taken = sorted(extra.keys() & reserved)
         if taken:
@@ -130,7 +131,22 @@ class DiffusionTask(nn.Module):
             condition, uniform((batch,), rng) < drop, getattr(self.domain, "droppable", None)
         )
 
-    def _read(self, corrupted: Corruption, condition: Condition, rng: Rng | None) -> Tensor:
+    def _masked(self, mask: Any, rows: Tensor | None = None) -> Any:
+        """Return the process of (some rows of) the real states, where estimates depend on that."""
+        masked = getattr(self.process, "masked", None)
+        if masked is None:
+            return self.process
+        if mask is not None and rows is not None:
+            mask = mask.expand(len(rows), *mask.shape[1:])[rows]
+        return masked(mask)
+
+    def _read(
+        self,
+        corrupted: Corruption,
+        condition: Condition,
+        rng: Rng | None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Evaluate the denoiser on the noisy states, with self-conditioning where it is on."""
         xt, level, how = corrupted.xt, corrupted.level, self.self_conditioning
         if how is None:
@@ -143,7 +159,8 @@ class DiffusionTask(nn.Module):
             about = map_condition(lambda one: one[cond.to(one.device)], condition)
             with torch.no_grad():
                 output = self.denoiser(how.concat(part, last[cond]), target_device, about)
-                estimate = self.process.estimate(output.to(part.dtype), part, target_device)
+                process = self._masked(mask, cond)
+                estimate = process.estimate(output.to(part.dtype), part, target_device)
                 x0 = self.domain.project(estimate, part, target_device, about).x0
                 last[cond] = x0 if known is None else torch.where(known[cond], last[cond], x0)
         return how.concat(xt, last)

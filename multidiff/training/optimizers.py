@@ -121,6 +121,10 @@ def _options(kind: type, settings: Trainer) -> dict[str, Any]:
             options[name] = value
         elif value != usual:
             raise InputError(f"trainer.{name}: {settings.optimizer} takes none; leave it out")
+    if "lr" in settings.optimizer_options:  # groups and the log have the trainer's
+        raise InputError(
+            "trainer.optimizer_options: lr is set by trainer.learning_rate; leave it out"
+        )
     unknown = sorted(settings.optimizer_options.keys() - taken)
     if unknown:
         known = ", ".join(sorted(taken - {"params"}))

@@ -6,6 +6,7 @@ of the module: a checkpoint does not depend on the number of processes that wrot
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -68,9 +69,12 @@ def put_back(
         parameter, _, name = key.rpartition("/")
         state.setdefault(parameter, {})[name] = value
     moments: Any = {"state": state, "param_groups": found.numbers["param_groups"]}
+    settings = _settings(optimizer)
     try:
         set_model_state_dict(losses, model, options=WHOLE)
         set_optimizer_state_dict(losses, optimizer, moments, options=MOMENTS)
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)
         _fix_moments(losses, optimizer, set(state))
         for name, shadow in average.shadow.items():
             copy_whole(found.tensors["ema"][name], shadow)
@@ -80,6 +84,19 @@ def put_back(
             f"the checkpoint of step {found.step} is of another model than this recipe's ({reason})"
         ) from error
     average.updates = found.numbers["ema_updates"]
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the settings of each group, which are this run's and not a checkpoint's.
+
+    They are the arguments of the optimizer's class. The rest of a group, such as the step size that
+    Prodigy has found, belongs to its state.
+    """
+    taken = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
+    return [
+        {name: value for name, value in group.items() if name in taken}
+        for group in optimizer.param_groups
+    ]
 
 
 def _fix_moments(losses: nn.Module, optimizer: torch.optim.Optimizer, saved: set[str]) -> None:

@@ -14,6 +14,7 @@ from multidiff.core.gaussian.inverse import (
     conjugate_gradients,
     observe_mask,
 )
+from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.multistep import UniPC
 from multidiff.core.gaussian.predictions import spread
 from multidiff.core.gaussian.process import GaussianProcess
@@ -22,8 +23,9 @@ from multidiff.core.gaussian.schedules import BetaSchedule
 from multidiff.core.gaussian.timesteps import log_snr_timesteps, uniform_timesteps
 from multidiff.core.guidance import ClassifierFreeGuidance
 from multidiff.core.guidance_variants import Autoguidance, IntervalGuidance
-from multidiff.core.projections import compose, dynamic_threshold, inpaint
+from multidiff.core.projections import clip, compose, dynamic_threshold, inpaint
 from multidiff.core.protocols import Estimate
+from multidiff.core.random import generators
 from multidiff.core.sample import sample
 
 PROCESS = GaussianProcess(BetaSchedule.linear(), "x0")
@@ -72,6 +74,35 @@ def test_tweedies_covariance_finds_the_posterior_with_every_sampler(sampler, tim
     assert stds[1] == pytest.approx(0.6, abs=0.04)
 
 
+def test_a_measurement_beside_other_projections():
+    own = MMPS(KNOWN[:, :1], first)
+    alone = posterior(DDIM(), uniform_timesteps(4), own)
+    assert posterior(DDIM(), uniform_timesteps(4), compose(clip(-99, 99), own)) == alone
+    assert posterior(DDIM(), uniform_timesteps(4), compose(own, clip(-99, 99))) == alone
+
+
+def test_guidance_of_states_where_one_has_no_measurement():
+    """Their distance is 0, whose gradient was NaN; the variance that a network learned stays."""
+    process = GaussianProcess(
+        BetaSchedule.linear(), "x0", objective=HybridLoss(), learns_variance=True
+    )
+
+    def learned(xt, level, condition=None):
+        return torch.cat([denoiser(xt, level), torch.zeros_like(xt)], dim=1)
+
+    seen = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    found = [
+        sample(
+            process, learned, sampler, (2, 2), uniform_timesteps(20), rng=generators([1, 2])
+        )
+        for sampler in (
+            DPS(DDPM("learned"), KNOWN * seen, observe_mask(seen), 0.3), DDPM("learned")
+        )
+    ]  # fmt: skip
+    assert found[0].isfinite().all() and not torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_a_mask_is_an_operator():
     asked = [MMPS(KNOWN[:, :1], first), MMPS(KNOWN, observe_mask(MASK))]
     found = [posterior(DPMSolverPP(), log_snr_timesteps(12), one) for one in asked]
@@ -111,8 +142,9 @@ def test_conjugate_gradients_solve_each_sample():
 
 
 def test_guided_projections_need_gradients_and_a_fitting_measurement():
+    level, state = PROCESS.schedule.at(torch.ones(1)), torch.zeros(1, 2)
     with pytest.raises(ValueError, match="MMPS differentiates the estimate: pass it to sample"):
-        posterior(DDIM(), uniform_timesteps(3), compose(MMPS(KNOWN[:, :1], first)))
+        MMPS(KNOWN[:, :1], first)(Estimate(state, state), state, level)
     with pytest.raises(ValueError, match=r"shape \(1, 2\), but the operator makes \(1600, 1\)"):
         posterior(DDIM(), uniform_timesteps(3), MMPS(KNOWN, first))
     with pytest.raises(ValueError, match="noise_std 0 must be above 0"):

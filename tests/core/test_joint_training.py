@@ -118,6 +118,15 @@ def test_parts_that_are_given_cost_nothing_and_one_is_always_noisy():
     torch.testing.assert_close(process.loss(outputs, corrupted), losses["x"] + losses["c"])
 
 
+def test_one_mask_for_all_samples_beside_given_parts():
+    parts = {name: GaussianProcess(BetaSchedule.linear()) for name in ("a", "b")}
+    process, x0 = JointProcess(parts, given=0.5), {name: torch.zeros(9, 4) for name in ("a", "b")}
+    corrupted = process.corrupt(x0, process.draw_level(9, seeded()), seeded())
+    mask = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    one, each = (process.losses(x0, corrupted, {"a": rows}) for rows in (mask, mask.expand(9, 4)))
+    assert torch.equal(one["a"], each["a"]) and bool((one["a"] == 0).any())
+
+
 def test_a_share_of_the_samples_has_at_most_one_source_and_one_noisy_part():
     parts = {name: MaskProcess(3, PolynomialMasks(), objective="mean") for name in "abc"}
     level = JointProcess(parts, given=0.1, directed=0.6).draw_level(12000, seeded())
@@ -260,6 +269,11 @@ def test_several_scales_compose_and_structure_stays():
     torch.testing.assert_close(single, plain)
     with pytest.raises(ValueError, match="no part 'txt'"):
         MultiConditionGuidance(linear, {"txt": 3.0})(xt, level, condition)
+    for without in (None, condition["text"]):  # the scales would have no effect, or another one
+        with pytest.raises(
+            ValueError, match=r"guidance by parts \['kind', 'text'\]: the condition"
+        ):
+            guided(xt, level, without)
     with pytest.raises(ValueError, match="give at least one, and none below 0"):
         MultiConditionGuidance(linear, {"text": -1.0})
 

@@ -62,6 +62,8 @@ def test_masked_places_do_not_count():
     assert mean_over_state(values, mask).tolist() == [1.5, 3.0]
     wide = values[:, None].expand(2, 4, 3)
     assert mean_over_state(wide, mask[:, None]).tolist() == [1.5, 3.0]
+    many = torch.ones(1, 70_000, dtype=torch.float16)  # more than the largest number of float16
+    assert mean_over_state(many, many).tolist() == [1.0]
     assert mean_over_state(values, torch.zeros_like(mask)).tolist() == [0, 0]
 
 

@@ -17,11 +17,12 @@ from multidiff.core.gaussian.linear_predictions import (
     prediction_named,
     register_prediction,
 )
-from multidiff.core.gaussian.multistep import FlowABM, UniPC
+from multidiff.core.gaussian.multistep import DEIS, AdamsBashforth, FlowABM, UniPC
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.sampler_registry import SAMPLERS
-from multidiff.core.gaussian.samplers import DDIM
+from multidiff.core.gaussian.samplers import DDIM, DPMSolverPP, Heun
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
+from multidiff.core.gaussian.stochastic import DPMSolverPPSDE
 from multidiff.core.gaussian.time_laws import LogitNormalTimes, LogNormalSigmas
 from multidiff.core.gaussian.timesteps import (
     explicit_log_snrs,
@@ -284,6 +285,21 @@ def test_encoding_returns_the_noise():
         encode(process, denoiser, DDIM(eta=1.0), data, uniform_timesteps(8))
     with pytest.raises(ValueError, match="at least two steps"):
         encode(process, denoiser, UniPC(), data, uniform_timesteps(1))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [DPMSolverPP(), AdamsBashforth(), UniPC(), DEIS(), Heun("noise"), DPMSolverPPSDE(eta=0.0)],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_level_without_signal_is_left_and_reached(sampler):
+    """Sampling of a flow starts there, and encoding ends there."""
+    process = GaussianProcess(PATHS["flow"], "x0")
+    data = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)
+    noise = encode(process, gaussian_x0, sampler, data, uniform_timesteps(50))
+    torch.testing.assert_close(noise, 2 * data, rtol=0.06, atol=0)
+    again = sample(process, gaussian_x0, sampler, (2, 1), uniform_timesteps(50), start=noise)
+    torch.testing.assert_close(again, data, rtol=0.06, atol=0)
 
 
 def test_nan_names_the_step_where_the_network_returned_it():

@@ -306,6 +306,8 @@ def test_structure_in_a_condition_is_never_left_out():
     assert some["kind"].tolist() == [-1, 4] and some["mask"] is condition["mask"]
     with pytest.raises(ValueError, match="no part 'word'"):
         null_condition(condition, ["word"])
+    with pytest.raises(ValueError, match=r"names parts, \['kind'\], but the condition is a Tensor"):
+        drop_condition(condition["kind"], {"kind": rows})
     truth = null_condition({"kind": torch.tensor([3]), "real": torch.ones(1, 5, dtype=torch.bool)})
     assert truth["kind"].tolist() == [-1] and bool(truth["real"].all())
     pair = null_condition((torch.ones(2), torch.ones(2)), [1])

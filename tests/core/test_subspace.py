@@ -10,10 +10,13 @@ from multidiff.core.gaussian.likelihood import ContinuousDecoder, vlb
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM, DDPM, DPMSolverPP, Heun
 from multidiff.core.gaussian.schedules import LogSNRSchedule
+from multidiff.core.gaussian.self_conditioning import SelfConditioning
 from multidiff.core.gaussian.subspace import LinearSubspace, SubspaceProcess, ZeroMean
 from multidiff.core.gaussian.timesteps import log_snr_timesteps, uniform_timesteps
 from multidiff.core.projections import clip, inpaint
+from multidiff.core.protocols import Domain, Encoded
 from multidiff.core.sample import sample
+from multidiff.core.task import DiffusionTask
 
 SCHEDULE = LogSNRSchedule()
 STD = 0.5
@@ -158,3 +161,36 @@ def test_states_of_different_sizes():
     loss = small.loss(output, corrupted, mask)
     torch.testing.assert_close(loss[1:], small.loss(output[1:, :2], rows))
     assert all(a is not b for a, b in itertools.combinations([process, small], 2))
+
+
+def test_training_reads_estimates_of_the_real_points_alone():
+    """Those of extra losses and of self-conditioning, whatever the network makes of padding."""
+    real = torch.ones(2, 5, 1)
+    real[1, 3:] = 0
+    states = ZeroMean(1, real).project(normal(2, 5, 3)).float()
+    seen = []
+
+    class Points(Domain):
+        def encode(self, batch, rng):
+            return Encoded(states, mask=real)
+
+        def extra_losses(self, encoded, corrupted, estimate, process):
+            seen.append(estimate.x0)
+            return {"extra": estimate.x0.flatten(1).sum(dim=1)}
+
+        def project(self, estimate, xt, level, condition=None):
+            seen.append(estimate.x0)
+            return estimate
+
+    class Network(torch.nn.Linear):
+        def forward(self, xt, level, condition=None):
+            return super().forward(xt) + torch.where(real > 0, 0.0, 99.0)
+
+    process = SubspaceProcess(LogSNRSchedule(), ZeroMean(1), "x0")
+    task = DiffusionTask(
+        Points(), process, Network(6, 3), self_conditioning=SelfConditioning(ratio=1.0)
+    )
+    task.losses(None, seeded())
+    assert len(seen) == 2
+    for x0 in seen:
+        torch.testing.assert_close(x0, ZeroMean(1, real).project(x0), rtol=0, atol=1e-5)

@@ -7,7 +7,10 @@ import pytest
 import torch
 from oracles import gaussian_data
 
+from multidiff.core.discrete.absorbing import MaskProcess
+from multidiff.core.discrete.samplers import MaskGITSampler
 from multidiff.core.discrete.schedules import CosineMasks
+from multidiff.core.discrete.unmasking import unmask
 from multidiff.core.gaussian.likelihood import (
     ContinuousDecoder,
     DiscretisedDecoder,
@@ -17,12 +20,16 @@ from multidiff.core.gaussian.losses import HybridLoss
 from multidiff.core.gaussian.process import GaussianProcess
 from multidiff.core.gaussian.samplers import DDIM, DDPM, is_clean
 from multidiff.core.gaussian.schedules import BetaSchedule, LogSNRSchedule, NoiseLevel
+from multidiff.core.gaussian.time_laws import LogitNormalTimes
 from multidiff.core.gaussian.timesteps import (
     leading_timesteps,
     log_snr_timesteps,
     trailing_timesteps,
     uniform_timesteps,
 )
+from multidiff.core.joint.bound import joint_nelbo
+from multidiff.core.joint.level import JointSchedule
+from multidiff.core.joint.process import JointProcess
 from multidiff.core.projections import clip, compose, inpaint
 from multidiff.core.random import generators, seeds_from
 from multidiff.core.sample import sample
@@ -32,6 +39,10 @@ COSINE, LINEAR = BetaSchedule.cosine(), BetaSchedule.linear()
 
 def zero(xt, level, condition=None):
     return 0 * xt
+
+
+def zeros(xt, level, condition=None):
+    return {name: 0 * one for name, one in xt.items()}
 
 
 # ------------------------------------------------------------------- states and times
@@ -90,6 +101,16 @@ def test_names_in_place_of_objects(unchecked_signatures):
         GaussianProcess(BetaSchedule)
     with pytest.raises(TypeError, match="give a process"):
         sample(LINEAR, zero, DDIM(), shape, times)
+
+
+def test_samplers_of_another_kind_of_state():
+    masks = MaskProcess(5, CosineMasks())
+    with pytest.raises(
+        TypeError, match=r"MaskGITSampler is not a sampler of this: call md\.unmask"
+    ):
+        sample(masks, zero, MaskGITSampler(), (2, 3), uniform_timesteps(2))
+    with pytest.raises(TypeError, match="DDIM is not a sampler of this: unmask takes one of masks"):
+        unmask(masks, zero, DDIM(), (2, 3), 2)
 
 
 def test_an_empty_batch_is_refused():
@@ -260,3 +281,36 @@ def test_seeds_of_any_integer_kind():
         seeds_from([1, 2, 3], 2)
     with pytest.raises(ValueError, match="64 bits"):
         seeds_from(2**63, 1)
+
+
+# ----------------------------------------------------------------------------- bounds
+
+
+def test_a_bound_without_its_last_term_is_refused():
+    states, short = torch.zeros(2, 3), leading_timesteps(50, offset=1, stop_short=True)
+    process = GaussianProcess(COSINE, "v")
+    with pytest.raises(ValueError, match=r"times end at time 0\.001: a bound needs a walk"):
+        vlb(process, zero, states, times=short, decoder=ContinuousDecoder())
+    joint = JointProcess({"a": process})
+    with pytest.raises(ValueError, match=r"part 'a' ends at time 0\.001; a bound needs a walk"):
+        joint_nelbo(joint, zeros, {"a": states}, JointSchedule({"a": short}))
+
+
+def test_grey_levels_without_a_step_before_the_last_are_refused():
+    """Their likelihood was 1 at the mean, and 0 elsewhere."""
+    joint = JointProcess({"a": GaussianProcess(COSINE, "v")})
+    options = {"a": {"decoder": DiscretisedDecoder()}}
+    with pytest.raises(ValueError, match="DiscretisedDecoder takes its variance from the step"):
+        joint_nelbo(
+            joint, zeros, {"a": torch.zeros(2, 3)}, JointSchedule({"a": uniform_timesteps(1)}),
+            options=options,
+        )  # fmt: skip
+
+
+def test_a_table_bound_at_times_between_its_entries_is_refused():
+    process = GaussianProcess(
+        COSINE, objective=HybridLoss(), learns_variance=True, times=LogitNormalTimes()
+    )
+    corrupted = process.corrupt(torch.zeros(2, 3), process.draw_level(2, None), None)
+    with pytest.raises(ValueError, match=r"times=DiscreteTimes\(\)"):
+        process.loss(torch.zeros(2, 6), corrupted)

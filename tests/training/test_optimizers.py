@@ -5,7 +5,10 @@ import torch
 from toys import Ring, ring_task
 
 import multidiff as md
+from multidiff.training.ema import MovingAverage
 from multidiff.training.optimizers import ParameterGroup, make_optimizer, optimizer_class
+from multidiff.training.run import Run
+from multidiff.training.state import gathered, put_back
 from multidiff.utils.errors import InputError
 
 POINTS = [{"points": torch.randn(8, 2, generator=torch.Generator().manual_seed(0))}]
@@ -114,6 +117,7 @@ def test_optimizers_that_cannot_be(name, complaint):
         ({"optimizer": "SGD", "betas": (0.5, 0.9)}, "trainer.betas: SGD takes none"),
         ({"optimizer_options": {"momentun": 1}}, "AdamW takes no 'momentun'; it takes amsgrad"),
         ({"optimizer": "SGD", "optimizer_options": {"momentum": -1.0}}, "SGD: .*momentum"),
+        ({"optimizer_options": {"lr": 1.0}}, "lr is set by trainer.learning_rate"),
         ({"parameter_groups": [ParameterGroup("baise")]}, "'baise' matches no trainable weight"),
         ({"parameter_groups": [BIASES, BIASES]}, "matches no trainable weight"),
     ],
@@ -128,3 +132,47 @@ def test_groups_that_cannot_be():
         ParameterGroup("(")
     with pytest.raises(ValueError, match="learning_rate_factor -1"):
         ParameterGroup("a", -1.0)
+
+
+def test_a_resumed_run_has_its_own_settings_and_not_the_checkpoints(tmp_path, monkeypatch):
+    """Allowed changes of the recipe count; what an optimizer found itself stays."""
+    plan = {"ema_decay": 0.0, "learning_rate": 1e-2, "save_every": 3, "trackers": ()}
+    md.Trainer(steps=3, **plan).fit(ring_task(), POINTS, out=tmp_path)
+    begun = []
+    make = Run.begin
+    monkeypatch.setattr(
+        Run, "begin", lambda run, *given: (make(run, *given), begun.append(run.optimizer))
+    )
+    changed = {
+        "betas": (0.5, 0.6),
+        "optimizer_options": {"eps": 1e-3},
+        "parameter_groups": [BIASES],
+    }
+    md.Trainer(steps=4, weight_decay=0.5, **changed, **plan).fit(
+        ring_task(), POINTS, out=tmp_path, resume=True, allow_changed=("recipe",)
+    )
+    groups = begun[0].param_groups
+    found = [(*one["betas"], one["eps"], one["weight_decay"]) for one in groups]
+    assert found == [(0.5, 0.6, 1e-3, 0.5), (0.5, 0.6, 1e-3, 0.0)]
+
+
+def test_what_an_optimizer_found_itself_is_restored():
+    class Adaptive(torch.optim.SGD):
+        def __init__(self, params, lr=1.0):
+            super().__init__(params, lr, momentum=0.9)
+            self.param_groups[0]["found"] = 1.0
+
+    def at_work(lr):
+        module = torch.nn.Module()
+        module.task = torch.nn.Linear(2, 2)
+        return module, Adaptive(module.parameters(), lr), MovingAverage(module.task)
+
+    module, optimizer, average = at_work(1.0)
+    module.task(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.param_groups[0]["found"] = 7.0
+    saved = gathered(1, module, optimizer, average)
+    other = at_work(2.0)
+    put_back(saved, *other)
+    group = other[1].param_groups[0]
+    assert (group["found"], group["lr"]) == (7.0, 2.0)

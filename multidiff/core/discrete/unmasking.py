@@ -92,7 +92,7 @@ def unmask(
         TypeError: if the sampler is a class.
         ValueError: if a shape or a number does not fit, or every token is forbidden.
     """
-    check_sampler(sampler)
+    check_sampler(sampler, 5, "unmask takes one of masks, such as md.AncestralSampler()")
     if not set(forbidden) < set(range(process.size)):
         raise ValueError(
             f"forbidden {sorted(set(forbidden))}: expected tokens in 0 .. {process.size - 1}, "

@@ -215,10 +215,6 @@ class DistillationTask(DiffusionTask):
             parts=getattr(self.domain, "droppable", None),
         )
 
-    def _masked(self, mask: Tensor | None) -> GaussianProcess:
-        masked = getattr(self.process, "masked", None)
-        return self.process if masked is None else masked(mask)
-
     def _each_point(self, one: Tensor) -> Tensor:
         return one.repeat(self.how.points, *[1] * (one.ndim - 1))
 

@@ -238,9 +238,12 @@ class DPS:
             leaf = xt.detach().requires_grad_()
             estimate = estimate_at(leaf, level)
             gap = self.measured.to(leaf) - self.operator(estimate.x0)
-            distance = gap.flatten(1).square().sum(dim=1).sqrt().sum()
+            # The norm's gradient is 0 at 0, where that of a root of squares is NaN.
+            distance = torch.linalg.vector_norm(gap.flatten(1), dim=1).sum()
             (gradient,) = torch.autograd.grad(distance, leaf)
-        known = Estimate(estimate.x0.detach(), estimate.noise.detach())
+        fraction = estimate.variance_fraction
+        fraction = None if fraction is None else fraction.detach()
+        known = Estimate(estimate.x0.detach(), estimate.noise.detach(), fraction)
         asked = _Known(estimate_at, xt, known)
         state, memory = self.sampler.step(asked, xt, level, next_level, memory, rng)
         return state - self.step_size * gradient, memory

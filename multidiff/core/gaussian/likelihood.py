@@ -28,6 +28,7 @@ from multidiff.core.gaussian.decoders import (
 )
 from multidiff.core.gaussian.posterior import ReverseVariance, Transition, check_variance
 from multidiff.core.gaussian.predictions import ROUNDING, mean_over_state, spread
+from multidiff.core.gaussian.samplers import is_clean
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
 from multidiff.core.gaussian.timesteps import TimestepSchedule
 from multidiff.core.protocols import (
@@ -179,8 +180,8 @@ def vlb(
 
     Raises:
         TypeError: if the times are a number, or the states integers.
-        ValueError: if there are fewer than two steps, the variance is unknown, or the states are
-            not on the decoder's grid.
+        ValueError: if there are fewer than two steps, the last does not end at the clean level, the
+            variance is unknown, or the states are not on the decoder's grid.
     """
     check_times(times)
     check_variance(variance)
@@ -189,6 +190,11 @@ def vlb(
     decoder = _decoder_of(x0, mask, decoder)
     batch = x0.shape[0]
     levels = [level.to(x0.device).expand(batch) for level in process.levels(times)]
+    if not is_clean(levels[-1]):
+        raise ValueError(
+            f"times end at time {float(levels[-1].time[0]):.4g}: a bound needs a walk to the clean "
+            "level, time 0 (stop_short=False)"
+        )
     before, last = Transition(levels[-3], levels[-2]), Transition(levels[-2], levels[-1])
     floor = decoder.last_variance(before, last)
     own, terms = _masked(process, mask), []
@@ -234,6 +240,9 @@ def step_nats(
         mask: 1 where the state counts.
         noisier: level of the step before, from which the decoder may take its variance.
         decoder: likelihood at the clean level; the density of real numbers by default.
+
+    Raises:
+        ValueError: if the decoder needs the step before, and the walk has only one.
     """
     level, own = corrupted.level, _masked(process, mask)
     decoder = ContinuousDecoder() if decoder is None else decoder
@@ -241,6 +250,11 @@ def step_nats(
     before = step if noisier is None else Transition(noisier, level)
     kind = "learned" if process.learns_variance else "small"
     floor = decoder.last_variance(before, step)
+    if bool(((earlier.sigma == 0) & (floor == 0)).any()):
+        raise ValueError(
+            f"{type(decoder).__name__} takes its variance from the step before the last: give a "
+            "walk of at least two steps"
+        )
 
     estimate = own.estimate(output, corrupted.xt, level)
     term = partial(bound_term, step, variance=kind, floor=floor, decoder=decoder)

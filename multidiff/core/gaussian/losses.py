@@ -20,6 +20,7 @@ from multidiff.core.gaussian.likelihood import (
 from multidiff.core.gaussian.posterior import Transition
 from multidiff.core.gaussian.predictions import mean_over_state
 from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.gaussian.time_laws import TimeLaw
 from multidiff.core.gaussian.timesteps import UniformTimes
 from multidiff.core.protocols import Corrupted
 
@@ -175,7 +176,8 @@ class HybridLoss:
         schedule = process.schedule
         if not process.learns_variance or schedule.num_steps is None:
             raise ValueError("the hybrid loss needs learns_variance=True and a table of betas")
-        if type(process.times) is UniformTimes:  # its subclass DiscreteTimes uses the table
+        # A subclass, DiscreteTimes, uses the table.
+        if type(process.times) is UniformTimes or isinstance(process.times, TimeLaw):
             raise ValueError("the hybrid loss needs times of the table: times=DiscreteTimes()")
         prediction, raw = output.chunk(2, dim=1)
         frozen = torch.cat([prediction.detach(), raw], dim=1)

@@ -12,9 +12,10 @@ DDIM and a correction of weighted differences of estimates:
 
     (3) xt' = alpha' x0 + sigma' noise + alpha' sum_j w_j (f_j - f_0)
 
-From a level without any signal (``alpha = 0``, the start of a rectified flow) ``lam`` and ``r``
-are infinite: the step is DDIM and passes nothing to the next one. The third form is finite at
-both ends of every path. In the time of the rectified flow, ``tau = sigma / (alpha + sigma)``,
+At a level without any signal (``alpha = 0``, the start of a rectified flow) ``lam`` and ``r`` are
+infinite: a step from there, or in encoding to there, is DDIM and passes nothing to the next one.
+The third form is finite at both ends of every path. In the time of the rectified flow,
+``tau = sigma / (alpha + sigma)``,
 
     (4) u = xt / (alpha + sigma),    du / dtau = noise - x0
 """
@@ -30,8 +31,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multidiff.core.gaussian.predictions import combine, spread
-from multidiff.core.gaussian.samplers import deterministic_step, is_clean
+from multidiff.core.gaussian.predictions import combine, noise_between, spread
+from multidiff.core.gaussian.samplers import deterministic_step, has_no_signal, is_clean
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import Estimate, EstimateAt
 from multidiff.core.random import Rng
@@ -72,13 +73,6 @@ def x0_moments(step: Coefficient, count: int) -> list[Coefficient]:
 def half_log_snr(level: NoiseLevel) -> Coefficient:
     """Return ``log(alpha / sigma)``."""
     return level.log_snr / 2
-
-
-def has_no_signal(level: NoiseLevel) -> bool:
-    """Return whether a level is pure noise."""
-    if level.end is not None:
-        return level.end == "noise"
-    return bool((level.alpha == 0).any())
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class AdamsBashforth:
         if is_clean(next_level):
             return estimate.x0, None
         base = deterministic_step(estimate, next_level)
-        if has_no_signal(level):
+        if has_no_signal(level) or has_no_signal(next_level):
             return base, None
         past = memory or Past()
         weights = x0_weights(level, next_level, past.levels)
@@ -190,7 +184,7 @@ class DEIS:
         if is_clean(next_level) and not self.extrapolates_to_clean:
             return estimate.x0, None
         base = deterministic_step(estimate, next_level)
-        if has_no_signal(level):
+        if has_no_signal(level) or has_no_signal(next_level):
             return base, None
         past = memory or Past()
         weights = self._weights(level, next_level, past.levels)
@@ -329,6 +323,9 @@ class UniPC:
         if memory is not None:
             before, past = memory
             xt = self._correct(before, past, estimate, level)
+        if has_no_signal(next_level):
+            noise = noise_between(xt, estimate.x0, level)
+            return (spread(next_level.sigma, xt) * noise).to(xt.dtype), None
         past = past.after(estimate.x0, level, self.order)
         return self._predict(xt, past, next_level), (xt, past)
 

@@ -45,8 +45,9 @@ def mean_over_state(values: Tensor, mask: Tensor | None = None) -> Float[Tensor,
     flat = values.flatten(1)
     if mask is None:
         return flat.mean(dim=1)
-    counts = mask.to(values.dtype).expand_as(values).flatten(1)
-    return (flat * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+    # In float16 sums over more than 65504 values would be infinite.
+    counts = mask.to(torch.promote_types(values.dtype, torch.float32)).expand_as(values).flatten(1)
+    return ((flat * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)).to(values.dtype)
 
 
 class X0Estimate(Estimate):

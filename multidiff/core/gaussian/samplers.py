@@ -118,7 +118,8 @@ class Heun:
             return estimate.x0, None
         euler = deterministic_step(estimate, next_level)
         there = estimate_at(euler, next_level)
-        if self.slope == "noise":
+        # From pure noise sigma / alpha is infinite, and alpha / sigma is 0.
+        if self.slope == "noise" and not has_no_signal(level):
             change = there.noise - estimate.noise
             pull = next_level.sigma - next_level.alpha * level.sigma / level.alpha
         else:
@@ -143,9 +144,12 @@ class DPMSolverPP:
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
         """See :class:`~multidiff.core.protocols.Sampler`; memory is the last (clean, level)."""
-        x0 = estimate_at(xt, level).x0
+        estimate = estimate_at(xt, level)
+        x0 = estimate.x0
         if is_clean(next_level):
             return x0, None
+        if has_no_signal(next_level):  # the end of encoding, where the log SNR is infinite
+            return deterministic_step(estimate, next_level), None
         # Half log SNRs, and the step between two of them.
         now, then = level.log_snr / 2, next_level.log_snr / 2
         slope = x0
@@ -179,6 +183,13 @@ def is_clean(level: NoiseLevel) -> bool:
             "a sampler's step takes the whole batch to one level"
         )
     return count > 0
+
+
+def has_no_signal(level: NoiseLevel) -> bool:
+    """Return whether a level is pure noise."""
+    if level.end is not None:
+        return level.end == "noise"
+    return bool((level.alpha == 0).any())
 
 
 def step_noise(estimate_at: EstimateAt, state: Tensor, rng: Rng | None) -> Tensor:

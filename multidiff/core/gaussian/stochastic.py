@@ -13,9 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidiff.core.gaussian.multistep import half_log_snr, has_no_signal
+from multidiff.core.gaussian.multistep import half_log_snr
 from multidiff.core.gaussian.predictions import combine, spread
-from multidiff.core.gaussian.samplers import Heun, is_clean, step_noise
+from multidiff.core.gaussian.samplers import (
+    DPMSolverPP,
+    Heun,
+    has_no_signal,
+    is_clean,
+    step_noise,
+)
 from multidiff.core.gaussian.schedules import NoiseLevel
 from multidiff.core.protocols import EstimateAt
 from multidiff.core.random import Rng
@@ -113,6 +119,8 @@ class DPMSolverPPSDE:
         rng: Rng | None,
     ) -> tuple[Tensor, Any]:
         """See :class:`~multidiff.core.protocols.Sampler`; memory is the last (x0, level)."""
+        if self.eta == 0:
+            return DPMSolverPP().step(estimate_at, xt, level, next_level, memory, rng)
         x0 = estimate_at(xt, level).x0
         if is_clean(next_level):
             return x0, None
@@ -126,10 +134,9 @@ class DPMSolverPPSDE:
         keep = next_level.sigma / level.sigma * torch.exp(decay)
         pull = -next_level.alpha * torch.expm1(now - then + decay)
         state = combine(keep, xt, pull, slope)
-        if self.eta > 0:
-            std = next_level.sigma * torch.sqrt(-torch.expm1(2 * decay))
-            state = state + (spread(std, state) * step_noise(estimate_at, xt, rng)).to(state.dtype)
-        return state, (x0, level)
+        std = next_level.sigma * torch.sqrt(-torch.expm1(2 * decay))
+        noise = step_noise(estimate_at, xt, rng)
+        return state + (spread(std, state) * noise).to(state.dtype), (x0, level)
 
 
 class ConsistencySampler:

@@ -104,7 +104,8 @@ def joint_nelbo(
 
     Raises:
         TypeError: if a process has no bound.
-        ValueError: if a part is missing or of another batch size.
+        ValueError: if a part is missing, of another batch size, or does not end at its clean
+            level.
     """
     batch = batch_of("joint_nelbo", x0, process.parts)
     free = [name for name in process.parts if name not in times.held]
@@ -114,6 +115,13 @@ def joint_nelbo(
             raise TypeError(f"part {name!r}: {kind} has no bound of its steps")
     device, masks = x0[free[0]].device, mask or {}
     levels = [level.to(device).expand(batch) for level in process.levels(times)]
+    for name in free:
+        end = float(levels[-1][name].time[0])
+        if end > 0:
+            raise ValueError(
+                f"times: part {name!r} ends at time {end:.4g}; a bound needs a walk to the clean "
+                "level, time 0 (stop_short=False)"
+            )
     noisiest = levels[0]
     parts: Any = process.parts
     prior = {

@@ -116,10 +116,15 @@ class MultiConditionGuidance:
         """Return the guided output.
 
         Raises:
-            ValueError: if the condition lacks a part.
+            ValueError: if the condition lacks a part, or has none.
         """
         if all(scale == 1 for scale in self.scales):
             return self.denoiser(xt, level, condition)
+        if not isinstance(condition, dict | tuple | list):
+            raise ValueError(
+                f"guidance by parts {self.parts}: the condition is a {type(condition).__name__} "
+                "without parts; pass a dict of them"
+            )
         # From the last part on, one more part is dropped at a time; the full condition comes last.
         dropped: list[Parts] = [self.parts[number:] for number in range(len(self.parts))]
         conditions = [*(null_condition(condition, one) for one in dropped), condition]

@@ -258,7 +258,9 @@ def _noisy_loss(
             if one.init
         },
     )
-    loss = process.loss(output[rows], part, None if mask is None else mask[rows])
+    if mask is not None and len(mask) > 1:  # one row, broadcast, is that of all samples
+        mask = mask[rows]
+    loss = process.loss(output[rows], part, mask)
     return found.to(loss.dtype).masked_scatter(rows, loss)
 
 
