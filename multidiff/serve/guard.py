@@ -141,7 +141,7 @@ class Guard:
 
 
 def _parts_of(address: str) -> SplitResult:
-    """Return the parts of an address, empty ones if it is none."""
+    """Return the parts of an address; all are empty if it cannot be read."""
     try:
         return urlsplit(address)
     except ValueError:
