@@ -17,6 +17,7 @@ import soundfile
 from commands import complains, does, facts
 from PIL import Image
 
+from multidiff.cli import bulk as bulk_jobs
 from multidiff.cli.evaluate import figures_in
 from multidiff.cli.main import run
 from multidiff.data import bulk
@@ -189,6 +190,7 @@ def test_an_evaluation_is_the_mean_over_items(capsys, tmp_path):
         (("--engine", "ray"), "--engine ray: goes with --shard-size"),
         (("--column", "a"), "--column a: goes with --shard-size"),
         (("--shard-size", 2), "needs one list"),
+        (("--prompt", "-", "--shard-size", 2), "--prompt -: standard input does not go with"),
         (("--prompt-file", "gone.txt", "--shard-size", 2), "gone.txt: no such file"),
         (("--prompt-file", "a.csv", "--shard-size", 2), "a.csv: is no list"),
         (("--prompt-file", "a.txt", "--shard-size", 2, "--column", "b"), "has no columns"),
@@ -205,6 +207,19 @@ def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, words, line):
     extra = ("--prompt", "1", "--prompt-file", "a.txt") if line == "needs one list" else ()
     assert line in complains(capsys, *DIGITS, "-o", "out", *words, *extra)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_list_of_an_evaluation_may_be_named_as_an_option_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "4").mkdir()
+    words = ["--steps", "4", "4", "--held-out-every=4"]
+    job = bulk_jobs.eval_job(bulk_jobs.BulkJob("eval", "speech", tmp_path, 2), words)
+    assert str(job.source) == "4" and job.words == ("--steps", "4", "--held-out-every=4")
+
+
+def test_an_option_that_each_shard_would_write_to_is_refused(capsys, tmp_path):
+    words = ("eval", "speech", tmp_path, "-o", tmp_path / "out", "--shard-size", 2)
+    assert "--per-item: does not go with" in complains(capsys, *words, "--per-item", tmp_path)
 
 
 def test_ranks_without_shards_are_refused(capsys, monkeypatch, tmp_path):

@@ -157,6 +157,18 @@ def test_what_cannot_be_pushed_or_read(hub, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_recipe_is_written_in_utf_8_wherever_it_is(tmp_path, monkeypatch):
+    write, unstated = Path.write_text, []
+
+    def noted(path, text, encoding=None, **options):
+        unstated.extend([path.name] if encoding is None else [])
+        return write(path, text, encoding, **options)
+
+    monkeypatch.setattr(Path, "write_text", noted)
+    md.load("digits").save_pretrained(tmp_path / "copy")
+    assert not unstated
+
+
 def test_a_model_without_a_card_is_described(tmp_path):
     copied = shutil.copytree(shipped()["masked"], tmp_path / "bare")
     (copied / "card.md").unlink()

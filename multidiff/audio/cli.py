@@ -103,12 +103,16 @@ def outputs_for(
     if out.suffix.lower() in WRITTEN:
         raise InputError(f"{out}: {len(files)} inputs do not fit into one file; name a folder")
     pairs = [(file, out / f"{file.stem}{SOUND}") for file in files]
+    _check_distinct(pairs)
+    return pairs
+
+
+def _check_distinct(pairs: Sequence[tuple[Path, Path]]) -> None:
     taken: dict[Path, Path] = {}
     for file, output in pairs:
         if output in taken:
             raise InputError(f"{file}: would be written to {output}, as would {taken[output]}")
         taken[output] = file
-    return pairs
 
 
 def _line(one: Synthesis) -> str:
@@ -157,21 +161,23 @@ def sample(
         sound_format: kind of the samples in sound files.
 
     Raises:
-        InputError: if a prompt or the output folder is missing.
+        InputError: if a prompt or the output folder is missing, or two sounds have one name.
     """
     if not prompts:
         raise InputError("a vocoder speaks from a mel: give --prompt a recording or a mel file")
     if out is None:
         raise InputError("-o OUT: name a folder for the sound files")
-    done = []
     sources = find_inputs([Path(prompt) for prompt in prompts])
-    for source, seeds in zip(sources, seed_ranges(seed, len(sources), num), strict=True):
-        for number in seeds:
-            output = out / f"{source.stem}-{number}{SOUND}"
-            made = synthesize_file(
-                model, source, output, seed=number, config=sampling, sound_format=sound_format
-            )
-            done.append(made)
+    ranges = zip(sources, seed_ranges(seed, len(sources), num), strict=True)
+    jobs = [(source, number) for source, seeds in ranges for number in seeds]
+    pairs = [(source, out / f"{source.stem}-{number}{SOUND}") for source, number in jobs]
+    _check_distinct(pairs)
+    done = [
+        synthesize_file(
+            model, source, output, seed=number, config=sampling, sound_format=sound_format
+        )
+        for (source, output), (_, number) in zip(pairs, jobs, strict=True)
+    ]
     return Report([_line(one) for one in done], _facts(done, sampling.steps))
 
 

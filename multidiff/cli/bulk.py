@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 
 from multidiff.audio.synthesis import INPUTS
 from multidiff.cli.model_help import TAKEN, verb
-from multidiff.config.options import FROM_FILE, options_of, read_options
+from multidiff.config.options import FROM_FILE, options_alone, options_of, read_options
 from multidiff.data.bulk import Faults, Make, Records, Shards, in_halves
 from multidiff.data.engines import Engine, by_ranks, by_ray
 from multidiff.data.items import FileItems, LineItems, RowItems, items_of
@@ -131,9 +131,8 @@ def synth_job(
     takes = "texts" if text_files else "inputs"
     if takes not in inspect.signature(run).parameters:
         raise InputError(f"--model {job.model}: reads {'no texts' if text_files else 'only texts'}")
-    if any(word.startswith("--save-mel") for word in words):
-        raise InputError("--save-mel: does not go with --shard-size; remove either")
-    left = [word for word in words if word not in files]
+    _refuse("--save-mel", words)
+    left = options_alone(words, options_of(run, TAKEN["synth"]))
     return _with_list(job, takes, [*files, *text_files], texts, left)
 
 
@@ -151,7 +150,7 @@ def sample_job(
         prompt_files: values of ``--prompt-file``.
 
     Raises:
-        InputError: if there are several lists.
+        InputError: if there are several lists, or one from standard input.
     """
     model = load_outline(job.model)
     run = verb(model, "sample")
@@ -165,6 +164,10 @@ def sample_job(
             lists.append((name, value if equals else left.pop(0)))
         else:
             kept.append(word)
+    if STANDARD_INPUT in prompts:  # as a list, of which each process reads its part
+        raise InputError(
+            "--prompt -: standard input does not go with --shard-size; name a file by --prompt-file"
+        )
     if not lists:
         return replace(job, prompts=tuple(prompts), words=tuple(kept))
     if get_type_hints(run)["seed"] is int:
@@ -187,7 +190,15 @@ def eval_job(job: BulkJob, words: Sequence[str]) -> BulkJob:
     files: list[str] = []
     run = verb(load_outline(job.model), "eval")
     read_options(words, run, TAKEN["eval"], load_outline, positionals=files)
-    return _with_list(job, "data", files, [], [word for word in words if word not in files])
+    _refuse("--per-item", words)
+    left = options_alone(words, options_of(run, TAKEN["eval"]))
+    return _with_list(job, "data", files, [], left)
+
+
+def _refuse(option: str, words: Sequence[str]) -> None:
+    """Refuse an option that names one place, where each shard would replace another's files."""
+    if any(word.partition("=")[0] == option for word in words):
+        raise InputError(f"{option}: does not go with --shard-size; remove either")
 
 
 def _with_list(

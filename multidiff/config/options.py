@@ -204,6 +204,21 @@ def _pairs(
     return pairs
 
 
+def options_alone(arguments: Sequence[str], options: CommandOptions) -> list[str]:
+    """Return arguments that :func:`read_options` has read, without the positional ones."""
+    left, found = list(arguments), []
+    while left:
+        word = left.pop(0)
+        if not word.startswith("--"):
+            continue
+        found.append(word)
+        option, equals, _ = word.removeprefix("--").partition("=")
+        is_flag = options.kinds.get(options.flags.get(option, "")) is bool
+        if not equals and not is_flag:
+            found.append(left.pop(0))
+    return found
+
+
 def texts_of(option: str, texts: Sequence[str] | None, files: Sequence[str] | None) -> list[str]:
     """Return the texts that an option gives, followed by those of its files.
 

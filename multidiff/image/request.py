@@ -123,7 +123,7 @@ def size_of(text: str) -> Size:
     Raises:
         InputError: if it has another form.
     """
-    found = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
+    found = re.fullmatch(r"0*([1-9]\d{0,5})[xX]0*([1-9]\d{0,5})", text)
     if found is None:
         raise InputError(f"--size {text}: write WIDTHxHEIGHT, such as 512x512")
     return int(found[1]), int(found[2])

@@ -384,6 +384,6 @@ def save_model(
         written = {name: one.to(HALF.get(one.dtype, one.dtype)) for name, one in written.items()}
     with atomic_write_dir(folder) as partial:
         save_tensors(written, partial / WEIGHTS, about)
-        (partial / RECIPE).write_text(recipe)
+        (partial / RECIPE).write_text(recipe, "utf-8")
         for name, text in {**model.assets(), **texts}.items():
             (partial / name).write_text(text, "utf-8")

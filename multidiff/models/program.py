@@ -8,6 +8,7 @@ compared with the model on inputs of another size.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ def export_program(model: Any, path: Path) -> Report:
     with atomic_write(path) as partial:
         torch.export.save(exported, partial, extra_files={FACTS: json.dumps(facts)})
         error = _error_of(partial, module, [program.inputs, program.others])
-        if error > TOLERANCE:
+        if not error <= TOLERANCE:  # also if it is NaN
             raise InputError(
                 f"{path}: the program's output differs from the model's by {error:.1g} of its "
                 "largest value; nothing is written"
@@ -86,5 +87,6 @@ def _error_of(path: Path, module: nn.Module, cases: Sequence[Mapping[str, Tensor
     written, errors = torch.export.load(path).module(), []
     for inputs in cases:
         wanted = module(**inputs)
-        errors.append(float((written(**inputs) - wanted).abs().max() / wanted.abs().max()))
-    return max(errors)
+        largest = wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny)
+        errors.append(float((written(**inputs) - wanted).abs().max() / largest))
+    return max(errors, key=lambda error: (math.isnan(error), error))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from multidiff.serve.settings import ServerSettings
@@ -42,6 +42,7 @@ class Guard:
 
     def __init__(self, app: Any, settings: ServerSettings):
         self.app, self.settings = app, settings
+        self._hosts = {one.lower() for one in settings.hosts}
         self._held = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -69,13 +70,13 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse names that are not ours: a page of another site may resolve to this machine."""
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
-        if self.settings.hosts and host not in self.settings.hosts:
+        host = _parts_of(f"//{headers.get('host', '')}").hostname  # in lower case
+        if self._hosts and host not in self._hosts:
             raise Refusal(403, "this service has another name; ask it by that")
 
     def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _parts_of(origin).netloc != headers.get("host"):
             raise Refusal(403, "pages of other origins may not use this service")
         if origin is None and headers.get("sec-fetch-site") == "cross-site":
             raise Refusal(403, "pages of other origins may not use this service")
@@ -86,10 +87,11 @@ class Guard:
         if wanted is None or scope["path"] in OPEN:
             return None
         kind, _, given = headers.get("authorization", "").partition(" ")
-        cookies = SimpleCookie(headers.get("cookie", ""))
+        # Those of other services on this machine come too, whatever their form.
+        cookies = cookie_parser(headers.get("cookie", ""))
         if kind.lower() == "bearer" and _equal(given, wanted):
             return None
-        if COOKIE in cookies and _equal(cookies[COOKIE].value, wanted):
+        if COOKIE in cookies and _equal(cookies[COOKIE], wanted):
             return None
         query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
         if scope["type"] == "http" and _equal(dict(query).get("token", ""), wanted):
@@ -136,6 +138,14 @@ class Guard:
                 raise Refusal(503, "too many uploads at once", **{"Retry-After": "1"})
             if not message.get("more_body"):
                 return b"".join(parts)
+
+
+def _parts_of(address: str) -> SplitResult:
+    """Return the parts of an address; all are empty if it cannot be read."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _equal(given: str, wanted: str) -> bool:

@@ -15,7 +15,7 @@ from multidiff.image.canvas_files import fitted, fitted_size, outpainted
 from multidiff.image.data.image_files import png_bytes
 from multidiff.image.maskgit.model import TokenDraft
 from multidiff.image.replay import Made, request_facts, sampling_facts
-from multidiff.image.request import SIDES, ImageRequest, sides_of
+from multidiff.image.request import SIDES, ImageRequest, Size, sides_of
 from multidiff.image.requested import requested_images
 from multidiff.image.stable_diffusion.lora import with_loras
 from multidiff.image.variations import Variation
@@ -103,9 +103,9 @@ def _diffused(model: Any, body: Any, job: Job, settings: ServerSettings) -> Even
     prompt, config = _prompt(model, body), options_from(body, model.sampling)
     given = {k: v for k, v in body.set_values.items() if k in ("size", *OPTIONS)}
     request = PLAIN.replace(**given, outpaint=tuple(body.outpaint))
+    _check_size(model, request.pixels or model.domain.size, request, settings)
     canvas = _canvas(model, body, request, settings)
     Made(config, request, [prompt], None, body.seed).check(body.model_fields_set, canvas)
-    _check_sizes(model, request, canvas, settings)
     strength, other = request.variation_strength, request.variation_seed
     other = body.seed + 1 if other is None else other
     make = {
@@ -146,7 +146,7 @@ def _canvas(
     """Return the canvas of a request; None without an image.
 
     Raises:
-        InputError: if an option has no image to change.
+        InputError: if an option has no image to change, or the image would be too large.
     """
     if body.init_image is None:
         changing = ("strength", "feather", "fit", "outpaint", "padding_mask_crop")
@@ -166,26 +166,24 @@ def _canvas(
         if mask is not None:
             levels = fitted(mask[None].to(torch.uint8) * WHITE, size, request.fit)[0]
             mask = cut_mask(levels, WHITE, "mask_image")
-    image, mask = outpainted(image, mask, sides_of(request.outpaint))
+    sides, (rows, columns) = sides_of(request.outpaint), image.shape[2:]
+    size = columns + sides["left"] + sides["right"], rows + sides["top"] + sides["bottom"]
+    _check_size(model, size, request, settings)
+    image, mask = outpainted(image, mask, sides)
     usual = STRENGTH if mask is None else 1.0
     strength = usual if request.strength is None else request.strength
     return Canvas(image, strength, mask, request.feather)
 
 
-def _check_sizes(
-    model: Any, request: ImageRequest, canvas: Canvas | None, settings: ServerSettings
-) -> None:
-    """Reject images that would be too large, before any is made."""
-    most = _bounded(model, settings).max_pixels
-    sizes = [request.pixels or model.domain.size]
-    sizes += [] if canvas is None else [(canvas.image.shape[3], canvas.image.shape[2])]
-    for width, height in sizes:
-        pixels = width * height * request.hires**2
-        if pixels > most:
-            enlarged = f" times {request.hires:g}" if request.hires != 1 else ""
-            raise InputError(
-                f"size {width}x{height}{enlarged}: has {pixels:,.0f} pixels; {most:,} at most here"
-            )
+def _check_size(model: Any, size: Size, request: ImageRequest, settings: ServerSettings) -> None:
+    """Reject a size of images that would be too large, before memory of that size is taken."""
+    most, (width, height) = _bounded(model, settings).max_pixels, size
+    pixels = width * height * request.hires * request.hires  # a power of it may overflow
+    if pixels > most:
+        enlarged = f" times {request.hires:g}" if request.hires != 1 else ""
+        raise InputError(
+            f"size {width}x{height}{enlarged}: has {pixels:,.0f} pixels; {most:,} at most here"
+        )
 
 
 def _bounded(model: Any, settings: ServerSettings) -> ServerSettings:

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from multidiff.models.hub import split_revision
 from multidiff.models.loading import check_model_name, load
 from multidiff.serve.app import create_app
 from multidiff.serve.settings import LOOPBACK, ServerSettings
@@ -50,7 +51,8 @@ def names_of(models: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for model in models:
         check_model_name(model)
-        name = Path(model).resolve().name if Path(model).exists() else model.rpartition("/")[2]
+        on_hub = split_revision(model)[0].rpartition("/")[2]
+        name = Path(model).resolve().name if Path(model).exists() else on_hub
         if name in found:
             raise InputError(f"{model}: {found[name]} has the name {name} too; rename a folder")
         found[name] = model
@@ -61,13 +63,15 @@ def loras_of(words: Sequence[str]) -> dict[str, Path]:
     """Return LoRAs by the names that requests use.
 
     Raises:
-        InputError: if a word is no ``NAME=FILE``, or there is no such file.
+        InputError: if a word is no ``NAME=FILE``, there is no such file, or two have one name.
     """
     found: dict[str, Path] = {}
     for word in words:
         name, equals, path = word.partition("=")
         if not equals or not name or not Path(path).is_file():
             raise InputError(f"--lora {word}: write NAME=FILE, with a file that exists")
+        if name in found:
+            raise InputError(f"--lora {word}: {found[name]} has the name {name} too; change one")
         found[name] = Path(path)
     return found
 

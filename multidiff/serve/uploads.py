@@ -6,7 +6,6 @@ import base64
 import binascii
 import io
 import warnings
-from contextlib import suppress
 
 import PIL.Image
 from torch import Tensor
@@ -15,6 +14,10 @@ from multidiff.image.canvas import cut_mask
 from multidiff.image.data.image_files import read_image
 from multidiff.serve.settings import ServerSettings
 from multidiff.utils.errors import InputError
+from multidiff.utils.readers import reading
+
+# Their headers have the size; those of others, such as icons, hold whole images of another one.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
 def bytes_from(name: str, text: str) -> bytes:
@@ -62,14 +65,19 @@ def check_pixels(name: str, content: bytes, settings: ServerSettings) -> None:
     """Read an image's header alone, and refuse it if it is too large.
 
     Raises:
-        InputError: if it has more pixels than may be sent.
+        InputError: if it has more pixels than may be sent, or is no image of a usual format.
     """
-    with warnings.catch_warnings(), suppress(PIL.UnidentifiedImageError, OSError, SyntaxError):
+    damaged = reading(name, "is truncated or damaged", "export it again")
+    with damaged, warnings.catch_warnings():
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         try:
-            with PIL.Image.open(io.BytesIO(content)) as image:
+            with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 pixels = image.width * image.height
+        except PIL.UnidentifiedImageError as error:
+            raise InputError(
+                f"{name}: is not an image that can be read; use PNG, JPEG, WebP or the like"
+            ) from error
         except PIL.Image.DecompressionBombError as error:
             raise InputError(f"{name}: {settings.max_pixels:,} pixels at most here") from error
-        if pixels > settings.max_pixels:
-            raise InputError(f"{name}: has {pixels:,} pixels; {settings.max_pixels:,} at most here")
+    if pixels > settings.max_pixels:
+        raise InputError(f"{name}: has {pixels:,} pixels; {settings.max_pixels:,} at most here")

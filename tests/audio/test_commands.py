@@ -227,6 +227,8 @@ def test_sample_reads_a_mel_several_ways(tmp_path, capsys, small_vocoder, clip):
     assert (out / "clip-0.wav").read_bytes() != (out / "clip-1.wav").read_bytes()
     assert "--prompt" in complains(capsys, "sample", small_vocoder, "-o", out)
     assert "-o" in complains(capsys, "sample", small_vocoder, "--prompt", clip)
+    twice = complains(capsys, "sample", small_vocoder, *("--prompt", clip) * 2, "-o", out / "two")
+    assert "would be written to" in twice and not (out / "two").exists()
     wrong = ["sample", small_vocoder, "--prompt", clip, "-o", out]
     assert "--guidance-scale" in complains(capsys, *wrong, "--guidance-scale", 2)
     assert "--sharp" in complains(capsys, *wrong, "--sharp", 2)

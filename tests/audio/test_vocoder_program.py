@@ -67,3 +67,24 @@ def test_a_program_that_differs_is_not_kept(tmp_path):
     with pytest.raises(InputError, match="differs from the model's"):
         export_program(Model(), tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_of_no_numbers_is_not_kept(tmp_path):
+    class Times(torch.nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x):
+            return x * self.factor
+
+    class Model:
+        def __init__(self, factor):
+            one, two = torch.ones(2, 3), torch.ones(3, 3)
+            shapes = {"x": {0: torch.export.Dim("b")}}
+            self.program = lambda: Program(Times(factor), {"x": one}, {"x": two}, shapes)
+
+    with pytest.raises(InputError, match="differs from the model's by nan"):
+        export_program(Model(float("nan")), tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
+    assert export_program(Model(0.0), tmp_path / "a.pt2").facts["error"] == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from starlette.testclient import TestClient
 
 import multidiff as md
@@ -18,9 +18,11 @@ from multidiff.cli.main import run
 from multidiff.config.option_set import options_in
 from multidiff.image.data.image_files import png_bytes, read_image
 from multidiff.image.variations import Variation
-from multidiff.serve import ServerSettings, create_app
+from multidiff.serve import ServerSettings, create_app, images
+from multidiff.serve.server import listening, loras_of, names_of
 from multidiff.serve.wav import pcm
 from multidiff.text.cli import requests_of
+from multidiff.utils.errors import InputError
 
 STEPS = 2
 EVENTS = {"accept": "text/event-stream"}
@@ -51,6 +53,21 @@ def in_base64(content):
 
 def png(width, height, level=255):
     return png_bytes(torch.full((1, height, width), level, dtype=torch.uint8))
+
+
+def inflated(size):
+    """Return a small PNG with a text of that size in it."""
+    about = io.BytesIO()
+    info = PngImagePlugin.PngInfo()
+    info.add_text("about", "a" * size, zip=True)
+    Image.new("L", (28, 28)).save(about, "PNG", pnginfo=info)
+    return about.getvalue()
+
+
+def icon(width, height):
+    file = io.BytesIO()
+    Image.new("L", (width, height)).save(file, "ICO")
+    return file.getvalue()
 
 
 def test_an_image_is_that_of_python(client, models):
@@ -171,10 +188,29 @@ WRONG = {
     "mask alone": ({"mask_image": in_base64(png(28, 28))}, "send init_image"),
     "outpainting nothing": ({"outpaint": ["left=4"]}, "outpaint: changes an image"),
     "no side": ({"outpaint": ["up=4"]}, "outpaint up=4: write sides"),
+    "no size to fit": (
+        {"init_image": in_base64(png(28, 28)), "fit": "pad", "size": "0x28"},
+        "size 0x28: write WIDTHxHEIGHT",
+    ),
+    "infinite enlargement": ({"hires": 1e200}, "28x28 times 1e+200: has inf pixels"),
+    "inflated text": ({"init_image": in_base64(inflated(80 << 20))}, "init_image: is truncated or"),
+    "an icon": ({"init_image": in_base64(icon(40, 40))}, "init_image: is not an image that can"),
     "huge enlargement": ({"hires": 2.5}, "28x28 times 2.5: has 4,900 pixels; 3,136 at most"),
     "region of nothing": ({"padding_mask_crop": 3}, "padding_mask_crop: changes an image"),
     "long prompt": ({"prompt": "x" * 9999}, "prompt: string should have at most 5000"),
 }
+
+
+def test_a_huge_size_is_refused_before_an_image_is_fitted_to_it(client, monkeypatch):
+    def made(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "fitted", made)
+    monkeypatch.setattr(images, "outpainted", made)
+    given = {"prompt": "two", "init_image": in_base64(png(28, 28))}
+    for more in ({"fit": "pad", "size": "9999x9999"}, {"outpaint": ["left=9999"]}):
+        answer = client.post("/v1/images", json={**given, **more})
+        assert answer.status_code == 422 and "3,136 at most here" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -196,6 +232,8 @@ def test_a_wrong_request_is_one_line(client, case):
         ("/v1/images", b"{}", {"host": "evil.example"}, 403),
         ("/v1/images", b"{}", {"origin": "http://evil.example"}, 403),
         ("/v1/images", b"{}", {"origin": "null"}, 403),
+        ("/v1/images", b"{}", {"origin": "http://["}, 403),
+        ("/v1/images", b"{}", {"host": "[::1"}, 403),
         ("/v1/images", b"{}", {"sec-fetch-site": "cross-site"}, 403),
     ],
 )
@@ -225,6 +263,24 @@ def test_a_token_is_asked_for(models):
         assert client.get("/docs").status_code == 200
 
 
+@pytest.mark.parametrize("others", ["a/b=1", 'seen={"a": 1}', "a b=1", 'x="'])
+def test_cookies_of_other_services_do_no_harm(models, others):
+    app = create_app({"digits": models["digits"]}, ServerSettings(token="se;cr=et"))
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/v1/models", headers={"cookie": others}).status_code == 401
+        given = client.get("/docs?token=se%3Bcr%3Det", follow_redirects=False).headers["set-cookie"]
+        for both in (f"{others}; {given}", f"{given}; {others}"):
+            client.cookies.clear()
+            assert client.get("/v1/models", headers={"cookie": both}).status_code == 200
+
+
+def test_names_of_this_machine_in_either_case(models):
+    app = create_app({"digits": models["digits"]}, ServerSettings(hosts=("My-Box.example",)))
+    with TestClient(app, base_url="http://localhost") as client:
+        for host, status in {"my-box.example": 200, "MY-BOX.example:80": 200, "else": 403}.items():
+            assert client.get("/health", headers={"host": host}).status_code == status
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -241,9 +297,15 @@ def test_what_cannot_be_served(words, message, capsys, monkeypatch):
     assert message in said and said.count("\n") == 1
 
 
-def test_a_port_in_use(capsys):
-    from multidiff.serve.server import listening
+def test_names_in_paths(tmp_path):
+    assert names_of(["digits", "some/one@v1"]) == {"digits": "digits", "one": "some/one@v1"}
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="has the name x too"):
+        loras_of([f"x={tmp_path / 'a'}", f"x={tmp_path / 'b'}"])
 
+
+def test_a_port_in_use(capsys):
     with listening("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert run(["serve", "digits", "--port", str(port)]) == 2
