@@ -16,7 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.gaussian.schedules import NoiseLevel, NoiseSchedule
-from multidiff.core.gaussian.timesteps import TimestepSchedule, marked, table_length
+from multidiff.core.gaussian.timesteps import (
+    TimestepSchedule,
+    marked,
+    table_length,
+    trailing_positions,
+)
 
 Spacing = Literal["leading", "trailing", "linspace"]
 # Stands for the ratio of a level without signal where that must be finite: alpha^2 is 2^-24.
@@ -162,7 +167,7 @@ def _positions(
     if count > steps:  # all steps, where those of one more do not exist
         return steps - 1 - back
     if spacing == "trailing":
-        return (steps - back * (steps / num_steps)).round() - 1
+        return trailing_positions(num_steps, steps)
     up = torch.arange(count - 1, count - 1 - num_steps, -1, dtype=torch.float64)
     if spacing == "linspace":
         even = up * ((steps - 1) / (count - 1)) if count > 1 else up + steps - 1

@@ -269,12 +269,24 @@ def leading_timesteps(
 def trailing_timesteps(num_steps: int) -> TimestepSchedule:
     """Return timesteps spaced evenly from the noisy end: 999, 899 .. 99 for 10 of 1000.
 
-    The spacing for zero terminal SNR (Lin et al. 2023, table 2).
+    The spacing for zero terminal SNR (Lin et al. 2023, table 2), rounded as diffusers does.
     """
-    down = torch.arange(num_steps, dtype=torch.float64) / num_steps
-    return TimestepSchedule(
-        num_steps, _on_table("trailing times", num_steps, lambda steps: steps * (1 - down) - 1)
-    )
+
+    def positions(steps: int) -> Tensor:
+        return trailing_positions(num_steps, steps)
+
+    return TimestepSchedule(num_steps, _on_table("trailing times", num_steps, positions))
+
+
+def trailing_positions(num_steps: int, steps: int) -> Float[Tensor, " steps"]:
+    """Return positions on a table, 0 to ``steps - 1``, spaced evenly from its noisy end.
+
+    Halves round to even before 1 is subtracted, and the spacing is that of ``numpy.arange``, as in
+    diffusers: its error decides where a half falls.
+    """
+    spacing = (steps - steps / num_steps) - steps
+    rows = torch.arange(num_steps, dtype=torch.float64)
+    return (steps + rows * spacing).round() - 1
 
 
 def linspace_timesteps(num_steps: int) -> TimestepSchedule:
