@@ -133,6 +133,12 @@ def test_an_unknown_model(tmp_path, capsys):
     assert "not a file" in complains(capsys, "eval", tmp_path / "file")
 
 
+def test_guidance_that_overflows(tmp_path, capsys):
+    words = ("sample", "digits", "--prompt", "six", "--steps", 2, "-o", tmp_path)
+    reported = complains(capsys, *words, "--guidance-scale", 1e308)
+    assert "the state is not finite; the network returned" in reported
+
+
 def test_a_hub_id_that_cannot_be_had(monkeypatch, capsys):
     import huggingface_hub
 

@@ -317,6 +317,9 @@ def run(arguments: list[str]) -> int:
     except InputError as fault:
         complain(str(fault))
         return 2
+    except FloatingPointError as fault:  # NotFiniteError of the core, which is not imported here
+        complain(str(fault))
+        return 2
     except OSError as fault:  # a path or disk error, wherever it is raised
         if fault.errno not in REASONS:
             raise

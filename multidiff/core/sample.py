@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from multidiff.core.joint.sampler import JointSampler
 
 
+class NotFiniteError(ValueError, FloatingPointError):
+    """States of sampling are NaN or infinite: a network's fault, or that of the options."""
+
+
 @dataclass(frozen=True)
 class Step:
     """Argument of a progress callback after each step.
@@ -205,7 +209,7 @@ def traverse(
         The state at the last level.
 
     Raises:
-        ValueError: if the state is not finite, with the first step where it is not.
+        NotFiniteError: if the state is not finite, with the first step where it is not.
     """
     memory, finite, total = None, [], len(levels) - 1
     for number, (level, next_level) in enumerate(itertools.pairwise(levels), 1):
@@ -225,9 +229,9 @@ def _check_finite(finite: Sequence[Tensor], names: Sequence[str] | None) -> None
     if not bool(good.all()):
         step, part = (~good).nonzero()[0].tolist()
         what = "the state" if names is None else f"part {names[part]!r}"
-        raise ValueError(
+        raise NotFiniteError(
             f"step {step + 1} of {len(finite)}: {what} is not finite; the network returned NaN or "
-            "infinity there, or the timesteps do not fit its prediction"
+            "infinity there, guidance is too strong, or the timesteps do not fit its prediction"
         )
 
 

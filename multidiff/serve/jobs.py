@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from multidiff.core.sample import NotFiniteError
 from multidiff.models.views import call_before, shared_copy
 from multidiff.serve.batching import Batcher
 from multidiff.utils.errors import InputError
@@ -137,10 +138,10 @@ class Job:
         except TimeLimit as fault:
             self.emit(Event(FAILED, {"status": 504, "detail": str(fault)}))
             return "refused"
-        except InputError as fault:
+        except (InputError, NotFiniteError) as fault:
             self.emit(Event(FAILED, {"status": 422, "detail": _by_field(str(fault))}))
             return "refused"
-        except Exception:
+        except BaseException:  # a panic of a library in Rust is no Exception; the thread goes on
             logger.exception("a request failed")
             self.emit(Event(FAILED, {"status": 500, "detail": "failed; the log has the reason"}))
             return "failed"

@@ -192,6 +192,7 @@ WRONG = {
         {"init_image": in_base64(png(28, 28)), "fit": "pad", "size": "0x28"},
         "size 0x28: write WIDTHxHEIGHT",
     ),
+    "infinite guidance": ({"guidance_scale": 1e308}, "the state is not finite"),
     "infinite enlargement": ({"hires": 1e200}, "28x28 times 1e+200: has inf pixels"),
     "inflated text": ({"init_image": in_base64(inflated(80 << 20))}, "init_image: is truncated or"),
     "an icon": ({"init_image": in_base64(icon(40, 40))}, "init_image: is not an image that can"),
