@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -225,10 +226,6 @@ def marked(level: NoiseLevel) -> NoiseLevel:
 def uniform_timesteps(num_steps: int, first: float = 1.0) -> TimestepSchedule:
     """Return evenly spaced times from ``first`` down, between the table's timesteps if needed.
 
-    Args:
-        num_steps: number of steps.
-        first: the noisiest time, above 0; 1 is the end of the process.
-
     Raises:
         ValueError: if there is no step, or the first time is outside (0, 1].
     """
@@ -271,18 +268,14 @@ def trailing_timesteps(num_steps: int) -> TimestepSchedule:
 
     The spacing for zero terminal SNR (Lin et al. 2023, table 2), rounded as diffusers does.
     """
-
-    def positions(steps: int) -> Tensor:
-        return trailing_positions(num_steps, steps)
-
+    positions = partial(trailing_positions, num_steps)
     return TimestepSchedule(num_steps, _on_table("trailing times", num_steps, positions))
 
 
 def trailing_positions(num_steps: int, steps: int) -> Float[Tensor, " steps"]:
     """Return positions on a table, 0 to ``steps - 1``, spaced evenly from its noisy end.
 
-    Halves round to even before 1 is subtracted, and the spacing is that of ``numpy.arange``, as in
-    diffusers: its error decides where a half falls.
+    Halves round to even, after an error that is that of ``numpy.arange`` in diffusers.
     """
     spacing = (steps - steps / num_steps) - steps
     rows = torch.arange(num_steps, dtype=torch.float64)
