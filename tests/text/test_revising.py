@@ -676,6 +676,9 @@ def test_one_candidate_where_the_options_have_several():
         several.replace(num_candidates=4, temperature=0.0)
     for drawn in ({}, {"temperature": 0.7}, {"top_p": 0.6}, {"beam": 2}):
         assert several.replace(**drawn).for_new_texts(several).num_candidates == 1
+    for usual in (several, one):  # words are drawn, however the model's own options take them
+        fresh = usual.replace(edit_margin=-2.0).for_new_texts(usual)
+        assert (fresh.temperature, fresh.top_p, fresh.edit_margin) == (1.0, 0.95, -2.0)
     asked = several.replace(num_candidates=4)
     assert asked.for_new_texts(several).num_candidates == 4
 

@@ -16,7 +16,10 @@ from multidiff.utils.errors import InputError
 EditsPerStep = Literal["all", "even"]
 # With nothing to correct, the likeliest text is always the same: tokens are drawn instead. Drawn
 # tokens are revised too, if they are wrong with a probability above one in twenty.
-FRESH = {"top_p": 0.95, "edit_margin": -3.0, "min_confidence": 0.0, "num_candidates": 1}
+FRESH = {
+    "temperature": 1.0, "top_p": 0.95, "edit_margin": -3.0, "min_confidence": 0.0,
+    "num_candidates": 1,
+}  # fmt: skip
 # Several candidates are drawn from the model's distribution, so that they can be averaged over;
 # their risk replaces the edit margin and the confidence.
 SEVERAL = {
