@@ -256,6 +256,8 @@ def test_what_is_wrong_is_one_line(capsys, monkeypatch):
     recipe = SMOKE / "masked.yaml"
     assert "rtx4090" in complains(capsys, "check", recipe, "--dry-run", "--gpu", "voodoo2")
     assert "--mfu 2" in complains(capsys, "check", recipe, "--dry-run", "--mfu", "2")
+    unused = complains(capsys, "check", recipe, "--gpu", "a100", "--markdown")
+    assert "--gpu, --markdown: only a dry run estimates costs" in unused
     monkeypatch.delattr(Sentences, "synthetic")
     reported = complains(
         capsys, "check", recipe, "data.examples.source.path=absent.csv", "--dry-run"

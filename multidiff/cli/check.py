@@ -15,8 +15,8 @@ def check_recipes(
     *,
     data: bool = True,
     dry_run: bool = False,
-    gpu: str = "h200",
-    mfu: float = 0.35,
+    gpu: str | None = None,
+    mfu: float | None = None,
     markdown: bool = False,
     show: Callable[[list[str]], None] | None = None,
 ) -> Report:
@@ -26,13 +26,14 @@ def check_recipes(
         words: recipes, and ``key.path=value`` changes to all of them.
         data: whether the data must exist; a dry run never needs them.
         dry_run: whether to run one training step of each on fake tensors.
-        gpu: name of the GPU to estimate for; see :func:`multidiff.dry_run.report.dry_run`.
-        mfu: fraction of the GPU's peak that training reaches.
-        markdown: whether to show a table.
+        gpu: name of the GPU that a dry run estimates for, by default ``h200``; see
+            :func:`multidiff.dry_run.report.dry_run`.
+        mfu: fraction of the GPU's peak that training reaches, by default 0.35.
+        markdown: whether a dry run shows a table.
         show: function that receives lines as soon as they exist.
 
     Raises:
-        InputError: if no recipe is named, or an option is wrong.
+        InputError: if no recipe is named, or an option is wrong or without a dry run has no effect.
     """
     overrides = [one for one in words if "=" in one and not Path(one).exists()]
     paths = [Path(one) for one in words if one not in overrides]
@@ -41,7 +42,18 @@ def check_recipes(
     if dry_run:
         from multidiff.dry_run.report import dry_run as run_dry
 
-        return run_dry(paths, overrides, gpu=gpu, mfu=mfu, markdown=markdown, show=show)
+        return run_dry(
+            paths,
+            overrides,
+            gpu="h200" if gpu is None else gpu,
+            mfu=0.35 if mfu is None else mfu,
+            markdown=markdown,
+            show=show,
+        )
+    given = {"--gpu": gpu is not None, "--mfu": mfu is not None, "--markdown": markdown}
+    unused = [name for name, one in given.items() if one]
+    if unused:
+        raise InputError(f"{', '.join(unused)}: only a dry run estimates costs: add --dry-run")
     faults: list[str] = []
     for path in paths:
         try:

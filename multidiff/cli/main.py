@@ -211,9 +211,16 @@ def check(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Also run one training step of each, without a GPU.")
     ] = False,
-    gpu: Annotated[str, typer.Option(help="GPU to estimate time and memory for.")] = "h200",
-    mfu: Annotated[float, typer.Option(help="Fraction of the GPU's peak that is reached.")] = 0.35,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table.")] = False,
+    gpu: Annotated[
+        str | None, typer.Option(help="GPU that a dry run estimates for, by default h200.")
+    ] = None,
+    mfu: Annotated[
+        float | None,
+        typer.Option(help="Fraction of the GPU's peak that is reached, by default 0.35."),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a dry run's costs as a table.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find everything wrong in recipes without reading data or running anything.

@@ -77,6 +77,13 @@ def canvas_of(
     image = torch.stack(images)
     area = _mask_of(given, files[0], image, original)
     image, area = outpainted(image, area, sides_of(given.outpaint))
+    rows, columns = image.shape[2:]
+    grows = given.fit is None and any(sides_of(given.outpaint).values())
+    if grows and given.pixels not in (None, (columns, rows)):
+        raise InputError(
+            f"--size {given.size}: with --outpaint the image has {columns}x{rows} pixels; "
+            "leave --size out, or give --fit, which fits the image to it before"
+        )
     return Canvas(image, strength, area, given.feather)
 
 

@@ -64,13 +64,20 @@ def mel_from(
     """Yield the mel of a request, a mel file or a recording, and its sound's length in samples.
 
     Raises:
-        InputError: if it is neither, or too long.
+        InputError: if it is neither, or too long, or a recording with a scale or preset of mels.
     """
     content = bytes_from(name, text)
     ending = next((end for start, end in MELS.items() if content.startswith(start)), None)
     if ending is None and content[8:10] == b'{"':
         ending = ".safetensors"
     if ending is None:
+        stated = {"mel_scale": mel_scale, "mel_preset": mel_preset}
+        unused = [one for one, value in stated.items() if value is not None]
+        if unused:
+            raise InputError(
+                f"{', '.join(unused)}: {name} is a recording, whose mel is computed here; "
+                f"leave {'it' if len(unused) == 1 else 'them'} out"
+            )
         sound = BoundedSound(content, name, settings.max_seconds)
         with NamedTemporaryFile(suffix=".samples") as spool:
             mel = SoundMel(sound, preset, spool)

@@ -123,6 +123,8 @@ def test_outpainting_keeps_the_image(small_pixels, tmp_path, capsys):
     assert reported["strength"] == "1" and reported["outpaint"] == "left=8,bottom=4"
     assert torch.equal(*again(capsys, small_pixels, reported, tmp_path / "again"))
     assert "sides are left, right" in complains(capsys, *common, "--outpaint", "left=1,left=2")
+    wrong = complains(capsys, *common, "--outpaint", "left=8", "--size", "28x28")
+    assert "--size 28x28: with --outpaint the image has 36x28 pixels" in wrong
     for words in (("left",), ("left=x",), ("middle=3",)):
         with pytest.raises(InputError, match="sides are left, right"):
             sides_of(words)

@@ -160,6 +160,9 @@ def test_a_recording_through_the_vocoder(client):
     answer = client.post("/v1/vocoder", json={"input": in_base64(file.getvalue()), "steps": 1})
     sound, rate = soundfile.read(io.BytesIO(answer.content))
     assert (rate, len(sound)) == (22_050, 11_025)
+    request = {"input": in_base64(file.getvalue()), "mel_scale": "log10"}
+    refused = client.post("/v1/vocoder", json=request)
+    assert refused.status_code == 422 and "mel_scale: input is a recording" in refused.text
 
 
 def test_requests_have_the_options_of_the_configuration(client, models):
