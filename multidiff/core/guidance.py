@@ -12,12 +12,13 @@ functions of each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from multidiff.core.masks import real_positions
 from multidiff.core.protocols import Condition, Denoiser, Level
 
 # Keeps the rescaling finite where a prediction is constant.
@@ -78,6 +79,28 @@ def _is_structure(part: Condition) -> bool:
     kinds: list[torch.dtype] = []
     map_condition(lambda one: kinds.append(one.dtype) or one, part)
     return all(kind == torch.bool for kind in kinds)
+
+
+def check_droppable(condition: Condition, parts: Parts | None = None) -> None:
+    """Reject a condition that stays the same when it is dropped: guidance would do nothing.
+
+    Args:
+        condition: a tensor, or a dict, tuple or list of parts.
+        parts: keys of the parts to drop (see :func:`parts_left_out`).
+
+    Raises:
+        ValueError: if all that may be dropped is masks (boolean tensors) or None, or it is
+            ambiguous.
+    """
+    dropped, all_parts = condition, cast(Any, condition)
+    if isinstance(condition, dict | tuple | list):
+        dropped = [all_parts[key] for key in parts_left_out(condition, parts)]
+    if _is_structure(dropped):
+        named = f" of {[*condition]}" if isinstance(condition, dict) else ""
+        raise ValueError(
+            f"guidance by the condition{named} would do nothing: what it may drop is only masks "
+            "or None, which stay; add a part to guide by, or turn guidance off"
+        )
 
 
 def null_condition(condition: Condition, parts: Parts | None = None) -> Condition:
@@ -163,6 +186,8 @@ class ClassifierFreeGuidance:
         scale: guidance scale; 1 is off, and then only the conditional prediction is evaluated.
         rescale: fraction, 0 to 1, by which the standard deviation of the guided prediction is
             brought back to that of the conditional one (Lin et al. 2023, section 3.4).
+        mask: 1 at real positions of the state, 0 at padding, which ``rescale`` then leaves out of
+            both deviations; broadcastable to the state ``(batch, ...)``. A dict for a joint state.
         negative: condition used in place of the null condition, such as a negative prompt.
         channels: number of channels (dimension 1) that are guided, all by default; the others
             are the conditional ones (learned variances are not guided).
@@ -178,6 +203,7 @@ class ClassifierFreeGuidance:
         scale: float,
         *,
         rescale: float = 0.0,
+        mask: Tensor | Mapping[str, Tensor] | None = None,
         negative: Condition = None,
         channels: int | None = None,
         parts: Parts | None = None,
@@ -185,14 +211,16 @@ class ClassifierFreeGuidance:
         if scale < 0 or not 0 <= rescale <= 1:
             raise ValueError(f"guidance scale {scale:g} < 0 or rescale {rescale:g} not in [0, 1]")
         self.denoiser, self.scale, self.rescale = denoiser, scale, rescale
-        self.negative, self.channels, self.parts = negative, channels, parts
+        self.mask, self.negative = mask, negative
+        self.channels, self.parts = channels, parts
 
     def __call__(self, xt: Any, level: Level, condition: Condition = None) -> Any:
         """Return the guided prediction: a tensor, or a dict of them for a joint state.
 
         Raises:
-            ValueError: if there is no condition to guide by, or it has several parts and
-                ``parts`` does not name the droppable ones.
+            ValueError: if there is no condition to guide by, or only masks or None, or it has
+                several parts and ``parts`` does not name the droppable ones; if the mask does
+                not fit the prediction.
         """
         if self.scale == 1:
             return self.denoiser(xt, level, condition)
@@ -201,27 +229,46 @@ class ClassifierFreeGuidance:
                 f"guidance of scale {self.scale:g} has no condition to guide by: pass one "
                 "(condition=...), or turn guidance off"
             )
-        negative = null_condition(condition, self.parts) if self.negative is None else self.negative
+        negative = self.negative
+        if negative is None:
+            check_droppable(condition, self.parts)
+            negative = null_condition(condition, self.parts)
         both = map_condition(lambda x, y: torch.cat([x, y]), condition, negative)
         output = self.denoiser(
             map_condition(lambda one: torch.cat([one, one]), xt), _twice(level), both
         )
-        return map_condition(self._guided, output)
+        if isinstance(output, dict):
+            masks: Any = self.mask or {}
+            return {name: self._guided(one, masks.get(name)) for name, one in output.items()}
+        return self._guided(output, self.mask)
 
-    def _guided(self, output: Tensor) -> Tensor:
+    def _guided(self, output: Tensor, mask: Any) -> Tensor:
         cond, uncond = output.chunk(2)
         part = slice(None) if self.channels is None else slice(self.channels)
         guided = uncond[:, part] + self.scale * (cond - uncond)[:, part]
-        guided = self._rescaled(guided, cond[:, part])
+        guided = self._rescaled(guided, cond[:, part], mask)
         return guided if self.channels is None else torch.cat([guided, cond[:, part.stop :]], dim=1)
 
-    def _rescaled(self, guided: Tensor, cond: Tensor) -> Tensor:
+    def _rescaled(self, guided: Tensor, cond: Tensor, mask: Tensor | None) -> Tensor:
         if self.rescale == 0:
             return guided
-        dims = tuple(range(1, guided.ndim))
-        wanted, found = (x.std(dim=dims, correction=0, keepdim=True) for x in (cond, guided))
+        wanted, found = _deviation(cond, mask), _deviation(guided, mask)
         ratio = torch.where(found > SMALLEST_DEVIATION, wanted / found, 1.0)
         return guided * (1 + self.rescale * (ratio - 1))
+
+
+def _deviation(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the standard deviation of each sample, where the mask is 1: ``(batch, 1, ...)``."""
+    dims = tuple(range(1, x.ndim))
+    if mask is None:
+        return x.std(dim=dims, correction=0, keepdim=True)
+    real = real_positions(mask, x)
+    # In float16 sums over more than 65504 values would be infinite.
+    wide = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(~real, 0)
+    count = real.sum(dim=dims, keepdim=True).clamp(min=1)
+    mean = wide.sum(dim=dims, keepdim=True) / count
+    away = (wide - mean).masked_fill(~real, 0)
+    return (away.square().sum(dim=dims, keepdim=True) / count).sqrt().to(x.dtype)
 
 
 def _twice(level: Level) -> Level:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from multidiff.core.context import DIFFERENTIATES
+from multidiff.core.devices import finest_dtype
 from multidiff.core.gaussian.predictions import with_x0
 from multidiff.core.gaussian.schedules import NoiseLevel
+from multidiff.core.masks import real_positions
 from multidiff.core.protocols import Estimate, Projection
 
 # Marks projections that leave some of the state unchanged.
@@ -49,6 +52,7 @@ def dynamic_threshold(
     most: float = math.inf,
     *,
     keep_noise: bool = False,
+    mask: Tensor | None = None,
 ) -> Projection:
     """Return a projection that scales large estimates down (Saharia et al. 2022, section 2.3).
 
@@ -60,27 +64,53 @@ def dynamic_threshold(
         limit: bound of the data, 1 for pixels in [-1, 1].
         most: largest value at which estimates are clipped; at the limit this is :func:`clip`.
         keep_noise: see :func:`clip`.
+        mask: 1 at real positions, 0 at padding, which the quantile then leaves out; broadcastable
+            to the state ``(batch, ...)``.
 
     Raises:
-        ValueError: if the quantile is not in (0, 1], or the limit not above 0.
+        ValueError: if the quantile is not in (0, 1], or the limit not above 0; in use, if the mask
+            does not fit the state.
     """
     if not 0 < quantile <= 1 or not limit > 0:
         raise ValueError(f"dynamic threshold: quantile {quantile:g} in (0, 1], limit {limit:g} > 0")
 
     def project(estimate: Estimate, xt: Tensor, level: NoiseLevel) -> Estimate:
-        sizes = estimate.x0.abs().flatten(1).float()
-        # torch.quantile rejects more than 2^24 values; a k-th value does not.
-        position = quantile * (sizes.shape[1] - 1)
-        low, high = (
-            sizes.kthvalue(1 + rank, dim=1).values
-            for rank in (math.floor(position), math.ceil(position))
-        )
-        bound = torch.lerp(low, high, position % 1).clamp(min=limit, max=most)
+        sizes = estimate.x0.abs()
+        found = _quantile(sizes, quantile) if mask is None else _of_real(sizes, quantile, mask)
+        bound = found.clamp(min=limit, max=most)
         bound = bound.to(estimate.x0).reshape(-1, *[1] * (estimate.x0.ndim - 1))
         x0 = estimate.x0.clamp(-bound, bound) * (limit / bound)
         return _with(estimate, x0, xt, level, keep_noise)
 
     return project
+
+
+def _quantile(sizes: Tensor, quantile: float) -> Float[Tensor, " batch"]:
+    """Return the quantile of each sample, linear between two values."""
+    sizes = sizes.flatten(1).float()
+    # torch.quantile rejects more than 2^24 values; a k-th value does not.
+    position = quantile * (sizes.shape[1] - 1)
+    low, high = (
+        sizes.kthvalue(1 + rank, dim=1).values
+        for rank in (math.floor(position), math.ceil(position))
+    )
+    return torch.lerp(low, high, position % 1)
+
+
+def _of_real(sizes: Tensor, quantile: float, mask: Tensor) -> Float[Tensor, " batch"]:
+    """Return the quantile of the real values of each sample; below 0 where there are none."""
+    real = real_positions(mask, sizes)
+    # Sizes are 0 or more, so that padding of -1 comes before all that is real.
+    ordered = sizes.float().masked_fill(~real, -1).flatten(1).sort(dim=1).values
+    count = real.flatten(1).sum(dim=1).clamp(min=1)
+    # Positions of float32 would be off by one beyond 2^24 values.
+    position = quantile * (count - 1).to(finest_dtype(sizes.device))
+    first = ordered.shape[1] - count
+    low, high = (
+        ordered.gather(1, (first + rank.long())[:, None])[:, 0]
+        for rank in (position.floor(), position.ceil())
+    )
+    return torch.lerp(low, high, position.frac().to(low))
 
 
 def inpaint(known: Tensor, mask: Tensor) -> Projection:

@@ -101,7 +101,7 @@ class DiffusionTask(nn.Module):
             return {}  # an estimate of tokens can cost as much memory as the loss
         process = self._masked(encoded.mask)
         estimate = process.estimate(output, corrupted.xt, corrupted.level)
-        extra = self.domain.extra_losses(encoded, corrupted, estimate, self.process)
+        extra = self._losses_of_estimate(encoded, corrupted, estimate)
         taken = sorted(extra.keys() & reserved)
         if taken:
             raise ValueError(
@@ -109,6 +109,11 @@ class DiffusionTask(nn.Module):
                 "the losses and the log; rename this loss"
             )
         return extra
+
+    def _losses_of_estimate(
+        self, encoded: Encoded, corrupted: Any, estimate: Any
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        return self.domain.extra_losses(encoded, corrupted, estimate, self.process)
 
     def _encoded(self, batch: Any, rng: Rng | None) -> Encoded:
         encoded = self.domain.encode(batch, rng)

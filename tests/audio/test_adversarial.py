@@ -72,6 +72,33 @@ def test_each_loss_trains_its_own_side():
     assert norm(losses["discriminator"], ours) == 0 < norm(losses["discriminator"], theirs)
 
 
+def test_the_estimate_and_its_waveform_are_computed_once(monkeypatch):
+    one, counts = task(), {"waves": 0, "estimate": 0}
+
+    def counted(owner, name):
+        plain = getattr(owner, name)
+
+        def call(*arguments):
+            counts[name] += torch.is_grad_enabled()  # sampled states are made without gradients
+            return plain(*arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(one.domain, "waves")
+    counted(one.process, "estimate")
+    losses = one.losses(batch(), generators([3, 4]))
+    assert counts == {"waves": 1, "estimate": 1}
+    monkeypatch.undo()
+
+    class Own(SpectralDomain):  # an extra loss of its own is still asked for
+        def extra_losses(self, *arguments):
+            return super().extra_losses(*arguments)
+
+    one.domain.__class__ = Own
+    again = one.losses(batch(), generators([3, 4]))
+    assert torch.equal(losses["spectral"], again["spectral"])
+
+
 def test_the_weight_grows_by_batches_of_training_alone():
     one = task(weight=0.5, warmup=4)
     with torch.no_grad():

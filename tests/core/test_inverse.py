@@ -199,3 +199,20 @@ def test_dynamic_thresholding():
     with pytest.raises(ValueError, match="quantile 0"):
         dynamic_threshold(0.0)
     assert math.isclose(float(found.x0.abs().max()), 1.0, rel_tol=1e-6)
+
+
+def test_dynamic_thresholding_leaves_padding_out():
+    level = PROCESS.schedule.at(torch.tensor([0.4, 0.4, 0.4]))
+    real = torch.linspace(-3, 3, 40)
+    x0 = torch.full((3, 1, 100), 50.0)
+    x0[0, 0], x0[1, 0, :40] = torch.linspace(-2, 2, 100), real
+    mask = torch.arange(100) < torch.tensor([100, 40, 0])[:, None, None]
+    xt = torch.zeros(3, 1, 100)
+    found = dynamic_threshold(0.9, mask=mask)(Estimate(x0, x0), xt, level)
+    whole = dynamic_threshold(0.9)(Estimate(x0[:1], x0[:1]), xt[:1], level[:1])
+    torch.testing.assert_close(found.x0[:1], whole.x0)
+    alone = dynamic_threshold(0.9)(Estimate(real[None], real[None]), real[None], level[:1])
+    torch.testing.assert_close(found.x0[1, 0, :40], alone.x0[0])
+    assert bool((found.x0[2] == 1).all())  # nothing real: clipped to the limit
+    with pytest.raises(ValueError, match=r"mask: its shape \(3, 7\) does not broadcast"):
+        dynamic_threshold(mask=torch.ones(3, 7))(Estimate(x0, x0), xt, level)

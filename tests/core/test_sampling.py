@@ -20,6 +20,7 @@ from multidiff.core.guidance import (
     map_condition,
     null_condition,
 )
+from multidiff.core.joint.guidance import MultiConditionGuidance
 from multidiff.core.projections import clip, compose, inpaint
 from multidiff.core.protocols import Domain, Encoded
 from multidiff.core.sample import sample
@@ -231,6 +232,30 @@ def test_rescaling_looks_at_the_guided_channels_alone():
     assert torch.equal(found[:, 1:], cond[:, 1:])
 
 
+def test_rescaling_leaves_padding_out():
+    """A padded sample is guided as it would be alone, whatever stands in its padding."""
+
+    def denoiser(xt, level, condition):
+        return xt * (1 + condition.double())[:, None]
+
+    xt, condition = double(2, 50), torch.tensor([2, 3])
+    xt[1, 20:] = 1e3
+    mask = (torch.arange(50) < torch.tensor([[50], [20]])).double()
+    level = LINEAR.at(torch.tensor([0.5, 0.5]))
+    found = ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0, mask=mask)(xt, level, condition)
+    plain = ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0)
+    alone = plain(xt[1:, :20], level[1:], condition[1:])
+    torch.testing.assert_close(found[1:, :20], alone)
+    torch.testing.assert_close(found[:1], plain(xt[:1], level[:1], condition[:1]))
+    joint = ClassifierFreeGuidance(
+        lambda xt, level, condition: {"a": denoiser(xt, level, condition), "b": xt},
+        4.0, rescale=1.0, mask={"a": mask},
+    )(xt, level, condition)  # fmt: skip
+    assert torch.equal(joint["a"], found)
+    with pytest.raises(ValueError, match=r"mask: its shape \(2, 7\) does not broadcast"):
+        ClassifierFreeGuidance(denoiser, 4.0, rescale=1.0, mask=mask[:, :7])(xt, level, condition)
+
+
 def test_guidance_of_any_prediction_is_the_same():
     """Noise, clean and velocity are affine in each other: so are their guided versions."""
     xt, level = double(1, 4), LINEAR.at(torch.tensor([0.4]))
@@ -318,6 +343,29 @@ def test_guidance_without_a_condition_is_refused():
     with pytest.raises(ValueError, match="no condition to guide by"):
         ClassifierFreeGuidance(cond_and_uncond, 5.0)(double(1, 3), LEVEL)
     assert ClassifierFreeGuidance(lambda x, *_: x, 1.0)(double(1, 3), LEVEL).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("condition", "parts"),
+    [
+        ({"real": torch.ones(1, 3, dtype=torch.bool), "text": None}, None),
+        ({"real": torch.ones(1, 3, dtype=torch.bool), "kind": torch.tensor([3])}, ["real"]),
+        ((None, torch.ones(1, 3, dtype=torch.bool)), None),
+        (torch.ones(1, 3, dtype=torch.bool), None),
+        ({}, None),
+    ],
+)
+def test_guidance_that_would_do_nothing_is_refused(condition, parts):
+    def network(xt, level, condition):
+        return xt
+
+    guided = ClassifierFreeGuidance(network, 5.0, parts=parts)
+    with pytest.raises(ValueError, match=r"would do nothing: .* only masks or None"):
+        guided(double(1, 3), LEVEL, condition)
+    several = MultiConditionGuidance(network, {"real": 2.0})
+    if isinstance(condition, dict) and condition:
+        with pytest.raises(ValueError, match=r"condition of \['real', .* would do nothing"):
+            several(double(1, 3), LEVEL, condition)
 
 
 class Labelled(Domain):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from typing import Any
 
 import torch
@@ -62,12 +61,14 @@ class AdversarialTask(RolloutTask):
             self.batches += 1
         return super().losses(batch, rng)
 
-    def _extra_losses(
-        self, encoded: Encoded, corrupted: Any, output: Any, reserved: Set[str]
+    def _losses_of_estimate(
+        self, encoded: Encoded, corrupted: Any, estimate: Any
     ) -> dict[str, Float[Tensor, " batch"]]:
-        extra = super()._extra_losses(encoded, corrupted, output, reserved)
-        estimate = self.process.estimate(output, corrupted.xt, corrupted.level)
         made, real = self.domain.waves(encoded, estimate)
+        if type(self.domain).extra_losses is SpeechDomain.extra_losses:
+            extra = self.domain.spectral_losses(corrupted, made, real)
+        else:
+            extra = super()._losses_of_estimate(encoded, corrupted, estimate)
         # The rest of the losses needs full precision; these are most of the work.
         with torch.autocast(device_type(self.denoiser), enabled=self._half):
             found = self.discriminator.losses(made, real)

@@ -88,7 +88,18 @@ class SpeechDomain(Domain):
         """Return the weighted spectral distance of the estimated waveform, if enabled."""
         if self.spectral_weight == 0:
             return {}
-        distance = spectral_distance(*self.waves(encoded, estimate))
+        return self.spectral_losses(corrupted, *self.waves(encoded, estimate))
+
+    def spectral_losses(
+        self,
+        corrupted: Corrupted,
+        made: Float[Tensor, "batch samples"],
+        real: Float[Tensor, "batch samples"],
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """Return the extra losses of the two waveforms of :meth:`waves`."""
+        if self.spectral_weight == 0:
+            return {}
+        distance = spectral_distance(made, real)
         signal = corrupted.level.alpha.to(distance) ** (2 * self.spectral_power)
         return {"spectral": self.spectral_weight * signal * distance}
 

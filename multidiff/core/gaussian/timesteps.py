@@ -39,7 +39,7 @@ class TimeSampler(Protocol):
         ...
 
     def observe(self, time: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
-        """Learn from the losses at these times."""
+        """Learn from the losses at these times, which may be none."""
         ...
 
 

@@ -108,6 +108,7 @@ def joint_nelbo(
             level.
     """
     batch = batch_of("joint_nelbo", x0, process.parts)
+    process = process.masked(mask)
     free = [name for name in process.parts if name not in times.held]
     for name in free:
         if not isinstance(process.parts[name], BoundedProcess):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidiff.core.guidance import Parts, map_condition, null_condition
+from multidiff.core.guidance import Parts, check_droppable, map_condition, null_condition
 from multidiff.core.joint.level import Held, JointLevel, check_names, map_level
 from multidiff.core.joint.process import JointProcess
 from multidiff.core.protocols import Condition, Denoiser, Level
@@ -116,7 +116,8 @@ class MultiConditionGuidance:
         """Return the guided output.
 
         Raises:
-            ValueError: if the condition lacks a part, or has none.
+            ValueError: if the condition lacks a part, has none, or those that are guided are only
+                masks or None.
         """
         if all(scale == 1 for scale in self.scales):
             return self.denoiser(xt, level, condition)
@@ -125,6 +126,8 @@ class MultiConditionGuidance:
                 f"guidance by parts {self.parts}: the condition is a {type(condition).__name__} "
                 "without parts; pass a dict of them"
             )
+        if self.negative is None:
+            check_droppable(condition, self.parts)
         # From the last part on, one more part is dropped at a time; the full condition comes last.
         dropped: list[Parts] = [self.parts[number:] for number in range(len(self.parts))]
         conditions = [*(null_condition(condition, one) for one in dropped), condition]

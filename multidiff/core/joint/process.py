@@ -6,6 +6,7 @@ every marginal and the joint (UniDiffuser, Bao et al. 2023; Rojas et al. 2025).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -108,6 +109,27 @@ class JointProcess:
                 'is never clean: use masking="independent"'
             )
         self.given, self.left_out, self.directed = given, left_out, directed
+
+    def masked(self, mask: State | None) -> JointProcess:
+        """Return the process of parts that are real where their masks are 1, for one batch.
+
+        Sampling padded parts in a subspace needs it; training masks by itself.
+
+        Args:
+            mask: masks of the parts that have one, 1 at real positions.
+
+        Raises:
+            ValueError: if a mask is of an unknown part.
+        """
+        if not mask:
+            return self
+        check_names("mask", {**dict.fromkeys(self.parts), **mask}, self.parts)
+        found = copy.copy(self)
+        for name, one in self.parts.items():
+            own: Any = getattr(one, "masked", None)
+            if own is not None:
+                found.parts = {**found.parts, name: own(mask.get(name))}
+        return found
 
     def draw_level(self, batch: int, rng: Rng | None) -> JointLevel:
         """Return training levels for each of ``batch`` samples.
@@ -249,6 +271,7 @@ def _noisy_loss(
     rows = noisy.to(output.device)
     found = output.new_zeros(len(rows), dtype=torch.promote_types(output.dtype, torch.float32))
     if not bool(rows.any()):
+        _observe_nothing(process, corrupted)
         return found + 0 * output.flatten(1).sum(dim=1)
     part = replace(
         corrupted,
@@ -262,6 +285,17 @@ def _noisy_loss(
         mask = mask[rows]
     loss = process.loss(output[rows], part, mask)
     return found.to(loss.dtype).masked_scatter(rows, loss)
+
+
+def _observe_nothing(process: Process, corrupted: Corruption) -> None:
+    """Call times that learn even without a loss, since they gather those of every process.
+
+    The part may be noisy in another process of the same step, which would wait forever.
+    """
+    times: Any = getattr(process, "times", None)
+    if torch.is_grad_enabled() and hasattr(times, "observe"):
+        none = corrupted.level.time[:0]
+        times.observe(none, none)
 
 
 def _rows(value: Any, rows: Tensor) -> Any:
