@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 from weakref import WeakSet
 
@@ -216,11 +216,17 @@ class ListedBatches:
 
     def _contents(self) -> Iterator[tuple[str, memoryview]]:
         for number, batch in enumerate(self.batches):
-            for key, value in batch.items():
-                if isinstance(value, Tensor):
-                    yield f"{number}.{key} {tuple(value.shape)}", _content_of(value)
-                else:
-                    yield f"{number}.{key}", memoryview(repr(value).encode())
+            yield from _contents_of(batch, str(number))
+
+
+def _contents_of(batch: dict[str, Any], name: str) -> Iterator[tuple[str, memoryview]]:
+    for key, value in batch.items():
+        if isinstance(value, Tensor):
+            yield f"{name}.{key} {tuple(value.shape)}", _content_of(value)
+        elif isinstance(value, dict):
+            yield from _contents_of(value, f"{name}.{key}")
+        else:
+            yield f"{name}.{key}", memoryview(repr(value).encode())
 
 
 def _content_of(tensor: Tensor) -> memoryview:
@@ -258,14 +264,45 @@ def collate(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
+def examples_in(batch: Any) -> int:
+    """Return the number of examples in a batch, by its first value that has one for each.
+
+    That is a tensor or an array with dimensions, or a list; dicts are searched, and what has no
+    rows (numbers, text, None) is passed over.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = _first_length(batch)
+    if found is None:
+        keys = f" with the keys {[*batch]}" if isinstance(batch, Mapping) else ""
+        raise InputError(
+            f"a batch, a {type(batch).__name__}{keys}, has no value with a row for each example: "
+            "give it a tensor or a list, the batch first"
+        )
+    return found
+
+
+def _first_length(value: Any) -> int | None:
+    if isinstance(value, Mapping):
+        lengths = (_first_length(one) for one in value.values())
+        return next((one for one in lengths if one is not None), None)
+    if isinstance(value, Tensor | np.ndarray):
+        return len(value) if value.ndim else None
+    return len(value) if isinstance(value, list | tuple) else None
+
+
 def rows_of(batch: dict[str, Any], part: int, parts: int) -> dict[str, Any]:
-    """Return one of ``parts`` equal parts of a batch.
+    """Return one of ``parts`` equal parts of a batch, of dicts inside it too.
 
     Raises:
         InputError: if the batch cannot be split evenly.
     """
     ratio = {}
     for key, values in batch.items():
+        if isinstance(values, dict):
+            ratio[key] = rows_of(values, part, parts)
+            continue
         if len(values) % parts:
             raise InputError(f"a batch of {len(values)} cannot be split over {parts} processes")
         size = len(values) // parts

@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from multidiff.config.build import Spec
 from multidiff.core.random import mixed_seed
+from multidiff.data.batches import examples_in
 from multidiff.dry_run.fake_tensors import (
     DeviceGenerator,
     LiveMemory,
@@ -253,6 +254,8 @@ class _Pass(FakeRun):
 
     def _sent(self, batch: dict[str, Any]) -> dict[str, Any]:
         def sent(one: Any) -> Any:
+            if isinstance(one, dict):
+                return self._sent(one)
             if not isinstance(one, Tensor):
                 return one
             value = self.values.value_of(one)
@@ -264,7 +267,7 @@ class _Pass(FakeRun):
 
     def losses_of(self, batch: dict[str, Any], micro: int) -> dict[str, Tensor]:
         """Return the mean losses of a batch, as training computes them."""
-        rows = len(next(iter(batch.values())))
+        rows = examples_in(batch)
         seeds = [mixed_seed(self.recipe.trainer.seed, 3, micro, row) for row in range(rows)]
         rng = [DeviceGenerator(self.device, seed) for seed in seeds]
         with autocast_on(self.device, HALVES.get(self.recipe.precision)):

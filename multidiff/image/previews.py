@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from multidiff.data.batches import examples_in
 from multidiff.image.autoencoders.training import AutoencoderTrainer
 from multidiff.image.data.image_files import grid
 from multidiff.image.data.labels import class_labels
@@ -34,7 +35,7 @@ def preview(model: ImageDiffusion, batch: dict[str, Any]) -> Callable[[Any, int]
 
 
 def _prompts(model: ImageDiffusion, batch: dict[str, Any]) -> list[str]:
-    count = len(next(iter(batch.values())))
+    count = examples_in(batch)
     if model.domain.reads == "prompt":
         return list(batch["caption"])
     if model.domain.reads == "class":

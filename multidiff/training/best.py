@@ -85,11 +85,12 @@ class BestSoFar:
     def see(self, step: int, losses: Mapping[str, float]) -> bool:
         """Take in the losses of a validation, and return whether its checkpoint is to be kept."""
         if self.stopping is not None:
-            value = losses[self.stopping.metric]
+            # Batches drawn at random may all lack a loss: then nothing has improved.
+            value = losses.get(self.stopping.metric, math.inf)
             self.waited += 1
             if value < self.least - self.stopping.min_delta:
                 self.least, self.waited = value, 0
-        if self.keep_best is None or not losses[self.keep_best] < self.best:
+        if self.keep_best is None or not losses.get(self.keep_best, math.inf) < self.best:
             return False
         self.best, self.best_step = losses[self.keep_best], step
         return True

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from multidiff.core.random import mixed_seed
-from multidiff.data.batches import BatchSource, stream
+from multidiff.data.batches import BatchSource, examples_in, stream
 from multidiff.training.best import BestSoFar
 from multidiff.training.callbacks import Callbacks, TrainingState
 from multidiff.training.checkpoints import BEST, CheckpointFolder, claimed
@@ -236,13 +236,12 @@ class Run(Updates):
         for one in self._since_log:  # a skipped step has no gradient's norm
             for name, value in one.items():
                 values.setdefault(name, []).append(value)
-        means = {name: sum(found) / len(found) for name, found in values.items()}
-        if self.engine.num_processes > 1:
-            device = self.engine.device
-            means = {
-                name: self._reduced(torch.tensor(value, device=device), "mean")
-                for name, value in means.items()
+        means = self._means(
+            {
+                name: torch.tensor([sum(found), len(found)], dtype=torch.float64)
+                for name, found in values.items()
             }
+        )
         self._since_log.clear()
         self.last_losses = means
         logged = {**means, "rate": self.plan.learning_rate * factor}
@@ -267,26 +266,33 @@ class Run(Updates):
             self.save(BEST)
 
     def check_metrics(self, validation: BatchSource) -> None:
-        """Compute the losses of a validation batch, if a setting names one of them.
+        """Compute validation losses, of one batch if that is enough, if a setting names one.
 
         Raises:
             InputError: if there is no such loss.
         """
         if self.best.metrics:
             with self._averaged(), self._held_out_draws() as computed:
-                self.best.check(computed(lambda: self._validation_losses(validation, 1)))
+                found = computed(lambda: self._validation_losses(validation, 1))
+                if not found.keys() >= {*self.best.metrics.values()}:  # only in later batches?
+                    count = max(1, self.plan.validation_batches)
+                    found = computed(lambda: self._validation_losses(validation, count))
+                self.best.check(found)
 
     def _held_out_draws(self) -> AbstractContextManager[Callable[[Callable[[], Any]], Any]]:
         seed = mixed_seed(self.plan.seed, HELD_OUT, self.step, self.engine.process_index)
         return self.draws.of_step(seed)
 
     def _validation_losses(self, validation: BatchSource, count: int) -> dict[str, float]:
+        """Return the mean of each loss over the examples of the batches that have it."""
         engine, sums = self.engine, {}
         for number in range(count):
             batch = validation.batch(number, engine.process_index, engine.num_processes)
+            rows = examples_in(batch)
             for name, loss in self._losses_of(batch, HELD_OUT, number).items():
-                sums[name] = sums.get(name, 0) + loss / count
-        return {name: self._reduced(loss, "mean") for name, loss in sums.items()}
+                found = torch.stack([loss * rows, torch.full_like(loss, rows)])
+                sums[name] = sums[name] + found if name in sums else found
+        return self._means(sums)
 
     # -------------------------------------------------------------------- checkpoints
 

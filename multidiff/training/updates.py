@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
+from multidiff.core.devices import finest_dtype
 from multidiff.core.random import BatchRows, mixed_seed
-from multidiff.data.batches import moved_batch
+from multidiff.data.batches import examples_in, moved_batch
 from multidiff.training.checkpoints import Checkpoint
 from multidiff.training.ema import MovingAverage
 from multidiff.training.engine import StepDraws, begun_engine
@@ -167,7 +168,7 @@ class Updates:
         return self.engine.clip_grad_norm_(self._trained, longest)
 
     def _losses_of(self, batch: dict[str, Any], use: int, number: int) -> dict[str, Tensor]:
-        engine, count = self.engine, len(next(iter(batch.values())))
+        engine, count = self.engine, examples_in(batch)
         sent = moved_batch(batch, engine.device)
         rng = BatchRows(
             mixed_seed(self.plan.seed, use, number),
@@ -190,6 +191,21 @@ class Updates:
 
     def _reduced(self, value: Tensor, how: str) -> float:
         return float(cast(Tensor, self.engine.reduce(value, how)))
+
+    def _means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return means over all processes, of which some may lack some of the names.
+
+        Args:
+            sums: a sum and its number of terms by name.
+        """
+        found, device = dict(sums), self.engine.device
+        if self.engine.num_processes > 1:
+            names = dict.fromkeys(gather_object([*sums]))  # in one order: each call is collective
+            own = {name: sums.get(name, torch.zeros(2)) for name in names}
+            own = {name: one.to(device, finest_dtype(device)) for name, one in own.items()}
+            found = {n: cast(Tensor, self.engine.reduce(one, "sum")) for n, one in own.items()}
+        pairs = {name: one.tolist() for name, one in found.items()}
+        return {name: total / count for name, (total, count) in pairs.items()}
 
     def any_process(self, here: bool) -> bool:
         """Return whether something is true in any process; all get the same answer."""

@@ -14,6 +14,7 @@ from multidiff.data.batches import (
     TensorExamples,
     _end_workers,
     collate,
+    examples_in,
     moved_batch,
     rows_of,
     source_of,
@@ -73,6 +74,18 @@ def test_listed_batches_go_round():
     assert listed.batch(3, 1, 2)["x"].tolist() == [1]
     with pytest.raises(InputError, match="cannot be split"):
         rows_of({"x": torch.zeros(3)}, 0, 2)
+
+
+def test_examples_are_counted_in_nested_batches_too():
+    deep = {"one": {"scale": 2.0, "two": {"x": torch.zeros(4, 3)}}, "name": ["a", "b", "c", "d"]}
+    assert examples_in(deep) == 4
+    assert examples_in({"all": torch.tensor(1.0), "kind": "texts", "name": ["a", "b"]}) == 2
+    with pytest.raises(InputError, match=r"keys \['a'\], has no value with a row for each example"):
+        examples_in({"a": {"b": "c"}})
+    listed = ListedBatches([{"one": {"x": torch.arange(4)}}])
+    assert listed.batch(0, 1, 2)["one"]["x"].tolist() == [2, 3]
+    other = ListedBatches([{"one": {"x": torch.arange(1, 5)}}])
+    assert listed.data_fingerprint() != other.data_fingerprint()
 
 
 def test_what_gives_no_batches_by_number():
