@@ -48,7 +48,11 @@ def gathered(
             for name, value in values.items()
         },
     }
-    numbers = {"ema_updates": average.updates, "param_groups": moments.get("param_groups", [])}
+    numbers = {
+        "ema_updates": average.updates,
+        "optimizer": type(optimizer).__name__,
+        "param_groups": moments.get("param_groups", []),
+    }
     return Checkpoint(step, tensors, numbers)
 
 
@@ -61,7 +65,8 @@ def put_back(
     """Restore a checkpoint's state.
 
     Raises:
-        InputError: if it belongs to a different model.
+        InputError: if it belongs to a different model, or to an optimizer whose state does not
+            fit this run's, naming what changed.
     """
     model: Any = {f"{PREFIX}{name}": value for name, value in found.tensors["model"].items()}
     state: dict[str, dict[str, Tensor]] = {}
@@ -69,10 +74,22 @@ def put_back(
         parameter, _, name = key.rpartition("/")
         state.setdefault(parameter, {})[name] = value
     moments: Any = {"state": state, "param_groups": found.numbers["param_groups"]}
-    settings = _settings(optimizer)
+    settings, kind = _settings(optimizer), type(optimizer).__name__
     try:
         set_model_state_dict(losses, model, options=WHOLE)
-        set_optimizer_state_dict(losses, optimizer, moments, options=MOMENTS)
+        changes = _optimizer_changes(found, optimizer)
+        try:
+            if state:  # plain SGD has none, and loading none fails
+                set_optimizer_state_dict(losses, optimizer, moments, options=MOMENTS)
+        except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+            if changes:
+                raise _unfit(found, changes) from error
+            raise
+        # A setting may add a tensor that starts at zero (amsgrad); half of another class's state,
+        # such as its count of steps alone, would be wrong without a word.
+        is_other = found.numbers.get("optimizer", kind) != kind
+        if state and is_other and not _has_names_of(optimizer, state):
+            raise _unfit(found, changes)
         for group, own in zip(optimizer.param_groups, settings, strict=True):
             group.update(own)
         _fix_moments(losses, optimizer, set(state))
@@ -84,6 +101,50 @@ def put_back(
             f"the checkpoint of step {found.step} is of another model than this recipe's ({reason})"
         ) from error
     average.updates = found.numbers["ema_updates"]
+
+
+def _optimizer_changes(found: Checkpoint, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return how the optimizer differs from a checkpoint's: its class, or else its settings."""
+    kind = type(optimizer).__name__
+    before = found.numbers.get("optimizer", kind)
+    if before != kind:
+        return [f"{before} is now {kind}"]
+    groups, saved = _settings(optimizer), found.numbers["param_groups"]
+    if len(groups) != len(saved):
+        return [f"{len(saved)} parameter groups are now {len(groups)}"]
+    # The rate is that of a step, and how the update is computed does not matter.
+    skipped = {"lr", "fused", "foreach", "capturable", "differentiable"}
+    listed = [
+        f"{name} {_plain(old.get(name))} is now {_plain(value)}"
+        for now, old in zip(groups, saved, strict=True)
+        for name, value in now.items()
+        if name not in skipped and _plain(old.get(name)) != _plain(value)
+    ]
+    return [*dict.fromkeys(listed)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as it comes back from JSON."""
+    return [*value] if isinstance(value, tuple) else value
+
+
+def _has_names_of(optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Tensor]]) -> bool:
+    """Return whether an optimizer's state has all its tensors from the saved one."""
+    there = {name for values in saved.values() for name in values}
+    return {
+        name
+        for values in optimizer.state.values()
+        for name, value in values.items()
+        if value is not None
+    } <= there
+
+
+def _unfit(found: Checkpoint, changes: list[str]) -> InputError:
+    return InputError(
+        f"the checkpoint of step {found.step} has the state of another optimizer than this "
+        f"recipe's ({', '.join(changes)}): set trainer.optimizer and its options as they were, or "
+        "train from its weights without --resume"
+    )
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -176,3 +176,41 @@ def test_what_an_optimizer_found_itself_is_restored():
     put_back(saved, *other)
     group = other[1].param_groups[0]
     assert (group["found"], group["lr"]) == (7.0, 2.0)
+
+
+def resumed(folder, before, after):
+    """Two steps with one optimizer, and two more with another."""
+    plan = {"learning_rate": 1e-2, "precision": "fp32"}
+    md.Trainer(steps=2, **plan, **before).fit(ring_task(), POINTS, out=folder)
+    trainer = md.Trainer(steps=4, **plan, **after)
+    return trainer.fit(ring_task(), POINTS, out=folder, resume=True, allow_changed=["recipe"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        ({}, {"optimizer": "SGD"}, "AdamW is now SGD"),
+        ({}, {"optimizer": "RMSprop"}, "AdamW is now RMSprop"),
+        (
+            {"optimizer": "SGD", "optimizer_options": {"momentum": 0.9}},
+            {},
+            "SGD is now AdamW",
+        ),
+    ],
+)
+def test_an_optimizer_whose_state_does_not_fit_is_named(tmp_path, before, after, change):
+    with pytest.raises(InputError, match=f"step 2 has the state of another optimizer.*{change}"):
+        resumed(tmp_path, before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"optimizer": "Adam"}),
+        ({}, {"optimizer_options": {"amsgrad": True}}),
+        ({"optimizer": "SGD"}, {"optimizer": "SGD"}),  # without state: a file without tensors
+        ({"optimizer": "SGD"}, {}),
+    ],
+)
+def test_optimizers_go_on_where_the_state_fits(tmp_path, before, after):
+    assert resumed(tmp_path, before, after).step == 4
