@@ -271,7 +271,7 @@ def examples_in(batch: Any) -> int:
     rows (numbers, text, None) is passed over.
 
     Raises:
-        InputError: if no value has rows.
+        InputError: if no value has one.
     """
     found = _first_length(batch)
     if found is None:

@@ -97,13 +97,12 @@ def save_tensors(
         InputError: if the system refuses.
     """
     separate = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    # Without tensors, metadata of no entries make a header that no reader takes.
-    about = dict(metadata or {}) if separate or metadata else None
+    about = dict(metadata or {}) if separate or metadata else None  # {} {} makes a broken header
     try:
         safetensors.torch.save_file(_unshared(separate), path, about)
     except safetensors.SafetensorError as error:
         raise _told_by_system(path, error) from error
-    if len(metadata or {}) > 1:
+    if len(about or {}) > 1:
         _order_metadata(path)
 
 
