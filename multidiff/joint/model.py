@@ -88,6 +88,7 @@ class JointModel(DomainModel):
         self.process, self.denoiser = process, denoiser
         self.sampling = JointSamplingConfig() if sampling is None else sampling
         self._order(self.sampling, tuple(streams))
+        self._check_guidance(self.sampling)
 
     def task(self) -> JointTask:
         """Return the training task."""
@@ -206,8 +207,11 @@ class JointModel(DomainModel):
         }
         seen = tuple(name for name, one in hidden.items() if not one)
         denoiser: Any = self.denoiser
-        if seen and config.guidance_scale != 1:
-            denoiser = JointGuidance(denoiser, self.process, {seen: config.guidance_scale})
+        # Media that are made together share one evaluation, and so one scale.
+        own = config.guidance_scales() if len(group) == 1 else {}
+        scale = own.get(group[0], config.guidance_scale)
+        if seen and scale != 1:
+            denoiser = JointGuidance(denoiser, self.process, {seen: scale})
         samplers = {n: config.unmasking_sampler(self.domain[n].length, bool(seen)) for n in group}
         return sample_joint(
             self.process,
@@ -233,6 +237,7 @@ class JointModel(DomainModel):
         """Check a request."""
         for name in (*given, *make, *keep):
             self._check_medium(name)
+        self._check_guidance(config)
         for name, one in keep.items():
             if name not in given or not 0 <= one <= 1:
                 raise InputError(f"keep {name}={one:g}: a fraction from 0 to 1 of a given medium")
@@ -293,6 +298,16 @@ class JointModel(DomainModel):
         return tuple(
             sorted(media, key=lambda name: (name not in first, [*first, name].index(name)))
         )
+
+    def _check_guidance(self, config: JointSamplingConfig) -> None:
+        scales = config.guidance_scales()
+        for name in scales:
+            self._check_medium(name)
+        if "media_guidance" in config.overrides and config.order == TOGETHER:
+            raise InputError(
+                "--media-guidance: media made together share one --guidance-scale; set that, or "
+                "an order"
+            )
 
     def _check_medium(self, name: str) -> None:
         if name not in [*self.domain]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MEDIA = ("image", "audio", "text")
+# Number of media that cannot be used which are reported one by one.
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Records:
 def usable(cells: Sequence[Cell | None], read: Callable[[Cell], T]) -> list[T | None]:
     """Return the media of cells; None for those that are empty or cannot be used.
 
-    Each that cannot be used is reported once.
+    Those that cannot be used are reported, each once, and in fewer and fewer lines.
     """
     found: list[T | None] = []
     for cell in cells:
@@ -165,9 +166,19 @@ def usable(cells: Sequence[Cell | None], read: Callable[[Cell], T]) -> list[T | 
     return found
 
 
-@functools.lru_cache(maxsize=4096)
+_left_out: set[str] = set()
+
+
 def _report_once(fault: str) -> None:
-    logger.warning("left out: %s", fault)
+    """Report a medium that cannot be used: the first ten one by one, then their number."""
+    if fault in _left_out:
+        return
+    _left_out.add(fault)
+    count = len(_left_out)
+    if count <= SHOWN:
+        logger.warning("left out: %s", fault)
+    elif count % (SHOWN * SHOWN) == 0:
+        logger.warning("left out: %s media so far, the last %s", f"{count:,}", fault)
 
 
 def _opened(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from multidiff.config.option_set import option
@@ -14,6 +15,7 @@ from multidiff.core.discrete.samplers import (
     UnmaskingSampler,
 )
 from multidiff.models.sampling_config import MOST_STEPS, SamplingConfig
+from multidiff.utils.errors import InputError
 
 SAMPLERS = ("confidence", "random", "ancestral")
 TOGETHER, NONE = "together", "none"
@@ -30,6 +32,9 @@ class JointSamplingConfig(SamplingConfig):
         sampler: which masked tokens each step predicts: the most confident (MaskGIT), random ones
             or each by chance (ancestral).
         guidance_scale: scale of guidance towards what is given or generated before; 1 is off.
+        media_guidance: scales of single media where they differ from it, such as
+            ``image=1.5,audio=3``; not of media made all at once. A ``guidance_scale`` that a call
+            sets holds for all media, unless it sets these too.
         temperature: temperature of the tokens' distribution; 0 takes the likeliest.
         short_temperature: the same, for media that are generated a token at a time where others
             are given: their digit, colour or name is to be the likeliest one, however worded.
@@ -48,6 +53,7 @@ class JointSamplingConfig(SamplingConfig):
     guidance_scale: float = option(
         1.0, "guidance towards what is given or was generated before", least=0, note="1 is off"
     )
+    media_guidance: str = option("", "guidance scales of single media, such as image=1.5,audio=3")
     temperature: float = option(
         1.0, "temperature of the tokens' distribution", least=0, note="0 takes the likeliest"
     )
@@ -66,6 +72,29 @@ class JointSamplingConfig(SamplingConfig):
     bridge: str = option(
         NONE, "medium generated silently between given and wanted ones; 'none' for none"
     )
+
+    def guidance_scales(self) -> dict[str, float]:
+        """Return the guidance scales of single media.
+
+        Raises:
+            InputError: if they are not ``NAME=SCALE``, joined by commas.
+        """
+        if "guidance_scale" in self.overrides and "media_guidance" not in self.overrides:
+            return {}
+        found: dict[str, float] = {}
+        for part in filter(None, (one.strip() for one in self.media_guidance.split(","))):
+            name, _, text = (one.strip() for one in part.partition("="))
+            try:
+                scale = float(text)
+            except ValueError:
+                scale = -1.0
+            if not name or name in found or not 0 <= scale < math.inf:
+                raise InputError(
+                    f"--media-guidance {part}: write MEDIUM=SCALE, each medium once, its scale 0 "
+                    "or more; 1 is off"
+                )
+            found[name] = scale
+        return found
 
     def unmasking_sampler(self, length: int, given: bool = False) -> UnmaskingSampler:
         """Return the sampler of a medium with that many tokens.

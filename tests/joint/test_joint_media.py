@@ -84,6 +84,41 @@ def test_a_kept_beginning_stays_and_the_rest_is_made():
     assert any(one[4:] != [3] * 4 for one in found["audio"]) and set(found) == {"audio"}
 
 
+def test_a_medium_has_its_own_guidance():
+    given = {"text": [[1, 2, 3]], "audio": [[1] * 8]}
+    config = JointSamplingConfig(guidance_scale=4.0, media_guidance="image=1, audio=2")
+    model = model_of(sampling=config)
+
+    def made(**options):
+        return model.generate(given, ["image"], num=6, **options)["image"]
+
+    assert made() == made(guidance_scale=1.0) != made(media_guidance="audio=2")
+    # A scale that a call sets holds for all media, unless it sets theirs too.
+    assert made(guidance_scale=4.0) == made(media_guidance="audio=2")
+    assert made(guidance_scale=4.0, media_guidance="image=1") == made()
+    # Media that are made at once share one scale.
+    alone = model.generate({"text": [[1, 2, 3]]}, num=4, order="together")
+    assert alone == model.generate(
+        {"text": [[1, 2, 3]]}, num=4, order="together", guidance_scale=4.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"media_guidance": "imge=2"}, "imge: the model has no such medium: did you mean image"),
+        ({"media_guidance": "image"}, "--media-guidance image: write MEDIUM=SCALE"),
+        ({"media_guidance": "image=-1"}, "image=-1: write MEDIUM=SCALE"),
+        ({"media_guidance": "image=nan"}, "image=nan: write MEDIUM=SCALE"),
+        ({"media_guidance": "image=1,image=2"}, "image=2: write MEDIUM=SCALE, each medium once"),
+        ({"media_guidance": "image=2", "order": "together"}, "share one --guidance-scale"),
+    ],
+)
+def test_guidance_of_media_that_cannot_be_is_refused(options, complaint):
+    with pytest.raises(InputError, match=complaint):
+        model_of().generate(make=["image"], **options)
+
+
 def test_a_sample_depends_on_its_seed_alone():
     model = model_of()
     every = model.generate(num=5, seed=7, batch_size=5)
