@@ -226,9 +226,15 @@ def triples(
         "voices": dict(sorted(Counter(judges.voices(media["audio"])).items())),
     }
     images = {part: images_of(folder, part, judges.image) for part in ("train", "test")}
-    sounds = {part: recordings(judges.stream, folder, part)[0] for part in images}
+    heard = {part: recordings(judges.stream, folder, part) for part in images}
+    sounds = {part: waves for part, (waves, _) in heard.items()}
     found |= copies(judges, images, sounds, media)
-    found["variety"] = variety(judges, images["test"], sounds, media)
+    labels = {
+        "image": labels_of(folder, "train"),
+        "audio": [one // VOICES for one in heard["train"][1]],
+    }
+    digits = [number % 10 if one is None else one for number, one in enumerate(seen["text"])]
+    found["variety"] = variety(judges, images, sounds, media, labels, digits)
     return found | {"mos": mos(judges, sounds["test"], media["audio"][:200])}
 
 
@@ -303,28 +309,50 @@ def images_of(folder: Path, part: str, judge: ImageClassifier) -> Tensor:
     return torch.stack([read_image(folder / name, channels=judge.channels) for name in names])
 
 
+def labels_of(folder: Path, part: str) -> list[int]:
+    """Return the digits of :func:`images_of`."""
+    digits = {row["image"]: int(row["digit"]) for row in rows_of(folder, part)}
+    return [digits[name] for name in sorted(digits)]
+
+
+def drawn(labels: Sequence[int], digits: Sequence[int]) -> list[int]:
+    """Return the numbers of real media drawn at random, one of each digit asked for."""
+    of: dict[int, list[int]] = {}
+    for number in torch.randperm(len(labels)).tolist():
+        of.setdefault(labels[number], []).append(number)
+    return [of[digit].pop() for digit in digits]
+
+
 @torch.no_grad()
 def variety(
-    judges: Judges, images: Tensor, sounds: dict[str, list[Tensor]], media: dict[str, Any]
+    judges: Judges,
+    images: dict[str, Tensor],
+    sounds: dict[str, list[Tensor]],
+    media: dict[str, Any],
+    labels: dict[str, Sequence[int]],
+    digits: Sequence[int],
 ) -> dict[str, float]:
     """Return Frechet distances to held-out media on the judges' features.
 
-    Beside those of images: as many of `digit-tokens`, of one medium. Beside those of sounds: as
-    many training recordings, and the same recordings through the tokens and back.
+    Beside those of images: as many training images and images of `digit-tokens`, of one medium.
+    Beside those of sounds: as many training recordings, and the same recordings through the
+    tokens and back. All are of the digits that the generated texts name: 500 media of digits
+    drawn at random are farther from held-out ones than 50 of each digit, whatever made them.
     """
-    count, stream = len(media["image"]), judges.stream
-    held = judges.image.describe(images)
-    alone = md.load("digit-tokens").generate([str(n % 10) for n in range(count)], seed=0)
+    stream = judges.stream
+    held = judges.image.describe(images["test"])
+    alone = md.load("digit-tokens").generate([*map(str, digits)], seed=0)
+    real = images["train"][drawn(labels["image"], digits)]
     found = {}
-    for name, some in (("generated", media["image"]), ("digit-tokens", alone)):
+    for name, some in (("generated", media["image"]), ("digit-tokens", alone), ("real", real)):
         described = judges.image.describe(torch.stack([*some]))
         found[f"images, {name}"] = compare_sets(held, described).frechet
-    real, trained = mels_of(stream, sounds["test"]), sounds["train"]
-    some = [trained[n] for n in torch.randperm(len(trained))[:count].tolist()]
-    decoded = stream.decode(stream.encode(some), range(len(some)))
-    for name, waves in (("generated", media["audio"]), ("recordings", some), ("coded", decoded)):
+    held = judges.audio.features(mels_of(stream, sounds["test"]))
+    some = [sounds["train"][number] for number in drawn(labels["audio"], digits)]
+    coded = stream.decode(stream.encode(some), range(len(some)))
+    for name, waves in (("generated", media["audio"]), ("real", some), ("coded", coded)):
         described = judges.audio.features(mels_of(stream, waves))
-        found[f"sounds, {name}"] = compare_sets(judges.audio.features(real), described).frechet
+        found[f"sounds, {name}"] = compare_sets(held, described).frechet
     return {name: round(value, 3) for name, value in found.items()}
 
 
@@ -361,6 +389,7 @@ def main() -> None:
     reader.add_argument("--num", type=int, default=500)
     reader.add_argument("--guidance-scale", type=float, nargs="+", default=[None])
     reader.add_argument("--only", nargs="+", default=(), help="directions, such as audio-text")
+    reader.add_argument("--media-guidance", help="of single media, such as image=1.5")
     reader.add_argument("--steps", type=int)
     reader.add_argument("--order")
     reader.add_argument("--short-order")
@@ -386,7 +415,7 @@ def main() -> None:
     if given.bf16:  # the transformer alone: mels and phases need float32
         model.denoiser.forward = torch.autocast("cpu", torch.bfloat16)(model.denoiser.forward)
     judges = None if given.what == "counts" else Judges(model, given.judge)
-    names = ("steps", "order", "short_order", "temperature", "noise", "sampler")
+    names = ("media_guidance", "steps", "order", "short_order", "temperature", "noise", "sampler")
     for scale in given.guidance_scale:
         options = {name: getattr(given, name) for name in names} | {"guidance_scale": scale}
         if judges is None:

@@ -81,12 +81,15 @@ def _is_structure(part: Condition) -> bool:
     return all(kind == torch.bool for kind in kinds)
 
 
-def check_droppable(condition: Condition, parts: Parts | None = None) -> None:
+def check_droppable(
+    condition: Condition, parts: Parts | None = None, use: str = "guidance by"
+) -> None:
     """Reject a condition that stays the same when it is dropped: guidance would do nothing.
 
     Args:
         condition: a tensor, or a dict, tuple or list of parts.
         parts: keys of the parts to drop (see :func:`parts_left_out`).
+        use: use of the dropped condition, for the message.
 
     Raises:
         ValueError: if all that may be dropped is masks (boolean tensors) or None, or it is
@@ -98,8 +101,8 @@ def check_droppable(condition: Condition, parts: Parts | None = None) -> None:
     if _is_structure(dropped):
         named = f" of {[*condition]}" if isinstance(condition, dict) else ""
         raise ValueError(
-            f"guidance by the condition{named} would do nothing: what it may drop is only masks "
-            "or None, which stay; add a part to guide by, or turn guidance off"
+            f"{use} the condition{named} would do nothing: what it may drop is only masks or "
+            "None, which stay; add a part to guide by, or turn guidance off"
         )
 
 

@@ -407,3 +407,14 @@ def test_parts_of_a_condition_drop_together_or_apart(drop, seen):
     assert bool((network.read["mask"] == 1).all())
     with pytest.raises(ValueError, match=r"drop_condition word 2 is not in \[0, 1\]"):
         DiffusionTask(Labelled(), PROCESS, network, drop_condition={"word": 2.0})
+
+
+def test_training_that_would_drop_nothing_is_refused():
+    class Masked(Domain):
+        def encode(self, batch, rng):
+            return Encoded(batch["x"], {"mask": batch["mask"] > 0})
+
+    batch = {"x": torch.randn(4, 3), "mask": torch.ones(4, 3)}
+    DiffusionTask(Masked(), PROCESS, Recording()).losses(batch, None)
+    with pytest.raises(ValueError, match=r"drop_condition: training without .* would do nothing"):
+        DiffusionTask(Masked(), PROCESS, Recording(), drop_condition=0.1).losses(batch, None)

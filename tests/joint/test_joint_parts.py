@@ -16,7 +16,13 @@ from multidiff.joint.model import JointModel
 from multidiff.joint.records import Cell, Records
 from multidiff.joint.sampling_config import JointSamplingConfig
 from multidiff.joint.sound_tokens import MelAutoencoder
-from multidiff.joint.streams import SoundStream, TextStream, TokenStream, WordList
+from multidiff.joint.streams import (
+    SoundStream,
+    TextStream,
+    TokenStream,
+    WordList,
+    postfiltered,
+)
 from multidiff.models.loading import check_recipe
 from multidiff.models.moving import move_into
 from multidiff.models.weights import without_values
@@ -151,3 +157,33 @@ def test_a_fraction_of_a_short_text_or_sound_is_one_of_its_own_length():
         counts = {n: (one != shapes[n][0]).sum(dim=1).tolist() for n, one in known.items()}
         assert counts == {"text": texts, "audio": [audio] * 2}
         assert torch.equal(media["audio"][1], wave)  # as it was recorded
+
+
+def test_a_postfilter_raises_the_contrast_and_leaves_what_has_none():
+    flat = torch.full((1, 8, 6), -3.0)
+    loud = torch.ones(1, 6, dtype=torch.bool)
+    assert torch.allclose(postfiltered(flat, 1.5, loud), flat)
+    # Frames that differ by one level alone: their differences from the loud frames' mean grow.
+    steps = torch.tensor([0.0, 2.0, 4.0, -9.0]).expand(1, 8, 4)
+    loud = torch.tensor([[True, True, True, False]])
+    found = postfiltered(steps, 1.5, loud)
+    assert torch.allclose(found[0, 0], torch.tensor([-1.0, 2.0, 5.0, -14.5]))
+    # One band above its neighbours rises by the factor times what it is above their mean.
+    bands = torch.zeros(1, 9, 3)
+    bands[:, 4] = 5.0
+    found = postfiltered(bands, 2.0, torch.ones(1, 3, dtype=torch.bool))
+    assert torch.allclose(found[0, :, 0], torch.tensor([0.0, 0, -1, -1, 9, -1, -1, 0, 0]))
+
+
+def test_a_postfiltered_sound_ends_where_it_did():
+    torch.manual_seed(0)
+    mel = MelPreset("short", 8000, 256, 256, 64, n_mels=8, f_min_hz=0, f_max_hz=4e3)
+    plain = SoundStream(MelAutoencoder(mel, 40, 8, 1, (4, 3)))
+    strong = SoundStream(plain.autoencoder, postfilter=1.3)
+    tokens = torch.randint(plain.size, (3, plain.length))
+    before, after = plain.decode(tokens, [1, 2, 3]), strong.decode(tokens, [1, 2, 3])
+    assert [*map(len, before)] == [*map(len, after)]
+    assert not torch.allclose(before[0], after[0], atol=1e-4)
+    assert all(bool(torch.isfinite(one).all()) for one in after)
+    with pytest.raises(ValueError, match="postfilter 0: must be above 0"):
+        SoundStream(plain.autoencoder, postfilter=0)
