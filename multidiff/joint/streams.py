@@ -247,19 +247,21 @@ def postfiltered(
 
     A decoder that is trained on errors smooths both, and sounds hollow. Differences from the mean
     of five bands are multiplied first (a formant post-filter), then those from each band's mean
-    over the loud frames (global variance, Toda & Tokuda 2007).
+    over the loud frames (global variance, Toda & Tokuda 2007). Sounds stay as loud as they were.
 
     Args:
-        mel: levels, linear in decibels.
+        mel: natural logarithms of amplitudes.
         factor: factor of both.
         loud: frames whose mean counts.
     """
     edges = F.pad(mel.transpose(1, 2), (2, 2), mode="replicate")
     smooth = F.avg_pool1d(edges, 5, 1).transpose(1, 2)
-    mel = smooth + factor * (mel - smooth)
+    sharp = smooth + factor * (mel - smooth)
     weight = loud[:, None].to(mel)
-    mean = (mel * weight).sum(dim=2, keepdim=True) / weight.sum(dim=2, keepdim=True).clamp(min=1)
-    return mean + factor * (mel - mean)
+    mean = (sharp * weight).sum(dim=2, keepdim=True) / weight.sum(dim=2, keepdim=True).clamp(min=1)
+    found = mean + factor * (sharp - mean)
+    before, after = (one.mul(2).logsumexp(dim=(1, 2), keepdim=True) / 2 for one in (mel, found))
+    return found + before - after
 
 
 class TextStream(TokenStream):
