@@ -233,7 +233,8 @@ def triples(
         "image": labels_of(folder, "train"),
         "audio": [one // VOICES for one in heard["train"][1]],
     }
-    digits = [number % 10 if one is None else one for number, one in enumerate(seen["text"])]
+    # A text that is not well formed names none; digits in turn stand for these.
+    digits = [n % 10 if digit is None else digit for n, digit in enumerate(seen["text"])]
     found["variety"] = variety(judges, images, sounds, media, labels, digits)
     return found | {"mos": mos(judges, sounds["test"], media["audio"][:200])}
 

@@ -142,7 +142,7 @@ def drop_condition(
 
     Raises:
         ValueError: if there are several parts and ``parts`` does not name the droppable ones, or
-            none and ``rows`` names some.
+            none and ``rows`` names some; or if all that may be dropped is masks, which stay.
     """
 
     def chosen(key: Any, part: Condition) -> Condition:
@@ -161,6 +161,8 @@ def drop_condition(
                 f"drop_condition names parts, {[*parts]}, but the condition is a "
                 f"{type(condition).__name__}: give one fraction"
             )
+    if condition is not None:
+        check_droppable(condition, parts, "drop_condition: training without")
     return _map_parts(chosen, condition, parts_left_out(condition, parts))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from multidiff.core.gaussian.self_conditioning import SelfConditioning
-from multidiff.core.guidance import check_droppable, drop_condition, map_condition
+from multidiff.core.guidance import drop_condition, map_condition
 from multidiff.core.protocols import (
     Condition,
     Corrupted,
@@ -132,9 +132,9 @@ class DiffusionTask(nn.Module):
             draws = uniform((batch, len(drop)), rng)
             rows = {key: draws[:, i] < ratio for i, (key, ratio) in enumerate(drop.items())}
             return drop_condition(condition, rows)
-        droppable = getattr(self.domain, "droppable", None)
-        check_droppable(condition, droppable, "drop_condition: training without")
-        return drop_condition(condition, uniform((batch,), rng) < drop, droppable)
+        return drop_condition(
+            condition, uniform((batch,), rng) < drop, getattr(self.domain, "droppable", None)
+        )
 
     def _masked(self, mask: Any, rows: Tensor | None = None) -> Any:
         """Return the process of (some rows of) the real states, where estimates depend on that."""
